@@ -1,0 +1,212 @@
+"""The configuration as frozen, typed values: one class a YAML mapping, one field a key.
+
+Field names carry their unit; the YAML key is the alias (`expires` in the file is `expires_s` here). A default
+stands in this module and nowhere else. Nothing here reads a file, the environment or a clock: see `load`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from relay.config.units import (
+    Address,
+    Count,
+    Duration,
+    Network,
+    OneOrMany,
+    Port,
+    Rate,
+    RateLimit,
+    Size,
+    TcpAddress,
+)
+
+EXPRESS_WITHIN_S = 3600.0
+"""A lane whose mail expires within the hour is express unless it says otherwise."""
+
+
+class Section(BaseModel):
+    """A mapping of the file: unknown keys are refused, values keep their type, nothing changes after load."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+
+class Listener(Section):
+    """Where apps submit mail."""
+
+    address: Address
+    tls: Literal["none", "starttls", "implicit"] = "none"
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    auth: Literal["none", "any", "required"] = "none"
+    users_file: Path | None = None
+    lane: str | None = None
+    allow: OneOrMany[Network] = ()
+    proxy_protocol: OneOrMany[Network] = ()
+
+
+class Http(Section):
+    """Metrics, health, API, console."""
+
+    address: Address = TcpAddress("127.0.0.1", 8025)
+    token: SecretStr | None = None
+
+
+class Sessions(Section):
+    """How many connections an upstream gets, and for how long each is kept."""
+
+    warm: Count = 1
+    """sessions each express lane holds open, secured and authenticated"""
+    max: Count = 10
+    """open sessions to this upstream in all, over all lanes"""
+    idle_s: Duration = Field(45.0, alias="idle")
+    messages: Count = 100
+
+
+class Upstream(Section):
+    """A smarthost. `host`, `port`, `tls`, `username` may come from the preset."""
+
+    preset: str | None = None
+    host: str
+    port: Port = 587
+    tls: Literal["none", "starttls", "implicit"] = "starttls"
+    ca_file: Path | None = None
+    allow_plaintext: bool = False
+    username: str | None = None
+    password: SecretStr | None = None
+    """the credential itself; from `password`, or read from `password_file` at load"""
+    password_file: Path | None = None
+    sessions: Sessions = Sessions()
+    rate: Rate | None = None
+    """messages a second"""
+    recipients: Count = 100
+    """recipients in one transaction"""
+    unsigned_headers: tuple[str, ...] = ()
+    """headers (lower case) that this upstream rewrites, so a DKIM signature must not cover them"""
+
+
+class LaneLimits(Section):
+    """Policy limits; each list holds `N/period` entries."""
+
+    per_recipient: OneOrMany[RateLimit] = ()
+    per_client: OneOrMany[RateLimit] = ()
+    resend_after_s: Duration | None = Field(None, alias="resend_after")
+
+
+class Lane(Section):
+    """A class of service. Fields left out take the express or the bulk default: see `resolved` in `load`."""
+
+    upstreams: OneOrMany[str]
+    express: bool
+    retry_s: tuple[Duration, ...] = Field(alias="retry")
+    expires_s: Duration = Field(alias="expires")
+    hedge_s: Duration | None = Field(None, alias="hedge")
+    attempt_s: Duration = Field(alias="attempt")
+    final_s: Duration = Field(alias="final")
+    on_ambiguous: Literal["resend", "hold"] = "resend"
+    supersede: bool = False
+    limits: LaneLimits = LaneLimits()
+    rate: Rate | None = None
+    """messages a second"""
+    concurrency: Count = 20
+    """messages being sent at once"""
+
+
+class Match(Section):
+    """The conditions of a rule: every one given must hold; a list is any-of.
+
+    A pattern is a glob (case-insensitive) or `/regex/` with an optional `i` flag (RE2 syntax).
+    """
+
+    header: dict[str, OneOrMany[str]] | None = None
+    sender: OneOrMany[str] | None = None
+    recipient: OneOrMany[str] | None = None
+    client: OneOrMany[Network] | None = None
+    subject: OneOrMany[str] | None = None
+    listener: OneOrMany[str] | None = None
+    content: Literal["otp"] | None = None
+    priority: int | None = Field(None, ge=-9, le=9)
+
+
+class Rule(Section):
+    """First match wins."""
+
+    name: str
+    match: Match
+    lane: str
+    upstreams: OneOrMany[str] | None = None
+
+
+class DkimKey(Section):
+    selector: str
+    key_file: Path
+
+
+class DkimDomain(Section):
+    """Signs mail whose From domain is this or below it; the longest match wins; every key signs."""
+
+    domain: str
+    keys: tuple[DkimKey, ...] = Field(min_length=1)
+
+
+class Limits(Section):
+    """What one message, one client and all clients together may ask for."""
+
+    message_size_bytes: Size = Field(30_000_000, alias="message_size")
+    recipients: Count = 500
+    connections: Count = 500
+    connections_per_client: Count | None = None
+    """default: no cap for loopback and unix sockets, 100 for everyone else"""
+    command_timeout_s: Duration = Field(300.0, alias="command_timeout")
+    data_timeout_s: Duration = Field(300.0, alias="data_timeout")
+
+
+class Queue(Section):
+    """When the relay stops taking mail (452) rather than filling the disk."""
+
+    max_messages: Count | None = None
+    max_bytes: Size | None = None
+    min_free_bytes: Size = Field(64_000_000, alias="min_free")
+
+
+class Log(Section):
+    keep_s: Duration = Field(30 * 86400.0, alias="keep")
+    addresses: Literal["full", "hashed"] = "full"
+
+
+class Config(Section):
+    """The whole file."""
+
+    listen: tuple[Listener, ...] = Field((Listener(address=TcpAddress("127.0.0.1", 2525)),), min_length=1)
+    http: Http = Http()
+    store: Path = Path("data/relay.db")
+    store_key_file: Path | None = None
+    hostname: str
+    upstreams: dict[str, Upstream] = Field(min_length=1)
+    lanes: dict[str, Lane] = Field(min_length=1)
+    rules: tuple[Rule, ...] = ()
+    default_lane: str
+    dkim: tuple[DkimDomain, ...] = ()
+    limits: Limits = Limits()
+    queue: Queue = Queue()
+    log: Log = Log()
+    shutdown_s: Duration = Field(20.0, alias="shutdown")
+    workers: Count | Literal["auto"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration that passed every check."""
+
+    config: Config
+    path: Path
+    notes: tuple[str, ...]
+    """what an operator should know though nothing is wrong: `relay.yaml:12: limits have no effect yet`"""
+
+
+IpNetwork = IPv4Network | IPv6Network

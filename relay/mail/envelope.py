@@ -1,0 +1,43 @@
+"""Who a message is from and for, with the ESMTP parameters that travel with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Notify = Literal["NEVER", "SUCCESS", "FAILURE", "DELAY"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeliverBy:
+    """RFC 2852: `BY=60;R` and `BY=60;NT`. `seconds` counts from acceptance and may be zero or negative for N."""
+
+    seconds: int
+    mode: Literal["R", "N"]
+    trace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One RCPT. `notify` None: not given (RFC 3461 4.1: then the default of the next MTA holds)."""
+
+    address: str
+    notify: frozenset[Notify] | None = None
+    orcpt: str | None = None
+    """as given, `rfc822;user@example.com`, still xtext-encoded"""
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One MAIL with its RCPTs. `sender` is '' for the null sender; addresses have no angle brackets."""
+
+    sender: str
+    recipients: tuple[Recipient, ...]
+    body: Literal["7BIT", "8BITMIME"] | None = None
+    smtputf8: bool = False
+    ret: Literal["FULL", "HDRS"] | None = None
+    envid: str | None = None
+    """as given, still xtext-encoded"""
+    priority: int | None = None
+    """MT-PRIORITY (RFC 6710), -9..9"""
+    deliver_by: DeliverBy | None = None

@@ -1,0 +1,239 @@
+"""The store: what must survive. An interface, so that a second one (PostgreSQL) can stand beside SQLite's.
+
+Every implementation passes the one contract test-suite in `tests/store/contract.py`.
+
+Times are seconds since the epoch (`*_at`), from the relay's own steady clock; durations are milliseconds where they
+are shown (`*_ms`). Content is the message's bytes with CRLF line ends, not dot-stuffed and not signed: a signature is
+made anew for every stay in memory, so a key that was changed meanwhile is the one that signs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from relay.mail.envelope import Envelope, Recipient
+
+State = Literal[
+    "queued", "sending", "sent", "deferred", "bounced", "expired", "superseded", "held", "suppressed", "ambiguous"
+]
+OPEN_STATES: frozenset[State] = frozenset({"queued", "sending", "deferred", "held", "ambiguous"})
+"""Not finished: the body is kept. `ambiguous` is open only while its lane holds it for an operator."""
+
+Outcome = Literal["sent", "deferred", "refused", "ambiguous", "abandoned"]
+Action = Literal["retry", "hold", "release", "drop"]
+
+
+class StoreError(Exception):
+    """The store can't do it now: disk full, unwritable, locked, damaged. The text is one line for an operator."""
+
+
+class StoreFull(StoreError):
+    """No room: answer 452 and take mail again when there is."""
+
+
+class StoreDamaged(StoreError):
+    """Not a store of ours, or a broken one. It was left untouched."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """One accepted submission, as it is first written."""
+
+    id: str
+    lane: str
+    rule: str | None
+    """None: the default lane, no rule matched"""
+    envelope: Envelope
+    content: bytes
+    client: str
+    """the peer's IP, or `unix`; `local` for mail of the relay's own (bounces)"""
+    message_id: str
+    subject: str
+    """decoded, codes redacted, one line"""
+    providers: tuple[str, ...]
+    """one per recipient: the mailbox provider, at least the domain"""
+    accepted_at: float
+    expires_at: float
+    signed: tuple[str, ...] = ()
+    """selectors of the keys that sign"""
+    upstreams: tuple[str, ...] = ()
+    """a rule's narrowed or reordered upstreams; empty: the lane's"""
+    supersede_key: str | None = None
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRecipient:
+    """A recipient still to be sent to."""
+
+    position: int
+    """its place in the envelope, from 0: the key of a recipient within its message"""
+    recipient: Recipient
+    step: int = 0
+    """rungs of the retry ladder already used"""
+    attempts: int = 0
+    """attempts made so far; the next is `attempts + 1`"""
+    delay_notified: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A message claimed for sending: only its recipients that are due, the rest stay in the store."""
+
+    id: str
+    lane: str
+    rule: str | None
+    envelope: Envelope
+    """with all the recipients of the submission"""
+    content: bytes
+    accepted_at: float
+    expires_at: float
+    due: tuple[OpenRecipient, ...]
+    upstreams: tuple[str, ...] = ()
+    supersede_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientUpdate:
+    """What became of a recipient."""
+
+    position: int
+    state: State
+    upstream: str | None = None
+    reply: str | None = None
+    """the upstream's last word, or the relay's own reason"""
+    sent_at: float | None = None
+    next_at: float | None = None
+    """when `deferred` (or `queued`): due again"""
+    step: int = 0
+    delay_notified: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at handing some recipients to one upstream, written as a row for each of them."""
+
+    position: int
+    n: int
+    upstream: str
+    started_at: float
+    session: Literal["warm", "new", "none"]
+    """`none`: no session could be had"""
+    outcome: Outcome
+    reply: str
+    timings_ms: Mapping[str, float]
+    """connect, tls, auth, envelope, data"""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Everything that one try changes, in one transaction."""
+
+    message_id: str
+    updates: tuple[RecipientUpdate, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    """merged over what the message has"""
+    bounces: tuple[NewMessage, ...] = ()
+    """DSNs to queue (state `queued`, due at once) in the same transaction"""
+    note: str | None = None
+    """why, for the time line: `expired before the final dot`"""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which messages an operator's action or a listing is about. All that is given must hold."""
+
+    ids: tuple[str, ...] = ()
+    lane: str | None = None
+    to: str | None = None
+    """a recipient's address, compared case-insensitively"""
+    state: State | None = None
+    since: float | None = None
+    until: float | None = None
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class LaneCount:
+    """A row of the queue's gauges."""
+
+    lane: str
+    state: State
+    recipients: int
+    oldest_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRow:
+    """One finished recipient for `report`. `total_ms`: final dot to the upstream's reply; None when never sent."""
+
+    lane: str
+    upstream: str | None
+    provider: str
+    state: State
+    total_ms: float | None
+
+
+class Store(Protocol):
+    """One writer, many readers. Every call that changes something is durable when it returns."""
+
+    async def close(self) -> None:
+        """Finish what was begun, then let go of the files."""
+
+    async def put(self, message: NewMessage, *, claimed: bool) -> None:
+        """Write a message. `claimed`: its recipients begin as `sending`, already in their lane's hands;
+        else as `queued`, due at `accepted_at`. Raises StoreFull, StoreError: then nothing was written."""
+
+    async def claim(self, lane: str, now: float, *, messages: int, size_bytes: int) -> Sequence[Queued]:
+        """Take up to `messages` due ones (in order of `next_at`), at least one and then until their contents pass
+        `size_bytes`, and mark them `sending`."""
+
+    async def next_due(self, lane: str) -> float | None:
+        """When the lane's next `queued` or `deferred` recipient is due."""
+
+    async def mark_final(self, message_id: str, positions: Sequence[int]) -> None:
+        """Note, durably, that the final dot is about to leave: after a crash these are `ambiguous`, not `queued`."""
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Write what became of some recipients; the body goes once no recipient is open. An update of a recipient
+        that is no longer open changes nothing but adds its attempt."""
+
+    async def unclaim(self, message_id: str) -> None:
+        """Give back what wasn't sent: its `sending` recipients are `queued` again, due at once."""
+
+    async def recover(self, now: float) -> int:
+        """At start: `sending` becomes `queued`, due now; `ambiguous` where the final dot was marked. Returns how
+        many recipients that was."""
+
+    async def supersede(self, key: str, before_id: str, now: float) -> Sequence[str]:
+        """End the `queued` and `deferred` recipients of older messages with this key. Returns the messages' ids."""
+
+    async def act(self, action: Action, selection: Selection, now: float) -> Sequence[str]:
+        """An operator's word on open messages: `retry` makes queued, deferred and ambiguous ones due now and starts
+        their ladder anew; `hold` takes queued and deferred ones out; `release` makes held ones due now; `drop` ends
+        queued, deferred, held and ambiguous ones (state `bounced`, reply `dropped by the operator`, no DSN).
+        `sending` ones are never touched. Returns the ids of the messages that changed."""
+
+    async def get(self, message_id: str) -> Mapping[str, object] | None:
+        """One message as the contract's section 4 has it (JSON-ready)."""
+
+    async def search(self, selection: Selection) -> Sequence[Mapping[str, object]]:
+        """Messages newest first, each as `get` gives it but without attempts."""
+
+    async def waiting(self, selection: Selection) -> Sequence[Mapping[str, object]]:
+        """Open messages, earliest due first, as `search` gives them, with `next_at` and `attempts` a recipient."""
+
+    async def counts(self) -> Sequence[LaneCount]:
+        """Open recipients by lane and state."""
+
+    async def size(self) -> tuple[int, int]:
+        """Open messages and the bytes of their contents."""
+
+    async def deliveries(self, since: float) -> Sequence[DeliveryRow]:
+        """What `report` counts: recipients of messages accepted since then that are finished."""
+
+    async def prune(self, before: float, *, limit: int) -> int:
+        """Delete up to `limit` finished messages accepted before then. Returns how many."""
