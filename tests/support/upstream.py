@@ -1,0 +1,183 @@
+"""A real SMTP server for tests that does what a script says: see `script` for the actions and the table.
+
+async with Upstream(script={"rcpt": {"bad@*": "550 5.1.1 no such user"}, "dot": [Close(), None]}) as upstream:
+    ...
+    await upstream.wait_for(1)
+    assert upstream.messages[0].content == b"..."
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Literal, Self
+
+from tests.support.dialogue import Dialogue, Received, Session, encode
+from tests.support.script import (
+    BySession,
+    Close,
+    Delay,
+    Drip,
+    Endless,
+    Garbage,
+    Hang,
+    Moment,
+    Playbook,
+    ReplyThenClose,
+    ReplyThenReset,
+    Reset,
+    Script,
+    Split,
+    Step,
+    Wait,
+)
+from tests.support.tls import Certificate
+from tests.support.wire import Lost, Wire
+
+__all__ = [
+    "BySession", "Close", "Delay", "Drip", "Endless", "Garbage", "Hang", "Moment", "Received",
+    "ReplyThenClose", "ReplyThenReset", "Reset", "Session", "Split", "Upstream", "Wait",
+]  # fmt: skip
+
+DEFAULT_EXTENSIONS = ("PIPELINING", "8BITMIME", "SIZE 35882577", "DSN", "SMTPUTF8", "ENHANCEDSTATUSCODES")
+
+
+class Upstream:
+    """An async context manager that listens on loopback; what it saw is in `sessions` and `transfers`."""
+
+    def __init__(
+        self,
+        extensions: Sequence[str] = DEFAULT_EXTENSIONS,
+        *,
+        tls: Literal["starttls", "implicit"] | None = None,
+        certificate: Certificate | ssl.SSLContext | None = None,
+        auth: Mapping[str, str] | None = None,
+        script: Script | None = None,
+        latency_s: float = 0.0,
+        idle_s: float | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        """`latency_s`: every reply leaves this long after its command came, as over a line with that
+        round trip.
+        `idle_s`: with no command for so long the `idle` step comes (421 and closing, unless scripted).
+        `certificate`: needed where `tls` is; see the `certificates` fixture."""
+        if tls is not None and certificate is None:
+            raise ValueError("an upstream with TLS needs a certificate")
+        self.extensions = tuple(extensions)
+        self.tls = tls
+        self.auth = auth
+        self.latency_s = latency_s
+        self.idle_s = idle_s
+        self.host = host
+        self.port = port
+        self.transfers: list[Received] = []
+        """all content whose end arrived, accepted or not"""
+        self.sessions: list[Session] = []
+        self.peak = 0
+        """most sessions open at once"""
+        self.context = certificate.server_context() if isinstance(certificate, Certificate) else certificate
+        self.playbook = Playbook(script or {})
+        self.seen: Counter[Step] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wires: set[Wire] = set()
+        self._server: asyncio.Server | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def messages(self) -> list[Received]:
+        """What was accepted."""
+        return [received for received in self.transfers if received.accepted]
+
+    @property
+    def open(self) -> int:
+        return sum(session.closed_at is None for session in self.sessions)
+
+    @property
+    def closed(self) -> int:
+        return len(self.sessions) - self.open
+
+    def set_script(self, script: Script) -> None:
+        """A new script from the next step on, its counts at zero."""
+        self.playbook = Playbook(script)
+        self.seen.clear()
+
+    async def __aenter__(self) -> Self:
+        await self.resume()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.pause()
+        for task in (tasks := list(self._tasks)):
+            task.cancel()
+        await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+        self.reset_sessions()
+
+    async def pause(self) -> None:
+        """Stop listening: connections are refused. Open sessions go on."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def resume(self) -> None:
+        """Listen (again) on the same port."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: Wire(self._serve, self._tasks, held=self.tls == "implicit"), self.host, self.port
+        )
+        self.port = int(self._server.sockets[0].getsockname()[1])
+
+    def reset_sessions(self) -> None:
+        """RST on every open session."""
+        for wire in list(self._wires):
+            wire.reset()
+
+    def close_sessions(self, reply: str | None = "421 4.4.2 idle too long, closing") -> None:
+        """What a server does to idle sessions: a last word (or none), then FIN."""
+        for wire in list(self._wires):
+            if reply is not None:
+                wire.write_now(encode(reply))
+            wire.close()
+
+    async def wait_for(self, n: int, within_s: float = 10.0) -> list[Received]:
+        """The accepted messages, once there are `n`."""
+        await self.wait_until(lambda: len(self.messages) >= n, within_s)
+        return self.messages
+
+    async def wait_until(self, holds: Callable[[], bool], within_s: float = 10.0) -> None:
+        """Until `holds()`, looked at whenever a session moves. Else AssertionError with what was seen."""
+        try:
+            async with asyncio.timeout(within_s):
+                while not holds():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            said = {session.index: session.verbs for session in self.sessions}
+            raise AssertionError(
+                f"not within {within_s} s: {len(self.messages)} accepted of {len(self.transfers)}, {said}"
+            ) from None
+
+    def changed(self) -> None:
+        self._changed.set()
+
+    async def _serve(self, wire: Wire) -> None:
+        session = Session(index=len(self.sessions), opened_at=time.time())
+        self.sessions.append(session)
+        self._wires.add(wire)
+        self.peak = max(self.peak, self.open)
+        self.changed()
+        try:
+            await Dialogue(self, wire, session).run()
+        except Lost:
+            pass  # the script or the client ended it: what was seen is noted
+        finally:
+            session.closed_at = time.time()
+            self._wires.discard(wire)
+            wire.close()
+            self.changed()
