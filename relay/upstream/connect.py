@@ -1,0 +1,167 @@
+"""Opens sessions: aiosmtplib does connect, TLS and AUTH, then hands its transport over to `Session`.
+
+aiosmtplib's exceptions stop here: each becomes OpenFailed with the phase and a Reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl
+from dataclasses import dataclass
+from typing import cast
+
+import aiosmtplib
+
+from relay.config.model import Upstream
+from relay.mail.reply import Reply
+from relay.upstream.capabilities import Capabilities
+from relay.upstream.results import OpenFailed, Phase
+from relay.upstream.session import Opening, Session
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An upstream, ready to be connected to: the TLS context is built once (20 ms each time otherwise)."""
+
+    name: str
+    config: Upstream
+    hostname: str
+    """our EHLO name"""
+    tls_context: ssl.SSLContext | None
+
+    @classmethod
+    def of(cls, name: str, config: Upstream, hostname: str) -> Target:
+        """Raises OSError or ssl.SSLError for an unreadable `ca_file`."""
+        context = None
+        if config.tls != "none":
+            context = ssl.create_default_context(cafile=str(config.ca_file) if config.ca_file else None)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+        return cls(name, config, hostname, context)
+
+
+async def open_session(target: Target, *, timeout_s: float) -> Session:
+    """Connect, secure, authenticate. Raises OpenFailed; `timeout_s` bounds all of it together."""
+    client = aiosmtplib.SMTP(
+        hostname=target.config.host,
+        port=target.config.port,
+        use_tls=target.config.tls == "implicit",
+        start_tls=False,  # done below, by hand: None would mean 'if offered', which a thief on the wire can undo
+        tls_context=target.tls_context,
+        local_hostname=target.hostname,
+        timeout=timeout_s,
+    )
+    step = _Step()
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _open(client, target, step)
+    except TimeoutError as error:
+        raise OpenFailed(step.phase, Reply(451, "4.4.1 no answer in time")) from error
+    except aiosmtplib.SMTPResponseException as error:
+        greeting = isinstance(error, aiosmtplib.SMTPConnectResponseError)
+        raise OpenFailed("greeting" if greeting else step.phase, _said(error.code, error.message)) from error
+    except ssl.SSLCertVerificationError as error:
+        raise OpenFailed("tls", Reply(454, f"4.7.5 certificate not trusted: {error.verify_message}")) from error
+    except ssl.SSLError as error:
+        raise OpenFailed("tls", Reply(454, f"4.7.5 TLS failed: {error.reason or 'handshake'}")) from error
+    except (aiosmtplib.SMTPException, OSError) as error:
+        raise _mapped(step.phase, error) from error
+    finally:
+        # After the hand-over the client has no transport any more: then this does nothing.
+        client.close()
+
+
+@dataclass(slots=True)
+class _Step:
+    phase: Phase = "connect"
+
+
+async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step) -> Session:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await client.connect()
+    step.phase = "ehlo"
+    await client.ehlo()
+    connected = loop.time()
+    if target.config.tls == "starttls":
+        step.phase = "tls"
+        if not client.supports_extension("starttls"):
+            raise OpenFailed("tls", Reply(454, "4.7.5 STARTTLS is not offered"))
+        await client.starttls()
+        await client.ehlo()
+    secured = loop.time()
+    if target.config.username is not None and target.config.password is not None:
+        step.phase = "auth"
+        await _authenticate(client, target)
+    opening = Opening(
+        connect=(connected - began) * 1000.0,
+        tls=(secured - connected) * 1000.0,
+        auth=(loop.time() - secured) * 1000.0,
+    )
+    return _hand_over(client, opening, loop)
+
+
+async def _authenticate(client: aiosmtplib.SMTP, target: Target) -> None:
+    username, password = target.config.username, target.config.password
+    if username is None or password is None:
+        return
+    if not _may_authenticate(client, target.config):
+        raise OpenFailed("auth", Reply(454, "4.7.0 no credentials over a connection in clear"))
+    secret = password.get_secret_value()
+    methods = client.supported_auth_methods
+    if "plain" in methods:
+        # One round trip: the initial response travels with the command.
+        await client.auth_plain(username, secret)
+    elif methods:
+        await client.login(username, secret)
+    else:
+        raise OpenFailed("auth", Reply(454, "4.7.0 AUTH is not offered"))
+
+
+def _may_authenticate(client: aiosmtplib.SMTP, config: Upstream) -> bool:
+    if client.get_transport_info("sslcontext") is not None or config.allow_plaintext:
+        return True
+    peer = client.get_transport_info("peername")
+    return isinstance(peer, tuple) and ipaddress.ip_address(str(peer[0]).split("%")[0]).is_loopback
+
+
+def _hand_over(client: aiosmtplib.SMTP, opening: Opening, loop: asyncio.AbstractEventLoop) -> Session:
+    transport = client.transport
+    if transport is None or transport.is_closing():
+        raise OpenFailed("ehlo", Reply(451, "4.4.2 connection lost"))
+    said = client.last_ehlo_response
+    lines = said.message.split("\n")[1:] if said is not None else []
+    session = Session(cast(asyncio.Transport, transport), Capabilities.parse(lines), opening, loop)
+    client.transport = None
+    client.protocol = None
+    return session
+
+
+def _said(code: int, message: str) -> Reply:
+    """What the upstream said; aiosmtplib's own -1 (garbage) becomes a transient failure."""
+    if not 200 <= code <= 599:
+        return Reply(451, "4.5.0 the upstream's answer can't be read")
+    return Reply(code, " ".join(message.split()))
+
+
+def _mapped(phase: Phase, error: Exception) -> OpenFailed:
+    match error:
+        case aiosmtplib.SMTPServerDisconnected():
+            return OpenFailed(phase, Reply(451, "4.4.2 connection lost"))
+        case ConnectionRefusedError():
+            return OpenFailed("connect", Reply(451, "4.4.1 connection refused"))
+        case aiosmtplib.SMTPException() if isinstance(error.__cause__, ssl.SSLError):
+            return OpenFailed("tls", Reply(454, "4.7.5 TLS failed"))
+        case aiosmtplib.SMTPConnectError():
+            return OpenFailed("connect", Reply(451, f"4.4.1 {_plain(error.__cause__ or error)}"))
+        case OSError():
+            return OpenFailed(phase, Reply(451, f"4.4.1 {_plain(error)}"))
+        case _:
+            return OpenFailed(phase, Reply(451, "4.4.0 the session could not be opened"))
+
+
+def _plain(error: BaseException) -> str:
+    """A system error in its own words, without addresses or paths."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return "connection failed"

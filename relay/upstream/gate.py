@@ -1,0 +1,97 @@
+"""The gate between the envelope and the content of a message.
+
+The envelope may be under way while the message is still being committed and signed, and two sessions may race with
+it (hedging). The content leaves through one gate, once: it opens when the commit is durable, shuts when the message
+expired, was superseded or dropped, and lets a single session through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+from relay.mail.reply import Reply
+
+EXPIRED = Reply(451, "4.4.7 expired before the final dot")
+SUPERSEDED = Reply(451, "4.4.7 a newer message took its place")
+OUTRUN = Reply(451, "4.4.1 another upstream was faster")
+DROPPED = Reply(451, "4.3.2 taken back by the operator")
+NOT_STORED = Reply(451, "4.3.0 could not be stored")
+
+
+class Carrier(Protocol):
+    """A session waiting at the gate."""
+
+    def proceed(self) -> None:
+        """The gate has moved: ask again."""
+
+
+Answer = Literal["wait", "go", "shut"]
+
+
+class Gate:
+    """One a message. Past `deadline` (loop time) nobody goes through.
+
+    `mark` is for lanes that must know after a crash what may have left: it is called once, when the first session
+    stands at the open gate, and `marked` lets it go on.
+    """
+
+    __slots__ = ("_mark", "_marking", "_waiting", "deadline", "is_open", "passed", "shut_reason")
+
+    def __init__(self, deadline: float, mark: Callable[[], None] | None = None) -> None:
+        self.deadline = deadline
+        self.is_open = False
+        self.shut_reason: Reply | None = None
+        self.passed: Carrier | None = None
+        self._mark = mark
+        self._marking = False
+        self._waiting: list[Carrier] = []
+
+    def open(self) -> None:
+        """The message is durable and signed."""
+        self.is_open = True
+        self._move()
+
+    def marked(self) -> None:
+        """The mark asked for by `mark` is durable."""
+        self._mark = None
+        self._move()
+
+    def shut(self, reason: Reply) -> bool:
+        """Nobody goes through any more; False when somebody already has."""
+        if self.passed is not None:
+            return False
+        if self.shut_reason is None:
+            self.shut_reason = reason
+            self._move()
+        return True
+
+    def ask(self, carrier: Carrier, now: float) -> Answer:
+        """May `carrier` send the content now? `wait`: it is told by `proceed`. `go` is said to one."""
+        if self.passed is not None:
+            return "go" if self.passed is carrier else "shut"
+        if self.shut_reason is None and now >= self.deadline:
+            self.shut_reason = EXPIRED
+        if self.shut_reason is not None:
+            return "shut"
+        if self.is_open and self._mark is None:
+            self.passed = carrier
+            return "go"
+        self._waiting.append(carrier)
+        if self.is_open and self._mark is not None and not self._marking:
+            self._marking = True
+            self._mark()
+        return "wait"
+
+    def reason(self) -> Reply:
+        """Why it was shut."""
+        return self.shut_reason or OUTRUN
+
+    def reopen(self) -> None:
+        """The one that went through was refused: the next upstream may be tried."""
+        self.passed = None
+
+    def _move(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for carrier in waiting:
+            carrier.proceed()

@@ -1,0 +1,285 @@
+"""The sessions of one lane to one upstream: kept, reused, replaced before they grow old, never lent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import Protocol, cast
+
+from relay.mail.reply import Reply
+from relay.upstream.budget import Budget
+from relay.upstream.circuit import Circuit
+from relay.upstream.connect import Target, open_session
+from relay.upstream.results import TIMED_OUT, OpenFailed
+from relay.upstream.session import Report, Session
+
+TEND_EVERY_S = 0.5
+CLOSE_WITHIN_S = 1.0
+SOFT_MAX_FOR_S = 15.0
+"""how long an upstream's "one session too many" is believed"""
+LEARNED_SHARE = 0.7
+"""An upstream that closed an idle session after 10 s sees the next ones retired after 7."""
+LEARNED_FLOOR_S = 1.0
+NO_SESSION = Reply(451, "4.4.5 no session free in time")
+
+
+class Watcher(Protocol):
+    """Who is told when an upstream goes and comes back."""
+
+    def down(self, lane: str, upstream: str, reason: str) -> None: ...
+
+    def up(self, lane: str, upstream: str) -> None: ...
+
+
+class Pool:
+    """`get` a session, use it for one transaction, `put` it back with the Report."""
+
+    def __init__(
+        self,
+        lane: str,
+        target: Target,
+        budget: Budget,
+        *,
+        express: bool,
+        open_within_s: float,
+        watcher: Watcher,
+    ) -> None:
+        self.lane = lane
+        self.target = target
+        self.express = express
+        self.warm = target.config.sessions.warm if express else 0
+        self.reserved = max(1, self.warm) if express else 0
+        self.circuit = Circuit()
+        self._budget = budget
+        self._watcher = watcher
+        self._open_within_s = open_within_s
+        self._idle: list[Session] = []
+        self._sessions: set[Session] = set()
+        self._waiting: deque[asyncio.Future[Session]] = deque()
+        self._openings: set[asyncio.Task[None]] = set()
+        self._idle_limit_s = target.config.sessions.idle_s
+        self._soft_max: int | None = None
+        """sessions the upstream let us have when it refused one more"""
+        self._soft_until = 0.0
+        self._tender: asyncio.TimerHandle | None = None
+        self._closing = False
+        self._empty = asyncio.Event()
+        budget.join(self)
+
+    @property
+    def name(self) -> str:
+        """The upstream's."""
+        return self.target.name
+
+    def start(self) -> None:
+        """Open the warm sessions in the background and keep them."""
+        self._tend()
+
+    async def close(self) -> None:
+        """Take leave of the upstream. Transactions under way are cut off: drain the lane first."""
+        self._closing = True
+        if self._tender is not None:
+            self._tender.cancel()
+        for task in self._openings:
+            task.cancel()
+        await asyncio.gather(*self._openings, return_exceptions=True)
+        self._fail_waiting(OpenFailed("connect", Reply(451, "4.3.2 shutting down")))
+        for session in list(self._sessions):
+            session.quit()
+        if self._sessions:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), CLOSE_WITHIN_S)
+        for session in list(self._sessions):
+            session.abort()
+
+    def counts(self) -> dict[str, int]:
+        """Sessions by state: idle, busy, opening."""
+        idle = len(self._idle)
+        return {"idle": idle, "busy": len(self._sessions) - idle, "opening": len(self._openings)}
+
+    def take(self) -> Session | None:
+        """A session that is ready now, the one used last first: the others may grow old and be replaced."""
+        while self._idle:
+            session = self._idle.pop()
+            if session.usable:
+                return session
+        return None
+
+    async def get(self, *, within_s: float) -> Session:
+        """A session, opened if need be. Raises OpenFailed."""
+        session = self.take()
+        if session is not None:
+            return session
+        if self._closing:
+            raise OpenFailed("connect", Reply(451, "4.3.2 shutting down"))
+        waiter: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        self.room()
+        try:
+            async with asyncio.timeout(within_s):
+                return await self._awaited(waiter)
+        except TimeoutError as error:
+            raise OpenFailed("connect", NO_SESSION) from error
+        finally:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+
+    async def _awaited(self, waiter: asyncio.Future[Session]) -> Session:
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._supply(waiter.result())
+            raise
+
+    def put(self, session: Session, report: Report) -> None:
+        """Back from a transaction: learn from it, and keep the session if it is good for another."""
+        now = asyncio.get_running_loop().time()
+        if report.answered and not report.timed_out:
+            self._answered()
+        elif report.timed_out:
+            self._failed(OpenFailed("connect", TIMED_OUT))
+        elif session.state != "idle" and session.sent == 1 and self.circuit.lost(now, "connection lost"):
+            self._watcher.down(self.lane, self.name, "connection lost")
+        if session.usable:
+            self._keep(session)
+
+    def condemn(self, reason: OpenFailed) -> None:
+        """The upstream turned us, not the mail, away (530, 535 in a transaction): open the circuit."""
+        self._failed(reason)
+
+    def spare(self) -> bool:
+        """Budget's Holder: give up an idle session."""
+        session = self.take()
+        if session is None:
+            return False
+        session.quit()
+        return True
+
+    def room(self) -> None:
+        """Open as many sessions as are waited for, as far as the budget goes."""
+        while len(self._openings) < len(self._waiting) and self._open_one():
+            pass
+
+    # sessions come and go
+
+    def _open_one(self) -> bool:
+        holds = len(self._sessions) + len(self._openings)
+        if self._closing or (self._soft_max is not None and holds >= self._soft_max):
+            return False
+        if not self._budget.take(self, holds):
+            return False
+        task = asyncio.create_task(self._open(), name=f"open {self.lane}/{self.name}")
+        self._openings.add(task)
+        return True
+
+    async def _open(self) -> None:
+        session = None
+        try:
+            session = await open_session(self.target, timeout_s=self._open_within_s)
+        except OpenFailed as failure:
+            self._open_failed(failure)
+        finally:
+            self._openings.discard(cast(asyncio.Task[None], asyncio.current_task()))
+            if session is None:
+                self._budget.give_back()
+        if session is not None:
+            self._sessions.add(session)
+            session.on_closed = self._closed
+            session.on_free = self._keep
+            self._answered()
+            self._supply(session)
+
+    def _open_failed(self, failure: OpenFailed) -> None:
+        if self._sessions and failure.reply.transient and failure.phase in ("greeting", "ehlo", "auth"):
+            # It talks to us on other sessions: this is one too many, not a dead host.
+            self._soft_max = len(self._sessions)
+            self._soft_until = asyncio.get_running_loop().time() + SOFT_MAX_FOR_S
+            return
+        self._failed(failure)
+
+    def _failed(self, failure: OpenFailed) -> None:
+        now = asyncio.get_running_loop().time()
+        refused = failure.reply.permanent and failure.phase != "connect"
+        if self.circuit.failed(now, str(failure), refused=refused):
+            self._watcher.down(self.lane, self.name, str(failure))
+        self._fail_waiting(failure)
+
+    def _fail_waiting(self, failure: OpenFailed) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_exception(failure)
+
+    def _answered(self) -> None:
+        if self.circuit.succeeded():
+            self._watcher.up(self.lane, self.name)
+
+    def _keep(self, session: Session) -> None:
+        """An idle session: for who waits, else for later, unless its time has come."""
+        if (
+            self._closing
+            or session.sent >= self.target.config.sessions.messages
+            or (not self._waiting and self._budget.wanted_elsewhere(self))
+        ):
+            session.quit()
+        else:
+            self._supply(session)
+
+    def _supply(self, session: Session) -> None:
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(session)
+                return
+        self._idle.append(session)
+
+    def _closed(self, session: Session) -> None:
+        self._sessions.discard(session)
+        if not self._sessions:
+            self._empty.set()
+        if session in self._idle:
+            self._idle.remove(session)
+        idled = session.closed_idle_after_s
+        if idled is not None and idled < self._idle_limit_s:
+            self._idle_limit_s = max(LEARNED_FLOOR_S, idled * LEARNED_SHARE)
+        self._budget.give_back()
+        if not self._closing:
+            self._refill()
+
+    # in the background
+
+    def _tend(self) -> None:
+        """Every half second: retire what grew old, refill, probe."""
+        loop = asyncio.get_running_loop()
+        self._tender = loop.call_later(TEND_EVERY_S, self._tend)
+        now = loop.time()
+        if self._soft_max is not None and now >= self._soft_until:
+            self._soft_max = None
+            self.room()
+        if self.circuit.state == "open" and now >= self.circuit.probe_at and not self._openings:
+            if self._open_one():
+                self.circuit.probing()
+            return
+        for session in list(self._idle):
+            if now - session.idle_since >= self._idle_limit_s:
+                self._retire(session)
+        self._refill()
+
+    def _retire(self, session: Session) -> None:
+        """A warm session goes only when its successor stands, unless it is overdue for that."""
+        young = len(self._idle) - 1 + len(self._openings)
+        if self.circuit.state == "closed" and young < self.warm and self._open_one():
+            return
+        if len(self._idle) > self.warm or self.warm == 0 or not self._openings:
+            self._idle.remove(session)
+            session.quit()
+
+    def _refill(self) -> None:
+        while (
+            self.circuit.state == "closed"
+            and len(self._sessions) + len(self._openings) < self.warm
+            and self._open_one()
+        ):
+            pass

@@ -1,0 +1,81 @@
+"""Reads an upstream's replies off a byte stream (RFC 5321 4.2): pure, incremental, bounded."""
+
+from __future__ import annotations
+
+import re
+
+from relay.mail.reply import Reply
+
+MAX_LINE_BYTES = 2_048
+"""RFC 5321 4.5.3.1.5 asks for 512; servers exceed it, none honest by this much."""
+MAX_REPLY_BYTES = 32_768
+
+# The first digit is 2..5; a code alone on its line is legal (RFC 5321 4.2). The text may be anything.
+_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+
+
+class ProtocolError(Exception):
+    """What came isn't an SMTP reply. The stream can't be trusted any more."""
+
+
+class ReplyReader:
+    """Feed it segments, take whole replies. After ProtocolError it must not be used again."""
+
+    __slots__ = ("_buffer", "_code", "_lines", "_size")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._code = 0
+        self._lines: list[str] = []
+        self._size = 0
+
+    @property
+    def idle(self) -> bool:
+        """Nothing half-read is waiting."""
+        return not self._buffer and not self._lines
+
+    def feed(self, data: bytes) -> list[Reply]:
+        """The replies that `data` completes, in order. Raises ProtocolError on anything else."""
+        self._buffer += data
+        replies: list[Reply] = []
+        start = 0
+        while (end := self._buffer.find(b"\n", start)) >= 0:
+            if end - start > MAX_LINE_BYTES:
+                raise ProtocolError("a reply line without end")
+            # A bare LF ends a line too: old servers send it, and no reply can be smuggled by it.
+            reply = self._line(bytes(self._buffer[start:end]).rstrip(b"\r"))
+            if reply is not None:
+                replies.append(reply)
+            start = end + 1
+        del self._buffer[:start]
+        if len(self._buffer) > MAX_LINE_BYTES:
+            raise ProtocolError("a reply line without end")
+        return replies
+
+    def _line(self, line: bytes) -> Reply | None:
+        found = _LINE.fullmatch(line)
+        if found is None:
+            raise ProtocolError("not an SMTP reply")
+        code = int(found[1])
+        if self._lines and code != self._code:
+            raise ProtocolError("the code changes within one reply")
+        self._size += len(line)
+        if self._size > MAX_REPLY_BYTES:
+            raise ProtocolError("a reply without end")
+        self._code = code
+        self._lines.append(_CONTROLS.sub(" ", (found[3] or b"").decode("utf-8", "replace")).strip())
+        if found[2] == b"-":
+            return None
+        text = _join(self._lines)
+        self._lines, self._size = [], 0
+        return Reply(code, text)
+
+
+def _join(lines: list[str]) -> str:
+    """One text of all lines; an enhanced code repeated on each line (RFC 2034 4) is kept once."""
+    if len(lines) == 1:
+        return lines[0]
+    head = lines[0].split(" ", 1)[0]
+    rest = [line.removeprefix(head + " ") if head.count(".") == 2 else line for line in lines[1:]]
+    return " ".join(part for part in [lines[0], *rest] if part)

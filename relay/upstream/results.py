@@ -1,0 +1,35 @@
+"""How a try at an upstream ended, as values: per recipient, and for the session itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from relay.mail.reply import Reply
+
+Phase = Literal["connect", "greeting", "ehlo", "tls", "auth", "mail", "rcpt", "data", "dot"]
+Outcome = Literal["sent", "deferred", "refused", "ambiguous", "abandoned"]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one recipient was told. `abandoned`: never reached the final dot, and nothing was said about it."""
+
+    position: int
+    outcome: Outcome
+    reply: Reply
+    phase: Phase
+
+
+class OpenFailed(Exception):
+    """No session could be had: the upstream is unreachable, unsafe, or refuses us."""
+
+    def __init__(self, phase: Phase, reply: Reply) -> None:
+        super().__init__(f"{phase}: {reply}")
+        self.phase: Phase = phase
+        self.reply = reply
+
+
+LOST = Reply(451, "4.4.2 connection lost")
+TIMED_OUT = Reply(451, "4.4.1 no answer in time")
+GARBLED = Reply(451, "4.5.0 the upstream's answer can't be read")

@@ -1,0 +1,335 @@
+"""One open, authenticated connection to an upstream, and the transactions on it.
+
+aiosmtplib opens and secures it (see `connect`); from then on the transport belongs to this protocol. A transaction is
+driven by the replies as they come in: no task is woken between the envelope and the last reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from relay.mail.reply import Reply
+from relay.upstream.capabilities import Capabilities
+from relay.upstream.gate import Gate
+from relay.upstream.replies import ProtocolError, ReplyReader
+from relay.upstream.results import GARBLED, LOST, TIMED_OUT, Result
+from relay.upstream.transaction import Load, Transaction, Way, commands, unfit
+
+RESET_WITHIN_S = 10.0
+QUIT_WITHIN_S = 5.0
+_ONE_WRITE_BYTES = 65_536
+"""content up to this goes out in one write with what frames it"""
+_CHUNK_BYTES = 262_144
+
+State = Literal["idle", "busy", "resetting", "quitting", "closed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What opening the session cost, in milliseconds."""
+
+    connect: float = 0.0
+    tls: float = 0.0
+    auth: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How a transaction went."""
+
+    results: tuple[Result, ...]
+    answered: int
+    """replies that came: 0 on a lost session says that it was dead before"""
+    timed_out: bool
+    envelope_ms: float
+    data_ms: float
+    codes: tuple[int, ...] = ()
+
+
+class Session(asyncio.Protocol):
+    """Single use at a time: `transact` only when `state` is idle. `on_free` is called when it is idle again behind a
+    RSET, `on_closed` once when it is gone; both from the event loop, never from inside `transact`."""
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        capabilities: Capabilities,
+        opening: Opening,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.capabilities = capabilities
+        self.opening = opening
+        self.opened_at = self.idle_since = loop.time()
+        self.sent = 0
+        """transactions begun"""
+        self.state: State = "idle"
+        self.closed_idle_after_s: float | None = None
+        """when the upstream closed it while it was idle: after how long"""
+        self.on_free: Callable[[Session], None] | None = None
+        self.on_closed: Callable[[Session], None] | None = None
+        self._transport = transport
+        self._loop = loop
+        self._way = Way.of(capabilities)
+        self._reader = ReplyReader()
+        self._timer: asyncio.TimerHandle | None = None
+        self._flight: _Flight | None = None
+        self._paused = False
+        transport.set_protocol(self)
+
+    async def transact(
+        self, load: Load, content: Callable[[], Sequence[bytes]], gate: Gate, *, before: float, final_s: float
+    ) -> Report:
+        """Hand the load over. `content` is asked for its parts once the gate let this session through; `before`:
+        deadline (loop time) of all that precedes the final dot; `final_s`: seconds the answer to it may take.
+
+        Never raises for what the upstream does: the Report says it. After cancellation the session is closed.
+        """
+        misfit = unfit(load, self.capabilities)
+        if misfit is not None:
+            refused = tuple(Result(position, "refused", misfit, "mail") for position, _ in load.recipients)
+            return Report(refused, 0, timed_out=False, envelope_ms=0.0, data_ms=0.0)
+        mail, rcpts = commands(load, self.capabilities)
+        flight = _Flight(Transaction(mail, rcpts, self._way), content, gate, final_s, self._loop)
+        self._flight, self.state = flight, "busy"
+        self.sent += 1
+        self._timer = self._loop.call_at(before, self._timed_out)
+        try:
+            self._write([flight.transaction.begin(), *self._content_if_due(flight)])
+            self._check(flight)
+            await flight.over
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+        return flight.report()
+
+    @property
+    def usable(self) -> bool:
+        return self.state == "idle" and not self._transport.is_closing()
+
+    def proceed(self) -> None:
+        """The gate moved (Carrier)."""
+        flight = self._flight
+        if flight is not None and not flight.transaction.done:
+            self._write(self._content_if_due(flight))
+            self._check(flight)
+
+    def quit(self) -> None:
+        """Take leave (RFC 5321 4.1.1.10) and close; never waits."""
+        if self.state not in ("idle", "resetting") or self._transport.is_closing():
+            self.abort()
+            return
+        self.state = "quitting"
+        self._set_timer(QUIT_WITHIN_S)
+        self._write([b"QUIT\r\n"])
+
+    def abort(self) -> None:
+        """Close at once, whatever is under way."""
+        self._cancel_timer()
+        if self.state != "closed":
+            self._transport.abort()
+
+    # asyncio.Protocol
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            replies = self._reader.feed(data)
+        except ProtocolError:
+            self._broken(GARBLED)
+            return
+        for reply in replies:
+            self._take(reply)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        if self.state == "idle":
+            self.closed_idle_after_s = self._loop.time() - self.idle_since
+        self.state = "closed"
+        self._cancel_timer()
+        flight = self._flight
+        if flight is not None and not flight.transaction.done:
+            flight.transaction.lose(LOST)
+            self._finish(flight)
+        if self.on_closed is not None:
+            self.on_closed(self)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self._flight is not None:
+            self._pump(self._flight)
+
+    # the way of a transaction
+
+    def _take(self, reply: Reply) -> None:
+        match self.state:
+            case "busy" if self._flight is not None and not self._flight.transaction.done:
+                flight = self._flight
+                flight.codes.append(reply.code)
+                out = flight.transaction.receive(reply)
+                self._write([out, *self._content_if_due(flight)] if out else self._content_if_due(flight))
+                self._check(flight)
+            case "resetting":
+                self._reset_answered(reply)
+            case _:
+                # Nobody asked: 421 before closing, or a stream out of step. Neither is used again.
+                if self.state == "idle":
+                    self.closed_idle_after_s = self._loop.time() - self.idle_since
+                self._transport.close()
+
+    def _content_if_due(self, flight: _Flight) -> list[bytes]:
+        transaction = flight.transaction
+        if not transaction.wants_content:
+            return []
+        if flight.envelope_at is None and not self._way.chunked:
+            flight.envelope_at = self._loop.time()
+        match flight.gate.ask(self, self._loop.time()):
+            case "wait":
+                return []
+            case "shut":
+                transaction.withdraw(flight.gate.reason())
+                return []
+            case "go":
+                flight.content_at = self._loop.time()
+                self._set_timer(flight.final_s)
+                return transaction.send_content(flight.content())
+
+    def _write(self, parts: list[bytes]) -> None:
+        if not parts or self._transport.is_closing():
+            return
+        if len(parts) == 1:
+            self._transport.write(parts[0])
+        elif sum(map(len, parts)) <= _ONE_WRITE_BYTES:
+            self._transport.write(b"".join(parts))
+        elif self._flight is not None:
+            self._flight.unsent = [memoryview(part) for part in parts]
+            self._pump(self._flight)
+
+    def _pump(self, flight: _Flight) -> None:
+        """Large content leaves in pieces, as fast as the upstream takes it."""
+        while flight.unsent and not self._paused and not self._transport.is_closing():
+            part = flight.unsent[0]
+            self._transport.write(part[:_CHUNK_BYTES])
+            if len(part) > _CHUNK_BYTES:
+                flight.unsent[0] = part[_CHUNK_BYTES:]
+            else:
+                flight.unsent.pop(0)
+
+    def _check(self, flight: _Flight) -> None:
+        if flight.transaction.done and not flight.over.done():
+            self._finish(flight)
+
+    def _finish(self, flight: _Flight) -> None:
+        """The transaction is over: what becomes of the session, and the waiting owner is told."""
+        self._cancel_timer()
+        self._flight = None
+        transaction = flight.transaction
+        flight.ended_at = self._loop.time()
+        if self.state == "busy":
+            if transaction.broken or flight.unsent:
+                self.state = "quitting"
+                self._transport.abort()
+            elif transaction.needs_reset:
+                # Off the way of the result: the session comes back by on_free.
+                self.state = "resetting"
+                self._set_timer(RESET_WITHIN_S)
+                self._write([b"RSET\r\n"])
+            else:
+                self._idle()
+        if not flight.over.done():
+            flight.over.set_result(None)
+
+    def _reset_answered(self, reply: Reply) -> None:
+        self._cancel_timer()
+        if not reply.positive:
+            self._transport.close()
+            return
+        self._idle()
+        if self.on_free is not None:
+            self.on_free(self)
+
+    def _idle(self) -> None:
+        if not self._reader.idle:
+            self._transport.close()
+        self.state = "idle"
+        self.idle_since = self._loop.time()
+
+    def _broken(self, reply: Reply) -> None:
+        flight = self._flight
+        if flight is not None and not flight.transaction.done:
+            flight.transaction.lose(reply)
+            self._finish(flight)
+        self._transport.abort()
+
+    def _timed_out(self) -> None:
+        if self._flight is not None:
+            self._flight.timed_out = True
+        self._broken(TIMED_OUT)
+
+    def _set_timer(self, delay_s: float) -> None:
+        self._cancel_timer()
+        self._timer = self._loop.call_later(delay_s, self._timed_out)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class _Flight:
+    """A transaction under way."""
+
+    __slots__ = (
+        "began_at",
+        "codes",
+        "content",
+        "content_at",
+        "ended_at",
+        "envelope_at",
+        "final_s",
+        "gate",
+        "over",
+        "timed_out",
+        "transaction",
+        "unsent",
+    )
+
+    def __init__(
+        self,
+        transaction: Transaction,
+        content: Callable[[], Sequence[bytes]],
+        gate: Gate,
+        final_s: float,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.transaction = transaction
+        self.content = content
+        self.gate = gate
+        self.final_s = final_s
+        self.over: asyncio.Future[None] = loop.create_future()
+        self.began_at = self.ended_at = loop.time()
+        self.envelope_at: float | None = None
+        """when the upstream was ready for the content"""
+        self.content_at: float | None = None
+        """when the content began to leave"""
+        self.timed_out = False
+        self.codes: list[int] = []
+        self.unsent: list[memoryview] = []
+
+    def report(self) -> Report:
+        ready = self.envelope_at or self.content_at or self.ended_at
+        data_ms = (self.ended_at - self.content_at) * 1000.0 if self.content_at is not None else 0.0
+        return Report(
+            self.transaction.results,
+            self.transaction.answered,
+            self.timed_out,
+            envelope_ms=(ready - self.began_at) * 1000.0,
+            data_ms=data_ms,
+            codes=tuple(self.codes),
+        )
