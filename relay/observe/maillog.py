@@ -1,0 +1,177 @@
+"""One function for each thing that happens to mail: it moves the metrics and writes one line.
+
+Lines are logfmt on the logger `relay.mail`: message ids, lanes, upstreams, codes, counts and times. Never an address, a
+subject, a reply's text (it may quote either), content or a credential: those that may be kept are in the store's log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+
+from relay.observe.metrics import NO_RULE, NO_UPSTREAM, Metrics
+from relay.observe.recent import Recent
+
+_BARE = re.compile(r"[!#-<>-\[\]-~]+")
+"""printable ASCII without blank, quote, = and backslash"""
+_ADDRESS = re.compile(r"[^\s<>]*@[^\s<>]*")
+MAX_VALUE = 200
+
+
+def logfmt(event: str, **values: object) -> str:
+    """`event=sent id=01J total_ms=41.2`; None is left out, text is bounded and on one line."""
+    parts = [f"event={event}"]
+    for key, value in values.items():
+        if value is not None:
+            parts.append(f"{key}={_value(value)}")
+    return " ".join(parts)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    text = str(value)[:MAX_VALUE]
+    return text if _BARE.fullmatch(text) else json.dumps(text)
+
+
+class MailLog:
+    """Also the door's observer (`connected`, `disconnected`, `rejected`) and the pools' watcher (`down`, `up`)."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        recent: Recent,
+        logger: logging.Logger | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.metrics = metrics
+        self.recent = recent
+        self.connections = 0
+        """clients connected now"""
+        self._logger = logger or logging.getLogger("relay.mail")
+        self._clock = clock
+
+    # At the door
+
+    def connected(self) -> None:
+        self.connections += 1
+
+    def disconnected(self) -> None:
+        self.connections -= 1
+
+    def rejected(self, reason: str) -> None:
+        """A connection, a command or a message was refused."""
+        self.metrics.count_rejected(reason)
+        self._line(logging.INFO, "rejected", reason=reason)
+
+    def accepted(
+        self, message_id: str, lane: str, rule: str | None, *, recipients: int, size_bytes: int,
+        timings_ms: Mapping[str, float],
+    ) -> None:  # fmt: skip
+        """Stored, and about to be answered 250."""
+        self.metrics.accepted[lane, rule or NO_RULE].inc()
+        self.metrics.observe_phases(lane, timings_ms)
+        self._line(
+            logging.INFO, "accepted", id=message_id, lane=lane, rule=rule, recipients=recipients, size=size_bytes
+        )
+
+    def unsigned(self, message_id: str, lane: str, reason: str) -> None:
+        """Goes out without a DKIM signature although its domain has keys."""
+        self._line(logging.WARNING, "unsigned", id=message_id, lane=lane, reason=reason)
+
+    # On the way
+
+    def attempted(
+        self, message_id: str, lane: str, upstream: str, outcome: str, *, recipients: int = 1,
+        code: int | None = None, timings_ms: Mapping[str, float],
+    ) -> None:  # fmt: skip
+        """One try at one upstream ended so for these recipients."""
+        self.metrics.recipients[lane, upstream, outcome].inc(recipients)
+        self.metrics.observe_phases(lane, timings_ms)
+        self._line(
+            logging.DEBUG,
+            "attempted",
+            id=message_id,
+            lane=lane,
+            upstream=upstream,
+            outcome=outcome,
+            recipients=recipients,
+            code=code,
+        )
+
+    def reply(self, upstream: str, code: int) -> None:
+        """An upstream said something."""
+        self.metrics.count_reply(upstream, code)
+
+    def sent(self, message_id: str, lane: str, upstream: str, *, recipients: int = 1, total_s: float) -> None:
+        """The upstream took it. `total_s`: from the app's final dot to the reply to ours."""
+        delivery = self.metrics.delivery[lane, upstream]
+        now = self._clock()
+        for _ in range(recipients):
+            delivery.observe(total_s)
+            self.recent.note(lane, now, total_s)
+        self._line(
+            logging.INFO,
+            "sent",
+            id=message_id,
+            lane=lane,
+            upstream=upstream,
+            recipients=recipients,
+            total_ms=total_s * 1000,
+        )
+
+    def deferred(
+        self, message_id: str, lane: str, *, recipients: int = 1, code: int | None = None, retry_in_s: float
+    ) -> None:
+        """All upstreams were tried: the ladder's next step comes."""
+        self._line(
+            logging.INFO,
+            "deferred",
+            id=message_id,
+            lane=lane,
+            recipients=recipients,
+            code=code,
+            retry_in_ms=retry_in_s * 1000,
+        )
+
+    def ambiguous(self, message_id: str, lane: str, upstream: str, *, recipients: int = 1) -> None:
+        """The final dot left and no reply came: nobody knows whether it was taken."""
+        self._line(logging.WARNING, "ambiguous", id=message_id, lane=lane, upstream=upstream, recipients=recipients)
+
+    # The other ends
+
+    def bounced(self, message_id: str, lane: str, *, recipients: int = 1, code: int | None = None) -> None:
+        """Refused for good (counted as the attempt's outcome)."""
+        self._line(logging.WARNING, "bounced", id=message_id, lane=lane, recipients=recipients, code=code)
+
+    def expired(self, message_id: str, lane: str, *, recipients: int = 1) -> None:
+        """Too old to be sent."""
+        self.metrics.recipients[lane, NO_UPSTREAM, "expired"].inc(recipients)
+        self._line(logging.WARNING, "expired", id=message_id, lane=lane, recipients=recipients)
+
+    def superseded(self, message_id: str, lane: str, *, by: str | None = None, recipients: int = 1) -> None:
+        """A newer message took its place."""
+        self.metrics.recipients[lane, NO_UPSTREAM, "superseded"].inc(recipients)
+        self._line(logging.INFO, "superseded", id=message_id, lane=lane, by=by, recipients=recipients)
+
+    # Upstreams and the relay itself
+
+    def down(self, lane: str, upstream: str, reason: str) -> None:
+        """The lane's circuit to it is open."""
+        said = _ADDRESS.sub("<address>", reason)
+        self._line(logging.WARNING, "upstream_down", lane=lane, upstream=upstream, reason=said)
+
+    def up(self, lane: str, upstream: str) -> None:
+        self._line(logging.INFO, "upstream_up", lane=lane, upstream=upstream)
+
+    def reloaded(self, *, success: bool) -> None:
+        """The configuration was read again; without success the old one goes on."""
+        self.metrics.reload_success.set(success)
+        self._line(logging.INFO if success else logging.ERROR, "reloaded", success=str(success).lower())
+
+    def _line(self, level: int, event: str, **values: object) -> None:
+        if self._logger.isEnabledFor(level):
+            self._logger.log(level, logfmt(event, **values))

@@ -1,0 +1,220 @@
+"""The metrics of the contract, each defined once, in a registry of their own.
+
+Counters and histograms are fed as mail goes by (`MailLog` does that); gauges are read from a `Snapshot` when somebody
+scrapes. Label values are bounded: lanes, rules and upstreams by the configuration, the others here.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from relay import __version__
+from relay.observe.bands import EDGES_S
+
+DELIVERY_BUCKETS_S = (
+    0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, *(edge_s for edge_s, _ in EDGES_S),
+)  # fmt: skip
+PHASE_BUCKETS_S = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0)
+INBOX_BUCKETS_S = (0.5, 1.0, 2.0, 5.0, *(edge_s for edge_s, _ in EDGES_S), 300.0, 900.0, 3600.0)
+
+NO_RULE = "default"
+"""the `rule` label of mail that no rule matched"""
+NO_UPSTREAM = "none"
+"""the `upstream` label of what ended without one"""
+OTHER = "other"
+
+KNOWN_PROVIDERS = frozenset({
+    "gmail.com", "googlemail.com", "outlook.com", "hotmail.com", "live.com", "msn.com", "office365", "google",
+    "microsoft", "yahoo.com", "aol.com", "yahoo", "icloud.com", "me.com", "apple", "gmx.de", "gmx.net", "web.de",
+    "t-online.de", "freenet.de", "orange.fr", "free.fr", "laposte.net", "libero.it", "mail.ru", "yandex.ru", "qq.com",
+    "163.com", "126.com", "naver.com", "proton.me", "protonmail.com", "zoho.com", "fastmail.com",
+    "comcast.net", "att.net",
+})  # fmt: skip
+"""Mailbox providers with a series of their own; all other recipients' count as `other`, however many domains."""
+
+_REASON = re.compile(r"[a-z0-9_-]{1,40}")
+MAX_REASONS = 64
+
+Child = TypeVar("Child", bound=MetricWrapperBase)
+
+
+class _Children(dict[tuple[str, ...], Child], Generic[Child]):
+    """A family's children by their label values: the hot path is one dictionary look-up."""
+
+    def __init__(self, family: Child) -> None:
+        super().__init__()
+        self._family = family
+
+    def __missing__(self, labels: tuple[str, ...]) -> Child:
+        child = self[labels] = self._family.labels(*labels)
+        return child
+
+
+class QueueCount(Protocol):
+    """A row of the store's `counts`."""
+
+    @property
+    def lane(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def recipients(self) -> int: ...
+    @property
+    def oldest_at(self) -> float | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the gauges show at one scrape."""
+
+    now: float
+    queue: Sequence[QueueCount] | None = None
+    """None: the store could not say"""
+    lanes: Iterable[str] = ()
+    """lanes that are shown even when nothing waits in them"""
+    states: Iterable[str] = ()
+    """open states, shown as 0 where nothing is in them"""
+    upstream_up: Mapping[str, bool] = field(default_factory=dict)
+    upstream_sessions: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """(upstream, state of the session) → how many"""
+
+
+class Metrics:
+    """All metrics of one relay."""
+
+    def __init__(self) -> None:
+        # A `_created` series beside each counter would cost a third more series and tell nothing here.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        self.accepted = _Children(
+            Counter("relay_messages_accepted", "Messages stored and answered 250.", ("lane", "rule"), registry=registry)
+        )
+        self.rejected = _Children(
+            Counter("relay_messages_rejected", "Refusals at the door.", ("reason",), registry=registry)
+        )
+        self.recipients = _Children(
+            Counter(
+                "relay_recipients",
+                "Recipients by the outcome of an attempt, or by how they ended without one.",
+                ("lane", "upstream", "outcome"),
+                registry=registry,
+            )
+        )
+        self.delivery = _Children(
+            Histogram(
+                "relay_delivery_seconds",
+                "From the app's final dot to the upstream's 250, a recipient.",
+                ("lane", "upstream"),
+                buckets=DELIVERY_BUCKETS_S,
+                registry=registry,
+            )
+        )
+        self.phase = _Children(
+            Histogram(
+                "relay_phase_seconds",
+                "Time spent in each phase of a message.",
+                ("lane", "phase"),
+                buckets=PHASE_BUCKETS_S,
+                registry=registry,
+            )
+        )
+        self.inbox = _Children(
+            Histogram(
+                "relay_inbox_seconds",
+                "From the app's final dot to the upstream's delivered event.",
+                ("lane", "provider"),
+                buckets=INBOX_BUCKETS_S,
+                registry=registry,
+            )
+        )
+        self.replies = _Children(
+            Counter("relay_upstream_replies", "Replies of upstreams.", ("upstream", "code"), registry=registry)
+        )
+        self.reload_success = Gauge(
+            "relay_config_reload_success", "1: the configuration in use is the file's.", registry=registry
+        )
+        self.reload_success.set(1)
+        Gauge("relay_build_info", "Always 1.", ("version", "python"), registry=registry).labels(
+            __version__, platform.python_version()
+        ).set(1)
+        self._gauges = _Gauges()
+        registry.register(self._gauges)
+
+    def count_rejected(self, reason: str) -> None:
+        """A refusal; `reason` is a short word, and past the bound `other`."""
+        labels = (reason,)
+        if labels not in self.rejected and (len(self.rejected) >= MAX_REASONS or not _REASON.fullmatch(reason)):
+            labels = (OTHER,)
+        self.rejected[labels].inc()
+
+    def count_reply(self, upstream: str, code: int) -> None:
+        """A reply of an upstream; what is no SMTP code counts as `other`."""
+        self.replies[upstream, str(code) if 200 <= code <= 599 else OTHER].inc()
+
+    def observe_phases(self, lane: str, timings_ms: Mapping[str, float]) -> None:
+        """The phases of a message or an attempt, as its time line has them; `total` is none."""
+        for phase, spent_ms in timings_ms.items():
+            if phase != "total":
+                self.phase[lane, phase].observe(spent_ms / 1000)
+
+    def observe_inbox(self, lane: str, provider: str, duration_s: float) -> None:
+        known = provider.lower()
+        self.inbox[lane, known if known in KNOWN_PROVIDERS else OTHER].observe(duration_s)
+
+    def render(self, snapshot: Snapshot, accept: str = "") -> tuple[bytes, str]:
+        """The exposition in the format that `accept` (the request's header) asks for, and its content type."""
+        encode, content_type = choose_encoder(accept)
+        self._gauges.snapshot = snapshot
+        return encode(self.registry), content_type
+
+
+class _Gauges(Collector):
+    """The gauges that are read off a snapshot."""
+
+    def __init__(self) -> None:
+        self.snapshot = Snapshot(now=0.0)
+
+    def collect(self) -> Iterable[Metric]:
+        snapshot = self.snapshot
+        if snapshot.queue is not None:
+            yield from _queue(snapshot, snapshot.queue)
+        up = GaugeMetricFamily("relay_upstream_up", "0 while the circuit is open.", labels=("upstream",))
+        for upstream, is_up in sorted(snapshot.upstream_up.items()):
+            up.add_metric((upstream,), float(is_up))
+        yield up
+        sessions = GaugeMetricFamily(
+            "relay_upstream_sessions", "Open sessions to upstreams.", labels=("upstream", "state")
+        )
+        for labels, count in sorted(snapshot.upstream_sessions.items()):
+            sessions.add_metric(labels, float(count))
+        yield sessions
+
+
+def _queue(snapshot: Snapshot, rows: Sequence[QueueCount]) -> Iterable[Metric]:
+    recipients = {(lane, state): 0 for lane in snapshot.lanes for state in snapshot.states}
+    oldest_at: dict[str, float | None] = dict.fromkeys(snapshot.lanes)
+    for row in rows:
+        recipients[row.lane, row.state] = row.recipients
+        known = [at for at in (oldest_at.get(row.lane), row.oldest_at) if at is not None]
+        oldest_at[row.lane] = min(known, default=None)
+    waiting = GaugeMetricFamily("relay_queue_recipients", "Recipients that are not finished.", labels=("lane", "state"))
+    for labels, count in sorted(recipients.items()):
+        waiting.add_metric(labels, float(count))
+    oldest = GaugeMetricFamily(
+        "relay_queue_oldest_seconds", "Age of the oldest message that is not finished.", labels=("lane",)
+    )
+    for lane, at in sorted(oldest_at.items()):
+        oldest.add_metric((lane,), 0.0 if at is None else max(0.0, snapshot.now - at))
+    return (waiting, oldest)

@@ -1,0 +1,105 @@
+"""What an operator asks the log: how many, how fast, by lane, upstream and mailbox provider. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from relay.observe.bands import Band, tally
+from relay.observe.quantiles import percentile
+
+
+class Finished(Protocol):
+    """One finished recipient, as the store's `deliveries` gives it."""
+
+    @property
+    def lane(self) -> str: ...
+    @property
+    def upstream(self) -> str | None: ...
+    @property
+    def provider(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def total_ms(self) -> float | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What became of a group of recipients. Percentiles and bands are of those that were sent."""
+
+    recipients: int
+    states: dict[str, int]
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    bands: dict[Band, int]
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "recipients": self.recipients,
+            "states": self.states,
+            "p50_ms": self.p50_ms,
+            "p95_ms": self.p95_ms,
+            "p99_ms": self.p99_ms,
+            "bands": self.bands,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A group of the report; upstream and provider are None in a lane's total."""
+
+    lane: str
+    upstream: str | None
+    provider: str | None
+    figures: Figures
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "lane": self.lane,
+            "upstream": self.upstream,
+            "provider": self.provider,
+            **self.figures.as_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    lanes: tuple[Line, ...]
+    """one a lane, by name"""
+    lines: tuple[Line, ...]
+    """one for each lane, upstream and provider: by lane, then the largest first"""
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "lanes": [line.as_json() for line in self.lanes],
+            "lines": [line.as_json() for line in self.lines],
+        }
+
+
+def build(rows: Iterable[Finished]) -> Report:
+    """The report over these recipients."""
+    by_lane: defaultdict[str, list[Finished]] = defaultdict(list)
+    by_group: defaultdict[tuple[str, str | None, str], list[Finished]] = defaultdict(list)
+    for row in rows:
+        by_lane[row.lane].append(row)
+        by_group[row.lane, row.upstream, row.provider].append(row)
+    lines = [Line(lane, upstream, provider, _figures(group)) for (lane, upstream, provider), group in by_group.items()]
+    lines.sort(key=lambda line: (line.lane, -line.figures.recipients, line.upstream or "", line.provider or ""))
+    totals = [Line(lane, None, None, _figures(group)) for lane, group in sorted(by_lane.items())]
+    return Report(tuple(totals), tuple(lines))
+
+
+def _figures(group: Sequence[Finished]) -> Figures:
+    times_ms = sorted(row.total_ms for row in group if row.state == "sent" and row.total_ms is not None)
+    return Figures(
+        recipients=len(group),
+        states=dict(sorted(Counter(row.state for row in group).items())),
+        p50_ms=percentile(times_ms, 50),
+        p95_ms=percentile(times_ms, 95),
+        p99_ms=percentile(times_ms, 99),
+        bands=tally(ms / 1000 for ms in times_ms),
+    )

@@ -1,0 +1,80 @@
+"""What the HTTP service shows and acts on; `app` hands the parts in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from relay.observe.metrics import Metrics, Snapshot
+from relay.observe.recent import Recent
+from relay.store.base import OPEN_STATES, Action, LaneCount, Selection, Store
+
+UpstreamState = Literal["up", "down", "half-open"]
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamHealth:
+    """One upstream as one lane sees it."""
+
+    state: UpstreamState
+    sessions: Mapping[str, int] = field(default_factory=dict)
+    """open sessions by what they do: `idle`, `busy`, ..."""
+    reason: str | None = None
+    """why it is not up"""
+
+    def as_json(self) -> dict[str, object]:
+        shown: dict[str, object] = {"state": self.state, "sessions": dict(self.sessions)}
+        return shown if self.reason is None else {**shown, "reason": self.reason}
+
+
+LaneHealth = Mapping[str, UpstreamHealth]
+"""An entry for each of a lane's upstreams, in its order."""
+
+
+class Health(Protocol):
+    """How the relay is. Answered from memory, at once."""
+
+    def reasons(self) -> Sequence[str]:
+        """Why no mail can be taken now (store unwritable, queue full, draining); empty: it can."""
+
+    def lanes(self) -> Mapping[str, LaneHealth]:
+        """Every configured lane."""
+
+
+class Controller(Protocol):
+    """Who carries out an operator's word: the store and the lanes that hold messages in memory."""
+
+    async def act(self, action: Action, selection: Selection) -> Sequence[str]:
+        """As `Store.act`; what became due is taken up at once. Returns the ids of the messages that changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    store: Store
+    metrics: Metrics
+    recent: Recent
+    health: Health
+    controller: Controller
+    clock: Callable[[], float] = time.time
+
+
+def snapshot(parts: Parts, queue: Sequence[LaneCount] | None) -> Snapshot:
+    """The gauges now. An upstream that several lanes use is up when all of them hold it so."""
+    lanes = parts.health.lanes()
+    up: dict[str, bool] = {}
+    sessions: dict[tuple[str, str], int] = {}
+    for upstreams in lanes.values():
+        for name, health in upstreams.items():
+            up[name] = up.get(name, True) and health.state == "up"
+            for state, count in health.sessions.items():
+                sessions[name, state] = sessions.get((name, state), 0) + count
+    return Snapshot(
+        now=parts.clock(),
+        queue=queue,
+        lanes=tuple(lanes),
+        states=sorted(OPEN_STATES),
+        upstream_up=up,
+        upstream_sessions=sessions,
+    )

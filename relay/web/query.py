@@ -1,0 +1,79 @@
+"""A listing's filters and an action's selection as an operator writes them, on the command line or in a request."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, cast, get_args
+
+from relay.config.units import parse_duration
+from relay.store.base import Action, Selection, State
+
+STATES: frozenset[str] = frozenset(get_args(State))
+ACTIONS: tuple[Action, ...] = get_args(Action)
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 10_000
+EVERYTHING = 1_000_000_000
+"""an action is on all that is selected, not on a page of it"""
+FILTERS = ("to", "lane", "state", "since", "limit")
+
+
+class BadQuery(ValueError):
+    """Not what was expected; the text says what was."""
+
+
+def since(text: str, now: float) -> float:
+    """`24h` (so long before `now`) or an RFC 3339 time → seconds since the epoch. Raises BadQuery."""
+    with contextlib.suppress(ValueError):  # then it is a point in time, or neither
+        return now - parse_duration(text)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadQuery(f"expected a duration such as 1h or a time such as 2026-01-31T12:00:00Z, got {text!r}") from None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def listing(given: Mapping[str, str | None], now: float) -> Selection:
+    """The selection that the filters `to`, `lane`, `state`, `since` and `limit` make. Raises BadQuery."""
+    unknown = sorted(given.keys() - set(FILTERS))
+    if unknown:
+        raise BadQuery(f"unknown filter {unknown[0]!r}; known are {', '.join(FILTERS)}")
+    selection = Selection(
+        lane=given.get("lane"), to=given.get("to"), limit=_limit(given.get("limit")), state=_state(given.get("state"))
+    )
+    begin = given.get("since")
+    return selection if begin is None else replace(selection, since=since(begin, now))
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_LIMIT
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= MAX_LIMIT:
+        raise BadQuery(f"limit: expected a number from 1 to {MAX_LIMIT}, got {text!r}")
+    return int(text)
+
+
+def _state(text: str | None) -> State | None:
+    if text is None:
+        return None
+    if text not in STATES:
+        raise BadQuery(f"state: expected one of {', '.join(sorted(STATES))}, got {text!r}")
+    return cast("State", text)
+
+
+def target(body: Any) -> Selection:
+    """What an action is on: exactly one of {"ids": [...]}, {"lane": "otp"}, {"all": true}. Raises BadQuery."""
+    wanted = 'expected exactly one of {"ids": ["..."]}, {"lane": "..."}, {"all": true}'
+    if not isinstance(body, dict) or len(body) != 1:
+        raise BadQuery(wanted)
+    match body:
+        case {"ids": [_, *_] as ids} if all(isinstance(one, str) and one for one in ids):
+            return Selection(ids=tuple(ids), limit=EVERYTHING)
+        case {"lane": str(lane)} if lane:
+            return Selection(lane=lane, limit=EVERYTHING)
+        case {"all": True}:
+            return Selection(limit=EVERYTHING)
+        case _:
+            raise BadQuery(wanted)

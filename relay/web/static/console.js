@@ -1,0 +1,128 @@
+"use strict";
+// Everything shown comes from the API as text: nodes are made here and filled through textContent, never as HTML.
+
+const EVERY_MS = 1000;
+const WITHIN_MS = 5000;
+const SVG = "http://www.w3.org/2000/svg";
+const BANDS = ["excellent", "good", "acceptable", "poor", "failed"];
+
+function node(name, text, className) {
+  const made = document.createElement(name);
+  if (text !== undefined) made.textContent = text;
+  if (className) made.className = className;
+  return made;
+}
+
+function drawn(name, attributes) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  return made;
+}
+
+function duration(ms) {
+  if (ms === null || ms === undefined) return "–";
+  if (ms < 10) return `${ms.toFixed(1)} ms`;
+  if (ms < 1000) return `${Math.round(ms)} ms`;
+  if (ms < 60000) return `${(ms / 1000).toFixed(1)} s`;
+  return `${Math.round(ms / 60000)} min`;
+}
+
+function figures(lane) {
+  const list = node("dl", undefined, "figures");
+  for (const [label, value] of [["p50", lane.p50_ms], ["p95", lane.p95_ms], ["slowest", lane.max_ms]]) {
+    const pair = node("div");
+    pair.append(node("dt", label), node("dd", duration(value)));
+    list.append(pair);
+  }
+  return list;
+}
+
+function spark(times) {
+  const box = drawn("svg", { class: "spark", viewBox: "0 0 100 40", preserveAspectRatio: "none", "aria-hidden": "true" });
+  if (times.length > 1) {
+    const top = Math.max(...times, 1);
+    const points = times.map((ms, at) => `${(at * 100) / (times.length - 1)},${39 - (38 * ms) / top}`);
+    box.append(drawn("polyline", { points: points.join(" ") }));
+  }
+  return box;
+}
+
+function bands(lane) {
+  const box = drawn("svg", { class: "bands", viewBox: "0 0 100 1", preserveAspectRatio: "none", role: "img" });
+  const title = drawn("title", {});
+  title.textContent = BANDS.map((band) => `${band}: ${lane.bands[band]}`).join(", ");
+  box.append(title);
+  let x = 0;
+  for (const band of BANDS) {
+    const width = lane.sent ? (100 * lane.bands[band]) / lane.sent : 0;
+    box.append(drawn("rect", { class: band, x, width, y: 0, height: 1 }));
+    x += width;
+  }
+  return box;
+}
+
+function waiting(queue) {
+  const parts = Object.entries(queue).filter(([, count]) => count > 0).map(([state, count]) => `${count} ${state}`);
+  return parts.length ? `waiting: ${parts.join(", ")}` : "nothing waits";
+}
+
+function card(name, lane, windowMs) {
+  const made = node("article");
+  const head = node("h2", name);
+  head.append(node("span", `${lane.sent} sent in ${duration(windowMs)}`));
+  const upstreams = node("ul", undefined, "upstreams");
+  for (const [upstream, health] of Object.entries(lane.upstreams)) {
+    const item = node("li", `${upstream} ${health.state}`, health.state);
+    if (health.reason) item.title = health.reason;
+    upstreams.append(item);
+  }
+  const shares = BANDS.filter((band) => lane.bands[band]).map((band) => `${lane.bands[band]} ${band}`);
+  made.append(head, figures(lane), spark(lane.latest_ms), bands(lane));
+  made.append(node("p", shares.join(", ") || "no delivery yet"), node("p", waiting(lane.queue)), upstreams);
+  return made;
+}
+
+function row(message) {
+  const made = node("tr");
+  const first = message.recipients[0] || {};
+  const more = message.recipients.length > 1 ? ` +${message.recipients.length - 1}` : "";
+  made.append(
+    node("td", new Date(message.accepted_at).toLocaleTimeString()),
+    node("td", message.lane),
+    node("td", `${first.address || ""}${more}`),
+    node("td", message.subject, "subject"),
+    node("td", first.state, first.state),
+    node("td", first.upstream || "–"),
+    node("td", duration((message.timings_ms || {}).total), "number"),
+  );
+  return made;
+}
+
+async function ask(path) {
+  const answer = await fetch(path, { signal: AbortSignal.timeout(WITHIN_MS), cache: "no-store" });
+  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
+  return answer.json();
+}
+
+function say(text, good) {
+  const status = document.getElementById("status");
+  status.textContent = text;
+  status.className = good ? "ok" : "bad";
+}
+
+async function refresh() {
+  try {
+    const [live, messages] = await Promise.all([ask("/api/live"), ask("/api/messages?limit=20")]);
+    const lanes = Object.entries(live.lanes).map(([name, lane]) => card(name, lane, live.window_ms));
+    document.getElementById("lanes").replaceChildren(...lanes);
+    document.getElementById("messages").replaceChildren(...messages.map(row));
+    document.getElementById("empty").hidden = messages.length > 0;
+    if (live.reasons.length) say(`takes no mail: ${live.reasons.join(", ")}`, false);
+    else say("takes mail", true);
+  } catch (error) {
+    say(`no answer from the relay (${error.message})`, false);
+  }
+  setTimeout(refresh, document.hidden ? 5 * EVERY_MS : EVERY_MS);
+}
+
+refresh();
