@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from aiohttp import web
 
 from relay.observe import report
-from relay.store.base import Action, LaneCount, StoreError
+from relay.store.base import LaneCount, StoreError
 from relay.web import query
 from relay.web.parts import Parts, snapshot
 

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.observe.bands import BANDS, Band, band, tally
+from relay.observe.quantiles import percentile
+from relay.observe.recent import Recent
+from relay.observe.report import build
+
+
+@dataclass(frozen=True)
+class Row:
+    lane: str
+    upstream: str | None
+    provider: str
+    state: str
+    total_ms: float | None
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "expected"),
+    [
+        (0.0, "excellent"),
+        (9.999, "excellent"),
+        (10.0, "good"),
+        (29.999, "good"),
+        (30.0, "acceptable"),
+        (60.0, "poor"),
+        (119.999, "poor"),
+        (120.0, "failed"),
+        (86400.0, "failed"),
+    ],
+)
+def test_a_band_ends_just_below_its_edge(duration_s: float, expected: Band) -> None:
+    assert band(duration_s) == expected
+
+
+@given(st.lists(st.floats(min_value=0, max_value=1e6)))
+def test_a_tally_names_every_band_and_counts_each_duration_once(durations_s: list[float]) -> None:
+    counts = tally(durations_s)
+    assert tuple(counts) == BANDS
+    assert sum(counts.values()) == len(durations_s)
+
+
+@pytest.mark.parametrize(
+    ("values", "percent", "expected"),
+    [
+        ([], 50, None),
+        ([7.0], 1, 7.0),
+        ([7.0], 99, 7.0),
+        ([1.0, 2.0, 3.0, 4.0], 50, 2.0),
+        ([1.0, 2.0, 3.0, 4.0], 51, 3.0),
+        ([float(n) for n in range(1, 101)], 95, 95.0),
+        ([float(n) for n in range(1, 101)], 99, 99.0),
+    ],
+)
+def test_a_percentile_is_a_measured_value(values: list[float], percent: float, expected: float | None) -> None:
+    assert percentile(values, percent) == expected
+
+
+@given(st.lists(st.floats(0, 1e9), min_size=1), st.floats(0.1, 100))
+def test_at_least_that_share_does_not_exceed_a_percentile(values: list[float], percent: float) -> None:
+    found = percentile(sorted(values), percent)
+    assert found is not None
+    assert sum(value <= found for value in values) >= len(values) * percent / 100 - 1e-9
+
+
+def test_the_report_groups_by_lane_upstream_and_provider_and_totals_each_lane() -> None:
+    report = build(
+        [
+            Row("otp", "postmark", "gmail.com", "sent", 40.0),
+            Row("otp", "postmark", "gmail.com", "sent", 20_000.0),
+            Row("otp", "ses", "gmail.com", "sent", 60.0),
+            Row("otp", None, "gmail.com", "expired", None),
+            Row("bulk", "ses", "gmx.de", "bounced", None),
+        ]
+    )
+    assert [line.lane for line in report.lanes] == ["bulk", "otp"]
+    otp = report.lanes[1].figures
+    assert (otp.recipients, otp.states) == (4, {"expired": 1, "sent": 3})
+    assert (otp.p50_ms, otp.p95_ms) == (60.0, 20_000.0)
+    assert otp.bands == {"excellent": 2, "good": 1, "acceptable": 0, "poor": 0, "failed": 0}
+    assert [(line.lane, line.upstream, line.provider, line.figures.recipients) for line in report.lines] == [
+        ("bulk", "ses", "gmx.de", 1),
+        ("otp", "postmark", "gmail.com", 2),
+        ("otp", None, "gmail.com", 1),
+        ("otp", "ses", "gmail.com", 1),
+    ]
+    assert report.lanes[0].figures.p50_ms is None
+
+
+def test_the_report_of_nothing_is_empty_not_an_error() -> None:
+    assert build([]).as_json() == {"lanes": [], "lines": []}
+
+
+def test_a_refused_recipient_has_no_time_even_when_one_was_measured() -> None:
+    (lane,) = build([Row("otp", "a", "x", "bounced", 12.0)]).lanes
+    assert lane.figures.p50_ms is None
+    assert sum(lane.figures.bands.values()) == 0
+
+
+def test_the_pace_is_of_the_window_and_the_memory_is_bounded() -> None:
+    recent = Recent(kept=3)
+    for at in range(5):
+        recent.note("otp", float(at), at / 10)
+    pace = recent.pace("otp", since=3.0)
+    assert (pace.sent, pace.p50_ms, pace.max_ms) == (2, 300.0, 400.0)
+    assert pace.latest_ms == (300.0, 400.0)
+    assert recent.pace("otp", since=0.0).sent == 3
+    assert recent.pace("bulk", since=0.0).sent == 0
