@@ -19,7 +19,7 @@ State = Literal["closed", "open", "half-open"]
 
 @dataclass(slots=True)
 class Circuit:
-    """Times are loop time. `closed`: in use. `open`: nobody is sent there until a probe got through."""
+    """Times are time.monotonic. `closed`: in use. `open`: nobody is sent there until a probe got through."""
 
     state: State = "closed"
     reason: str = ""

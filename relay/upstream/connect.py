@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
+import time
 from dataclasses import dataclass
 from typing import cast
 
@@ -78,25 +79,25 @@ class _Step:
 
 async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step) -> Session:
     loop = asyncio.get_running_loop()
-    began = loop.time()
+    began = time.monotonic()
     await client.connect()
     step.phase = "ehlo"
     await client.ehlo()
-    connected = loop.time()
+    connected = time.monotonic()
     if target.config.tls == "starttls":
         step.phase = "tls"
         if not client.supports_extension("starttls"):
             raise OpenFailed("tls", Reply(454, "4.7.5 STARTTLS is not offered"))
         await client.starttls()
         await client.ehlo()
-    secured = loop.time()
+    secured = time.monotonic()
     if target.config.username is not None and target.config.password is not None:
         step.phase = "auth"
         await _authenticate(client, target)
     opening = Opening(
         connect=(connected - began) * 1000.0,
         tls=(secured - connected) * 1000.0,
-        auth=(loop.time() - secured) * 1000.0,
+        auth=(time.monotonic() - secured) * 1000.0,
     )
     return _hand_over(client, opening, loop)
 

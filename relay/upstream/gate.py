@@ -30,20 +30,20 @@ Answer = Literal["wait", "go", "shut"]
 
 
 class Gate:
-    """One a message. Past `deadline` (loop time) nobody goes through.
+    """One a message. Past `deadline` (time.monotonic) nobody goes through.
 
     `mark` is for lanes that must know after a crash what may have left: it is called once, when the first session
     stands at the open gate, and `marked` lets it go on.
     """
 
-    __slots__ = ("_mark", "_marking", "_waiting", "deadline", "is_open", "passed", "shut_reason")
+    __slots__ = ("_marking", "_waiting", "deadline", "is_open", "mark", "passed", "shut_reason")
 
-    def __init__(self, deadline: float, mark: Callable[[], None] | None = None) -> None:
+    def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.is_open = False
         self.shut_reason: Reply | None = None
         self.passed: Carrier | None = None
-        self._mark = mark
+        self.mark: Callable[[], None] | None = None
         self._marking = False
         self._waiting: list[Carrier] = []
 
@@ -54,7 +54,7 @@ class Gate:
 
     def marked(self) -> None:
         """The mark asked for by `mark` is durable."""
-        self._mark = None
+        self.mark = None
         self._move()
 
     def shut(self, reason: Reply) -> bool:
@@ -74,13 +74,13 @@ class Gate:
             self.shut_reason = EXPIRED
         if self.shut_reason is not None:
             return "shut"
-        if self.is_open and self._mark is None:
+        if self.is_open and self.mark is None:
             self.passed = carrier
             return "go"
         self._waiting.append(carrier)
-        if self.is_open and self._mark is not None and not self._marking:
+        if self.is_open and self.mark is not None and not self._marking:
             self._marking = True
-            self._mark()
+            self.mark()
         return "wait"
 
     def reason(self) -> Reply:

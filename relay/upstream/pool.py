@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
+from dataclasses import dataclass
 from typing import Protocol, cast
 
+from relay.config.model import Upstream
 from relay.mail.reply import Reply
+from relay.upstream.bucket import BULK_LEAVES, Bucket
 from relay.upstream.budget import Budget
 from relay.upstream.circuit import Circuit
 from relay.upstream.connect import Target, open_session
@@ -32,6 +36,19 @@ class Watcher(Protocol):
     def up(self, lane: str, upstream: str) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the lanes of one upstream have in common: its sessions' budget and its rate."""
+
+    budget: Budget
+    rate: Bucket | None
+
+    @classmethod
+    def of(cls, config: Upstream) -> Shared:
+        rate = Bucket(config.rate, time.monotonic()) if config.rate is not None else None
+        return cls(Budget(config.sessions.max), rate)
+
+
 class Pool:
     """`get` a session, use it for one transaction, `put` it back with the Report."""
 
@@ -39,7 +56,7 @@ class Pool:
         self,
         lane: str,
         target: Target,
-        budget: Budget,
+        shared: Shared,
         *,
         express: bool,
         open_within_s: float,
@@ -51,7 +68,8 @@ class Pool:
         self.warm = target.config.sessions.warm if express else 0
         self.reserved = max(1, self.warm) if express else 0
         self.circuit = Circuit()
-        self._budget = budget
+        self._budget = shared.budget
+        self._rate = shared.rate
         self._watcher = watcher
         self._open_within_s = open_within_s
         self._idle: list[Session] = []
@@ -65,7 +83,7 @@ class Pool:
         self._tender: asyncio.TimerHandle | None = None
         self._closing = False
         self._empty = asyncio.Event()
-        budget.join(self)
+        self._budget.join(self)
 
     @property
     def name(self) -> str:
@@ -97,6 +115,11 @@ class Pool:
         """Sessions by state: idle, busy, opening."""
         idle = len(self._idle)
         return {"idle": idle, "busy": len(self._sessions) - idle, "opening": len(self._openings)}
+
+    @property
+    def alive(self) -> bool:
+        """At least one session is open."""
+        return bool(self._sessions)
 
     def take(self) -> Session | None:
         """A session that is ready now, the one used last first: the others may grow old and be replaced."""
@@ -133,9 +156,18 @@ class Pool:
                 self._supply(waiter.result())
             raise
 
+    async def pace(self) -> None:
+        """Wait for the upstream's rate to allow one more message; bulk leaves codes their share of it."""
+        leave = 0.0 if self.express else BULK_LEAVES
+        rate = self._rate
+        if rate is None:
+            return
+        for wait_s in iter(lambda: rate.take(time.monotonic(), leave=leave), 0.0):
+            await asyncio.sleep(wait_s)
+
     def put(self, session: Session, report: Report) -> None:
         """Back from a transaction: learn from it, and keep the session if it is good for another."""
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         if report.answered and not report.timed_out:
             self._answered()
         elif report.timed_out:
@@ -195,12 +227,12 @@ class Pool:
         if self._sessions and failure.reply.transient and failure.phase in ("greeting", "ehlo", "auth"):
             # It talks to us on other sessions: this is one too many, not a dead host.
             self._soft_max = len(self._sessions)
-            self._soft_until = asyncio.get_running_loop().time() + SOFT_MAX_FOR_S
+            self._soft_until = time.monotonic() + SOFT_MAX_FOR_S
             return
         self._failed(failure)
 
     def _failed(self, failure: OpenFailed) -> None:
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         refused = failure.reply.permanent and failure.phase != "connect"
         if self.circuit.failed(now, str(failure), refused=refused):
             self._watcher.down(self.lane, self.name, str(failure))
@@ -254,7 +286,7 @@ class Pool:
         """Every half second: retire what grew old, refill, probe."""
         loop = asyncio.get_running_loop()
         self._tender = loop.call_later(TEND_EVERY_S, self._tend)
-        now = loop.time()
+        now = time.monotonic()
         if self._soft_max is not None and now >= self._soft_until:
             self._soft_max = None
             self.room()

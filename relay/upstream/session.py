@@ -7,6 +7,7 @@ driven by the replies as they come in: no task is woken between the envelope and
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -47,6 +48,31 @@ class Report:
     envelope_ms: float
     data_ms: float
     codes: tuple[int, ...] = ()
+    dsn: bool = False
+    """the upstream took over the DSN parameters (RFC 3461), and with them the duty to report"""
+
+
+class Progress:
+    """Lets the owner of a transaction see whether the upstream says anything at all (hedging)."""
+
+    __slots__ = ("content_sent", "envelope_answered", "envelope_sent")
+
+    def __init__(self) -> None:
+        self.envelope_sent = False
+        self.envelope_answered = False
+        self.content_sent = False
+        """it holds the gate: the message may be with the upstream from now on"""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How long a transaction may take."""
+
+    before: float
+    """deadline (time.monotonic) of all that precedes the final dot"""
+    final_s: float
+    """seconds the answer to the final dot may take"""
+    progress: Progress
 
 
 class Session(asyncio.Protocol):
@@ -62,7 +88,7 @@ class Session(asyncio.Protocol):
     ) -> None:
         self.capabilities = capabilities
         self.opening = opening
-        self.opened_at = self.idle_since = loop.time()
+        self.opened_at = self.idle_since = time.monotonic()
         self.sent = 0
         """transactions begun"""
         self.state: State = "idle"
@@ -79,23 +105,22 @@ class Session(asyncio.Protocol):
         self._paused = False
         transport.set_protocol(self)
 
-    async def transact(
-        self, load: Load, content: Callable[[], Sequence[bytes]], gate: Gate, *, before: float, final_s: float
-    ) -> Report:
-        """Hand the load over. `content` is asked for its parts once the gate let this session through; `before`:
-        deadline (loop time) of all that precedes the final dot; `final_s`: seconds the answer to it may take.
+    async def transact(self, load: Load, content: Callable[[], Sequence[bytes]], gate: Gate, terms: Terms) -> Report:
+        """Hand the load over. `content` is asked for its parts once the gate let this session through.
 
         Never raises for what the upstream does: the Report says it. After cancellation the session is closed.
+        Raises ValueError for an address that can't stand in a command.
         """
         misfit = unfit(load, self.capabilities)
         if misfit is not None:
             refused = tuple(Result(position, "refused", misfit, "mail") for position, _ in load.recipients)
             return Report(refused, 0, timed_out=False, envelope_ms=0.0, data_ms=0.0)
         mail, rcpts = commands(load, self.capabilities)
-        flight = _Flight(Transaction(mail, rcpts, self._way), content, gate, final_s, self._loop)
+        flight = _Flight(Transaction(mail, rcpts, self._way), content, gate, terms, self._loop)
         self._flight, self.state = flight, "busy"
         self.sent += 1
-        self._timer = self._loop.call_at(before, self._timed_out)
+        self._set_timer(terms.before - time.monotonic())
+        terms.progress.envelope_sent = True
         try:
             self._write([flight.transaction.begin(), *self._content_if_due(flight)])
             self._check(flight)
@@ -103,7 +128,7 @@ class Session(asyncio.Protocol):
         except asyncio.CancelledError:
             self.abort()
             raise
-        return flight.report()
+        return flight.report(dsn=self.capabilities.dsn)
 
     @property
     def usable(self) -> bool:
@@ -147,7 +172,7 @@ class Session(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         if self.state == "idle":
-            self.closed_idle_after_s = self._loop.time() - self.idle_since
+            self.closed_idle_after_s = time.monotonic() - self.idle_since
         self.state = "closed"
         self._cancel_timer()
         flight = self._flight
@@ -173,6 +198,7 @@ class Session(asyncio.Protocol):
                 flight = self._flight
                 flight.codes.append(reply.code)
                 out = flight.transaction.receive(reply)
+                flight.terms.progress.envelope_answered = flight.transaction.envelope_answered
                 self._write([out, *self._content_if_due(flight)] if out else self._content_if_due(flight))
                 self._check(flight)
             case "resetting":
@@ -180,7 +206,7 @@ class Session(asyncio.Protocol):
             case _:
                 # Nobody asked: 421 before closing, or a stream out of step. Neither is used again.
                 if self.state == "idle":
-                    self.closed_idle_after_s = self._loop.time() - self.idle_since
+                    self.closed_idle_after_s = time.monotonic() - self.idle_since
                 self._transport.close()
 
     def _content_if_due(self, flight: _Flight) -> list[bytes]:
@@ -188,16 +214,17 @@ class Session(asyncio.Protocol):
         if not transaction.wants_content:
             return []
         if flight.envelope_at is None and not self._way.chunked:
-            flight.envelope_at = self._loop.time()
-        match flight.gate.ask(self, self._loop.time()):
+            flight.envelope_at = time.monotonic()
+        match flight.gate.ask(self, time.monotonic()):
             case "wait":
                 return []
             case "shut":
                 transaction.withdraw(flight.gate.reason())
                 return []
             case "go":
-                flight.content_at = self._loop.time()
-                self._set_timer(flight.final_s)
+                flight.content_at = time.monotonic()
+                flight.terms.progress.content_sent = True
+                self._set_timer(flight.terms.final_s)
                 return transaction.send_content(flight.content())
 
     def _write(self, parts: list[bytes]) -> None:
@@ -230,7 +257,7 @@ class Session(asyncio.Protocol):
         self._cancel_timer()
         self._flight = None
         transaction = flight.transaction
-        flight.ended_at = self._loop.time()
+        flight.ended_at = time.monotonic()
         if self.state == "busy":
             if transaction.broken or flight.unsent:
                 self.state = "quitting"
@@ -258,7 +285,7 @@ class Session(asyncio.Protocol):
         if not self._reader.idle:
             self._transport.close()
         self.state = "idle"
-        self.idle_since = self._loop.time()
+        self.idle_since = time.monotonic()
 
     def _broken(self, reply: Reply) -> None:
         flight = self._flight
@@ -292,9 +319,9 @@ class _Flight:
         "content_at",
         "ended_at",
         "envelope_at",
-        "final_s",
         "gate",
         "over",
+        "terms",
         "timed_out",
         "transaction",
         "unsent",
@@ -305,15 +332,15 @@ class _Flight:
         transaction: Transaction,
         content: Callable[[], Sequence[bytes]],
         gate: Gate,
-        final_s: float,
+        terms: Terms,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.transaction = transaction
         self.content = content
         self.gate = gate
-        self.final_s = final_s
+        self.terms = terms
         self.over: asyncio.Future[None] = loop.create_future()
-        self.began_at = self.ended_at = loop.time()
+        self.began_at = self.ended_at = time.monotonic()
         self.envelope_at: float | None = None
         """when the upstream was ready for the content"""
         self.content_at: float | None = None
@@ -322,7 +349,7 @@ class _Flight:
         self.codes: list[int] = []
         self.unsent: list[memoryview] = []
 
-    def report(self) -> Report:
+    def report(self, *, dsn: bool) -> Report:
         ready = self.envelope_at or self.content_at or self.ended_at
         data_ms = (self.ended_at - self.content_at) * 1000.0 if self.content_at is not None else 0.0
         return Report(
@@ -332,4 +359,5 @@ class _Flight:
             envelope_ms=(ready - self.began_at) * 1000.0,
             data_ms=data_ms,
             codes=tuple(self.codes),
+            dsn=dsn,
         )

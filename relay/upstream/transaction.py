@@ -70,8 +70,9 @@ class Transaction:
         return tuple(self._results[position] for position in self._positions if position in self._results)
 
     @property
-    def dot_accepted(self) -> bool:
-        return any(result.outcome == "sent" for result in self._results.values())
+    def envelope_answered(self) -> bool:
+        """MAIL and every RCPT have their reply."""
+        return self.answered > len(self._positions) or self.done
 
     def begin(self) -> bytes:
         """The first flight."""

@@ -1,0 +1,108 @@
+"""One try at one upstream: a session, the transaction, and what it says about both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from relay.config.model import Lane
+from relay.delivery.job import Job
+from relay.delivery.judge import condemns
+from relay.store.base import OpenRecipient
+from relay.upstream.pool import Pool
+from relay.upstream.results import OpenFailed, Outcome, Result
+from relay.upstream.session import Opening, Progress, Report, Session, Terms
+from relay.upstream.transaction import Load
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """How a try went, for every recipient it was about."""
+
+    upstream: str
+    started_at: float
+    """time.monotonic"""
+    session: Literal["warm", "new", "none"]
+    """`warm`, `new`, or `none` when none could be had"""
+    results: tuple[Result, ...]
+    timings_ms: dict[str, float]
+    codes: tuple[int, ...]
+    dsn: bool
+
+
+async def attempt(
+    job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lane, progress: Progress, deliver_by_s: int | None = None
+) -> Tried:
+    """Hand `due` recipients over to the pool's upstream. Never raises for what happens there.
+
+    A kept session that turns out dead before the upstream said a word costs nothing but another session: the same
+    upstream is asked again on it, at once.
+    """
+    await pool.pace()
+    started = time.monotonic()
+    before = min(started + lane.attempt_s, job.deadline)
+    load = Load(
+        job.queued.envelope,
+        [(one.position, one.recipient) for one in due],
+        len(job.queued.content),
+        eightbit=not job.queued.content.isascii(),
+        deliver_by_s=deliver_by_s,
+    )
+    unsigned = frozenset(pool.target.config.unsigned_headers)
+    fresh = False
+    while True:
+        try:
+            session = pool.take()
+            fresh = session is None
+            if session is None:
+                session = await pool.get(within_s=max(0.0, before - time.monotonic()))
+                fresh = session.sent == 0
+        except OpenFailed as failure:
+            return _unopened(pool.name, started, load, failure)
+        terms = Terms(before, lane.final_s, progress)
+        report = await session.transact(load, lambda: job.parts(unsigned), job.gate, terms)
+        pool.put(session, report)
+        if _was_dead(session, report, fresh) and time.monotonic() < before:
+            continue
+        if (bad := condemns(report.results)) is not None:
+            pool.condemn(OpenFailed("auth", bad))
+        return _told(pool.name, started, session, fresh, report)
+
+
+def _was_dead(session: Session, report: Report, fresh: bool) -> bool:
+    """The kept session broke off before any reply, or with 421 to MAIL: nothing was handed over, nobody was asked."""
+    if fresh or session.state == "idle" or report.timed_out:
+        return False
+    if any(result.outcome not in ("abandoned", "deferred") for result in report.results):
+        return False
+    return report.answered == 0 or (report.answered == 1 and report.codes[:1] == (421,))
+
+
+def phases(opening: Opening, *, envelope: float = 0.0, data: float = 0.0) -> dict[str, float]:
+    """An attempt's timings, in milliseconds."""
+    return {
+        "connect": opening.connect,
+        "tls": opening.tls,
+        "auth": opening.auth,
+        "envelope": envelope,
+        "data": data,
+    }
+
+
+def _told(upstream: str, started: float, session: Session, fresh: bool, report: Report) -> Tried:
+    opening = session.opening if fresh else Opening()
+    timings = phases(opening, envelope=report.envelope_ms, data=report.data_ms)
+    return Tried(upstream, started, "new" if fresh else "warm", report.results, timings, report.codes, report.dsn)
+
+
+def _unopened(upstream: str, started: float, load: Load, failure: OpenFailed) -> Tried:
+    said = failure.phase in ("greeting", "ehlo", "auth")
+    outcome: Outcome = "abandoned"
+    if said:
+        outcome = "refused" if failure.reply.permanent else "deferred"
+    results = tuple(Result(position, outcome, failure.reply, failure.phase) for position, _ in load.recipients)
+    waited = (time.monotonic() - started) * 1000.0
+    timings = phases(Opening(connect=waited))
+    return Tried(upstream, started, "none", results, timings, (failure.reply.code,) if said else (), dsn=False)

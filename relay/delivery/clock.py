@@ -1,0 +1,27 @@
+"""The relay's clock: the time of day when it started, carried on by the steady clock.
+
+A machine's clock that jumps a day changes no retry and expires no code; what is written down stays in order. Times
+are seconds since the epoch; `monotonic` turns one into time.monotonic, which deadlines in memory use.
+"""
+
+from __future__ import annotations
+
+import time
+
+
+class Clock:
+    """Made once, at start."""
+
+    __slots__ = ("_offset",)
+
+    def __init__(self) -> None:
+        self._offset = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        return self._offset + time.monotonic()
+
+    def monotonic(self, at: float) -> float:
+        return at - self._offset
+
+    def epoch(self, monotonic: float) -> float:
+        return self._offset + monotonic

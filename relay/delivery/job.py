@@ -1,0 +1,91 @@
+"""A message in its lane's hands: what it carries, who is still to be told, and what was tried."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from relay.mail.reply import Reply
+from relay.store.base import Attempt, OpenRecipient, Queued, RecipientUpdate
+from relay.upstream.gate import Gate
+
+Signing = Callable[[Queued, frozenset[str]], Sequence[bytes]]
+"""The content's parts with the signatures before them; the set names the headers (lower case) they must not cover."""
+
+
+@dataclass(slots=True)
+class Pending:
+    """A recipient not yet told its end."""
+
+    open: OpenRecipient
+    last: Reply | None = None
+    upstream: str | None = None
+    unfit_everywhere: bool = True
+    """so far every upstream of this round said that it can never carry it"""
+
+
+class Job:
+    """Lives from pick-up (or acceptance) to settlement. `rank` orders the lane: the earliest deadline first."""
+
+    __slots__ = (
+        "_parts",
+        "_sign",
+        "attempts",
+        "deadline",
+        "final_dot",
+        "gate",
+        "marking",
+        "offered_at",
+        "pending",
+        "picked_at",
+        "queued",
+        "relayed",
+        "sign_ms",
+        "stored",
+        "timings_ms",
+        "updates",
+    )
+
+    def __init__(self, queued: Queued, gate: Gate, sign: Signing, final_dot: float) -> None:
+        """`final_dot`: when the app's was taken in (time.monotonic)."""
+        self.queued = queued
+        self.gate = gate
+        self.deadline = gate.deadline
+        self.final_dot = final_dot
+        self.stored = asyncio.Event()
+        """set when the message's first commit is over, one way or the other"""
+        self.marking: asyncio.Task[None] | None = None
+        """the final dot's mark being written, in lanes that hold what is ambiguous"""
+        self.offered_at = self.picked_at = time.monotonic()
+        self.pending: dict[int, Pending] = {one.position: Pending(one) for one in queued.due}
+        self.attempts: list[Attempt] = []
+        self.updates: list[RecipientUpdate] = []
+        self.relayed: set[int] = set()
+        """recipients sent to an upstream that doesn't do DSN: a success report is then ours (RFC 3461 5.2.2)"""
+        self.timings_ms: dict[str, float] = {}
+        self.sign_ms = 0.0
+        self._sign = sign
+        self._parts: dict[frozenset[str], Sequence[bytes]] = {}
+
+    @property
+    def rank(self) -> tuple[float, str]:
+        return self.deadline, self.queued.id
+
+    def parts(self, unsigned: frozenset[str]) -> Sequence[bytes]:
+        """The signed content for an upstream; signed once for each set of headers left out."""
+        parts = self._parts.get(unsigned)
+        if parts is None:
+            began = time.monotonic()
+            parts = self._parts[unsigned] = self._sign(self.queued, unsigned)
+            self.sign_ms += (time.monotonic() - began) * 1000.0
+        return parts
+
+    def take_attempts(self) -> tuple[Attempt, ...]:
+        taken, self.attempts = tuple(self.attempts), []
+        return taken
+
+    def take_updates(self) -> tuple[RecipientUpdate, ...]:
+        taken, self.updates = tuple(self.updates), []
+        return taken

@@ -1,0 +1,268 @@
+"""A lane: its mail in order of deadline, as many at once as it may have, its own rate, its own retry clock.
+
+Mail comes in two ways. `offer` hands over what was just stored, still in memory: no poll, no scan, no second read.
+What doesn't fit in memory, and every retry, waits in the store, and is claimed in small batches when it is due; a
+backlog of any size costs the lane one small batch of memory and one timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+import time
+from collections.abc import Sequence
+
+from relay.config.model import Lane as LaneConfig
+from relay.delivery.attempt import Tried
+from relay.delivery.job import Job
+from relay.delivery.round import Round
+from relay.delivery.services import Services
+from relay.delivery.settling import Moment, conclude, drop, expire, settlement, unknown
+from relay.store.base import Queued, StoreError
+from relay.upstream.bucket import Bucket
+from relay.upstream.gate import DROPPED, NOT_STORED, Gate
+from relay.upstream.pool import Pool
+
+EXPRESS_IN_MEMORY = (2_000, 64_000_000)
+BULK_IN_MEMORY = (200, 16_000_000)
+"""(messages, content bytes) a lane may hold; the rest waits in the store"""
+CLAIM_MESSAGES = 50
+CLAIM_BYTES = 4_000_000
+STORE_RETRY_S = 1.0
+"""the store failed: ask it again after this long"""
+
+
+class Lane:
+    def __init__(self, name: str, config: LaneConfig, pools: Sequence[Pool], services: Services) -> None:
+        """`pools`: this lane's own, one for each upstream any of its rules may name, in the lane's order."""
+        self.name = name
+        self.config = config
+        self._pools = {pool.name: pool for pool in pools}
+        self._services = services
+        self._heap: list[tuple[tuple[float, str], Job]] = []
+        self._active: dict[str, Job] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._bytes = 0
+        self._room = EXPRESS_IN_MEMORY if config.express else BULK_IN_MEMORY
+        self._slots = config.concurrency or sum(pool.target.config.sessions.max for pool in pools)
+        self._bucket = Bucket(config.rate, time.monotonic()) if config.rate is not None else None
+        self._rate_timer: asyncio.TimerHandle | None = None
+        self._due_at: float | None = None
+        """when something in the store is due (seconds since the epoch); None: nothing is"""
+        self._due = asyncio.Event()
+        self._due_timer: asyncio.TimerHandle | None = None
+        self._feeder: asyncio.Task[None] | None = None
+        self._draining = False
+
+    # what comes in
+
+    def start(self) -> None:
+        """Open sessions, and take up what the store has."""
+        for pool in self._pools.values():
+            pool.start()
+        self._feeder = asyncio.create_task(self._feed(), name=f"feed {self.name}")
+        self.wake(0.0)
+
+    def has_room(self, size_bytes: int) -> bool:
+        """May a new message stay in memory on its way? Else it is put unclaimed, and `wake` follows."""
+        messages, most = self._room
+        held = len(self._heap) + len(self._active)
+        return not self._draining and held < messages and (held == 0 or self._bytes + size_bytes <= most)
+
+    def offer(self, job: Job) -> None:
+        """A message whose recipients are claimed. It may be on its way before this returns."""
+        self._bytes += len(job.queued.content)
+        heapq.heappush(self._heap, (job.rank, job))
+        self._pump()
+
+    def wake(self, at: float) -> None:
+        """Something in the store is due then (seconds since the epoch)."""
+        if self._due_at is None or at < self._due_at:
+            self._due_at = at
+            self._arm()
+
+    def held(self, message_id: str) -> Job | None:
+        """The job of a message in this lane's hands."""
+        active = self._active.get(message_id)
+        return active or next((job for _, job in self._heap if job.queued.id == message_id), None)
+
+    @property
+    def pools(self) -> Sequence[Pool]:
+        return tuple(self._pools.values())
+
+    async def drain(self, within_s: float) -> None:
+        """Start nothing new, finish what is under way; what isn't done in time is cut off, and what was never begun
+        goes back to the store."""
+        self._draining = True
+        for timer in (self._due_timer, self._rate_timer):
+            if timer is not None:
+                timer.cancel()
+        if self._feeder is not None:
+            self._feeder.cancel()
+            await asyncio.gather(self._feeder, return_exceptions=True)
+        waiting, self._heap = [job for _, job in self._heap], []
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=within_s)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for job in waiting:
+            if job.gate.is_open:
+                await self._services.store.unclaim(job.queued.id)
+        for pool in self._pools.values():
+            await pool.close()
+
+    # what goes out
+
+    def _pump(self) -> None:
+        """Begin as many as there is room for, the earliest deadline first."""
+        while self._heap and len(self._active) < self._slots and not self._draining:
+            if not self._rate_allows():
+                return
+            _, job = heapq.heappop(self._heap)
+            self._active[job.queued.id] = job
+            task = asyncio.create_task(self._deliver(job), name=f"deliver {job.queued.id}")
+            self._tasks.add(task)
+            task.add_done_callback(self._delivered)
+        if len(self._heap) < CLAIM_MESSAGES // 2:
+            self._arm()
+
+    def _rate_allows(self) -> bool:
+        if self._bucket is None:
+            return True
+        wait_s = self._bucket.take(time.monotonic())
+        if wait_s > 0.0 and (self._rate_timer is None or self._rate_timer.when() <= asyncio.get_running_loop().time()):
+            self._rate_timer = asyncio.get_running_loop().call_later(wait_s, self._pump)
+        return wait_s == 0.0
+
+    def _delivered(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._services.events.trouble("delivery", error)
+        self._pump()
+
+    async def _deliver(self, job: Job) -> None:
+        """One round for one message, to its settlement."""
+        job.picked_at = time.monotonic()
+        job.timings_ms["wait"] = (job.picked_at - job.offered_at) * 1000.0
+        try:
+            if job.picked_at >= job.deadline and job.gate.is_open:
+                expire(job)
+            else:
+                round_ = Round(job, self.config, self._services.clock.epoch, self._settle, self._told)
+                await round_.run(self._worth_asking(job))
+            await self._finish(job)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._cut_off(job))
+            raise
+        finally:
+            self._bytes -= len(job.queued.content)
+            self._active.pop(job.queued.id, None)
+
+    def _worth_asking(self, job: Job) -> list[Pool]:
+        """The upstreams whose circuit is closed, in order of preference, turned by the ladder's step."""
+        names = job.queued.upstreams or self.config.upstreams
+        pools = [self._pools[name] for name in names if self._pools[name].circuit.state == "closed"]
+        if pools:
+            turn = min(one.step for one in job.queued.due) % len(pools)
+            pools = pools[turn:] + pools[:turn]
+        return pools
+
+    async def _finish(self, job: Job) -> None:
+        await job.stored.wait()
+        if job.gate.shut_reason is NOT_STORED:
+            return
+        if job.gate.shut_reason is DROPPED:
+            drop(job)
+        conclude(job, self.config, Moment(self._services.clock.now(), random.random()))  # noqa: S311
+        job.timings_ms["sign"] = job.sign_ms
+        await self._settle(job)
+
+    async def _settle(self, job: Job) -> None:
+        """Write it down. What was sent must be known, so this is tried until the store takes it."""
+        settled = settlement(job, self._services.bounces)
+        if not settled.updates and not settled.attempts:
+            return
+        while True:
+            try:
+                await asyncio.shield(self._services.store.settle(settled))
+                break
+            except StoreError as error:
+                self._services.events.trouble("settle", error)
+                await asyncio.sleep(STORE_RETRY_S)
+        self._services.events.settled(self.name, job, settled)
+        for bounce in settled.bounces:
+            self._services.wake(bounce.lane, bounce.accepted_at)
+        for update in settled.updates:
+            if update.next_at is not None:
+                self.wake(update.next_at)
+
+    async def _cut_off(self, job: Job) -> None:
+        """A drain ran out of time. What may have left is written so where the lane wants to know; the rest is given
+        back, and taken up by the next start."""
+        if not job.gate.is_open:
+            return
+        if self.config.on_ambiguous == "hold" and job.gate.passed is not None:
+            unknown(job)
+        settled = settlement(job, self._services.bounces)
+        if settled.updates or settled.attempts:
+            await self._services.store.settle(settled)
+        await self._services.store.unclaim(job.queued.id)
+
+    def _told(self, job: Job, tried: Tried) -> None:
+        self._services.events.told(self.name, job, tried)
+
+    # the store's side
+
+    def _arm(self) -> None:
+        """Set the one timer to when the store has something due, if there is room for it."""
+        if self._due_at is None or self._draining or len(self._heap) >= CLAIM_MESSAGES // 2:
+            return
+        if self._due_timer is not None:
+            self._due_timer.cancel()
+        wait_s = max(0.0, self._due_at - self._services.clock.now())
+        if wait_s == 0.0:
+            self._due.set()
+        else:
+            self._due_timer = asyncio.get_running_loop().call_later(wait_s, self._due.set)
+
+    async def _feed(self) -> None:
+        """Claims what is due, in small batches, whenever there is room."""
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            try:
+                await self._claim()
+            except StoreError as error:
+                self._services.events.trouble("claim", error)
+                self._due_at = None
+                self.wake(self._services.clock.now() + STORE_RETRY_S)
+
+    async def _claim(self) -> None:
+        store, now = self._services.store, self._services.clock.now()
+        self._due_at = None
+        claimed = await store.claim(self.name, now, messages=CLAIM_MESSAGES, size_bytes=CLAIM_BYTES)
+        for queued in claimed:
+            self.offer(self._job(queued))
+        if len(claimed) == CLAIM_MESSAGES:
+            self.wake(now)
+            return
+        next_due = await store.next_due(self.name)
+        if next_due is not None:
+            self.wake(next_due)
+
+    def _job(self, queued: Queued) -> Job:
+        job = self.job(queued)
+        job.gate.open()
+        job.stored.set()
+        return job
+
+    def job(self, queued: Queued) -> Job:
+        """A message as a job of this lane, its gate still closed."""
+        clock = self._services.clock
+        gate = Gate(clock.monotonic(queued.expires_at))
+        job = Job(queued, gate, self._services.sign, clock.monotonic(queued.accepted_at))
+        if self.config.on_ambiguous == "hold":
+            gate.mark = lambda: self._services.mark(job)
+        return job

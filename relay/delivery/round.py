@@ -1,0 +1,220 @@
+"""One round of a message: every upstream worth asking, in order, until each recipient is told its end.
+
+A refusal, a loss before the final dot or a 4yz goes to the next upstream at once; where the lane hedges and the first
+one doesn't answer the envelope in time, the next is raced, and the gate lets one of them send the content.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from relay.config.model import Lane
+from relay.delivery.attempt import Tried, attempt
+from relay.delivery.job import Job, Pending
+from relay.delivery.judge import Delivered, Elsewhere, Ended, Unfit, Unknown, Withdrawn, judge
+from relay.mail.redact import redact_reply
+from relay.mail.reply import Reply
+from relay.store.base import Attempt, OpenRecipient, RecipientUpdate, State
+from relay.upstream.gate import OUTRUN
+from relay.upstream.pool import Pool
+from relay.upstream.results import TIMED_OUT, OpenFailed, Result
+from relay.upstream.session import Progress
+
+Settle = Callable[[Job], Awaitable[None]]
+Told = Callable[[Job, Tried], None]
+
+
+class Round:
+    """`run` leaves in `job.updates` and `job.attempts` what is to be settled, and in `job.pending` who still waits."""
+
+    def __init__(self, job: Job, lane: Lane, epoch: Callable[[float], float], settle: Settle, told: Told) -> None:
+        """`epoch` turns time.monotonic into seconds since the epoch; `settle` writes an interim state; `told` is
+        called once for every try (metrics, log)."""
+        self._job = job
+        self._lane = lane
+        self._epoch = epoch
+        self._settle = settle
+        self._told = told
+
+    async def run(self, pools: Sequence[Pool]) -> None:
+        for one in self._job.pending.values():
+            one.unfit_everywhere = bool(pools)
+        cap = min((pool.target.config.recipients for pool in pools), default=1)
+        waiting = list(self._job.pending)
+        for first in range(0, len(waiting), cap):
+            await self._group(waiting[first : first + cap], list(pools))
+
+    async def _group(self, positions: Sequence[int], pools: list[Pool]) -> None:
+        """As many recipients as one transaction may have."""
+        job = self._job
+        while pools:
+            due = [job.pending[position].open for position in positions if position in job.pending]
+            if not due or job.gate.shut_reason is not None:
+                return
+            job.gate.reopen()
+            for tried in await self._race(due, pools):
+                self._record(tried)
+                if not _outrun(tried):
+                    pools[:] = [pool for pool in pools if pool.name != tried.upstream]
+            if job.pending and any(update.state == "sent" for update in job.updates):
+                # Some were accepted and others go on: what was accepted must be known before anything else is sent.
+                await self._settle(job)
+
+    async def _race(self, due: Sequence[OpenRecipient], pools: Sequence[Pool]) -> list[Tried]:
+        """Try the first; with `hedge`, the next beside it when no answer to the envelope came in time."""
+        if self._lane.hedge_s is None or len(pools) == 1:
+            return [await attempt(self._job, pools[0], due, self._lane, Progress())]
+        race = _Race(self._job, self._lane, due)
+        try:
+            return await race.run(pools)
+        finally:
+            await race.stop()
+
+    def _record(self, tried: Tried) -> None:
+        job = self._job
+        for result in tried.results:
+            pending = job.pending.get(result.position)
+            if pending is not None:
+                self._note(tried, result, pending)
+        self._told(job, tried)
+
+    def _note(self, tried: Tried, result: Result, pending: Pending) -> None:
+        """The attempt's row, and what it means for the recipient."""
+        job, open_ = self._job, pending.open
+        reply = redact_reply(str(result.reply))
+        number = open_.attempts + 1 + sum(1 for one in job.attempts if one.position == result.position)
+        job.attempts.append(
+            Attempt(
+                result.position,
+                number,
+                tried.upstream,
+                self._epoch(tried.started_at),
+                tried.session,
+                result.outcome,
+                reply,
+                tried.timings_ms,
+            )
+        )
+        verdict = judge(result)
+        if not isinstance(verdict, Unfit):
+            pending.unfit_everywhere = False
+        match verdict:
+            case Delivered():
+                if not tried.dsn:
+                    job.relayed.add(result.position)
+                job.timings_ms["send"] = (time.monotonic() - tried.started_at) * 1000.0
+                job.timings_ms["total"] = (time.monotonic() - job.final_dot) * 1000.0
+                self._end(pending, "sent", tried.upstream, reply, sent_at=self._epoch(time.monotonic()))
+            case Ended():
+                self._end(pending, "bounced", tried.upstream, reply)
+            case Unknown() if self._lane.on_ambiguous == "hold":
+                self._end(pending, "ambiguous", tried.upstream, reply)
+            case Elsewhere(said) | Unfit(said) | Unknown(said):
+                pending.last, pending.upstream = said, tried.upstream
+            case Withdrawn(why="expired"):
+                self._end(pending, "expired", None, reply)
+            case Withdrawn(why="superseded"):
+                self._end(pending, "superseded", None, reply)
+            case Withdrawn():
+                pass
+
+    def _end(
+        self, pending: Pending, state: State, upstream: str | None, reply: str, sent_at: float | None = None
+    ) -> None:
+        position = pending.open.position
+        self._job.updates.append(
+            RecipientUpdate(position, state, upstream=upstream, reply=reply, sent_at=sent_at, step=pending.open.step)
+        )
+        del self._job.pending[position]
+
+
+class _Race:
+    """Attempts beside each other; the first through the gate wins, the others are called off."""
+
+    def __init__(self, job: Job, lane: Lane, due: Sequence[OpenRecipient]) -> None:
+        self._job = job
+        self._lane = lane
+        self._due = due
+        self._running: dict[asyncio.Task[Tried], tuple[Pool, Progress, float]] = {}
+        self._done: list[Tried] = []
+
+    async def run(self, pools: Sequence[Pool]) -> list[Tried]:
+        waiting = list(pools)
+        self._start(waiting.pop(0))
+        while self._running:
+            hedging = bool(waiting) and not self._content_under_way()
+            finished, _ = await asyncio.wait(
+                self._running,
+                timeout=self._lane.hedge_s if hedging else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            content_sent = False
+            for task in finished:
+                content_sent |= self._running.pop(task)[1].content_sent
+                self._done.append(task.result())
+            if content_sent and not self._content_under_way():
+                break
+            if not finished and hedging and self._silent():
+                self._start(waiting.pop(0))
+        # What was sent counts before what another upstream refused.
+        self._done.sort(key=lambda tried: all(result.outcome != "sent" for result in tried.results))
+        return [*self._done, *self._called_off()]
+
+    def _content_under_way(self) -> bool:
+        """One of the running attempts holds the gate: it must never be called off."""
+        return any(progress.content_sent for _, progress, _ in self._running.values())
+
+    def _start(self, pool: Pool) -> None:
+        progress = Progress()
+        task = asyncio.create_task(
+            attempt(self._job, pool, self._due, self._lane, progress),
+            name=f"attempt {self._job.queued.id} at {pool.name}",
+        )
+        self._running[task] = (pool, progress, time.monotonic())
+
+    def _silent(self) -> bool:
+        """Nobody has answered the envelope. Who stays silent for `hedge` isn't asked by the next message either,
+        unless it was only that all its sessions are busy."""
+        if any(progress.envelope_answered for _, progress, _ in self._running.values()):
+            return False
+        for pool, progress, _ in self._running.values():
+            if progress.envelope_sent or not pool.alive:
+                pool.condemn(OpenFailed("connect", TIMED_OUT))
+        return True
+
+    def _called_off(self) -> list[Tried]:
+        """Those still under way lost the race."""
+        return [
+            Tried(
+                pool.name,
+                started,
+                "none",
+                tuple(Result(one.position, "abandoned", OUTRUN, "mail") for one in self._due),
+                {
+                    "connect": 0.0,
+                    "tls": 0.0,
+                    "auth": 0.0,
+                    "envelope": (time.monotonic() - started) * 1000.0,
+                    "data": 0.0,
+                },
+                (),
+                dsn=False,
+            )
+            for pool, _, started in self._running.values()
+        ]
+
+    async def stop(self) -> None:
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+
+def _outrun(tried: Tried) -> bool:
+    return any(result.reply == OUTRUN for result in tried.results)
+
+
+def last_word(pending: Pending) -> Reply:
+    """Why a recipient still waits."""
+    return pending.last or Reply(451, "4.4.1 no upstream is available")

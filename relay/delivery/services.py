@@ -1,0 +1,54 @@
+"""What every lane needs from the rest of the relay, in one place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from relay.delivery.attempt import Tried
+from relay.delivery.clock import Clock
+from relay.delivery.job import Job, Signing
+from relay.delivery.settling import Bounces
+from relay.store.base import Settlement, Store, StoreError
+
+
+class Events(Protocol):
+    """Who is told what happens to mail: log and metrics. Nothing here may raise or wait."""
+
+    def told(self, lane: str, job: Job, tried: Tried) -> None:
+        """One try at one upstream is over."""
+
+    def settled(self, lane: str, job: Job, settlement: Settlement) -> None:
+        """Its outcome is durable."""
+
+    def trouble(self, where: str, error: BaseException) -> None:
+        """Something of ours failed; mail waits, nothing is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Made once by the app."""
+
+    store: Store
+    clock: Clock
+    sign: Signing
+    bounces: Bounces
+    events: Events
+    wake: Callable[[str, float], None]
+    """wakes another lane: a bounce was queued for it"""
+
+    def mark(self, job: Job) -> None:
+        """Write, durably, that the final dot is about to leave; then let it."""
+        task = asyncio.create_task(self._mark(job), name=f"mark {job.queued.id}")
+        job.marking = task
+
+    async def _mark(self, job: Job) -> None:
+        try:
+            await self.store.mark_final(job.queued.id, list(job.pending))
+        except StoreError as error:
+            # Unmarked it may not leave: the attempt runs into its deadline, and the message waits.
+            self.events.trouble("mark", error)
+            return
+        job.gate.marked()

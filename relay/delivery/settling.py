@@ -1,0 +1,101 @@
+"""From a round's outcome to the one transaction that writes it: pure but for the ids and the clock it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from relay.config.model import Lane
+from relay.delivery.job import Job, Pending
+from relay.delivery.judge import retry_at
+from relay.delivery.round import last_word
+from relay.mail.redact import redact_reply
+from relay.store.base import NewMessage, RecipientUpdate, Settlement, State
+
+DROPPED_REPLY = "dropped by the operator"
+DELAY_NOTICE_SHARE = 0.25
+"""an RFC 3461 NOTIFY=DELAY is honoured once this share of a message's life has passed without delivery"""
+
+Bounces = Callable[[Job, Sequence[RecipientUpdate], Sequence[RecipientUpdate]], tuple[NewMessage, ...]]
+"""The DSNs to queue for (ended, deferred) recipients of a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When it is judged: `now` (seconds since the epoch) and `chance` (0..1) for the jitter."""
+
+    now: float
+    chance: float
+
+
+def conclude(job: Job, lane: Lane, moment: Moment) -> None:
+    """Turn every recipient still pending into an update: deferred with its next step, or ended."""
+    for pending in list(job.pending.values()):
+        job.updates.append(_pending(job, pending, lane, moment))
+    job.pending.clear()
+
+
+def _pending(job: Job, pending: Pending, lane: Lane, moment: Moment) -> RecipientUpdate:
+    said = redact_reply(str(last_word(pending)))
+    position, step = pending.open.position, pending.open.step
+    if pending.last is not None and pending.unfit_everywhere:
+        return RecipientUpdate(position, "bounced", upstream=pending.upstream, reply=said, step=step)
+    if moment.now >= job.queued.expires_at:
+        return RecipientUpdate(position, "expired", reply=said, step=step)
+    due = min(retry_at(moment.now, lane.retry_s, step, moment.chance), job.queued.expires_at)
+    late = moment.now - job.queued.accepted_at
+    life = job.queued.expires_at - job.queued.accepted_at
+    notify = pending.open.recipient.notify
+    notified = pending.open.delay_notified or (
+        notify is not None and "DELAY" in notify and late >= life * DELAY_NOTICE_SHARE
+    )
+    return RecipientUpdate(
+        position,
+        "deferred",
+        upstream=pending.upstream,
+        reply=said,
+        next_at=due,
+        step=step + 1,
+        delay_notified=notified,
+    )
+
+
+def expire(job: Job) -> None:
+    """Picked up too late: nobody is sent a dead code."""
+    _end_all(job, "expired", "451 4.4.7 expired before it could be sent")
+
+
+def drop(job: Job) -> None:
+    """Taken back by the operator while it was in its lane's hands."""
+    _end_all(job, "bounced", DROPPED_REPLY)
+
+
+def unknown(job: Job) -> None:
+    """The relay stopped while the upstream's answer to the final dot was still out."""
+    _end_all(job, "ambiguous", "451 4.3.2 the relay stopped before the upstream answered")
+
+
+def _end_all(job: Job, state: State, reply: str) -> None:
+    for pending in job.pending.values():
+        job.updates.append(RecipientUpdate(pending.open.position, state, reply=reply, step=pending.open.step))
+    job.pending.clear()
+
+
+def settlement(job: Job, bounces: Bounces) -> Settlement:
+    """Everything the job has gathered, ready for the store; the job starts afresh."""
+    updates = job.take_updates()
+    already = {one.position: one.delay_notified for one in job.queued.due}
+    deferred = [one for one in updates if one.state == "deferred" and one.delay_notified and not already[one.position]]
+    ended = [
+        one
+        for one in updates
+        if (one.state in ("bounced", "expired") and one.reply != DROPPED_REPLY)
+        or (one.state == "sent" and one.position in job.relayed)
+    ]
+    return Settlement(
+        job.queued.id,
+        updates=updates,
+        attempts=job.take_attempts(),
+        timings_ms=dict(job.timings_ms),
+        bounces=bounces(job, ended, deferred),
+    )
