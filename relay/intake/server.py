@@ -1,0 +1,181 @@
+"""The SMTP service: its listeners, its sessions, and what they share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from relay.config.model import Limits, Listener
+from relay.config.units import AnyAddress
+from relay.intake import replies
+from relay.intake.policy import Policy, connections_allowed, may_connect
+from relay.intake.session import Session
+from relay.intake.sockets import bind, release, shown
+from relay.intake.types import Accept, Admit, Observer, Reason, Silent, always
+from relay.mail.reply import Reply
+
+_BACKLOG = 1024
+
+# aiosmtpd logs addresses, bodies and PROXY headers. This service has its own words for what happens.
+for _name in ("mail.log", "mail.debug"):
+    logging.getLogger(_name).disabled = True
+
+
+@dataclass(slots=True)
+class _Door:
+    """A listener in service. `policy` is replaced at a reload; sessions keep the one they began with."""
+
+    policy: Policy
+    sockets: list[socket.socket]
+    servers: list[asyncio.Server] = field(default_factory=list)
+
+
+class IntakeServer:
+    """Takes mail on the running loop. `limits` and `hostname` may be replaced at any time."""
+
+    def __init__(
+        self, accept: Accept, limits: Limits, hostname: str, *, admit: Admit = always, observer: Observer | None = None
+    ) -> None:
+        self.accept = accept
+        self.limits = limits
+        self.hostname = hostname
+        self.observer: Observer = observer or Silent()
+        self.draining = False
+        self.loop = asyncio.get_running_loop()
+        self._admit = admit
+        self._doors: dict[AnyAddress, _Door] = {}
+        self._passed: Mapping[str, list[socket.socket]] = {}
+        self._sessions: dict[Session, str | None] = {}
+        """with the client that each counts for, once that is known"""
+        self._of_client: Counter[str] = Counter()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    # For the app.
+
+    async def start(
+        self, listeners: Sequence[Listener], passed: Mapping[str, list[socket.socket]] | None = None
+    ) -> None:
+        """Listen on all of them, or on none. `passed`: systemd's sockets. Raises ListenError, PolicyError."""
+        self._passed = passed or {}
+        await self.reload(listeners)
+
+    async def reload(self, listeners: Sequence[Listener]) -> None:
+        """Put these in the place of the listeners there are, certificates and users read anew; all or nothing.
+
+        An address that stays keeps its socket, and every session goes on. Raises ListenError, PolicyError.
+        """
+        policies = [await asyncio.to_thread(Policy.load, each) for each in listeners]
+        opened: list[_Door] = []
+        try:
+            for policy in policies:
+                if policy.listener.address not in self._doors:
+                    door = _Door(policy, bind(policy.listener.address, self._passed))
+                    opened.append(door)
+                    await self._serve(door)
+        except BaseException:
+            for door in opened:
+                self._close(door)
+            raise
+        before = self._doors
+        fresh = {door.policy.listener.address: door for door in opened}
+        self._doors = {}
+        for policy in policies:
+            address = policy.listener.address
+            door = before.pop(address) if address in before else fresh[address]
+            door.policy = policy
+            self._doors[address] = door
+        for gone in before.values():
+            self._close(gone)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """What is listened on, as bound: `127.0.0.1:2525`, `unix:/path`."""
+        return tuple(shown(each) for door in self._doors.values() for each in door.sockets)
+
+    @property
+    def sessions(self) -> int:
+        return len(self._sessions)
+
+    async def stop_accepting(self) -> None:
+        """No new connections, no new messages; what is under way goes on, idle sessions hear 421."""
+        self.draining = True
+        for door in self._doors.values():
+            self._close(door)
+        self._doors = {}
+        for session in list(self._sessions):
+            session.wind_up()
+
+    async def drain(self, timeout_s: float) -> int:
+        """Wait for the sessions to end, then cut off what is left, and return how many those were.
+
+        A message that is being stored by then goes on being stored; its client hears nothing and sends it again.
+        """
+        await self.stop_accepting()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), timeout_s)
+        left = list(self._sessions)
+        for session in left:
+            session.abort()
+        return len(left)
+
+    # For the sessions.
+
+    def connected(self, session: Session) -> None:
+        """A connection was made; one `left` follows."""
+        self._sessions[session] = None
+        self._empty.clear()
+        self.observer.connected()
+
+    def entered(self, session: Session, listener: Listener) -> tuple[Reply, Reason] | None:
+        """Whether a client may begin; None: yes."""
+        peer = session.peer
+        self._of_client[peer.name] += 1
+        self._sessions[session] = peer.name
+        allowed = connections_allowed(peer, self.limits)
+        if self.draining:
+            return replies.SHUTTING_DOWN, "busy"
+        if not may_connect(peer, listener):
+            return replies.NOT_ALLOWED, "allow"
+        if len(self._sessions) > self.limits.connections:
+            return replies.CONNECTIONS, "connections"
+        if allowed is not None and self._of_client[peer.name] > allowed:
+            return replies.CONNECTIONS, "connections"
+        return None
+
+    def left(self, session: Session) -> None:
+        """A session ended."""
+        client = self._sessions.pop(session)
+        if client is not None:
+            self._of_client[client] -= 1
+            if not self._of_client[client]:
+                del self._of_client[client]
+        if not self._sessions:
+            self._empty.set()
+        self.observer.disconnected()
+
+    def admission(self) -> Reply | None:
+        """Whether a message may begin now; None: yes."""
+        return replies.SHUTTING_DOWN if self.draining else self._admit()
+
+    # Inside.
+
+    async def _serve(self, door: _Door) -> None:
+        for each in door.sockets:
+            if each.family == socket.AF_UNIX:
+                server = await self.loop.create_unix_server(
+                    lambda: Session(self, door.policy), sock=each, backlog=_BACKLOG
+                )
+            else:
+                server = await self.loop.create_server(lambda: Session(self, door.policy), sock=each, backlog=_BACKLOG)
+            door.servers.append(server)
+
+    def _close(self, door: _Door) -> None:
+        for server in door.servers:
+            server.close()
+        release(door.sockets, door.policy.listener.address)

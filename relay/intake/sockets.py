@@ -1,0 +1,113 @@
+"""Listening sockets: bound by the relay, or handed over by systemd."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+
+from relay.config.units import AnyAddress, SystemdAddress, TcpAddress, UnixAddress
+
+_FIRST_PASSED_FD = 3
+
+
+class ListenError(Exception):
+    """An address can't be listened on; one line for an operator."""
+
+
+def passed_sockets(environ: Mapping[str, str], pid: int) -> dict[str, list[socket.socket]]:
+    """The sockets that systemd passed to this process, by FileDescriptorName (sd_listen_fds(3))."""
+    if environ.get("LISTEN_PID") != str(pid):
+        return {}
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    sockets: dict[str, list[socket.socket]] = {}
+    for offset in range(int(environ.get("LISTEN_FDS", "0"))):
+        name = names[offset] if offset < len(names) and names[offset] else "unknown"
+        fd = _FIRST_PASSED_FD + offset
+        os.set_inheritable(fd, False)
+        sockets.setdefault(name, []).append(socket.socket(fileno=fd))
+    return sockets
+
+
+def bind(address: AnyAddress, passed: Mapping[str, list[socket.socket]]) -> list[socket.socket]:
+    """The bound sockets of an address: several where a name stands for several. Raises ListenError."""
+    try:
+        match address:
+            case TcpAddress():
+                return _bind_tcp(address)
+            case UnixAddress():
+                return [_bind_unix(address.path)]
+            case SystemdAddress():
+                # Duplicates: what systemd passed stays open, so that a listener can go at a reload and come back.
+                found = [each.dup() for each in passed.get(address.name, [])]
+    except OSError as error:
+        raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from None
+    if not found:
+        raise ListenError(f"cannot listen on {address}: systemd passed no socket of that name")
+    return found
+
+
+def release(sockets: list[socket.socket], address: AnyAddress) -> None:
+    """Close them; a unix socket's file goes too."""
+    for each in sockets:
+        each.close()
+    if isinstance(address, UnixAddress):
+        with suppress(FileNotFoundError):
+            os.unlink(address.path)
+
+
+def shown(bound: socket.socket) -> str:
+    """The address as the ready line prints it."""
+    name = bound.getsockname()
+    if bound.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    return str(TcpAddress(name[0], name[1]))
+
+
+def _bind_tcp(address: TcpAddress) -> list[socket.socket]:
+    found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    bound: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, target in dict.fromkeys(found):
+            each = socket.socket(family, kind, protocol)
+            bound.append(each)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                # [::] is every address there is, IPv4 too; its mapped peers are judged as IPv4.
+                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address.host != "::")
+            each.bind(target)
+    except OSError:
+        for each in bound:
+            each.close()
+        raise
+    return bound
+
+
+def _bind_unix(path: str) -> socket.socket:
+    _remove_stale(path)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        bound.bind(path)
+        # Like loopback, open to everyone on this machine; the folder's mode narrows it.
+        os.chmod(path, 0o666)  # noqa: S103
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
+def _remove_stale(path: str) -> None:
+    """A socket's file outlives a killed process: remove it when nobody answers there."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)

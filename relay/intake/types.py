@@ -1,0 +1,84 @@
+"""What the SMTP service hands on and asks for: the submission, the two ways to say no, the listeners for its events."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from relay.config.model import Listener
+from relay.mail.envelope import Envelope
+from relay.mail.reply import Reply
+
+Reason = Literal[
+    "address", "allow", "auth", "busy", "connections", "policy", "proxy", "recipients", "sequence", "size", "store",
+    "syntax", "timeout", "tls",
+]  # fmt: skip
+"""Why something was refused: the label of `relay_messages_rejected_total`, so a closed list."""
+
+SmtpProtocol = Literal["SMTP", "ESMTP", "ESMTPS", "ESMTPA", "ESMTPSA"]
+"""RFC 3848."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One message as an app submitted it."""
+
+    envelope: Envelope
+    content: bytes
+    """unstuffed, without the final dot; otherwise as received"""
+    client: str
+    """the peer's IP (a mapped one as IPv4; behind PROXY the source), or `unix`"""
+    helo: str
+    """as given, unprintable characters replaced"""
+    protocol: SmtpProtocol
+    listener: Listener
+    receive_s: float
+    """from the DATA command to the final dot"""
+    final_dot: float
+    """the loop's time at the final dot"""
+    user: str | None
+    """who authenticated, where the listener verifies that"""
+
+
+class Refused(Exception):
+    """The relay won't take it, and says so with `reply`."""
+
+    def __init__(self, reply: Reply, reason: Reason = "policy") -> None:
+        super().__init__(reply.code)
+        self.reply = reply
+        self.reason: Reason = reason
+
+
+Accept = Callable[[Submission], Awaitable[str]]
+"""Stores a submission and returns its id once it is durable. Raises Refused; anything else is trouble of ours (451)."""
+
+Admit = Callable[[], Reply | None]
+"""Asked before MAIL and before DATA: None, or why not now (452 4.3.1). A 421 ends the session."""
+
+
+def always() -> None:
+    """The `Admit` that never says no."""
+
+
+class Observer(Protocol):
+    """Hears what happens at the door. Called on the loop: return at once."""
+
+    def connected(self) -> None:
+        """A client was let in, or is about to hear why not."""
+
+    def disconnected(self) -> None:
+        """Its session ended: one for each `connected`."""
+
+    def rejected(self, reason: Reason) -> None:
+        """Something was refused: a connection, a command, a message."""
+
+
+class Silent:
+    """The observer that does nothing."""
+
+    def connected(self) -> None: ...
+
+    def disconnected(self) -> None: ...
+
+    def rejected(self, reason: Reason) -> None: ...

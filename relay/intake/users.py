@@ -1,0 +1,89 @@
+"""The users file of a listener with `auth: required`: one `name:$argon2id$...` a line (RFC 9106, PHC strings).
+
+Verifying takes tens of milliseconds and as many megabytes on purpose, so it runs on a few threads of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from cryptography.exceptions import InvalidKey
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+# RFC 9106 has 2 GiB or 64 MiB; 19 MiB and two passes (OWASP's choice) is enough where a failure also costs a delay,
+# and lets many apps log in at once.
+_MEMORY_KIB, _PASSES, _LANES = 19_456, 2, 1
+_NAME = re.compile(r"[^\s:#\x00-\x1f\x7f][^\s:\x00-\x1f\x7f]{0,254}")
+_HASH = re.compile(r"\$argon2id\$v=19\$m=\d{1,7},t=\d{1,3},p=\d{1,2}\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{16,}")
+_VERIFIERS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="auth")
+
+
+class UsersError(Exception):
+    """The users file can't be used; the text names file and line, never a hash."""
+
+
+def hash_password(password: bytes) -> str:
+    """A PHC string with a fresh salt."""
+    return _hasher().derive_phc_encoded(password)
+
+
+def valid_name(name: str) -> bool:
+    """Whether `name` can stand in the file: no blank, colon or control, at most 255 characters, no leading #."""
+    return _NAME.fullmatch(name) is not None
+
+
+class Users:
+    """Who may log in. `reload` is a new object."""
+
+    def __init__(self, hashes: Mapping[str, str]) -> None:
+        self._hashes = dict(hashes)
+        # Verified against when the user is unknown, so that the time taken tells nothing.
+        self._nobody = hash_password(os.urandom(16))
+
+    @classmethod
+    def load(cls, path: Path) -> Users:
+        """Raises UsersError."""
+        return cls(read_users(path))
+
+    async def verify(self, name: str, password: bytes) -> bool:
+        """Whether that is the user's password; as slow for an unknown user."""
+        phc = self._hashes.get(name)
+        loop = asyncio.get_running_loop()
+        matches = await loop.run_in_executor(_VERIFIERS, _matches, password, phc or self._nobody)
+        return matches and phc is not None
+
+
+def read_users(path: Path) -> dict[str, str]:
+    """The file's names and hashes. Raises UsersError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsersError(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
+    users: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, phc = line.strip().partition(":")
+        if not valid_name(name) or _HASH.fullmatch(phc) is None:
+            raise UsersError(f"{path}:{number}: expected name:$argon2id$..., see `otp-relay user add`")
+        if name in users:
+            raise UsersError(f"{path}:{number}: this user is there twice")
+        users[name] = phc
+    return users
+
+
+def _hasher() -> Argon2id:
+    return Argon2id(salt=os.urandom(16), length=32, iterations=_PASSES, lanes=_LANES, memory_cost=_MEMORY_KIB)
+
+
+def _matches(password: bytes, phc: str) -> bool:
+    try:
+        Argon2id.verify_phc_encoded(password, phc)
+    except InvalidKey:
+        return False
+    return True
