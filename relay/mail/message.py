@@ -1,0 +1,199 @@
+"""A message's bytes: read where they lie, changed only as the contract names, never serialised anew.
+
+Lines end in CRLF once `normalise` has been over them; `parse` copes with anything. A line of the header section that
+is no field and no continuation is kept where it is, as a `Field` without a name.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from relay.mail.mailboxes import mailboxes
+from relay.mail.reply import Reply
+from relay.mail.words import decoded, text_of
+
+MAX_HEADER_BYTES = 262_144
+MAX_RECEIVED = 50
+"""RFC 5321 6.3: more trace fields than this is a loop"""
+
+_FIELD = re.compile(rb"(?:([^\x00-\x20\x7f:]+)[ \t]*:)?([^\n]*(?:\n[ \t][^\n]*)*)(?:\n|\Z)")
+# What may stand before the first field and is no body: an mbox separator, continuation lines of nothing.
+_BEFORE_FIELDS = re.compile(rb"(?:>?From [^\n]*\n)?(?:[ \t][^\n]*\n)*")
+_FIELD_START = re.compile(rb"[^\x00-\x20\x7f:]+[ \t]*:")
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+_BARE_CR = re.compile(rb"\r(?!\n)")
+
+
+class Unacceptable(Exception):
+    """The message can't be taken, whoever sends it again. `reply` is what the client is told."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
+class Field(NamedTuple):
+    """One header field. `name` is lower-case ('' for a line that is no field); `value` is all that follows the colon,
+    folding included, without the last line end; `start` and `end` are its place in the content, line end included."""
+
+    name: str
+    value: bytes
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message's bytes and where its parts are."""
+
+    content: bytes
+    fields: tuple[Field, ...]
+    head_end: int
+    """offset behind the last field"""
+    body_at: int
+    """offset of the body: behind the blank line, or `head_end` where there is none"""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the relay keeps and sends."""
+
+    content: bytes
+    message_id: str
+    """the app's own, or the one that was added; one line, angle brackets included"""
+
+
+def parse(content: bytes) -> Message:
+    """Find the fields and the body. Takes any bytes; raises Unacceptable only when the header section is larger
+    than MAX_HEADER_BYTES."""
+    if content[:2] == b"\r\n" or content[:1] == b"\n":
+        return Message(content, (), 0, 1 if content[:1] == b"\n" else 2)
+    before = _BEFORE_FIELDS.match(content)
+    if _FIELD_START.match(content, before.end() if before else 0) is None:
+        return Message(content, (), 0, 0)
+    head_end, body_at, open_ended = _header_section(content)
+    fields: list[Field] = []
+    for found in _FIELD.finditer(content, 0, head_end):
+        start, end = found.span()
+        name = found[1]
+        if start == end:
+            break
+        if name is None:
+            if open_ended and fields and fields[-1].name:
+                # No blank line anywhere, so the first line that is no field begins the body.
+                return Message(content, tuple(fields), start, start)
+            name = b""
+        if end > MAX_HEADER_BYTES:
+            raise Unacceptable(Reply(554, f"5.6.0 header section is larger than {MAX_HEADER_BYTES} bytes"))
+        value = found[2]
+        fields.append(Field(name.lower().decode("latin-1"), value[:-1] if value[-1:] == b"\r" else value, start, end))
+    return Message(content, tuple(fields), head_end, body_at)
+
+
+def _header_section(content: bytes) -> tuple[int, int, bool]:
+    """End of the header section, start of the body, and whether no blank line divides them."""
+    blank = content.find(b"\n\r\n")
+    bare = content.find(b"\n\n", 0, blank if blank >= 0 else len(content))
+    if bare >= 0:
+        return bare + 1, bare + 2, False
+    if blank >= 0:
+        return blank + 1, blank + 3, False
+    return len(content), len(content), True
+
+
+def first(message: Message, name: str) -> bytes | None:
+    """The raw value of the first field of that (lower-case) name."""
+    for field in message.fields:
+        if field.name == name:
+            return field.value
+    return None
+
+
+def subject(message: Message) -> str:
+    """The subject as one decoded line, '' when there is none. It may carry a code: redact before it is kept."""
+    raw = first(message, "subject")
+    return "" if raw is None else decoded(raw)
+
+
+def from_addresses(message: Message) -> tuple[str, ...]:
+    """The addresses of every From field, domains lower-case. Display names, comments, groups and whatever is no
+    address are passed over; encoded words are not decoded first, so a display name can't pose as an address."""
+    found: list[str] = []
+    for field in message.fields:
+        if field.name == "from":
+            text = text_of(field.value).replace("\r", "").replace("\n", "")
+            # A quote that is never closed hides the address: then read on as if there were none.
+            found += mailboxes(text) or mailboxes(text.replace('"', ""))
+    return tuple(found)
+
+
+def normalise(content: bytes) -> bytes:
+    """The same content with CRLF at every line's end, the last one's too; the same object when it is so already.
+
+    Raises Unacceptable for a NUL, and for a bare CR before the first blank line: turned into a line end it would make
+    a header field that the sender of the text never wrote.
+    """
+    pairs = content.count(b"\r\n")
+    if b"\0" in content:
+        raise Unacceptable(Reply(554, "5.6.0 NUL in the message"))
+    if content.count(b"\n") != pairs:
+        content = _BARE_LF.sub(b"\r\n", content)
+        pairs = content.count(b"\r\n")
+    if content.count(b"\r") != pairs:
+        blank = -2 if content[:2] == b"\r\n" else content.find(b"\r\n\r\n")
+        head = content if blank == -1 else content[: blank + 2]
+        if _BARE_CR.search(head):
+            raise Unacceptable(Reply(554, "5.6.0 bare CR in the header section"))
+        content = _BARE_CR.sub(b"\r\n", content)
+    if content and not content.endswith(b"\n"):
+        content += b"\r\n"
+    return content
+
+
+def prepare(message: Message, *, trace: bytes, date: bytes, message_id: str) -> Prepared:
+    """What the relay changes, and nothing else: `trace` (see `received`) goes on top, a missing Date and Message-ID
+    right below it, and Bcc, Resent-Bcc and X-Relay-* go out. `message_id` has its angle brackets, `date` is as
+    `rfc5322_date` gives it. Raises Unacceptable when the message is in a loop.
+
+    On top, because there an added field comes before anything odd in the header section, and because DKIM
+    (RFC 6376 5.4.2) picks fields from the bottom up: signatures of others stay valid.
+    """
+    names = [field.name for field in message.fields]
+    if names.count("received") > MAX_RECEIVED:
+        raise Unacceptable(Reply(554, "5.4.6 too many hops"))
+    added = [trace]
+    if "date" not in names:
+        added.append(b"Date: " + date + b"\r\n")
+    own_id = first(message, "message-id")
+    if own_id is None:
+        added.append(b"Message-ID: " + message_id.encode() + b"\r\n")
+    content = message.content
+    # Not above a leading line that is no field: folded, it would become part of ours.
+    at = next((field.start for field in message.fields if field.name), 0)
+    pieces = [content[:at], *added]
+    for field in message.fields:
+        if field.name in ("bcc", "resent-bcc") or field.name.startswith("x-relay-"):
+            pieces.append(content[at : field.start])
+            at = field.end
+    if message.head_end == message.body_at < len(content):
+        pieces += [content[at : message.head_end], b"\r\n"]
+        at = message.head_end
+    pieces.append(content[at:])
+    return Prepared(b"".join(pieces), message_id if own_id is None else decoded(own_id))
+
+
+def over_long_line(content: bytes, limit: int = 998) -> bool:
+    """Whether a line of CRLF-ended content is longer than `limit` octets without its end (RFC 5322 2.1.1)."""
+    at, size = 0, len(content)
+    while size - at > limit:
+        end = content.rfind(b"\n", at, at + limit + 2)
+        if end < 0:
+            return True
+        at = end + 1
+    return False
+
+
+def is_8bit(content: bytes) -> bool:
+    return not content.isascii()

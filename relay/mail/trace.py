@@ -1,0 +1,58 @@
+"""The fields that the relay writes itself: Received, and the date in it."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from ipaddress import IPv6Address, ip_address
+from typing import Literal
+
+Protocol = Literal[
+    "SMTP", "ESMTP", "ESMTPS", "ESMTPA", "ESMTPSA", "UTF8SMTP", "UTF8SMTPS", "UTF8SMTPA", "UTF8SMTPSA", "LMTP"
+]
+"""RFC 3848 and RFC 6531 4.3"""
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+# HELO is the client's word: only what a domain or an address literal is made of goes on.
+_NOT_A_HOST = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
+_MAX_HOST = 255
+
+
+def rfc5322_date(now: float) -> bytes:
+    """`Sat, 01 Mar 2025 09:05:07 +0000`, in UTC whatever the machine's zone and locale are."""
+    at = datetime.fromtimestamp(now, UTC)
+    return (
+        f"{_DAYS[at.weekday()]}, {at.day:02} {_MONTHS[at.month - 1]} {at.year:04} "
+        f"{at.hour:02}:{at.minute:02}:{at.second:02} +0000"
+    ).encode()
+
+
+def received(
+    hostname: str, helo: str, client: str, id: str, protocol: Protocol, recipient: str | None, now: float
+) -> bytes:
+    """The trace field (RFC 5321 4.4), folded, with its line end. `client` is an IP address, or a word such as `unix`
+    or `local`; `recipient` is None unless the message has only one (more would disclose Bcc)."""
+    lines = [
+        f"Received: from {_host(helo)} ({_client(client)})",
+        f"\tby {_host(hostname)} with {protocol} id {_host(id)}",
+    ]
+    if recipient is not None and _shows(recipient):
+        lines.append(f"\tfor <{recipient}>")
+    return "\r\n".join(lines).encode() + b";\r\n\t" + rfc5322_date(now) + b"\r\n"
+
+
+def _host(text: str) -> str:
+    return _NOT_A_HOST.sub("?", text[:_MAX_HOST]) or "unknown"
+
+
+def _client(client: str) -> str:
+    try:
+        address = ip_address(client)
+    except ValueError:
+        return _host(client)
+    return f"[IPv6:{_host(str(address))}]" if isinstance(address, IPv6Address) else f"[{address}]"
+
+
+def _shows(recipient: str) -> bool:
+    return recipient.isascii() and recipient.isprintable() and len(recipient) <= _MAX_HOST and "<" not in recipient

@@ -1,0 +1,79 @@
+"""Header text for people: unfolded, RFC 2047 words decoded, always one clean line."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from encodings.aliases import aliases
+
+# Only charsets of mail, from a closed list: Python looks any other name up as a module and remembers each miss for
+# ever, and `idna` and `punycode` take quadratic time.
+_CHARSETS = (frozenset(aliases) | frozenset(aliases.values()) | {"koi8_u", "cp874", "utf_8_sig"}) - {
+    "base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "uu_codec", "zlib_codec", "rot_13", "mbcs",
+    "base64", "base_64", "bz2", "hex", "quopri", "quoted_printable", "quotedprintable", "uu", "zip", "zlib", "rot13",
+    "ansi", "dbcs", "idna", "punycode", "unicode_escape", "raw_unicode_escape",
+}  # fmt: skip
+_WORD = re.compile(r"=\?([^?\s*]{1,40})(?:\*[^?\s]*)?\?([bBqQ])\?([^?]*)\?=")
+# C0, DEL, C1, line and paragraph separators, what turns a terminal's writing direction, lone surrogates (UTF-7).
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
+_PLAIN = re.compile(rb"[\x20-\x7e]*")
+
+
+def one_line(text: str) -> str:
+    """`text` with each run of control characters as one blank, trimmed."""
+    return _UNPRINTABLE.sub(" ", text).strip()
+
+
+def text_of(raw: bytes) -> str:
+    """8-bit header bytes as text: UTF-8 when they are, else each byte for itself."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+def decoded(raw: bytes) -> str:
+    """A raw field value as one line of text: no CR, LF, NUL or other control survives, encoded or not."""
+    if b"=?" not in raw:
+        return raw.decode("ascii").strip() if _PLAIN.fullmatch(raw) else one_line(_unfolded(raw))
+    return one_line(_decode_words(_unfolded(raw)))
+
+
+def _unfolded(raw: bytes) -> str:
+    return text_of(raw.replace(b"\r\n", b"").replace(b"\n", b""))
+
+
+def _decode_words(text: str) -> str:
+    out: list[str] = []
+    charset, pending, last = "", b"", 0
+    for word in _WORD.finditer(text):
+        between = text[last : word.start()]
+        same = word[1].lower() == charset and not between.strip()
+        if not same:
+            # A character may be split over words of one charset (seen often), so those are joined as bytes.
+            out.append(_decode(pending, charset))
+            pending, charset = b"", word[1].lower()
+            # RFC 2047 6.2: blanks between two encoded words are not shown.
+            if between.strip() or last == 0:
+                out.append(between)
+        pending += _word_bytes(word[2], word[3])
+        last = word.end()
+    out += [_decode(pending, charset), text[last:]]
+    return "".join(out)
+
+
+def _word_bytes(encoding: str, payload: str) -> bytes:
+    data = payload.encode()
+    if encoding in "qQ":
+        return binascii.a2b_qp(data, header=True)
+    try:
+        return binascii.a2b_base64(data + b"===")
+    except binascii.Error:
+        return data
+
+
+def _decode(data: bytes, charset: str) -> str:
+    name = charset.replace("-", "_").replace(" ", "_")
+    if name not in _CHARSETS:
+        return text_of(data)
+    return data.decode(name, "replace")
