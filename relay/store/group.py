@@ -1,0 +1,261 @@
+"""Group commit: all writing that waits while a transaction runs goes into the next one together.
+
+`GroupWriter` owns the one writing connection. An operation is a function of a `Tx`, run on the connection's thread;
+it is applied in whole or not at all, and whether its caller still waits makes no difference to that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Generic, TypeVar, cast
+
+import aiosqlite
+
+from relay.store.base import StoreError
+
+T = TypeVar("T")
+_C = TypeVar("_C", bound="Connection")
+
+GROUP_OPERATIONS = 64
+GROUP_BYTES = 1_000_000
+"""A transaction's bounds: an express message that comes while one runs waits no longer than this takes to write."""
+_EXPRESS_OPERATIONS = 48
+_BESIDE_EXPRESS_OPERATIONS = 16
+_BESIDE_EXPRESS_BYTES = 128_000
+
+_CHECKPOINT_IDLE_PAGES = 1000
+_CHECKPOINT_BUSY_PAGES = 3000
+
+_LOG = logging.getLogger(__name__)
+# At DEBUG it would log every function with its arguments.
+logging.getLogger("aiosqlite").setLevel(logging.INFO)
+
+
+class Connection(aiosqlite.Connection):
+    """A SQLite connection on a thread of its own, to which whole functions are handed."""
+
+    def __init__(self, name: str, connector: Callable[[], sqlite3.Connection]) -> None:
+        super().__init__(connector, iter_chunk_size=64)
+        self._thread.name = name
+        # What was answered is durable: a process that must die need not wait for this thread.
+        self._thread.daemon = True
+
+    @classmethod
+    async def open(cls: type[_C], name: str, connector: Callable[[], sqlite3.Connection]) -> _C:
+        connection = cls(name, connector)
+        await connection
+        return connection
+
+    async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """The function's result or exception. It runs to its end even if the caller is cancelled."""
+        return cast(T, await self._execute(function, self._conn))  # type: ignore[no-untyped-call]
+
+
+class Tx:
+    """A transaction as an operation sees it, with what its commit means for the store's running totals."""
+
+    __slots__ = ("execute", "executemany", "loose", "messages", "size_bytes")
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.execute = connection.execute
+        self.executemany = connection.executemany
+        self.messages = 0
+        """open messages more (or less)"""
+        self.size_bytes = 0
+        """bytes of open contents more (or less)"""
+        self.loose = False
+        """some body was let go that is to be wiped in transactions of their own"""
+
+
+class Operation(Generic[T]):
+    """Something to write, and whoever waits for it. `abandoned` is told a result that nobody took any more;
+    such an operation is skipped when its caller has gone before it began."""
+
+    __slots__ = ("abandoned", "apply", "future", "size_bytes")
+
+    def __init__(
+        self,
+        apply: Callable[[Tx], T],
+        *,
+        size_bytes: int = 0,
+        abandoned: Callable[[T], None] | None = None,
+    ) -> None:
+        self.apply = apply
+        self.size_bytes = size_bytes
+        self.abandoned = abandoned
+        self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    @property
+    def unwanted(self) -> bool:
+        return self.abandoned is not None and self.future.cancelled()
+
+    def finish(self, outcome: Any) -> None:
+        if isinstance(outcome, _Failed):
+            if not self.future.cancelled():
+                self.future.set_exception(outcome.error)
+        elif not self.future.cancelled():
+            self.future.set_result(outcome)
+        elif self.abandoned is not None:
+            self.abandoned(outcome)
+
+    async def result(self) -> T:
+        try:
+            return await self.future
+        except asyncio.CancelledError:
+            # Cancelled between the result and its pick-up.
+            if self.abandoned and not self.future.cancelled() and self.future.exception() is None:
+                self.abandoned(self.future.result())
+            raise
+
+
+class _Failed:
+    __slots__ = ("error",)
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+class GroupWriter:
+    """Takes operations from any task and commits them in groups, express ones first.
+
+    `explain` turns what SQLite raises into the store's own error; `committed` is told each transaction that is
+    durable, before the callers are.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        explain: Callable[[Exception], Exception],
+        committed: Callable[[Tx], None],
+    ) -> None:
+        self._connection = connection
+        self._explain = explain
+        self._committed = committed
+        self._express: deque[Operation[Any]] = deque()
+        self._others: deque[Operation[Any]] = deque()
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._pages = 0
+        self._task = asyncio.create_task(self._drain(), name="store writer")
+
+    def submit(self, operation: Operation[T], *, express: bool = False) -> Operation[T]:
+        """Queue an operation. Raises StoreError once the writer is closing."""
+        if self._closing:
+            raise StoreError("the store is closed")
+        (self._express if express else self._others).append(operation)
+        self._wake.set()
+        return operation
+
+    def follow_up(self, apply: Callable[[Tx], Any]) -> None:
+        """Queue what follows from an earlier operation and nobody waits for, also while closing. What can't be
+        written is logged: the next start makes up for it."""
+        operation = Operation(apply)
+        operation.future.add_done_callback(_log_failure)
+        self._others.append(operation)
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Write what waits, then let go of the connection."""
+        self._closing = True
+        self._wake.set()
+        try:
+            await asyncio.shield(self._task)
+        finally:
+            await self._connection.close()
+
+    async def _drain(self) -> None:
+        while not (self._closing and not self._express and not self._others):
+            group = self._next_group()
+            if not group:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            outcomes, committed = await self._connection.run(partial(self._commit, group))
+            for tx in committed:
+                self._committed(tx)
+            for operation, outcome in zip(group, outcomes, strict=True):
+                operation.finish(outcome)
+            await self._checkpoint_when_due(group)
+
+    def _next_group(self) -> list[Operation[Any]]:
+        group: list[Operation[Any]] = []
+        _move(self._express, group, operations=_EXPRESS_OPERATIONS, size_bytes=GROUP_BYTES)
+        if group:
+            _move(self._others, group, operations=_BESIDE_EXPRESS_OPERATIONS, size_bytes=_BESIDE_EXPRESS_BYTES)
+        else:
+            _move(self._others, group, operations=GROUP_OPERATIONS, size_bytes=GROUP_BYTES)
+        return group
+
+    def _commit(self, group: list[Operation[Any]], connection: sqlite3.Connection) -> tuple[list[Any], list[Tx]]:
+        """On the connection's thread: an outcome for each operation, and the transactions that were committed."""
+        tx = Tx(connection)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            return [_Failed(self._explain(error)) for _ in group], []
+        try:
+            outcomes = [operation.apply(tx) for operation in group]
+            connection.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - it is handed to the operation's caller
+            _roll_back(connection)
+            if len(group) == 1:
+                return [_Failed(self._explain(error))], []
+        else:
+            return outcomes, [tx]
+        # One of them can't be written: each alone, so that it doesn't take its neighbours with it.
+        outcomes = []
+        committed = []
+        for operation in group:
+            outcome, done = self._commit([operation], connection)
+            outcomes += outcome
+            committed += done
+        return outcomes, committed
+
+    async def _checkpoint_when_due(self, group: list[Operation[Any]]) -> None:
+        """Move the log into the file here, after the answers, rather than inside of somebody's commit."""
+        self._pages += 6 + 2 * len(group) + sum(operation.size_bytes for operation in group) // 4096
+        idle = not self._express and not self._others
+        if self._pages > (_CHECKPOINT_IDLE_PAGES if idle else _CHECKPOINT_BUSY_PAGES):
+            self._pages = 0
+            await self._connection.run(_checkpoint)
+
+
+def _move(source: deque[Operation[Any]], group: list[Operation[Any]], *, operations: int, size_bytes: int) -> None:
+    """Move what fits to the group, in order; the first of all fits whatever its size."""
+    while source and operations:
+        if source[0].size_bytes > size_bytes and group:
+            return
+        operation = source.popleft()
+        if operation.unwanted:
+            continue
+        group.append(operation)
+        operations -= 1
+        size_bytes -= operation.size_bytes
+
+
+def _log_failure(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        _LOG.warning("the store could not tidy up: %s", error)
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    """SQLite rolls back by itself after some errors (a full disk), and not after others."""
+    if connection.in_transaction:
+        try:
+            connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            _LOG.warning("the store could not roll back", exc_info=True)
+
+
+def _checkpoint(connection: sqlite3.Connection) -> None:
+    try:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    except sqlite3.Error as error:
+        # A full disk, say. Nothing is lost: all of it is in the log, and the next checkpoint tries again.
+        _LOG.warning("the store could not move its log into its file: %s", error)

@@ -1,0 +1,275 @@
+"""The store in one SQLite file.
+
+One connection writes, in groups (`group`); one reads lists and one reads contents, so that a long listing delays
+neither a commit nor a claim. Three modules hold what they run: `sqlite_write`, `sqlite_read`, `sqlite_file`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from relay.store import sqlite_file, sqlite_write
+from relay.store.base import (
+    Action,
+    DeliveryRow,
+    LaneCount,
+    NewMessage,
+    Queued,
+    Selection,
+    Settlement,
+)
+from relay.store.codec import Codec, Plain
+from relay.store.group import Connection, GroupWriter, Operation, Tx
+from relay.store.sqlite_read import Reader
+from relay.store.sqlite_rows import PART_BYTES, BodyRange, Claimed
+
+T = TypeVar("T")
+
+_ACT_MESSAGES = 50
+_PRUNE_MESSAGES = 25
+"""In one transaction. Both are operations that may come by the thousand beside an express message."""
+_HEAVY_BYTES = 200_000
+"""What such an operation counts for in its group."""
+
+
+async def open_store(path: Path, *, now: Callable[[], float], codec: Codec | None = None) -> SqliteStore:
+    """Open the store at `path` for this process alone, making it (and its folder) if there is none.
+
+    `now`: the relay's clock, for the time line's notes. Raises StoreError: in use by another relay, unwritable, made
+    by a newer version; StoreDamaged: not a store, or broken. Then the file was left as it was.
+    """
+    path = sqlite_file.absolute(path)
+    lock = sqlite_file.lock(path)
+    async with AsyncExitStack() as undo:
+        undo.callback(os.close, lock)
+        try:
+            sqlite_file.prepare(path)
+            writing = await Connection.open("store writer", partial(sqlite_file.connect_writer, path))
+            undo.push_async_callback(writing.close)
+            next_body = await writing.run(_next_body)
+            lists = await Reader.open(path, "store lists")
+            undo.push_async_callback(lists.close)
+            contents = await Reader.open(path, "store contents")
+            undo.push_async_callback(contents.close)
+            size = await lists.size()
+        except (sqlite3.Error, OSError) as error:
+            raise sqlite_file.explain(path, error) from error
+        undo.pop_all()
+    store = SqliteStore(path, lock, (writing, lists, contents), now, codec or Plain())
+    store.begin(next_body, size)
+    return store
+
+
+async def open_reader(path: Path) -> Reader:
+    """Read a store, beside a running relay or without one. Raises StoreError, StoreDamaged."""
+    path = sqlite_file.absolute(path)
+    try:
+        sqlite_file.check(path)
+    except (sqlite3.Error, OSError) as error:
+        raise sqlite_file.explain(path, error) from error
+    return await Reader.open(path, "store reader")
+
+
+def _next_body(connection: sqlite3.Connection) -> int:
+    (last,) = connection.execute(
+        "SELECT max(coalesce((SELECT max(id) FROM body), 0),"
+        " coalesce((SELECT max(first + parts - 1) FROM loose_body), 0))"
+    ).fetchone()
+    return int(last) + 1
+
+
+class SqliteStore:
+    """`base.Store` in one file. A call that was cancelled: a `put` is either not written or left `queued`, a `claim`
+    is given back, all else is written."""
+
+    def __init__(
+        self,
+        path: Path,
+        lock: int,
+        connections: tuple[Connection, Reader, Reader],
+        now: Callable[[], float],
+        codec: Codec,
+    ) -> None:
+        self._path = path
+        self._lock = lock
+        writing, self._lists, self._contents = connections
+        self._now = now
+        self._codec = codec
+        self._writer = GroupWriter(writing, explain=partial(sqlite_file.explain, path), committed=self._committed)
+        self._closed: asyncio.Task[None] | None = None
+        self._next_body = 1
+        self._messages = self._size_bytes = 0
+        self._arriving: set[int] = set()
+        """bodies that are being written before their message is"""
+
+    def begin(self, next_body: int, size: tuple[int, int]) -> None:
+        self._next_body = next_body
+        self._messages, self._size_bytes = size
+        self._writer.follow_up(self._wipe)
+
+    async def close(self) -> None:
+        if self._closed is None:
+            self._closed = asyncio.create_task(self._close(), name="store close")
+        await asyncio.shield(self._closed)
+
+    async def _close(self) -> None:
+        try:
+            await self._lists.close()
+            await self._contents.close()
+            await self._writer.close()  # the last one out: SQLite then moves its log into the file and removes it
+        finally:
+            os.close(self._lock)
+
+    # What writes
+
+    async def put(self, message: NewMessage, *, claimed: bool) -> None:
+        body = self._place(message)
+        if body.parts == 1:
+            await self._put(message, body, claimed=claimed)
+            return
+        self._arriving.add(body.first)
+        try:
+            for part in range(body.parts - 1):
+                write = partial(sqlite_write.put_part, message=message, body=body, part=part, codec=self._codec)
+                await self._write(write, size_bytes=PART_BYTES)
+            await self._put(message, body, claimed=claimed, written=body.parts - 1)
+        except BaseException:
+            self._writer.follow_up(self._wipe)
+            raise
+        finally:
+            self._arriving.discard(body.first)
+
+    async def _put(self, message: NewMessage, body: BodyRange, *, claimed: bool, written: int = 0) -> None:
+        def give_back(_: None) -> None:
+            if claimed:
+                self._writer.follow_up(partial(sqlite_write.unclaim, message_id=message.id))
+
+        write = partial(
+            sqlite_write.put, message=message, body=body, codec=self._codec, claimed=claimed, written=written
+        )
+        size_bytes = min(len(message.content), PART_BYTES)
+        await self._write(write, size_bytes=size_bytes, express=claimed, abandoned=give_back)
+
+    async def claim(self, lane: str, now: float, *, messages: int, size_bytes: int) -> Sequence[Queued]:
+        def give_back(claimed: list[Claimed]) -> None:
+            for each in claimed:
+                self._writer.follow_up(partial(sqlite_write.unclaim, message_id=each.id))
+
+        write = partial(sqlite_write.claim, lane=lane, now=now, messages=messages, size_bytes=size_bytes)
+        claimed = await self._write(write, size_bytes=_HEAVY_BYTES, abandoned=give_back)
+        try:
+            return [await self._load(each) for each in claimed]
+        except BaseException:
+            give_back(claimed)
+            raise
+
+    async def _load(self, claimed: Claimed) -> Queued:
+        return Queued(
+            id=claimed.id,
+            lane=claimed.lane,
+            rule=claimed.rule,
+            envelope=claimed.envelope,
+            content=await self._contents.content(claimed.id, claimed.body, self._codec),
+            accepted_at=claimed.accepted_at,
+            expires_at=claimed.expires_at,
+            due=claimed.due,
+            upstreams=claimed.upstreams,
+            supersede_key=claimed.supersede_key,
+        )
+
+    async def mark_final(self, message_id: str, positions: Sequence[int]) -> None:
+        # Express: a session stands before its final dot meanwhile.
+        await self._write(partial(sqlite_write.mark_final, message_id=message_id, positions=positions), express=True)
+
+    async def settle(self, settlement: Settlement) -> None:
+        bodies = [self._place(bounce) for bounce in settlement.bounces]
+        now = self._now()
+        write = partial(sqlite_write.settle, settlement=settlement, bodies=bodies, codec=self._codec, now=now)
+        await self._write(write, size_bytes=sum(len(bounce.content) for bounce in settlement.bounces))
+
+    async def unclaim(self, message_id: str) -> None:
+        await self._write(partial(sqlite_write.unclaim, message_id=message_id))
+
+    async def recover(self, now: float) -> int:
+        return await self._write(partial(sqlite_write.recover, now=now))
+
+    async def supersede(self, key: str, before_id: str, now: float) -> Sequence[str]:
+        return await self._write(partial(sqlite_write.supersede, key=key, before_id=before_id, now=now))
+
+    async def act(self, action: Action, selection: Selection, now: float) -> Sequence[str]:
+        ids = await self._lists.waiting_ids(selection)
+        changed: list[str] = []
+        for start in range(0, len(ids), _ACT_MESSAGES):
+            some = ids[start : start + _ACT_MESSAGES]
+            write = partial(sqlite_write.act, action=action, ids=some, selection=selection, now=now)
+            changed += await self._write(write, size_bytes=_HEAVY_BYTES)
+        return changed
+
+    async def prune(self, before: float, *, limit: int) -> int:
+        pruned = 0
+        while pruned < limit:
+            some = min(limit - pruned, _PRUNE_MESSAGES)
+            count = await self._write(partial(sqlite_write.prune, before=before, limit=some), size_bytes=_HEAVY_BYTES)
+            pruned += count
+            if count < some:
+                break
+        return pruned
+
+    # What reads
+
+    async def next_due(self, lane: str) -> float | None:
+        return await self._contents.next_due(lane)
+
+    async def get(self, message_id: str) -> Mapping[str, object] | None:
+        return await self._lists.get(message_id)
+
+    async def search(self, selection: Selection) -> Sequence[Mapping[str, object]]:
+        return await self._lists.search(selection)
+
+    async def waiting(self, selection: Selection) -> Sequence[Mapping[str, object]]:
+        return await self._lists.waiting(selection)
+
+    async def counts(self) -> Sequence[LaneCount]:
+        return await self._lists.counts()
+
+    async def size(self) -> tuple[int, int]:
+        return self._messages, self._size_bytes
+
+    async def deliveries(self, since: float) -> Sequence[DeliveryRow]:
+        return await self._lists.deliveries(since)
+
+    # The parts of it
+
+    async def _write(
+        self,
+        apply: Callable[[Tx], T],
+        *,
+        size_bytes: int = 0,
+        express: bool = False,
+        abandoned: Callable[[T], None] | None = None,
+    ) -> T:
+        operation = Operation(apply, size_bytes=size_bytes, abandoned=abandoned)
+        return await self._writer.submit(operation, express=express).result()
+
+    def _place(self, message: NewMessage) -> BodyRange:
+        """A range of its own in `body`. Ids are given out here, not by SQLite, so that large ones lie together."""
+        body = BodyRange(self._next_body, max(1, -(-len(message.content) // PART_BYTES)))
+        self._next_body += body.parts
+        return body
+
+    def _committed(self, tx: Tx) -> None:
+        self._messages += tx.messages
+        self._size_bytes += tx.size_bytes
+        if tx.loose:
+            self._writer.follow_up(self._wipe)
+
+    def _wipe(self, tx: Tx) -> None:
+        """One part in each transaction, until there is nothing to wipe."""
+        tx.loose = sqlite_write.wipe(tx, self._arriving)

@@ -1,0 +1,175 @@
+"""The store's file: made once and whole, looked at before it is opened for writing, locked, migrated, connected to."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from contextlib import closing, suppress
+from importlib import resources
+from pathlib import Path
+
+from relay.store.base import StoreDamaged, StoreError, StoreFull
+
+APPLICATION_ID = 0x4F545052
+"""`OTPR`, in the file's header: tells a store from any other SQLite file."""
+_MIGRATIONS = ("1.sql",)
+"""In `sql/`: the n-th leads from version n-1 to n. A landed one never changes."""
+
+_BUSY_S = 5.0
+"""Only a stranger (a shell, a backup tool) can hold SQLite's own lock against us, and not for long."""
+_WRITER_CACHE_KIB = 8192
+_NET_PAGES = 8000
+"""SQLite's own checkpoint inside of a commit: a net, `GroupWriter` is earlier."""
+
+
+def explain(path: Path, error: Exception) -> Exception:
+    """What SQLite or the system raised, as the store's own error; anything else as it is."""
+    if isinstance(error, StoreError):
+        return error
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            return StoreFull(f"{path}: the disk is full")
+        if code == sqlite3.SQLITE_NOTADB:
+            return StoreDamaged(f"{path}: not a store of otp-relay")
+        if code == sqlite3.SQLITE_CORRUPT:
+            return StoreDamaged(f"{path}: damaged: {error}")
+        return StoreError(f"{path}: {error}")
+    if isinstance(error, OSError):
+        return StoreError(f"{path}: {error.strerror or error}")
+    return error
+
+
+def absolute(path: Path) -> Path:
+    """The file itself: -wal, -shm and the lock lie beside it, whatever links lead there."""
+    return path.resolve()
+
+
+def lock(path: Path) -> int:
+    """Take the store for this process, until the descriptor is closed. Raises StoreError when another has it."""
+    lock_path = path.with_name(path.name + ".lock")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"{lock_path}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except BlockingIOError as error:
+        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+        raise StoreError(f"{path}: in use by another relay (pid {holder})") from error
+    except OSError as error:
+        os.close(descriptor)
+        raise StoreError(f"{lock_path}: {error.strerror}") from error
+    return descriptor
+
+
+def prepare(path: Path) -> None:
+    """Make the file if there is none, check it if there is. The lock is held.
+
+    Raises StoreDamaged for what isn't a store or is a broken one, StoreError where it can't be read or made.
+    """
+    try:
+        if not path.exists() or (path.is_file() and path.stat().st_size == 0):
+            _create(path)
+        else:
+            check(path)
+    except (sqlite3.Error, OSError) as error:
+        raise explain(path, error) from error
+
+
+def check(path: Path) -> None:
+    """Look without writing. The file is only ever opened through SQLite: closing a descriptor of one's own would drop
+    the locks of every connection this process has on it (POSIX locks)."""
+    if not path.exists():
+        raise StoreError(f"{path}: there is no store")
+    if not path.is_file():
+        raise StoreDamaged(f"{path}: not a file")
+    log = path.with_name(path.name + "-wal")
+    try:
+        # `immutable`: a stranger's file gets no -wal and -shm beside it from being looked at.
+        with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
+            _identify(path, connection)
+    except sqlite3.DatabaseError as error:
+        # Cut off inside of a checkpoint, the file alone looks damaged: the log has what it lacks.
+        if error.sqlite_errorcode != sqlite3.SQLITE_CORRUPT or not log.exists() or not log.stat().st_size:
+            raise
+    with closing(connect_reader(path)) as connection:
+        _identify(path, connection)
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not tables >= {"message", "recipient", "body"}:
+            raise StoreDamaged(f"{path}: damaged: tables are missing")
+
+
+def _identify(path: Path, connection: sqlite3.Connection) -> None:
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application_id != APPLICATION_ID:
+        raise StoreDamaged(f"{path}: not a store of otp-relay")
+    if version > len(_MIGRATIONS):
+        raise StoreError(f"{path}: written by a newer otp-relay (schema {version}, this one is {len(_MIGRATIONS)})")
+
+
+def _create(path: Path) -> None:
+    """Under another name first: a file of this name is always whole."""
+    new = path.with_name(path.name + ".new")
+    for leftover in (new, new.with_name(new.name + "-journal")):
+        leftover.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    os.fchmod(descriptor, 0o600)  # whatever the umask; -wal and -shm take their mode from the file
+    os.close(descriptor)
+    with closing(sqlite3.connect(new, isolation_level=None)) as connection:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        migrate(connection)
+        connection.execute("PRAGMA journal_mode = WAL")
+    new.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    os.fsync(directory)
+    os.close(directory)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the schema up to date, each step in a transaction with its version."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    for number, name in enumerate(_MIGRATIONS[version:], start=version + 1):
+        script = (resources.files("relay.store") / "sql" / name).read_text()
+        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+
+
+def connect_writer(path: Path) -> sqlite3.Connection:
+    """The one writing connection. Its commits are on the disk when they return (`synchronous = FULL`)."""
+    connection = _connect(f"{path.as_uri()}?mode=rw")
+    try:
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise StoreError(f"{path}: this file system can't hold a write-ahead log (SQLite stays with '{mode}')")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_NET_PAGES}")
+        migrate(connection)
+        connection.execute("BEGIN IMMEDIATE")  # says now if the file can't be written
+        connection.execute("ROLLBACK")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """A connection that can't write: beside a running relay, or where none runs. Raises sqlite3.Error."""
+    connection = _connect(f"{path.as_uri()}?mode=ro")
+    with suppress(sqlite3.DatabaseError):  # a damaged file says so at the first query, where it is explained
+        connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None)
+    connection.execute("PRAGMA temp_store = MEMORY")
+    return connection

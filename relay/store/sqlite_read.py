@@ -1,0 +1,217 @@
+"""The reading half of the store: what the log, the queue and the report show. It never waits for the writer."""
+
+# ruff: noqa: S608 - what is put together here are conditions of this package; every value is a parameter
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from relay.store.base import OPEN_STATES, DeliveryRow, LaneCount, Selection
+from relay.store.codec import Codec
+from relay.store.group import Connection
+from relay.store.sqlite_file import connect_reader, explain
+from relay.store.sqlite_rows import BodyRange, fold
+from relay.store.sqlite_states import FAILED, OPEN
+from relay.store.sqlite_view import Json, messages
+
+T = TypeVar("T")
+
+
+class Reader:
+    """A reading connection. Each call sees one moment of the store. Raises StoreError."""
+
+    def __init__(self, path: Path, connection: Connection) -> None:
+        self._path = path
+        self._connection = connection
+
+    @classmethod
+    async def open(cls, path: Path, name: str) -> Reader:
+        try:
+            return cls(path, await Connection.open(name, partial(connect_reader, path)))
+        except sqlite3.Error as error:
+            raise explain(path, error) from error
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    async def get(self, message_id: str) -> Mapping[str, object] | None:
+        found = await self._run(partial(messages, ids=[message_id], attempts=True))
+        return found[0] if found else None
+
+    async def search(self, selection: Selection) -> Sequence[Mapping[str, object]]:
+        return await self._run(partial(_search, selection=selection))
+
+    async def waiting(self, selection: Selection) -> Sequence[Mapping[str, object]]:
+        return await self._run(partial(_waiting, selection=selection))
+
+    async def waiting_ids(self, selection: Selection) -> list[str]:
+        """All open messages that the selection is about, whatever its limit."""
+        return await self._run(partial(_waiting_ids, selection=selection, limit=-1))
+
+    async def counts(self) -> Sequence[LaneCount]:
+        return await self._run(_counts)
+
+    async def size(self) -> tuple[int, int]:
+        return await self._run(_size)
+
+    async def deliveries(self, since: float) -> Sequence[DeliveryRow]:
+        return await self._run(partial(_deliveries, since=since))
+
+    async def next_due(self, lane: str) -> float | None:
+        return await self._run(partial(_next_due, lane=lane))
+
+    async def content(self, message_id: str, body: BodyRange, codec: Codec) -> bytes:
+        return await self._run(partial(_content, message_id=message_id, body=body, codec=codec))
+
+    async def _run(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return await self._connection.run(partial(_at_one_moment, read))
+        except (sqlite3.Error, OSError) as error:
+            raise explain(self._path, error) from error
+
+
+def _at_one_moment(read: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
+    connection.execute("BEGIN")
+    try:
+        return read(connection)
+    finally:
+        connection.execute("COMMIT")
+
+
+def _search(connection: sqlite3.Connection, selection: Selection) -> list[Json]:
+    sql, values = search_query(selection)
+    ids = [row[0] for row in connection.execute(sql, values)]
+    return messages(connection, ids, attempts=False)
+
+
+def search_query(selection: Selection) -> tuple[str, dict[str, object]]:
+    """The ids of the messages selected, newest first. It walks an index in that order, from the recipients where they
+    tell more (an address; a state that few are in), else from the messages."""
+    values = _values(selection)
+    of_recipient = _terms(selection, address=True, state=True)
+    rare = selection.state is not None and selection.state != "sent"
+    if (selection.to is None and not rare) or selection.ids:
+        terms = [*_terms(selection, ids="id", time=True, lane=True), "TRUE"]
+        if of_recipient:
+            within = " AND ".join(["r.message_id = m.id", *of_recipient])
+            terms.append(f"EXISTS (SELECT 1 FROM recipient AS r WHERE {within})")
+        return (
+            f"SELECT id FROM message AS m WHERE {' AND '.join(terms)} ORDER BY accepted_at DESC, id DESC LIMIT :limit",
+            values,
+        )
+    terms = [*of_recipient, *_terms(selection, time=True, lane=True)]
+    if selection.to is None:
+        terms.append(OPEN if selection.state in OPEN_STATES else FAILED)
+    return (
+        f"SELECT DISTINCT message_id, accepted_at FROM recipient WHERE {' AND '.join(terms)}"
+        " ORDER BY accepted_at DESC, message_id DESC LIMIT :limit",
+        values,
+    )
+
+
+def waiting_query(selection: Selection) -> tuple[str, dict[str, object]]:
+    """The ids of the open messages selected, earliest due first, those that have no time (held, sending) last."""
+    terms = [OPEN, *_terms(selection, ids="message_id", address=True, state=True, time=True, lane=True)]
+    index = "" if selection.ids or selection.to is not None else "INDEXED BY recipient_open"
+    return (
+        f"SELECT message_id, min(coalesce(next_at, 1e18)) AS due FROM recipient {index}"
+        f" WHERE {' AND '.join(terms)} GROUP BY message_id ORDER BY due, message_id LIMIT :limit",
+        _values(selection),
+    )
+
+
+def _terms(
+    selection: Selection,
+    *,
+    ids: str = "",
+    address: bool = False,
+    state: bool = False,
+    time: bool = False,
+    lane: bool = False,
+) -> list[str]:
+    """The conditions of the kinds asked for that the selection has. `ids`: the name of the id's column."""
+    kinds = (
+        (bool(ids) and bool(selection.ids), f"{ids} IN (SELECT value FROM json_each(:ids))"),
+        (address and selection.to is not None, "coalesce(folded, address) = :to"),
+        (state and selection.state is not None, "state = :state"),
+        (time and selection.since is not None, "accepted_at >= :since"),
+        (time and selection.until is not None, "accepted_at < :until"),
+        (lane and selection.lane is not None, "lane = :lane"),
+    )
+    return [term for wanted, term in kinds if wanted]
+
+
+def _values(selection: Selection) -> dict[str, object]:
+    return {
+        "ids": json.dumps(selection.ids),
+        "to": None if selection.to is None else fold(selection.to),
+        "state": selection.state,
+        "since": selection.since,
+        "until": selection.until,
+        "lane": selection.lane,
+        "limit": selection.limit,
+    }
+
+
+def _waiting(connection: sqlite3.Connection, selection: Selection) -> list[Json]:
+    return messages(connection, _waiting_ids(connection, selection, selection.limit), attempts=False, queue=True)
+
+
+def _waiting_ids(connection: sqlite3.Connection, selection: Selection, limit: int) -> list[str]:
+    sql, values = waiting_query(selection)
+    return [row[0] for row in connection.execute(sql, {**values, "limit": limit})]
+
+
+def _counts(connection: sqlite3.Connection) -> list[LaneCount]:
+    rows = connection.execute(
+        "SELECT lane, state, count(*), min(accepted_at) FROM recipient INDEXED BY recipient_open"
+        f" WHERE {OPEN} GROUP BY lane, state"
+    )
+    return [LaneCount(*row) for row in rows]
+
+
+def _size(connection: sqlite3.Connection) -> tuple[int, int]:
+    open_messages, size_bytes = connection.execute(
+        "SELECT count(*), coalesce(sum(size), 0) FROM message WHERE id IN"
+        f" (SELECT message_id FROM recipient INDEXED BY recipient_open WHERE {OPEN})"
+    ).fetchone()
+    return open_messages, size_bytes
+
+
+def _deliveries(connection: sqlite3.Connection, since: float) -> list[DeliveryRow]:
+    rows = connection.execute(
+        "SELECT r.lane, r.upstream, r.provider, r.state, r.sent_at, r.accepted_at"
+        " FROM message AS m JOIN recipient AS r ON r.message_id = m.id"
+        f" WHERE m.accepted_at >= ? AND NOT r.{OPEN}",
+        (since,),
+    )
+    return [
+        DeliveryRow(
+            lane, upstream, provider, state, None if sent_at is None else round((sent_at - accepted_at) * 1000, 3)
+        )
+        for lane, upstream, provider, state, sent_at, accepted_at in rows
+    ]
+
+
+def _next_due(connection: sqlite3.Connection, lane: str) -> float | None:
+    due = connection.execute(
+        f"SELECT next_at FROM recipient INDEXED BY recipient_open WHERE {OPEN} AND lane = ? AND next_at IS NOT NULL"
+        " ORDER BY next_at LIMIT 1",
+        (lane,),
+    ).fetchone()
+    return None if due is None else float(due[0])
+
+
+def _content(connection: sqlite3.Connection, message_id: str, body: BodyRange, codec: Codec) -> bytes:
+    rows = connection.execute(
+        "SELECT content FROM body WHERE id BETWEEN ? AND ? ORDER BY id", (body.first, body.first + body.parts - 1)
+    )
+    parts = [codec.decode(content, f"{message_id}/{part}") for part, (content,) in enumerate(rows)]
+    if len(parts) != body.parts:
+        raise sqlite3.DatabaseError(f"the content of {message_id} is missing")
+    return parts[0] if len(parts) == 1 else b"".join(parts)

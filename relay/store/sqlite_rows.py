@@ -1,0 +1,148 @@
+"""Values as columns, and columns as values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from relay.mail.envelope import DeliverBy, Envelope, Notify, Recipient
+from relay.store.base import NewMessage, OpenRecipient
+
+PART_BYTES = 500_000
+"""A larger content is written and wiped in parts, so that no transaction is long."""
+
+INSERT_MESSAGE = (
+    "INSERT INTO message (id, lane, rule, sender, client, message_id, subject, size, accepted_at, expires_at,"
+    " body, parts, supersede_key, upstreams, signed, body_type, smtputf8, ret, envid, priority, deliver_by, timings)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+INSERT_RECIPIENT = (
+    "INSERT INTO recipient (message_id, position, lane, accepted_at, address, folded, provider, notify, orcpt, state,"
+    " next_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BodyRange:
+    """Where a content lies: rows `first` to `first + parts - 1` of `body`."""
+
+    first: int
+    parts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A claimed message whose content is still to be read."""
+
+    id: str
+    lane: str
+    rule: str | None
+    envelope: Envelope
+    body: BodyRange
+    accepted_at: float
+    expires_at: float
+    due: tuple[OpenRecipient, ...]
+    upstreams: tuple[str, ...]
+    supersede_key: str | None
+
+
+def message_row(message: NewMessage, body: BodyRange) -> tuple[Any, ...]:
+    """The parameters of INSERT_MESSAGE."""
+    envelope = message.envelope
+    by = envelope.deliver_by
+    return (
+        message.id,
+        message.lane,
+        message.rule,
+        envelope.sender,
+        message.client,
+        message.message_id,
+        message.subject,
+        len(message.content),
+        message.accepted_at,
+        message.expires_at,
+        body.first,
+        body.parts,
+        message.supersede_key,
+        "\n".join(message.upstreams) or None,
+        "\n".join(message.signed) or None,
+        envelope.body,
+        envelope.smtputf8,
+        envelope.ret,
+        envelope.envid,
+        envelope.priority,
+        None if by is None else f"{by.seconds};{by.mode}{'T' if by.trace else ''}",
+        timings_text(message.timings_ms),
+    )
+
+
+def recipient_rows(message: NewMessage, *, claimed: bool) -> list[tuple[Any, ...]]:
+    """The parameters of INSERT_RECIPIENT, one for each recipient."""
+    state, next_at = ("sending", None) if claimed else ("queued", message.accepted_at)
+    return [
+        (
+            message.id,
+            position,
+            message.lane,
+            message.accepted_at,
+            recipient.address,
+            None if (folded := fold(recipient.address)) == recipient.address else folded,
+            provider,
+            None if recipient.notify is None else ",".join(sorted(recipient.notify)),
+            recipient.orcpt,
+            state,
+            next_at,
+        )
+        for position, (recipient, provider) in enumerate(
+            zip(message.envelope.recipients, message.providers, strict=True)
+        )
+    ]
+
+
+def fold(address: str) -> str:
+    """What two addresses have in common that differ in case only."""
+    return address.casefold()
+
+
+def timings_text(timings_ms: Mapping[str, float]) -> str:
+    """Milliseconds by name, to the microsecond, as JSON."""
+    return _encode({name: round(value, 3) for name, value in timings_ms.items()}) if timings_ms else "{}"
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+def lines(text: str | None) -> tuple[str, ...]:
+    """A column that holds names, a line each."""
+    return tuple(text.split("\n")) if text else ()
+
+
+def read_envelope(message: Mapping[str, Any], recipients: Iterable[Mapping[str, Any]]) -> Envelope:
+    """The envelope as it was given, with all its recipients."""
+    return Envelope(
+        sender=message["sender"],
+        recipients=tuple(_recipient(row) for row in recipients),
+        body=message["body_type"],
+        smtputf8=bool(message["smtputf8"]),
+        ret=message["ret"],
+        envid=message["envid"],
+        priority=message["priority"],
+        deliver_by=_deliver_by(message["deliver_by"]),
+    )
+
+
+def _recipient(row: Mapping[str, Any]) -> Recipient:
+    return Recipient(row["address"], _notify(row["notify"]), row["orcpt"])
+
+
+def _notify(text: str | None) -> frozenset[Notify] | None:
+    return None if text is None else frozenset(text.split(","))  # type: ignore[arg-type]
+
+
+def _deliver_by(text: str | None) -> DeliverBy | None:
+    if text is None:
+        return None
+    seconds, _, mode = text.partition(";")
+    return DeliverBy(int(seconds), "R" if mode.startswith("R") else "N", trace=mode.endswith("T"))

@@ -1,0 +1,326 @@
+"""Everything that changes the store, as functions of a transaction (`group.Tx`): each applies whole or raises."""
+
+# ruff: noqa: S608 - what is put together here are conditions of this package; every value is a parameter
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Container, Sequence
+from typing import Any
+
+from relay.store.base import (
+    Action,
+    Attempt,
+    NewMessage,
+    OpenRecipient,
+    RecipientUpdate,
+    Selection,
+    Settlement,
+    State,
+    StoreError,
+)
+from relay.store.codec import Codec
+from relay.store.group import Tx
+from relay.store.sqlite_rows import (
+    INSERT_MESSAGE,
+    INSERT_RECIPIENT,
+    PART_BYTES,
+    BodyRange,
+    Claimed,
+    fold,
+    lines,
+    message_row,
+    read_envelope,
+    recipient_rows,
+    timings_text,
+)
+from relay.store.sqlite_states import OPEN
+
+DROPPED = "dropped by the operator"
+
+ACTIONS: dict[Action, tuple[tuple[State, ...], str]] = {
+    "retry": (("queued", "deferred", "ambiguous"), "state = 'queued', next_at = :now, step = 0, final_dot = 0"),
+    "hold": (("queued", "deferred"), "state = 'held', next_at = NULL"),
+    "release": (("held",), "state = 'queued', next_at = :now"),
+    "drop": (("queued", "deferred", "held", "ambiguous"), "state = 'bounced', next_at = NULL, reply = :reply"),
+}
+"""What an action is about, and what it does to it."""
+
+
+def put_part(tx: Tx, message: NewMessage, body: BodyRange, part: int, codec: Codec) -> None:
+    """Write one part of a content whose message is not there yet."""
+    if part == 0:
+        tx.execute("INSERT INTO loose_body VALUES (?, ?)", (body.first, body.parts))
+    _insert_part(tx, message, body, part, codec)
+
+
+def put(tx: Tx, message: NewMessage, body: BodyRange, codec: Codec, *, claimed: bool, written: int = 0) -> None:
+    """Write a message, and its content but for the parts `written` before."""
+    for part in range(written, body.parts):
+        _insert_part(tx, message, body, part, codec)
+    if written:
+        tx.execute("DELETE FROM loose_body WHERE first = ?", (body.first,))
+    tx.execute(INSERT_MESSAGE, message_row(message, body))
+    rows = recipient_rows(message, claimed=claimed)
+    if len(rows) == 1:
+        tx.execute(INSERT_RECIPIENT, rows[0])
+    else:
+        tx.executemany(INSERT_RECIPIENT, rows)
+    tx.messages += 1
+    tx.size_bytes += len(message.content)
+
+
+def _insert_part(tx: Tx, message: NewMessage, body: BodyRange, part: int, codec: Codec) -> None:
+    content = message.content
+    if body.parts > 1:
+        content = content[part * PART_BYTES : (part + 1) * PART_BYTES]
+    tx.execute(
+        "INSERT INTO body (id, content) VALUES (?, ?)",
+        (body.first + part, codec.encode(content, f"{message.id}/{part}")),
+    )
+
+
+def claim(tx: Tx, lane: str, now: float, messages: int, size_bytes: int) -> list[Claimed]:
+    claimed: list[Claimed] = []
+    while len(claimed) < messages:
+        due = tx.execute(
+            f"SELECT message_id FROM recipient INDEXED BY recipient_open WHERE {OPEN} AND lane = ? AND next_at <= ?"
+            " ORDER BY next_at LIMIT 1",
+            (lane, now),
+        ).fetchone()
+        if due is None:
+            break
+        message = _row(tx.execute("SELECT * FROM message WHERE id = ?", due))
+        size_bytes -= message["size"]
+        if claimed and size_bytes < 0:
+            break
+        recipients = _rows(tx.execute("SELECT * FROM recipient WHERE message_id = ? ORDER BY position", due))
+        tx.execute(
+            "UPDATE recipient SET state = 'sending', next_at = NULL, final_dot = 0"
+            " WHERE message_id = ? AND next_at <= ?",
+            (*due, now),
+        )
+        claimed.append(_claimed(message, recipients, now))
+    return claimed
+
+
+def _claimed(message: dict[str, Any], recipients: list[dict[str, Any]], now: float) -> Claimed:
+    envelope = read_envelope(message, recipients)
+    return Claimed(
+        id=message["id"],
+        lane=message["lane"],
+        rule=message["rule"],
+        envelope=envelope,
+        body=BodyRange(message["body"], message["parts"]),
+        accepted_at=message["accepted_at"],
+        expires_at=message["expires_at"],
+        due=tuple(
+            OpenRecipient(
+                row["position"], recipient, row["step"], row["attempts"], delay_notified=bool(row["delay_notified"])
+            )
+            for row, recipient in zip(recipients, envelope.recipients, strict=True)
+            if row["next_at"] is not None and row["next_at"] <= now
+        ),
+        upstreams=lines(message["upstreams"]),
+        supersede_key=message["supersede_key"],
+    )
+
+
+def mark_final(tx: Tx, message_id: str, positions: Sequence[int]) -> None:
+    tx.executemany(
+        "UPDATE recipient SET final_dot = 1 WHERE message_id = ? AND position = ? AND state = 'sending'",
+        [(message_id, position) for position in positions],
+    )
+
+
+def settle(tx: Tx, settlement: Settlement, bodies: Sequence[BodyRange], codec: Codec, now: float) -> None:
+    """`bodies`: places for the contents of the bounces."""
+    message_id = settlement.message_id
+    found = tx.execute("SELECT body FROM message WHERE id = ?", (message_id,)).fetchone()
+    if found is None:
+        raise StoreError(f"no message {message_id} in the store")
+    attempts = settlement.attempts
+    if attempts:
+        _each(
+            tx,
+            "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            _attempt_rows(message_id, attempts),
+        )
+    made = {attempt.position: attempt.n for attempt in attempts}
+    if settlement.updates:
+        _each(tx, _UPDATE_RECIPIENT, [_update_row(message_id, u, made.pop(u.position, 0)) for u in settlement.updates])
+    if made:
+        _each(
+            tx,
+            "UPDATE recipient SET attempts = max(attempts, ?) WHERE message_id = ? AND position = ?",
+            [(n, message_id, position) for position, n in made.items()],
+        )
+    if settlement.timings_ms:
+        tx.execute(
+            "UPDATE message SET timings = json_patch(timings, ?) WHERE id = ?",
+            (timings_text(settlement.timings_ms), message_id),
+        )
+    if settlement.note is not None:
+        _note(tx, message_id, now, settlement.note)
+    for bounce, body in zip(settlement.bounces, bodies, strict=True):
+        put(tx, bounce, body, codec, claimed=False)
+    if found[0] is not None:
+        _finish_if_done(tx, message_id)
+
+
+# An upstream or a reply that isn't named stays: the last word heard is part of the time line.
+_UPDATE_RECIPIENT = (
+    "UPDATE recipient SET state = ?1, upstream = coalesce(?2, upstream), reply = coalesce(?3, reply), sent_at = ?4,"
+    " next_at = CASE WHEN ?1 IN ('queued', 'deferred') THEN coalesce(?5, accepted_at) END, step = ?6,"
+    " delay_notified = ?7, attempts = max(attempts, ?8), final_dot = final_dot AND ?1 = 'sending'"
+    f" WHERE message_id = ?9 AND position = ?10 AND {OPEN}"
+)
+
+
+def _update_row(message_id: str, update: RecipientUpdate, n: int) -> tuple[Any, ...]:
+    return (
+        update.state,
+        update.upstream,
+        update.reply,
+        update.sent_at,
+        update.next_at,
+        update.step,
+        update.delay_notified,
+        n,
+        message_id,
+        update.position,
+    )
+
+
+def _attempt_rows(message_id: str, attempts: Sequence[Attempt]) -> list[tuple[Any, ...]]:
+    texts: dict[int, str] = {}  # the recipients of one transaction share their timings
+    rows = []
+    for a in attempts:
+        text = texts.get(id(a.timings_ms))
+        if text is None:
+            text = texts[id(a.timings_ms)] = timings_text(a.timings_ms)
+        rows.append((message_id, a.position, a.n, a.upstream, a.started_at, a.session, a.outcome, a.reply, text))
+    return rows
+
+
+def _finish_if_done(tx: Tx, message_id: str) -> None:
+    """Let the body go once no recipient is open."""
+    if tx.execute(f"SELECT 1 FROM recipient WHERE message_id = ? AND {OPEN} LIMIT 1", (message_id,)).fetchone():
+        return
+    first, parts, size = tx.execute("SELECT body, parts, size FROM message WHERE id = ?", (message_id,)).fetchone()
+    tx.execute("UPDATE message SET body = NULL, supersede_key = NULL WHERE id = ?", (message_id,))
+    if parts == 1:
+        tx.execute("DELETE FROM body WHERE id = ?", (first,))
+    else:
+        tx.execute("INSERT INTO loose_body VALUES (?, ?)", (first, parts))
+        tx.loose = True
+    tx.messages -= 1
+    tx.size_bytes -= size
+
+
+def wipe(tx: Tx, arriving: Container[int]) -> bool:
+    """Delete one part of a body that no message owns, but for those still `arriving`. True: there is more."""
+    for first, parts in tx.execute("SELECT first, parts FROM loose_body").fetchall():
+        if first in arriving:
+            continue
+        tx.execute("DELETE FROM body WHERE id = ?", (first + parts - 1,))
+        if parts == 1:
+            tx.execute("DELETE FROM loose_body WHERE first = ?", (first,))
+        else:
+            tx.execute("UPDATE loose_body SET parts = parts - 1 WHERE first = ?", (first,))
+        return True
+    return False
+
+
+def unclaim(tx: Tx, message_id: str) -> None:
+    tx.execute(
+        "UPDATE recipient SET state = 'queued', next_at = accepted_at, final_dot = 0"
+        " WHERE message_id = ? AND state = 'sending'",
+        (message_id,),
+    )
+
+
+def recover(tx: Tx, now: float) -> int:
+    unknown = "the relay stopped while the upstream's answer was awaited"
+    ambiguous = tx.execute(
+        "UPDATE recipient INDEXED BY recipient_open SET state = 'ambiguous', final_dot = 0, reply = ?"
+        f" WHERE {OPEN} AND state = 'sending' AND final_dot",
+        (unknown,),
+    ).rowcount
+    queued = tx.execute(
+        "UPDATE recipient INDEXED BY recipient_open SET state = 'queued', next_at = ?"
+        f" WHERE {OPEN} AND state = 'sending'",
+        (now,),
+    ).rowcount
+    return ambiguous + queued
+
+
+def supersede(tx: Tx, key: str, before_id: str, now: float) -> list[str]:
+    older = tx.execute("SELECT id FROM message WHERE supersede_key = ? AND id < ? ORDER BY id", (key, before_id))
+    ended = []
+    for (message_id,) in older.fetchall():
+        changed = tx.execute(
+            "UPDATE recipient SET state = 'superseded', next_at = NULL, reply = ?"
+            " WHERE message_id = ? AND state IN ('queued', 'deferred')",
+            (f"superseded by {before_id}", message_id),
+        )
+        if changed.rowcount:
+            ended.append(message_id)
+            _note(tx, message_id, now, f"superseded by {before_id}")
+            _finish_if_done(tx, message_id)
+    return ended
+
+
+def act(tx: Tx, action: Action, ids: Sequence[str], selection: Selection, now: float) -> list[str]:
+    """The action on those of `ids` it changes, and there only on the recipients that the selection's `to` and
+    `state` name."""
+    states, change = ACTIONS[action]
+    terms = ["message_id = :id", "state IN ({})".format(", ".join(f"'{state}'" for state in states))]
+    if selection.to is not None:
+        terms.append("coalesce(folded, address) = :to")
+    if selection.state is not None:
+        terms.append("state = :state")
+    sql = f"UPDATE recipient SET {change} WHERE {' AND '.join(terms)}"
+    values = {"now": now, "reply": DROPPED, "state": selection.state, "to": selection.to and fold(selection.to)}
+    changed = []
+    for message_id in ids:
+        if tx.execute(sql, {**values, "id": message_id}).rowcount:
+            changed.append(message_id)
+            _note(tx, message_id, now, f"{action} by the operator")
+            if action == "drop":
+                _finish_if_done(tx, message_id)
+    return changed
+
+
+def prune(tx: Tx, before: float, limit: int) -> int:
+    old = tx.execute(
+        "SELECT id FROM message WHERE accepted_at < ? AND body IS NULL ORDER BY accepted_at LIMIT ?", (before, limit)
+    ).fetchall()
+    for table, column in (
+        ("attempt", "message_id"),
+        ("note", "message_id"),
+        ("recipient", "message_id"),
+        ("message", "id"),
+    ):
+        tx.executemany(f"DELETE FROM {table} WHERE {column} = ?", old)
+    return len(old)
+
+
+def _note(tx: Tx, message_id: str, at: float, text: str) -> None:
+    tx.execute("INSERT OR IGNORE INTO note VALUES (?, ?, ?)", (message_id, at, text))
+
+
+def _each(tx: Tx, sql: str, rows: list[tuple[Any, ...]]) -> None:
+    if len(rows) == 1:
+        tx.execute(sql, rows[0])
+    else:
+        tx.executemany(sql, rows)
+
+
+def _rows(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+def _row(cursor: sqlite3.Cursor) -> dict[str, Any]:
+    return _rows(cursor)[0]
