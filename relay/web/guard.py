@@ -5,16 +5,17 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Literal
-from urllib.parse import urlsplit
 
 Denial = Literal["token", "host", "origin", "content type"]
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """asked by orchestrators, which carry no token"""
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]+)?")
 CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -39,7 +40,8 @@ class Guard:
         return _forged(headers) if method in CHANGING else None
 
     def _ours(self, host: str) -> bool:
-        name = (urlsplit(f"//{host}").hostname or "") if host else ""
+        found = _HOST.fullmatch(host)
+        name = (found[1] or found[2]).lower() if found else ""
         return name == "localhost" or name.endswith(".localhost") or name in self.hosts or _is_ip(name)
 
 
@@ -50,7 +52,7 @@ def _forged(headers: Mapping[str, str]) -> Denial | None:
     if headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
         return "origin"
     origin = headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("Host", "").lower():
+    if origin is not None and origin.partition("://")[2].lower() != headers.get("Host", "").lower():
         return "origin"
     return None
 

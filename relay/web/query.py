@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast, get_args
 
@@ -15,8 +15,6 @@ STATES: frozenset[str] = frozenset(get_args(State))
 ACTIONS: tuple[Action, ...] = get_args(Action)
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 10_000
-EVERYTHING = 1_000_000_000
-"""an action is on all that is selected, not on a page of it"""
 FILTERS = ("to", "lane", "state", "since", "limit")
 
 
@@ -27,7 +25,7 @@ class BadQuery(ValueError):
 def since(text: str, now: float) -> float:
     """`24h` (so long before `now`) or an RFC 3339 time → seconds since the epoch. Raises BadQuery."""
     with contextlib.suppress(ValueError):  # then it is a point in time, or neither
-        return now - parse_duration(text)
+        return now - parse_duration(text, None)
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
@@ -40,17 +38,27 @@ def listing(given: Mapping[str, str | None], now: float) -> Selection:
     unknown = sorted(given.keys() - set(FILTERS))
     if unknown:
         raise BadQuery(f"unknown filter {unknown[0]!r}; known are {', '.join(FILTERS)}")
-    selection = Selection(
-        lane=given.get("lane"), to=given.get("to"), limit=_limit(given.get("limit")), state=_state(given.get("state"))
-    )
     begin = given.get("since")
-    return selection if begin is None else replace(selection, since=since(begin, now))
+    return Selection(
+        to=_word("to", given.get("to")),
+        lane=_word("lane", given.get("lane")),
+        state=_state(given.get("state")),
+        since=None if begin is None else since(begin, now),
+        limit=_limit(given.get("limit")),
+    )
+
+
+def _word(name: str, text: str | None) -> str | None:
+    # A lone surrogate (a stray byte of the command line) is nothing the store could look for.
+    if text is not None and not (text and text.isprintable()):
+        raise BadQuery(f"{name}: expected printable text, got {text!r}")
+    return text
 
 
 def _limit(text: str | None) -> int:
     if text is None:
         return DEFAULT_LIMIT
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= MAX_LIMIT:
+    if not re.fullmatch(r"[0-9]{1,6}", text) or not 1 <= int(text) <= MAX_LIMIT:
         raise BadQuery(f"limit: expected a number from 1 to {MAX_LIMIT}, got {text!r}")
     return int(text)
 
@@ -69,11 +77,11 @@ def target(body: Any) -> Selection:
     if not isinstance(body, dict) or len(body) != 1:
         raise BadQuery(wanted)
     match body:
-        case {"ids": [_, *_] as ids} if all(isinstance(one, str) and one for one in ids):
-            return Selection(ids=tuple(ids), limit=EVERYTHING)
-        case {"lane": str(lane)} if lane:
-            return Selection(lane=lane, limit=EVERYTHING)
+        case {"ids": [_, *_] as ids} if all(isinstance(one, str) and one and one.isprintable() for one in ids):
+            return Selection(ids=tuple(ids))
+        case {"lane": str(lane)} if lane and lane.isprintable():
+            return Selection(lane=lane)
         case {"all": True}:
-            return Selection(limit=EVERYTHING)
+            return Selection()
         case _:
             raise BadQuery(wanted)

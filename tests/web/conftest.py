@@ -1,0 +1,116 @@
+"""A web server over a real store, and a health that a test can set."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from relay.config.units import TcpAddress
+from relay.mail.envelope import Envelope, Recipient
+from relay.observe.metrics import Metrics
+from relay.observe.recent import Recent
+from relay.store.base import Action, Attempt, NewMessage, RecipientUpdate, Selection, Settlement, Store
+from relay.store.sqlite import open_store
+from relay.web.parts import LaneHealth, Parts, UpstreamHealth
+from relay.web.server import WebServer
+
+NOW = 1_800_000_000.0
+TOKEN = "a-secret-token"
+
+
+@dataclass
+class SetHealth:
+    not_ready: list[str] = field(default_factory=list)
+    known: dict[str, LaneHealth] = field(
+        default_factory=lambda: {
+            "otp": {
+                "postmark": UpstreamHealth("up", {"idle": 2}),
+                "ses": UpstreamHealth("down", reason="535 refused"),
+            },
+            "bulk": {"ses": UpstreamHealth("half-open")},
+        }
+    )
+
+    def reasons(self) -> Sequence[str]:
+        return self.not_ready
+
+    def lanes(self) -> Mapping[str, LaneHealth]:
+        return self.known
+
+
+@dataclass
+class StoreController:
+    store: Store
+
+    async def act(self, action: Action, selection: Selection) -> Sequence[str]:
+        return await self.store.act(action, selection, NOW)
+
+
+def message(message_id: str, lane: str = "otp", to: str = "user@example.net", accepted_at: float = NOW) -> NewMessage:
+    return NewMessage(
+        id=message_id,
+        lane=lane,
+        rule="auth-sender",
+        envelope=Envelope("no-reply@auth.example.com", (Recipient(to),)),
+        content=b"Subject: Your code: 123456\r\n\r\n123456\r\n",
+        client="127.0.0.1",
+        message_id=f"<{message_id}@auth.example.com>",
+        subject="Your code: ••••••",
+        providers=(to.partition("@")[2],),
+        accepted_at=accepted_at,
+        expires_at=accepted_at + 600,
+        signed=("s1",),
+        timings_ms={"receive": 1.2, "store": 0.4},
+    )
+
+
+def sent(message_id: str, total_ms: float = 41.0, accepted_at: float = NOW) -> Settlement:
+    at = accepted_at + total_ms / 1000
+    return Settlement(
+        message_id,
+        updates=(RecipientUpdate(0, "sent", "postmark", "250 2.0.0 OK 1234", sent_at=at),),
+        attempts=(
+            Attempt(
+                0, 1, "postmark", accepted_at, "warm", "sent", "250 2.0.0 OK 1234", {"envelope": 20.0, "data": 21.0}
+            ),
+        ),
+        timings_ms={"total": total_ms},
+    )
+
+
+@pytest.fixture
+async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
+    store = await open_store(tmp_path / "relay.db", now=lambda: NOW)
+    yield Parts(store, Metrics(), Recent(), SetHealth(), StoreController(store), clock=lambda: NOW)
+    await store.close()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session:
+        yield session
+
+
+async def serve(parts: Parts, token: str | None = None, hosts: frozenset[str] = frozenset()) -> tuple[WebServer, str]:
+    """A started server and its base URL; stop it."""
+    server = WebServer(parts, token, hosts)
+    await server.start(TcpAddress("127.0.0.1", 0))
+    return server, f"http://{server.address}"
+
+
+@pytest.fixture
+async def url(parts: Parts) -> AsyncIterator[str]:
+    server, base = await serve(parts)
+    yield base
+    await server.stop()
+
+
+@pytest.fixture
+async def guarded_url(parts: Parts) -> AsyncIterator[str]:
+    server, base = await serve(parts, TOKEN)
+    yield base
+    await server.stop()

@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import json
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from relay.config.units import SystemdAddress, TcpAddress, UnixAddress
+from relay.store.base import StoreError
+from relay.web.parts import Parts
+from relay.web.server import WebServer
+from tests.web.conftest import NOW, SetHealth, message, sent, serve
+
+
+async def get(client: aiohttp.ClientSession, url: str) -> object:
+    async with client.get(url) as answer:
+        assert answer.status == 200, await answer.text()
+        assert answer.content_type == "application/json"
+        return await answer.json()
+
+
+async def fill(parts: Parts) -> None:
+    """01A was sent, 01B waits in otp, 01C in bulk."""
+    await parts.store.put(message("01A", accepted_at=NOW - 90), claimed=True)
+    await parts.store.settle(sent("01A", accepted_at=NOW - 90))
+    await parts.store.put(message("01B", accepted_at=NOW - 60), claimed=False)
+    await parts.store.put(message("01C", "bulk", "list@example.org", accepted_at=NOW - 30), claimed=False)
+
+
+async def test_healthz_answers_while_the_process_works(client: aiohttp.ClientSession, url: str) -> None:
+    assert await get(client, f"{url}/healthz") == {"healthy": True}
+
+
+async def test_readyz_names_each_lanes_upstreams_and_a_dead_one_leaves_it_ready(
+    client: aiohttp.ClientSession, url: str
+) -> None:
+    assert await get(client, f"{url}/readyz") == {
+        "ready": True,
+        "reasons": [],
+        "lanes": {
+            "otp": {
+                "upstreams": {
+                    "postmark": {"state": "up", "sessions": {"idle": 2}},
+                    "ses": {"state": "down", "sessions": {}, "reason": "535 refused"},
+                }
+            },
+            "bulk": {"upstreams": {"ses": {"state": "half-open", "sessions": {}}}},
+        },
+    }
+
+
+async def test_readyz_is_503_with_the_reason_when_no_mail_can_be_taken(
+    client: aiohttp.ClientSession, url: str, parts: Parts
+) -> None:
+    assert isinstance(parts.health, SetHealth)
+    parts.health.not_ready.append("draining")
+    async with client.get(f"{url}/readyz") as answer:
+        assert answer.status == 503
+        assert (await answer.json())["reasons"] == ["draining"]
+    await get(client, f"{url}/healthz")
+
+
+@pytest.mark.parametrize(
+    ("filters", "ids"),
+    [
+        ("", ["01C", "01B", "01A"]),
+        ("?limit=1", ["01C"]),
+        ("?lane=otp", ["01B", "01A"]),
+        ("?to=USER@example.net", ["01B", "01A"]),
+        ("?state=sent", ["01A"]),
+        ("?since=45s", ["01C"]),
+        (f"?since={datetime.fromtimestamp(NOW - 61, UTC).strftime('%Y-%m-%dT%H:%M:%SZ')}", ["01C", "01B"]),
+        ("?lane=otp&state=queued", ["01B"]),
+        ("?lane=nowhere", []),
+    ],
+)
+async def test_messages_are_listed_newest_first_by_every_filter(
+    client: aiohttp.ClientSession, url: str, parts: Parts, filters: str, ids: list[str]
+) -> None:
+    await fill(parts)
+    found = await get(client, f"{url}/api/messages{filters}")
+    assert isinstance(found, list)
+    assert [one["id"] for one in found] == ids
+
+
+async def test_a_message_is_the_stores_own_document(client: aiohttp.ClientSession, url: str, parts: Parts) -> None:
+    await fill(parts)
+    found = await get(client, f"{url}/api/messages/01A")
+    assert found == await parts.store.get("01A")
+    assert isinstance(found, dict)
+    assert found["recipients"][0]["attempts"][0]["upstream"] == "postmark"
+    assert "123456" not in json.dumps(found)
+
+
+async def test_the_report_counts_what_finished(client: aiohttp.ClientSession, url: str, parts: Parts) -> None:
+    await fill(parts)
+    found = await get(client, f"{url}/api/report?since=1h")
+    assert isinstance(found, dict)
+    assert [lane["lane"] for lane in found["lanes"]] == ["otp"]
+    (line,) = found["lines"]
+    assert (line["upstream"], line["provider"], line["recipients"]) == ("postmark", "example.net", 1)
+    assert line["p50_ms"] == pytest.approx(41, abs=0.01)
+    assert line["bands"]["excellent"] == 1
+    assert (await get(client, f"{url}/api/report?since=1s")) == {
+        "since": datetime.fromtimestamp(NOW - 1, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "lanes": [],
+        "lines": [],
+    }
+
+
+async def test_the_queue_shows_counts_and_what_waits(client: aiohttp.ClientSession, url: str, parts: Parts) -> None:
+    await fill(parts)
+    found = await get(client, f"{url}/api/queue")
+    assert isinstance(found, dict)
+    assert sorted(found["lanes"], key=lambda row: str(row["lane"])) == [
+        {"lane": "bulk", "state": "queued", "recipients": 1, "oldest_ms": 30_000.0},
+        {"lane": "otp", "state": "queued", "recipients": 1, "oldest_ms": 60_000.0},
+    ]
+    assert [one["id"] for one in found["messages"]] == ["01B", "01C"]
+
+
+async def test_live_gives_each_lanes_pace_queue_and_upstreams(
+    client: aiohttp.ClientSession, url: str, parts: Parts
+) -> None:
+    await fill(parts)
+    parts.recent.note("otp", NOW - 10, 0.041)
+    found = await get(client, f"{url}/api/live")
+    assert isinstance(found, dict)
+    assert found["lanes"]["otp"]["p50_ms"] == pytest.approx(41)
+    assert found["lanes"]["otp"]["queue"] == {"queued": 1}
+    assert found["lanes"]["otp"]["upstreams"]["ses"]["state"] == "down"
+    assert found["lanes"]["bulk"]["sent"] == 0
+
+
+@pytest.mark.parametrize(
+    ("action", "body", "changed"),
+    [
+        ("hold", {"ids": ["01B"]}, ["01B"]),
+        ("hold", {"lane": "bulk"}, ["01C"]),
+        ("drop", {"all": True}, ["01B", "01C"]),
+        ("retry", {"ids": ["01A"]}, []),
+        ("release", {"ids": ["unknown"]}, []),
+    ],
+)
+async def test_an_action_names_what_it_changed(
+    client: aiohttp.ClientSession, url: str, parts: Parts, action: str, body: dict[str, object], changed: list[str]
+) -> None:
+    await fill(parts)
+    async with client.post(f"{url}/api/queue/{action}", json=body) as answer:
+        assert answer.status == 200
+        assert sorted((await answer.json())["changed"]) == changed
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"not json",
+        b"\xff\xfe",
+        b"[]",
+        b"{}",
+        b"null",
+        b'{"all": false}',
+        b'{"all": 1}',
+        b'{"all": true, "lane": "otp"}',
+        b'{"ids": []}',
+        b'{"ids": "01A"}',
+        b'{"ids": [1]}',
+        b'{"ids": ["\\ud800"]}',
+        b'{"lane": ""}',
+        b'{"lane": null}',
+        b'{"everything": true}',
+        b"[" * 100_000,
+    ],
+)
+async def test_a_bad_selection_is_400_and_nothing_changes(
+    client: aiohttp.ClientSession, url: str, parts: Parts, body: bytes
+) -> None:
+    await fill(parts)
+    headers = {"Content-Type": "application/json"}
+    async with client.post(f"{url}/api/queue/drop", data=body, headers=headers) as answer:
+        assert answer.status == 400
+        assert set(await answer.json()) == {"error"}
+    assert len(await parts.store.counts()) == 2
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/messages?limit=0",
+        "/api/messages?limit=-1",
+        "/api/messages?limit=10001",
+        "/api/messages?limit=" + "9" * 5000,
+        "/api/messages?limit=ten",
+        "/api/messages?limit=%D9%A3",
+        "/api/messages?state=gone",
+        "/api/messages?since=yesterday",
+        "/api/messages?since=10",
+        "/api/messages?since=9999999d",
+        "/api/messages?until=1h",
+        "/api/messages?to=a%00b",
+        "/api/messages?to=",
+        "/api/messages?lane=otp&lane=bulk",
+        "/api/report?since=never",
+        "/api/report?lane=otp",
+        "/api/queue?limit=x",
+    ],
+)
+async def test_a_bad_query_is_400_with_a_word_on_it(client: aiohttp.ClientSession, url: str, path: str) -> None:
+    async with client.get(url + path) as answer:
+        assert answer.status == 400
+        assert (await answer.json())["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nowhere", 404),
+        ("GET", "/api/messages/01Z", 404),
+        ("GET", "/../etc/passwd", 404),
+        ("GET", "/static/..%2f..%2fserver.py", 404),
+        ("POST", "/api/queue/explode", 404),
+        ("POST", "/webhooks/postmark", 501),
+        ("DELETE", "/api/messages", 405),
+        ("POST", "/metrics", 405),
+    ],
+)
+async def test_what_is_not_there_is_said_in_json(
+    client: aiohttp.ClientSession, url: str, method: str, path: str, status: int
+) -> None:
+    async with client.request(method, url + path, json={} if method != "GET" else None) as answer:
+        assert answer.status == status
+        assert "Traceback" not in await answer.text()
+        assert (await answer.json())["error"]
+
+
+async def test_a_body_past_the_bound_is_413(client: aiohttp.ClientSession, url: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    async with client.post(f"{url}/api/queue/drop", data=b" " * 2_000_000, headers=headers) as answer:
+        assert answer.status == 413
+
+
+async def test_metrics_are_served_in_the_format_asked_for(
+    client: aiohttp.ClientSession, url: str, parts: Parts
+) -> None:
+    await fill(parts)
+    async with client.get(f"{url}/metrics") as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4; charset=utf-8")
+        text = await answer.text()
+    assert 'relay_queue_recipients{lane="otp",state="queued"} 1.0' in text
+    assert 'relay_queue_recipients{lane="otp",state="held"} 0.0' in text
+    assert 'relay_queue_oldest_seconds{lane="otp"} 60.0' in text
+    assert 'relay_upstream_up{upstream="postmark"} 1.0' in text
+    assert 'relay_upstream_up{upstream="ses"} 0.0' in text
+    assert 'relay_upstream_sessions{state="idle",upstream="postmark"} 2.0' in text
+    async with client.get(f"{url}/metrics", headers={"Accept": "application/openmetrics-text"}) as answer:
+        assert answer.content_type == "application/openmetrics-text"
+        assert (await answer.text()).endswith("# EOF\n")
+
+
+async def test_a_store_in_trouble_is_503_and_the_other_metrics_are_still_there(
+    client: aiohttp.ClientSession, url: str, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise StoreError("relay.db: the disk is on fire")
+
+    for name in ("counts", "search"):
+        monkeypatch.setattr(parts.store, name, fail)
+    async with client.get(f"{url}/api/messages") as answer:
+        assert answer.status == 503
+        assert (await answer.json())["error"] == "relay.db: the disk is on fire"
+    async with client.get(f"{url}/metrics") as answer:
+        text = await answer.text()
+    assert "relay_upstream_up" in text
+    assert "relay_queue_recipients" not in text
+
+
+async def test_an_unexpected_error_is_a_500_that_tells_nothing(
+    client: aiohttp.ClientSession,
+    url: str,
+    parts: Parts,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail(*_: object) -> None:
+        raise KeyError("code 123456")
+
+    monkeypatch.setattr(parts.store, "search", fail)
+    with caplog.at_level("INFO"):
+        async with client.get(f"{url}/api/messages") as answer:
+            assert answer.status == 500
+            assert "123456" not in await answer.text()
+    assert "123456" not in caplog.text
+    assert "KeyError" in caplog.text
+
+
+async def test_it_listens_on_a_unix_socket(parts: Parts, tmp_path: Path) -> None:
+    path = str(tmp_path / "http.sock")
+    server = WebServer(parts)
+    await server.start(UnixAddress(path))
+    assert str(server.address) == f"unix:{path}"
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(path)) as client:
+        assert await get(client, "http://anything.example/api/messages") == []
+    await server.stop()
+
+
+async def test_it_takes_a_socket_that_was_handed_over(parts: Parts, client: aiohttp.ClientSession) -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = WebServer(parts)
+    await server.start(SystemdAddress("http"), listening)
+    await get(client, f"http://127.0.0.1:{listening.getsockname()[1]}/healthz")
+    await server.stop()
+
+
+async def test_a_taken_port_and_a_missing_socket_are_os_errors(parts: Parts) -> None:
+    first, _ = await serve(parts)
+    assert isinstance(first.address, TcpAddress)
+    with pytest.raises(OSError, match="in use"):
+        await WebServer(parts).start(first.address)
+    await first.stop()
+    with pytest.raises(OSError, match="no socket named http"):
+        await WebServer(parts).start(SystemdAddress("http"))

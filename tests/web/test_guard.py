@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+from html.parser import HTMLParser
+
+import aiohttp
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.web.guard import Guard, presents
+from relay.web.parts import Parts
+from tests.web.conftest import TOKEN, serve
+
+
+def basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+PATHS = [
+    "/",
+    "/console.js",
+    "/metrics",
+    "/api/messages",
+    "/api/messages/01A",
+    "/api/report",
+    "/api/queue",
+    "/api/live",
+    "/x",
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_with_a_token_nothing_is_shown_without_it(
+    client: aiohttp.ClientSession, guarded_url: str, path: str
+) -> None:
+    async with client.get(guarded_url + path) as answer:
+        assert answer.status == 401
+        assert answer.headers["WWW-Authenticate"].startswith("Basic ")
+        assert await answer.json() == {"error": "a token is required"}
+
+
+@pytest.mark.parametrize("path", ["/api/queue/drop", "/webhooks/postmark"])
+async def test_with_a_token_nothing_is_changed_without_it(
+    client: aiohttp.ClientSession, guarded_url: str, path: str
+) -> None:
+    async with client.post(guarded_url + path, json={"all": True}) as answer:
+        assert answer.status == 401
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_probes_need_no_token_and_no_host_of_ours(
+    client: aiohttp.ClientSession, guarded_url: str, url: str, path: str
+) -> None:
+    for base in (guarded_url, url):
+        async with client.get(base + path, headers={"Host": "pod-7.example"}) as answer:
+            assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        (f"Bearer {TOKEN}", 200),
+        (f"bearer  {TOKEN}", 200),
+        (basic("", TOKEN), 200),
+        (basic("prometheus", TOKEN), 200),
+        (f"Bearer {TOKEN}x", 401),
+        (f"Bearer {TOKEN[:-1]}", 401),
+        ("Bearer ", 401),
+        ("Bearer", 401),
+        (TOKEN, 401),
+        (basic(TOKEN, ""), 401),
+        (basic("x", "wrong"), 401),
+        ("Basic !!!", 401),
+        ("Basic " + base64.b64encode(b"\xff\xfe:x").decode(), 401),
+        (f"Digest {TOKEN}", 401),
+    ],
+)
+async def test_the_token_comes_as_bearer_or_as_a_basic_password(
+    client: aiohttp.ClientSession, guarded_url: str, authorization: str, status: int
+) -> None:
+    async with client.get(f"{guarded_url}/metrics", headers={"Authorization": authorization}) as answer:
+        assert answer.status == status
+
+
+@given(st.text())
+def test_no_other_text_opens(text: str) -> None:
+    if text.split(" ", 1)[-1].strip() != TOKEN:
+        assert not presents(text, TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8025", 200),
+        ("localhost", 200),
+        ("LOCALHOST:1", 200),
+        ("relay.localhost", 200),
+        ("[::1]:8025", 200),
+        ("relay.example.com:8025", 200),
+        ("evil.example", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("localhost.evil.example", 403),
+        ("relay.example.com.evil.example", 403),
+        ("[", 403),
+    ],
+)
+async def test_without_a_token_a_rebound_name_is_refused(
+    client: aiohttp.ClientSession, parts: Parts, host: str, status: int
+) -> None:
+    server, base = await serve(parts, hosts=frozenset({"relay.example.com"}))
+    async with client.get(f"{base}/api/messages", headers={"Host": host}) as answer:
+        assert answer.status == status
+    await server.stop()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Content-Type": "application/json; charset=utf-8"}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ({"Content-Type": ""}, 415),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+    ],
+)
+async def test_another_sites_page_can_not_act_even_with_the_browsers_password(
+    client: aiohttp.ClientSession, guarded_url: str, headers: dict[str, str], status: int
+) -> None:
+    sent = {"Content-Type": "application/json", "Authorization": basic("", TOKEN), **headers}
+    async with client.post(f"{guarded_url}/api/queue/hold", data=b'{"all": true}', headers=sent) as answer:
+        assert answer.status == status
+
+
+async def test_our_own_page_may_act(client: aiohttp.ClientSession, url: str) -> None:
+    async with client.post(f"{url}/api/queue/hold", json={"all": True}, headers={"Origin": url}) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize("broken", ["[", "[::1", "http://[", "]:80"])
+def test_a_broken_host_or_origin_is_refused_not_an_error(broken: str) -> None:
+    guard = Guard(None)
+    assert guard.denies("GET", "/", {"Host": broken}) == "host"
+    headers = {"Host": "localhost", "Content-Type": "application/json", "Origin": broken}
+    assert guard.denies("POST", "/api/queue/drop", headers) == "origin"
+
+
+@pytest.mark.parametrize("path", ["/", "/console.css", "/console.js", "/healthz", "/api/messages", "/nowhere"])
+async def test_every_answer_forbids_what_a_browser_could_be_talked_into(
+    client: aiohttp.ClientSession, url: str, path: str
+) -> None:
+    async with client.get(url + path) as answer:
+        policy = answer.headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'")
+        assert "unsafe" not in policy
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == "no-store"
+
+
+class _Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.inline: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.links += [str(given[name]) for name in ("src", "href") if name in given]
+        self.inline += [name for name in given if name.startswith("on") or name == "style"]
+        if tag == "style" or (tag == "script" and "src" not in given):
+            self.inline.append(tag)
+
+
+async def test_the_console_stands_on_its_own_files_only(client: aiohttp.ClientSession, url: str) -> None:
+    async with client.get(f"{url}/") as answer:
+        assert answer.content_type == "text/html"
+        page = _Links()
+        page.feed(await answer.text())
+    assert page.inline == []
+    assert sorted(page.links) == ["/console.css", "/console.js"]
+    for link in page.links:
+        async with client.get(url + link) as answer:
+            assert answer.status == 200
+            text = await answer.text()
+        assert "innerHTML" not in text
+        assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+
+
+async def test_a_request_that_is_no_http_is_400_and_the_server_goes_on(
+    client: aiohttp.ClientSession, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, _, port = url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"\x16\x03\x01 nonsense\r\n\r\n")
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    assert answer.startswith((b"HTTP/1.0 400", b"HTTP/1.1 400"))
+    assert "Traceback" not in caplog.text
+    async with client.get(f"{url}/healthz") as alive:
+        assert alive.status == 200
