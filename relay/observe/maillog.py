@@ -167,6 +167,17 @@ class MailLog:
     def up(self, lane: str, upstream: str) -> None:
         self._line(logging.INFO, "upstream_up", lane=lane, upstream=upstream)
 
+    def trouble(self, where: str, error: BaseException) -> None:
+        """Something of the relay's own failed; the mail it was about waits. The error's text is ours or the system's,
+        never an app's."""
+        self._line(
+            logging.ERROR,
+            "trouble",
+            where=where,
+            error=type(error).__name__,
+            reason=_ADDRESS.sub("<address>", str(error)),
+        )
+
     def reloaded(self, *, success: bool) -> None:
         """The configuration was read again; without success the old one goes on."""
         self.metrics.reload_success.set(success)

@@ -20,6 +20,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from relay import __version__
+from relay.mail.address import provider_label
 from relay.observe.bands import EDGES_S
 
 DELIVERY_BUCKETS_S = (
@@ -33,15 +34,6 @@ NO_RULE = "default"
 NO_UPSTREAM = "none"
 """the `upstream` label of what ended without one"""
 OTHER = "other"
-
-KNOWN_PROVIDERS = frozenset({
-    "gmail.com", "googlemail.com", "outlook.com", "hotmail.com", "live.com", "msn.com", "office365", "google",
-    "microsoft", "yahoo.com", "aol.com", "yahoo", "icloud.com", "me.com", "apple", "gmx.de", "gmx.net", "web.de",
-    "t-online.de", "freenet.de", "orange.fr", "free.fr", "laposte.net", "libero.it", "mail.ru", "yandex.ru", "qq.com",
-    "163.com", "126.com", "naver.com", "proton.me", "protonmail.com", "zoho.com", "fastmail.com",
-    "comcast.net", "att.net",
-})  # fmt: skip
-"""Mailbox providers with a series of their own; all other recipients' count as `other`, however many domains."""
 
 _REASON = re.compile(r"[a-z0-9_-]{1,40}")
 MAX_REASONS = 64
@@ -170,8 +162,8 @@ class Metrics:
                 self.phase[lane, phase].observe(spent_ms / 1000)
 
     def observe_inbox(self, lane: str, provider: str, duration_s: float) -> None:
-        known = provider.lower()
-        self.inbox[lane, known if known in KNOWN_PROVIDERS else OTHER].observe(duration_s)
+        """`provider`: as the store has it."""
+        self.inbox[lane, provider_label(provider)].observe(duration_s)
 
     def render(self, snapshot: Snapshot, accept: str = "") -> tuple[bytes, str]:
         """The exposition in the format that `accept` (the request's header) asks for, and its content type."""

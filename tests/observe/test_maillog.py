@@ -52,6 +52,10 @@ EVENTS: list[tuple[Event, str]] = [
         'event=upstream_down lane=otp upstream=ses reason="554 5.7.1 <<address>> not verified"',
     ),
     (lambda log: log.up("otp", "ses"), "event=upstream_up lane=otp upstream=ses"),
+    (
+        lambda log: log.trouble("put", OSError("no space for a@b.example")),
+        'event=trouble where=put error=OSError reason="no space for <address>"',
+    ),
     (lambda log: log.reloaded(success=False), "event=reloaded success=false"),
 ]
 
