@@ -82,10 +82,10 @@ def is_ascii(address: str) -> bool:
     return address.isascii()
 
 
-_COUNTRIES = (
+_COUNTRIES = (  # noqa: SIM905
     "at be ca ch cl cn co.il co.jp co.kr co.nz co.th co.uk co.za com.ar com.au com.br com.mx com.my "
     "com.tr com.tw cz de dk es fi fr gr hu ie in it jp nl no ph pt se sg"
-).split()  # noqa: SIM905 - a table of words is read more easily than a list of strings
+).split()
 _MICROSOFT = [f"{name}.{tld}" for name in ("hotmail", "outlook", "live") for tld in ("com", *_COUNTRIES)]
 _YAHOO = [f"yahoo.{tld}" for tld in ("com", "co.in", "co.id", "com.hk", "com.ph", "com.sg", "com.vn", *_COUNTRIES)]
 _DOMAINS = {

@@ -190,6 +190,11 @@ def ascii_domain(domain: str) -> str:
         return ""
 
 
+def is_dns_name(name: str) -> bool:
+    """Whether it can be a domain or a selector: ASCII labels, nothing that could end a tag."""
+    return len(name) <= 253 and _LABELS.fullmatch(name) is not None
+
+
 def load_private_key(pem: bytes, name: str) -> RSAPrivateKey | Ed25519PrivateKey:
     """An RSA or Ed25519 key from its PEM (CRLF line ends are fine). `name` is for the error. Raises BadKey."""
     try:
@@ -208,9 +213,9 @@ def load_private_key(pem: bytes, name: str) -> RSAPrivateKey | Ed25519PrivateKey
 
 
 def _key(domain: str, selector: str, private: RSAPrivateKey | Ed25519PrivateKey) -> Key:
-    for label in (domain, selector):
-        if not _LABELS.fullmatch(label):
-            raise BadKey(f"not a name that can stand in DNS: {label!r}")
+    for name in (domain, selector):
+        if not is_dns_name(name):
+            raise BadKey(f"not a name that can stand in DNS: {name!r}")
     algorithm = "rsa" if isinstance(private, RSAPrivateKey) else "ed25519"
     tags = f"v=1; a={algorithm}-sha256; c=relaxed/relaxed; d={domain};\r\n\ts={selector}; "
     return Key(selector, private, tags.encode("ascii"))

@@ -8,7 +8,6 @@ import re
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|\[[^\]\[<>,]*\]?|[<>,:;]|[^"\[<>,:;]+', re.DOTALL)
 _SPECIAL = re.compile(r'\\.|["()]', re.DOTALL)
 _NO_ADDRESS = re.compile(r'["()<>,;\\@]')
-_AROUND = re.compile(r"\s*([@.])\s*")
 
 
 def mailboxes(text: str) -> list[str]:
@@ -41,8 +40,11 @@ def mailboxes(text: str) -> list[str]:
 
 def _address(text: str) -> str | None:
     """The addr-spec in `text`, words before and behind it dropped."""
-    left, at, right = _AROUND.sub(r"\1", text).strip().rpartition("@")
-    if not at or not left or not right or not text.isprintable():
+    words = " ".join(text.split())
+    for sign in "@.":
+        words = words.replace(f" {sign}", sign).replace(f"{sign} ", sign)
+    left, _, right = words.rpartition("@")
+    if not left or not right or not words.isprintable():
         return None
     quoted = left.endswith('"')
     local = left[left.find('"') :] if quoted else left.split()[-1]

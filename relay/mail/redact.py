@@ -56,10 +56,10 @@ _LED_OUT = re.compile(
     re.IGNORECASE,
 )
 _NO_CODE = frozenset(
-    "your code codes this that here below from with the use enter login logon sign account security secure "
+    "your code codes this that here below from with the use enter login logon sign account security secure "  # noqa: SIM905
     "verification verify verified confirm confirmation authentication access password passcode token time once "
     "temporary expires expired minutes only never share please important dein deine ihre hier dies diese votre notre "
-    "voici pour esta este aquí questo ecco para".split()  # noqa: SIM905
+    "voici pour esta este aquí questo ecco para".split()
 )
 
 

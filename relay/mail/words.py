@@ -51,14 +51,14 @@ def _decode_words(text: str) -> str:
         same = word[1].lower() == charset and not between.strip()
         if not same:
             # A character may be split over words of one charset (seen often), so those are joined as bytes.
-            out.append(_decode(pending, charset))
+            out.append(decode_charset(pending, charset))
             pending, charset = b"", word[1].lower()
             # RFC 2047 6.2: blanks between two encoded words are not shown.
             if between.strip() or last == 0:
                 out.append(between)
         pending += _word_bytes(word[2], word[3])
         last = word.end()
-    out += [_decode(pending, charset), text[last:]]
+    out += [decode_charset(pending, charset), text[last:]]
     return "".join(out)
 
 
@@ -72,8 +72,19 @@ def _word_bytes(encoding: str, payload: str) -> bytes:
         return data
 
 
-def _decode(data: bytes, charset: str) -> str:
-    name = charset.replace("-", "_").replace(" ", "_")
+def decode_charset(data: bytes, charset: str) -> str:
+    """Bytes as text; where the charset is unknown, as UTF-8 or else each byte for itself."""
+    name = charset.lower().replace("-", "_").replace(" ", "_")
     if name not in _CHARSETS:
         return text_of(data)
     return data.decode(name, "replace")
+
+
+def encoded(text: str) -> bytes:
+    """One line of text as an unstructured header value: as it is when ASCII, else in RFC 2047 words, folded."""
+    text = one_line(text)
+    if text.isascii():
+        return text.encode()
+    # Ten characters are at most 40 octets, so a word stays below the 75 of RFC 2047 2.
+    pieces = (text[at : at + 10].encode() for at in range(0, len(text), 10))
+    return b"\r\n ".join(b"=?utf-8?b?" + binascii.b2a_base64(piece, newline=False) + b"?=" for piece in pieces)

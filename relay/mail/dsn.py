@@ -1,0 +1,310 @@
+"""Delivery status notifications: who is told what (RFC 3461), and the report itself (RFC 3464, RFC 6533)."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from relay.mail.address import xtext_decode
+from relay.mail.envelope import Envelope, Recipient
+from relay.mail.message import first, is_8bit, parse, subject
+from relay.mail.redact import MASK, redact, redact_reply
+from relay.mail.returned import returned_headers
+from relay.mail.trace import rfc5322_date
+from relay.mail.words import decoded, one_line
+
+MAX_RETURNED_BYTES = 100_000
+"""RET=FULL returns a message up to this size; of a larger one, its headers"""
+
+Kind = Literal["failed", "expired", "delayed", "relayed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of one recipient."""
+
+    recipient: Recipient
+    kind: Kind
+    """`relayed`: handed to an upstream that sends no success reports (RFC 3461 6.2.3)"""
+    reply: str | None = None
+    """the last word on it, the upstream's or the relay's own: `550 5.1.1 No such user`"""
+    remote_mta: str | None = None
+    """host name of the upstream that said it"""
+    attempted_at: float | None = None
+    retry_until: float | None = None
+    """when `delayed`: how long the relay goes on trying"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What a report needs and can't know: who writes it and when, and names for it that nobody can guess."""
+
+    hostname: str
+    now: float
+    message_id: str
+    """angle brackets included"""
+    boundary: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bounce:
+    """A report on its way to the sender of the message."""
+
+    envelope: Envelope
+    content: bytes
+
+
+def wants_failure(recipient: Recipient) -> bool:
+    """RFC 3461 4.1: failures are reported unless NOTIFY says otherwise."""
+    return recipient.notify is None or "FAILURE" in recipient.notify
+
+
+def wants_delay(recipient: Recipient) -> bool:
+    """Only when asked for: RFC 3461 4.1 leaves the default open, and a program seldom reads such mail."""
+    return recipient.notify is not None and "DELAY" in recipient.notify
+
+
+def wants_success(recipient: Recipient) -> bool:
+    return recipient.notify is not None and "SUCCESS" in recipient.notify
+
+
+_WANTS = {"failed": wants_failure, "expired": wants_failure, "delayed": wants_delay, "relayed": wants_success}
+
+
+def bounces(envelope: Envelope, outcomes: Sequence[Report]) -> tuple[Report, ...] | None:
+    """The outcomes that the sender is told of; None when there are none, or nobody to tell."""
+    # RFC 5321 4.5.5: never bounce a bounce, or two servers loop for ever.
+    if envelope.sender == "":
+        return None
+    return tuple(report for report in outcomes if _WANTS[report.kind](report.recipient)) or None
+
+
+def bounce(
+    envelope: Envelope, outcomes: Sequence[Report], content: bytes, *, stamp: Stamp, arrived_at: float
+) -> Bounce | None:
+    """The notification due for these outcomes of a message, from the null sender; None when none is due."""
+    reports = bounces(envelope, outcomes)
+    if reports is None:
+        return None
+    status = delivery_status(envelope, reports, content, stamp=stamp, arrived_at=arrived_at)
+    # RFC 3461 6.1: no report about a report.
+    back = Envelope(
+        "", (Recipient(envelope.sender, notify=frozenset({"NEVER"})),), smtputf8=_is_utf8(envelope, reports)
+    )
+    return Bounce(replace(back, body="8BITMIME") if is_8bit(status) else back, status)
+
+
+def delivery_status(
+    envelope: Envelope, reports: Sequence[Report], content: bytes, *, stamp: Stamp, arrived_at: float
+) -> bytes:
+    """The multipart/report about a message that came in at `arrived_at` (seconds since the epoch).
+
+    The part for people shows no code: the subject is redacted, and so it is in returned headers. Only RET=FULL on a
+    failure returns the message as it is (RFC 3461 4.3).
+    """
+    utf8 = _is_utf8(envelope, reports)
+    parts = [
+        _explanation(reports, content, stamp, arrived_at),
+        _status(envelope, reports, stamp, arrived_at, utf8=utf8),
+        _returned(envelope, reports, content, utf8=utf8),
+    ]
+    fence = b"--" + stamp.boundary.encode()
+    body = b"".join(fence + b"\r\n" + part + b"\r\n" for part in parts) + fence + b"--\r\n"
+    return _head(envelope, reports, content, stamp, eight_bit=is_8bit(body)) + b"\r\n" + body
+
+
+def _is_utf8(envelope: Envelope, reports: Sequence[Report]) -> bool:
+    """Whether an address needs the forms of RFC 6533."""
+    return not (envelope.sender.isascii() and all(report.recipient.address.isascii() for report in reports))
+
+
+_SUBJECTS = {
+    "failed": "Undelivered mail",
+    "expired": "Undelivered mail",
+    "delayed": "Delayed mail (still being retried)",
+    "relayed": "Relayed mail",
+}
+_WORST_FIRST: tuple[Kind, ...] = ("failed", "expired", "delayed", "relayed")
+_MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,900}>")
+
+
+def _head(envelope: Envelope, reports: Sequence[Report], content: bytes, stamp: Stamp, *, eight_bit: bool) -> bytes:
+    kinds = {report.kind for report in reports}
+    worst = next(kind for kind in _WORST_FIRST if kind in kinds)
+    lines = [
+        f"Date: {rfc5322_date(stamp.now).decode()}",
+        f"From: Mail Delivery System <MAILER-DAEMON@{stamp.hostname}>",
+        f"To: <{envelope.sender}>",
+        f"Subject: {_SUBJECTS[worst]}",
+        f"Message-ID: {stamp.message_id}",
+    ]
+    about = decoded(first(parse(content), "message-id") or b"")
+    if _MESSAGE_ID.fullmatch(about):
+        lines += [f"In-Reply-To: {about}", f"References: {about}"]
+    lines += [
+        "Auto-Submitted: auto-replied",
+        "MIME-Version: 1.0",
+        f'Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary="{stamp.boundary}"',
+    ]
+    if eight_bit:
+        lines.append("Content-Transfer-Encoding: 8bit")
+    return "\r\n".join(lines).encode() + b"\r\n"
+
+
+_SENTENCES: dict[Kind, str] = {
+    "failed": "Your message could not be delivered to:",
+    "expired": "Your message was not sent in time, and will not be sent any more, to:",
+    "delayed": "Your message could not be sent yet, and the relay goes on trying, to:",
+    "relayed": "Your message was handed on, by a system that won't report its delivery, to:",
+}
+
+
+def _explanation(reports: Sequence[Report], content: bytes, stamp: Stamp, arrived_at: float) -> bytes:
+    message = parse(content)
+    lines = [f"This is the mail relay at {stamp.hostname}."]
+    for kind in _WORST_FIRST:
+        told = [report for report in reports if report.kind == kind]
+        if told:
+            lines += ["", _SENTENCES[kind], ""]
+        for report in told:
+            lines.append(f"  {report.recipient.address}")
+            if report.reply:
+                by = f" (said by {report.remote_mta})" if report.remote_mta else ""
+                lines.append(f"    {redact_reply(report.reply)}{by}")
+            if report.kind == "delayed" and report.retry_until is not None:
+                lines.append(f"    trying until {rfc5322_date(report.retry_until).decode()}")
+    lines += [
+        "",
+        f"Subject:    {_shown(subject(message))}",
+        f"Message-ID: {decoded(first(message, 'message-id') or b'')}",
+        f"Received:   {rfc5322_date(arrived_at).decode()}",
+        "",
+        "Codes are hidden in this report.",
+        "",
+    ]
+    text = "\n".join(lines)
+    if text.isascii() and all(len(line) <= 998 for line in lines):
+        return b"Content-Type: text/plain; charset=us-ascii\r\n\r\n" + text.replace("\n", "\r\n").encode()
+    return (
+        b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+        + quoted_printable(text.encode())
+    )
+
+
+def _shown(line: str) -> str:
+    return redact(line).replace(MASK, "******")
+
+
+def quoted_printable(data: bytes) -> bytes:
+    """RFC 2045 6.7, with CRLF line ends whatever `data` has."""
+    return binascii.b2a_qp(data.replace(b"\r\n", b"\n"), istext=True).replace(b"\n", b"\r\n")
+
+
+_ACTIONS: dict[Kind, str] = {"failed": "failed", "expired": "failed", "delayed": "delayed", "relayed": "relayed"}
+_CLASSES: dict[Kind, str] = {"failed": "5", "expired": "5", "delayed": "4", "relayed": "2"}
+_ENHANCED = re.compile(r"[245]\d\d[ -]([245]\.\d{1,3}\.\d{1,3})\b")
+_UTF8_ADDRESS = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
+
+
+def _status(envelope: Envelope, reports: Sequence[Report], stamp: Stamp, arrived_at: float, *, utf8: bool) -> bytes:
+    kind = b"message/global-delivery-status" if utf8 else b"message/delivery-status"
+    head = b"Content-Type: " + kind + b"\r\n" + (b"Content-Transfer-Encoding: 8bit\r\n" if utf8 else b"")
+    fields = []
+    if envelope.envid is not None:
+        fields.append(("Original-Envelope-Id", _from_xtext(envelope.envid)))
+    fields += [("Reporting-MTA", f"dns; {stamp.hostname}"), ("Arrival-Date", rfc5322_date(arrived_at).decode())]
+    groups = [fields, *(_about(report, utf8=utf8) for report in reports)]
+    return head + b"".join(
+        b"\r\n" + b"".join(_field(name, value, utf8=utf8) for name, value in group) for group in groups
+    )
+
+
+def _about(report: Report, *, utf8: bool) -> list[tuple[str, str]]:
+    """The per-recipient fields (RFC 3464 2.3)."""
+    recipient, fields = report.recipient, []
+    original = _original_recipient(recipient.orcpt, utf8=utf8)
+    if original is not None:
+        fields.append(("Original-Recipient", original))
+    family = "rfc822" if recipient.address.isascii() else "utf-8"
+    fields += [
+        ("Final-Recipient", f"{family}; {recipient.address}"),
+        ("Action", _ACTIONS[report.kind]),
+        ("Status", _status_code(report)),
+    ]
+    if report.remote_mta:
+        fields.append(("Remote-MTA", f"dns; {report.remote_mta}"))
+    if report.reply:
+        fields.append(("Diagnostic-Code", f"smtp; {redact_reply(report.reply)}"))
+    if report.attempted_at is not None:
+        fields.append(("Last-Attempt-Date", rfc5322_date(report.attempted_at).decode()))
+    if report.kind == "delayed" and report.retry_until is not None:
+        fields.append(("Will-Retry-Until", rfc5322_date(report.retry_until).decode()))
+    return fields
+
+
+def _status_code(report: Report) -> str:
+    """The enhanced code of the reply where its class says the same as the action, else the class alone."""
+    if report.kind == "expired":
+        return "5.4.7"  # RFC 3463 3.5: delivery time expired
+    found = _ENHANCED.match(report.reply or "")
+    if found is not None and found[1][0] == _CLASSES[report.kind]:
+        return found[1]
+    return f"{_CLASSES[report.kind]}.0.0"
+
+
+def _original_recipient(orcpt: str | None, *, utf8: bool) -> str | None:
+    if orcpt is None or ";" not in orcpt:
+        return None
+    family, _, address = orcpt.partition(";")
+    if family.lower() != "utf-8":
+        return f"{family}; {_from_xtext(address)}"
+    if utf8:
+        # RFC 6533 3: the form that needs no encoding.
+        address = _UTF8_ADDRESS.sub(lambda found: _character(int(found[1], 16)), address)
+    return f"{family}; {address}"
+
+
+def _character(point: int) -> str:
+    return chr(point) if point < 0x110000 else "\ufffd"
+
+
+def _from_xtext(text: str) -> str:
+    try:
+        return xtext_decode(text)
+    except ValueError:
+        return text
+
+
+def _field(name: str, value: str, *, utf8: bool) -> bytes:
+    """One field, folded at blanks; always one field, whatever the value holds."""
+    value = one_line(value)
+    if not utf8:
+        value = value.encode("ascii", "replace").decode()
+    lines, line = [], f"{name}:"
+    for word in value.split(" "):
+        if len(line) + len(word) > 76 and line.strip() and not line.endswith(":"):
+            lines.append(line)
+            line = ""
+        line += f" {word}"
+    return "\r\n".join([*lines, line]).encode() + b"\r\n"
+
+
+def _returned(envelope: Envelope, reports: Sequence[Report], content: bytes, *, utf8: bool) -> bytes:
+    """RFC 3461 4.3: the whole message only for a failure and when asked for, else its headers."""
+    failed = any(_ACTIONS[report.kind] == "failed" for report in reports)
+    if envelope.ret == "FULL" and failed and len(content) <= MAX_RETURNED_BYTES:
+        kind = b"message/global" if utf8 else b"message/rfc822"
+        eight_bit = b"Content-Transfer-Encoding: 8bit\r\n" if is_8bit(content) else b""
+        return b"Content-Type: " + kind + b"\r\n" + eight_bit + b"\r\n" + content
+    headers = returned_headers(parse(content))
+    if headers.isascii():
+        return b"Content-Type: text/rfc822-headers\r\n\r\n" + headers
+    if utf8:
+        return b"Content-Type: message/global-headers\r\nContent-Transfer-Encoding: 8bit\r\n\r\n" + headers
+    return (
+        b"Content-Type: text/rfc822-headers\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+        + quoted_printable(headers)
+    )
