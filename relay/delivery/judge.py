@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from relay.mail.reply import Reply
-from relay.upstream.gate import DROPPED, EXPIRED, NOT_STORED, OUTRUN, SUPERSEDED
+from relay.upstream.gate import EXPIRED, NOT_STORED, OUTRUN, SUPERSEDED
 from relay.upstream.results import Phase, Result
 
 JITTER = 0.2
@@ -65,7 +65,7 @@ class Unknown:
 class Withdrawn:
     """The relay's own decision, before the final dot."""
 
-    why: Literal["expired", "superseded", "dropped", "outrun", "unstored"]
+    why: Literal["expired", "superseded", "outrun", "unstored"]
 
 
 Verdict = Delivered | Elsewhere | Unfit | Ended | Unknown | Withdrawn
@@ -73,7 +73,6 @@ Verdict = Delivered | Elsewhere | Unfit | Ended | Unknown | Withdrawn
 _WITHDRAWALS: dict[Reply, Withdrawn] = {
     EXPIRED: Withdrawn("expired"),
     SUPERSEDED: Withdrawn("superseded"),
-    DROPPED: Withdrawn("dropped"),
     OUTRUN: Withdrawn("outrun"),
     NOT_STORED: Withdrawn("unstored"),
 }

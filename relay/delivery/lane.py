@@ -18,10 +18,10 @@ from relay.delivery.attempt import Tried
 from relay.delivery.job import Job
 from relay.delivery.round import Round
 from relay.delivery.services import Services
-from relay.delivery.settling import Moment, conclude, drop, expire, settlement, unknown
+from relay.delivery.settling import Moment, conclude, expire, settlement, unknown
 from relay.store.base import Queued, StoreError
 from relay.upstream.bucket import Bucket
-from relay.upstream.gate import DROPPED, NOT_STORED, Gate
+from relay.upstream.gate import NOT_STORED, Gate
 from relay.upstream.pool import Pool
 
 EXPRESS_IN_MEMORY = (2_000, 64_000_000)
@@ -54,6 +54,7 @@ class Lane:
         self._due_timer: asyncio.TimerHandle | None = None
         self._feeder: asyncio.Task[None] | None = None
         self._draining = False
+        self._paused = False
 
     # what comes in
 
@@ -82,10 +83,22 @@ class Lane:
             self._due_at = at
             self._arm()
 
-    def held(self, message_id: str) -> Job | None:
-        """The job of a message in this lane's hands."""
-        active = self._active.get(message_id)
-        return active or next((job for _, job in self._heap if job.queued.id == message_id), None)
+    async def pause(self, ids: frozenset[str] | None) -> None:
+        """Begin nothing and claim nothing until `resume`; give back to the store what waits here (`ids`, or all)."""
+        self._paused = True
+        waiting = [entry for entry in self._heap if ids is None or entry[1].queued.id in ids]
+        given_back = [job for _, job in waiting if job.gate.is_open]
+        keep = [entry for entry in self._heap if entry[1] not in given_back]
+        heapq.heapify(keep)
+        self._heap = keep
+        for job in given_back:
+            self._bytes -= len(job.queued.content)
+            await self._services.store.unclaim(job.queued.id)
+
+    def resume(self) -> None:
+        self._paused = False
+        self.wake(self._services.clock.now())
+        self._pump()
 
     @property
     def pools(self) -> Sequence[Pool]:
@@ -117,7 +130,7 @@ class Lane:
 
     def _pump(self) -> None:
         """Begin as many as there is room for, the earliest deadline first."""
-        while self._heap and len(self._active) < self._slots and not self._draining:
+        while self._heap and len(self._active) < self._slots and not (self._draining or self._paused):
             if not self._rate_allows():
                 return
             _, job = heapq.heappop(self._heap)
@@ -173,8 +186,6 @@ class Lane:
         await job.stored.wait()
         if job.gate.shut_reason is NOT_STORED:
             return
-        if job.gate.shut_reason is DROPPED:
-            drop(job)
         conclude(job, self.config, Moment(self._services.clock.now(), random.random()))  # noqa: S311
         job.timings_ms["sign"] = job.sign_ms
         await self._settle(job)
@@ -217,7 +228,8 @@ class Lane:
 
     def _arm(self) -> None:
         """Set the one timer to when the store has something due, if there is room for it."""
-        if self._due_at is None or self._draining or len(self._heap) >= CLAIM_MESSAGES // 2:
+        busy = self._draining or self._paused or len(self._heap) >= CLAIM_MESSAGES // 2
+        if self._due_at is None or busy:
             return
         if self._due_timer is not None:
             self._due_timer.cancel()
@@ -251,6 +263,12 @@ class Lane:
         next_due = await store.next_due(self.name)
         if next_due is not None:
             self.wake(next_due)
+
+    def sign_ahead(self, job: Job) -> None:
+        """Make the signature for the upstream that the job goes to first, while its commit and its envelope are under
+        way."""
+        names = job.queued.upstreams or self.config.upstreams
+        job.parts(frozenset(self._pools[names[0]].target.config.unsigned_headers))
 
     def _job(self, queued: Queued) -> Job:
         job = self.job(queued)

@@ -12,7 +12,6 @@ from relay.delivery.round import last_word
 from relay.mail.redact import redact_reply
 from relay.store.base import NewMessage, RecipientUpdate, Settlement, State
 
-DROPPED_REPLY = "dropped by the operator"
 DELAY_NOTICE_SHARE = 0.25
 """an RFC 3461 NOTIFY=DELAY is honoured once this share of a message's life has passed without delivery"""
 
@@ -65,11 +64,6 @@ def expire(job: Job) -> None:
     _end_all(job, "expired", "451 4.4.7 expired before it could be sent")
 
 
-def drop(job: Job) -> None:
-    """Taken back by the operator while it was in its lane's hands."""
-    _end_all(job, "bounced", DROPPED_REPLY)
-
-
 def unknown(job: Job) -> None:
     """The relay stopped while the upstream's answer to the final dot was still out."""
     _end_all(job, "ambiguous", "451 4.3.2 the relay stopped before the upstream answered")
@@ -89,8 +83,7 @@ def settlement(job: Job, bounces: Bounces) -> Settlement:
     ended = [
         one
         for one in updates
-        if (one.state in ("bounced", "expired") and one.reply != DROPPED_REPLY)
-        or (one.state == "sent" and one.position in job.relayed)
+        if one.state in ("bounced", "expired") or (one.state == "sent" and one.position in job.relayed)
     ]
     return Settlement(
         job.queued.id,

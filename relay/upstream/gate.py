@@ -2,7 +2,7 @@
 
 The envelope may be under way while the message is still being committed and signed, and two sessions may race with
 it (hedging). The content leaves through one gate, once: it opens when the commit is durable, shuts when the message
-expired, was superseded or dropped, and lets a single session through.
+expired or was superseded, and lets a single session through.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from relay.mail.reply import Reply
 EXPIRED = Reply(451, "4.4.7 expired before the final dot")
 SUPERSEDED = Reply(451, "4.4.7 a newer message took its place")
 OUTRUN = Reply(451, "4.4.1 another upstream was faster")
-DROPPED = Reply(451, "4.3.2 taken back by the operator")
 NOT_STORED = Reply(451, "4.3.0 could not be stored")
 
 

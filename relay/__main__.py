@@ -1,0 +1,42 @@
+"""The command line: `otp-relay COMMAND`, the same as `python -m relay COMMAND`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+GROUPS = ("run", "config", "mail", "keys", "store", "user", "demo", "sendmail")
+"""Modules of relay.cli, each with `register(subparsers)`; none imports more than argparse before it is asked."""
+
+
+def parser() -> argparse.ArgumentParser:
+    from relay import __version__
+
+    top = argparse.ArgumentParser(
+        prog="otp-relay", description="A local SMTP relay that lets one-time codes out first: signed, timed, never behind bulk."
+    )
+    top.add_argument("--version", action="version", version=f"otp-relay {__version__}")
+    subparsers = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for group in GROUPS:
+        importlib.import_module(f"relay.cli.{group}").register(subparsers)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    args = parser().parse_args(argv)
+    try:
+        code: int = args.run(args)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (`| head`) has gone; nothing is left to tell anybody.
+        sys.stderr.close()
+        return 0
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""`otp-relay run`: the relay itself."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+EXIT_FAILED = 1
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from relay.cli.common import add_config
+
+    parser = subparsers.add_parser("run", help="run the relay", description="Runs the relay until SIGTERM.")
+    add_config(parser)
+    parser.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="how much is said on stderr (default: info, a line for every message taken and sent)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    import asyncio
+    import logging
+
+    import uvloop
+
+    from relay.cli.common import config_path, load_or_exit
+
+    logging.basicConfig(stream=sys.stderr, level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    loaded = load_or_exit(config_path(args))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(loaded))
+
+
+async def _run(loaded: Loaded) -> int:
+    from relay.app import App, CannotStart
+    from relay.store.base import StoreError
+
+    app = App(loaded)
+    try:
+        async with app:
+            print(f"ready smtp={','.join(app.smtp_addresses)} http={app.http_address}", file=sys.stderr, flush=True)
+            await app.run()
+    except (CannotStart, StoreError) as error:
+        print(f"otp-relay: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return 0

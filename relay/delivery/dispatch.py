@@ -1,0 +1,105 @@
+"""All lanes together: built from the configuration, replaced at a reload, drained at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from relay.config.model import Config
+from relay.delivery.clock import Clock
+from relay.delivery.job import Signing
+from relay.delivery.lane import Lane
+from relay.delivery.services import Events, Services
+from relay.delivery.settling import Bounces
+from relay.store.base import Action, Selection, Store
+from relay.upstream.connect import Target
+from relay.upstream.pool import Pool, Shared, Watcher
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What a `Delivery` is given besides its configuration."""
+
+    store: Store
+    clock: Clock
+    sign: Signing
+    bounces: Bounces
+    events: Events
+    watcher: Watcher
+
+
+class Delivery:
+    """`start`, hand mail to `lane(name)`, `drain`. One at a time owns the store's queues."""
+
+    def __init__(self, config: Config, wiring: Wiring, targets: Mapping[str, Target]) -> None:
+        self._wiring = wiring
+        services = Services(wiring.store, wiring.clock, wiring.sign, wiring.bounces, wiring.events, wake=self._wake)
+        shared = {name: Shared.of(upstream) for name, upstream in config.upstreams.items()}
+        self._lanes: dict[str, Lane] = {}
+        for name, lane in config.lanes.items():
+            pools = [
+                Pool(
+                    name,
+                    targets[upstream],
+                    shared[upstream],
+                    express=lane.express,
+                    open_within_s=lane.attempt_s,
+                    watcher=wiring.watcher,
+                )
+                for upstream in _upstreams(config, name)
+            ]
+            self._lanes[name] = Lane(name, lane, pools, services)
+
+    def start(self) -> None:
+        """Open warm sessions and take up what waits in the store."""
+        for lane in self._lanes.values():
+            lane.start()
+
+    def lane(self, name: str) -> Lane:
+        return self._lanes[name]
+
+    def lanes(self) -> Iterator[Lane]:
+        return iter(self._lanes.values())
+
+    async def drain(self, within_s: float) -> None:
+        """Finish what is under way, in all lanes at once; the rest stays in the store."""
+        await asyncio.gather(*(lane.drain(within_s) for lane in self._lanes.values()))
+
+    async def give_back(self) -> None:
+        """Begin nothing more; what waits in memory goes to the store, for the lanes that come after these."""
+        for lane in self._lanes.values():
+            await lane.pause(None)
+
+    def wake_all(self) -> None:
+        """The store may have something due that no lane of these knows of."""
+        for lane in self._lanes.values():
+            lane.wake(0.0)
+
+    async def act(self, action: Action, selection: Selection) -> Sequence[str]:
+        """An operator's word (Store.act), also on what lanes hold in memory but haven't begun to send."""
+        lanes = [lane for lane in self._lanes.values() if selection.lane in (None, lane.name)]
+        for lane in lanes:
+            await lane.pause(frozenset(selection.ids) or None)
+        try:
+            return await self._wiring.store.act(action, selection, self._wiring.clock.now())
+        finally:
+            for lane in lanes:
+                lane.resume()
+
+    def _wake(self, lane: str, at: float) -> None:
+        self._lanes[lane].wake(at)
+
+
+def targets_of(config: Config) -> dict[str, Target]:
+    """Every upstream with its TLS context. Raises OSError or ssl.SSLError for an unreadable `ca_file`."""
+    return {name: Target.of(name, upstream, config.hostname) for name, upstream in config.upstreams.items()}
+
+
+def _upstreams(config: Config, lane: str) -> list[str]:
+    """The lane's own, then those that rules bring to it."""
+    names = list(config.lanes[lane].upstreams)
+    for rule in config.rules:
+        if rule.lane == lane:
+            names.extend(name for name in rule.upstreams or () if name not in names)
+    return names

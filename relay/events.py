@@ -1,0 +1,65 @@
+"""What delivery reports, turned into log lines and metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from relay.delivery.attempt import Tried
+from relay.delivery.clock import Clock
+from relay.delivery.job import Job
+from relay.observe.maillog import MailLog
+from relay.store.base import Settlement, State
+
+
+class DeliveryEvents:
+    """delivery's `Events`."""
+
+    def __init__(self, log: MailLog, clock: Clock) -> None:
+        self._log = log
+        self._clock = clock
+
+    def told(self, lane: str, job: Job, tried: Tried) -> None:
+        for code in tried.codes:
+            self._log.reply(tried.upstream, code)
+        outcomes = Counter((result.outcome, result.reply.code) for result in tried.results)
+        for (outcome, code), recipients in outcomes.items():
+            self._log.attempted(
+                job.queued.id,
+                lane,
+                tried.upstream,
+                outcome,
+                recipients=recipients,
+                code=code,
+                timings_ms=tried.timings_ms,
+            )
+            if outcome == "ambiguous":
+                self._log.ambiguous(job.queued.id, lane, tried.upstream, recipients=recipients)
+
+    def settled(self, lane: str, job: Job, settlement: Settlement) -> None:
+        states: Counter[tuple[State, str | None]] = Counter()
+        for update in settlement.updates:
+            states[update.state, update.upstream] += 1
+        for (state, upstream), recipients in states.items():
+            self._settled(lane, job, state, upstream, recipients)
+        due = [update.next_at for update in settlement.updates if update.next_at is not None]
+        if due:
+            wait_s = max(0.0, min(due) - self._clock.now())
+            self._log.deferred(job.queued.id, lane, recipients=len(due), retry_in_s=wait_s)
+
+    def _settled(self, lane: str, job: Job, state: State, upstream: str | None, recipients: int) -> None:
+        id_ = job.queued.id
+        match state:
+            case "sent" if upstream is not None:
+                total_s = job.timings_ms.get("total", 0.0) / 1000.0
+                self._log.sent(id_, lane, upstream, recipients=recipients, total_s=total_s)
+            case "bounced":
+                self._log.bounced(id_, lane, recipients=recipients)
+            case "expired":
+                self._log.expired(id_, lane, recipients=recipients)
+            case "superseded":
+                self._log.superseded(id_, lane, recipients=recipients)
+            case _:
+                pass
+
+    def trouble(self, where: str, error: BaseException) -> None:
+        self._log.trouble(where, error)
