@@ -37,6 +37,8 @@ _PRUNE_MESSAGES = 25
 """In one transaction. Both are operations that may come by the thousand beside an express message."""
 _HEAVY_BYTES = 200_000
 """What such an operation counts for in its group."""
+_RECIPIENT_BYTES = 1_000
+"""Likewise a recipient: writing one takes as long as this much content."""
 
 
 async def open_store(path: Path, *, now: Callable[[], float], codec: Codec | None = None) -> SqliteStore:
@@ -154,7 +156,7 @@ class SqliteStore:
         write = partial(
             sqlite_write.put, message=message, body=body, codec=self._codec, claimed=claimed, written=written
         )
-        size_bytes = min(len(message.content), PART_BYTES)
+        size_bytes = min(len(message.content), PART_BYTES) + _RECIPIENT_BYTES * len(message.providers)
         await self._write(write, size_bytes=size_bytes, express=claimed, abandoned=give_back)
 
     async def claim(self, lane: str, now: float, *, messages: int, size_bytes: int) -> Sequence[Queued]:
@@ -192,7 +194,8 @@ class SqliteStore:
         bodies = [self._place(bounce) for bounce in settlement.bounces]
         now = self._now()
         write = partial(sqlite_write.settle, settlement=settlement, bodies=bodies, codec=self._codec, now=now)
-        await self._write(write, size_bytes=sum(len(bounce.content) for bounce in settlement.bounces))
+        size_bytes = _RECIPIENT_BYTES * len(settlement.updates) + sum(len(b.content) for b in settlement.bounces)
+        await self._write(write, size_bytes=size_bytes)
 
     async def unclaim(self, message_id: str) -> None:
         await self._write(partial(sqlite_write.unclaim, message_id=message_id))

@@ -16,7 +16,6 @@ from relay.store.codec import Codec
 from relay.store.group import Connection
 from relay.store.sqlite_file import connect_reader, explain
 from relay.store.sqlite_rows import BodyRange, fold
-from relay.store.sqlite_states import FAILED, OPEN
 from relay.store.sqlite_view import Json, messages
 
 T = TypeVar("T")
@@ -106,7 +105,7 @@ def search_query(selection: Selection) -> tuple[str, dict[str, object]]:
         )
     terms = [*of_recipient, *_terms(selection, time=True, lane=True)]
     if selection.to is None:
-        terms.append(OPEN if selection.state in OPEN_STATES else FAILED)
+        terms.append("open = 1" if selection.state in OPEN_STATES else "open = 0 AND state <> 'sent'")
     return (
         f"SELECT DISTINCT message_id, accepted_at FROM recipient WHERE {' AND '.join(terms)}"
         " ORDER BY accepted_at DESC, message_id DESC LIMIT :limit",
@@ -116,10 +115,11 @@ def search_query(selection: Selection) -> tuple[str, dict[str, object]]:
 
 def waiting_query(selection: Selection) -> tuple[str, dict[str, object]]:
     """The ids of the open messages selected, earliest due first, those that have no time (held, sending) last."""
-    terms = [OPEN, *_terms(selection, ids="message_id", address=True, state=True, time=True, lane=True)]
-    index = "" if selection.ids or selection.to is not None else "INDEXED BY recipient_open"
+    narrow = bool(selection.ids) or selection.to is not None
+    open_ones = "+open = 1" if narrow else "open = 1"  # the plus: not by the index of all that is open
+    terms = [open_ones, *_terms(selection, ids="message_id", address=True, state=True, time=True, lane=True)]
     return (
-        f"SELECT message_id, min(coalesce(next_at, 1e18)) AS due FROM recipient {index}"
+        f"SELECT message_id, min(coalesce(next_at, 1e18)) AS due FROM recipient"
         f" WHERE {' AND '.join(terms)} GROUP BY message_id ORDER BY due, message_id LIMIT :limit",
         _values(selection),
     )
@@ -170,7 +170,7 @@ def _waiting_ids(connection: sqlite3.Connection, selection: Selection, limit: in
 def _counts(connection: sqlite3.Connection) -> list[LaneCount]:
     rows = connection.execute(
         "SELECT lane, state, count(*), min(accepted_at) FROM recipient INDEXED BY recipient_open"
-        f" WHERE {OPEN} GROUP BY lane, state"
+        " WHERE open = 1 GROUP BY lane, state"
     )
     return [LaneCount(*row) for row in rows]
 
@@ -178,7 +178,7 @@ def _counts(connection: sqlite3.Connection) -> list[LaneCount]:
 def _size(connection: sqlite3.Connection) -> tuple[int, int]:
     open_messages, size_bytes = connection.execute(
         "SELECT count(*), coalesce(sum(size), 0) FROM message WHERE id IN"
-        f" (SELECT message_id FROM recipient INDEXED BY recipient_open WHERE {OPEN})"
+        " (SELECT message_id FROM recipient INDEXED BY recipient_open WHERE open = 1)"
     ).fetchone()
     return open_messages, size_bytes
 
@@ -187,7 +187,7 @@ def _deliveries(connection: sqlite3.Connection, since: float) -> list[DeliveryRo
     rows = connection.execute(
         "SELECT r.lane, r.upstream, r.provider, r.state, r.sent_at, r.accepted_at"
         " FROM message AS m JOIN recipient AS r ON r.message_id = m.id"
-        f" WHERE m.accepted_at >= ? AND NOT r.{OPEN}",
+        " WHERE m.accepted_at >= ? AND r.open = 0",
         (since,),
     )
     return [
@@ -200,7 +200,7 @@ def _deliveries(connection: sqlite3.Connection, since: float) -> list[DeliveryRo
 
 def _next_due(connection: sqlite3.Connection, lane: str) -> float | None:
     due = connection.execute(
-        f"SELECT next_at FROM recipient INDEXED BY recipient_open WHERE {OPEN} AND lane = ? AND next_at IS NOT NULL"
+        "SELECT next_at FROM recipient INDEXED BY recipient_open WHERE open = 1 AND lane = ? AND next_at IS NOT NULL"
         " ORDER BY next_at LIMIT 1",
         (lane,),
     ).fetchone()

@@ -20,7 +20,7 @@ INSERT_MESSAGE = (
 )
 INSERT_RECIPIENT = (
     "INSERT INTO recipient (message_id, position, lane, accepted_at, address, folded, provider, notify, orcpt, state,"
-    " next_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " open, next_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)"
 )
 
 

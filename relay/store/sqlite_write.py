@@ -9,6 +9,7 @@ from collections.abc import Container, Sequence
 from typing import Any
 
 from relay.store.base import (
+    OPEN_STATES,
     Action,
     Attempt,
     NewMessage,
@@ -34,7 +35,6 @@ from relay.store.sqlite_rows import (
     recipient_rows,
     timings_text,
 )
-from relay.store.sqlite_states import OPEN
 
 DROPPED = "dropped by the operator"
 
@@ -42,7 +42,10 @@ ACTIONS: dict[Action, tuple[tuple[State, ...], str]] = {
     "retry": (("queued", "deferred", "ambiguous"), "state = 'queued', next_at = :now, step = 0, final_dot = 0"),
     "hold": (("queued", "deferred"), "state = 'held', next_at = NULL"),
     "release": (("held",), "state = 'queued', next_at = :now"),
-    "drop": (("queued", "deferred", "held", "ambiguous"), "state = 'bounced', next_at = NULL, reply = :reply"),
+    "drop": (
+        ("queued", "deferred", "held", "ambiguous"),
+        "state = 'bounced', open = 0, next_at = NULL, reply = :reply",
+    ),
 }
 """What an action is about, and what it does to it."""
 
@@ -84,7 +87,7 @@ def claim(tx: Tx, lane: str, now: float, messages: int, size_bytes: int) -> list
     claimed: list[Claimed] = []
     while len(claimed) < messages:
         due = tx.execute(
-            f"SELECT message_id FROM recipient INDEXED BY recipient_open WHERE {OPEN} AND lane = ? AND next_at <= ?"
+            "SELECT message_id FROM recipient INDEXED BY recipient_open WHERE open = 1 AND lane = ? AND next_at <= ?"
             " ORDER BY next_at LIMIT 1",
             (lane, now),
         ).fetchone()
@@ -136,8 +139,7 @@ def mark_final(tx: Tx, message_id: str, positions: Sequence[int]) -> None:
 def settle(tx: Tx, settlement: Settlement, bodies: Sequence[BodyRange], codec: Codec, now: float) -> None:
     """`bodies`: places for the contents of the bounces."""
     message_id = settlement.message_id
-    found = tx.execute("SELECT body FROM message WHERE id = ?", (message_id,)).fetchone()
-    if found is None:
+    if tx.execute("SELECT 1 FROM message WHERE id = ?", (message_id,)).fetchone() is None:
         raise StoreError(f"no message {message_id} in the store")
     attempts = settlement.attempts
     if attempts:
@@ -155,25 +157,21 @@ def settle(tx: Tx, settlement: Settlement, bodies: Sequence[BodyRange], codec: C
             "UPDATE recipient SET attempts = max(attempts, ?) WHERE message_id = ? AND position = ?",
             [(n, message_id, position) for position, n in made.items()],
         )
-    if settlement.timings_ms:
-        tx.execute(
-            "UPDATE message SET timings = json_patch(timings, ?) WHERE id = ?",
-            (timings_text(settlement.timings_ms), message_id),
-        )
     if settlement.note is not None:
         _note(tx, message_id, now, settlement.note)
     for bounce, body in zip(settlement.bounces, bodies, strict=True):
         put(tx, bounce, body, codec, claimed=False)
-    if found[0] is not None:
-        _finish_if_done(tx, message_id)
+    timings = timings_text(settlement.timings_ms)
+    if not _finish_if_done(tx, message_id, timings) and settlement.timings_ms:
+        tx.execute("UPDATE message SET timings = json_patch(timings, ?) WHERE id = ?", (timings, message_id))
 
 
 # An upstream or a reply that isn't named stays: the last word heard is part of the time line.
 _UPDATE_RECIPIENT = (
-    "UPDATE recipient SET state = ?1, upstream = coalesce(?2, upstream), reply = coalesce(?3, reply), sent_at = ?4,"
-    " next_at = CASE WHEN ?1 IN ('queued', 'deferred') THEN coalesce(?5, accepted_at) END, step = ?6,"
+    "UPDATE recipient SET state = ?1, open = ?11, upstream = coalesce(?2, upstream), reply = coalesce(?3, reply),"
+    " sent_at = ?4, next_at = CASE WHEN ?1 IN ('queued', 'deferred') THEN coalesce(?5, accepted_at) END, step = ?6,"
     " delay_notified = ?7, attempts = max(attempts, ?8), final_dot = final_dot AND ?1 = 'sending'"
-    f" WHERE message_id = ?9 AND position = ?10 AND {OPEN}"
+    " WHERE message_id = ?9 AND position = ?10 AND open = 1"
 )
 
 
@@ -189,6 +187,7 @@ def _update_row(message_id: str, update: RecipientUpdate, n: int) -> tuple[Any, 
         n,
         message_id,
         update.position,
+        update.state in OPEN_STATES,
     )
 
 
@@ -203,12 +202,18 @@ def _attempt_rows(message_id: str, attempts: Sequence[Attempt]) -> list[tuple[An
     return rows
 
 
-def _finish_if_done(tx: Tx, message_id: str) -> None:
-    """Let the body go once no recipient is open."""
-    if tx.execute(f"SELECT 1 FROM recipient WHERE message_id = ? AND {OPEN} LIMIT 1", (message_id,)).fetchone():
-        return
+def _finish_if_done(tx: Tx, message_id: str, timings: str = "{}") -> bool:
+    """Let the body go once no recipient is open, and note `timings` with that."""
+    # The plus keeps the planner from walking all that is open.
+    if tx.execute("SELECT 1 FROM recipient WHERE message_id = ? AND +open = 1 LIMIT 1", (message_id,)).fetchone():
+        return False
     first, parts, size = tx.execute("SELECT body, parts, size FROM message WHERE id = ?", (message_id,)).fetchone()
-    tx.execute("UPDATE message SET body = NULL, supersede_key = NULL WHERE id = ?", (message_id,))
+    if first is None:
+        return False
+    tx.execute(
+        "UPDATE message SET body = NULL, supersede_key = NULL, timings = json_patch(timings, ?) WHERE id = ?",
+        (timings, message_id),
+    )
     if parts == 1:
         tx.execute("DELETE FROM body WHERE id = ?", (first,))
     else:
@@ -216,6 +221,7 @@ def _finish_if_done(tx: Tx, message_id: str) -> None:
         tx.loose = True
     tx.messages -= 1
     tx.size_bytes -= size
+    return True
 
 
 def wipe(tx: Tx, arriving: Container[int]) -> bool:
@@ -244,12 +250,12 @@ def recover(tx: Tx, now: float) -> int:
     unknown = "the relay stopped while the upstream's answer was awaited"
     ambiguous = tx.execute(
         "UPDATE recipient INDEXED BY recipient_open SET state = 'ambiguous', final_dot = 0, reply = ?"
-        f" WHERE {OPEN} AND state = 'sending' AND final_dot",
+        " WHERE open = 1 AND state = 'sending' AND final_dot",
         (unknown,),
     ).rowcount
     queued = tx.execute(
         "UPDATE recipient INDEXED BY recipient_open SET state = 'queued', next_at = ?"
-        f" WHERE {OPEN} AND state = 'sending'",
+        " WHERE open = 1 AND state = 'sending'",
         (now,),
     ).rowcount
     return ambiguous + queued
@@ -260,7 +266,7 @@ def supersede(tx: Tx, key: str, before_id: str, now: float) -> list[str]:
     ended = []
     for (message_id,) in older.fetchall():
         changed = tx.execute(
-            "UPDATE recipient SET state = 'superseded', next_at = NULL, reply = ?"
+            "UPDATE recipient SET state = 'superseded', open = 0, next_at = NULL, reply = ?"
             " WHERE message_id = ? AND state IN ('queued', 'deferred')",
             (f"superseded by {before_id}", message_id),
         )

@@ -1,5 +1,4 @@
 -- Schema version 1. A message's id is a ULID, so every table grows at its end.
--- The lists of states stand here and, for the queries, in sqlite_states.py; a test holds them together.
 
 -- One row a submission: what the log shows, and what a later attempt needs of the envelope.
 CREATE TABLE message (
@@ -43,6 +42,7 @@ CREATE TABLE recipient (
     notify TEXT,
     orcpt TEXT,
     state TEXT NOT NULL,
+    open INTEGER NOT NULL,          -- 1: in one of the open states (base.OPEN_STATES), something may still be sent
     next_at REAL,                   -- due; NULL unless queued or deferred
     step INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL DEFAULT 0,
@@ -54,10 +54,8 @@ CREATE TABLE recipient (
     PRIMARY KEY (message_id, position)
 ) WITHOUT ROWID;
 
-CREATE INDEX recipient_open ON recipient (lane, next_at, state, accepted_at)
-    WHERE state IN ('queued', 'sending', 'deferred', 'held', 'ambiguous');
-CREATE INDEX recipient_failed ON recipient (state, accepted_at)
-    WHERE state IN ('bounced', 'expired', 'superseded', 'suppressed');
+CREATE INDEX recipient_open ON recipient (open, lane, next_at, state, accepted_at) WHERE open = 1;
+CREATE INDEX recipient_failed ON recipient (state, accepted_at) WHERE open = 0 AND state <> 'sent';
 CREATE INDEX recipient_address ON recipient (coalesce(folded, address), accepted_at);
 
 -- started_at is in the key: hedged attempts of one number are two rows, the same attempt written twice is one.
