@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from relay.admission import BROKEN, FULL, Admission
 from relay.config.model import Config
 from relay.delivery.clock import Clock
 from relay.delivery.dispatch import Delivery
@@ -22,7 +23,7 @@ from relay.mail.address import domain_of, provider
 from relay.mail.dkim import KeySet, Signer, Unsignable
 from relay.mail.message import Message, Unacceptable, from_addresses, normalise, parse, prepare, subject
 from relay.mail.redact import redact
-from relay.mail.reply import Reply
+from relay.mail.words import decoded
 from relay.mail.trace import received, rfc5322_date
 from relay.observe.maillog import MailLog
 from relay.routing.facts import Facts
@@ -30,9 +31,6 @@ from relay.routing.router import Route, Router
 from relay.store.base import NewMessage, OpenRecipient, Queued, Store, StoreError, StoreFull
 from relay.store.ulid import IdMaker
 from relay.upstream.gate import NOT_STORED
-
-FULL = Reply(452, "4.3.1 no room for more mail now; try again")
-UNSTORED = Reply(451, "4.3.0 the message could not be stored; try again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +73,27 @@ class Signatures:
         return self.signer.select(domain_of(addresses[0])) if addresses else None
 
 
+@dataclass(frozen=True, slots=True)
+class Helpers:
+    """What stays when the configuration is replaced."""
+
+    store: Store
+    clock: Clock
+    log: MailLog
+    signatures: Signatures
+    admission: Admission
+
+
 class Acceptance:
     """The intake's `Accept`. `running` is replaced at a reload, between two messages."""
 
-    def __init__(self, running: Running, store: Store, clock: Clock, log: MailLog, signatures: Signatures) -> None:
+    def __init__(self, running: Running, helpers: Helpers) -> None:
         self.running = running
-        self._store = store
-        self._clock = clock
-        self._log = log
-        self._signatures = signatures
+        self._store = helpers.store
+        self._clock = helpers.clock
+        self._log = helpers.log
+        self._signatures = helpers.signatures
+        self._admission = helpers.admission
         self._ids = IdMaker()
 
     async def __call__(self, submission: Submission) -> str:
@@ -103,11 +113,11 @@ class Acceptance:
             else:
                 await self._store.put(new, claimed=False)
                 lane.wake(new.accepted_at)
-        except StoreFull as error:
-            raise Refused(FULL, "store") from error
         except StoreError as error:
+            self._admission.store_failed()
             self._log.trouble("put", error)
-            raise Refused(UNSTORED, "store") from error
+            raise Refused(FULL if isinstance(error, StoreFull) else BROKEN, "store") from error
+        self._admission.store_works()
         self._log.accepted(
             new.id,
             new.lane,

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from relay.accept import FULL, Acceptance, Running, Signatures
+from relay.accept import Acceptance, Helpers, Running, Signatures
+from relay.admission import Admission
 from relay.bounces import Bouncer
 from relay.config.model import Config, Loaded
 from relay.config.units import AnyAddress
@@ -77,12 +78,14 @@ class App:
     async def __aenter__(self) -> Self:
         """Raises CannotStart, StoreError."""
         async with contextlib.AsyncExitStack() as started:
-            self._store = await open_store(self.config.store, now=self.clock.now())
+            self._store = await open_store(self.config.store, now=self.clock.now)
             started.push_async_callback(self._store.close)
             await self._store.recover(self.clock.now())
             running = self._build(self.loaded)
             self._signatures.signer = running.signer
-            self._acceptance = Acceptance(running, self._store, self.clock, self.log, self._signatures)
+            self._admission = Admission(self.config.store)
+            helpers = Helpers(self._store, self.clock, self.log, self._signatures, self._admission)
+            self._acceptance = Acceptance(running, helpers)
             self._web = await self._start_web()
             started.push_async_callback(self._web.stop)
             self._intake = IntakeServer(
@@ -127,7 +130,8 @@ class App:
     async def reload(self) -> bool:
         """Read the configuration again and put it in the place of the old one, all or nothing. What can't change
         while the relay runs (`store`, `http`) is left as it was, and said. True: the new one runs."""
-        from relay.config.load import ConfigErrors, load
+        from relay.config.errors import ConfigErrors
+        from relay.config.load import load
 
         try:
             loaded = await asyncio.to_thread(load, self.loaded.path, os.environ)
@@ -168,9 +172,7 @@ class App:
             signer = Signer(config.dkim, loaded.dkim_pems)
         except (OSError, ssl.SSLError, ValueError) as error:
             raise CannotStart(str(error)) from error
-        wiring = Wiring(
-            self._store, self.clock, self._signatures, Bouncer(config, self.clock), self._events, self.log
-        )
+        wiring = Wiring(self._store, self.clock, self._signatures, Bouncer(config, self.clock), self._events, self.log)
         return Running(config, Router(config), signer, Delivery(config, wiring, targets))
 
     async def _start_web(self) -> WebServer:
@@ -204,17 +206,14 @@ class App:
     # admission
 
     def _admit(self) -> Reply | None:
-        return FULL if self.reasons() else None
+        return self._admission.refusal(self.config.queue, self._store.size_now())
 
     # web: Health and Controller
 
     def reasons(self) -> Sequence[str]:
         """Why no mail can be taken now."""
-        said = []
-        if self._draining:
-            said.append("draining")
-        said.extend(self._store.ailments())
-        return said
+        said = ["draining"] if self._draining else []
+        return [*said, *self._admission.reasons(self.config.queue, self._store.size_now())]
 
     def lanes(self) -> Mapping[str, LaneHealth]:
         return {lane.name: _health(lane) for lane in self._acceptance.running.delivery.lanes()}

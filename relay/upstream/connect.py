@@ -59,8 +59,10 @@ async def open_session(target: Target, *, timeout_s: float) -> Session:
     except TimeoutError as error:
         raise OpenFailed(step.phase, Reply(451, "4.4.1 no answer in time")) from error
     except aiosmtplib.SMTPResponseException as error:
-        greeting = isinstance(error, aiosmtplib.SMTPConnectResponseError)
-        raise OpenFailed("greeting" if greeting else step.phase, _said(error.code, error.message)) from error
+        # Still connecting, and something was said: the greeting, or what stands in its place.
+        raise OpenFailed(
+            "greeting" if step.phase == "connect" else step.phase, _said(error.code, error.message)
+        ) from error
     except ssl.SSLCertVerificationError as error:
         raise OpenFailed("tls", Reply(454, f"4.7.5 certificate not trusted: {error.verify_message}")) from error
     except ssl.SSLError as error:

@@ -22,9 +22,10 @@ TEND_EVERY_S = 0.5
 CLOSE_WITHIN_S = 1.0
 SOFT_MAX_FOR_S = 15.0
 """how long an upstream's "one session too many" is believed"""
-LEARNED_SHARE = 0.7
-"""An upstream that closed an idle session after 10 s sees the next ones retired after 7."""
-LEARNED_FLOOR_S = 1.0
+TENDS_IN_IDLE_TIME = 8
+LEARNED_SHARE = 0.6
+"""An upstream that closed an idle session after 10 s sees the next ones retired after 6."""
+LEARNED_FLOOR_S = 0.5
 NO_SESSION = Reply(451, "4.4.5 no session free in time")
 
 
@@ -283,9 +284,10 @@ class Pool:
     # in the background
 
     def _tend(self) -> None:
-        """Every half second: retire what grew old, refill, probe."""
+        """Every half second or more often: retire what grew old, refill, probe."""
         loop = asyncio.get_running_loop()
-        self._tender = loop.call_later(TEND_EVERY_S, self._tend)
+        every_s = min(TEND_EVERY_S, self._idle_limit_s / TENDS_IN_IDLE_TIME)
+        self._tender = loop.call_later(every_s, self._tend)
         now = time.monotonic()
         if self._soft_max is not None and now >= self._soft_until:
             self._soft_max = None

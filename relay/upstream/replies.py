@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from relay.mail.reply import Reply
 
@@ -35,23 +36,20 @@ class ReplyReader:
         """Nothing half-read is waiting."""
         return not self._buffer and not self._lines
 
-    def feed(self, data: bytes) -> list[Reply]:
-        """The replies that `data` completes, in order. Raises ProtocolError on anything else."""
+    def feed(self, data: bytes) -> Iterator[Reply]:
+        """The replies that `data` completes, in order; ProtocolError behind those that came before what is no reply."""
         self._buffer += data
-        replies: list[Reply] = []
-        start = 0
-        while (end := self._buffer.find(b"\n", start)) >= 0:
-            if end - start > MAX_LINE_BYTES:
+        while (end := self._buffer.find(b"\n")) >= 0:
+            if end > MAX_LINE_BYTES:
                 raise ProtocolError("a reply line without end")
             # A bare LF ends a line too: old servers send it, and no reply can be smuggled by it.
-            reply = self._line(bytes(self._buffer[start:end]).rstrip(b"\r"))
+            line = bytes(self._buffer[:end]).rstrip(b"\r")
+            del self._buffer[: end + 1]
+            reply = self._line(line)
             if reply is not None:
-                replies.append(reply)
-            start = end + 1
-        del self._buffer[:start]
+                yield reply
         if len(self._buffer) > MAX_LINE_BYTES:
             raise ProtocolError("a reply line without end")
-        return replies
 
     def _line(self, line: bytes) -> Reply | None:
         found = _LINE.fullmatch(line)

@@ -160,12 +160,10 @@ class Session(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            replies = self._reader.feed(data)
+            for reply in self._reader.feed(data):
+                self._take(reply)
         except ProtocolError:
             self._broken(GARBLED)
-            return
-        for reply in replies:
-            self._take(reply)
 
     def eof_received(self) -> bool:
         return False

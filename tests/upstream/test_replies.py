@@ -23,7 +23,7 @@ def test_replies_are_the_same_however_the_stream_is_cut(
     replies: list[tuple[int, list[str]]], data: st.DataObject
 ) -> None:
     stream = b"".join(wire(code, lines) for code, lines in replies)
-    whole = ReplyReader().feed(stream)
+    whole = list(ReplyReader().feed(stream))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
     reader, pieces = ReplyReader(), []
     for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
@@ -46,7 +46,7 @@ def test_replies_are_the_same_however_the_stream_is_cut(
     ],
 )
 def test_a_reply_reads_as_one_line_of_plain_text(stream: bytes, reply: Reply) -> None:
-    assert ReplyReader().feed(stream) == [reply]
+    assert list(ReplyReader().feed(stream)) == [reply]
 
 
 @pytest.mark.parametrize(
@@ -67,14 +67,22 @@ def test_a_reply_reads_as_one_line_of_plain_text(stream: bytes, reply: Reply) ->
 )
 def test_what_is_no_reply_is_refused_in_bounded_memory(stream: bytes) -> None:
     with pytest.raises(ProtocolError):
-        ReplyReader().feed(stream)
+        list(ReplyReader().feed(stream))
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_make_the_reader_fail_in_another_way(stream: bytes) -> None:
     reader = ReplyReader()
     try:
-        replies = reader.feed(stream)
+        replies = list(reader.feed(stream))
     except ProtocolError:
         return
     assert all(200 <= reply.code <= 599 and "\n" not in reply.text and "\r" not in reply.text for reply in replies)
+
+
+def test_what_was_said_before_the_garbage_counts() -> None:
+    reader, told = ReplyReader(), []
+    with pytest.raises(ProtocolError):
+        for reply in reader.feed(b"250 ok\r\n550 no\r\nwhat?\r\n250 ok\r\n"):
+            told.append(reply.code)  # noqa: PERF402
+    assert told == [250, 550]

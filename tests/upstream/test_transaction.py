@@ -188,9 +188,7 @@ def test_a_refusal_in_the_middle_is_never_taken_for_anothers(way: Way) -> None:
 
 def test_the_envelope_is_one_flight() -> None:
     flight = transaction(WAYS["pipelined"], "a@example.net", "b@example.net").begin()
-    assert flight == (
-        b"MAIL FROM:<a@example.com>\r\nRCPT TO:<a@example.net>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n"
-    )
+    assert flight == (b"MAIL FROM:<a@example.com>\r\nRCPT TO:<a@example.net>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n")
 
 
 def test_with_chunking_the_content_waits_for_nothing() -> None:

@@ -1,0 +1,62 @@
+"""Whether mail can be taken now: the queue's limits, the disk, the store's health."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from relay.config.model import Queue
+from relay.mail.reply import Reply
+
+FULL = Reply(452, "4.3.1 no room for more mail now; try again")
+BROKEN = Reply(451, "4.3.0 the store can't be written now; try again")
+DISK_EVERY_S = 1.0
+STORE_FAILED_FOR_S = 5.0
+"""after a failed write the relay says no for so long, unless a later write succeeds; then it tries again"""
+
+
+class Admission:
+    """Asked before every message, so it answers from memory; the disk is looked at once a second at most."""
+
+    def __init__(self, store: Path) -> None:
+        self._folder = store.parent
+        self._free_bytes = 0
+        self._looked_at = 0.0
+        self._failed_at: float | None = None
+
+    def store_failed(self) -> None:
+        self._failed_at = time.monotonic()
+
+    def store_works(self) -> None:
+        self._failed_at = None
+
+    def reasons(self, queue: Queue, waiting: tuple[int, int]) -> Sequence[str]:
+        """Why not, in words; empty: it can. `waiting`: open messages and their bytes."""
+        messages, size_bytes = waiting
+        said = []
+        if self._failed_at is not None and time.monotonic() - self._failed_at < STORE_FAILED_FOR_S:
+            said.append("store unwritable")
+        if queue.max_messages is not None and messages >= queue.max_messages:
+            said.append("queue full: max_messages")
+        if queue.max_bytes is not None and size_bytes >= queue.max_bytes:
+            said.append("queue full: max_bytes")
+        if self._free() < queue.min_free_bytes:
+            said.append("queue full: min_free")
+        return said
+
+    def refusal(self, queue: Queue, waiting: tuple[int, int]) -> Reply | None:
+        """What an app is told before its message; None: go on."""
+        reasons = self.reasons(queue, waiting)
+        if not reasons:
+            return None
+        return BROKEN if reasons == ["store unwritable"] else FULL
+
+    def _free(self) -> int:
+        now = time.monotonic()
+        if now - self._looked_at >= DISK_EVERY_S:
+            self._looked_at = now
+            disk = os.statvfs(self._folder)
+            self._free_bytes = disk.f_bavail * disk.f_frsize
+        return self._free_bytes

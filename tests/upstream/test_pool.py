@@ -1,0 +1,254 @@
+"""Sessions, kept and replaced, against real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from relay.config.model import Upstream as Config
+from relay.mail.envelope import Envelope, Recipient
+from relay.upstream.connect import Target
+from relay.upstream.gate import Gate
+from relay.upstream.pool import Pool, Shared
+from relay.upstream.results import OpenFailed
+from relay.upstream.session import Progress, Report, Session, Terms
+from relay.upstream.transaction import Load
+from tests.support.tls import Certificates
+from tests.support.upstream import Close, Garbage, Hang, ReplyThenClose, Upstream
+
+CONTENT = b"Subject: x\r\n\r\n.dot\r\n"
+
+
+class Watch:
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.changed = asyncio.Event()
+
+    def down(self, lane: str, upstream: str, reason: str) -> None:
+        self.events.append(f"down {reason}")
+        self.changed.set()
+
+    def up(self, lane: str, upstream: str) -> None:
+        self.events.append("up")
+        self.changed.set()
+
+
+def config(upstream: Upstream, **changes: object) -> Config:
+    sessions = {"warm": 1, "max": 3, "idle": 45.0, "messages": 100, **changes.pop("sessions", {})}  # type: ignore[dict-item]
+    values = {"host": upstream.host, "port": upstream.port, "tls": "none", "sessions": sessions, **changes}
+    return Config.model_validate(values)
+
+
+@asynccontextmanager
+async def pool(settings: Config, *, express: bool = True, shared: Shared | None = None) -> AsyncIterator[Pool]:
+    target = Target.of("up", settings, "relay.example.com")
+    one = Pool("otp", target, shared or Shared.of(settings), express=express, open_within_s=3.0, watcher=Watch())
+    one.start()
+    try:
+        yield one
+    finally:
+        await one.close()
+
+
+async def eventually(true: object) -> None:
+    assert callable(true)
+    async with asyncio.timeout(8):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+async def send(one: Pool, session: Session, *to: str) -> Report:
+    recipients = tuple(Recipient(address) for address in to or ("u@example.net",))
+    load = Load(Envelope("a@example.com", recipients), list(enumerate(recipients)), len(CONTENT))
+    gate = Gate(time.monotonic() + 60)
+    gate.open()
+    report = await session.transact(load, lambda: [CONTENT], gate, Terms(time.monotonic() + 2, 2.0, Progress()))
+    one.put(session, report)
+    return report
+
+
+async def test_a_warm_session_stands_before_anything_is_sent_and_is_used_again() -> None:
+    async with Upstream() as upstream, pool(config(upstream)) as one:
+        await eventually(lambda: one.counts()["idle"] == 1)
+        for _ in range(3):
+            report = await send(one, await one.get(within_s=3))
+            assert [result.outcome for result in report.results] == ["sent"]
+        assert len(upstream.sessions) == 1
+        assert [message.content for message in upstream.messages] == [CONTENT] * 3
+
+
+async def test_bursts_open_up_to_max_and_no_more() -> None:
+    async with Upstream() as upstream, pool(config(upstream)) as one:
+        held = [await one.get(within_s=3) for _ in range(3)]
+        with pytest.raises(OpenFailed, match="no session free"):
+            await one.get(within_s=0.2)
+        waiting = asyncio.create_task(one.get(within_s=3))
+        await asyncio.sleep(0)
+        await send(one, held[0])
+        assert await waiting is held[0]
+        assert upstream.peak == 3
+
+
+async def test_a_cancelled_wait_loses_no_session() -> None:
+    async with Upstream() as upstream, pool(config(upstream, sessions={"max": 1})) as one:
+        session = await one.get(within_s=3)
+        waiting = asyncio.create_task(one.get(within_s=3))
+        await asyncio.sleep(0)
+        await send(one, session)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert await one.get(within_s=1) is session
+
+
+async def test_a_session_ends_after_its_messages() -> None:
+    async with Upstream() as upstream, pool(config(upstream, sessions={"messages": 2})) as one:
+        for _ in range(4):
+            await send(one, await one.get(within_s=3))
+        assert [len([verb for verb in each.verbs if verb == "MAIL"]) for each in upstream.sessions[:2]] == [2, 2]
+
+
+async def test_an_idle_session_is_replaced_before_it_grows_old() -> None:
+    async with Upstream() as upstream, pool(config(upstream, sessions={"idle": 0.2})) as one:
+        await eventually(lambda: len(upstream.sessions) >= 3)
+        assert upstream.sessions[0].verbs[-1] == "QUIT"
+        await eventually(lambda: one.counts()["idle"] >= 1)
+
+
+async def test_an_upstream_that_closes_idle_sessions_teaches_the_pool() -> None:
+    async with Upstream(idle_s=1.5) as upstream, pool(config(upstream)) as one:
+        await eventually(lambda: len(upstream.sessions) >= 2)
+        await eventually(lambda: any(each.verbs[-1:] == ["QUIT"] for each in upstream.sessions))
+        assert (await send(one, await one.get(within_s=3))).results[0].outcome == "sent"
+
+
+async def test_the_lanes_of_an_upstream_share_its_budget_and_bulk_leaves_room() -> None:
+    async with Upstream() as upstream:
+        settings = config(upstream, sessions={"max": 3, "warm": 1})
+        shared = Shared.of(settings)
+        async with pool(settings, shared=shared) as express, pool(settings, express=False, shared=shared) as bulk:
+            await eventually(lambda: express.counts()["idle"] == 1)
+            for _ in range(2):
+                await bulk.get(within_s=3)
+            with pytest.raises(OpenFailed):
+                await bulk.get(within_s=0.2)
+            assert await express.get(within_s=0.2)
+            assert upstream.peak == 3
+
+
+async def test_with_one_session_allowed_bulk_gives_it_up_to_a_code() -> None:
+    async with Upstream() as upstream:
+        settings = config(upstream, sessions={"max": 1, "warm": 0})
+        shared = Shared.of(settings)
+        async with pool(settings, shared=shared) as express, pool(settings, express=False, shared=shared) as bulk:
+            session = await bulk.get(within_s=3)
+            code = asyncio.create_task(express.get(within_s=3))
+            await asyncio.sleep(0.05)
+            await send(bulk, session)
+            assert (await send(express, await code)).results[0].outcome == "sent"
+            assert upstream.peak == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "phase"),
+    [
+        ({"greeting": "554 5.7.1 go away"}, "greeting"),
+        ({"greeting": Garbage(b"\xff\xfe\r\n")}, "greeting"),
+        ({"greeting": Hang()}, "connect"),
+        ({"greeting": Close()}, "connect"),
+        ({"ehlo": "550 5.7.1 not you"}, "ehlo"),
+    ],
+)
+async def test_an_upstream_that_turns_us_away_opens_the_circuit(script: dict[str, object], phase: str) -> None:
+    async with Upstream(script=script) as upstream, pool(config(upstream)) as one:  # type: ignore[arg-type]
+        await eventually(lambda: one.circuit.state != "closed")
+        assert phase in one.circuit.reason or one.circuit.state == "half-open"
+
+
+async def test_a_recovered_upstream_is_found_by_probes() -> None:
+    async with Upstream() as gone:
+        port, settings = gone.port, config(gone)
+    async with pool(settings) as one:
+        await eventually(lambda: one.circuit.state == "open")
+        async with Upstream(port=port):
+            await eventually(lambda: one.circuit.state == "closed" and one.counts()["idle"] == 1)
+
+
+async def test_credentials_never_travel_in_clear_and_a_stripped_starttls_gets_nothing(
+    certificates: Certificates,
+) -> None:
+    async with Upstream(auth={"u": "s3cret"}) as upstream:
+        settings = config(upstream, tls="starttls", ca_file=certificates.ca_file, username="u", password="s3cret")
+        async with pool(settings) as one:
+            await eventually(lambda: one.circuit.state == "open")
+        assert "STARTTLS is not offered" in one.circuit.reason
+        assert not any(verb in ("AUTH", "MAIL") for each in upstream.sessions for verb in each.verbs)
+
+
+@pytest.mark.parametrize("name", ["expired", "wrong_host", "self_signed"])
+@pytest.mark.parametrize("tls", ["starttls", "implicit"])
+async def test_a_bad_certificate_gets_no_credentials(certificates: Certificates, name: str, tls: str) -> None:
+    certificate = getattr(certificates, name)
+    async with Upstream(tls=tls, certificate=certificate, auth={"u": "s3cret"}) as upstream:  # type: ignore[arg-type]
+        settings = config(upstream, tls=tls, ca_file=certificates.ca_file, username="u", password="s3cret")
+        async with pool(settings) as one:
+            await eventually(lambda: one.circuit.state == "open")
+        assert "4.7.5" in one.circuit.reason
+        assert not any(verb in ("AUTH", "MAIL") for each in upstream.sessions for verb in each.verbs)
+
+
+@pytest.mark.parametrize("tls", ["starttls", "implicit"])
+async def test_a_secured_session_authenticates_and_carries_mail(certificates: Certificates, tls: str) -> None:
+    async with Upstream(tls=tls, certificate=certificates.good, auth={"u": "s3cret"}) as upstream:  # type: ignore[arg-type]
+        settings = config(
+            upstream, host="localhost", tls=tls, ca_file=certificates.ca_file, username="u", password="s3cret"
+        )
+        async with pool(settings) as one:
+            report = await send(one, await one.get(within_s=3))
+        assert [result.outcome for result in report.results] == ["sent"]
+        assert upstream.messages[0].tls
+
+
+@pytest.mark.parametrize(
+    ("script", "outcome", "answered"),
+    [
+        ({"mail": Close()}, "abandoned", 0),
+        ({"mail": Hang()}, "abandoned", 0),
+        ({"mail": "451 4.3.0 later"}, "deferred", 3),
+        ({"mail": "550 5.1.0 no"}, "refused", 3),
+        ({"rcpt": Close()}, "abandoned", 1),
+        ({"rcpt": "550 5.1.1 no such user"}, "refused", 3),
+        ({"data": Close()}, "abandoned", 2),
+        ({"data": "554 5.7.1 no"}, "refused", 3),
+        ({"data": Garbage(b"what?\r\n")}, "abandoned", 2),
+        ({"dot": Close()}, "ambiguous", 3),
+        ({"dot": Hang()}, "ambiguous", 3),
+        ({"dot": Garbage(b"\x00\x01\r\n")}, "ambiguous", 3),
+        ({"dot": "451 4.3.0 later"}, "deferred", 4),
+        ({"dot": "552 5.2.2 full"}, "refused", 4),
+        ({"dot": "299 2.0.0 strange but fine"}, "sent", 4),
+        ({"dot": ReplyThenClose("250 2.0.0 ok")}, "sent", 4),
+        ({"rcpt": "421 4.3.2 closing"}, "deferred", 2),
+    ],
+)
+@pytest.mark.parametrize("pipelining", [True, False], ids=["pipelined", "one by one"])
+async def test_every_end_of_a_transaction_is_told_apart(
+    script: dict[str, object], outcome: str, answered: int, pipelining: bool
+) -> None:
+    extensions = ("PIPELINING", "8BITMIME") if pipelining else ("8BITMIME",)
+    async with Upstream(extensions, script=script) as upstream, pool(config(upstream)) as one:  # type: ignore[arg-type]
+        report = await send(one, await one.get(within_s=3))
+        assert [result.outcome for result in report.results] == [outcome]
+        if pipelining:
+            assert report.answered == answered
+
+
+async def test_a_session_is_reset_off_the_way_and_then_used_again() -> None:
+    async with Upstream(("PIPELINING",), script={"rcpt": ["550 5.1.1 no"]}) as upstream, pool(config(upstream)) as one:
+        assert (await send(one, await one.get(within_s=3))).results[0].outcome == "refused"
+        assert (await send(one, await one.get(within_s=3))).results[0].outcome == "sent"
+        assert upstream.sessions[0].verbs.count("RSET") == 1
+        assert upstream.sessions[0].transfers == 1
