@@ -6,7 +6,8 @@ stands in this module and nowhere else. Nothing here reads a file, the environme
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Literal
@@ -16,14 +17,22 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from relay.config.units import (
     Address,
     Count,
+    CountOrZero,
+    DomainName,
     Duration,
+    DurationOrZero,
+    FilePath,
+    Flag,
+    HeaderName,
     Network,
     OneOrMany,
     Port,
+    Priority,
     Rate,
     RateLimit,
     Size,
     TcpAddress,
+    Workers,
 )
 
 EXPRESS_WITHIN_S = 3600.0
@@ -41,10 +50,10 @@ class Listener(Section):
 
     address: Address
     tls: Literal["none", "starttls", "implicit"] = "none"
-    cert_file: Path | None = None
-    key_file: Path | None = None
+    cert_file: FilePath | None = None
+    key_file: FilePath | None = None
     auth: Literal["none", "any", "required"] = "none"
-    users_file: Path | None = None
+    users_file: FilePath | None = None
     lane: str | None = None
     allow: OneOrMany[Network] = ()
     proxy_protocol: OneOrMany[Network] = ()
@@ -60,7 +69,7 @@ class Http(Section):
 class Sessions(Section):
     """How many connections an upstream gets, and for how long each is kept."""
 
-    warm: Count = 1
+    warm: CountOrZero = 1
     """sessions each express lane holds open, secured and authenticated"""
     max: Count = 10
     """open sessions to this upstream in all, over all lanes"""
@@ -75,18 +84,19 @@ class Upstream(Section):
     host: str
     port: Port = 587
     tls: Literal["none", "starttls", "implicit"] = "starttls"
-    ca_file: Path | None = None
-    allow_plaintext: bool = False
-    username: str | None = None
+    ca_file: FilePath | None = None
+    allow_plaintext: Flag = False
+    username: str | None = Field(None, repr=False)
+    """may be a credential itself: Postmark's server token is user name and password"""
     password: SecretStr | None = None
     """the credential itself; from `password`, or read from `password_file` at load"""
-    password_file: Path | None = None
+    password_file: FilePath | None = None
     sessions: Sessions = Sessions()
     rate: Rate | None = None
     """messages a second"""
     recipients: Count = 100
     """recipients in one transaction"""
-    unsigned_headers: tuple[str, ...] = ()
+    unsigned_headers: OneOrMany[HeaderName] = ()
     """headers (lower case) that this upstream rewrites, so a DKIM signature must not cover them"""
 
 
@@ -99,28 +109,28 @@ class LaneLimits(Section):
 
 
 class Lane(Section):
-    """A class of service. Fields left out take the express or the bulk default: see `resolved` in `load`."""
+    """A class of service. Fields left out take the express or the bulk default: see `defaults`."""
 
     upstreams: OneOrMany[str]
-    express: bool
+    express: Flag
     retry_s: tuple[Duration, ...] = Field(alias="retry")
     expires_s: Duration = Field(alias="expires")
     hedge_s: Duration | None = Field(None, alias="hedge")
     attempt_s: Duration = Field(alias="attempt")
     final_s: Duration = Field(alias="final")
     on_ambiguous: Literal["resend", "hold"] = "resend"
-    supersede: bool = False
+    supersede: Flag = False
     limits: LaneLimits = LaneLimits()
     rate: Rate | None = None
     """messages a second"""
-    concurrency: Count = 20
-    """messages being sent at once"""
+    concurrency: Count | None = None
+    """messages being sent at once; default: as many as its upstreams may have sessions"""
 
 
 class Match(Section):
     """The conditions of a rule: every one given must hold; a list is any-of.
 
-    A pattern is a glob (case-insensitive) or `/regex/` with an optional `i` flag (RE2 syntax).
+    A pattern is a glob (case-insensitive) or `/regex/` with an optional `i` flag: see `patterns`.
     """
 
     header: dict[str, OneOrMany[str]] | None = None
@@ -130,7 +140,7 @@ class Match(Section):
     subject: OneOrMany[str] | None = None
     listener: OneOrMany[str] | None = None
     content: Literal["otp"] | None = None
-    priority: int | None = Field(None, ge=-9, le=9)
+    priority: Priority | None = None
 
 
 class Rule(Section):
@@ -144,13 +154,13 @@ class Rule(Section):
 
 class DkimKey(Section):
     selector: str
-    key_file: Path
+    key_file: FilePath
 
 
 class DkimDomain(Section):
     """Signs mail whose From domain is this or below it; the longest match wins; every key signs."""
 
-    domain: str
+    domain: DomainName
     keys: tuple[DkimKey, ...] = Field(min_length=1)
 
 
@@ -184,8 +194,8 @@ class Config(Section):
 
     listen: tuple[Listener, ...] = Field((Listener(address=TcpAddress("127.0.0.1", 2525)),), min_length=1)
     http: Http = Http()
-    store: Path = Path("data/relay.db")
-    store_key_file: Path | None = None
+    store: FilePath = Path("data/relay.db")
+    store_key_file: FilePath | None = None
     hostname: str
     upstreams: dict[str, Upstream] = Field(min_length=1)
     lanes: dict[str, Lane] = Field(min_length=1)
@@ -195,8 +205,8 @@ class Config(Section):
     limits: Limits = Limits()
     queue: Queue = Queue()
     log: Log = Log()
-    shutdown_s: Duration = Field(20.0, alias="shutdown")
-    workers: Count | Literal["auto"] = "auto"
+    shutdown_s: DurationOrZero = Field(20.0, alias="shutdown")
+    workers: Workers = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +216,9 @@ class Loaded:
     config: Config
     path: Path
     notes: tuple[str, ...]
-    """what an operator should know though nothing is wrong: `relay.yaml:12: limits have no effect yet`"""
+    """what an operator should know though nothing is wrong: `relay.yaml:12: log.addresses: has no effect yet`"""
+    dkim_pems: Mapping[Path, bytes] = field(default_factory=dict, repr=False)
+    """the private keys of `dkim` by `key_file`, as read when the configuration was loaded (LF line ends)"""
 
 
 IpNetwork = IPv4Network | IPv6Network

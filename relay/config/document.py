@@ -1,0 +1,248 @@
+"""A YAML file as plain data with the place of every value, read strictly.
+
+Only what a configuration needs is taken: one document of mappings, lists and scalars. Anchors, aliases, merge keys,
+tags, duplicate keys and further documents are refused, nesting and size are bounded, and a plain scalar is only ever
+null, `true`, `false`, a decimal integer or text: YAML 1.1's `no`, `on`, `0o17`, `1_000`, `22:22` and dates stay text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from relay.config.errors import Finding, Loc, Mark, plain
+from relay.config.values import Expanded
+
+MAX_BYTES = 1 << 20
+MAX_DEPTH = 16
+
+_INTEGER = re.compile(r"[+-]?(?:0|[1-9][0-9]{0,17})")
+_VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?:(:-)([^}]*))?\}|\$\{")
+_NULL = frozenset({"", "~", "null", "Null", "NULL"})
+
+
+@dataclass(slots=True)
+class Document:
+    """`data` holds dict (text keys), tuple, str, Expanded, int, bool, None. `broken` are the values that already have
+    an error of their own: what else is said about them is a consequence, and left out."""
+
+    data: Any = None
+    marks: dict[Loc, Mark] = field(default_factory=dict)
+    key_marks: dict[Loc, Mark] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    broken: set[Loc] = field(default_factory=set)
+    readable: bool = True
+    """False: the text isn't one YAML document, and `data` isn't to be looked at"""
+
+    def known(self, loc: Loc) -> Loc:
+        """The longest part of `loc` that stands in the file."""
+        while loc and loc not in self.marks:
+            loc = loc[:-1]
+        return loc
+
+    def place(self, finding: Finding) -> Mark:
+        if finding.mark is not None:
+            return finding.mark
+        known = self.known(finding.loc)
+        # What is missing is missing from the section that its key opens.
+        if finding.at == "key" or any(isinstance(part, str) for part in finding.loc[len(known) :]):
+            return self.key_marks.get(known) or self.marks.get(known, Mark(1, 1))
+        return self.marks.get(known, Mark(1, 1))
+
+
+class NotYaml(Exception):
+    """The text can't be read further than `mark`."""
+
+    def __init__(self, message: str, mark: Mark) -> None:
+        super().__init__(message)
+        self.message = message
+        self.mark = mark
+
+
+def read(content: bytes, environ: Mapping[str, str]) -> Document:
+    """Parse a configuration file; whatever is wrong with it stands in the document's `findings`."""
+    document = Document()
+    try:
+        events = _events(_decoded(content))
+        if (first := next(events, None)) is not None:
+            document.data = _Builder(document, events, environ).value(first, ())
+        if (further := next(events, None)) is not None:
+            raise NotYaml("a second document begins here; a configuration is one document", _mark(further.start_mark))
+    except NotYaml as error:
+        document.findings.append(Finding((), error.message, mark=error.mark))
+        document.readable = False
+    return document
+
+
+def _decoded(content: bytes) -> str:
+    if len(content) > MAX_BYTES:
+        raise NotYaml(f"the file is larger than {MAX_BYTES // 1024} KiB", Mark(1, 1))
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise NotYaml("the file isn't UTF-8", _mark_at(content[: error.start].decode("latin-1"))) from None
+    if unprintable := yaml.reader.Reader.NON_PRINTABLE.search(text):
+        code = ord(unprintable[0])
+        raise NotYaml(f"a control character (U+{code:04X})", _mark_at(text[: unprintable.start()]))
+    return text
+
+
+def _mark_at(before: str) -> Mark:
+    return Mark(before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
+
+
+def _mark(mark: Any) -> Mark:
+    return Mark(mark.line + 1, mark.column + 1)
+
+
+_STRUCTURE = (yaml.StreamStartEvent, yaml.StreamEndEvent, yaml.DocumentStartEvent, yaml.DocumentEndEvent)
+
+
+def _events(text: str) -> Iterator[Any]:
+    """The parser's events; it works on a stack of its own, so nesting costs no recursion here."""
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if not isinstance(event, _STRUCTURE):
+                yield event
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        if error.context_mark and error.problem in _BEGUN_EARLIER:
+            mark = error.context_mark
+        raise NotYaml(_reason(text, error), _mark(mark) if mark else Mark(1, 1)) from None
+    except yaml.YAMLError:
+        raise NotYaml("the file isn't YAML", Mark(1, 1)) from None
+
+
+_BEGUN_EARLIER: Mapping[str, str] = {
+    "could not find expected ':'": "not YAML: a colon is missing, or the indentation is wrong",
+    "found unexpected end of stream": "not YAML: what begins here is never closed",
+}
+"""problems that are noticed behind the place that they are about"""
+
+
+def _reason(text: str, error: Any) -> str:
+    """PyYAML's words, and the slip that is most likely behind them."""
+    problem = str(error.problem or "the file isn't YAML")
+    if "tag handle" in problem:  # it would be quoted, and may be the beginning of a password
+        return "tags (!name) aren't supported; a value that begins with ! goes in quotes"
+    line = ""
+    if error.problem_mark is not None:
+        line = text.split("\n")[error.problem_mark.line] if error.problem_mark.line <= text.count("\n") else ""
+    if "\\t" in problem or line[: len(line) - len(line.lstrip())].count("\t"):
+        return "a tab; YAML is indented with blanks"
+    if problem in _BEGUN_EARLIER:
+        return _BEGUN_EARLIER[problem]
+    if error.context in ("while scanning an alias", "while scanning an anchor"):
+        return f"not YAML: a value that begins with {'*' if 'alias' in error.context else '&'} goes in quotes"
+    if problem.startswith("expected <block end>"):
+        return "not YAML: wrong indentation, or something left over in the line"
+    if "cannot start any token" in problem:
+        return f"not YAML: {problem}; a value that begins with it goes in quotes"
+    if "mapping values are not allowed here" in problem:
+        return "not YAML: a second colon in the line, or wrong indentation; a value with ': ' in it goes in quotes"
+    return f"not YAML: {problem}"
+
+
+class _Builder:
+    """Builds the data of one document from its events."""
+
+    def __init__(self, document: Document, events: Iterator[Any], environ: Mapping[str, str]) -> None:
+        self.document = document
+        self.events = events
+        self.environ = environ
+
+    def value(self, event: Any, loc: Loc) -> Any:
+        self.document.marks[loc] = _mark(event.start_mark)
+        if len(loc) > MAX_DEPTH:
+            raise NotYaml(f"nested more than {MAX_DEPTH} levels deep", _mark(event.start_mark))
+        if isinstance(event, yaml.AliasEvent):
+            self.refuse(loc, "aliases (*name) aren't supported; a value that begins with * goes in quotes")
+            return Expanded("alias", {"alias": "alias"})
+        if event.anchor is not None:
+            self.refuse(loc, "anchors (&name) aren't supported; a value that begins with & goes in quotes")
+        if event.tag is not None:
+            self.refuse(loc, "tags (!name) aren't supported; a value that begins with ! goes in quotes")
+        if isinstance(event, yaml.MappingStartEvent):
+            return self.mapping(loc)
+        if isinstance(event, yaml.SequenceStartEvent):
+            return self.sequence(loc)
+        return self.scalar(event, loc)
+
+    def refuse(self, loc: Loc, message: str) -> None:
+        self.document.findings.append(Finding(loc, message))
+        self.document.broken.add(loc)
+
+    def mapping(self, loc: Loc) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
+            mark = _mark(event.start_mark)
+            if not isinstance(event, yaml.ScalarEvent):
+                hint = "; a key that begins with * goes in quotes" if isinstance(event, yaml.AliasEvent) else ""
+                # Nothing after this can be paired with its key.
+                raise NotYaml(f"a key must be a word{hint}", mark)
+            key = str(event.value)
+            at = (*loc, key)
+            if key in data:
+                message = f"duplicate key; it stands in line {lines[key]} already"
+                self.document.findings.append(Finding(at, message, mark=mark))
+                _Builder(Document(), self.events, self.environ).value(next(self.events), at)
+                continue
+            self.document.key_marks[at] = mark
+            lines[key] = mark.line
+            data[key] = self.value(next(self.events), at)
+            if event.anchor is not None or event.tag is not None:
+                self.refuse(at, "anchors and tags aren't supported")
+            elif key == "<<" and event.implicit[0]:
+                self.refuse(at, "merge keys (<<) aren't supported; write the keys out")
+        return data
+
+    def sequence(self, loc: Loc) -> tuple[Any, ...]:
+        data: list[Any] = []
+        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
+            data.append(self.value(event, (*loc, len(data))))
+        return tuple(data)
+
+    def scalar(self, event: Any, loc: Loc) -> Any:
+        text = str(event.value)
+        if event.implicit[0]:  # a plain scalar
+            if text in _NULL:
+                return None
+            if text in ("true", "false"):
+                return text == "true"
+            if _INTEGER.fullmatch(text):
+                return int(text)
+        return self.expanded(text, loc) if "${" in text else text
+
+    def expanded(self, text: str, loc: Loc) -> str | None:
+        """Substitute `${NAME}` and `${NAME:-default}` (also where NAME is empty, as in a shell); `$${` is a literal
+        `${`. A value that comes out empty counts as not given."""
+        variables: dict[str, str] = {}
+        unset: list[str] = []
+
+        def substitute(found: re.Match[str]) -> str:
+            if found[0] == "$${":
+                return "${"
+            if found[1] is None:
+                self.refuse(loc, "expected ${NAME} or ${NAME:-default} (a literal ${ is written $${)")
+                return ""
+            value = self.environ.get(found[1])
+            variables[found[1]] = value or ""
+            if found[2] is not None:
+                return value or found[3]
+            if value is None:
+                unset.append(found[1])
+            return value or ""
+
+        result = _VARIABLE.sub(substitute, text)
+        for name in unset:
+            self.refuse(loc, f"the environment variable {plain(name)} isn't set; ${{{plain(name)}:-...}} has a default")
+        if loc in self.document.broken:
+            return Expanded("unset", {"unset": "unset"})
+        if not variables:
+            return result
+        return Expanded(result, variables) if result else None

@@ -1,0 +1,199 @@
+"""The files that a configuration names, read and judged once, when it is loaded.
+
+What goes wrong raises ValueError with one line for the operator; it never holds what a file contains.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from relay.config.errors import Finding, Loc, note
+from relay.config.model import DkimDomain, Listener, Section, Upstream
+
+MAX_SECRET_BYTES = 1 << 16
+MIN_RSA_BITS = 1024
+GOOD_RSA_BITS = 2048
+EXPIRES_SOON = timedelta(days=14)
+
+
+def content(path: Path, most_bytes: int = MAX_SECRET_BYTES) -> bytes:
+    """What stands in a file."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(most_bytes + 1)
+    except FileNotFoundError:
+        raise ValueError(f"no such file: {path}") from None
+    except IsADirectoryError:
+        raise ValueError(f"expected a file, but this is a folder: {path}") from None
+    except OSError as error:
+        raise ValueError(f"can't read {path}: {(error.strerror or 'input/output error').lower()}") from None
+    if len(data) > most_bytes:
+        raise ValueError(f"{path} is larger than {most_bytes // 1024} KiB")
+    return data
+
+
+def password(path: Path) -> str:
+    """The one line of a password file, without its line end."""
+    try:
+        text = content(path).decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} isn't UTF-8 text") from None
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise ValueError(f"{path} is empty")
+    if any(char in text for char in "\0\r\n"):
+        raise ValueError(f"expected one line in {path}, got more")
+    return text
+
+
+def check(sections: Mapping[Loc, Section], now: datetime, pems: dict[Path, bytes]) -> Iterator[Finding]:
+    """All files of the sections. The DKIM keys that can be used are put into `pems`."""
+    for loc, section in sections.items():
+        match section:
+            case Listener():
+                yield from _listener(loc, section, now)
+            case Upstream():
+                yield from _upstream(loc, section)
+            case DkimDomain():
+                for n, key in enumerate(section.keys):
+                    yield from _dkim_key((*loc, "keys", n, "key_file"), key.key_file, pems)
+
+
+def readable(loc: Loc, path: Path | None) -> Iterator[Finding]:
+    if path is not None:
+        try:
+            content(path)
+        except ValueError as error:
+            yield Finding(loc, str(error))
+
+
+def _exposed(path: Path) -> bool:
+    with suppress(OSError):
+        return bool(path.stat().st_mode & stat.S_IROTH)
+    return False
+
+
+def _secret(loc: Loc, path: Path | None) -> Iterator[Finding]:
+    if path is not None and _exposed(path):
+        yield note(loc, f"every user of this machine can read {path}; chmod 600 it")
+
+
+def _listener(loc: Loc, listener: Listener, now: datetime) -> Iterator[Finding]:
+    yield from readable((*loc, "users_file"), listener.users_file)
+    if listener.tls == "none" or listener.cert_file is None or listener.key_file is None:
+        return
+    missing = [
+        *readable((*loc, "cert_file"), listener.cert_file),
+        *readable((*loc, "key_file"), listener.key_file),
+    ]
+    yield from missing
+    if not missing:
+        yield from _certificate(loc, listener.cert_file, listener.key_file, now)
+        yield from _secret((*loc, "key_file"), listener.key_file)
+
+
+def _certificate(loc: Loc, cert_file: Path, key_file: Path, now: datetime) -> Iterator[Finding]:
+    import ssl
+
+    from cryptography import x509
+
+    try:
+        certificate = x509.load_pem_x509_certificates(content(cert_file))[0]
+    except ValueError:
+        yield Finding((*loc, "cert_file"), f"expected certificates in PEM form in {cert_file}")
+        return
+    try:
+        key = _private_key(key_file, content(key_file))
+    except ValueError as error:
+        yield Finding((*loc, "key_file"), str(error))
+        return
+    if key.public_key() != certificate.public_key():
+        yield Finding((*loc, "key_file"), f"the key in {key_file} doesn't belong to the certificate")
+        return
+    try:
+        # The password is never asked for on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_file, key_file, password="")
+    except ssl.SSLError:  # a kind or a strength of key that OpenSSL doesn't serve
+        yield Finding((*loc, "key_file"), f"the key in {key_file} can't be used for TLS")
+        return
+    until = certificate.not_valid_after_utc
+    if until <= now:
+        yield note((*loc, "cert_file"), f"the certificate expired on {until:%Y-%m-%d}")
+    elif until <= now + EXPIRES_SOON:
+        yield note((*loc, "cert_file"), f"the certificate expires on {until:%Y-%m-%d}")
+    elif certificate.not_valid_before_utc > now:
+        yield note((*loc, "cert_file"), f"the certificate holds from {certificate.not_valid_before_utc:%Y-%m-%d} on")
+
+
+def _upstream(loc: Loc, upstream: Upstream) -> Iterator[Finding]:
+    yield from _secret((*loc, "password_file"), upstream.password_file)
+    if upstream.ca_file is None or upstream.tls == "none":
+        return
+    from cryptography import x509
+
+    try:
+        pem = content(upstream.ca_file, 1 << 22)
+    except ValueError as error:
+        yield Finding((*loc, "ca_file"), str(error))
+        return
+    try:
+        x509.load_pem_x509_certificates(pem)
+    except ValueError:
+        yield Finding((*loc, "ca_file"), f"expected certificates in PEM form in {upstream.ca_file}")
+
+
+def _dkim_key(loc: Loc, path: Path, pems: dict[Path, bytes]) -> Iterator[Finding]:
+    try:
+        pem = content(path).replace(b"\r\n", b"\n")  # a key that went through Windows
+        key = _private_key(path, pem)
+    except ValueError as error:
+        yield Finding(loc, str(error))
+        return
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+    if isinstance(key, RSAPrivateKey):
+        # RFC 8301 3.2: verifiers take nothing below 1024 bits, and 2048 is what to sign with.
+        if key.key_size < MIN_RSA_BITS:
+            yield Finding(loc, f"expected an RSA key of at least {MIN_RSA_BITS} bits in {path}, got {key.key_size}")
+            return
+        if key.key_size < GOOD_RSA_BITS:
+            yield note(loc, f"the key has {key.key_size} bits; {GOOD_RSA_BITS} are advised (RFC 8301)")
+    elif not isinstance(key, Ed25519PrivateKey):
+        yield Finding(loc, f"expected an RSA or Ed25519 key in {path}, got another kind")
+        return
+    yield from _secret(loc, path)
+    pems[path] = pem
+
+
+def _private_key(path: Path, pem: bytes) -> Any:
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    if b"PUBLIC KEY-----" in pem:
+        raise ValueError(f"expected a private key in {path}, got a public one")
+    if b"PRIVATE KEY-----" not in pem:
+        raise ValueError(f"expected a private key in PEM form in {path}")
+    try:
+        return _parsed(pem)
+    except TypeError:
+        raise ValueError(f"the key in {path} is encrypted; the relay needs it without a passphrase") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError(f"the private key in {path} is damaged or of an unknown kind") from None
+
+
+@lru_cache(maxsize=64)
+def _parsed(pem: bytes) -> Any:
+    """Checking that an RSA key is sound takes 20 ms; a reload finds most keys as they were."""
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    return load_pem_private_key(pem, password=None)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)

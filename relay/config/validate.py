@@ -1,0 +1,179 @@
+"""Plain data → the typed configuration, and pydantic's complaints → sentences an operator understands."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from relay.config.errors import Finding, Loc, plain
+from relay.config.model import (
+    Config,
+    DkimDomain,
+    Http,
+    Lane,
+    Limits,
+    Listener,
+    Rule,
+    Section,
+    Upstream,
+)
+from relay.config.values import Origin, shown
+
+SECRETS = frozenset({"password", "token", "username"})
+"""keys whose value no message shows; a user name may be a token"""
+
+_ENTRIES: Mapping[str, type[Section]] = MappingProxyType(
+    {"listen": Listener, "upstreams": Upstream, "lanes": Lane, "rules": Rule, "dkim": DkimDomain}
+)
+_SECTIONS: Mapping[str, type[Section]] = MappingProxyType({"http": Http, "limits": Limits})
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """`config` is None when something is wrong; `sections` then holds what is right nevertheless, by its place, so
+    that one mistake doesn't hide another."""
+
+    config: Config | None
+    sections: Mapping[Loc, Section]
+    findings: tuple[Finding, ...]
+
+
+def validate(data: Mapping[str, Any], origin: Origin) -> Validated:
+    try:
+        config = Config.model_validate(data, context=origin, by_alias=True, by_name=False)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        return Validated(
+            None, dict(_usable(data, origin)), tuple(_finding(detail) for detail in details if not _hollow(detail))
+        )
+    return Validated(config, dict(_sections(config)), ())
+
+
+def _sections(config: Config) -> Iterator[tuple[Loc, Section]]:
+    for name in _SECTIONS:
+        yield (name,), getattr(config, name)
+    for name in _ENTRIES:
+        for key, value in _items(getattr(config, name)):
+            yield (name, key), value
+
+
+def _usable(data: Mapping[str, Any], origin: Origin) -> Iterator[tuple[Loc, Section]]:
+    wanted: list[tuple[Loc, type[Section], Any]] = [
+        ((name,), model, data.get(name, {})) for name, model in _SECTIONS.items()
+    ]
+    for name, model in _ENTRIES.items():
+        wanted += [((name, key), model, value) for key, value in _items(data.get(name))]
+    for loc, model, value in wanted:
+        with suppress(ValidationError):  # said already
+            yield loc, model.model_validate(value, context=origin, by_alias=True, by_name=False)
+
+
+def _items(section: Any) -> Iterator[tuple[str | int, Any]]:
+    if isinstance(section, Mapping):
+        yield from section.items()
+    elif isinstance(section, list | tuple):
+        yield from enumerate(section)
+
+
+def known_keys(loc: Loc) -> list[str]:
+    """The keys that may stand in the mapping at `loc`, as they are written in the file."""
+    kind: Any = Config
+    for part in loc:
+        if _is_section(kind):
+            kind = next((f.annotation for name, f in kind.model_fields.items() if part == (f.alias or name)), None)
+        else:  # an item of a list, or an entry of a mapping
+            kind = next(iter(get_args(kind)[-1:]), None) if get_origin(kind) is dict else _item(kind)
+    return [f.alias or name for name, f in kind.model_fields.items()] if _is_section(kind) else []
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _item(kind: Any) -> Any:
+    return next((arg for arg in get_args(kind) if _is_section(arg)), None)
+
+
+def _finding(detail: ErrorDetails) -> Finding:
+    loc: Loc = detail["loc"]
+    kind = detail["type"]
+    if kind == "missing":
+        return Finding(loc, "missing: this key is required", at="key")
+    if kind == "extra_forbidden":
+        return Finding(loc, _unknown(loc), at="key")
+    got = _got(loc, detail["input"])
+    context = detail.get("ctx", {})
+    match kind:
+        case "value_error":
+            message = str(context["error"])
+        case "literal_error":
+            message = (
+                f"expected {_choice(context['expected'])}, got {got}{_meant(detail['input'], context['expected'])}"
+            )
+        case "string_type":
+            quotes = "; quotes make it a text" if isinstance(detail["input"], int) else ""
+            message = f"expected a text, got {got}{quotes}"
+        case "tuple_type" | "list_type":
+            message = f"expected a list, got {got}"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            message = f"expected a mapping, got {got}"
+        case "too_short":
+            message = "expected at least one, got none"
+        case _:
+            message = f"{detail['msg']}, got {got}"
+    return Finding(loc, message)
+
+
+def _hollow(detail: ErrorDetails) -> bool:
+    """A list that is too short only because its items are wrong, which is said already."""
+    return detail["type"] == "too_short" and bool(detail["input"])
+
+
+def _got(loc: Loc, value: object) -> str:
+    secret = bool(SECRETS.intersection(str(part) for part in loc)) and not isinstance(value, dict | list | None)
+    return "a value that isn't shown" if secret else shown(value)
+
+
+def _unknown(loc: Loc) -> str:
+    *parent, key = loc
+    known = known_keys(tuple(parent))
+    close = get_close_matches(str(key), known, n=1, cutoff=0.6)
+    if _OTHER_WORDS.get(str(key)) in known:
+        close = [_OTHER_WORDS[str(key)]]
+    return f"unknown key{suggestion(close)}"
+
+
+_OTHER_WORDS: Mapping[str, str] = MappingProxyType(
+    {"from": "sender", "to": "recipient", "ip": "client", "user": "username", "ttl": "expires", "timeout": "attempt"}
+)
+"""what other programs call a key of ours"""
+
+
+def _choice(expected: str) -> str:
+    return expected.replace("'", "")
+
+
+def _meant(value: object, expected: str) -> str:
+    """`tls: no` and `tls: false` mean none."""
+    words = _choice(expected).replace(" or ", ", ").split(", ")
+    if (value is False or value in ("no", "off")) and "none" in words:
+        return suggestion(["none"])
+    return suggestion(get_close_matches(str(value).lower(), words, n=1, cutoff=0.6))
+
+
+def suggestion(close: list[str]) -> str:
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def absent(what: str, name: str, known: Collection[str]) -> str:
+    """`there is no lane 'opt'; did you mean otp?`"""
+    close = suggestion(get_close_matches(name, sorted(known), n=1, cutoff=0.6))
+    listed = "" if close else f"; there is {', '.join(plain(k) for k in sorted(known)[:8])}" if known else ""
+    return f"there is no {what} {shown(name)}{close or listed}"
