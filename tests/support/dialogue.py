@@ -107,9 +107,7 @@ class Dialogue:
     async def run(self) -> None:
         if self.upstream.tls == "implicit":
             await self._handshake()
-        if not (await self._answer("greeting", "", f"220 {self.upstream.host} ESMTP stand-in")).startswith(
-            "2"
-        ):
+        if not (await self._answer("greeting", "", f"220 {self.upstream.host} ESMTP stand-in")).startswith("2"):
             await self._after_refused_greeting()
         while True:
             try:

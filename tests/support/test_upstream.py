@@ -100,8 +100,7 @@ async def test_a_pipelined_batch_is_answered_in_order() -> None:
     async with Upstream(script={"rcpt": {"bad@*": "550 5.1.1 no"}}) as upstream:
         raw = await connect(upstream)
         await raw.say(
-            b"EHLO me\r\nMAIL FROM:<a@b>\r\nRCPT TO:<bad@x>\r\nRCPT TO:<c@x>\r\n"
-            b"DATA\r\nhello\r\n.\r\nQUIT\r\n"
+            b"EHLO me\r\nMAIL FROM:<a@b>\r\nRCPT TO:<bad@x>\r\nRCPT TO:<c@x>\r\nDATA\r\nhello\r\n.\r\nQUIT\r\n"
         )
         replies = [await raw.reply() for _ in range(8)]
         assert [reply[:3] for reply in replies] == ["220", "250", "250", "550", "250", "354", "250", "221"]
@@ -146,9 +145,7 @@ async def test_implicit_tls_by_an_independent_client(certificates: Certificates)
 
 
 @pytest.mark.parametrize("kind", ["expired", "wrong_host", "self_signed"])
-async def test_a_bad_certificate_is_refused_by_a_verifying_client(
-    certificates: Certificates, kind: str
-) -> None:
+async def test_a_bad_certificate_is_refused_by_a_verifying_client(certificates: Certificates, kind: str) -> None:
     def send() -> None:
         with smtplib.SMTP("localhost", upstream.port, timeout=5) as client:
             client.starttls(context=certificates.client_context())
@@ -210,9 +207,7 @@ async def test_a_table_does_not_answer_a_command_out_of_order() -> None:
         (Hang(taken=True), 1, 1),
     ],
 )
-async def test_the_dot_is_noted_whatever_is_said_to_it(
-    action: Action, transferred: int, accepted: int
-) -> None:
+async def test_the_dot_is_noted_whatever_is_said_to_it(action: Action, transferred: int, accepted: int) -> None:
     async with Upstream(script={"dot": action}) as upstream:
         raw = await up_to_rcpt(upstream)
         await raw.say(b"DATA\r\n")
@@ -315,9 +310,7 @@ async def test_the_latency_of_a_pipelined_batch_is_paid_once() -> None:
 
 
 async def test_a_hanging_handshake_notices_that_the_client_left(certificates: Certificates) -> None:
-    async with Upstream(
-        tls="implicit", certificate=certificates.good, script={"handshake": Hang()}
-    ) as upstream:
+    async with Upstream(tls="implicit", certificate=certificates.good, script={"handshake": Hang()}) as upstream:
         raw = await connect(upstream)
         await raw.say(b"\x16\x03\x01 a hello that nobody answers")
         raw.writer.close()

@@ -153,9 +153,7 @@ class Wire(asyncio.Protocol):
         self._buffer.clear()
         loop = asyncio.get_running_loop()
         try:
-            secured = await loop.start_tls(
-                self.transport, self, context, server_side=True, ssl_handshake_timeout=10.0
-            )
+            secured = await loop.start_tls(self.transport, self, context, server_side=True, ssl_handshake_timeout=10.0)
         except (ssl.SSLError, OSError, EOFError) as exc:
             raise Lost from exc
         assert isinstance(secured, asyncio.Transport)

@@ -1,0 +1,190 @@
+"""`otp-relay log`, `queue` and `report`: what became of mail, what waits, how fast it was."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from relay.config.model import Loaded
+    from relay.store.base import LaneCount, Selection
+    from relay.store.sqlite_read import Reader
+
+EXIT_OK, EXIT_NOTHING, EXIT_USAGE = 0, 1, 2
+ACTIONS = ("retry", "hold", "release", "drop")
+T = TypeVar("T")
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from relay.cli.common import add_config
+
+    log = subparsers.add_parser(
+        "log", help="messages, newest first; one message's time line", description="Messages, newest first."
+    )
+    log.add_argument("id", nargs="?", metavar="ID", help="one message, with its whole time line")
+    _add_filters(log)
+    queue = subparsers.add_parser(
+        "queue", help="what waits, and acts on it", description="What waits, earliest due first; or an action on it."
+    )
+    queue.add_argument(
+        "action", nargs="?", choices=ACTIONS, metavar="retry|hold|release|drop",
+        help="retry: due now, the ladder anew; hold: take out; release: a held one is due now; drop: end it",
+    )  # fmt: skip
+    queue.add_argument("ids", nargs="*", metavar="ID", help="the messages to act on")
+    queue.add_argument("--all", action="store_true", help="act on everything that waits")
+    _add_filters(queue)
+    report = subparsers.add_parser(
+        "report", help="counts, p50/p95/p99 and bands", description="Per lane, upstream and recipient provider."
+    )
+    report.add_argument("--since", default="24h", metavar="TIME", help="a duration (24h) or a time (RFC 3339)")
+    for parser, command in ((log, show_log), (queue, show_or_change_queue), (report, show_report)):
+        add_config(parser)
+        parser.add_argument("--json", action="store_true", help="JSON; of a list, one object a line")
+        parser.set_defaults(run=run, command=command)
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--to", metavar="ADDRESS", help="a recipient")
+    parser.add_argument("--lane", metavar="LANE")
+    parser.add_argument("--state", metavar="STATE", help="of a recipient: queued, sent, deferred, bounced, ...")
+    parser.add_argument("--since", metavar="TIME", help="a duration (1h) or a time (RFC 3339)")
+    parser.add_argument("--limit", metavar="N", help="at most so many (default: 100)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command's own function: its exit code, or 1 (store, relay) and 2 (usage, configuration) with a line."""
+    from relay.cli.mail_control import Refused
+    from relay.store.base import StoreError
+    from relay.web.query import BadQuery
+
+    command: Callable[[argparse.Namespace], int] = args.command
+    try:
+        return command(args)
+    except BadQuery as error:
+        return _complain(str(error), EXIT_USAGE)
+    except (StoreError, Refused) as error:
+        return _complain(str(error), EXIT_NOTHING)
+
+
+def show_log(args: argparse.Namespace) -> int:
+    """0; 1 none found."""
+    from relay.cli import mail_text
+
+    if args.id is not None:
+        found = _read(args, lambda reader: reader.get(args.id))
+        if found is None:
+            return _complain(f"no message {args.id}", EXIT_NOTHING)
+        _say(_document(found) if args.json else mail_text.message(found))
+        return EXIT_OK
+    selection = _listing(args)
+    rows = _read(args, lambda reader: reader.search(selection))
+    if not rows:
+        return _complain("no message found", EXIT_NOTHING)
+    _say(_objects(rows) if args.json else mail_text.messages(rows))
+    return EXIT_OK
+
+
+def show_or_change_queue(args: argparse.Namespace) -> int:
+    """0; 1 when the action changed nothing."""
+    if args.action is not None:
+        return _change_queue(args)
+    from relay.cli import mail_text
+
+    if args.all:
+        return _complain("--all goes with retry, hold, release or drop", EXIT_USAGE)
+    selection = _listing(args)
+
+    async def ask(reader: Reader) -> tuple[Sequence[Mapping[str, object]], Sequence[LaneCount]]:
+        return await reader.waiting(selection), await reader.counts()
+
+    rows, counts = _read(args, ask)
+    if args.json:
+        _say(_objects(rows))
+        return EXIT_OK
+    summary = mail_text.counts((row.lane, row.state, row.recipients) for row in counts)
+    _say(summary or "nothing waits")
+    if rows:
+        _say(f"\n{mail_text.queue(rows, time.time())}")
+    return EXIT_OK
+
+
+def _change_queue(args: argparse.Namespace) -> int:
+    from relay.cli.mail_control import act
+    from relay.web.query import BadQuery, target
+
+    given: dict[str, object] = {"ids": args.ids, "lane": args.lane, "all": args.all or None}
+    chosen = {key: value for key, value in given.items() if value}
+    if len(chosen) != 1 or args.to or args.state or args.since or args.limit:
+        raise BadQuery(f"queue {args.action}: give either IDs, --lane LANE or --all")
+    changed = act(_loaded(args).config, args.action, target(chosen))
+    if args.json:
+        _say(_document({"changed": list(changed)}))
+    else:
+        _say("\n".join(changed))
+    return EXIT_OK if changed else _complain("nothing changed", EXIT_NOTHING)
+
+
+def show_report(args: argparse.Namespace) -> int:
+    """0, also for an empty one."""
+    from relay.cli import mail_text
+    from relay.observe.report import build
+    from relay.web import query
+
+    begin = query.since(args.since, time.time())
+    built = build(_read(args, lambda reader: reader.deliveries(begin)))
+    _say(_document({"since": query.rfc3339(begin), **built.as_json()}) if args.json else mail_text.report(built))
+    return EXIT_OK
+
+
+def _listing(args: argparse.Namespace) -> Selection:
+    from relay.web.query import FILTERS, listing
+
+    given = {name: getattr(args, name) for name in FILTERS}
+    return listing({name: value for name, value in given.items() if value is not None}, time.time())
+
+
+def _loaded(args: argparse.Namespace) -> Loaded:
+    from relay.cli.common import config_path, load_or_exit
+
+    return load_or_exit(config_path(args))
+
+
+def _read(args: argparse.Namespace, ask: Callable[[Reader], Awaitable[T]]) -> T:
+    """One question to the store, beside a running relay or without one. Raises StoreError."""
+    import asyncio
+
+    from relay.store.sqlite import open_reader
+
+    async def read() -> T:
+        reader = await open_reader(store)
+        try:
+            return await ask(reader)
+        finally:
+            await reader.close()
+
+    store = _loaded(args).config.store
+    return asyncio.run(read())
+
+
+def _document(value: Mapping[str, object]) -> str:
+    return json.dumps(value, indent=2)
+
+
+def _objects(rows: Iterable[Mapping[str, object]]) -> str:
+    return "\n".join(json.dumps(row) for row in rows)
+
+
+def _say(text: str) -> None:
+    """To stdout, line by line as it is; nothing for ''. What its encoding can't show is replaced."""
+    encoding = sys.stdout.encoding or "utf-8"
+    if text:
+        print(text.encode(encoding, "replace").decode(encoding))
+
+
+def _complain(text: str, code: int) -> int:
+    print(f"otp-relay: {text}", file=sys.stderr)
+    return code

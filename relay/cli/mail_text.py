@@ -1,0 +1,198 @@
+"""The log, the queue and the report as plain aligned text. Pure: it shows what the store and the report give."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from relay.observe.bands import BANDS
+from relay.observe.report import Line, Report
+
+Json = Mapping[str, Any]
+NOTHING = "-"
+MAX_CELL = 60
+MAX_GROUPS = 20
+"""groups of a lane that the text report lists; --json has them all"""
+
+
+def clean(value: object) -> str:
+    """Text of strangers for a terminal: one line, no control characters."""
+    return "".join(char if char.isprintable() else "�" for char in str(value))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: frozenset[str] = frozenset()) -> str:
+    """Columns aligned with blanks, two between them; those named in `right` to the right. Nothing is wrapped."""
+    cells = [head, *([_cell(value) for value in row] for row in rows)]
+    widths = [max(len(row[at]) for row in cells) for at in range(len(head))]
+    lines = []
+    for row in cells:
+        padded = [
+            value.rjust(width) if name in right else value.ljust(width)
+            for name, value, width in zip(head, row, widths, strict=True)
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
+
+
+def _cell(value: str) -> str:
+    text = clean(value)
+    return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
+
+
+def duration(ms: float | None) -> str:
+    """`0.4 ms`, `41 ms`, `2.0 s`, `5 min`, `3.0 h`, `2.0 d`."""
+    if ms is None:
+        return NOTHING
+    for below_ms, unit_ms, unit, digits in (
+        (10, 1, "ms", 1),
+        (1000, 1, "ms", 0),
+        (60_000, 1000, "s", 1),
+        (3_600_000, 60_000, "min", 0),
+        (86_400_000, 3_600_000, "h", 1),
+    ):
+        if ms < below_ms:
+            return f"{ms / unit_ms:.{digits}f} {unit}"
+    return f"{ms / 86_400_000:.1f} d"
+
+
+def messages(found: Iterable[Json]) -> str:
+    """A line a message."""
+    rows = [
+        (
+            one["accepted_at"],
+            one["id"],
+            one["lane"],
+            _states(one["recipients"]),
+            _upstreams(one["recipients"]),
+            duration(one["timings_ms"].get("total")),
+            _addresses(one["recipients"]),
+            one["subject"],
+        )
+        for one in found
+    ]
+    return table(("ACCEPTED", "ID", "LANE", "STATE", "UPSTREAM", "TIME", "TO", "SUBJECT"), rows, frozenset({"TIME"}))
+
+
+def queue(found: Iterable[Json], now: float) -> str:
+    """A line a waiting message, earliest due first."""
+    rows = []
+    for one in found:
+        recipients = one["recipients"]
+        due = [recipient["next_at"] for recipient in recipients if recipient.get("next_at")]
+        last = next((recipient["reply"] for recipient in recipients if recipient.get("reply")), None)
+        rows.append(
+            (
+                one["id"],
+                one["lane"],
+                _states(recipients),
+                _until(min(due, default=None), now),
+                _until(one["expires_at"], now),
+                _addresses(recipients),
+                last or NOTHING,
+            )
+        )
+    return table(
+        ("ID", "LANE", "STATE", "DUE", "EXPIRES", "TO", "LAST REPLY"), rows, right=frozenset({"DUE", "EXPIRES"})
+    )
+
+
+def counts(rows: Iterable[tuple[str, str, int]]) -> str:
+    """`otp: 3 queued, 1 deferred` for each lane of (lane, state, recipients); '' for none."""
+    lanes: dict[str, list[str]] = {}
+    for lane, state, recipients in sorted(rows):
+        lanes.setdefault(lane, []).append(f"{recipients} {state}")
+    return "\n".join(f"{clean(lane)}: {', '.join(states)}" for lane, states in lanes.items())
+
+
+def message(one: Json) -> str:
+    """A message's whole time line."""
+    rule = f"rule {one['rule']}" if one["rule"] else "default lane"
+    lines = [
+        f"{one['id']}  {one['lane']} ({rule})",
+        f"  from        {one['sender'] or '<>'}  (client {one['client']})",
+        f"  subject     {one['subject']}",
+        f"  message-id  {one['message_id']}",
+        f"  size        {one['size']} bytes, signed by {', '.join(one['signed']) or 'nobody'}",
+        f"  accepted    {one['accepted_at']}, expires {one['expires_at']}",
+        f"  times       {_timings(one['timings_ms'])}",
+    ]
+    for recipient in one["recipients"]:
+        via = f" via {recipient['upstream']}" if recipient["upstream"] else ""
+        lines.append(f"  to {recipient['address']}: {recipient['state']}{via}")
+        times = [name for name in ("sent_at", "delivered_at", "next_at") if recipient.get(name)]
+        lines.extend(f"    {name.removesuffix('_at'):9} {recipient[name]}" for name in times)
+        if recipient["reply"]:
+            lines.append(f"    reply     {recipient['reply']}")
+        lines.extend(_attempt(attempt) for attempt in recipient.get("attempts", ()))
+    notes = (" ".join(str(value) for value in note.values()) for note in one.get("notes", ()))
+    lines.extend(f"  note        {note}" for note in notes)
+    return "\n".join(clean(line) for line in lines)
+
+
+def report(built: Report) -> str:
+    """The lanes, then each lane's groups."""
+    if not built.lanes:
+        return "nothing finished in that time"
+    head = ("LANE", "UPSTREAM", "PROVIDER", "COUNT", "P50", "P95", "P99", *(band.upper() for band in BANDS), "STATES")
+    right = frozenset(head[3:-1])
+    parts = [table(head, (_figures(line) for line in built.lanes), right)]
+    for lane in built.lanes:
+        groups = [line for line in built.lines if line.lane == lane.lane]
+        parts.append(table(head, (_figures(line) for line in groups[:MAX_GROUPS]), right))
+        if len(groups) > MAX_GROUPS:
+            parts[-1] += f"\nand {len(groups) - MAX_GROUPS} more; --json has them all"
+    return "\n\n".join(parts)
+
+
+def _figures(line: Line) -> tuple[str, ...]:
+    figures = line.figures
+    total = line.upstream is None and line.provider is None
+    return (
+        line.lane,
+        "all" if total else line.upstream or NOTHING,
+        "all" if total else line.provider or NOTHING,
+        str(figures.recipients),
+        duration(figures.p50_ms),
+        duration(figures.p95_ms),
+        duration(figures.p99_ms),
+        *(str(figures.bands[band]) for band in BANDS),
+        ", ".join(f"{count} {state}" for state, count in figures.states.items()),
+    )
+
+
+def _attempt(attempt: Json) -> str:
+    spent_ms = sum(attempt["timings_ms"].values())
+    return (
+        f"    #{attempt['n']} {attempt['started_at']} {attempt['upstream']} ({attempt['session']} session)"
+        f" {attempt['outcome']} in {duration(spent_ms)} ({_timings(attempt['timings_ms'])}): {attempt['reply']}"
+    )
+
+
+def _timings(timings_ms: Mapping[str, float]) -> str:
+    return ", ".join(f"{phase} {duration(ms)}" for phase, ms in timings_ms.items()) or NOTHING
+
+
+def _states(recipients: Sequence[Json]) -> str:
+    found = Counter(recipient["state"] for recipient in recipients)
+    if len(recipients) == 1:
+        return str(recipients[0]["state"])
+    return ", ".join(f"{count} {state}" for state, count in found.items())
+
+
+def _upstreams(recipients: Sequence[Json]) -> str:
+    return ", ".join(sorted({recipient["upstream"] for recipient in recipients if recipient["upstream"]})) or NOTHING
+
+
+def _addresses(recipients: Sequence[Json]) -> str:
+    first = str(recipients[0]["address"]) if recipients else NOTHING
+    return first if len(recipients) <= 1 else f"{first} (+{len(recipients) - 1})"
+
+
+def _until(at: str | None, now: float) -> str:
+    """How long from now, `now` when that has come."""
+    if at is None:
+        return NOTHING
+    wait_s = datetime.fromisoformat(at).timestamp() - now
+    return "now" if wait_s <= 0 else duration(wait_s * 1000)

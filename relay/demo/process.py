@@ -1,0 +1,130 @@
+"""The relay as a process of its own: started with a configuration, waited for, asked over HTTP, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+READY_WITHIN_S = 20.0
+END_WITHIN_S = 30.0
+_READY = re.compile(r"ready smtp=(\S+) http=(\S+)")
+KEPT_LINES = 5000
+
+
+class RelayFailed(Exception):
+    """It ended, or never became ready; the text has its last words."""
+
+
+class RelayProcess:
+    """`python -m relay run -c FILE`, from `start` to `stop`; as a context manager it is ended with the block."""
+
+    def __init__(self, config_file: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.smtp_addresses: tuple[str, ...] = ()
+        """as in the ready line: `127.0.0.1:2525`, `unix:/path`"""
+        self.http_address = ""
+        self._config_file = config_file
+        self._environment = environment or {}
+        self._lines: list[str] = []
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+
+    @property
+    def stderr(self) -> str:
+        """What it said so far (its last lines, if that is much)."""
+        return "\n".join(self._lines)
+
+    @property
+    def pid(self) -> int:
+        return self._running.pid
+
+    @property
+    def smtp(self) -> tuple[str, int]:
+        """Host and port of the first TCP listener."""
+        address = next(one for one in self.smtp_addresses if not one.startswith(("unix:", "systemd:")))
+        host, _, port = address.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @property
+    def _running(self) -> asyncio.subprocess.Process:
+        if self._process is None:
+            raise RelayFailed("not started")
+        return self._process
+
+    async def start(self, within_s: float = READY_WITHIN_S) -> None:
+        """Returns once it accepts mail. Raises RelayFailed."""
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "relay", "run", "-c", str(self._config_file),
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, **self._environment},
+            start_new_session=True,  # the terminal's Ctrl-C is for us: we end it in order
+        )  # fmt: skip
+        self._ready.clear()
+        self._reading = asyncio.create_task(self._read(self._process), name="relay's stderr")
+        try:
+            async with asyncio.timeout(within_s):
+                await self._ready.wait()
+        except TimeoutError:
+            await self.kill()
+            raise RelayFailed(f"not ready within {within_s:.0f} s\n{self.stderr}") from None
+        if not self.smtp_addresses:
+            raise RelayFailed(f"ended before it was ready, exit {await self.wait()}\n{self.stderr}")
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stderr is not None
+        async for raw in process.stderr:
+            line = raw.decode("utf-8", "replace").rstrip("\n")
+            self._lines.append(line)
+            del self._lines[:-KEPT_LINES]
+            found = _READY.search(line)
+            if found and not self._ready.is_set():
+                self.smtp_addresses = tuple(found[1].split(","))
+                self.http_address = found[2]
+                self._ready.set()
+        self._ready.set()
+
+    def send(self, number: signal.Signals) -> None:
+        """A signal, if it still runs."""
+        with contextlib.suppress(ProcessLookupError):
+            self._running.send_signal(number)
+
+    async def wait(self, within_s: float = END_WITHIN_S) -> int:
+        """Its exit code (negative: the signal that ended it). Raises TimeoutError."""
+        async with asyncio.timeout(within_s):
+            code = await self._running.wait()
+            if self._reading is not None:
+                await self._reading
+        return code
+
+    async def terminate(self, within_s: float = END_WITHIN_S) -> int:
+        """SIGTERM, and the exit code once it has drained; killed past `within_s`, then TimeoutError."""
+        self.send(signal.SIGTERM)
+        try:
+            return await self.wait(within_s)
+        except TimeoutError:
+            await self.kill()
+            raise
+
+    async def kill(self) -> int:
+        """SIGKILL: no chance to finish anything."""
+        self.send(signal.SIGKILL)
+        return await self.wait()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._running.returncode is None:
+            await self.kill()

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import random
+import re
+import signal
+import smtplib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from relay.demo import scene, traffic, view
+from relay.demo.process import RelayFailed, RelayProcess
+from relay.demo.standin import Manner, StandIn
+from relay.observe.bands import BANDS
+
+
+def lane(sent: int, queued: int, upstreams: dict[str, str]) -> dict[str, Any]:
+    return {
+        "sent": sent,
+        "p50_ms": 31.0 if sent else None,
+        "p95_ms": 44.4 if sent else None,
+        "max_ms": 12_300.0 if sent else None,
+        "bands": {band: sent if band == "excellent" else 0 for band in BANDS},
+        "latest_ms": [30.0, 40.0][:sent],
+        "queue": {"queued": queued},
+        "upstreams": {name: {"state": state} for name, state in upstreams.items()},
+    }
+
+
+PICTURE = view.Picture(
+    elapsed_s=12.3,
+    console_url="http://127.0.0.1:1/",
+    lanes={"otp": lane(2, 0, {"fast": "up"}), "bulk": lane(0, 70, {"slow": "down"})},
+    backlog=(10, 70),
+    codes=2,
+    news=70,
+    failures=1,
+)
+
+
+def test_the_picture_shows_what_matters() -> None:
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(view.render(PICTURE))
+    text = console.export_text()
+    for shown in (
+        "31 ms",
+        "44 ms",
+        "12.3 s",
+        "excellent 2",
+        "70",
+        "fast for otp up",
+        "slow for bulk down",
+        "http://127.0.0.1:1/",
+    ):
+        assert shown in text
+
+
+def test_the_line_and_the_summary_tell_the_same() -> None:
+    assert view.line(PICTURE) == (
+        "  12 s | otp: 2 sent, p50 31 ms, p95 44 ms, slowest 12.3 s, 0 waiting"
+        " | bulk: 0 sent, p50 -, p95 -, slowest -, 70 waiting | not up: slow"
+    )
+    assert view.summary(PICTURE) == (
+        "2 codes reached their upstream (p50 31 ms, p95 44 ms, slowest 12.3 s; 2 excellent) beside"
+        " 0 bulk messages sent and 70 still waiting."
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "bars"), [([], ""), ([0.0, 0.0], "▁▁"), ([1.0, 8.0], "▂█"), ([5.0], "█"), ([0.0, 4.0, 8.0], "▁▅█")]
+)
+def test_a_spark_is_scaled_to_the_greatest(values: list[float], bars: str) -> None:
+    assert view.spark(values) == bars
+
+
+def send(port: int, count: int) -> list[int]:
+    """The codes said to `count` messages on one connection, by a client not of ours."""
+    said = []
+    with smtplib.SMTP("127.0.0.1", port, timeout=10) as client:
+        for _ in range(count):
+            try:
+                client.sendmail("a@example.com", ["b@example.net"], "Subject: hi\n\n.dots\n..\n")
+                said.append(250)
+            except smtplib.SMTPDataError as error:
+                said.append(error.smtp_code)
+    return said
+
+
+async def test_a_stand_in_takes_mail_and_hiccups_as_told() -> None:
+    async with StandIn("slow", Manner(latency_s=(0.0, 0.001), refusals=0.5), seed=3) as standin:
+        said = await asyncio.to_thread(send, standin.port, 40)
+    assert set(said) == {250, 451}
+    assert (standin.accepted, standin.refused) == (said.count(250), said.count(451))
+
+
+async def test_a_stand_in_answers_a_pipelined_batch_in_order() -> None:
+    async with StandIn("fast", Manner(latency_s=(0.0, 0.001))) as standin:
+        reader, writer = await asyncio.open_connection("127.0.0.1", standin.port)
+        writer.write(b"EHLO me\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx\r\n.\r\nWHAT\r\nQUIT\r\n")
+        answer = (await asyncio.wait_for(reader.read(), 10)).decode().splitlines()
+        writer.close()
+    finals = [line[:3] for line in answer if line[3] == " "]
+    assert finals == ["220", "250", "250", "250", "354", "250", "500", "221"]
+
+
+async def test_a_stand_in_outlives_a_client_that_leaves_inside_data() -> None:
+    async with StandIn("fast", Manner(latency_s=(0.0, 0.001))) as standin:
+        _, writer = await asyncio.open_connection("127.0.0.1", standin.port)
+        writer.write(b"EHLO me\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nhalf a mes")
+        await writer.drain()
+        writer.close()
+        assert await asyncio.to_thread(send, standin.port, 1) == [250]
+        assert standin.accepted == 1
+
+
+@pytest.mark.parametrize("compose", [traffic.code, traffic.news])
+def test_the_apps_mail_is_whole_and_has_crlf_line_ends_only(compose: Callable[..., traffic.Mail]) -> None:
+    sender, to, content = compose(random.Random(1), 0)
+    head, _, body = content.partition(b"\r\n\r\n")
+    assert sender.encode() in head
+    assert to.encode() in head
+    assert body
+    assert b"\n" not in content.replace(b"\r\n", b"")
+
+
+def test_the_scene_is_a_key_of_its_own_that_only_the_owner_reads(tmp_path: Path) -> None:
+    scene.write(tmp_path, fast_port=1, slow_port=2)
+    assert (tmp_path / "demo.pem").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_relay_that_does_not_start_says_why(tmp_path: Path) -> None:
+    config_file = tmp_path / "relay.yaml"
+    config_file.write_text("lanes: 7\n")
+    with pytest.raises(RelayFailed, match="exit 2"):
+        await RelayProcess(config_file).start()
+
+
+async def end_of_demo(process: asyncio.subprocess.Process) -> str:
+    output, errors = await asyncio.wait_for(process.communicate(), 40)
+    assert process.returncode == 0, errors.decode()
+    assert errors == b""
+    return output.decode()
+
+
+async def start_demo(*arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "relay", "demo", *arguments,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+
+
+async def test_the_demo_sends_codes_beside_a_growing_backlog_and_ends_by_itself() -> None:
+    lines = (await end_of_demo(await start_demo("--seconds", "3"))).splitlines()
+    assert lines[0].startswith("console: http://127.0.0.1:")
+    assert " | otp: " in lines[1]
+    found = re.match(r"(\d+) codes reached their upstream \(p50 \d+ ms.* beside (\d+) bulk .* (\d+) still", lines[-1])
+    assert found is not None, lines
+    codes, _, waiting = map(int, found.groups())
+    assert codes > 0
+    assert waiting > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_ends_the_demo_clean(number: signal.Signals) -> None:
+    process = await start_demo()
+    assert process.stdout is not None
+    begin = await asyncio.wait_for(process.stdout.readline(), 30)
+    process.send_signal(number)
+    output = begin.decode() + await end_of_demo(process)
+    assert " still waiting." in output.splitlines()[-1]
+    port = int(output.splitlines()[0].rstrip("/").rpartition(":")[2])
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "soon", "1e9"])
+async def test_a_senseless_duration_is_a_usage_error(value: str) -> None:
+    process = await start_demo(f"--seconds={value}")
+    _, errors = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 2
+    assert b"Traceback" not in errors
