@@ -44,8 +44,9 @@ class BodyHash:
     `while body.step(): ...` and then `digest()`, or `digest()` at once.
     """
 
-    def __init__(self, content: bytes, body_at: int) -> None:
+    def __init__(self, content: bytes, body_at: int, slice_bytes: int = SLICE_BYTES) -> None:
         self._content = content
+        self._slice_bytes = slice_bytes
         self._at = body_at
         self._hash = hashlib.sha256()
         self._empty = True
@@ -53,13 +54,13 @@ class BodyHash:
         """CRLFs held back: they count only if something follows"""
 
     def step(self) -> bool:
-        """Hash the next SLICE_BYTES or so (whole lines). False when the body is done."""
+        """Hash the next `slice_bytes` or so (whole lines). False when the body is done."""
         content, at = self._content, self._at
         if at >= len(content):
             return False
         end = len(content)
-        if end - at > SLICE_BYTES:
-            end = content.find(b"\n", at + SLICE_BYTES) + 1 or end
+        if end - at > self._slice_bytes:
+            end = content.find(b"\n", at + self._slice_bytes) + 1 or end
         self._add(relaxed_lines(content[at:end]))
         self._at = end
         return True

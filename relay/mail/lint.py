@@ -33,7 +33,7 @@ def lint(content: bytes) -> tuple[Finding, ...]:
     """Everything found, in the order of the message. Raises Unacceptable where `parse` does."""
     message = parse(content)
     parts = tuple(leaves(message))
-    return (*_framing(content), *_header(message), *_body(message, parts), *_links(message, parts))
+    return (*_framing(content), *_header(message), *_body(parts), *_links(message, parts))
 
 
 def _framing(content: bytes) -> Iterator[Finding]:
@@ -71,7 +71,7 @@ def _header(message: Message) -> Iterator[Finding]:
         yield Finding("code-in-subject", f"the subject shows on locked screens; the log keeps it as {shown!r}")
 
 
-def _body(message: Message, parts: tuple[Part, ...]) -> Iterator[Finding]:
+def _body(parts: tuple[Part, ...]) -> Iterator[Finding]:
     kinds = [part.kind for part in parts]
     if "text/plain" not in kinds:
         yield Finding("no-text", "no text/plain part: watches, screen readers and spam filters look for it")

@@ -14,7 +14,7 @@ MASK = "••••••"
 MAX_REPLY = 512
 
 # \d is Unicode's decimal digits; then what else people read as digits: superscript, subscript, circled and the like.
-_DIGIT = r"\d²³¹⁰⁴-⁹₀-₉①-⒛⓪-⓿❶-➓㉈-㉟㊱-㊿🄀-🄌"
+_DIGIT = r"\d²³¹⁰⁴-⁹₀-₉①-⒛⓪-⓿❶-➓㉈-㉟㊱-㊿🄀-🄊፩-፱᧚𐩀-𐩃𐹠-𐹨𑁒-𑁚"
 # The scripts that codes are made of. In others (Chinese, Japanese, ...) a code stands amid words without a blank,
 # and the words must not go with it.
 _UPPER = r"A-ZÀ-ÖØ-ÞΑ-ΩЀ-ЯＡ-Ｚ"
@@ -69,7 +69,7 @@ def redact(text: str) -> str:
     spoken_of = _KEYWORD.search(text)
     if spoken_of is not None:
         text = _LED_OUT.sub(_hide_led_out, _LED_IN.sub(_hide_led_in, text))
-        text = _PIECES.sub(lambda found: MASK if _is_in_pieces(found[0]) else found[0], text)
+        text = _PIECES.sub(_hide_pieces, text)
         text = _CAPITALS.sub(lambda found: _hide_capitals(found, spoken_of.end()), text)
     text = _TOKEN.sub(lambda found: MASK if _is_mixed(found[0], spoken_of is not None) else found[0], text)
     return _DIGITS.sub(MASK, text)
@@ -83,8 +83,15 @@ def _is_mixed(token: str, spoken_of: bool) -> bool:
     return spoken_of or digits >= 3 or token.isalnum() or token.upper() == token
 
 
-def _is_in_pieces(pieces: str) -> bool:
-    return len(pieces.replace(" ", "")) >= 4 and _ANY_DIGIT.search(pieces) is not None
+def _hide_pieces(found: re.Match[str]) -> str:
+    pieces, names = found[0].replace("\xa0", " ").split(" "), 0
+    while names < len(pieces) and (pieces[names].casefold() in _NO_CODE or _KEYWORD.fullmatch(pieces[names])):
+        names += 1
+    code = "".join(pieces[names:])
+    # Digits alone are the business of the pattern that also sees what stands around them.
+    if len(code) < 4 or not _ANY_DIGIT.search(code) or not _ANY_LETTER.search(code):
+        return found[0]
+    return " ".join([*pieces[:names], MASK])
 
 
 def _hide_capitals(found: re.Match[str], spoken_of_end: int) -> str:

@@ -25,14 +25,14 @@ def returned_headers(message: Message) -> bytes:
     kept: list[bytes] = []
     size = 0
     for field in message.fields:
+        if not field.name:
+            continue
         text = decoded(field.value)
-        repeats = field.name not in _HARMLESS and any(word in text for word in hidden)
-        if not field.name or repeats or _IS_SECRET.search(field.name):
-            raw = _masked(field.name, text)
-        elif _IS_TEXT.search(field.name) and redact(text) != text:
-            raw = _masked(field.name, text)
-        else:
-            raw = message.content[field.start : field.end]
+        safe = _without_codes(field.name, text, hidden)
+        raw = message.content[field.start : field.end]
+        if safe != text:
+            title = "-".join(part.capitalize() for part in field.name.split("-"))
+            raw = title.encode("latin-1") + b": " + encoded(safe.replace(MASK, "******")) + b"\r\n"
         size += len(raw)
         if size > MAX_HEADERS_BYTES:
             break
@@ -40,16 +40,17 @@ def returned_headers(message: Message) -> bytes:
     return b"".join(kept)
 
 
+def _without_codes(name: str, text: str, hidden: list[str]) -> str:
+    if name in _HARMLESS:
+        return text
+    if _IS_SECRET.search(name):
+        return MASK
+    if _IS_TEXT.search(name):
+        text = redact(text)
+    return MASK if any(word in text for word in hidden) else text
+
+
 def _hidden_words(plain: str) -> list[str]:
     """What `redact` took out of the subject, `123 456` as `123456` too."""
     shown = set(_WORD.findall(redact(plain)))
     return [word for word in _WORD.findall(plain) + _WORD.findall(_BETWEEN_DIGITS.sub("", plain)) if word not in shown]
-
-
-def _masked(name: str, plain: str) -> bytes:
-    """The field with its text redacted, or hidden as a whole where its name says what it is."""
-    if not name:
-        return b""
-    text = redact(plain) if _IS_TEXT.search(name) else MASK
-    title = "-".join(part.capitalize() for part in name.split("-"))
-    return title.encode("latin-1") + b": " + encoded(text.replace(MASK, "******")) + b"\r\n"

@@ -33,8 +33,9 @@ def received(
 ) -> bytes:
     """The trace field (RFC 5321 4.4), folded, with its line end. `client` is an IP address, or a word such as `unix`
     or `local`; `recipient` is None unless the message has only one (more would disclose Bcc)."""
+    host, peer = f"Received: from {_host(helo)}", f"({_client(client)})"
     lines = [
-        f"Received: from {_host(helo)} ({_client(client)})",
+        *([f"{host} {peer}"] if len(host) + len(peer) < 78 else [host, f"\t{peer}"]),
         f"\tby {_host(hostname)} with {protocol} id {_host(id)}",
     ]
     if recipient is not None and _shows(recipient):
@@ -55,4 +56,9 @@ def _client(client: str) -> str:
 
 
 def _shows(recipient: str) -> bool:
-    return recipient.isascii() and recipient.isprintable() and len(recipient) <= _MAX_HOST and "<" not in recipient
+    return (
+        recipient.isascii()
+        and recipient.isprintable()
+        and len(recipient) <= _MAX_HOST
+        and not set(recipient) & set("<> ")
+    )
