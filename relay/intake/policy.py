@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import Self
 
 from relay.config.model import IpNetwork, Limits, Listener
+from relay.intake.types import CannotListen
 from relay.intake.users import Users, UsersError
-
-
-class PolicyError(Exception):
-    """A listener's certificate, key or users file can't be used; one line for an operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +24,20 @@ class Policy:
 
     @classmethod
     def load(cls, listener: Listener) -> Self:
-        """Reads the listener's files. Raises PolicyError."""
+        """Reads the listener's files. Raises CannotListen."""
         tls = None
         if listener.tls != "none":
             if listener.cert_file is None or listener.key_file is None:
-                raise PolicyError(f"{listener.address}: tls needs cert_file and key_file")
+                raise CannotListen(f"{listener.address}: tls needs cert_file and key_file")
             tls = server_context(listener.cert_file, listener.key_file)
         users = None
         if listener.auth == "required":
             if listener.users_file is None:
-                raise PolicyError(f"{listener.address}: auth: required needs users_file")
+                raise CannotListen(f"{listener.address}: auth: required needs users_file")
             try:
                 users = Users.load(listener.users_file)
             except UsersError as error:
-                raise PolicyError(str(error)) from None
+                raise CannotListen(str(error)) from None
         return cls(listener, tls, users)
 
 
@@ -88,14 +85,14 @@ def connections_allowed(peer: Peer, limits: Limits) -> int | None:
 
 
 def server_context(cert_file: Path, key_file: Path) -> ssl.SSLContext:
-    """TLS 1.2 or newer with that certificate. Raises PolicyError naming the file."""
+    """TLS 1.2 or newer with that certificate. Raises CannotListen naming the file."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         # A key with a passphrase must not make the relay wait for someone to type it.
         context.load_cert_chain(cert_file, key_file, password=lambda: "")
     except ssl.SSLError as error:
-        raise PolicyError(f"{cert_file}, {key_file}: no matching certificate and key ({error.reason})") from None
+        raise CannotListen(f"{cert_file}, {key_file}: no matching certificate and key ({error.reason})") from None
     except OSError as error:
-        raise PolicyError(f"{cert_file}, {key_file}: {error.strerror}") from None
+        raise CannotListen(f"{cert_file}, {key_file}: {error.strerror}") from None
     return context

@@ -61,14 +61,14 @@ class IntakeServer:
     async def start(
         self, listeners: Sequence[Listener], passed: Mapping[str, list[socket.socket]] | None = None
     ) -> None:
-        """Listen on all of them, or on none. `passed`: systemd's sockets. Raises ListenError, PolicyError."""
+        """Listen on all of them, or on none. `passed`: systemd's sockets. Raises CannotListen."""
         self._passed = passed or {}
         await self.reload(listeners)
 
     async def reload(self, listeners: Sequence[Listener]) -> None:
         """Put these in the place of the listeners there are, certificates and users read anew; all or nothing.
 
-        An address that stays keeps its socket, and every session goes on. Raises ListenError, PolicyError.
+        An address that stays keeps its socket, and every session goes on. Raises CannotListen.
         """
         policies = [await asyncio.to_thread(Policy.load, each) for each in listeners]
         opened: list[_Door] = []

@@ -7,6 +7,7 @@ import logging
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from itertools import count
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,7 @@ class Session(Wire):
         self._authenticated = False
         self._user: str | None = None
         self._over = False
+        self._lingers = False
         self._errors = 0
         self._commands = 0
         self._auth_failures = 0
@@ -99,7 +101,7 @@ class Session(Wire):
             log.error("intake session failed: %s", describe(error))  # noqa: TRY400 (its text may hold mail)
             self.say(replies.SESSION_TROUBLE)
         finally:
-            self.close()
+            self.close(linger=self._lingers)
             self._server.left(self)
 
     async def _admitted(self) -> bool:
@@ -189,7 +191,7 @@ class Session(Wire):
             self._errors += 1
         if reply.code == 421:
             # RFC 5321 3.8: the service closes the channel.
-            self._over = True
+            self._over = self._lingers = True
 
     def _reset(self) -> None:
         self._mail = None
@@ -252,7 +254,9 @@ class Session(Wire):
             self.say(bad.reply)
             self._server.observer.rejected(bad.reason)
             return
-        local, at, domain = recipient.address.rpartition("@")
+        if (address := self._qualified(recipient.address)) != recipient.address:
+            recipient = replace(recipient, address=address)
+        local, at, domain = address.rpartition("@")
         key = local + at + domain.lower()
         if key not in self._recipients and len(self._recipients) >= self._server.limits.recipients:
             self._refuse(replies.TOO_MANY_RECIPIENTS, "recipients")
@@ -444,11 +448,15 @@ class Session(Wire):
             return "ESMTPSA" if self._tls else "ESMTPA"
         return "ESMTPS" if self._tls else "ESMTP"
 
+    def _qualified(self, address: str) -> str:
+        """RFC 5321 4.1.1.3: <Postmaster>, the only one without a domain, is the one here."""
+        return address if not address or "@" in address else f"{address}@{self._server.hostname}"
+
     def _envelope(self) -> Envelope:
         mail = self._mail
         assert mail is not None
         return Envelope(
-            sender=mail.sender,
+            sender=self._qualified(mail.sender),
             recipients=tuple(self._recipients.values()),
             body=mail.body,
             smtputf8=mail.smtputf8,

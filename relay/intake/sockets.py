@@ -9,12 +9,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from relay.config.units import AnyAddress, SystemdAddress, TcpAddress, UnixAddress
+from relay.intake.types import CannotListen
 
 _FIRST_PASSED_FD = 3
-
-
-class ListenError(Exception):
-    """An address can't be listened on; one line for an operator."""
 
 
 def passed_sockets(environ: Mapping[str, str], pid: int) -> dict[str, list[socket.socket]]:
@@ -32,7 +29,7 @@ def passed_sockets(environ: Mapping[str, str], pid: int) -> dict[str, list[socke
 
 
 def bind(address: AnyAddress, passed: Mapping[str, list[socket.socket]]) -> list[socket.socket]:
-    """The bound sockets of an address: several where a name stands for several. Raises ListenError."""
+    """The bound sockets of an address: several where a name stands for several. Raises CannotListen."""
     try:
         match address:
             case TcpAddress():
@@ -43,9 +40,9 @@ def bind(address: AnyAddress, passed: Mapping[str, list[socket.socket]]) -> list
                 # Duplicates: what systemd passed stays open, so that a listener can go at a reload and come back.
                 found = [each.dup() for each in passed.get(address.name, [])]
     except OSError as error:
-        raise ListenError(f"cannot listen on {address}: {error.strerror or error}") from None
+        raise CannotListen(f"cannot listen on {address}: {error.strerror or error}") from None
     if not found:
-        raise ListenError(f"cannot listen on {address}: systemd passed no socket of that name")
+        raise CannotListen(f"cannot listen on {address}: systemd passed no socket of that name")
     return found
 
 

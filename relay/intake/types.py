@@ -50,6 +50,10 @@ class Refused(Exception):
         self.reason: Reason = reason
 
 
+class CannotListen(OSError):
+    """A listener can't be put in service (its address, its certificate, its users file); one line for an operator."""
+
+
 Accept = Callable[[Submission], Awaitable[str]]
 """Stores a submission and returns its id once it is durable. Raises Refused; anything else is trouble of ours (451)."""
 

@@ -20,8 +20,10 @@ from relay.mail.reply import Reply
 
 _MAX_WAITING_BYTES = 65_536
 """Pipelined input held while a command runs; past it the client is made to wait (TCP's window does that)."""
-_LINGER_S = 10.0
+_LEAVE_S = 10.0
 """How long a closed connection's last replies may take to leave."""
+_LINGER_S = 2.0
+"""How long a client that was shown the door may take to read why."""
 _TLS_CLOSE_S = 5
 
 
@@ -63,6 +65,7 @@ class Wire(SMTP):
         self._unread: asyncio.Future[None] | None = None
         """there while the client lets too many replies wait"""
         self._ended = False
+        self._closing = False
         self._reading = True
         self._deadline = math.inf
         self._timer: asyncio.TimerHandle | None = None
@@ -77,6 +80,8 @@ class Wire(SMTP):
             self._handler_coroutine = self.loop.create_task(self._handle_client(), name="intake session")
 
     def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
         if self._decoder is None:
             self._buffer += data
             if len(self._buffer) > _MAX_WAITING_BYTES and self._reading and self.transport is not None:
@@ -95,7 +100,7 @@ class Wire(SMTP):
         """True keeps the other direction open: what was sent before a FIN is still answered (TLS can't do that)."""
         self._ended = True
         self._wake()
-        return self.transport is not None and self.transport.get_extra_info("sslcontext") is None
+        return not self._closing and self.transport is not None and self.transport.get_extra_info("sslcontext") is None
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 (what ended it changes nothing)
         self.transport = None
@@ -221,16 +226,26 @@ class Wire(SMTP):
     def winding_up(self) -> bool:
         raise NotImplementedError
 
-    def close(self) -> None:
-        """Send what was said and close. Whoever doesn't read it is cut off a little later."""
+    def close(self, *, linger: bool = False) -> None:
+        """Send what was said and close. Whoever doesn't read it is cut off a little later.
+
+        `linger`: the client may still be sending, and a socket closed over unread input resets the connection, which
+        takes the last reply with it. So only our half is closed, and what comes is dropped until the client's is.
+        """
         transport = self.transport
         if transport is None:
             return
         self._send()
-        transport.close()
-        if self.transport is not None:
-            self._disarm()
-            self._timer = self.loop.call_later(_LINGER_S, transport.abort)
+        self._closing = True
+        self.drop_input()
+        if not self._reading:
+            transport.resume_reading()
+        if linger and not self._ended and transport.can_write_eof():
+            transport.write_eof()
+        else:
+            transport.close()
+        self._disarm()
+        self._timer = self.loop.call_later(_LINGER_S if linger else _LEAVE_S, transport.abort)
 
     def abort(self) -> None:
         if self.transport is not None:

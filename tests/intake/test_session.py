@@ -1,0 +1,417 @@
+"""What a session does beside answering: pipelining, storing, hanging up, limits and patience."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from relay.intake.policy import Policy
+from relay.intake.session import Session
+from relay.intake.types import Refused, Submission
+from relay.mail.envelope import DeliverBy, Recipient
+from relay.mail.reply import Reply
+from tests.intake.harness import PATIENCE_S, Client, listener, service
+
+ENVELOPE = ("MAIL FROM:<a@x.test>", "RCPT TO:<b@x.test>")
+SECRET = "secret code 123456"
+
+
+async def up_to_data(client: Client) -> None:
+    replies = await client.run(*ENVELOPE, "DATA")
+    assert [reply[:3] for reply in replies] == ["250", "250", "354"]
+
+
+def reset(client: Client) -> None:
+    """Leave with RST, as a killed process or a dropped NAT entry does."""
+    sock = client.writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.writer.transport.abort()
+
+
+# What is offered and handed on.
+
+
+async def test_ehlo_offers_what_the_contract_names_and_nothing_that_isn_t_configured() -> None:
+    async with service(limits={"message_size_bytes": 12345}) as relay, relay.connect() as client:
+        await client.reply()
+        lines = (await client.ask("EHLO me")).split("\n")
+    offered = {line[4:] for line in lines[1:]}
+    assert offered == {
+        "SIZE 12345", "8BITMIME", "SMTPUTF8", "PIPELINING", "ENHANCEDSTATUSCODES", "DSN", "DELIVERBY", "MT-PRIORITY"
+    }  # fmt: skip
+
+
+async def test_a_submission_carries_all_that_the_client_said() -> None:
+    async with service(listener(lane="otp")) as relay, relay.session() as client:
+        await client.run(
+            "MAIL FROM:<A@x.test> RET=HDRS ENVID=Id+2B1 BODY=8BITMIME MT-PRIORITY=6 BY=60;R SMTPUTF8 SIZE=5",
+            "RCPT TO:<B@x.test> NOTIFY=FAILURE,DELAY ORCPT=rfc822;B@x.test",
+            "DATA",
+        )
+        await client.ask("body\r\n.")
+        (taken,) = relay.recorder.taken
+    envelope = taken.envelope
+    assert envelope.sender == "A@x.test"
+    assert envelope.recipients == (Recipient("B@x.test", frozenset({"FAILURE", "DELAY"}), "rfc822;B@x.test"),)
+    assert (envelope.body, envelope.smtputf8, envelope.ret, envelope.envid) == ("8BITMIME", True, "HDRS", "Id+2B1")
+    assert (envelope.priority, envelope.deliver_by) == (6, DeliverBy(60, "R"))
+    assert (taken.content, taken.client, taken.helo) == (b"body\r\n", "127.0.0.1", "client.test")
+    assert (taken.protocol, taken.listener.lane, taken.user) == ("ESMTP", "otp", None)
+    assert 0 <= taken.receive_s < PATIENCE_S
+    assert 0 <= asyncio.get_running_loop().time() - taken.final_dot < PATIENCE_S
+
+
+async def test_helo_is_plain_smtp_and_its_name_is_made_printable() -> None:
+    async with service() as relay, relay.connect() as client:
+        await client.reply()
+        assert await client.ask(b"HELO \x1b[2Jm\xff\xe4") == "250 relay.test"
+        await up_to_data(client)
+        await client.ask(".")
+        (taken,) = relay.recorder.taken
+    assert (taken.protocol, taken.helo) == ("SMTP", "?[2Jm??")
+
+
+async def test_the_null_sender_is_no_sender() -> None:
+    async with service() as relay, relay.session() as client:
+        await client.run("MAIL FROM:<>", "RCPT TO:<b@x.test>", "DATA", "bounce\r\n.")
+        assert relay.recorder.taken[0].envelope.sender == ""
+
+
+async def test_a_recipient_named_twice_gets_one_mail() -> None:
+    async with service() as relay, relay.session() as client:
+        replies = await client.run(
+            "MAIL FROM:<a@x.test>", "RCPT TO:<b@x.test>", "RCPT TO:<b@X.TEST>", "RCPT TO:<B@x.test>"
+        )
+        assert [reply[:3] for reply in replies] == ["250"] * 4
+        await client.run("DATA", ".")
+        assert [each.address for each in relay.recorder.taken[0].envelope.recipients] == ["b@x.test", "B@x.test"]
+
+
+async def test_postmaster_without_a_domain_is_this_host_s() -> None:
+    async with service() as relay, relay.session() as client:
+        await client.run("MAIL FROM:<a@x.test>", "RCPT TO:<Postmaster>", "DATA", ".")
+        assert relay.recorder.taken[0].envelope.recipients[0].address == "Postmaster@relay.test"
+
+
+# Pipelining.
+
+
+class Written(asyncio.Transport):
+    """A connection that keeps what is written to it, write by write."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("192.0.2.1", 1)})
+        self.writes: list[bytes] = []
+
+    def write(self, data: Any) -> None:
+        self.writes.append(bytes(data))
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+async def test_a_pipelined_batch_is_answered_in_order_in_one_write() -> None:
+    async with service() as relay:
+        wire = Written()
+        session = Session(relay.server, Policy.load(listener()))
+        session.connection_made(wire)
+        await asyncio.sleep(0.01)
+        session.data_received(b"EHLO me\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@x.test>\r\nRCPT TO:<>\r\nDATA\r\n")
+        await asyncio.sleep(0.01)
+        session.data_received(b"Subject: x\r\n\r\n.\r\nNOOP\r\nQUIT\r\n")
+        await asyncio.sleep(0.01)
+        session.connection_lost(None)
+    assert len(wire.writes) == 3
+    assert [line[:3] for line in wire.writes[1].split(b"\r\n")][-5:] == [b"250", b"250", b"553", b"354", b""]
+    assert [line[:3] for line in wire.writes[2].split(b"\r\n")] == [b"250", b"250", b"221", b""]
+
+
+async def test_a_client_that_never_reads_its_replies_is_made_to_wait_and_then_cut_off() -> None:
+    async with service(limits={"command_timeout_s": 0.3}) as relay, relay.connect() as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        for _ in range(40):
+            client.writer.write(b"XYZZY\r\n" * 10 + b"MAIL FROM:<a@x.test>\r\n" + b"RCPT TO:<x>\r\n" * 10_000)
+        await relay.quiet()
+
+
+# Storing.
+
+
+async def test_whatever_goes_wrong_while_storing_is_451_and_the_session_goes_on() -> None:
+    async def fail_once(submission: Submission) -> None:
+        if relay.recorder.begun == 1:
+            raise OSError(28, f"No space left on device: {submission.content!r}")
+
+    async with service(before=fail_once) as relay, relay.session() as client:
+        await up_to_data(client)
+        assert await client.ask(".") == "451 4.3.0 Trouble on this side, try again later"
+        await up_to_data(client)
+        assert (await client.ask(".")).startswith("250 2.0.0")
+        assert relay.heard.reasons == ["store"]
+
+
+async def test_a_refusal_is_passed_on_as_one_clean_line() -> None:
+    async def refuse(_: Submission) -> None:
+        raise Refused(Reply(554, "5.6.0 no\r\n250 2.0.0 queued ä " + "x" * 600))
+
+    async with service(before=refuse) as relay, relay.session() as client:
+        await up_to_data(client)
+        answer = await client.ask(".")
+        assert answer.startswith("554 5.6.0 no??250 2.0.0 queued ? x")
+        assert len(answer) <= 510
+        assert await client.ask("NOOP") == "250 2.0.0 Ok"
+        assert relay.heard.reasons == ["policy"]
+
+
+async def test_the_log_names_the_failure_but_nothing_of_the_mail(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    async def fail(submission: Submission) -> None:
+        raise ValueError(submission.content.decode())
+
+    async with service(before=fail) as relay, relay.session() as client:
+        await up_to_data(client)
+        await client.ask(f"Subject: {SECRET}\r\n.")
+    assert "ValueError at " in caplog.text
+    assert SECRET not in caplog.text
+    assert "x.test" not in caplog.text
+
+
+@pytest.mark.parametrize("leave", ["fin", "rst", "quit"])
+async def test_a_client_that_leaves_while_its_mail_is_stored_has_its_mail_stored(leave: str) -> None:
+    storing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(_: Submission) -> None:
+        storing.set()
+        await go_on.wait()
+
+    async with service(before=slowly) as relay, relay.session() as client:
+        await up_to_data(client)
+        await client.send(b"kept\r\n.\r\n" + (b"QUIT\r\n" if leave == "quit" else b""))
+        await asyncio.wait_for(storing.wait(), PATIENCE_S)
+        if leave == "rst":
+            reset(client)
+        elif leave == "fin":
+            client.writer.write_eof()
+        await asyncio.sleep(0.02)
+        go_on.set()
+        await relay.recorder.wait_for(1)
+        if leave != "rst":
+            said = await client.everything()
+            assert said.startswith(b"250 2.0.0 queued as id-1\r\n")
+            assert said.endswith(b"221 2.0.0 Bye\r\n") == (leave == "quit")
+        await relay.quiet()
+    assert relay.recorder.taken[0].content == b"kept\r\n"
+
+
+async def test_all_of_it_and_a_fin_in_one_go_is_stored_and_answered() -> None:
+    async with service() as relay, relay.connect() as client:
+        await client.send(b"EHLO me\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@x.test>\r\nDATA\r\nx\r\n.\r\n")
+        client.writer.write_eof()
+        assert (await client.everything()).endswith(b"\r\n250 2.0.0 queued as id-1\r\n")
+    assert len(relay.recorder.taken) == 1
+
+
+@pytest.mark.parametrize("leave", ["fin", "rst"])
+@pytest.mark.parametrize("sent", [b"", b"half a mess", b"all but the end\r\n.", b"all but the end\r\n.\r"])
+async def test_a_client_that_hangs_up_inside_data_leaves_nothing(
+    leave: str, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with service() as relay, relay.session() as client:
+        await up_to_data(client)
+        await client.send(sent)
+        if leave == "rst":
+            reset(client)
+        else:
+            client.writer.write_eof()
+            assert await client.everything() == b""
+        await relay.quiet()
+    assert relay.recorder.begun == 0
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("sent", [b"", b"EHLO m", b"EHLO me\r\nMAIL FROM:<a@x.test>\r\n", b"AUTH PLAIN\r\n"])
+async def test_a_client_that_just_goes_away_leaves_nothing(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async with service(listener(auth="any")) as relay:
+        async with relay.connect() as client:
+            await client.reply()
+            await client.send(b"EHLO me\r\n" + sent)
+            reset(client)
+        await relay.quiet()
+    assert caplog.records == []
+
+
+# Bounds on memory.
+
+
+async def test_a_line_without_end_is_refused_once_and_takes_no_memory() -> None:
+    async with service() as relay, relay.session() as client:
+        tracemalloc.start()
+        await client.send(b"MAIL FROM:<")
+        for _ in range(200):
+            await client.send(b"x" * 100_000)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert await client.ask("") == "500 5.5.6 Line too long"
+        assert await client.ask("NOOP") == "250 2.0.0 Ok"
+    assert peak < 3_000_000
+
+
+async def test_data_without_end_takes_no_more_memory_than_the_limit() -> None:
+    async with service(limits={"message_size_bytes": 100_000}) as relay, relay.session() as client:
+        await up_to_data(client)
+        tracemalloc.start()
+        for _ in range(200):
+            await client.send(b"x" * 100_000)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (await client.ask("\r\n.")).startswith("552 5.3.4")
+        assert await client.ask("NOOP") == "250 2.0.0 Ok"
+    assert peak < 3_000_000
+    assert relay.heard.reasons == ["size"]
+
+
+async def test_a_client_that_pipelines_without_pause_fills_no_buffer_while_its_mail_is_stored() -> None:
+    go_on = asyncio.Event()
+
+    async def slowly(_: Submission) -> None:
+        await go_on.wait()
+
+    async with service(before=slowly) as relay, relay.session() as client:
+        await up_to_data(client)
+        client.writer.write(b".\r\n" + b"NOOP\r\n" * 900)
+        tracemalloc.start()
+        client.writer.write(b"RSET\r\n" + b"x" * 30_000_000)
+        await asyncio.sleep(0.2)
+        (session,) = relay.server._sessions
+        assert len(session._buffer) < 1_000_000
+        tracemalloc.stop()
+        go_on.set()
+        assert (await client.reply()).startswith("250 2.0.0 queued")
+
+
+# Patience.
+
+
+@pytest.mark.parametrize(
+    ("limits", "before"),
+    [
+        ({"command_timeout_s": 0.2}, []),
+        ({"command_timeout_s": 0.2}, [b"EHLO me\r\n"]),
+        ({"command_timeout_s": 0.2}, [b"EHLO me\r\n", b"AUTH LOGIN\r\n"]),
+        ({"data_timeout_s": 0.2}, [b"EHLO me\r\n", b"MAIL FROM:<a@x.test>\r\nRCPT TO:<b@x.test>\r\nDATA\r\n"]),
+    ],
+)
+async def test_byte_after_byte_doesn_t_buy_time(limits: dict[str, float], before: list[bytes]) -> None:
+    async with service(listener(auth="any"), limits=limits) as relay, relay.connect() as client:
+        for each in before:
+            await client.send(each)
+        dribble = asyncio.create_task(forever(client, b"N"))
+        said = await client.everything()
+        dribble.cancel()
+        await relay.quiet()
+    assert said.endswith(b"421 4.4.2 Timed out waiting for the client\r\n")
+    assert relay.heard.reasons == ["timeout"]
+    assert relay.recorder.begun == 0
+
+
+async def test_noop_for_ever_doesn_t_buy_time_either() -> None:
+    async with service(limits={"command_timeout_s": 0.1}) as relay, relay.session() as client:
+        pings = asyncio.create_task(forever(client, b"NOOP\r\n"))
+        said = await client.everything()
+        pings.cancel()
+    assert b"250 2.0.0 Ok\r\n" in said
+    assert said.endswith(b"421 4.4.2 Timed out waiting for the client\r\n")
+
+
+async def forever(client: Client, data: bytes) -> None:
+    while True:
+        client.writer.write(data)
+        await asyncio.sleep(0.03)
+
+
+@pytest.mark.parametrize(
+    ("line", "reply"),
+    [
+        (b"XYZZY\r\n", b"421 4.7.0 Too many errors\r\n"),
+        (b"DATA\r\n", b"421 4.7.0 Too many errors\r\n"),
+        (b"NOOP\r\n", b"421 4.7.0 Too many commands without a message\r\n"),
+        (b"MAIL FROM:<a@x.test>\r\nRCPT TO:<x>\r\nRCPT TO:<>\r\n", b"421 4.7.0 Too many errors\r\n"),
+    ],
+)
+async def test_a_session_of_errors_or_idle_talk_ends(line: bytes, reply: bytes) -> None:
+    async with service() as relay, relay.session() as client:
+        talk = asyncio.create_task(client.send(line * 1500))
+        said = bytearray()
+        while not said.endswith(reply):
+            received = await asyncio.wait_for(client.reader.read(65536), PATIENCE_S)
+            assert received
+            said += received
+        await talk
+
+
+async def test_mail_keeps_a_session_alive() -> None:
+    async with service() as relay, relay.session() as client:
+        for _ in range(5):
+            await client.send(b"NOOP\r\n" * 400 + b"XYZZY\r\n" * 30)
+            for _ in range(430):
+                await client.reply()
+            await up_to_data(client)
+            assert (await client.ask(".")).startswith("250 2.0.0")
+    assert len(relay.recorder.taken) == 5
+
+
+async def test_an_idle_client_holds_nobody_up() -> None:
+    async with service() as relay, relay.session(), relay.connect() as half, relay.session() as client:
+        await half.send(b"EHL")
+        await up_to_data(client)
+        assert (await client.ask(".")).startswith("250 2.0.0")
+
+
+# Who may come.
+
+
+async def test_one_connection_too_many_hears_so() -> None:
+    async with service(limits={"connections": 2}) as relay, relay.session() as first, relay.session():
+        async with relay.connect() as third:
+            assert await third.everything() == b"421 4.7.0 Too many connections\r\n"
+        assert relay.heard.reasons == ["connections"]
+        await first.ask("QUIT")
+        await first.everything()
+        async with relay.session() as again:
+            assert (await again.ask("NOOP")).startswith("250")
+
+
+async def test_each_client_has_its_own_number_of_connections() -> None:
+    async with service(limits={"connections_per_client": 1}) as relay, relay.session() as first:
+        async with relay.connect() as second:
+            assert await second.everything() == b"421 4.7.0 Too many connections\r\n"
+        assert (await first.ask("QUIT")).startswith("221")
+        await relay.quiet()
+        async with relay.session() as again:
+            assert (await again.ask("NOOP")).startswith("250")
+
+
+@pytest.mark.parametrize("answer", [Reply(452, "4.3.1 The queue is full"), Reply(421, "4.3.2 Not now")])
+async def test_admission_is_asked_before_mail_and_before_data(answer: Reply) -> None:
+    admitted: list[Reply | None] = [None, answer, answer]
+    async with service(admit=lambda: admitted.pop(0)) as relay, relay.session() as client:
+        assert [each[:3] for each in await client.run(*ENVELOPE)] == ["250", "250"]
+        assert await client.ask("DATA") == str(answer)
+        if answer.code == 421:
+            assert await client.everything() == b""
+        else:
+            await client.ask("RSET")
+            assert await client.ask("MAIL FROM:<a@x.test>") == str(answer)
+        assert set(relay.heard.reasons) == {"busy"}
