@@ -152,8 +152,11 @@ class Selection:
     """a recipient's address, compared case-insensitively"""
     state: State | None = None
     since: float | None = None
+    """accepted at or after"""
     until: float | None = None
+    """accepted before"""
     limit: int = 100
+    """of a listing; an action is about all that match"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +214,19 @@ class Store(Protocol):
     async def supersede(self, key: str, before_id: str, now: float) -> Sequence[str]:
         """End the `queued` and `deferred` recipients of older messages with this key. Returns the messages' ids."""
 
+    async def hasten(self, lane: str, now: float) -> int:
+        """Make the lane's `deferred` recipients due now, their ladder's step kept: an upstream is back. Returns how
+        many those were."""
+
+    async def adopt(self, lanes: Sequence[str], default: str) -> int:
+        """Put open recipients of lanes that are no more into `default`. Returns how many those were."""
+
     async def act(self, action: Action, selection: Selection, now: float) -> Sequence[str]:
         """An operator's word on open messages: `retry` makes queued, deferred and ambiguous ones due now and starts
         their ladder anew; `hold` takes queued and deferred ones out; `release` makes held ones due now; `drop` ends
         queued, deferred, held and ambiguous ones (state `bounced`, reply `dropped by the operator`, no DSN).
-        `sending` ones are never touched. Returns the ids of the messages that changed."""
+        `sending` ones are never touched; with `to` or `state`, only the recipients they name are. Returns the ids of
+        the messages that changed."""
 
     async def get(self, message_id: str) -> Mapping[str, object] | None:
         """One message as the contract's section 4 has it (JSON-ready)."""
@@ -229,8 +240,8 @@ class Store(Protocol):
     async def counts(self) -> Sequence[LaneCount]:
         """Open recipients by lane and state."""
 
-    async def size(self) -> tuple[int, int]:
-        """Open messages and the bytes of their contents."""
+    def size(self) -> tuple[int, int]:
+        """Open messages and the bytes of their contents, as this process knows them: asked before every message."""
 
     async def deliveries(self, since: float) -> Sequence[DeliveryRow]:
         """What `report` counts: recipients of messages accepted since then that are finished."""

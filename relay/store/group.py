@@ -53,7 +53,9 @@ class Connection(aiosqlite.Connection):
 
     async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """The function's result or exception. It runs to its end even if the caller is cancelled."""
-        return cast(T, await self._execute(function, self._conn))  # type: ignore[no-untyped-call]
+        if self._connection is None:
+            raise StoreError("the store is closed")
+        return cast(T, await self._execute(function, self._connection))  # type: ignore[no-untyped-call]
 
 
 class Tx:

@@ -206,6 +206,13 @@ class SqliteStore:
     async def supersede(self, key: str, before_id: str, now: float) -> Sequence[str]:
         return await self._write(partial(sqlite_write.supersede, key=key, before_id=before_id, now=now))
 
+    async def hasten(self, lane: str, now: float) -> int:
+        return await self._write(partial(sqlite_write.hasten, lane=lane, now=now), size_bytes=_HEAVY_BYTES)
+
+    async def adopt(self, lanes: Sequence[str], default: str) -> int:
+        write = partial(sqlite_write.adopt, lanes=tuple(lanes), default=default)
+        return await self._write(write, size_bytes=_HEAVY_BYTES)
+
     async def act(self, action: Action, selection: Selection, now: float) -> Sequence[str]:
         ids = await self._lists.waiting_ids(selection)
         changed: list[str] = []
@@ -242,7 +249,7 @@ class SqliteStore:
     async def counts(self) -> Sequence[LaneCount]:
         return await self._lists.counts()
 
-    async def size(self) -> tuple[int, int]:
+    def size(self) -> tuple[int, int]:
         return self._messages, self._size_bytes
 
     async def deliveries(self, since: float) -> Sequence[DeliveryRow]:

@@ -51,6 +51,10 @@ def lock(path: Path) -> int:
     lock_path = path.with_name(path.name + ".lock")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "not a folder" if isinstance(error, FileExistsError) else error.strerror
+        raise StoreError(f"{error.filename}: {reason}") from error
+    try:
         descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StoreError(f"{lock_path}: {error.strerror}") from error
@@ -153,7 +157,9 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_NET_PAGES}")
         migrate(connection)
-        connection.execute("BEGIN IMMEDIATE")  # says now if the file can't be written
+        # Says now if the file can't be written: SQLite opens such a one for reading and lets a transaction begin.
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
         connection.execute("ROLLBACK")
     except BaseException:
         connection.close()

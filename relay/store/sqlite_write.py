@@ -277,6 +277,22 @@ def supersede(tx: Tx, key: str, before_id: str, now: float) -> list[str]:
     return ended
 
 
+def hasten(tx: Tx, lane: str, now: float) -> int:
+    return tx.execute(
+        "UPDATE recipient SET next_at = ? WHERE lane = ? AND open = 1 AND state = 'deferred' AND next_at > ?",
+        (now, lane, now),
+    ).rowcount
+
+
+def adopt(tx: Tx, lanes: Sequence[str], default: str) -> int:
+    known = ", ".join("?" for _ in lanes)
+    tx.execute(f"UPDATE message SET lane = ? WHERE body IS NOT NULL AND lane NOT IN ({known})", (default, *lanes))  # noqa: S608
+    return tx.execute(
+        f"UPDATE recipient SET lane = ? WHERE open = 1 AND lane NOT IN ({known})",  # noqa: S608
+        (default, *lanes),
+    ).rowcount
+
+
 def act(tx: Tx, action: Action, ids: Sequence[str], selection: Selection, now: float) -> list[str]:
     """The action on those of `ids` it changes, and there only on the recipients that the selection's `to` and
     `state` name."""

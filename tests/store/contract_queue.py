@@ -1,0 +1,352 @@
+"""What every store must do with what is to be sent: put, claim, settle, recover, supersede, act."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from relay.mail.envelope import DeliverBy, Envelope, Recipient
+from relay.store.base import (
+    OPEN_STATES,
+    Action,
+    LaneCount,
+    OpenRecipient,
+    Queued,
+    RecipientUpdate,
+    Selection,
+    Settlement,
+    State,
+    Store,
+    StoreError,
+)
+from tests.store.build import CONTENT, NOW, attempt, claim, ids_of, in_state, message, settled, states
+
+
+class QueueContract:
+    # put and claim
+
+    async def test_a_queued_message_is_claimed_as_it_was_put(self, store: Store) -> None:
+        envelope = Envelope(
+            "",
+            (
+                Recipient("a@example.net", frozenset({"FAILURE", "DELAY"}), "rfc822;a+2Bb@example.net"),
+                Recipient("ü@example.org", frozenset({"NEVER"})),
+            ),
+            body="8BITMIME",
+            smtputf8=True,
+            ret="HDRS",
+            envid="QQ+2B314159",
+            priority=-3,
+            deliver_by=DeliverBy(-60, "N", trace=True),
+        )
+        content = bytes(range(256)) * 3
+        new = message(
+            envelope=envelope, content=content, rule=None, upstreams=("ses", "post mark"), supersede_key="auth a@b"
+        )
+        await store.put(new, claimed=False)
+        assert await claim(store) == [
+            Queued(
+                id=new.id,
+                lane="otp",
+                rule=None,
+                envelope=envelope,
+                content=content,
+                accepted_at=NOW,
+                expires_at=NOW + 600,
+                due=(OpenRecipient(0, envelope.recipients[0]), OpenRecipient(1, envelope.recipients[1])),
+                upstreams=("ses", "post mark"),
+                supersede_key="auth a@b",
+            )
+        ]
+        assert await claim(store) == []
+
+    @pytest.mark.parametrize("size", [0, 1, 499_999, 500_000, 500_001, 1_700_000])
+    async def test_a_content_of_any_size_comes_back_byte_for_byte(self, store: Store, size: int) -> None:
+        content = (bytes(range(251)) * (size // 251 + 1))[:size]
+        new, other = message(content=content), message()
+        await asyncio.gather(store.put(new, claimed=False), store.put(other, claimed=False))
+        assert {queued.id: queued.content for queued in await claim(store)} == {new.id: content, other.id: CONTENT}
+        assert await store.size() == (2, size + len(CONTENT))
+
+    async def test_a_message_put_as_claimed_is_nobody_elses(self, store: Store) -> None:
+        new = message()
+        await store.put(new, claimed=True)
+        assert await states(store, new.id) == ["sending"]
+        assert await claim(store) == []
+        assert await store.next_due("otp") is None
+
+    async def test_an_id_is_put_once_and_the_second_changes_nothing(self, store: Store) -> None:
+        new = message()
+        await store.put(new, claimed=False)
+        with pytest.raises(StoreError):
+            await store.put(message(id=new.id, content=b"other"), claimed=False)
+        assert [queued.content for queued in await claim(store)] == [CONTENT]
+        assert await store.size() == (1, len(CONTENT))
+
+    async def test_claims_come_in_the_order_they_are_due_and_from_their_lane(self, store: Store) -> None:
+        late, early, future = message(at=NOW - 1), message(at=NOW - 5), message(at=NOW + 5)
+        for new in (late, early, future, message(lane="bulk", at=NOW - 9)):
+            await store.put(new, claimed=False)
+        assert await store.next_due("otp") == NOW - 5
+        assert ids_of(await claim(store)) == [early.id, late.id]
+        assert await store.next_due("otp") == NOW + 5
+        assert await store.next_due("nothing") is None
+
+    async def test_a_claim_takes_no_more_messages_than_asked(self, store: Store) -> None:
+        for _ in range(5):
+            await store.put(message(), claimed=False)
+        assert [len(await claim(store, messages=2)) for _ in range(4)] == [2, 2, 1, 0]
+
+    async def test_a_claim_takes_one_message_however_large_and_then_what_fits(self, store: Store) -> None:
+        for at, size in enumerate((50, 50, 51, 300, 1)):
+            await store.put(message(at=NOW + at, content=b"x" * size), claimed=False)
+        taken = [await store.claim("otp", NOW + 9, messages=9, size_bytes=100) for _ in range(4)]
+        assert [[len(queued.content) for queued in each] for each in taken] == [[50, 50], [51], [300], [1]]
+
+    async def test_concurrent_claims_share_out_what_is_due(self, store: Store) -> None:
+        put = [message() for _ in range(30)]
+        await asyncio.gather(*(store.put(new, claimed=False) for new in put))
+        taken = await asyncio.gather(*(claim(store, messages=4) for _ in range(10)))
+        claimed = [queued.id for each in taken for queued in each]
+        assert sorted(claimed) == sorted(new.id for new in put)
+
+    async def test_only_the_recipients_that_are_due_are_claimed(self, store: Store) -> None:
+        new = message("a@x.org", "b@x.org", "c@x.org")
+        await store.put(new, claimed=True)
+        await store.settle(
+            Settlement(
+                new.id,
+                (
+                    RecipientUpdate(0, "sent"),
+                    RecipientUpdate(1, "deferred", next_at=NOW + 10, step=1, delay_notified=True),
+                    RecipientUpdate(2, "deferred", next_at=NOW + 20, step=1),
+                ),
+                (attempt(1, 1), attempt(1, 2)),
+            )
+        )
+        assert await claim(store, NOW + 9) == []
+        [queued] = await claim(store, NOW + 10)
+        assert queued.envelope == new.envelope
+        assert queued.due == (OpenRecipient(1, Recipient("b@x.org"), step=1, attempts=2, delay_notified=True),)
+        assert await states(store, new.id) == ["sent", "sending", "deferred"]
+        assert await store.next_due("otp") == NOW + 20
+
+    async def test_what_is_unclaimed_is_due_at_once(self, store: Store) -> None:
+        new = message("a@x.org", "b@x.org")
+        await store.put(new, claimed=True)
+        await store.settle(settled(new.id))
+        await store.unclaim(new.id)
+        [queued] = await claim(store)
+        assert [open_one.position for open_one in queued.due] == [1]
+        await store.unclaim("01UNKNOWN")
+
+    # settle
+
+    async def test_the_body_goes_with_the_last_open_recipient_and_the_log_row_stays(self, store: Store) -> None:
+        new = message("a@x.org", "b@x.org")
+        await store.put(new, claimed=True)
+        await store.settle(settled(new.id, "sent", 0, sent_at=NOW))
+        assert await store.size() == (1, len(CONTENT))
+        await store.settle(settled(new.id, "bounced", 1, reply="550 5.1.1 no such user"))
+        assert await store.size() == (0, 0)
+        assert await states(store, new.id) == ["sent", "bounced"]
+        assert await store.counts() == []
+
+    @pytest.mark.parametrize("state", ["sent", "bounced", "expired", "superseded", "suppressed"])
+    async def test_a_finished_recipient_stays_what_it_is_but_its_attempt_is_added(
+        self, store: Store, state: State
+    ) -> None:
+        message_id = await in_state(store, state)
+        late = settled(message_id, "deferred", next_at=NOW)
+        await store.settle(Settlement(message_id, late.updates, (attempt(n=7),)))
+        assert await states(store, message_id) == [state]
+        assert await claim(store, NOW + 99) == []
+        shown: Any = await store.get(message_id)
+        assert [each["n"] for each in shown["recipients"][0]["attempts"]] == [7]
+
+    async def test_what_is_deferred_without_a_time_is_due_at_once(self, store: Store) -> None:
+        new = message()
+        await store.put(new, claimed=True)
+        await store.settle(settled(new.id, "deferred"))
+        assert len(await claim(store)) == 1
+
+    async def test_an_attempt_settled_twice_is_one_and_hedged_ones_of_one_number_are_two(self, store: Store) -> None:
+        new = message()
+        await store.put(new, claimed=True)
+        hedged = (attempt(upstream="postmark"), attempt(upstream="ses", started_at=NOW + 1.2, outcome="abandoned"))
+        for _ in range(2):
+            await store.settle(Settlement(new.id, attempts=hedged))
+        shown: Any = await store.get(new.id)
+        assert [each["upstream"] for each in shown["recipients"][0]["attempts"]] == ["postmark", "ses"]
+
+    async def test_bounces_are_queued_with_what_caused_them(self, store: Store) -> None:
+        new = message()
+        await store.put(new, claimed=True)
+        dsn = message("no-reply@auth.example.com", lane="bulk", content=b"sorry", client="local", rule=None)
+        await store.settle(Settlement(new.id, (RecipientUpdate(0, "bounced"),), bounces=(dsn,)))
+        assert [queued.content for queued in await claim(store, lane="bulk")] == [b"sorry"]
+        assert await store.size() == (1, 5)
+
+    async def test_a_settlement_applies_whole_or_not_at_all(self, store: Store) -> None:
+        new, existing = message(), message(lane="bulk")
+        await store.put(new, claimed=True)
+        await store.put(existing, claimed=True)
+        with pytest.raises(StoreError):
+            await store.settle(
+                Settlement(new.id, (RecipientUpdate(0, "bounced"),), (attempt(),), note="x", bounces=(existing,))
+            )
+        shown: Any = await store.get(new.id)
+        assert (shown["recipients"][0]["state"], shown["recipients"][0]["attempts"]) == ("sending", [])
+        assert shown["notes"] == []
+        assert await store.size() == (2, 2 * len(CONTENT))
+
+    async def test_settling_what_is_not_there_is_an_error(self, store: Store) -> None:
+        with pytest.raises(StoreError, match="no message 01UNKNOWN"):
+            await store.settle(settled("01UNKNOWN"))
+
+    async def test_five_hundred_recipients_are_one_message(self, store: Store) -> None:
+        new = message(*(f"user{n}@example.net" for n in range(500)))
+        await store.put(new, claimed=False)
+        [queued] = await claim(store)
+        assert [each.position for each in queued.due] == list(range(500))
+        await store.settle(settled(new.id, "sent", *range(499)))
+        assert await store.counts() == [LaneCount("otp", "sending", 1, NOW)]
+        await store.settle(settled(new.id, "sent", 499))
+        assert await store.size() == (0, 0)
+
+    # after a crash
+
+    async def test_recovery_queues_what_was_being_sent_and_leaves_ambiguous_what_may_have_left(
+        self, store: Store
+    ) -> None:
+        new = message("a@x.org", "b@x.org", "c@x.org", "d@x.org")
+        await store.put(new, claimed=True)
+        await store.mark_final(new.id, [1, 2])
+        await store.settle(settled(new.id, "sent", 2))
+        held = await in_state(store, "held")
+        await store.settle(settled(new.id, "deferred", 3, next_at=NOW + 60))
+        assert await store.recover(NOW + 5) == 2
+        assert await states(store, new.id) == ["queued", "ambiguous", "sent", "deferred"]
+        assert await states(store, held) == ["held"]
+        assert await store.next_due("otp") == NOW + 5
+        assert await store.recover(NOW + 6) == 0
+
+    @pytest.mark.parametrize("then", ["deferred", "unclaimed"])
+    async def test_a_mark_lasts_only_until_the_recipient_is_settled_or_given_back(
+        self, store: Store, then: str
+    ) -> None:
+        new = message()
+        await store.put(new, claimed=True)
+        await store.mark_final(new.id, [0])
+        if then == "deferred":
+            await store.settle(settled(new.id, "deferred", next_at=NOW))
+        else:
+            await store.unclaim(new.id)
+        await claim(store)
+        await store.recover(NOW)
+        assert await states(store, new.id) == ["queued"]
+
+    # superseding
+
+    async def test_a_newer_message_ends_the_older_ones_with_its_key_that_have_not_left(self, store: Store) -> None:
+        queued, partly, sending, other = (
+            message("a@x.org", supersede_key="k"),
+            message("a@x.org", "b@x.org", supersede_key="k"),
+            message("a@x.org", supersede_key="k"),
+            message("a@x.org", supersede_key="other"),
+        )
+        for new in (queued, partly, sending, other):
+            await store.put(new, claimed=new is sending)
+        await store.settle(settled(partly.id, "sent", 1))
+        newer = message("a@x.org", supersede_key="k")
+        await store.put(newer, claimed=True)
+        newest = message("a@x.org", supersede_key="k")
+        await store.put(newest, claimed=False)
+        assert sorted(await store.supersede("k", newer.id, NOW)) == sorted([queued.id, partly.id])
+        assert await states(store, queued.id) == ["superseded"]
+        assert await states(store, partly.id) == ["superseded", "sent"]
+        assert await states(store, sending.id) == ["sending"]
+        assert ids_of(await claim(store)) == [other.id, newest.id]
+        assert await store.supersede("k", newer.id, NOW) == []
+        assert await store.size() == (4, 4 * len(CONTENT))
+
+    # the operator
+
+    @pytest.mark.parametrize(
+        ("action", "before", "after"),
+        [
+            ("retry", "queued", "queued"),
+            ("retry", "deferred", "queued"),
+            ("retry", "ambiguous", "queued"),
+            ("retry", "held", None),
+            ("retry", "sending", None),
+            ("hold", "queued", "held"),
+            ("hold", "deferred", "held"),
+            ("hold", "ambiguous", None),
+            ("hold", "sending", None),
+            ("release", "held", "queued"),
+            ("release", "queued", None),
+            ("release", "deferred", None),
+            ("release", "sending", None),
+            ("drop", "queued", "bounced"),
+            ("drop", "deferred", "bounced"),
+            ("drop", "held", "bounced"),
+            ("drop", "ambiguous", "bounced"),
+            ("drop", "sending", None),
+            ("retry", "sent", None),
+            ("drop", "sent", None),
+            ("hold", "bounced", None),
+            ("release", "expired", None),
+        ],
+    )
+    async def test_an_action_changes_the_states_it_is_for_and_no_others(
+        self, store: Store, action: Action, before: State, after: State | None
+    ) -> None:
+        message_id = await in_state(store, before)
+        changed = await store.act(action, Selection(ids=(message_id,)), NOW)
+        assert changed == ([] if after is None else [message_id])
+        assert await states(store, message_id) == [after or before]
+        open_messages, _ = await store.size()
+        assert open_messages == ((after or before) in OPEN_STATES)
+
+    async def test_retry_is_due_now_with_its_ladder_from_the_start(self, store: Store) -> None:
+        await in_state(store, "deferred")
+        await store.act("retry", Selection(lane="otp"), NOW + 1)
+        [queued] = await claim(store, NOW + 1)
+        assert queued.due[0].step == 0
+
+    async def test_release_goes_on_where_the_ladder_was(self, store: Store) -> None:
+        message_id = await in_state(store, "deferred")
+        await store.act("hold", Selection(ids=(message_id,)), NOW)
+        assert await claim(store, NOW + 99) == []
+        await store.act("release", Selection(ids=(message_id,)), NOW + 1)
+        [queued] = await claim(store, NOW + 1)
+        assert queued.due[0].step == 2
+
+    async def test_a_drop_says_who_did_it(self, store: Store) -> None:
+        message_id = await in_state(store, "queued")
+        await store.act("drop", Selection(), NOW)
+        shown: Any = await store.get(message_id)
+        assert shown["recipients"][0]["reply"] == "dropped by the operator"
+        assert shown["notes"] == [{"at": "2027-01-15T08:00:00.000Z", "text": "drop by the operator"}]
+
+    async def test_an_action_without_a_limit_is_about_all_that_match(self, store: Store) -> None:
+        put = [message() for _ in range(130)]
+        await asyncio.gather(*(store.put(new, claimed=False) for new in put))
+        changed = await store.act("hold", Selection(lane="otp"), NOW)
+        assert sorted(changed) == sorted(new.id for new in put)
+
+    async def test_an_action_touches_only_the_recipients_that_address_and_state_name(self, store: Store) -> None:
+        new = message("a@x.org", "b@x.org", "C@x.org")
+        await store.put(new, claimed=True)
+        await store.settle(settled(new.id, "deferred", 0, next_at=NOW + 60))
+        await store.settle(settled(new.id, "ambiguous", 1))
+        await store.settle(settled(new.id, "deferred", 2, next_at=NOW + 60))
+        await store.act("retry", Selection(state="ambiguous"), NOW)
+        assert await states(store, new.id) == ["deferred", "queued", "deferred"]
+        await store.act("hold", Selection(to="c@X.org"), NOW)
+        assert await states(store, new.id) == ["deferred", "queued", "held"]
+        assert await store.act("hold", Selection(lane="bulk"), NOW) == []
+        assert await store.act("hold", Selection(to="a@x.org", state="queued"), NOW) == []
