@@ -14,7 +14,7 @@ MASK = "••••••"
 MAX_REPLY = 512
 
 # \d is Unicode's decimal digits; then what else people read as digits: superscript, subscript, circled and the like.
-_DIGIT = r"\d²³¹⁰⁴-⁹₀-₉①-⒛⓪-⓿❶-➓㉈-㉟㊱-㊿🄀-🄊፩-፱᧚𐩀-𐩃𐹠-𐹨𑁒-𑁚"
+_DIGIT = r"\d²³¹⁰⁴-⁹₀-₉①-⒛⓪-⓿❶-➓㉈-㉏㉑-㉟㊱-㊿🄀-🄊፩-፱᧚𐩀-𐩃𐹠-𐹨𑁒-𑁚"
 # The scripts that codes are made of. In others (Chinese, Japanese, ...) a code stands amid words without a blank,
 # and the words must not go with it.
 _UPPER = r"A-ZÀ-ÖØ-ÞΑ-ΩЀ-ЯＡ-Ｚ"
