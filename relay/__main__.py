@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-GROUPS = ("run", "config", "mail", "keys", "store", "user", "demo", "sendmail")
+GROUPS = ("run", "config", "mail", "keys", "demo", "sendmail")
 """Modules of relay.cli, each with `register(subparsers)`; none imports more than argparse before it is asked."""
 
 
@@ -15,7 +15,8 @@ def parser() -> argparse.ArgumentParser:
     from relay import __version__
 
     top = argparse.ArgumentParser(
-        prog="otp-relay", description="A local SMTP relay that lets one-time codes out first: signed, timed, never behind bulk."
+        prog="otp-relay",
+        description="A local SMTP relay that lets one-time codes out first: signed, timed, never behind bulk mail.",
     )
     top.add_argument("--version", action="version", version=f"otp-relay {__version__}")
     subparsers = top.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -16,15 +16,14 @@ from relay.admission import BROKEN, FULL, Admission
 from relay.config.model import Config
 from relay.delivery.clock import Clock
 from relay.delivery.dispatch import Delivery
-from relay.delivery.job import Job
 from relay.delivery.lane import Lane
 from relay.intake.types import Refused, Submission
 from relay.mail.address import domain_of, provider
 from relay.mail.dkim import KeySet, Signer, Unsignable
 from relay.mail.message import Message, Unacceptable, from_addresses, normalise, parse, prepare, subject
 from relay.mail.redact import redact
-from relay.mail.words import decoded
 from relay.mail.trace import received, rfc5322_date
+from relay.mail.words import decoded
 from relay.observe.maillog import MailLog
 from relay.routing.facts import Facts
 from relay.routing.router import Route, Router

@@ -35,8 +35,9 @@ from relay.store.sqlite import open_store
 from relay.web.parts import LaneHealth, Parts, UpstreamHealth, UpstreamState
 from relay.web.server import WebServer
 
-PRUNE_EVERY_S = 60.0
-PRUNE_MESSAGES = 500
+PRUNE_EVERY_S = 1.0
+PRUNE_MESSAGES = 2_000
+"""at a time: twice what a busy relay takes in a second"""
 RETIRE_WITHIN_S = 120.0
 """after a reload, what the old lanes have under way may take this long"""
 _LOG = logging.getLogger("relay")
@@ -81,6 +82,7 @@ class App:
             self._store = await open_store(self.config.store, now=self.clock.now)
             started.push_async_callback(self._store.close)
             await self._store.recover(self.clock.now())
+            await self._store.adopt(tuple(self.config.lanes), self.config.default_lane)
             running = self._build(self.loaded)
             self._signatures.signer = running.signer
             self._admission = Admission(self.config.store)
@@ -99,7 +101,7 @@ class App:
                 raise CannotStart(str(error)) from error
             self._housekeeper = asyncio.create_task(self._keep_house(), name="housekeeping")
             self._started = started.pop_all()
-        self.log.reloaded(success=True)
+        self.metrics.reload_success.set(1)
         return self
 
     async def __aexit__(
@@ -158,6 +160,7 @@ class App:
 
     async def _retire(self, old: Delivery, new: Delivery) -> None:
         await old.give_back()
+        await self._store.adopt(tuple(self.config.lanes), self.config.default_lane)
         new.start()
         await old.drain(RETIRE_WITHIN_S)
         new.wake_all()
@@ -198,22 +201,21 @@ class App:
             await asyncio.sleep(PRUNE_EVERY_S)
             try:
                 before = self.clock.now() - self.config.log.keep_s
-                while await self._store.prune(before, limit=PRUNE_MESSAGES) == PRUNE_MESSAGES:
-                    await asyncio.sleep(0.1)
+                await self._store.prune(before, limit=PRUNE_MESSAGES)
             except StoreError as error:
                 self.log.trouble("prune", error)
 
     # admission
 
     def _admit(self) -> Reply | None:
-        return self._admission.refusal(self.config.queue, self._store.size_now())
+        return self._admission.refusal(self.config.queue, self._store.size())
 
     # web: Health and Controller
 
     def reasons(self) -> Sequence[str]:
         """Why no mail can be taken now."""
         said = ["draining"] if self._draining else []
-        return [*said, *self._admission.reasons(self.config.queue, self._store.size_now())]
+        return [*said, *self._admission.reasons(self.config.queue, self._store.size())]
 
     def lanes(self) -> Mapping[str, LaneHealth]:
         return {lane.name: _health(lane) for lane in self._acceptance.running.delivery.lanes()}

@@ -45,7 +45,7 @@ class Delivery:
                     shared[upstream],
                     express=lane.express,
                     open_within_s=lane.attempt_s,
-                    watcher=wiring.watcher,
+                    watcher=self,
                 )
                 for upstream in _upstreams(config, name)
             ]
@@ -61,6 +61,15 @@ class Delivery:
 
     def lanes(self) -> Iterator[Lane]:
         return iter(self._lanes.values())
+
+    def down(self, lane: str, upstream: str, reason: str) -> None:
+        """The pools' Watcher."""
+        self._wiring.watcher.down(lane, upstream, reason)
+
+    def up(self, lane: str, upstream: str) -> None:
+        """The pools' Watcher."""
+        self._wiring.watcher.up(lane, upstream)
+        self._lanes[lane].upstream_up()
 
     async def drain(self, within_s: float) -> None:
         """Finish what is under way, in all lanes at once; the rest stays in the store."""

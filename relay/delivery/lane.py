@@ -53,6 +53,7 @@ class Lane:
         self._due = asyncio.Event()
         self._due_timer: asyncio.TimerHandle | None = None
         self._feeder: asyncio.Task[None] | None = None
+        self._hastening: asyncio.Task[None] | None = None
         self._draining = False
         self._paused = False
 
@@ -100,6 +101,21 @@ class Lane:
         self.wake(self._services.clock.now())
         self._pump()
 
+    def upstream_up(self) -> None:
+        """An upstream is back: codes that were put off go now, not at their ladder's next step."""
+        if self.config.express and not self._draining and self._hastening is None:
+            self._hastening = asyncio.create_task(self._hasten(), name=f"hasten {self.name}")
+
+    async def _hasten(self) -> None:
+        now = self._services.clock.now()
+        try:
+            if await self._services.store.hasten(self.name, now):
+                self.wake(now)
+        except StoreError as error:
+            self._services.events.trouble("hasten", error)
+        finally:
+            self._hastening = None
+
     @property
     def pools(self) -> Sequence[Pool]:
         return tuple(self._pools.values())
@@ -114,6 +130,8 @@ class Lane:
         if self._feeder is not None:
             self._feeder.cancel()
             await asyncio.gather(self._feeder, return_exceptions=True)
+        if self._hastening is not None:
+            await asyncio.gather(self._hastening, return_exceptions=True)
         waiting, self._heap = [job for _, job in self._heap], []
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within_s)

@@ -1,7 +1,8 @@
 """The store in one SQLite file.
 
 One connection writes, in groups (`group`); one reads lists and one reads contents, so that a long listing delays
-neither a commit nor a claim. Three modules hold what they run: `sqlite_write`, `sqlite_read`, `sqlite_file`.
+neither a commit nor a claim. What they run stands in `sqlite_write`, `sqlite_operate` and `sqlite_read`, all about the
+file in `sqlite_file`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from relay.store import sqlite_file, sqlite_write
+from relay.store import sqlite_file, sqlite_operate, sqlite_write
 from relay.store.base import (
     Action,
     DeliveryRow,
@@ -34,7 +35,8 @@ T = TypeVar("T")
 
 _ACT_MESSAGES = 50
 _PRUNE_MESSAGES = 25
-"""In one transaction. Both are operations that may come by the thousand beside an express message."""
+_STEP_RECIPIENTS = 200
+"""In one transaction: these change by the thousand what must not hold up an express message."""
 _HEAVY_BYTES = 200_000
 """What such an operation counts for in its group."""
 _RECIPIENT_BYTES = 1_000
@@ -201,36 +203,39 @@ class SqliteStore:
         await self._write(partial(sqlite_write.unclaim, message_id=message_id))
 
     async def recover(self, now: float) -> int:
-        return await self._write(partial(sqlite_write.recover, now=now))
+        return await self._write(partial(sqlite_operate.recover, now=now))
 
     async def supersede(self, key: str, before_id: str, now: float) -> Sequence[str]:
-        return await self._write(partial(sqlite_write.supersede, key=key, before_id=before_id, now=now))
+        return await self._write(partial(sqlite_operate.supersede, key=key, before_id=before_id, now=now))
 
     async def hasten(self, lane: str, now: float) -> int:
-        return await self._write(partial(sqlite_write.hasten, lane=lane, now=now), size_bytes=_HEAVY_BYTES)
+        return await self._in_steps(partial(sqlite_operate.hasten, lane=lane, now=now), _STEP_RECIPIENTS)
 
     async def adopt(self, lanes: Sequence[str], default: str) -> int:
-        write = partial(sqlite_write.adopt, lanes=tuple(lanes), default=default)
-        return await self._write(write, size_bytes=_HEAVY_BYTES)
+        return await self._in_steps(partial(sqlite_operate.adopt, lanes=lanes, default=default), _STEP_RECIPIENTS)
 
     async def act(self, action: Action, selection: Selection, now: float) -> Sequence[str]:
         ids = await self._lists.waiting_ids(selection)
         changed: list[str] = []
         for start in range(0, len(ids), _ACT_MESSAGES):
             some = ids[start : start + _ACT_MESSAGES]
-            write = partial(sqlite_write.act, action=action, ids=some, selection=selection, now=now)
+            write = partial(sqlite_operate.act, action=action, ids=some, selection=selection, now=now)
             changed += await self._write(write, size_bytes=_HEAVY_BYTES)
         return changed
 
     async def prune(self, before: float, *, limit: int) -> int:
-        pruned = 0
-        while pruned < limit:
-            some = min(limit - pruned, _PRUNE_MESSAGES)
-            count = await self._write(partial(sqlite_write.prune, before=before, limit=some), size_bytes=_HEAVY_BYTES)
-            pruned += count
-            if count < some:
+        return await self._in_steps(partial(sqlite_operate.prune, before=before), _PRUNE_MESSAGES, limit)
+
+    async def _in_steps(self, apply: Callable[..., int], step: int, limit: int | None = None) -> int:
+        """Apply it (to up to `limit` rows, in transactions of `step`) until it finds no more; how many it found."""
+        done = 0
+        while limit is None or done < limit:
+            some = step if limit is None else min(step, limit - done)
+            found = await self._write(partial(apply, limit=some), size_bytes=_HEAVY_BYTES)
+            if not found:
                 break
-        return pruned
+            done += found
+        return done
 
     # What reads
 

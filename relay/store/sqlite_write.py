@@ -1,7 +1,5 @@
 """Everything that changes the store, as functions of a transaction (`group.Tx`): each applies whole or raises."""
 
-# ruff: noqa: S608 - what is put together here are conditions of this package; every value is a parameter
-
 from __future__ import annotations
 
 import sqlite3
@@ -10,14 +8,11 @@ from typing import Any
 
 from relay.store.base import (
     OPEN_STATES,
-    Action,
     Attempt,
     NewMessage,
     OpenRecipient,
     RecipientUpdate,
-    Selection,
     Settlement,
-    State,
     StoreError,
 )
 from relay.store.codec import Codec
@@ -28,26 +23,12 @@ from relay.store.sqlite_rows import (
     PART_BYTES,
     BodyRange,
     Claimed,
-    fold,
     lines,
     message_row,
     read_envelope,
     recipient_rows,
     timings_text,
 )
-
-DROPPED = "dropped by the operator"
-
-ACTIONS: dict[Action, tuple[tuple[State, ...], str]] = {
-    "retry": (("queued", "deferred", "ambiguous"), "state = 'queued', next_at = :now, step = 0, final_dot = 0"),
-    "hold": (("queued", "deferred"), "state = 'held', next_at = NULL"),
-    "release": (("held",), "state = 'queued', next_at = :now"),
-    "drop": (
-        ("queued", "deferred", "held", "ambiguous"),
-        "state = 'bounced', open = 0, next_at = NULL, reply = :reply",
-    ),
-}
-"""What an action is about, and what it does to it."""
 
 
 def put_part(tx: Tx, message: NewMessage, body: BodyRange, part: int, codec: Codec) -> None:
@@ -158,11 +139,11 @@ def settle(tx: Tx, settlement: Settlement, bodies: Sequence[BodyRange], codec: C
             [(n, message_id, position) for position, n in made.items()],
         )
     if settlement.note is not None:
-        _note(tx, message_id, now, settlement.note)
+        note(tx, message_id, now, settlement.note)
     for bounce, body in zip(settlement.bounces, bodies, strict=True):
         put(tx, bounce, body, codec, claimed=False)
     timings = timings_text(settlement.timings_ms)
-    if not _finish_if_done(tx, message_id, timings) and settlement.timings_ms:
+    if not finish_if_done(tx, message_id, timings) and settlement.timings_ms:
         tx.execute("UPDATE message SET timings = json_patch(timings, ?) WHERE id = ?", (timings, message_id))
 
 
@@ -202,7 +183,7 @@ def _attempt_rows(message_id: str, attempts: Sequence[Attempt]) -> list[tuple[An
     return rows
 
 
-def _finish_if_done(tx: Tx, message_id: str, timings: str = "{}") -> bool:
+def finish_if_done(tx: Tx, message_id: str, timings: str = "{}") -> bool:
     """Let the body go once no recipient is open, and note `timings` with that."""
     # The plus keeps the planner from walking all that is open.
     if tx.execute("SELECT 1 FROM recipient WHERE message_id = ? AND +open = 1 LIMIT 1", (message_id,)).fetchone():
@@ -246,89 +227,7 @@ def unclaim(tx: Tx, message_id: str) -> None:
     )
 
 
-def recover(tx: Tx, now: float) -> int:
-    unknown = "the relay stopped while the upstream's answer was awaited"
-    ambiguous = tx.execute(
-        "UPDATE recipient INDEXED BY recipient_open SET state = 'ambiguous', final_dot = 0, reply = ?"
-        " WHERE open = 1 AND state = 'sending' AND final_dot",
-        (unknown,),
-    ).rowcount
-    queued = tx.execute(
-        "UPDATE recipient INDEXED BY recipient_open SET state = 'queued', next_at = ?"
-        " WHERE open = 1 AND state = 'sending'",
-        (now,),
-    ).rowcount
-    return ambiguous + queued
-
-
-def supersede(tx: Tx, key: str, before_id: str, now: float) -> list[str]:
-    older = tx.execute("SELECT id FROM message WHERE supersede_key = ? AND id < ? ORDER BY id", (key, before_id))
-    ended = []
-    for (message_id,) in older.fetchall():
-        changed = tx.execute(
-            "UPDATE recipient SET state = 'superseded', open = 0, next_at = NULL, reply = ?"
-            " WHERE message_id = ? AND state IN ('queued', 'deferred')",
-            (f"superseded by {before_id}", message_id),
-        )
-        if changed.rowcount:
-            ended.append(message_id)
-            _note(tx, message_id, now, f"superseded by {before_id}")
-            _finish_if_done(tx, message_id)
-    return ended
-
-
-def hasten(tx: Tx, lane: str, now: float) -> int:
-    return tx.execute(
-        "UPDATE recipient SET next_at = ? WHERE lane = ? AND open = 1 AND state = 'deferred' AND next_at > ?",
-        (now, lane, now),
-    ).rowcount
-
-
-def adopt(tx: Tx, lanes: Sequence[str], default: str) -> int:
-    known = ", ".join("?" for _ in lanes)
-    tx.execute(f"UPDATE message SET lane = ? WHERE body IS NOT NULL AND lane NOT IN ({known})", (default, *lanes))  # noqa: S608
-    return tx.execute(
-        f"UPDATE recipient SET lane = ? WHERE open = 1 AND lane NOT IN ({known})",  # noqa: S608
-        (default, *lanes),
-    ).rowcount
-
-
-def act(tx: Tx, action: Action, ids: Sequence[str], selection: Selection, now: float) -> list[str]:
-    """The action on those of `ids` it changes, and there only on the recipients that the selection's `to` and
-    `state` name."""
-    states, change = ACTIONS[action]
-    terms = ["message_id = :id", "state IN ({})".format(", ".join(f"'{state}'" for state in states))]
-    if selection.to is not None:
-        terms.append("coalesce(folded, address) = :to")
-    if selection.state is not None:
-        terms.append("state = :state")
-    sql = f"UPDATE recipient SET {change} WHERE {' AND '.join(terms)}"
-    values = {"now": now, "reply": DROPPED, "state": selection.state, "to": selection.to and fold(selection.to)}
-    changed = []
-    for message_id in ids:
-        if tx.execute(sql, {**values, "id": message_id}).rowcount:
-            changed.append(message_id)
-            _note(tx, message_id, now, f"{action} by the operator")
-            if action == "drop":
-                _finish_if_done(tx, message_id)
-    return changed
-
-
-def prune(tx: Tx, before: float, limit: int) -> int:
-    old = tx.execute(
-        "SELECT id FROM message WHERE accepted_at < ? AND body IS NULL ORDER BY accepted_at LIMIT ?", (before, limit)
-    ).fetchall()
-    for table, column in (
-        ("attempt", "message_id"),
-        ("note", "message_id"),
-        ("recipient", "message_id"),
-        ("message", "id"),
-    ):
-        tx.executemany(f"DELETE FROM {table} WHERE {column} = ?", old)
-    return len(old)
-
-
-def _note(tx: Tx, message_id: str, at: float, text: str) -> None:
+def note(tx: Tx, message_id: str, at: float, text: str) -> None:
     tx.execute("INSERT OR IGNORE INTO note VALUES (?, ?, ?)", (message_id, at, text))
 
 

@@ -68,7 +68,7 @@ class QueueContract:
         new, other = message(content=content), message()
         await asyncio.gather(store.put(new, claimed=False), store.put(other, claimed=False))
         assert {queued.id: queued.content for queued in await claim(store)} == {new.id: content, other.id: CONTENT}
-        assert await store.size() == (2, size + len(CONTENT))
+        assert store.size() == (2, size + len(CONTENT))
 
     async def test_a_message_put_as_claimed_is_nobody_elses(self, store: Store) -> None:
         new = message()
@@ -83,7 +83,7 @@ class QueueContract:
         with pytest.raises(StoreError):
             await store.put(message(id=new.id, content=b"other"), claimed=False)
         assert [queued.content for queued in await claim(store)] == [CONTENT]
-        assert await store.size() == (1, len(CONTENT))
+        assert store.size() == (1, len(CONTENT))
 
     async def test_claims_come_in_the_order_they_are_due_and_from_their_lane(self, store: Store) -> None:
         late, early, future = message(at=NOW - 1), message(at=NOW - 5), message(at=NOW + 5)
@@ -148,9 +148,9 @@ class QueueContract:
         new = message("a@x.org", "b@x.org")
         await store.put(new, claimed=True)
         await store.settle(settled(new.id, "sent", 0, sent_at=NOW))
-        assert await store.size() == (1, len(CONTENT))
+        assert store.size() == (1, len(CONTENT))
         await store.settle(settled(new.id, "bounced", 1, reply="550 5.1.1 no such user"))
-        assert await store.size() == (0, 0)
+        assert store.size() == (0, 0)
         assert await states(store, new.id) == ["sent", "bounced"]
         assert await store.counts() == []
 
@@ -187,7 +187,7 @@ class QueueContract:
         dsn = message("no-reply@auth.example.com", lane="bulk", content=b"sorry", client="local", rule=None)
         await store.settle(Settlement(new.id, (RecipientUpdate(0, "bounced"),), bounces=(dsn,)))
         assert [queued.content for queued in await claim(store, lane="bulk")] == [b"sorry"]
-        assert await store.size() == (1, 5)
+        assert store.size() == (1, 5)
 
     async def test_a_settlement_applies_whole_or_not_at_all(self, store: Store) -> None:
         new, existing = message(), message(lane="bulk")
@@ -200,7 +200,7 @@ class QueueContract:
         shown: Any = await store.get(new.id)
         assert (shown["recipients"][0]["state"], shown["recipients"][0]["attempts"]) == ("sending", [])
         assert shown["notes"] == []
-        assert await store.size() == (2, 2 * len(CONTENT))
+        assert store.size() == (2, 2 * len(CONTENT))
 
     async def test_settling_what_is_not_there_is_an_error(self, store: Store) -> None:
         with pytest.raises(StoreError, match="no message 01UNKNOWN"):
@@ -214,7 +214,7 @@ class QueueContract:
         await store.settle(settled(new.id, "sent", *range(499)))
         assert await store.counts() == [LaneCount("otp", "sending", 1, NOW)]
         await store.settle(settled(new.id, "sent", 499))
-        assert await store.size() == (0, 0)
+        assert store.size() == (0, 0)
 
     # after a crash
 
@@ -270,7 +270,7 @@ class QueueContract:
         assert await states(store, sending.id) == ["sending"]
         assert ids_of(await claim(store)) == [other.id, newest.id]
         assert await store.supersede("k", newer.id, NOW) == []
-        assert await store.size() == (4, 4 * len(CONTENT))
+        assert store.size() == (4, 4 * len(CONTENT))
 
     # the operator
 
@@ -308,7 +308,7 @@ class QueueContract:
         changed = await store.act(action, Selection(ids=(message_id,)), NOW)
         assert changed == ([] if after is None else [message_id])
         assert await states(store, message_id) == [after or before]
-        open_messages, _ = await store.size()
+        open_messages, _ = store.size()
         assert open_messages == ((after or before) in OPEN_STATES)
 
     async def test_retry_is_due_now_with_its_ladder_from_the_start(self, store: Store) -> None:
@@ -350,3 +350,43 @@ class QueueContract:
         assert await states(store, new.id) == ["deferred", "queued", "held"]
         assert await store.act("hold", Selection(lane="bulk"), NOW) == []
         assert await store.act("hold", Selection(to="a@x.org", state="queued"), NOW) == []
+
+    # when upstreams and lanes come and go
+
+    async def test_an_upstream_that_is_back_makes_what_its_lane_deferred_due_now(self, store: Store) -> None:
+        deferred = [await in_state(store, "deferred") for _ in range(3)]
+        other = message(lane="bulk")
+        await store.put(other, claimed=True)
+        await store.settle(settled(other.id, "deferred", next_at=NOW + 60))
+        held = await in_state(store, "held")
+        assert await store.hasten("otp", NOW + 1) == 3
+        assert await store.hasten("otp", NOW + 1) == 0
+        claimed = await claim(store, NOW + 1)
+        assert sorted(ids_of(claimed)) == sorted(deferred)
+        assert {queued.due[0].step for queued in claimed} == {2}
+        assert await states(store, held) == ["held"]
+        assert await claim(store, NOW + 59, lane="bulk") == []
+
+    async def test_hastening_and_adopting_are_about_all_however_many(self, store: Store) -> None:
+        new = message(*(f"user{n}@example.net" for n in range(450)), lane="gone")
+        await store.put(new, claimed=True)
+        await store.settle(settled(new.id, "deferred", *range(450), next_at=NOW + 60))
+        assert await store.hasten("gone", NOW) == 450
+        assert await store.adopt(["otp", "bulk"], "bulk") == 450
+        assert len((await claim(store, lane="bulk"))[0].due) == 450
+
+    async def test_mail_of_a_lane_that_is_no_more_goes_by_the_default_lane(self, store: Store) -> None:
+        partly, finished, kept = message("a@x.org", "b@x.org", lane="gone"), message(lane="gone"), message()
+        for new in (partly, finished, kept):
+            await store.put(new, claimed=True)
+        await store.settle(settled(partly.id, "sent", 1))
+        await store.settle(settled(finished.id))
+        await store.unclaim(partly.id)
+        await store.unclaim(kept.id)
+        assert await store.adopt(["otp", "bulk"], "bulk") == 1
+        assert await store.adopt(["otp", "bulk"], "bulk") == 0
+        [queued] = await claim(store, lane="bulk")
+        assert (queued.id, queued.lane, len(queued.due)) == (partly.id, "bulk", 1)
+        assert ids_of(await claim(store)) == [kept.id]
+        shown: Any = await store.get(finished.id)
+        assert shown["lane"] == "gone"

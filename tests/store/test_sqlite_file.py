@@ -35,7 +35,7 @@ async def test_what_was_put_is_there_after_closing_and_opening(tmp_path: Path) -
     message_id = await filled(tmp_path / "relay.db")
     store = await opened(tmp_path / "relay.db")
     assert await states(store, message_id) == ["queued"]
-    assert await store.size() == (1, len(CONTENT))
+    assert store.size() == (1, len(CONTENT))
     second = message()
     await store.put(second, claimed=False)  # its content has a place of its own
     assert {queued.content for queued in await claim(store)} == {second.content}
@@ -215,7 +215,7 @@ async def test_a_reader_sees_what_a_running_store_commits_and_cannot_write(tmp_p
     await store.put(new, claimed=False)
     assert ids(await reader.search(Selection(to="USER@example.net"))) == [new.id]
     assert ids(await reader.waiting(Selection())) == [new.id]
-    assert await reader.size() == await store.size() == (1, len(CONTENT))
+    assert await reader.size() == store.size() == (1, len(CONTENT))
     assert await reader.counts() == await store.counts()
     await store.claim("otp", NOW, messages=1, size_bytes=1)
     await store.settle(settled(new.id))

@@ -1,0 +1,44 @@
+"""What the commands share: where the configuration is, and what happens when it is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from relay.config.model import Loaded
+
+DEFAULT_CONFIG = "config/relay.yaml"
+CONFIG_VARIABLE = "OTP_RELAY_CONFIG"
+EXIT_CONFIG = 2
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-c",
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help=f"the configuration (default: ${CONFIG_VARIABLE}, or {DEFAULT_CONFIG})",
+    )
+
+
+def config_path(args: argparse.Namespace) -> Path:
+    """What -c says, else the environment, else the default."""
+    given: Path | None = args.config
+    return given if given is not None else Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG)
+
+
+def load_or_exit(path: Path) -> Loaded:
+    """The configuration; or every mistake in it, a line each on stderr, and exit 2."""
+    from relay.config.errors import ConfigErrors
+    from relay.config.load import load
+
+    try:
+        return load(path, os.environ)
+    except ConfigErrors as errors:
+        print(errors, file=sys.stderr)
+        raise SystemExit(EXIT_CONFIG) from None

@@ -1,0 +1,123 @@
+"""Changes to what waits as a whole, and to the log, as functions of a transaction: what an operator, a start, a reload or
+the passing of time asks for. Those that take a `limit` are repeated until they find nothing."""
+
+# ruff: noqa: S608 - what is put together here are conditions of this package; every value is a parameter
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from relay.store.base import Action, Selection, State
+from relay.store.group import Tx
+from relay.store.sqlite_rows import fold
+from relay.store.sqlite_write import finish_if_done, note
+
+DROPPED = "dropped by the operator"
+
+ACTIONS: dict[Action, tuple[tuple[State, ...], str]] = {
+    "retry": (("queued", "deferred", "ambiguous"), "state = 'queued', next_at = :now, step = 0, final_dot = 0"),
+    "hold": (("queued", "deferred"), "state = 'held', next_at = NULL"),
+    "release": (("held",), "state = 'queued', next_at = :now"),
+    "drop": (
+        ("queued", "deferred", "held", "ambiguous"),
+        "state = 'bounced', open = 0, next_at = NULL, reply = :reply",
+    ),
+}
+"""What an action is about, and what it does to it."""
+
+
+def recover(tx: Tx, now: float) -> int:
+    unknown = "the relay stopped while the upstream's answer was awaited"
+    ambiguous = tx.execute(
+        "UPDATE recipient INDEXED BY recipient_open SET state = 'ambiguous', final_dot = 0, reply = ?"
+        " WHERE open = 1 AND state = 'sending' AND final_dot",
+        (unknown,),
+    ).rowcount
+    queued = tx.execute(
+        "UPDATE recipient INDEXED BY recipient_open SET state = 'queued', next_at = ?"
+        " WHERE open = 1 AND state = 'sending'",
+        (now,),
+    ).rowcount
+    return ambiguous + queued
+
+
+def supersede(tx: Tx, key: str, before_id: str, now: float) -> list[str]:
+    older = tx.execute("SELECT id FROM message WHERE supersede_key = ? AND id < ? ORDER BY id", (key, before_id))
+    ended = []
+    for (message_id,) in older.fetchall():
+        changed = tx.execute(
+            "UPDATE recipient SET state = 'superseded', open = 0, next_at = NULL, reply = ?"
+            " WHERE message_id = ? AND state IN ('queued', 'deferred')",
+            (f"superseded by {before_id}", message_id),
+        )
+        if changed.rowcount:
+            ended.append(message_id)
+            note(tx, message_id, now, f"superseded by {before_id}")
+            finish_if_done(tx, message_id)
+    return ended
+
+
+def hasten(tx: Tx, lane: str, now: float, limit: int) -> int:
+    late = tx.execute(
+        "SELECT message_id, position FROM recipient INDEXED BY recipient_open"
+        " WHERE open = 1 AND lane = ? AND next_at > ? AND state = 'deferred' LIMIT ?",
+        (lane, now, limit),
+    ).fetchall()
+    tx.executemany(
+        "UPDATE recipient SET next_at = ? WHERE message_id = ? AND position = ?", [(now, *each) for each in late]
+    )
+    return len(late)
+
+
+def adopt(tx: Tx, lanes: Sequence[str], default: str, limit: int) -> int:
+    """The messages of at least `limit` recipients, if there are so many; each whole, so its finished recipients are
+    shown with it."""
+    orphans = tx.execute(
+        "SELECT message_id FROM recipient INDEXED BY recipient_open"
+        " WHERE open = 1 AND lane NOT IN (SELECT value FROM json_each(?)) LIMIT ?",
+        (json.dumps([*lanes, default]), limit),
+    ).fetchall()
+    adopted = 0
+    for message_id in dict.fromkeys(orphans):
+        tx.execute("UPDATE message SET lane = ? WHERE id = ?", (default, *message_id))
+        tx.execute("UPDATE recipient SET lane = ? WHERE message_id = ? AND open = 0", (default, *message_id))
+        adopted += tx.execute(
+            "UPDATE recipient SET lane = ? WHERE message_id = ? AND +open = 1", (default, *message_id)
+        ).rowcount
+    return adopted
+
+
+def act(tx: Tx, action: Action, ids: Sequence[str], selection: Selection, now: float) -> list[str]:
+    """The action on those of `ids` it changes, and there only on the recipients that the selection's `to` and
+    `state` name."""
+    states, change = ACTIONS[action]
+    terms = ["message_id = :id", "state IN ({})".format(", ".join(f"'{state}'" for state in states))]
+    if selection.to is not None:
+        terms.append("coalesce(folded, address) = :to")
+    if selection.state is not None:
+        terms.append("state = :state")
+    sql = f"UPDATE recipient SET {change} WHERE {' AND '.join(terms)}"
+    values = {"now": now, "reply": DROPPED, "state": selection.state, "to": selection.to and fold(selection.to)}
+    changed = []
+    for message_id in ids:
+        if tx.execute(sql, {**values, "id": message_id}).rowcount:
+            changed.append(message_id)
+            note(tx, message_id, now, f"{action} by the operator")
+            if action == "drop":
+                finish_if_done(tx, message_id)
+    return changed
+
+
+def prune(tx: Tx, before: float, limit: int) -> int:
+    old = tx.execute(
+        "SELECT id FROM message WHERE accepted_at < ? AND body IS NULL ORDER BY accepted_at LIMIT ?", (before, limit)
+    ).fetchall()
+    for table, column in (
+        ("attempt", "message_id"),
+        ("note", "message_id"),
+        ("recipient", "message_id"),
+        ("message", "id"),
+    ):
+        tx.executemany(f"DELETE FROM {table} WHERE {column} = ?", old)
+    return len(old)

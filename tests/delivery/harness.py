@@ -1,0 +1,158 @@
+"""Delivery with a real store and real upstreams, without the SMTP service in front."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from relay.bounces import Bouncer
+from relay.config.model import Config
+from relay.delivery.attempt import Tried
+from relay.delivery.clock import Clock
+from relay.delivery.dispatch import Delivery, Wiring, targets_of
+from relay.delivery.job import Job
+from relay.mail.envelope import Envelope, Recipient
+from relay.store.base import NewMessage, OpenRecipient, Queued, Settlement
+from relay.store.sqlite import SqliteStore, open_store
+from relay.store.ulid import IdMaker
+from tests.support.upstream import Upstream
+
+CONTENT = b"From: a@example.com\r\nSubject: x\r\n\r\n.dot\r\n"
+
+
+class Heard:
+    """delivery's Events and the pools' Watcher."""
+
+    def __init__(self) -> None:
+        self.tried: list[tuple[str, str, str]] = []
+        self.troubles: list[str] = []
+
+    def told(self, lane: str, job: Job, tried: Tried) -> None:
+        self.tried.extend((tried.upstream, result.outcome, str(result.reply)) for result in tried.results)
+
+    def settled(self, lane: str, job: Job, settlement: Settlement) -> None: ...
+
+    def trouble(self, where: str, error: BaseException) -> None:
+        self.troubles.append(f"{where}: {error!r}")
+
+    def down(self, lane: str, upstream: str, reason: str) -> None: ...
+
+    def up(self, lane: str, upstream: str) -> None: ...
+
+
+def config(upstreams: Mapping[str, Upstream | Mapping[str, Any]], **lane: Any) -> Config:
+    """A lane `otp` over all upstreams, and a lane `bulk` for bounces over the last."""
+    defaults = {"retry": (0.05, 0.1), "expires": 30.0, "attempt": 1.0, "final": 1.0, "express": True}
+    names = tuple(upstreams)
+    return Config.model_validate(
+        {
+            "hostname": "relay.example.com",
+            "upstreams": {name: _upstream(one) for name, one in upstreams.items()},
+            "lanes": {
+                "otp": {**defaults, "upstreams": names, **lane},
+                "bulk": {**defaults, "express": False, "upstreams": names[-1:]},
+            },
+            "default_lane": "bulk",
+        }
+    )
+
+
+def _upstream(one: Upstream | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(one, Upstream):
+        return {"host": one.host, "port": one.port, "tls": "none"}
+    return dict(one)
+
+
+@dataclass
+class Bench:
+    delivery: Delivery
+    store: SqliteStore
+    clock: Clock
+    heard: Heard
+    ids: IdMaker
+
+    async def send(
+        self,
+        *to: str | Recipient,
+        lane: str = "otp",
+        sender: str = "app@example.com",
+        claimed: bool = True,
+        life_s: float = 30.0,
+        **envelope: Any,
+    ) -> str:
+        """Accept a message as the acceptance does; returns its id."""
+        recipients = tuple(one if isinstance(one, Recipient) else Recipient(one) for one in to)
+        now = self.clock.now()
+        new = NewMessage(
+            id=self.ids.new_id(now, os.urandom(10)),
+            lane=lane,
+            rule=None,
+            envelope=Envelope(sender, recipients, **envelope),
+            content=CONTENT,
+            client="127.0.0.1",
+            message_id="<1@example.com>",
+            subject="x",
+            providers=tuple("example.net" for _ in recipients),
+            accepted_at=now,
+            expires_at=now + life_s,
+        )
+        if not claimed:
+            await self.store.put(new, claimed=False)
+            self.delivery.lane(lane).wake(now)
+            return new.id
+        due = tuple(OpenRecipient(position, one) for position, one in enumerate(recipients))
+        queued = Queued(new.id, lane, None, new.envelope, CONTENT, now, new.expires_at, due)
+        job = self.delivery.lane(lane).job(queued)
+        putting = asyncio.ensure_future(self.store.put(new, claimed=True))
+        self.delivery.lane(lane).offer(job)
+        await putting
+        job.gate.open()
+        job.stored.set()
+        return new.id
+
+    async def view(self, id_: str) -> dict[str, Any]:
+        found = await self.store.get(id_)
+        assert found is not None
+        return cast(dict[str, Any], dict(found))
+
+    async def ended(self, id_: str, *states: str) -> dict[str, Any]:
+        """The message once each recipient is in one of `states` (default: finished)."""
+        wanted = states or ("sent", "bounced", "expired", "superseded")
+        async with asyncio.timeout(15):
+            while True:
+                view = await self.view(id_)
+                if all(one["state"] in wanted for one in view["recipients"]):
+                    return view
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def delivering(path: Path, settings: Config, *, recover: bool = False) -> AsyncIterator[Bench]:
+    clock, heard = Clock(), Heard()
+    store = await open_store(path / "relay.db", now=clock.now)
+    if recover:
+        await store.recover(clock.now())
+    wiring = Wiring(store, clock, lambda queued, _: (queued.content,), Bouncer(settings, clock), heard, heard)
+    delivery = Delivery(settings, wiring, targets_of(settings))
+    delivery.start()
+    try:
+        yield Bench(delivery, store, clock, heard, IdMaker())
+    finally:
+        await delivery.drain(1.0)
+        await store.close()
+    assert heard.troubles == []
+
+
+def outcomes(view: Mapping[str, Any], position: int = 0) -> Sequence[tuple[str, str]]:
+    return [(one["upstream"], one["outcome"]) for one in view["recipients"][position]["attempts"]]
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(15):
+        while not true():
+            await asyncio.sleep(0.01)

@@ -1,0 +1,253 @@
+"""What becomes of a message, against upstreams that misbehave: a real store, real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.mail.envelope import Recipient
+from relay.store.base import Selection
+from tests.delivery.harness import CONTENT, config, delivering, outcomes, until
+from tests.support.upstream import Close, Garbage, Hang, Upstream
+
+DEAD = {"host": "127.0.0.1", "port": 9, "tls": "none"}
+
+
+async def test_a_message_goes_out_once_byte_for_byte_and_is_settled(tmp_path: Path) -> None:
+    async with Upstream() as one, delivering(tmp_path, config({"one": one})) as bench:
+        view = await bench.ended(await bench.send("u@example.net"))
+        assert [message.content for message in one.messages] == [CONTENT]
+        recipient = view["recipients"][0]
+        assert (recipient["state"], recipient["upstream"]) == ("sent", "one")
+        assert recipient["reply"].startswith("250")
+        assert recipient["attempts"][0]["session"] in ("warm", "new")
+        assert set(recipient["attempts"][0]["timings_ms"]) == {"connect", "tls", "auth", "envelope", "data"}
+        assert view["timings_ms"]["total"] > 0
+
+
+BEFORE_THE_DOT = [
+    {"greeting": "421 4.3.2 not now"},
+    {"greeting": "554 5.7.1 no"},
+    {"ehlo": Close()},
+    {"mail": "451 4.3.0 later"},
+    {"mail": "530 5.7.0 authentication required"},
+    {"mail": "550 5.7.1 sender not verified"},
+    {"mail": Close()},
+    {"mail": Hang()},
+    {"mail": Garbage(b"huh\r\n")},
+    {"rcpt": "450 4.2.1 greylisted"},
+    {"rcpt": Close()},
+    {"data": "421 4.3.2 closing"},
+    {"data": Close()},
+    {"dot": "452 4.3.1 full"},
+    {"dot": "554 5.7.1 Message rejected: Email address is not verified."},
+]
+
+
+@pytest.mark.parametrize("script", BEFORE_THE_DOT, ids=str)
+async def test_what_fails_before_it_was_accepted_goes_to_the_next_upstream_at_once(tmp_path: Path, script: Any) -> None:
+    settings: Any
+    async with Upstream(script=script) as bad, Upstream() as good:
+        settings = config({"bad": bad, "good": good}, retry=(20.0,))
+        async with delivering(tmp_path, settings) as bench:
+            view = await bench.ended(await bench.send("u@example.net"))
+        assert view["recipients"][0]["state"] == "sent"
+        assert view["recipients"][0]["upstream"] == "good"
+        assert len(good.messages) == 1
+        assert bad.messages == []
+
+
+@pytest.mark.parametrize("script", [{"rcpt": "550 5.1.1 no such user"}, {"dot": "554 5.6.0 content refused"}], ids=str)
+async def test_a_5yz_to_the_recipient_or_the_content_is_its_end_and_the_sender_is_told(
+    tmp_path: Path, script: Any
+) -> None:
+    async with Upstream(script=script) as bad, Upstream() as good:
+        async with delivering(tmp_path, config({"bad": bad, "good": good})) as bench:
+            view = await bench.ended(await bench.send("u@example.net"))
+            assert view["recipients"][0]["state"] == "bounced"
+            await until(lambda: len(good.messages) == 1)
+        bounce = good.messages[0]
+        assert (bounce.sender, bounce.recipients) == ("", ("app@example.com",))
+        assert b"multipart/report" in bounce.content
+        assert b"Final-Recipient: rfc822;u@example.net" in bounce.content.replace(b"; ", b";")
+
+
+async def test_the_null_sender_is_never_told(tmp_path: Path) -> None:
+    async with Upstream(script={"rcpt": "550 5.1.1 no"}) as bad, delivering(tmp_path, config({"bad": bad})) as bench:
+        await bench.ended(await bench.send("u@example.net", sender=""))
+        await bench.ended(await bench.send(Recipient("v@example.net", notify=frozenset({"NEVER"}))))
+        assert await bench.store.search(Selection(lane="bulk")) == []
+
+
+async def test_a_success_report_comes_from_the_relay_when_the_upstream_does_none(tmp_path: Path) -> None:
+    wants = Recipient("u@example.net", notify=frozenset({"SUCCESS"}))
+    async with Upstream(("PIPELINING",)) as one, delivering(tmp_path, config({"one": one})) as bench:
+        await bench.ended(await bench.send(wants))
+        await until(lambda: len(one.messages) == 2)
+        assert b"Action: relayed" in one.messages[1].content
+    async with Upstream(("PIPELINING", "DSN")) as one, delivering(tmp_path, config({"one": one})) as bench:
+        await bench.ended(await bench.send(wants, envid="QQ1", ret="HDRS"))
+        assert "NOTIFY=SUCCESS" in one.messages[0].rcpts[0]
+        assert len(one.messages) == 1
+
+
+async def test_each_recipient_has_its_own_outcome_and_nobody_is_sent_to_twice(tmp_path: Path) -> None:
+    script = {"rcpt": {"b@example.net": "550 5.1.1 no", "c@example.net": ["451 4.2.0 later", "250 2.1.5 ok"]}}
+    async with Upstream(script=script) as one, delivering(tmp_path, config({"one": one})) as bench:  # type: ignore[arg-type]
+        view = await bench.ended(await bench.send("a@example.net", "b@example.net", "c@example.net"))
+        assert [each["state"] for each in view["recipients"]] == ["sent", "bounced", "sent"]
+        assert [message.recipients for message in one.messages if message.sender] == [
+            ("a@example.net",),
+            ("c@example.net",),
+        ]
+        assert outcomes(view, 2) == [("one", "deferred"), ("one", "sent")]
+
+
+@pytest.mark.parametrize("action", [Close(), Hang(), Garbage(b"\x00\r\n")], ids=str)
+async def test_a_loss_behind_the_dot_goes_on_by_the_lanes_policy(tmp_path: Path, action: Any) -> None:
+    async with Upstream(script={"dot": action}) as bad, Upstream() as good:
+        held = config({"bad": bad, "good": good}, on_ambiguous="hold")
+        async with delivering(tmp_path, held) as bench:
+            id_ = await bench.send("u@example.net")
+            view = await bench.ended(id_, "ambiguous")
+            assert outcomes(view) == [("bad", "ambiguous")]
+            assert good.messages == []
+            await bench.delivery.act("drop", Selection(ids=(id_,)))
+            assert (await bench.view(id_))["recipients"][0]["state"] == "bounced"
+        async with delivering(tmp_path, config({"bad": bad, "good": good})) as bench:
+            view = await bench.ended(await bench.send("u@example.net"))
+            assert outcomes(view) == [("bad", "ambiguous"), ("good", "sent")]
+            assert len(good.messages) == 1
+
+
+async def test_with_one_upstream_an_ambiguous_message_comes_again_at_the_next_step(tmp_path: Path) -> None:
+    async with (
+        Upstream(script={"dot": [Close(), "250 2.0.0 ok"]}) as one,
+        delivering(tmp_path, config({"one": one})) as bench,
+    ):
+        view = await bench.ended(await bench.send("u@example.net"))
+        assert outcomes(view) == [("one", "ambiguous"), ("one", "sent")]
+
+
+async def test_a_dead_upstream_costs_one_attempt_and_then_nobody_asks_it(tmp_path: Path) -> None:
+    async with Upstream() as good, delivering(tmp_path, config({"dead": DEAD, "good": good})) as bench:
+        for _ in range(3):
+            await bench.ended(await bench.send("u@example.net"))
+        assert [one for one in bench.heard.tried if one[0] == "dead"][1:] == []
+        assert len(good.messages) == 3
+
+
+async def test_nothing_is_lost_while_every_upstream_is_dead_and_it_goes_when_one_comes_back(tmp_path: Path) -> None:
+    async with Upstream() as one:
+        port = one.port
+        settings = config({"one": one}, retry=(0.05, 20.0))
+    async with delivering(tmp_path, settings) as bench:
+        id_ = await bench.send("u@example.net")
+        await bench.ended(id_, "deferred")
+        await asyncio.sleep(0.3)
+        async with Upstream(port=port) as back:
+            # Long before the ladder's 20 s: a code goes as soon as the upstream is back.
+            async with asyncio.timeout(10):
+                await bench.ended(id_)
+            assert len(back.messages) == 1
+
+
+async def test_a_dead_session_costs_another_session_not_a_wait(tmp_path: Path) -> None:
+    async with Upstream(script={"mail": [Close(), "250 ok"]}) as one:
+        async with delivering(tmp_path, config({"one": one}, retry=(20.0,))) as bench:
+            await until(lambda: one.open == 1)
+            await asyncio.sleep(0.05)
+            view = await bench.ended(await bench.send("u@example.net"))
+            assert outcomes(view) == [("one", "sent")]
+            assert len(one.messages) == 1
+
+
+async def test_what_expires_is_never_sent_and_the_sender_is_told(tmp_path: Path) -> None:
+    async with Upstream() as good, delivering(tmp_path, config({"dead": DEAD}, retry=(0.1,))) as bench:
+        del good
+        view = await bench.ended(await bench.send("u@example.net", life_s=0.4))
+        assert view["recipients"][0]["state"] == "expired"
+        bounces = await bench.store.search(Selection(lane="bulk"))
+        assert [one["recipients"][0]["address"] for one in bounces] == ["app@example.com"]  # type: ignore[index]
+
+
+async def test_a_code_that_expires_during_the_envelope_never_reaches_the_dot(tmp_path: Path) -> None:
+    async with Upstream(latency_s=0.3) as slow, delivering(tmp_path, config({"slow": slow})) as bench:
+        await until(lambda: slow.open == 1)
+        view = await bench.ended(await bench.send("u@example.net", life_s=0.2))
+        assert view["recipients"][0]["state"] == "expired"
+        assert slow.transfers == []
+
+
+async def test_what_waits_in_the_store_is_taken_up_after_a_restart(tmp_path: Path) -> None:
+    async with delivering(tmp_path, config({"dead": DEAD}, retry=(20.0,))) as bench:
+        ids = [await bench.send("u@example.net", claimed=claimed) for claimed in (True, False)]
+        for id_ in ids:
+            await bench.ended(id_, "deferred")
+    async with Upstream() as good, delivering(tmp_path, config({"good": good}), recover=True) as bench:
+        await bench.delivery.act("retry", Selection(ids=tuple(ids)))
+        for id_ in ids:
+            await bench.ended(id_)
+        assert len(good.messages) == 2
+
+
+async def test_held_mail_waits_for_release_and_dropped_mail_is_gone(tmp_path: Path) -> None:
+    async with Upstream() as good:
+        async with delivering(tmp_path, config({"dead": DEAD}, retry=(20.0,))) as bench:
+            kept, dropped = [await bench.send("u@example.net") for _ in range(2)]
+            for id_ in (kept, dropped):
+                await bench.ended(id_, "deferred")
+            assert await bench.delivery.act("hold", Selection(lane="otp")) != []
+            await bench.delivery.act("drop", Selection(ids=(dropped,)))
+        async with delivering(tmp_path, config({"good": good}), recover=True) as bench:
+            await asyncio.sleep(0.2)
+            assert good.messages == []
+            await bench.delivery.act("release", Selection(ids=(kept,)))
+            await bench.ended(kept)
+            assert len(good.messages) == 1
+            assert (await bench.view(dropped))["recipients"][0]["state"] == "bounced"
+
+
+async def test_more_recipients_than_an_upstream_takes_go_in_several_transactions(tmp_path: Path) -> None:
+    async with Upstream() as one:
+        settings = config({"one": {"host": one.host, "port": one.port, "tls": "none", "recipients": 2}})
+        async with delivering(tmp_path, settings) as bench:
+            view = await bench.ended(await bench.send(*(f"u{at}@example.net" for at in range(5))))
+            assert {each["state"] for each in view["recipients"]} == {"sent"}
+            assert sorted(len(message.recipients) for message in one.messages) == [1, 2, 2]
+
+
+async def test_a_backlog_in_the_store_drains_in_small_batches(tmp_path: Path) -> None:
+    async with Upstream() as one, delivering(tmp_path, config({"one": one})) as bench:
+        ids = [await bench.send("u@example.net", claimed=False) for _ in range(180)]
+        for id_ in ids:
+            await bench.ended(id_)
+        assert len(one.messages) == 180
+
+
+@pytest.mark.parametrize("script", [{"mail": Hang()}, {"greeting": Hang()}], ids=str)
+async def test_hedging_races_the_next_upstream_and_one_of_them_delivers(tmp_path: Path, script: Any) -> None:
+    async with Upstream(script=script) as slow, Upstream() as good:
+        settings = config({"slow": slow, "good": good}, hedge=0.15, attempt=8.0)
+        async with delivering(tmp_path, settings) as bench:
+            view = await bench.ended(await bench.send("u@example.net"))
+            assert view["recipients"][0]["upstream"] == "good"
+            # Who stayed silent isn't asked by the next one.
+            before = len(slow.sessions)
+            await bench.ended(await bench.send("v@example.net"))
+            assert len(good.messages) == 2
+            assert len(slow.sessions) <= before + 1
+        assert slow.transfers == []
+
+
+async def test_a_hedged_message_is_sent_by_one_upstream_only_when_both_answer(tmp_path: Path) -> None:
+    async with Upstream(latency_s=0.3) as slow, Upstream(latency_s=0.25) as other:
+        settings = config({"slow": slow, "other": other}, hedge=0.05, attempt=8.0)
+        async with delivering(tmp_path, settings) as bench:
+            await until(lambda: slow.open >= 1 and other.open >= 1)
+            for at in range(4):
+                await bench.ended(await bench.send(f"u{at}@example.net"))
+        assert len(slow.transfers) + len(other.transfers) == 4

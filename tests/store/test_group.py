@@ -1,0 +1,204 @@
+"""Group commit: who is written with whom, in which order, and what one's failure means to the others."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from relay.store.base import StoreError
+from relay.store.group import GROUP_BYTES, GROUP_OPERATIONS, Connection, GroupWriter, Operation, Tx
+
+
+def explain(error: Exception) -> Exception:
+    return StoreError(str(error)) if isinstance(error, sqlite3.Error) else error
+
+
+class Bench:
+    """A writer on a table of names, whose transactions can be held up."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.groups: list[int] = []
+        """the number of the operations of each committed transaction"""
+        self.order: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self._in_group = 0
+        self.writer = GroupWriter(connection, explain=explain, committed=self._committed)
+
+    def operation(self, name: str, *, size_bytes: int = 0) -> Operation[str]:
+        def apply(tx: Tx) -> str:
+            self.gate.wait(5)
+            tx.execute("INSERT INTO names VALUES (?)", (name,))
+            tx.messages += 1
+            self.order.append(name)
+            return name
+
+        return Operation(apply, size_bytes=size_bytes)
+
+    def submit(self, name: str, *, size_bytes: int = 0, express: bool = False) -> asyncio.Future[str]:
+        return self.writer.submit(self.operation(name, size_bytes=size_bytes), express=express).future
+
+    async def hold(self) -> asyncio.Future[str]:
+        """A transaction is under way until the gate opens."""
+        self.gate.clear()
+        first = self.submit("first")
+        await asyncio.sleep(0.01)
+        return first
+
+    def _committed(self, tx: Tx) -> None:
+        self.groups.append(tx.messages)
+
+
+@asynccontextmanager
+async def bench(path: Path) -> AsyncIterator[Bench]:
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(path / "names.db", isolation_level=None)
+        connection.execute("CREATE TABLE names (name TEXT PRIMARY KEY)")
+        return connection
+
+    connection = await Connection.open("names", connect)
+    made = Bench(connection)
+    try:
+        yield made
+    finally:
+        made.gate.set()
+        await made.writer.close()
+
+
+async def test_what_waits_while_a_transaction_runs_is_committed_together(tmp_path: Path) -> None:
+    async with bench(tmp_path) as on:
+        first = await on.hold()
+        rest = [on.submit(f"n{n}") for n in range(10)]
+        on.gate.set()
+        assert await asyncio.gather(first, *rest) == ["first", *(f"n{n}" for n in range(10))]
+        assert on.groups == [1, 10]
+
+
+async def test_one_alone_is_written_at_once(tmp_path: Path) -> None:
+    async with bench(tmp_path) as on:
+        assert await on.submit("a") == "a"
+        assert await on.submit("b", express=True) == "b"
+        assert on.groups == [1, 1]
+
+
+async def test_a_group_is_bounded_in_number(tmp_path: Path) -> None:
+    async with bench(tmp_path) as on:
+        first = await on.hold()
+        rest = [on.submit(f"n{n}") for n in range(GROUP_OPERATIONS + 5)]
+        on.gate.set()
+        await asyncio.gather(first, *rest)
+        assert on.groups == [1, GROUP_OPERATIONS, 5]
+
+
+async def test_a_group_is_bounded_in_bytes_but_the_first_always_fits(tmp_path: Path) -> None:
+    async with bench(tmp_path) as on:
+        first = await on.hold()
+        sizes = [GROUP_BYTES * 9, 1, GROUP_BYTES // 2, GROUP_BYTES // 2, 1]
+        rest = [on.submit(f"n{n}", size_bytes=size) for n, size in enumerate(sizes)]
+        on.gate.set()
+        await asyncio.gather(first, *rest)
+        assert on.groups == [1, 1, 2, 2]
+
+
+async def test_an_express_operation_overtakes_and_takes_few_others_along(tmp_path: Path) -> None:
+    async with bench(tmp_path) as on:
+        first = await on.hold()
+        bulk = [on.submit(f"bulk{n}", size_bytes=2000) for n in range(200)]
+        code = on.submit("code", size_bytes=2000, express=True)
+        on.gate.set()
+        await asyncio.gather(first, code, *bulk)
+        assert on.order[1] == "code"
+        assert on.groups[1] < GROUP_OPERATIONS
+        assert sum(on.groups) == 202
+
+
+async def test_a_steady_stream_of_express_operations_does_not_starve_the_others(tmp_path: Path) -> None:
+    async with bench(tmp_path) as on:
+        first = await on.hold()
+        bulk = on.submit("bulk", size_bytes=2000)
+        codes = [on.submit(f"code{n}", express=True) for n in range(200)]
+        on.gate.set()
+        await asyncio.gather(first, bulk, *codes)
+        assert on.order.index("bulk") < 100
+
+
+async def test_one_that_fails_does_not_take_its_neighbours_with_it(tmp_path: Path) -> None:
+    async with bench(tmp_path) as on:
+        first = await on.hold()
+        rest = [on.submit(name) for name in ("a", "b", "a", "c", "first")]
+        on.gate.set()
+        outcomes = await asyncio.gather(first, *rest, return_exceptions=True)
+        written = [None if isinstance(outcome, StoreError) else outcome for outcome in outcomes]
+        assert written == ["first", "a", "b", None, "c", None]
+        assert sum(on.groups) == 4
+        assert await on.submit("d") == "d"
+
+
+async def test_an_error_that_is_not_the_databases_reaches_its_caller_and_no_other(tmp_path: Path) -> None:
+    def broken(_: Tx) -> None:
+        raise ZeroDivisionError
+
+    async with bench(tmp_path) as on:
+        first = await on.hold()
+        bad, good = on.writer.submit(Operation(broken)), on.submit("good")
+        on.gate.set()
+        with pytest.raises(ZeroDivisionError):
+            await bad.result()
+        assert [await first, await good] == ["first", "good"]
+
+
+async def test_a_caller_that_is_gone_before_its_turn_is_skipped_only_if_it_says_so(tmp_path: Path) -> None:
+    async with bench(tmp_path) as on:
+        first = await on.hold()
+        kept = on.submit("kept")
+        skipped = on.operation("skipped")
+        skipped.abandoned = on.order.append
+        on.writer.submit(skipped)
+        for future in (kept, skipped.future):
+            future.cancel()
+        on.gate.set()
+        await first
+        assert await on.submit("last") == "last"
+        assert on.order == ["first", "kept", "last"]
+
+
+async def test_a_result_that_nobody_takes_is_reported_as_abandoned(tmp_path: Path) -> None:
+    async with bench(tmp_path) as on:
+        on.gate.clear()
+        taken: list[str] = []
+        operation = on.operation("a")
+        operation.abandoned = taken.append
+        on.writer.submit(operation)
+        await asyncio.sleep(0.01)  # its transaction has begun
+        operation.future.cancel()
+        on.gate.set()
+        await on.submit("b")
+        assert taken == ["a"]
+
+
+async def test_what_cannot_be_tidied_up_is_logged_and_harms_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bench(tmp_path) as on:
+        on.writer.follow_up(lambda tx: tx.execute("INSERT INTO nowhere VALUES (1)"))
+        assert await on.submit("a") == "a"
+    assert [record.getMessage() for record in caplog.records] == ["the store could not tidy up: no such table: nowhere"]
+
+
+async def test_a_stranger_that_locks_the_file_fails_the_group_once_and_not_for_good(tmp_path: Path) -> None:
+    async with bench(tmp_path) as on:
+        await on.submit("first")
+        stranger = sqlite3.connect(tmp_path / "names.db", isolation_level=None)
+        stranger.execute("BEGIN IMMEDIATE")
+        await on.writer._connection.run(lambda connection: connection.execute("PRAGMA busy_timeout = 50"))
+        outcomes = await asyncio.gather(*(on.submit(f"n{n}") for n in range(30)), return_exceptions=True)
+        assert [str(outcome) for outcome in outcomes] == ["database is locked"] * 30
+        stranger.execute("ROLLBACK")
+        stranger.close()
+        assert await on.submit("again") == "again"
