@@ -11,7 +11,7 @@ from typing import Any
 
 from relay.config.check_peers import check_http, check_listener, check_upstream
 from relay.config.errors import Finding, Loc, note, plain
-from relay.config.model import DkimDomain, Http, Lane, Listener, Match, Rule, Section, Upstream
+from relay.config.model import PINNED_RULE, DkimDomain, Http, Lane, Listener, Match, Rule, Section, Upstream
 from relay.config.network import AnyAddress, TcpAddress, is_host
 from relay.config.patterns import compiled
 from relay.config.units import is_header_name
@@ -22,9 +22,7 @@ NOT_YET: Mapping[Loc, str] = {
     ("store_key_file",): "waiting mail isn't encrypted",
     ("workers",): "one process does all the work",
     ("log", "addresses"): "addresses are logged in full",
-    ("listen", "*", "users_file"): "no user can log in",
     ("lanes", "*", "limits"): "nothing is limited",
-    ("lanes", "*", "hedge"): "upstreams aren't raced",
     ("lanes", "*", "supersede"): "older codes are sent too",
     ("rules", "*", "match", "content"): "the rule never matches",
 }
@@ -32,9 +30,6 @@ NOT_YET: Mapping[Loc, str] = {
 
 _NO_EFFECT: Mapping[Loc, Any] = {("workers",): "auto", ("log", "addresses"): "full"}
 """Values of those keys that ask for nothing."""
-
-PINNED_RULE = "listener"
-"""the rule's name that the log shows for mail whose lane its listener pins"""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _NAME_WORDS = "up to 63 letters, digits, dots, dashes and underscores, beginning with a letter or digit"

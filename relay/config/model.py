@@ -38,6 +38,9 @@ from relay.config.units import (
 EXPRESS_WITHIN_S = 3600.0
 """A lane whose mail expires within the hour is express unless it says otherwise."""
 
+PINNED_RULE = "listener"
+"""The rule's name that the log shows for mail whose lane its listener pins."""
+
 
 class Section(BaseModel):
     """A mapping of the file: unknown keys are refused, values keep their type, nothing changes after load."""

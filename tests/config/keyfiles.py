@@ -48,7 +48,7 @@ def write_keys(folder: Path) -> None:
         "two-lines": b"hunter2\nhunter2\n",
         "empty": b"\n",
         "latin-1": b"hunter2\xff\n",
-        "users": b"app:$argon2id$...\n",
+        "users": b"app:$argon2id$v=19$m=19456,t=2,p=1$" + b"c2FsdHNhbHRzYWx0$" + b"aGFzaGhhc2hoYXNoaGFzaA\n",
         "store.key": b"hunter2\n",
     }
     for name, content in files.items():

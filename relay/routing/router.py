@@ -1,0 +1,82 @@
+"""Rules → lane. The first rule that matches names it; without one it is the default lane."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from relay.config.model import PINNED_RULE, Config
+from relay.routing.conditions import Condition, View, conditions
+from relay.routing.facts import Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a message goes. `rule` is None when none matched; `upstreams` in order of preference."""
+
+    lane: str
+    rule: str | None
+    upstreams: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A rule that didn't match: `reasons`, one for every condition that doesn't hold, in words."""
+
+    rule: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A route, and every rule that was asked before it was found."""
+
+    route: Route
+    earlier: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    conditions: tuple[Condition, ...]
+    route: Route
+
+
+class Router:
+    """The rules of a configuration, compiled. Pure: the same facts always take the same route."""
+
+    def __init__(self, config: Config) -> None:
+        self._pinned = {name: Route(name, PINNED_RULE, lane.upstreams) for name, lane in config.lanes.items()}
+        self._rules = tuple(
+            _Rule(
+                conditions(rule.match),
+                Route(rule.lane, rule.name, rule.upstreams or config.lanes[rule.lane].upstreams),
+            )
+            for rule in config.rules
+        )
+        self._default = Route(config.default_lane, None, config.lanes[config.default_lane].upstreams)
+
+    def route(self, facts: Facts) -> Route:
+        """The lane that the listener pins, else that of the first rule that matches, else the default one."""
+        if facts.listener_lane is not None:
+            return self._pinned[facts.listener_lane]
+        view = View(facts)
+        for rule in self._rules:
+            for condition in rule.conditions:
+                if not condition.holds(view):
+                    break
+            else:
+                return rule.route
+        return self._default
+
+    def explain(self, facts: Facts) -> Explanation:
+        """As `route`, and why no earlier rule matched. What could be a code is redacted in the reasons."""
+        route = self.route(facts)
+        earlier = () if facts.listener_lane is not None else tuple(self._earlier(View(facts)))
+        return Explanation(route, earlier)
+
+    def _earlier(self, view: View) -> Iterator[Step]:
+        for rule in self._rules:
+            reasons = tuple(condition.why_not(view) for condition in rule.conditions if not condition.holds(view))
+            if not reasons:
+                return
+            yield Step(rule.route.rule or "", reasons)
