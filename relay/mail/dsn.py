@@ -164,6 +164,7 @@ _SENTENCES: dict[Kind, str] = {
 
 def _explanation(reports: Sequence[Report], content: bytes, stamp: Stamp, arrived_at: float) -> bytes:
     message = parse(content)
+    about = decoded(first(message, "message-id") or b"")
     lines = [f"This is the mail relay at {stamp.hostname}."]
     for kind in _WORST_FIRST:
         told = [report for report in reports if report.kind == kind]
@@ -179,7 +180,7 @@ def _explanation(reports: Sequence[Report], content: bytes, stamp: Stamp, arrive
     lines += [
         "",
         f"Subject:    {_shown(subject(message))}",
-        f"Message-ID: {decoded(first(message, 'message-id') or b'')}",
+        *([f"Message-ID: {about}"] if about else []),
         f"Received:   {rfc5322_date(arrived_at).decode()}",
         "",
         "Codes are hidden in this report.",

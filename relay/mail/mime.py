@@ -6,6 +6,7 @@ import binascii
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from relay.mail.message import Message, Unacceptable, first, parse
 from relay.mail.words import decode_charset, decoded
@@ -68,17 +69,19 @@ def content_type(message: Message) -> tuple[str, dict[str, str]]:
 
 def _parts(message: Message, boundary: str) -> list[Message]:
     fence = re.compile(rb"^--" + re.escape(boundary.encode()) + rb"(--)?[ \t]*\r?$", re.MULTILINE)
-    found: list[Message] = []
     body = message.content[message.body_at :]
+    found: list[Message] = []
     start: int | None = None
-    for line in fence.finditer(body):
+    # A message cut short has no closing fence: then its end is one.
+    for line in chain(fence.finditer(body), (None,)):
         if start is not None and len(found) < MAX_PARTS:
+            # The line end before a fence belongs to the fence (RFC 2046 5.1.1).
+            part = body[start : line.start()].removesuffix(b"\n").removesuffix(b"\r") if line else body[start:]
             try:
-                # The line end before a fence belongs to the fence (RFC 2046 5.1.1).
-                found.append(parse(body[start : line.start()].removesuffix(b"\n").removesuffix(b"\r")))
+                found.append(parse(part))
             except Unacceptable:
                 break
-        if line[1]:
+        if line is None or line[1]:
             break
         start = line.end() + 1
     return found

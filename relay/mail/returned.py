@@ -31,8 +31,7 @@ def returned_headers(message: Message) -> bytes:
         safe = _without_codes(field.name, text, hidden)
         raw = message.content[field.start : field.end]
         if safe != text:
-            title = "-".join(part.capitalize() for part in field.name.split("-"))
-            raw = title.encode("latin-1") + b": " + encoded(safe.replace(MASK, "******")) + b"\r\n"
+            raw = raw.partition(b":")[0] + b": " + encoded(safe.replace(MASK, "******")) + b"\r\n"
         size += len(raw)
         if size > MAX_HEADERS_BYTES:
             break

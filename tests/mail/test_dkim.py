@@ -49,7 +49,7 @@ def verdicts(content: bytes, *selectors: str) -> list[bool]:
     found = []
     for index in range(len([field for field in parse(content).fields if field.name == "dkim-signature"])):
         try:
-            found.append(dkim.DKIM(content).verify(idx=index, dnsfunc=txt))
+            found.append(dkim.DKIM(content).verify(idx=index, dnsfunc=txt))  # type: ignore[no-untyped-call]
         except dkim.DKIMException:
             found.append(False)
     return found
