@@ -7,9 +7,10 @@ made meanwhile. The gate keeps the content back until both are done.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from relay.admission import BROKEN, FULL, Admission
@@ -20,6 +21,7 @@ from relay.delivery.lane import Lane
 from relay.intake.types import Refused, Submission
 from relay.mail.address import domain_of, provider
 from relay.mail.dkim import KeySet, Signer, Unsignable
+from relay.mail.envelope import Envelope
 from relay.mail.message import Message, Unacceptable, from_addresses, normalise, parse, prepare, subject
 from relay.mail.redact import redact
 from relay.mail.trace import received, rfc5322_date
@@ -40,6 +42,8 @@ class Running:
     router: Router
     signer: Signer
     delivery: Delivery
+    expiry: Mapping[str | None, float]
+    """seconds, of the rules that set their own"""
 
 
 class Signatures:
@@ -138,6 +142,7 @@ class Acceptance:
             await asyncio.sleep(0)
             lane.sign_ahead(job)
             await putting
+            await lane.supersede(job)
         except StoreError:
             job.gate.shut(NOT_STORED)
             raise
@@ -181,6 +186,7 @@ class Acceptance:
             expires_at=accepted_at + self._life_s(submission, route),
             signed=self._signatures.selectors(message),
             upstreams=route.upstreams,
+            supersede_key=_supersede_key(route, envelope) if running.config.lanes[route.lane].supersede else None,
             timings_ms={
                 "receive": submission.receive_s * 1000.0,
                 "classify": (time.monotonic() - began) * 1000.0,
@@ -188,10 +194,23 @@ class Acceptance:
         )
 
     def _life_s(self, submission: Submission, route: Route) -> float:
-        """Seconds from the final dot: the lane's, or what DELIVERBY asks for if that is less (RFC 2852, mode R)."""
-        life_s = self.running.config.lanes[route.lane].expires_s
+        """Seconds from the final dot: the lane's, the rule's, or DELIVERBY's (RFC 2852, mode R), whichever is least."""
+        running = self.running
+        lives = [running.config.lanes[route.lane].expires_s]
+        if route.rule in running.expiry:
+            lives.append(running.expiry[route.rule])
         by = submission.envelope.deliver_by
-        return min(life_s, by.seconds) if by is not None and by.mode == "R" else life_s
+        if by is not None and by.mode == "R":
+            lives.append(by.seconds)
+        return min(lives)
+
+
+def _supersede_key(route: Route, envelope: Envelope) -> str | None:
+    """The same for messages of one rule to one recipient. A message to several is nobody's newer code."""
+    if len(envelope.recipients) != 1:
+        return None
+    named = f"{route.lane}\n{route.rule or ''}\n{envelope.recipients[0].address.casefold()}"
+    return hashlib.blake2b(named.encode(), digest_size=16).hexdigest()
 
 
 def _facts(submission: Submission, message: Message) -> Facts:

@@ -176,7 +176,10 @@ class App:
         except (OSError, ssl.SSLError, ValueError) as error:
             raise CannotStart(str(error)) from error
         wiring = Wiring(self._store, self.clock, self._signatures, Bouncer(config, self.clock), self._events, self.log)
-        return Running(config, Router(config), signer, Delivery(config, wiring, targets))
+        expiry: dict[str | None, float] = {
+            rule.name: rule.expires_s for rule in config.rules if rule.expires_s is not None
+        }
+        return Running(config, Router(config), signer, Delivery(config, wiring, targets), expiry)
 
     async def _start_web(self) -> WebServer:
         token = self.config.http.token

@@ -153,6 +153,8 @@ class Rule(Section):
     match: Match
     lane: str
     upstreams: OneOrMany[str] | None = None
+    expires_s: Duration | None = Field(None, alias="expires")
+    """a shorter life than the lane's"""
 
 
 class DkimKey(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,9 +33,7 @@ class Tried:
     dsn: bool
 
 
-async def attempt(
-    job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lane, progress: Progress, deliver_by_s: int | None = None
-) -> Tried:
+async def attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lane, progress: Progress) -> Tried:
     """Hand `due` recipients over to the pool's upstream. Never raises for what happens there.
 
     A kept session that turns out dead before the upstream said a word costs nothing but another session: the same
@@ -48,7 +47,7 @@ async def attempt(
         [(one.position, one.recipient) for one in due],
         len(job.queued.content),
         eightbit=not job.queued.content.isascii(),
-        deliver_by_s=deliver_by_s,
+        deliver_by_s=_deliver_by_s(job, started),
     )
     unsigned = frozenset(pool.target.config.unsigned_headers)
     fresh = False
@@ -69,6 +68,15 @@ async def attempt(
         if (bad := condemns(report.results)) is not None:
             pool.condemn(OpenFailed("auth", bad))
         return _told(pool.name, started, session, fresh, report)
+
+
+def _deliver_by_s(job: Job, now: float) -> int | None:
+    """What is left of the app's DELIVERBY, whole seconds (RFC 2852 4.1.3: each hop passes on what remains)."""
+    by = job.queued.envelope.deliver_by
+    if by is None:
+        return None
+    left = by.seconds - math.ceil(now - job.final_dot)
+    return max(left, 1) if by.mode == "R" else left
 
 
 def _was_dead(session: Session, report: Report, fresh: bool) -> bool:

@@ -6,10 +6,11 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from relay.mail.reply import Reply
 from relay.store.base import Attempt, OpenRecipient, Queued, RecipientUpdate
-from relay.upstream.gate import Gate
+from relay.upstream.gate import EXPIRED, SUPERSEDED, Gate
 
 Signing = Callable[[Queued, frozenset[str]], Sequence[bytes]]
 """The content's parts with the signatures before them; the set names the headers (lower case) they must not cover."""
@@ -38,12 +39,14 @@ class Job:
         "gate",
         "marking",
         "offered_at",
+        "older",
         "pending",
         "picked_at",
         "queued",
         "relayed",
         "sign_ms",
         "stored",
+        "superseded_by",
         "timings_ms",
         "updates",
     )
@@ -56,6 +59,10 @@ class Job:
         self.final_dot = final_dot
         self.stored = asyncio.Event()
         """set when the message's first commit is over, one way or the other"""
+        self.older: Job | None = None
+        """the message to the same recipient that this one is to supersede, once it is stored"""
+        self.superseded_by: str | None = None
+        """the id of a newer message to the same recipient: this one is not tried again"""
         self.marking: asyncio.Task[None] | None = None
         """the final dot's mark being written, in lanes that hold what is ambiguous"""
         self.offered_at = self.picked_at = time.monotonic()
@@ -72,6 +79,17 @@ class Job:
     @property
     def rank(self) -> tuple[float, str]:
         return self.deadline, self.queued.id
+
+    def withdrawn(self, now: float) -> Literal["superseded", "expired"] | None:
+        """Why nothing more of it may be sent (`now`: time.monotonic); None: it may."""
+        if self.superseded_by is not None:
+            return "superseded"
+        return "expired" if now >= self.deadline or self.gate.shut_reason is EXPIRED else None
+
+    def supersede(self, by: str) -> None:
+        """A newer message takes its place, unless this one's final dot has left already."""
+        self.superseded_by = by
+        self.gate.shut(SUPERSEDED)
 
     def parts(self, unsigned: frozenset[str]) -> Sequence[bytes]:
         """The signed content for an upstream; signed once for each set of headers left out."""

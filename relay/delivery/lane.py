@@ -18,7 +18,7 @@ from relay.delivery.attempt import Tried
 from relay.delivery.job import Job
 from relay.delivery.round import Round
 from relay.delivery.services import Services
-from relay.delivery.settling import Moment, conclude, expire, settlement, unknown
+from relay.delivery.settling import Moment, conclude, settlement, unknown
 from relay.store.base import Queued, StoreError
 from relay.upstream.bucket import Bucket
 from relay.upstream.gate import NOT_STORED, Gate
@@ -43,11 +43,14 @@ class Lane:
         self._heap: list[tuple[tuple[float, str], Job]] = []
         self._active: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._newest: dict[str, Job] = {}
+        """in lanes that supersede: the newest message in hand for each key"""
         self._bytes = 0
         self._room = EXPRESS_IN_MEMORY if config.express else BULK_IN_MEMORY
         self._slots = config.concurrency or sum(pool.target.config.sessions.max for pool in pools)
         self._bucket = Bucket(config.rate, time.monotonic()) if config.rate is not None else None
         self._rate_timer: asyncio.TimerHandle | None = None
+        self._store_has_some = True
         self._due_at: float | None = None
         """when something in the store is due (seconds since the epoch); None: nothing is"""
         self._due = asyncio.Event()
@@ -75,14 +78,46 @@ class Lane:
     def offer(self, job: Job) -> None:
         """A message whose recipients are claimed. It may be on its way before this returns."""
         self._bytes += len(job.queued.content)
+        self._enter(job)
         heapq.heappush(self._heap, (job.rank, job))
         self._pump()
 
     def wake(self, at: float) -> None:
         """Something in the store is due then (seconds since the epoch)."""
+        self._store_has_some = True
         if self._due_at is None or at < self._due_at:
             self._due_at = at
             self._arm()
+
+    async def supersede(self, job: Job) -> None:
+        """The job is stored: older messages to the same recipient end here and in the store. What has reached its
+        final dot goes on to its reply, and isn't tried again after it."""
+        key = job.queued.supersede_key
+        if key is None:
+            return
+        if job.older is not None:
+            job.older.supersede(job.queued.id)
+            job.older = None
+        if self._store_has_some:
+            await self._services.store.supersede(key, job.queued.id, self._services.clock.now())
+
+    def _enter(self, job: Job) -> None:
+        key = job.queued.supersede_key
+        if key is None:
+            return
+        newest = self._newest.get(key)
+        if newest is not None and newest.queued.id > job.queued.id:
+            job.supersede(newest.queued.id)
+        else:
+            job.older, self._newest[key] = newest, job
+
+    def _leave(self, job: Job) -> None:
+        key = job.queued.supersede_key
+        if key is not None and self._newest.get(key) is job:
+            if job.older is not None and job.older.queued.id in self._active:
+                self._newest[key] = job.older
+            else:
+                del self._newest[key]
 
     async def pause(self, ids: frozenset[str] | None) -> None:
         """Begin nothing and claim nothing until `resume`; give back to the store what waits here (`ids`, or all)."""
@@ -178,11 +213,8 @@ class Lane:
         job.picked_at = time.monotonic()
         job.timings_ms["wait"] = (job.picked_at - job.offered_at) * 1000.0
         try:
-            if job.picked_at >= job.deadline and job.gate.is_open:
-                expire(job)
-            else:
-                round_ = Round(job, self.config, self._services.clock.epoch, self._settle, self._told)
-                await round_.run(self._worth_asking(job))
+            round_ = Round(job, self.config, self._services.clock.epoch, self._settle, self._told)
+            await round_.run(self._worth_asking(job))
             await self._finish(job)
         except asyncio.CancelledError:
             await asyncio.shield(self._cut_off(job))
@@ -190,6 +222,7 @@ class Lane:
         finally:
             self._bytes -= len(job.queued.content)
             self._active.pop(job.queued.id, None)
+            self._leave(job)
 
     def _worth_asking(self, job: Job) -> list[Pool]:
         """The upstreams whose circuit is closed, in order of preference, turned by the ladder's step."""
@@ -204,7 +237,7 @@ class Lane:
         await job.stored.wait()
         if job.gate.shut_reason is NOT_STORED:
             return
-        conclude(job, self.config, Moment(self._services.clock.now(), random.random()))  # noqa: S311
+        conclude(job, self.config, Moment(self._services.clock.now(), time.monotonic(), random.random()))  # noqa: S311
         job.timings_ms["sign"] = job.sign_ms
         await self._settle(job)
 
@@ -272,6 +305,7 @@ class Lane:
     async def _claim(self) -> None:
         store, now = self._services.store, self._services.clock.now()
         self._due_at = None
+        self._store_has_some = False
         claimed = await store.claim(self.name, now, messages=CLAIM_MESSAGES, size_bytes=CLAIM_BYTES)
         for queued in claimed:
             self.offer(self._job(queued))

@@ -51,7 +51,7 @@ class Round:
         job = self._job
         while pools:
             due = [job.pending[position].open for position in positions if position in job.pending]
-            if not due or job.gate.shut_reason is not None:
+            if not due or job.withdrawn(time.monotonic()) is not None:
                 return
             job.gate.reopen()
             for tried in await self._race(due, pools):

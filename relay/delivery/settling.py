@@ -12,6 +12,7 @@ from relay.delivery.round import last_word
 from relay.mail.redact import redact_reply
 from relay.store.base import NewMessage, RecipientUpdate, Settlement, State
 
+EXPIRED_REPLY = "451 4.4.7 expired before it could be sent"
 DELAY_NOTICE_SHARE = 0.25
 """an RFC 3461 NOTIFY=DELAY is honoured once this share of a message's life has passed without delivery"""
 
@@ -21,17 +22,25 @@ Bounces = Callable[[Job, Sequence[RecipientUpdate], Sequence[RecipientUpdate]], 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When it is judged: `now` (seconds since the epoch) and `chance` (0..1) for the jitter."""
+    """When it is judged: `now` (seconds since the epoch), the same as time.monotonic, and `chance` (0..1) for the
+    jitter."""
 
     now: float
+    monotonic: float
     chance: float
 
 
 def conclude(job: Job, lane: Lane, moment: Moment) -> None:
-    """Turn every recipient still pending into an update: deferred with its next step, or ended."""
-    for pending in list(job.pending.values()):
-        job.updates.append(_pending(job, pending, lane, moment))
-    job.pending.clear()
+    """Turn every recipient still pending into an update: ended, or deferred with its next step."""
+    match job.withdrawn(moment.monotonic):
+        case "superseded":
+            _end_all(job, "superseded", f"superseded by {job.superseded_by}")
+        case "expired":
+            _end_all(job, "expired", EXPIRED_REPLY)
+        case None:
+            for pending in job.pending.values():
+                job.updates.append(_pending(job, pending, lane, moment))
+            job.pending.clear()
 
 
 def _pending(job: Job, pending: Pending, lane: Lane, moment: Moment) -> RecipientUpdate:
@@ -39,15 +48,7 @@ def _pending(job: Job, pending: Pending, lane: Lane, moment: Moment) -> Recipien
     position, step = pending.open.position, pending.open.step
     if pending.last is not None and pending.unfit_everywhere:
         return RecipientUpdate(position, "bounced", upstream=pending.upstream, reply=said, step=step)
-    if moment.now >= job.queued.expires_at:
-        return RecipientUpdate(position, "expired", reply=said, step=step)
     due = min(retry_at(moment.now, lane.retry_s, step, moment.chance), job.queued.expires_at)
-    late = moment.now - job.queued.accepted_at
-    life = job.queued.expires_at - job.queued.accepted_at
-    notify = pending.open.recipient.notify
-    notified = pending.open.delay_notified or (
-        notify is not None and "DELAY" in notify and late >= life * DELAY_NOTICE_SHARE
-    )
     return RecipientUpdate(
         position,
         "deferred",
@@ -55,13 +56,19 @@ def _pending(job: Job, pending: Pending, lane: Lane, moment: Moment) -> Recipien
         reply=said,
         next_at=due,
         step=step + 1,
-        delay_notified=notified,
+        delay_notified=pending.open.delay_notified or _is_late(job, pending, moment.now),
     )
 
 
-def expire(job: Job) -> None:
-    """Picked up too late: nobody is sent a dead code."""
-    _end_all(job, "expired", "451 4.4.7 expired before it could be sent")
+def _is_late(job: Job, pending: Pending, now: float) -> bool:
+    """Is the sender to hear of the delay (RFC 3461 NOTIFY=DELAY, or RFC 2852 by-mode N)?"""
+    queued, notify = job.queued, pending.open.recipient.notify
+    late_s = now - queued.accepted_at
+    by = queued.envelope.deliver_by
+    if by is not None and by.mode == "N":
+        return late_s >= by.seconds
+    life_s = queued.expires_at - queued.accepted_at
+    return notify is not None and "DELAY" in notify and late_s >= life_s * DELAY_NOTICE_SHARE
 
 
 def unknown(job: Job) -> None:
@@ -91,4 +98,5 @@ def settlement(job: Job, bounces: Bounces) -> Settlement:
         attempts=job.take_attempts(),
         timings_ms=dict(job.timings_ms),
         bounces=bounces(job, ended, deferred),
+        note=f"superseded by {job.superseded_by}" if job.superseded_by is not None else None,
     )

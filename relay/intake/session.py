@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Awaitable, Callable
@@ -271,7 +272,7 @@ class Session(Wire):
             self._refuse(*problem)
             return
         self.say(replies.START_DATA)
-        began = self.loop.time()
+        began = time.monotonic()
         limits = self._server.limits
         decoder = DotDecoder(limits.message_size_bytes)
         await self.read_data(decoder, limits.data_timeout_s)

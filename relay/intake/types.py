@@ -36,7 +36,7 @@ class Submission:
     receive_s: float
     """from the DATA command to the final dot"""
     final_dot: float
-    """the loop's time at the final dot"""
+    """time.monotonic at the final dot (uvloop's own clock counts whole milliseconds)"""
     user: str | None
     """who authenticated, where the listener verifies that"""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from asyncio import sslproto
 from ssl import SSLContext
 from typing import AnyStr, cast
@@ -91,7 +92,7 @@ class Wire(SMTP):
             behind = self._decoder.feed(data)
             if behind is None:
                 return
-            self.final_dot = self.loop.time()
+            self.final_dot = time.monotonic()
             self._decoder = None
             self._buffer += behind
         self._wake()
@@ -158,7 +159,7 @@ class Wire(SMTP):
         behind = decoder.feed(bytes(self._buffer))
         self._buffer.clear()
         if behind is not None:
-            self.final_dot = self.loop.time()
+            self.final_dot = time.monotonic()
             self._buffer += behind
             return
         deadline = self.loop.time() + timeout_s

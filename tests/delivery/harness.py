@@ -83,6 +83,7 @@ class Bench:
         sender: str = "app@example.com",
         claimed: bool = True,
         life_s: float = 30.0,
+        supersede_key: str | None = None,
         **envelope: Any,
     ) -> str:
         """Accept a message as the acceptance does; returns its id."""
@@ -100,17 +101,19 @@ class Bench:
             providers=tuple("example.net" for _ in recipients),
             accepted_at=now,
             expires_at=now + life_s,
+            supersede_key=supersede_key,
         )
         if not claimed:
             await self.store.put(new, claimed=False)
             self.delivery.lane(lane).wake(now)
             return new.id
         due = tuple(OpenRecipient(position, one) for position, one in enumerate(recipients))
-        queued = Queued(new.id, lane, None, new.envelope, CONTENT, now, new.expires_at, due)
+        queued = Queued(new.id, lane, None, new.envelope, CONTENT, now, new.expires_at, due, (), supersede_key)
         job = self.delivery.lane(lane).job(queued)
         putting = asyncio.ensure_future(self.store.put(new, claimed=True))
         self.delivery.lane(lane).offer(job)
         await putting
+        await self.delivery.lane(lane).supersede(job)
         job.gate.open()
         job.stored.set()
         return new.id
@@ -156,3 +159,8 @@ async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(15):
         while not true():
             await asyncio.sleep(0.01)
+
+
+def warm(bench: Bench, lane: str = "otp") -> bool:
+    """Every upstream of the lane has a session that stands ready."""
+    return all(pool.counts()["idle"] >= 1 for pool in bench.delivery.lane(lane).pools)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from relay.mail.envelope import Recipient
+from relay.mail.envelope import DeliverBy, Recipient
 from relay.store.base import Selection
-from tests.delivery.harness import CONTENT, config, delivering, outcomes, until
+from tests.delivery.harness import CONTENT, config, delivering, outcomes, until, warm
 from tests.support.upstream import Close, Garbage, Hang, Upstream
 
 DEAD = {"host": "127.0.0.1", "port": 9, "tls": "none"}
@@ -156,13 +156,13 @@ async def test_nothing_is_lost_while_every_upstream_is_dead_and_it_goes_when_one
 
 
 async def test_a_dead_session_costs_another_session_not_a_wait(tmp_path: Path) -> None:
-    async with Upstream(script={"mail": [Close(), "250 ok"]}) as one:
-        async with delivering(tmp_path, config({"one": one}, retry=(20.0,))) as bench:
-            await until(lambda: one.open == 1)
-            await asyncio.sleep(0.05)
-            view = await bench.ended(await bench.send("u@example.net"))
-            assert outcomes(view) == [("one", "sent")]
-            assert len(one.messages) == 1
+    dying = Upstream(script={"mail": [Close(), "250 ok"]})
+    async with dying as one, delivering(tmp_path, config({"one": one}, retry=(20.0,))) as bench:
+        await until(lambda: one.open == 1)
+        await asyncio.sleep(0.05)
+        view = await bench.ended(await bench.send("u@example.net"))
+        assert outcomes(view) == [("one", "sent")]
+        assert len(one.messages) == 1
 
 
 async def test_what_expires_is_never_sent_and_the_sender_is_told(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ async def test_what_expires_is_never_sent_and_the_sender_is_told(tmp_path: Path)
 
 async def test_a_code_that_expires_during_the_envelope_never_reaches_the_dot(tmp_path: Path) -> None:
     async with Upstream(latency_s=0.3) as slow, delivering(tmp_path, config({"slow": slow})) as bench:
-        await until(lambda: slow.open == 1)
+        await until(lambda: warm(bench))
         view = await bench.ended(await bench.send("u@example.net", life_s=0.2))
         assert view["recipients"][0]["state"] == "expired"
         assert slow.transfers == []
@@ -247,7 +247,55 @@ async def test_a_hedged_message_is_sent_by_one_upstream_only_when_both_answer(tm
     async with Upstream(latency_s=0.3) as slow, Upstream(latency_s=0.25) as other:
         settings = config({"slow": slow, "other": other}, hedge=0.05, attempt=8.0)
         async with delivering(tmp_path, settings) as bench:
-            await until(lambda: slow.open >= 1 and other.open >= 1)
+            await until(lambda: warm(bench))
             for at in range(4):
                 await bench.ended(await bench.send(f"u{at}@example.net"))
         assert len(slow.transfers) + len(other.transfers) == 4
+
+
+async def test_a_newer_message_to_the_same_recipient_drops_the_older_one_that_waits(tmp_path: Path) -> None:
+    async with Upstream() as up:
+        port = up.port
+        settings = config({"one": up}, supersede=True, retry=(0.05, 20.0))
+    async with delivering(tmp_path, settings) as bench:
+        older = await bench.send("u@example.net", supersede_key="k")
+        await bench.ended(older, "deferred")
+        other = await bench.send("v@example.net", supersede_key="other")
+        newer = await bench.send("u@example.net", supersede_key="k")
+        view = await bench.ended(older, "superseded")
+        assert newer in view["recipients"][0]["reply"]
+        async with Upstream(port=port) as back:
+            await bench.ended(newer)
+            await bench.ended(other)
+            assert sorted(message.recipients for message in back.messages) == [("u@example.net",), ("v@example.net",)]
+            # A bounce for a code that was asked for anew would only confuse.
+            assert await bench.store.search(Selection(lane="bulk")) == []
+
+
+async def test_an_older_message_in_flight_is_dropped_unless_its_final_dot_has_left(tmp_path: Path) -> None:
+    settings: Any
+    async with Upstream(latency_s=0.2) as slow, delivering(tmp_path, config({"slow": slow}, supersede=True)) as bench:
+        await until(lambda: warm(bench))
+        older = await bench.send("u@example.net", supersede_key="k")
+        await asyncio.sleep(0.05)  # its envelope is out, and unanswered
+        newer = await bench.send("u@example.net", supersede_key="k")
+        assert (await bench.ended(older))["recipients"][0]["state"] == "superseded"
+        assert (await bench.ended(newer))["recipients"][0]["state"] == "sent"
+        assert len(slow.transfers) == 1
+    async with Upstream(("PIPELINING", "CHUNKING"), latency_s=0.2) as slow:
+        settings = config({"slow": slow}, supersede=True)
+        async with delivering(tmp_path, settings) as bench:
+            await until(lambda: warm(bench))
+            older = await bench.send("u@example.net", supersede_key="k")
+            await asyncio.sleep(0.05)  # BDAT LAST left with its envelope
+            newer = await bench.send("u@example.net", supersede_key="k")
+            assert (await bench.ended(older))["recipients"][0]["state"] == "sent"
+            assert (await bench.ended(newer))["recipients"][0]["state"] == "sent"
+
+
+async def test_what_is_left_of_deliverby_is_passed_on(tmp_path: Path) -> None:
+    extensions = ("PIPELINING", "DELIVERBY", "MT-PRIORITY")
+    async with Upstream(extensions) as one, delivering(tmp_path, config({"one": one})) as bench:
+        await bench.ended(await bench.send("u@example.net", priority=6, deliver_by=DeliverBy(60, "R")))
+        assert "MT-PRIORITY=6" in one.messages[0].mail_from
+        assert "BY=59;R" in one.messages[0].mail_from
