@@ -1,5 +1,5 @@
-"""Changes to what waits as a whole, and to the log, as functions of a transaction: what an operator, a start, a reload or
-the passing of time asks for. Those that take a `limit` are repeated until they find nothing."""
+"""Changes to what waits as a whole, and to the log, as functions of a transaction: what an operator, a start, a reload
+or the passing of time asks for. Those that take a `limit` are repeated until they find nothing."""
 
 # ruff: noqa: S608 - what is put together here are conditions of this package; every value is a parameter
 

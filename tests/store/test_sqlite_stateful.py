@@ -1,0 +1,226 @@
+"""Any sequence of calls leaves the store as a dictionary would be: no recipient is lost, no body kept or missed."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import tempfile
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+
+from relay.store.base import OPEN_STATES, Action, RecipientUpdate, Selection, Settlement, State, StoreError
+from relay.store.sqlite import SqliteStore, open_store
+from tests.store.build import NOW, message
+
+T = TypeVar("T")
+SETTLED: tuple[State, ...] = (
+    "sent", "deferred", "bounced", "expired", "superseded", "suppressed", "ambiguous", "held", "queued",
+)  # fmt: skip
+
+
+@dataclass
+class Expected:
+    state: State
+    due: float | None
+    final: bool = False
+
+    def become(self, state: State, due: float | None) -> None:
+        self.state, self.due, self.final = state, due, False
+
+
+@dataclass
+class Model:
+    """What the store should hold."""
+
+    key: str
+    accepted_at: float
+    content: bytes
+    recipients: list[Expected] = field(default_factory=list)
+
+    @property
+    def open(self) -> bool:
+        return any(recipient.state in OPEN_STATES for recipient in self.recipients)
+
+
+class Machine(RuleBasedStateMachine):
+    messages: Bundle[str] = Bundle("messages")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.folder = tempfile.TemporaryDirectory()
+        self.now = NOW
+        self.models: dict[str, Model] = {}
+        self.store = self.open()
+
+    def open(self) -> SqliteStore:
+        return self.run(open_store(Path(self.folder.name) / "relay.db", now=lambda: self.now))
+
+    def run(self, call: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(call)
+
+    def teardown(self) -> None:
+        self.run(self.store.close())
+        self.runner.close()
+        self.folder.cleanup()
+
+    @rule(
+        target=messages,
+        count=st.integers(1, 3),
+        claimed=st.booleans(),
+        key=st.sampled_from("xy"),
+        size=st.sampled_from([1, 500, 700_000]),
+    )
+    def put(self, count: int, claimed: bool, key: str, size: int) -> str:
+        self.now += 1
+        to = [f"user{n}@example.net" for n in range(count)]
+        new = message(*to, at=self.now, supersede_key=key, content=key.encode() * size)
+        self.run(self.store.put(new, claimed=claimed))
+        begin: tuple[State, float | None] = ("sending", None) if claimed else ("queued", self.now)
+        self.models[new.id] = Model(key, self.now, new.content, [Expected(*begin) for _ in to])
+        return new.id
+
+    @rule(limit=st.integers(1, 4), later=st.sampled_from([0, 30]))
+    def claim(self, limit: int, later: float) -> None:
+        self.now += later
+        taken = self.run(self.store.claim("otp", self.now, messages=limit, size_bytes=10**9))
+        due = {
+            message_id: positions
+            for message_id, model in self.models.items()
+            if (positions := [n for n, each in enumerate(model.recipients) if each.due and each.due <= self.now])
+        }
+        assert len(taken) == min(limit, len(due))
+        for queued in taken:
+            model = self.models[queued.id]
+            assert [each.position for each in queued.due] == due[queued.id]
+            assert queued.content == model.content
+            for position in due[queued.id]:
+                model.recipients[position].become("sending", None)
+
+    @rule(message_id=messages, position=st.integers(0, 2))
+    def mark_final(self, message_id: str, position: int) -> None:
+        self.run(self.store.mark_final(message_id, [position]))
+        recipients = self.models[message_id].recipients if message_id in self.models else []
+        if position < len(recipients) and recipients[position].state == "sending":
+            recipients[position].final = True
+
+    @rule(message_id=messages, outcomes=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(SETTLED)), max_size=3))
+    def settle(self, message_id: str, outcomes: list[tuple[int, State]]) -> None:
+        waits = self.now + 20
+        updates = tuple(RecipientUpdate(position, state, next_at=waits) for position, state in outcomes)
+        settlement = Settlement(message_id, updates, timings_ms={"wait": 1.0})
+        if message_id not in self.models:
+            with pytest.raises(StoreError):
+                self.run(self.store.settle(settlement))
+            return
+        self.run(self.store.settle(settlement))
+        model = self.models[message_id]
+        for position, state in outcomes:
+            if position < len(model.recipients) and model.recipients[position].state in OPEN_STATES:
+                model.recipients[position].become(state, waits if state in ("queued", "deferred") else None)
+
+    @rule(message_id=messages)
+    def unclaim(self, message_id: str) -> None:
+        self.run(self.store.unclaim(message_id))
+        if message_id in self.models:
+            model = self.models[message_id]
+            for each in model.recipients:
+                if each.state == "sending":
+                    each.become("queued", model.accepted_at)
+
+    @rule(action=st.sampled_from(["retry", "hold", "release", "drop"]), only=st.none() | messages)
+    def act(self, action: Action, only: str | None) -> None:
+        changed = self.run(self.store.act(action, Selection(ids=(only,) if only else ()), self.now))
+        expected = set()
+        for message_id, model in self.models.items():
+            for each in model.recipients:
+                if only in (None, message_id) and self._act(action, each):
+                    expected.add(message_id)
+        assert set(changed) == expected
+
+    def _act(self, action: Action, each: Expected) -> bool:
+        match action, each.state:
+            case "retry", ("queued" | "deferred" | "ambiguous"):
+                each.become("queued", self.now)
+            case "hold", ("queued" | "deferred"):
+                each.become("held", None)
+            case "release", "held":
+                each.become("queued", self.now)
+            case "drop", ("queued" | "deferred" | "held" | "ambiguous"):
+                each.become("bounced", None)
+            case _:
+                return False
+        return True
+
+    @rule(message_id=messages, key=st.sampled_from("xy"))
+    def supersede(self, message_id: str, key: str) -> None:
+        ended = self.run(self.store.supersede(key, message_id, self.now))
+        expected = set()
+        for older, model in self.models.items():
+            for each in model.recipients:
+                if older < message_id and model.key == key and each.state in ("queued", "deferred"):
+                    each.become("superseded", None)
+                    expected.add(older)
+        assert set(ended) == expected
+
+    @rule()
+    def restart(self) -> None:
+        self.run(self.store.close())
+        self.store = self.open()
+        left = [each for model in self.models.values() for each in model.recipients if each.state == "sending"]
+        assert self.run(self.store.recover(self.now)) == len(left)
+        for each in left:
+            each.become(*(("ambiguous", None) if each.final else ("queued", self.now)))
+
+    @rule(ago=st.integers(0, 5))
+    def prune(self, ago: int) -> None:
+        before = self.now - ago
+        old = [each for each, model in self.models.items() if model.accepted_at < before and not model.open]
+        assert self.run(self.store.prune(before, limit=1000)) == len(old)
+        for each in old:
+            del self.models[each]
+
+    @invariant()
+    def every_recipient_is_where_it_should_be(self) -> None:
+        found: Any = self.run(self.store.search(Selection(limit=10_000)))
+        shown = {each["id"]: [recipient["state"] for recipient in each["recipients"]] for each in found}
+        assert shown == {key: [each.state for each in model.recipients] for key, model in self.models.items()}
+        times = [each.due for model in self.models.values() for each in model.recipients if each.due is not None]
+        assert self.run(self.store.next_due("otp")) == min(times, default=None)
+
+    @invariant()
+    def a_body_is_there_exactly_while_its_message_is_open(self) -> None:
+        open_ones = {key for key, model in self.models.items() if model.open}
+        found = self.run(self.store._writer._connection.run(_bodies))
+        assert found == open_ones
+        assert self.store.size() == (len(open_ones), sum(len(self.models[key].content) for key in open_ones))
+        open_recipients = [
+            each for model in self.models.values() for each in model.recipients if each.state in OPEN_STATES
+        ]
+        assert sum(row.recipients for row in self.run(self.store.counts())) == len(open_recipients)
+
+
+def _bodies(connection: sqlite3.Connection) -> set[str]:
+    """The messages whose content is there; no body is without an owner."""
+    owned = connection.execute("SELECT id, body, parts FROM message WHERE body IS NOT NULL").fetchall()
+    loose = connection.execute("SELECT first, parts FROM loose_body").fetchall()
+    present = {row[0] for row in connection.execute("SELECT id FROM body")}
+    claimed = [range(first, first + parts) for _, first, parts in owned]
+    ranges = [number for each in claimed for number in each]
+    assert set(ranges) <= present
+    assert present <= set(ranges) | {number for first, parts in loose for number in range(first, first + parts)}
+    assert len(ranges) == len(set(ranges))
+    return {row[0] for row in owned}
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(
+    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)
