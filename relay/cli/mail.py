@@ -171,10 +171,14 @@ def _read(args: argparse.Namespace, ask: Callable[[Reader], Awaitable[T]]) -> T:
 
 
 def _document(value: Mapping[str, object]) -> str:
+    import json
+
     return json.dumps(value, indent=2)
 
 
 def _objects(rows: Iterable[Mapping[str, object]]) -> str:
+    import json
+
     return "\n".join(json.dumps(row) for row in rows)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from relay.observe.bands import BANDS
 from relay.observe.report import Line, Report
+from relay.store.base import OPEN_STATES
 
 Json = Mapping[str, Any]
 NOTHING = "-"
@@ -76,10 +77,10 @@ def messages(found: Iterable[Json]) -> str:
 
 
 def queue(found: Iterable[Json], now: float) -> str:
-    """A line a waiting message, earliest due first."""
+    """A line a waiting message, of its recipients that are not finished."""
     rows = []
     for one in found:
-        recipients = one["recipients"]
+        recipients = [recipient for recipient in one["recipients"] if recipient["state"] in OPEN_STATES]
         due = [recipient["next_at"] for recipient in recipients if recipient.get("next_at")]
         last = next((recipient["reply"] for recipient in recipients if recipient.get("reply")), None)
         rows.append(

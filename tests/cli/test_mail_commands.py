@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import time
+
+import pytest
+
+from relay.cli import mail, mail_text
+from relay.config.units import UnixAddress
+from relay.mail.envelope import Envelope, Recipient
+from relay.observe.metrics import Metrics
+from relay.observe.recent import Recent
+from relay.observe.report import build
+from relay.store.base import Attempt, DeliveryRow, RecipientUpdate, Settlement
+from relay.store.sqlite import open_store
+from relay.web.parts import Parts
+from relay.web.server import WebServer
+from tests.support.relay import write_config
+from tests.web.conftest import SetHealth, StoreController, message, sent
+
+TOKEN = "a-secret-token"
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def objects(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    http = {"address": f"unix:{tmp_path}/http.sock", "token": TOKEN}
+    return write_config(tmp_path, {"postmark": {"host": "127.0.0.1", "port": 1, "tls": "none"}}, http=http)
+
+
+@pytest.fixture
+def run(config_file: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """One command of the real parser, on that configuration."""
+
+    def command(*arguments: str) -> Result:
+        parser = argparse.ArgumentParser()
+        mail.register(parser.add_subparsers())
+        try:
+            args = parser.parse_args([*arguments, "-c", str(config_file)])
+            code = args.run(args)
+        except SystemExit as end:
+            code = int(str(end.code))
+        said = capsys.readouterr()
+        return Result(code, said.out, said.err)
+
+    return command
+
+
+async def fill(path: Path, now: float) -> None:
+    """01A was sent in otp, 01B waits there, 01C and 01D in bulk (01D with two recipients, one of them refused)."""
+    store = await open_store(path, now=time)
+    await store.put(message("01A", accepted_at=now - 90), claimed=True)
+    await store.settle(sent("01A", accepted_at=now - 90))
+    await store.put(message("01B", accepted_at=now - 60), claimed=False)
+    await store.put(message("01C", "bulk", "list@example.org", accepted_at=now - 30), claimed=False)
+    two = Envelope("news@example.com", (Recipient("x@gmail.com"), Recipient("y@gmail.com")))
+    last = replace(message("01D", "bulk", accepted_at=now - 20), envelope=two, providers=("gmail.com", "gmail.com"))
+    await store.put(last, claimed=True)
+    no = Attempt(0, 1, "postmark", now - 19, "new", "refused", "550 5.1.1 no\x1b[31m such user", {"envelope": 3.0})
+    later = Attempt(1, 1, "postmark", now - 19, "new", "deferred", "451 4.2.1 later", {"envelope": 3.0})
+    updates = (
+        RecipientUpdate(0, "bounced", "postmark", no.reply),
+        RecipientUpdate(1, "deferred", "postmark", later.reply, next_at=now + 3000),
+    )
+    await store.settle(Settlement("01D", updates, (no, later)))
+    await store.close()
+
+
+@pytest.fixture
+def filled(config_file: Path) -> float:
+    """A store with four messages and no relay beside it; when they were written."""
+    now = time()
+    asyncio.run(fill(config_file.parent / "relay.db", now))
+    return now
+
+
+@pytest.mark.parametrize(
+    ("filters", "ids"),
+    [
+        ((), ["01D", "01C", "01B", "01A"]),
+        (("--limit", "2"), ["01D", "01C"]),
+        (("--lane", "otp"), ["01B", "01A"]),
+        (("--state", "sent"), ["01A"]),
+        (("--to", "List@example.org"), ["01C"]),
+        (("--since", "45s"), ["01D", "01C"]),
+    ],
+)
+def test_log_lists_newest_first_by_every_filter(
+    run: Run, filled: float, filters: tuple[str, ...], ids: list[str]
+) -> None:
+    listed = run("log", *filters, "--json")
+    assert listed.code == 0
+    assert [one["id"] for one in listed.objects] == ids
+    shown = run("log", *filters)
+    assert [line.split()[1] for line in shown.out.splitlines()] == ["ID", *ids]
+
+
+def test_log_shows_one_messages_time_line(run: Run, filled: float) -> None:
+    shown = run("log", "01D")
+    assert shown.code == 0
+    assert "01D  bulk (rule auth-sender)" in shown.out
+    assert "to x@gmail.com: bounced via postmark" in shown.out
+    assert "postmark (new session) refused in 3.0 ms (envelope 3.0 ms): 550 5.1.1" in shown.out
+    assert "\x1b" not in shown.out
+    document = json.loads(run("log", "01D", "--json").out)
+    assert [one["state"] for one in document["recipients"]] == ["bounced", "deferred"]
+    assert document["recipients"][1]["attempts"][0]["reply"] == "451 4.2.1 later"
+
+
+@pytest.mark.parametrize("arguments", [("01Z",), ("01Z", "--json"), ("--lane", "nowhere"), ("--state", "expired")])
+def test_log_that_finds_nothing_exits_1_with_a_word(run: Run, filled: float, arguments: tuple[str, ...]) -> None:
+    found = run("log", *arguments)
+    assert (found.code, found.out) == (1, "")
+    assert len(found.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("log", "--since", "yesterday"),
+        ("log", "--limit", "0"),
+        ("log", "--state", "gone"),
+        ("log", "--to", "a\udcffb"),
+        ("report", "--since", "5"),
+        ("queue", "--all"),
+        ("queue", "drop"),
+        ("queue", "drop", "--all", "--lane", "otp"),
+        ("queue", "drop", "01A", "--lane", "otp"),
+        ("queue", "drop", "--lane", "otp", "--state", "held"),
+        ("queue", "explode", "01A"),
+    ],
+)
+def test_what_makes_no_sense_is_a_usage_error_and_changes_nothing(
+    run: Run, filled: float, arguments: tuple[str, ...]
+) -> None:
+    before = run("queue", "--json").out
+    result = run(*arguments)
+    assert (result.code, result.out) == (2, "")
+    assert result.err
+    assert run("queue", "--json").out == before
+
+
+def test_queue_lists_what_waits_earliest_due_first(run: Run, filled: float) -> None:
+    listed = run("queue", "--json")
+    assert [one["id"] for one in listed.objects] == ["01B", "01C", "01D"]
+    lines = run("queue").out.splitlines()
+    assert lines[:2] == ["bulk: 1 deferred, 1 queued", "otp: 1 queued"]
+    row = next(line for line in lines if line.startswith("01D"))
+    assert "50 min" in row
+    assert "y@gmail.com  451 4.2.1 later" in row
+
+
+def test_an_empty_queue_is_no_failure(run: Run, config_file: Path) -> None:
+    asyncio.run(make_store(config_file.parent / "relay.db"))
+    assert run("queue").out == "nothing waits\n"
+    assert run("queue").code == 0
+    assert run("queue", "--json").out == ""
+
+
+async def make_store(path: Path) -> None:
+    await (await open_store(path, now=time)).close()
+
+
+def test_without_a_store_there_is_one_line(run: Run) -> None:
+    for command in (("log",), ("queue",), ("report",)):
+        result = run(*command)
+        assert result.code == 1
+        assert len(result.err.splitlines()) == 1
+        assert "relay.db" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changed"),
+    [
+        (("hold", "01B"), ["01B"]),
+        (("hold", "01B", "01C", "01A"), ["01B", "01C"]),
+        (("hold", "--lane", "bulk"), ["01C", "01D"]),
+        (("drop", "--all"), ["01B", "01C", "01D"]),
+        (("retry", "01D"), ["01D"]),
+    ],
+)
+def test_an_action_without_a_running_relay_is_done_on_the_store(
+    run: Run, filled: float, arguments: tuple[str, ...], changed: list[str]
+) -> None:
+    result = run("queue", *arguments)
+    assert (result.code, sorted(result.out.split())) == (0, changed)
+    assert sorted(json.loads(run("queue", "release", "--all", "--json").out)["changed"]) == (
+        changed if arguments[0] == "hold" else []
+    )
+
+
+def test_an_action_that_changes_nothing_exits_1(run: Run, filled: float) -> None:
+    result = run("queue", "retry", "01A")
+    assert (result.code, result.out) == (1, "")
+
+
+@pytest.fixture
+def running(config_file: Path, filled: float) -> Iterator[None]:
+    """The HTTP service and its store in a thread of their own, as in another process; the store is locked."""
+    started, stop, loop = threading.Event(), asyncio.Event(), asyncio.new_event_loop()
+
+    async def serve() -> None:
+        store = await open_store(config_file.parent / "relay.db", now=time)
+        parts = Parts(store, Metrics(), Recent(), SetHealth(), StoreController(store))
+        server = WebServer(parts, TOKEN)
+        await server.start(UnixAddress(f"{config_file.parent}/http.sock"))
+        started.set()
+        await stop.wait()
+        await server.stop()
+        await store.close()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+    thread.start()
+    assert started.wait(10)
+    yield
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(10)
+    loop.close()
+
+
+@pytest.mark.usefixtures("running")
+def test_an_action_beside_a_running_relay_goes_through_its_http_service(run: Run) -> None:
+    assert run("queue", "hold", "--lane", "otp").out == "01B\n"
+    assert json.loads(run("queue", "hold", "--all", "--json").out) == {"changed": ["01C", "01D"]}
+    assert run("queue", "hold", "01B").code == 1
+    assert run("queue", "release", "01B").out == "01B\n"
+    assert [one["id"] for one in run("log", "--json").objects] == ["01D", "01C", "01B", "01A"]
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize(
+    ("http", "said"),
+    [
+        ({"address": "unix:http.sock", "token": "another"}, "401 a token is required"),
+        ({"address": "unix:nowhere.sock", "token": TOKEN}, "in use by another relay"),
+        ({"address": "127.0.0.1:1"}, "in use by another relay"),
+        ({"address": "systemd:http", "token": TOKEN}, "systemd:http"),
+    ],
+)
+def test_a_running_relay_that_can_not_be_asked_is_one_line(
+    run: Run, config_file: Path, http: dict[str, str], said: str
+) -> None:
+    write_config(config_file.parent, {"postmark": {"host": "127.0.0.1", "port": 1, "tls": "none"}}, http=http)
+    result = run("queue", "drop", "--all")
+    assert (result.code, result.out) == (1, "")
+    assert len(result.err.splitlines()) == 1
+    assert said in result.err
+    assert TOKEN not in result.err
+    assert len(run("queue", "--json").objects) == 3
+
+
+def test_an_answer_that_is_no_http_is_one_line(run: Run, config_file: Path, filled: float) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(f"{config_file.parent}/http.sock")
+        listening.listen()
+        listening.settimeout(10)
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"220 mail.example.com ESMTP\r\n")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        result = run("queue", "drop", "--all")
+        thread.join(10)
+    assert (result.code, result.out) == (1, "")
+    assert "no proper answer" in result.err
+
+
+def test_the_report_counts_what_finished(run: Run, filled: float) -> None:
+    document = json.loads(run("report", "--json").out)
+    assert [(one["lane"], one["recipients"], one["states"]) for one in document["lanes"]] == [
+        ("bulk", 1, {"bounced": 1}),
+        ("otp", 1, {"sent": 1}),
+    ]
+    lines = run("report").out.splitlines()
+    assert lines[0].split() == [
+        "LANE", "UPSTREAM", "PROVIDER", "COUNT", "P50", "P95", "P99",
+        "EXCELLENT", "GOOD", "ACCEPTABLE", "POOR", "FAILED", "STATES",
+    ]  # fmt: skip
+    assert lines[2].split()[:6] == ["otp", "all", "all", "1", "41", "ms"]
+    assert run("report", "--since", "1s").out == "nothing finished in that time\n"
+
+
+def test_the_text_report_stays_readable_with_many_providers() -> None:
+    rows = [DeliveryRow("bulk", "ses", f"d{n}.example", "sent", 10.0) for n in range(100)]
+    text = mail_text.report(build(rows))
+    assert text.splitlines()[-1] == "and 80 more; --json has them all"
+
+
+def test_a_table_is_aligned_and_shows_no_control_characters() -> None:
+    text = mail_text.table(("A", "LONG", "N"), [("a\x1b[2J", "b", "7"), ("é", "\n", "1000")], frozenset({"N"}))
+    assert text == "A      LONG     N\na�[2J  b        7\né      �     1000"
+
+
+@pytest.mark.parametrize(
+    ("ms", "shown"),
+    [
+        (None, "-"),
+        (0.04, "0.0 ms"),
+        (9.94, "9.9 ms"),
+        (41.2, "41 ms"),
+        (2000, "2.0 s"),
+        (300_000, "5 min"),
+        (7_200_000, "2.0 h"),
+        (172_800_000, "2.0 d"),
+    ],
+)
+def test_a_duration_is_shown_in_the_unit_that_fits(ms: float | None, shown: str) -> None:
+    assert mail_text.duration(ms) == shown
