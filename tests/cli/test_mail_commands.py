@@ -167,7 +167,7 @@ def test_queue_lists_what_waits_earliest_due_first(run: Run, filled: float) -> N
     assert lines[:2] == ["bulk: 1 deferred, 1 queued", "otp: 1 queued"]
     row = next(line for line in lines if line.startswith("01D"))
     assert "50 min" in row
-    assert "y@gmail.com  451 4.2.1 later" in row
+    assert row.split()[-4:] == ["y@gmail.com", "451", "4.2.1", "later"]
 
 
 def test_an_empty_queue_is_no_failure(run: Run, config_file: Path) -> None:
