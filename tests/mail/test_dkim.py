@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import dkim
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from relay.config.model import DkimDomain, DkimKey
 from relay.mail.canonical import BodyHash
@@ -78,14 +79,15 @@ def test_odd_messages_verify_too(content: bytes) -> None:
     assert verdicts(signed(content, *BOTH), *BOTH) == [True, True]
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=60)
+@settings(max_examples=50)
 @given(well_formed())
 def test_whatever_is_well_formed_and_from_somebody_verifies(content: bytes) -> None:
     assert verdicts(signed(b"From: a@example.com\r\n" + content, "e1"), "e1") == [True]
 
 
-@settings(deadline=None)
-@given(any_content)
+# dkimpy gives up on the obsolete blank before a colon; the others verify that, see test_dkim_real.
+@settings(max_examples=50)
+@given(any_content.filter(lambda content: not re.search(rb"[ \t]:", content)))
 def test_anything_is_either_signed_to_verify_or_named_unsignable(content: bytes) -> None:
     try:
         content = prepare(

@@ -19,7 +19,7 @@ from relay.mail.message import (
     parse,
     subject,
 )
-from relay.mail.words import decoded, encoded
+from relay.mail.words import decoded, encoded, one_line
 from tests.mail.material import OTP, any_content, well_formed
 
 SHAPES = [
@@ -197,7 +197,7 @@ def test_encoded_text_decodes_to_itself(text: str) -> None:
     line = encoded(text)
     assert line.isascii()
     assert all(len(piece) <= 78 for piece in line.split(b"\r\n")) or text.isascii()
-    assert decoded(line) == decoded(text.encode("utf-8", "replace")) or "=?" in text
+    assert decoded(line) == one_line(text) or "=?" in text
 
 
 def test_a_missing_subject_is_empty() -> None:
