@@ -57,7 +57,7 @@ class Wire(SMTP):
         self.loop = loop
         self.transport: asyncio.Transport | None = None
         self.final_dot = 0.0
-        """the loop's time when the end of the last DATA came in"""
+        """`time.monotonic` when the end of the last DATA came in"""
         self._buffer = bytearray()
         self._skipping = False
         self._out = bytearray()

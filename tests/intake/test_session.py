@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import struct
+import time
 import tracemalloc
 from typing import Any
 
@@ -64,7 +65,7 @@ async def test_a_submission_carries_all_that_the_client_said() -> None:
     assert (taken.content, taken.client, taken.helo) == (b"body\r\n", "127.0.0.1", "client.test")
     assert (taken.protocol, taken.listener.lane, taken.user) == ("ESMTP", "otp", None)
     assert 0 <= taken.receive_s < PATIENCE_S
-    assert 0 <= asyncio.get_running_loop().time() - taken.final_dot < PATIENCE_S
+    assert 0 <= time.monotonic() - taken.final_dot < PATIENCE_S
 
 
 async def test_helo_is_plain_smtp_and_its_name_is_made_printable() -> None:
