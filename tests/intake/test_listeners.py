@@ -14,6 +14,7 @@ import pytest
 
 from relay.config.model import Limits, Listener
 from relay.config.units import SystemdAddress, TcpAddress, UnixAddress
+from relay.intake import sockets as sockets_module
 from relay.intake.policy import connections_allowed, peer_at
 from relay.intake.server import IntakeServer
 from relay.intake.sockets import passed_sockets
@@ -224,6 +225,18 @@ async def test_systemd_s_sockets_are_taken_by_name() -> None:
         await server.drain(PATIENCE_S)
         with pytest.raises(CannotListen, match="systemd passed no socket of that name"):
             await IntakeServer(Recorder(), Limits(), "relay.test").start([Listener(address=SystemdAddress("x"))])
+
+
+def test_systemd_s_sockets_are_known_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        monkeypatch.setattr(sockets_module, "_FIRST_PASSED_FD", ours.fileno())
+        for names, expected in (("smtp", "smtp"), ("", "unknown")):
+            environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": names}
+            ((name, (passed,)),) = passed_sockets(environ, os.getpid()).items()
+            assert name == expected
+            assert passed.getsockname() == ours.getsockname()
+            assert not passed.get_inheritable()
+            passed.detach()
 
 
 def test_sockets_passed_to_another_process_are_none_of_ours() -> None:

@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -140,10 +141,40 @@ async def test_a_pipelined_batch_is_answered_in_order_in_one_write() -> None:
 
 async def test_a_client_that_never_reads_its_replies_is_made_to_wait_and_then_cut_off() -> None:
     async with service(limits={"command_timeout_s": 0.3}) as relay, relay.connect() as client:
+        await client.hello()
+        (session,) = relay.server._sessions
+        for end, buffer in ((session.transport, socket.SO_SNDBUF), (client.writer.transport, socket.SO_RCVBUF)):
+            assert end is not None
+            end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, buffer, 4096)
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        for _ in range(40):
-            client.writer.write(b"XYZZY\r\n" * 10 + b"MAIL FROM:<a@x.test>\r\n" + b"RCPT TO:<x>\r\n" * 10_000)
+        client.writer.write(b"MAIL FROM:<a@x.test>\r\n" + b"RCPT TO:<b@x.test>\r\n" * 60_000)
+        await until(lambda: session._unread is not None)
         await relay.quiet()
+    assert relay.recorder.begun == 0
+
+
+async def test_replies_held_back_are_sent_once_the_client_reads() -> None:
+    async with service() as relay:
+        wire = Written()
+        session = Session(relay.server, Policy.load(listener()))
+        session.connection_made(wire)
+        await asyncio.sleep(0.01)
+        session.pause_writing()
+        session.data_received(b"NOOP\r\n")
+        await asyncio.sleep(0.01)
+        session.data_received(b"NOOP\r\n")
+        await asyncio.sleep(0.01)
+        assert len(wire.writes) == 2
+        session.resume_writing()
+        await asyncio.sleep(0.01)
+        assert wire.writes[1:] == [b"250 2.0.0 Ok\r\n"] * 2
+        session.connection_lost(None)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not holds():
+            await asyncio.sleep(0.005)
 
 
 # Storing.
@@ -160,6 +191,15 @@ async def test_whatever_goes_wrong_while_storing_is_451_and_the_session_goes_on(
         await up_to_data(client)
         assert (await client.ask(".")).startswith("250 2.0.0")
         assert relay.heard.reasons == ["store"]
+
+
+async def test_trouble_in_the_session_itself_is_421() -> None:
+    def fail() -> Reply | None:
+        raise RuntimeError(SECRET)
+
+    async with service(admit=fail) as relay, relay.session() as client:
+        assert (await client.ask("MAIL FROM:<a@x.test>")).startswith("421 4.3.0 Trouble")
+        assert await client.everything() == b""
 
 
 async def test_a_refusal_is_passed_on_as_one_clean_line() -> None:
