@@ -16,7 +16,7 @@ from relay.store.sqlite_write import finish_if_done, note
 DROPPED = "dropped by the operator"
 
 ACTIONS: dict[Action, tuple[tuple[State, ...], str]] = {
-    "retry": (("queued", "deferred", "ambiguous"), "state = 'queued', next_at = :now, step = 0, final_dot = 0"),
+    "retry": (("queued", "deferred", "ambiguous"), "state = 'queued', next_at = :now, step = 0"),
     "hold": (("queued", "deferred"), "state = 'held', next_at = NULL"),
     "release": (("held",), "state = 'queued', next_at = :now"),
     "drop": (
@@ -30,7 +30,7 @@ ACTIONS: dict[Action, tuple[tuple[State, ...], str]] = {
 def recover(tx: Tx, now: float) -> int:
     unknown = "the relay stopped while the upstream's answer was awaited"
     ambiguous = tx.execute(
-        "UPDATE recipient INDEXED BY recipient_open SET state = 'ambiguous', final_dot = 0, reply = ?"
+        "UPDATE recipient INDEXED BY recipient_open SET state = 'ambiguous', reply = ?"
         " WHERE open = 1 AND state = 'sending' AND final_dot",
         (unknown,),
     ).rowcount

@@ -79,6 +79,7 @@ def claim(tx: Tx, lane: str, now: float, messages: int, size_bytes: int) -> list
         if claimed and size_bytes < 0:
             break
         recipients = _rows(tx.execute("SELECT * FROM recipient WHERE message_id = ? ORDER BY position", due))
+        # The mark of the final dot speaks of the present try only.
         tx.execute(
             "UPDATE recipient SET state = 'sending', next_at = NULL, final_dot = 0"
             " WHERE message_id = ? AND next_at <= ?",
@@ -112,7 +113,7 @@ def _claimed(message: dict[str, Any], recipients: list[dict[str, Any]], now: flo
 
 def mark_final(tx: Tx, message_id: str, positions: Sequence[int]) -> None:
     tx.executemany(
-        "UPDATE recipient SET final_dot = 1 WHERE message_id = ? AND position = ? AND state = 'sending'",
+        "UPDATE recipient SET final_dot = 1 WHERE message_id = ? AND position = ?",
         [(message_id, position) for position in positions],
     )
 
@@ -151,7 +152,7 @@ def settle(tx: Tx, settlement: Settlement, bodies: Sequence[BodyRange], codec: C
 _UPDATE_RECIPIENT = (
     "UPDATE recipient SET state = ?1, open = ?11, upstream = coalesce(?2, upstream), reply = coalesce(?3, reply),"
     " sent_at = ?4, next_at = CASE WHEN ?1 IN ('queued', 'deferred') THEN coalesce(?5, accepted_at) END, step = ?6,"
-    " delay_notified = ?7, attempts = max(attempts, ?8), final_dot = final_dot AND ?1 = 'sending'"
+    " delay_notified = ?7, attempts = max(attempts, ?8)"
     " WHERE message_id = ?9 AND position = ?10 AND open = 1"
 )
 
@@ -221,8 +222,7 @@ def wipe(tx: Tx, arriving: Container[int]) -> bool:
 
 def unclaim(tx: Tx, message_id: str) -> None:
     tx.execute(
-        "UPDATE recipient SET state = 'queued', next_at = accepted_at, final_dot = 0"
-        " WHERE message_id = ? AND state = 'sending'",
+        "UPDATE recipient SET state = 'queued', next_at = accepted_at WHERE message_id = ? AND state = 'sending'",
         (message_id,),
     )
 

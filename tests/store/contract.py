@@ -37,21 +37,18 @@ class CallerContract:
         assert {shown[each] for each in written} == {"sending"}
 
     async def test_a_cancelled_claim_gives_back_what_it_took(self, store: Store) -> None:
-        await store.put(message(), claimed=False)
-        for turns in range(12):
+        new = message()
+        await store.put(new, claimed=False)
+        for turns in range(20):
             task = asyncio.create_task(claim(store))
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
-            outcome = (await asyncio.gather(task, return_exceptions=True))[0]
-            if isinstance(outcome, list):
-                break
-            await self._eventually_queued(store)
-
-    async def _eventually_queued(self, store: Store) -> None:
-        async with asyncio.timeout(5):
-            while await store.counts() != [LaneCount("otp", "queued", 1, NOW)]:
-                await asyncio.sleep(0.001)
+            [outcome] = await asyncio.gather(task, return_exceptions=True)
+            await store.unclaim(new.id if isinstance(outcome, list) else "01UNKNOWN")  # comes after the claim
+            async with asyncio.timeout(5):
+                while await store.counts() != [LaneCount("otp", "queued", 1, NOW)]:
+                    await asyncio.sleep(0.001)
 
     async def test_a_cancelled_settlement_is_written_all_the_same(self, store: Store) -> None:
         message_id = await in_state(store, "sending")

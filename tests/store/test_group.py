@@ -182,6 +182,19 @@ async def test_a_result_that_nobody_takes_is_reported_as_abandoned(tmp_path: Pat
         assert taken == ["a"]
 
 
+async def test_a_caller_cancelled_just_when_its_result_is_there_abandons_it(tmp_path: Path) -> None:
+    async with bench(tmp_path) as on:
+        taken: list[str] = []
+        operation = on.operation("a")
+        operation.abandoned = taken.append
+        task = asyncio.create_task(operation.result())
+        await asyncio.sleep(0)
+        operation.finish("a")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert taken == ["a"]
+
+
 async def test_what_cannot_be_tidied_up_is_logged_and_harms_nobody(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -187,21 +189,19 @@ except StoreError as error:
 
 
 @pytest.mark.parametrize("what", ["folder", "file"])
-async def test_a_store_that_cannot_be_written_is_an_error_of_one_line(tmp_path: Path, what: str) -> None:
-    folder = tmp_path / "store"
-    folder.mkdir()
+async def test_a_store_that_cannot_be_written_is_an_error_of_one_line(what: str) -> None:
+    folder = Path(tempfile.mkdtemp())  # not below tmp_path, which is for its owner only
     path = folder / "relay.db"
     if what == "file":
         await filled(path)
         path.chmod(0o444)
         path.with_name("relay.db.lock").chmod(0o666)
     folder.chmod(0o555 if what == "folder" else 0o777)
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o755)
     result = subprocess.run(
         [sys.executable, "-c", UNWRITABLE, str(path)], capture_output=True, text=True, check=True, timeout=20
     )
-    folder.chmod(0o755)
+    folder.chmod(0o700)
+    shutil.rmtree(folder)
     assert result.stdout.startswith(str(path))
     assert result.stdout.count("\n") == 1
     assert result.stderr == ""

@@ -217,6 +217,8 @@ def _bodies(connection: sqlite3.Connection) -> set[str]:
     assert set(ranges) <= present
     assert present <= set(ranges) | {number for first, parts in loose for number in range(first, first + parts)}
     assert len(ranges) == len(set(ranges))
+    # The index of keys to supersede by holds open messages only.
+    assert connection.execute("SELECT 1 FROM message WHERE body IS NULL AND supersede_key NOTNULL").fetchall() == []
     return {row[0] for row in owned}
 
 

@@ -47,7 +47,7 @@ CREATE TABLE recipient (
     step INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL DEFAULT 0,
     delay_notified INTEGER NOT NULL DEFAULT 0,
-    final_dot INTEGER NOT NULL DEFAULT 0,   -- 1: it was about to leave, so a crash leaves this one ambiguous
+    final_dot INTEGER NOT NULL DEFAULT 0,   -- 1: about to leave; with `sending`, a crash leaves it ambiguous
     upstream TEXT,
     reply TEXT,
     sent_at REAL,

@@ -1,0 +1,96 @@
+"""`otp-relay store`: looks after the file that holds the mail and the log."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from relay.cli.common import add_config, config_path, load_or_exit
+
+EXIT_FAILED = 1
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    store = subparsers.add_parser(
+        "store",
+        help="check, back up or compact the store",
+        description="Looks after the store. Exit 0: done; 1: the reason is on stderr; 2: the configuration is wrong.",
+    )
+    actions = store.add_subparsers(title="actions", metavar="ACTION", required=True)
+    check_parser = actions.add_parser(
+        "check",
+        help="read all of it and tell what is wrong",
+        description="Reads the whole store and tells what is wrong with it. A running relay isn't disturbed.",
+    )
+    backup_parser = actions.add_parser(
+        "backup",
+        help="copy it into a new file",
+        description="Copies the store as it is now into a new file, also while the relay runs. The copy holds the mail "
+        "that waits: started on it, a relay sends that again.",
+    )
+    backup_parser.add_argument("destination", metavar="DEST", type=Path, help="the new file")
+    compact_parser = actions.add_parser(
+        "compact",
+        help="give free space back to the disk",
+        description="Rewrites the store without its free space. The relay must not be running.",
+    )
+    for parser, run in ((check_parser, check), (backup_parser, backup), (compact_parser, compact)):
+        add_config(parser)
+        parser.set_defaults(run=run)
+
+
+def check(args: argparse.Namespace) -> int:
+    """Exit 0 when all is well, else 1 and what is wrong."""
+
+    def run(path: Path) -> int:
+        from relay.store import sqlite_care
+
+        wrong = sqlite_care.check(path)
+        for line in wrong:
+            print(f"{path}: {line}", file=sys.stderr)
+        if wrong:
+            print("stop the relay, keep a copy of the file, and start with a backup or a new one", file=sys.stderr)
+            return EXIT_FAILED
+        print(f"{path}: all well")
+        return 0
+
+    return _with_store(args, run)
+
+
+def backup(args: argparse.Namespace) -> int:
+    """Exit 0 when the copy is on the disk."""
+
+    def run(path: Path) -> int:
+        from relay.store import sqlite_care
+
+        size_bytes = sqlite_care.backup(path, args.destination)
+        print(f"{args.destination}: {size_bytes} bytes")
+        return 0
+
+    return _with_store(args, run)
+
+
+def compact(args: argparse.Namespace) -> int:
+    """Exit 0 when the file is rewritten."""
+
+    def run(path: Path) -> int:
+        from relay.store import sqlite_care
+
+        before, after = sqlite_care.compact(path)
+        print(f"{path}: {before} bytes before, {after} after")
+        return 0
+
+    return _with_store(args, run)
+
+
+def _with_store(args: argparse.Namespace, run: Callable[[Path], int]) -> int:
+    """Run it on the configured store; what the store can't do is one line and exit 1."""
+    from relay.store.base import StoreError
+
+    try:
+        return run(load_or_exit(config_path(args)).config.store)
+    except StoreError as error:
+        print(error, file=sys.stderr)
+        return EXIT_FAILED

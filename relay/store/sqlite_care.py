@@ -1,0 +1,94 @@
+"""Looking after the file: a full check, a copy, giving back free space. Blocking; for the command line."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from relay.store import sqlite_file
+from relay.store.base import StoreError
+
+_SHOWN = 20
+
+_CONTRADICTIONS = {
+    "open messages without their content": (
+        "SELECT id FROM message WHERE body IS NOT NULL"
+        " AND (SELECT count(*) FROM body WHERE body.id BETWEEN message.body AND message.body + parts - 1) <> parts"
+    ),
+    "finished messages with open recipients": (
+        "SELECT id FROM message WHERE body IS NULL"
+        " AND EXISTS (SELECT 1 FROM recipient WHERE recipient.message_id = message.id AND +open = 1)"
+    ),
+    "recipients without a message": (
+        "SELECT DISTINCT message_id FROM recipient WHERE message_id NOT IN (SELECT id FROM message)"
+    ),
+}
+
+
+def check(path: Path) -> Sequence[str]:
+    """What is wrong with the store, a line each; nothing when all is well. Also beside a running relay. Raises
+    StoreError, StoreDamaged where it can't even be opened."""
+    path = sqlite_file.absolute(path)
+    try:
+        sqlite_file.check(path)
+        with closing(sqlite_file.connect_reader(path)) as connection:
+            connection.execute("BEGIN")  # one moment, whatever a relay writes meanwhile
+            wrong = [text for (text,) in connection.execute(f"PRAGMA integrity_check({_SHOWN})") if text != "ok"]
+            if not wrong:
+                for what, query in _CONTRADICTIONS.items():
+                    if found := [row[0] for row in connection.execute(f"{query} LIMIT {_SHOWN}")]:
+                        wrong.append(f"{what}: {', '.join(found)}")
+    except (sqlite3.Error, OSError) as error:
+        raise sqlite_file.explain(path, error) from error
+    return wrong
+
+
+def backup(path: Path, destination: Path) -> int:
+    """Copy the store as it is at one moment into a new file (0600), also beside a running relay; its size in bytes.
+    Raises StoreError, also when the destination exists."""
+    path = sqlite_file.absolute(path)
+    try:
+        sqlite_file.check(path)
+    except (sqlite3.Error, OSError) as error:
+        raise sqlite_file.explain(path, error) from error
+    try:
+        sqlite_file.create_private(destination)
+    except FileExistsError as error:
+        raise StoreError(f"{destination}: exists already") from error
+    except OSError as error:
+        raise sqlite_file.explain(destination, error) from error
+    try:
+        with (
+            closing(sqlite_file.connect_reader(path)) as source,
+            closing(sqlite3.connect(destination)) as target,
+        ):
+            source.backup(target)
+        with destination.open("rb") as copy:
+            os.fsync(copy.fileno())
+        return destination.stat().st_size
+    except BaseException as error:
+        destination.unlink(missing_ok=True)
+        if isinstance(error, sqlite3.Error | OSError):
+            raise sqlite_file.explain(destination, error) from error
+        raise
+
+
+def compact(path: Path) -> tuple[int, int]:
+    """Rewrite the file without its free pages; its size in bytes before and after. No relay may be running: raises
+    StoreError then."""
+    path = sqlite_file.absolute(path)
+    lock = sqlite_file.lock(path)
+    try:
+        sqlite_file.check(path)
+        before = path.stat().st_size
+        with closing(sqlite_file.connect_writer(path)) as connection:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return before, path.stat().st_size
+    except (sqlite3.Error, OSError) as error:
+        raise sqlite_file.explain(path, error) from error
+    finally:
+        os.close(lock)
