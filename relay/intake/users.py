@@ -77,6 +77,30 @@ def read_users(path: Path) -> dict[str, str]:
     return users
 
 
+def put_user(path: Path, name: str, phc: str) -> None:
+    """Add or replace one user's line; comments stay. The file is replaced in one step, readable by its owner only
+    where it is new, with the owner and mode it had where it isn't. Raises UsersError, OSError."""
+    lines: list[str] = []
+    if path.exists():
+        read_users(path)  # a file with a mistake in it is left for a person to mend
+        lines = [
+            line for line in path.read_text(encoding="utf-8").splitlines() if not line.strip().startswith(f"{name}:")
+        ]
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    before = path.stat() if path.exists() else None
+    try:
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in (*lines, f"{name}:{phc}"))
+            file.flush()
+            os.fsync(file.fileno())
+        if before is not None:
+            os.chown(new, before.st_uid, before.st_gid)
+            os.chmod(new, before.st_mode & 0o777)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
 def _hasher() -> Argon2id:
     return Argon2id(salt=os.urandom(16), length=32, iterations=_PASSES, lanes=_LANES, memory_cost=_MEMORY_KIB)
 

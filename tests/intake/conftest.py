@@ -1,4 +1,4 @@
-"""Both event loops: uvloop is what the relay runs on, asyncio's own is what it falls back to."""
+"""Both event loops, for what hangs on them: uvloop is what the relay runs on, asyncio's own what it falls back to."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
+ON_BOTH = {"test_session.py", "test_listeners.py", "test_security.py"}
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.new_event_loop}
+    if item.path.name in ON_BOTH:
+        factories["asyncio"] = asyncio.new_event_loop
+    return factories
