@@ -1,0 +1,103 @@
+"""The relay as a contender: the real one, `python -m relay run`, over a configuration written for the measurement."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+
+from bench.contender import SELECTOR, Contender, Site, Upstream
+from bench.process import Child, Failed
+from bench.sink import PASSWORD, USERNAME
+
+READY_WITHIN_S = 60.0
+"""a store of ten million rows included"""
+_READY = re.compile(r"^ready smtp=127\.0\.0\.1:(\d+) ", re.MULTILINE)
+_SESSIONS = {"otp": {"warm": 4, "max": 20}, "bulk": {"max": 10}}
+
+
+class Relay(Contender):
+    name = "relay"
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.port = 0
+        self.ready_after_s = 0.0
+        self._child: Child | None = None
+
+    @property
+    def roots(self) -> Sequence[int]:
+        return [self._child.pid] if self._child is not None else []
+
+    def __enter__(self) -> Self:
+        config = self._site.directory / "relay.yaml"
+        config.write_text(yaml.safe_dump(configuration(self._site), sort_keys=False))
+        log = self._site.directory / "relay.log"
+        log.unlink(missing_ok=True)
+        began = time.monotonic()
+        self._child = Child([sys.executable, "-m", "relay", "run", "-c", str(config)], log)
+        try:
+            self.port = self._await_ready(self._child, began + READY_WITHIN_S)
+        except BaseException:
+            self._child.end()
+            raise
+        self.ready_after_s = time.monotonic() - began
+        return self
+
+    def _await_ready(self, child: Child, deadline: float) -> int:
+        while time.monotonic() < deadline:
+            found = _READY.search(child.log.read_text(errors="replace"))
+            if found:
+                return int(found[1])
+            if not child.running:
+                raise Failed(f"the relay ended before it was ready\n{child.last_words}")
+            time.sleep(0.005)
+        raise Failed(f"the relay was not ready within {READY_WITHIN_S:.0f} s\n{child.last_words}")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._child is not None:
+            self._child.end()
+
+
+def configuration(site: Site) -> dict[str, Any]:
+    """relay.yaml: a lane for codes, one for the rest, and one for what is to lie still."""
+    upstreams = {f"otp{n}": _upstream(one, _SESSIONS["otp"]) for n, one in enumerate(site.otp, 1)}
+    lanes: dict[str, Any] = {
+        "otp": {"upstreams": list(upstreams)} | ({"hedge": site.hedge} if site.hedge else {}),
+        "bulk": {"upstreams": ["bulk"]},
+    }
+    upstreams["bulk"] = _upstream(site.bulk, _SESSIONS["bulk"])
+    if site.parked is not None:
+        upstreams["parked"] = _upstream(site.parked, {"max": 2})
+        lanes["parked"] = {"upstreams": ["parked"], "retry": ["4h"], "expires": "2d"}
+    return {
+        "listen": [{"address": "127.0.0.1:0"}],
+        "http": {"address": "127.0.0.1:0"},
+        "store": "relay.db",
+        "hostname": "relay.example.com",
+        "upstreams": upstreams,
+        "lanes": lanes,
+        "rules": [
+            {"name": lane, "match": {"header": {"X-Relay-Lane": lane}}, "lane": lane} for lane in lanes if lane != "bulk"
+        ],
+        "default_lane": "bulk",
+        "dkim": [{"domain": site.domain, "keys": [{"selector": SELECTOR, "key_file": str(site.key_file)}]}],
+        "limits": {"message_size": "50MB"},
+        "shutdown": "1s",
+    }
+
+
+def _upstream(one: Upstream, sessions: dict[str, int]) -> dict[str, Any]:
+    found: dict[str, Any] = {"host": "127.0.0.1", "port": one.port, "tls": "none", "sessions": sessions}
+    if one.ca_file is not None:
+        found |= {"tls": "starttls", "ca_file": str(one.ca_file)}
+    if one.auth:
+        found |= {"username": USERNAME, "password": PASSWORD}
+    return found

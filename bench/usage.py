@@ -1,0 +1,61 @@
+"""What a tree of processes has used, from /proc."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PPID, _UTIME, _STIME, _CUTIME, _CSTIME = 1, 11, 12, 13, 14
+"""places behind the command's name in /proc/PID/stat, see proc(5)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    cpu_s: float
+    """user and system, of every process living and of those that were waited for"""
+    peak_rss_bytes: int
+    """sum of each living process's own peak; pages they share count in each"""
+
+
+def of_trees(roots: Iterable[int]) -> Usage:
+    """Of the processes `roots` and all that descend from them."""
+    stats = _stats()
+    children: dict[int, list[int]] = {}
+    for pid, fields in stats.items():
+        children.setdefault(int(fields[_PPID]), []).append(pid)
+    ticks, rss_bytes, todo, seen = 0, 0, list(roots), set[int]()
+    while todo:
+        pid = todo.pop()
+        if pid in seen or pid not in stats:
+            continue
+        seen.add(pid)
+        todo.extend(children.get(pid, ()))
+        ticks += sum(int(stats[pid][place]) for place in (_UTIME, _STIME, _CUTIME, _CSTIME))
+        rss_bytes += _peak_rss_bytes(pid)
+    return Usage(ticks / _TICKS, rss_bytes)
+
+
+def _stats() -> dict[int, list[str]]:
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                text = (entry / "stat").read_text()
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has just ended
+            # The command's name stands in brackets and may hold anything.
+            found[int(entry.name)] = text[text.rindex(")") + 2 :].split()
+    return found
+
+
+def _peak_rss_bytes(pid: int) -> int:
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # it has just ended
+    return 0
