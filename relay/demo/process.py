@@ -106,13 +106,13 @@ class RelayProcess:
         return code
 
     async def terminate(self, within_s: float = END_WITHIN_S) -> int:
-        """SIGTERM, and the exit code once it has drained; killed past `within_s`, then TimeoutError."""
+        """SIGTERM, and the exit code once it has drained. Past `within_s` it is killed: RelayFailed."""
         self.send(signal.SIGTERM)
         try:
             return await self.wait(within_s)
         except TimeoutError:
             await self.kill()
-            raise
+            raise RelayFailed(f"still draining after {within_s:.0f} s\n{self.stderr}") from None
 
     async def kill(self) -> int:
         """SIGKILL: no chance to finish anything."""

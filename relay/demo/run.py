@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -44,16 +45,13 @@ class Demo:
     @contextlib.asynccontextmanager
     async def submitting(self) -> AsyncIterator[None]:
         """The apps at work."""
-        tasks = [asyncio.create_task(app.run(), name="demo app") for app in (self._codes, self._news)]
+        self._codes.start()
+        self._news.start()
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            ends = await asyncio.gather(*tasks, return_exceptions=True)
-        for end in ends:
-            if isinstance(end, Exception):
-                raise end
+            await self._codes.end()
+            await self._news.end()
 
     async def look(self) -> view.Picture:
         """Ask the relay how it is. Raises RelayFailed when it doesn't answer."""
@@ -90,7 +88,7 @@ async def run(seconds: float | None, console: Console) -> int:
                 picture = await demo.look()
             await demo.relay.terminate()
     except RelayFailed as error:
-        console.print(f"otp-relay: {error}", markup=False, highlight=False, soft_wrap=True)
+        print(f"otp-relay: {error}", file=sys.stderr)  # noqa: T201 - a command's own word
         return EXIT_FAILED
     console.print(view.summary(picture), markup=False, highlight=False, soft_wrap=True)
     return EXIT_OK

@@ -39,7 +39,7 @@ Mail = tuple[str, str, bytes]
 
 
 class App:
-    """Submits one mail after the other to the relay until it is cancelled."""
+    """Submits one mail after the other to the relay, from `start` to `end`."""
 
     def __init__(self, host: str, port: int, compose: Callable[[random.Random, int], Mail], per_s: float) -> None:
         self.accepted = 0
@@ -49,10 +49,26 @@ class App:
         self._port = port
         self._compose = compose
         self._per_s = per_s
+        self._ended = False
+        self._task: asyncio.Task[None] | None = None
         self._chance = random.Random(per_s)  # noqa: S311 - who gets the next mail
 
-    async def run(self) -> None:
-        while True:
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="demo app")
+
+    async def end(self) -> None:
+        """Stop at once. Raises what the app failed with."""
+        # Python 3.11's wait_for, which aiosmtplib sits on, may lose a cancellation to a reply that comes at the same
+        # moment: the flag is what counts, the cancellation only wakes.
+        self._ended = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+            if not self._task.cancelled():
+                self._task.result()
+
+    async def _run(self) -> None:
+        while not self._ended:
             try:
                 async with aiosmtplib.SMTP(
                     hostname=self._host, port=self._port, timeout=WITHIN_S, start_tls=False, local_hostname="demo-app"
@@ -63,7 +79,7 @@ class App:
                 await asyncio.sleep(AGAIN_AFTER_S)
 
     async def _send(self, client: aiosmtplib.SMTP) -> None:
-        while True:
+        while not self._ended:
             sender, to, content = self._compose(self._chance, self.accepted)
             await client.sendmail(sender, [to], content)
             self.accepted += 1

@@ -18,7 +18,9 @@ _COLOURS: dict[Band, str] = {
     "excellent": "green", "good": "chartreuse3", "acceptable": "yellow", "poor": "dark_orange", "failed": "red",
 }  # fmt: skip
 _STATE_COLOURS = {"up": "green", "half-open": "yellow", "down": "red"}
-BACKLOG_KEPT = 60
+BACKLOG_KEPT = 48
+PACE_KEPT = 24
+"""bars that fit into 80 columns"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Picture:
     failures: int
 
 
-def spark(values: Sequence[float], width: int = 40) -> str:
+def spark(values: Sequence[float], width: int = BACKLOG_KEPT) -> str:
     """The last `width` values as bars between nothing and the greatest."""
     shown = values[-width:]
     top = max(shown, default=0.0)
@@ -58,19 +60,18 @@ def milliseconds(value: float | None) -> str:
 
 def render(picture: Picture) -> RenderableType:
     """The whole picture."""
-    lanes = Table(expand=True, box=None, padding=(0, 2, 0, 0))
-    for column in ("lane", "sent", "p50", "p95", "slowest", "waiting"):
-        lanes.add_column(
-            column, justify="left" if column == "lane" else "right", style="bold" if column == "lane" else ""
-        )
-    lanes.add_column("time to upstream, newest right", no_wrap=True)
+    lanes = Table(box=None, padding=(0, 2, 0, 0))
+    lanes.add_column("lane", style="bold")
+    for column in ("sent", "p50", "p95", "max", "waiting"):
+        lanes.add_column(column, justify="right", no_wrap=True)
+    lanes.add_column("time to upstream", no_wrap=True)
     for name, lane in picture.lanes.items():
         lanes.add_row(
             name,
             str(lane["sent"]),
             *(milliseconds(lane[key]) for key in ("p50_ms", "p95_ms", "max_ms")),
             str(waiting(lane)),
-            Text(spark(lane["latest_ms"]), style="cyan"),
+            Text(spark(lane["latest_ms"], PACE_KEPT), style="cyan"),
         )
     return Panel(
         Group(lanes, Text(), *(_bands(name, lane) for name, lane in picture.lanes.items()), Text(), *_rest(picture)),
@@ -89,7 +90,7 @@ def _bands(name: str, lane: Mapping[str, Any]) -> Text:
 
 
 def _rest(picture: Picture) -> list[Text]:
-    backlog = Text("bulk backlog  ").append(spark(picture.backlog, BACKLOG_KEPT), style="magenta")
+    backlog = Text("bulk backlog  ").append(spark(picture.backlog), style="magenta")
     backlog.append(f"  {picture.backlog[-1] if picture.backlog else 0}")
     upstreams = Text("upstreams     ")
     for lane, name, state in _upstreams(picture):

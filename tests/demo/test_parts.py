@@ -7,7 +7,7 @@ import re
 import signal
 import smtplib
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,28 @@ async def test_a_relay_that_does_not_start_says_why(tmp_path: Path) -> None:
         await RelayProcess(config_file).start()
 
 
+StartDemo = Callable[..., Awaitable[asyncio.subprocess.Process]]
+
+
+@pytest.fixture
+async def start_demo() -> AsyncIterator[StartDemo]:
+    started = []
+
+    async def start(*arguments: str) -> asyncio.subprocess.Process:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "relay", "demo", *arguments,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 async def end_of_demo(process: asyncio.subprocess.Process) -> str:
     output, errors = await asyncio.wait_for(process.communicate(), 40)
     assert process.returncode == 0, errors.decode()
@@ -148,14 +170,7 @@ async def end_of_demo(process: asyncio.subprocess.Process) -> str:
     return output.decode()
 
 
-async def start_demo(*arguments: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "relay", "demo", *arguments,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-
-
-async def test_the_demo_sends_codes_beside_a_growing_backlog_and_ends_by_itself() -> None:
+async def test_the_demo_sends_codes_beside_a_growing_backlog_and_ends_by_itself(start_demo: StartDemo) -> None:
     lines = (await end_of_demo(await start_demo("--seconds", "3"))).splitlines()
     assert lines[0].startswith("console: http://127.0.0.1:")
     assert " | otp: " in lines[1]
@@ -167,10 +182,11 @@ async def test_the_demo_sends_codes_beside_a_growing_backlog_and_ends_by_itself(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_ends_the_demo_clean(number: signal.Signals) -> None:
+async def test_a_signal_ends_the_demo_clean(start_demo: StartDemo, number: signal.Signals) -> None:
     process = await start_demo()
     assert process.stdout is not None
     begin = await asyncio.wait_for(process.stdout.readline(), 30)
+    assert begin.startswith(b"console: ")
     process.send_signal(number)
     output = begin.decode() + await end_of_demo(process)
     assert " still waiting." in output.splitlines()[-1]
@@ -180,7 +196,7 @@ async def test_a_signal_ends_the_demo_clean(number: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "soon", "1e9"])
-async def test_a_senseless_duration_is_a_usage_error(value: str) -> None:
+async def test_a_senseless_duration_is_a_usage_error(start_demo: StartDemo, value: str) -> None:
     process = await start_demo(f"--seconds={value}")
     _, errors = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 2
