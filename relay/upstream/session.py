@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from relay.mail.reply import Reply
 from relay.upstream.capabilities import Capabilities
@@ -141,6 +141,16 @@ class Session(asyncio.Protocol):
             self._write(self._content_if_due(flight))
             self._check(flight)
 
+    def transport_info(self, name: str) -> Any:
+        """What the transport knows of the connection, as `ssl_object` (asyncio.BaseTransport.get_extra_info)."""
+        return self._transport.get_extra_info(name)
+
+    def reset(self) -> None:
+        """RSET on an idle session: one round trip that changes nothing. `on_free` when it was answered."""
+        self.state = "resetting"
+        self._set_timer(RESET_WITHIN_S)
+        self._write([b"RSET\r\n"])
+
     def quit(self) -> None:
         """Take leave (RFC 5321 4.1.1.10) and close; never waits."""
         if self.state not in ("idle", "resetting") or self._transport.is_closing():
@@ -262,9 +272,7 @@ class Session(asyncio.Protocol):
                 self._transport.abort()
             elif transaction.needs_reset:
                 # Off the way of the result: the session comes back by on_free.
-                self.state = "resetting"
-                self._set_timer(RESET_WITHIN_S)
-                self._write([b"RSET\r\n"])
+                self.reset()
             else:
                 self._idle()
         if not flight.over.done():
