@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from relay.store import sqlite_file, sqlite_operate, sqlite_write
+from relay.store import sqlite_file, sqlite_move, sqlite_operate, sqlite_write
 from relay.store.base import (
     Action,
     DeliveryRow,
@@ -28,6 +28,7 @@ from relay.store.base import (
 )
 from relay.store.codec import Codec, Plain
 from relay.store.group import Connection, GroupWriter, Operation, Tx
+from relay.store.sqlite_move import Moved
 from relay.store.sqlite_read import Reader
 from relay.store.sqlite_rows import PART_BYTES, BodyRange, Claimed
 
@@ -236,6 +237,29 @@ class SqliteStore:
                 break
             done += found
         return done
+
+    # Between files of one relay
+
+    async def foreign(self, lanes: Sequence[str], *, limit: int) -> Sequence[str]:
+        """Ids of open messages whose lane is none of these: another process's."""
+        return await self._lists.run(partial(sqlite_move.foreign, lanes=lanes, limit=limit))
+
+    async def export(self, message_id: str) -> Moved:
+        """A message as another file takes it in. Raises StoreError when it isn't here."""
+        message, rows = await self._lists.run(partial(sqlite_move.rows_of, message_id=message_id))
+        body = BodyRange(message["body"], message["parts"])
+        return Moved(message_id, message, rows, await self._contents.content(message_id, body, self._codec))
+
+    async def take_in(self, moved: Moved) -> None:
+        """Write a message that another file exported; taking it in twice is the same as once."""
+        body = BodyRange(self._next_body, -(-len(moved.content) // PART_BYTES) or 1)
+        self._next_body += body.parts
+        write = partial(sqlite_move.take_in, moved=moved, body=body, codec=self._codec)
+        await self._write(write, size_bytes=len(moved.content))
+
+    async def forget(self, message_id: str) -> None:
+        """Delete a message that another file has taken in."""
+        await self._write(partial(sqlite_move.forget, message_id=message_id), size_bytes=_HEAVY_BYTES)
 
     # What reads
 

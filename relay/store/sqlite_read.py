@@ -39,35 +39,35 @@ class Reader:
         await self._connection.close()
 
     async def get(self, message_id: str) -> Mapping[str, object] | None:
-        found = await self._run(partial(messages, ids=[message_id], attempts=True))
+        found = await self.run(partial(messages, ids=[message_id], attempts=True))
         return found[0] if found else None
 
     async def search(self, selection: Selection) -> Sequence[Mapping[str, object]]:
-        return await self._run(partial(_search, selection=selection))
+        return await self.run(partial(_search, selection=selection))
 
     async def waiting(self, selection: Selection) -> Sequence[Mapping[str, object]]:
-        return await self._run(partial(_waiting, selection=selection))
+        return await self.run(partial(_waiting, selection=selection))
 
     async def waiting_ids(self, selection: Selection) -> list[str]:
         """All open messages that the selection is about, whatever its limit."""
-        return await self._run(partial(_waiting_ids, selection=selection, limit=-1))
+        return await self.run(partial(_waiting_ids, selection=selection, limit=-1))
 
     async def counts(self) -> Sequence[LaneCount]:
-        return await self._run(_counts)
+        return await self.run(_counts)
 
     async def size(self) -> tuple[int, int]:
-        return await self._run(_size)
+        return await self.run(_size)
 
     async def deliveries(self, since: float) -> Sequence[DeliveryRow]:
-        return await self._run(partial(_deliveries, since=since))
+        return await self.run(partial(_deliveries, since=since))
 
     async def next_due(self, lane: str) -> float | None:
-        return await self._run(partial(_next_due, lane=lane))
+        return await self.run(partial(_next_due, lane=lane))
 
     async def content(self, message_id: str, body: BodyRange, codec: Codec) -> bytes:
-        return await self._run(partial(_content, message_id=message_id, body=body, codec=codec))
+        return await self.run(partial(_content, message_id=message_id, body=body, codec=codec))
 
-    async def _run(self, read: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, read: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return await self._connection.run(partial(_at_one_moment, read))
         except (sqlite3.Error, OSError) as error:

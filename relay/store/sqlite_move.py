@@ -1,0 +1,89 @@
+"""Messages that move from one store file to another: whole, with their time line."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from relay.store.codec import Codec
+from relay.store.group import Tx
+from relay.store.sqlite_rows import PART_BYTES, BodyRange
+
+_TABLES = ("recipient", "attempt", "note")
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A message's rows by table, as dictionaries, and its content."""
+
+    id: str
+    message: Mapping[str, Any]
+    rows: Mapping[str, Sequence[Mapping[str, Any]]]
+    content: bytes
+
+
+def foreign(connection: sqlite3.Connection, lanes: Sequence[str], limit: int) -> list[str]:
+    """Open messages of other lanes than these, oldest first."""
+    known = ", ".join("?" for _ in lanes)
+    found = connection.execute(
+        f"SELECT DISTINCT message_id FROM recipient INDEXED BY recipient_open"  # noqa: S608
+        f" WHERE open = 1 AND lane NOT IN ({known}) ORDER BY message_id LIMIT ?",
+        (*lanes, limit),
+    )
+    return [str(row[0]) for row in found]
+
+
+def rows_of(connection: sqlite3.Connection, message_id: str) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+    """The message's row, and its rows in the other tables."""
+    (message,) = _all(connection.execute("SELECT * FROM message WHERE id = ?", (message_id,)))
+    rows = {
+        table: _all(connection.execute(f"SELECT * FROM {table} WHERE message_id = ?", (message_id,)))  # noqa: S608
+        for table in _TABLES
+    }
+    return message, rows
+
+
+def take_in(tx: Tx, moved: Moved, body: BodyRange, codec: Codec) -> None:
+    """Write a message that came from another file. One that is here already stays as it is."""
+    if tx.execute("SELECT 1 FROM message WHERE id = ?", (moved.id,)).fetchone() is not None:
+        return
+    for part in range(body.parts):
+        content = moved.content[part * PART_BYTES : (part + 1) * PART_BYTES]
+        tx.execute(
+            "INSERT INTO body (id, content) VALUES (?, ?)",
+            (body.first + part, codec.encode(content, f"{moved.id}/{part}")),
+        )
+    _insert(tx, "message", {**moved.message, "body": body.first, "parts": body.parts})
+    for table, rows in moved.rows.items():
+        for row in rows:
+            _insert(tx, table, row)
+    tx.messages += 1
+    tx.size_bytes += moved.message["size"]
+
+
+def forget(tx: Tx, message_id: str) -> None:
+    """Delete a message that is in another file now."""
+    found = tx.execute("SELECT body, parts, size FROM message WHERE id = ?", (message_id,)).fetchone()
+    if found is None:
+        return
+    first, parts, size = found
+    if first is not None:
+        tx.execute("DELETE FROM body WHERE id BETWEEN ? AND ?", (first, first + parts - 1))
+        tx.messages -= 1
+        tx.size_bytes -= size
+    for table in _TABLES:
+        tx.execute(f"DELETE FROM {table} WHERE message_id = ?", (message_id,))  # noqa: S608
+    tx.execute("DELETE FROM message WHERE id = ?", (message_id,))
+
+
+def _insert(tx: Tx, table: str, row: Mapping[str, Any]) -> None:
+    # Columns are the schema's own names, never a stranger's: both files are of one version.
+    columns, marks = ", ".join(row), ", ".join("?" for _ in row)
+    tx.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", tuple(row.values()))  # noqa: S608
+
+
+def _all(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
