@@ -157,7 +157,7 @@ def steady(*, realtime: bool) -> bool:
     return True
 
 
-def end_with_stdin(stop: Callable[[], None]) -> None:
+def end_with_stdin(stop: Callable[[], object]) -> None:
     """Call `stop`, from a thread of its own, once the parent closes our standard input or is gone."""
 
     def watch() -> None:

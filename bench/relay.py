@@ -85,7 +85,9 @@ def configuration(site: Site) -> dict[str, Any]:
         "upstreams": upstreams,
         "lanes": lanes,
         "rules": [
-            {"name": lane, "match": {"header": {"X-Relay-Lane": lane}}, "lane": lane} for lane in lanes if lane != "bulk"
+            {"name": lane, "match": {"header": {"X-Relay-Lane": lane}}, "lane": lane}
+            for lane in lanes
+            if lane != "bulk"
         ],
         "default_lane": "bulk",
         "dkim": [{"domain": site.domain, "keys": [{"selector": SELECTOR, "key_file": str(site.key_file)}]}],

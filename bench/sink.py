@@ -23,7 +23,7 @@ from bench.message import ID_HEADER
 from bench.process import end_with_stdin, steady
 from bench.records import ARRIVAL
 
-USERNAME, PASSWORD = "bench", "correct horse"  # noqa: S105 - of a server that lives as long as a measurement
+USERNAME, PASSWORD = "bench", "correct horse"
 _FLUSH_EVERY_S = 0.02
 _HEAD_BYTES = 16_384
 """of the content, looked at for the id and the signature"""

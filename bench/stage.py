@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +15,14 @@ from typing import Self
 
 from bench import load, message, records, usage
 from bench.contender import Contender, Site, Upstream
+from bench.options import say
 from bench.postfix import Postfix
 from bench.process import Child, module, wait_until
+from bench.proxy import measured
 from bench.records import Arrival, Sent
 from bench.relay import Relay
 from tests.support.tls import make_certificates
 
-FIRST_ID = 1000
-"""of the codes that count; those below are for warming up"""
 WARM_UP = 10
 WARM_UP_RATE = 10.0
 ARRIVE_WITHIN_S = 60.0
@@ -135,6 +135,9 @@ class Stage:
         self._keep = keep
         self._realtime = ["--realtime"] if realtime else []
         self._count = 0
+        self._pinged: set[float] = set()
+        self._next_id = 1
+        """no two codes of a run have the same"""
         self.certificates = make_certificates(self.directory)
         self.key_file = self.directory / "dkim.pem"
         _write_key(self.key_file)
@@ -150,11 +153,11 @@ class Stage:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     @contextmanager
-    def scene(self) -> Iterable[Self]:  # type: ignore[misc]
+    def scene(self) -> Iterator[None]:
         """What is started inside of the block ends with it."""
         outer, self._running = self._running, ExitStack()
         try:
-            yield self
+            yield
         finally:
             inner, self._running = self._running, outer
             inner.close()
@@ -164,7 +167,9 @@ class Stage:
         self._count += 1
         return self.directory / f"{self._count}-{name}"
 
-    def sink(self, network: Network = Network(), *, delay_s: float = 0.0, hang: str = "never", fast: bool = True) -> SinkAt:
+    def sink(
+        self, network: Network = Network(), *, delay_s: float = 0.0, hang: str = "never", fast: bool = True
+    ) -> SinkAt:
         """`fast`: ahead of the contender whenever it has something to do; for upstreams whose times count."""
         out = self.fresh("arrivals")
         arguments: list[object] = ["--out", out, "--delay", delay_s, "--hang", hang]
@@ -180,6 +185,14 @@ class Stage:
         """The port of a network in front of `to_port`; that port itself where the round trip is zero."""
         if rtt_ms == 0:
             return to_port
+        if rtt_ms not in self._pinged:
+            self._pinged.add(rtt_ms)
+            with self.scene():
+                found = measured(lambda echo_port: self._start_proxy(echo_port, rtt_ms))
+            say(f"network of {rtt_ms:.0f} ms: p50 {found.p50:.2f}  p99 {found.p99:.2f}  worst {found.worst:.2f} ms")
+        return self._start_proxy(to_port, rtt_ms)
+
+    def _start_proxy(self, to_port: int, rtt_ms: float) -> int:
         return _ready(self._child("proxy", "--to", to_port, "--rtt", rtt_ms, *self._realtime))
 
     def upstream(self, sink: SinkAt, network: Network) -> Upstream:
@@ -191,9 +204,10 @@ class Stage:
         directory.mkdir()
         return Site(directory, tuple(otp), bulk, self.key_file, hedge=hedge)
 
-    def codes(self, port: int, codes: Codes, first_id: int = FIRST_ID) -> tuple[Child, Path]:
+    def codes(self, port: int, codes: Codes) -> tuple[Child, Path]:
         """Start a stream of codes; the file holds what was sent once it has finished."""
         out = self.fresh("sent")
+        first_id, self._next_id = self._next_id, self._next_id + codes.count
         arguments = ["codes", "--port", port, "--out", out, "--count", codes.count, "--rate", codes.rate]
         arguments += ["--body", codes.body_bytes, "--first-id", first_id, *(["--kept"] if codes.kept else [])]
         return self._child("load", *arguments, *self._realtime), out
@@ -209,7 +223,7 @@ class Stage:
     def warm_up(self, port: int, sink: SinkAt) -> None:
         """A few codes that don't count, until the upstream has them."""
         before = sink.arrived
-        child, _ = self.codes(port, Codes(WARM_UP, WARM_UP_RATE), first_id=1)
+        child, _ = self.codes(port, Codes(WARM_UP, WARM_UP_RATE))
         child.wait(ARRIVE_WITHIN_S)
         wait_until("warm-up", lambda: sink.arrived >= before + WARM_UP, ARRIVE_WITHIN_S)
 
@@ -236,12 +250,12 @@ class CodesRun:
 
 
 def play(
-    stage: Stage, contestant: Contender, sink: SinkAt, codes: Codes, bulk: Bulk | None = None, least_s: float = 0.0
+    stage: Stage, running: Contender, sink: SinkAt, codes: Codes, bulk: Bulk | None = None, least_s: float = 0.0
 ) -> CodesRun:
     """A stream of codes through a contender that runs; with `bulk`, only the codes from its start on count, until it
     is in and `least_s` are over."""
-    before = usage.of_trees(contestant.roots)
-    child, sent_file = stage.codes(contestant.port, codes)
+    before = usage.of_trees(running.roots)
+    child, sent_file = stage.codes(running.port, codes)
     since_ns = 0
     if bulk is None:
         child.wait(codes.count / codes.rate + ARRIVE_WITHIN_S)
@@ -250,11 +264,11 @@ def play(
         began = time.monotonic()
         since_ns = time.monotonic_ns()
         for _ in range(bulk.batches):
-            stage.flood(contestant.port, bulk).wait(FLOOD_WITHIN_S)
+            stage.flood(running.port, bulk).wait(FLOOD_WITHIN_S)
         time.sleep(max(0.0, least_s - (time.monotonic() - began)))
         child.finish(ARRIVE_WITHIN_S)
     sent = [one for one in records.sent(sent_file) if one.dot_ns >= since_ns or not one.dot_ns]
-    return _judged(sent, sink, lambda: usage.of_trees(contestant.roots), before)
+    return _judged(sent, sink, lambda: usage.of_trees(running.roots), before)
 
 
 def _judged(sent: list[Sent], sink: SinkAt, used: Callable[[], usage.Usage], before: usage.Usage) -> CodesRun:
