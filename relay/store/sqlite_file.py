@@ -48,7 +48,7 @@ def absolute(path: Path) -> Path:
 
 def lock(path: Path) -> int:
     """Take the store for this process, until the descriptor is closed. Raises StoreError when another has it."""
-    lock_path = path.with_name(path.name + ".lock")
+    lock_path = _lock_path(path)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -63,13 +63,42 @@ def lock(path: Path) -> int:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     except BlockingIOError as error:
-        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+        pid = _written_pid(descriptor)
         os.close(descriptor)
-        raise StoreError(f"{path}: in use by another relay (pid {holder})") from error
+        raise StoreError(f"{path}: in use by another relay (pid {pid})") from error
     except OSError as error:
         os.close(descriptor)
         raise StoreError(f"{lock_path}: {error.strerror}") from error
     return descriptor
+
+
+def holder(path: Path) -> str | None:
+    """The pid of the relay that has the store, `unknown` where it isn't told, None where no relay runs on it. Raises
+    StoreError where that can't be seen."""
+    lock_path = _lock_path(absolute(path))
+    try:
+        descriptor = os.open(lock_path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"{lock_path}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back at once: closing does it
+    except BlockingIOError:
+        return _written_pid(descriptor)
+    except OSError as error:
+        raise StoreError(f"{lock_path}: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def _written_pid(descriptor: int) -> str:
+    return os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
 
 
 def prepare(path: Path) -> None:
