@@ -1,0 +1,85 @@
+"""The whole examination: every check of a configuration, in the order in which it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from relay.config.errors import ConfigErrors
+from relay.config.load import load
+from relay.config.model import Config, Loaded
+from relay.doctor import domains, files, machine, service, upstreams
+from relay.doctor.finding import Finding
+from relay.doctor.resolver import Resolver
+from relay.intake.users import UsersError, read_users
+from relay.mail.dkim import BadKey, Signer
+
+
+async def examine(
+    path: Path, environ: Mapping[str, str], dns_server: tuple[str, int] | None = None
+) -> tuple[Finding, ...]:
+    """Load the configuration at `path` and check all that it names. Where it can't be loaded, that is all there is.
+
+    `dns_server`: host and port of the name server to ask in place of the machine's own.
+    """
+    try:
+        loaded = load(path, environ)
+    except ConfigErrors as errors:
+        hint = "correct it; nothing else can be checked before"
+        return tuple(Finding("config", "", "fail", str(error), hint) for error in errors.errors)
+    config = loaded.config
+    signer, trouble = _signer(loaded)
+    now = time.time()
+    of_disk, of_service, of_upstreams, of_domains = await asyncio.gather(
+        asyncio.to_thread(machine.check_disk, config.store, config.queue.min_free_bytes),
+        service.check(config),
+        upstreams.check(config, now),
+        domains.check(config.dkim, signer, Resolver(dns_server), int(now)) if signer is not None else _nothing(),
+    )
+    of_files = files.check(config)
+    trouble += [*_users(config)]
+    return (
+        *_config(loaded, trouble, of_files),
+        *trouble,
+        *of_files,
+        *of_disk,
+        machine.check_clock(),
+        *of_service,
+        *of_domains,
+        *of_upstreams,
+    )
+
+
+async def _nothing() -> list[Finding]:
+    return []
+
+
+def _signer(loaded: Loaded) -> tuple[Signer | None, list[Finding]]:
+    try:
+        return Signer(loaded.config.dkim, loaded.dkim_pems), []
+    except BadKey as error:
+        return None, [Finding("config", "dkim", "fail", str(error), "otp-relay keygen makes keys that sign")]
+
+
+def _users(config: Config) -> Iterator[Finding]:
+    paths = {one.users_file for one in config.listen if one.auth == "required" and one.users_file is not None}
+    for path in sorted(paths):
+        try:
+            read_users(path)
+        except UsersError as error:
+            yield Finding("config", "users_file", "fail", str(error), "otp-relay user add makes such a file")
+
+
+def _config(loaded: Loaded, trouble: list[Finding], of_files: list[Finding]) -> Iterator[Finding]:
+    if not trouble:
+        config = loaded.config
+        counts = f"{len(config.upstreams)} upstreams, {len(config.lanes)} lanes, {len(config.rules)} rules"
+        yield Finding("config", "", "ok", f"{loaded.path}: {counts}, {len(loaded.dkim_pems)} DKIM keys")
+    for note in loaded.notes:
+        # A file that is open to others is told once, by `files`, which says more.
+        if not any(one.subject and f"{one.subject};" in note for one in of_files):
+            yield Finding(
+                "config", "", "warn", note, "otp-relay check says it too; config/relay.yaml explains each key"
+            )

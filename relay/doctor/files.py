@@ -1,0 +1,102 @@
+"""Who may read and change the files that matter: keys, passwords, the store, and the folders they lie in."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from relay.config.checks import NOT_YET
+from relay.config.model import Config
+from relay.doctor.finding import Finding
+
+
+def secrets(config: Config) -> dict[Path, str]:
+    """The files with a credential in them, and the key that names each."""
+    named: list[tuple[Path | None, str]] = [
+        *((key.key_file, "a DKIM key") for entry in config.dkim for key in entry.keys),
+        *((one.password_file, f"the password of {name}") for name, one in config.upstreams.items()),
+        *((one.key_file, "a listener's TLS key") for one in config.listen if one.tls != "none"),
+        *((one.users_file, "a listener's users") for one in config.listen if one.auth == "required"),
+        (config.store_key_file, "the store's key"),
+    ]
+    return {path: what for path, what in named if path is not None}
+
+
+def check(config: Config) -> list[Finding]:
+    """Every secret, the store's files, and their folders."""
+    found: list[Finding] = []
+    files = secrets(config)
+    store = config.store.resolve()
+    files |= {store.with_name(store.name + end): "the store" for end in ("", "-wal", "-shm")}
+    for path, what in files.items():
+        found += _file(path, what)
+    for folder in dict.fromkeys(path.resolve().parent for path in files):
+        found += _folder(folder)
+    if not found:
+        text = f"keys, passwords and store are closed to others ({len(files)} files)"
+        found.append(Finding("files", "", "ok", text))
+    return [*found, _at_rest(config)]
+
+
+def _at_rest(config: Config) -> Finding:
+    subject = str(config.store)
+    if config.store_key_file is None:
+        text = "waiting mail is stored in clear: only its files' permissions guard it"
+        return Finding("store", subject, "warn", text, "set store_key_file to encrypt it")
+    if ("store_key_file",) in NOT_YET:
+        text = "waiting mail is stored in clear: store_key_file has no effect in this version"
+        return Finding("store", subject, "warn", text, "keep the disk itself encrypted")
+    return Finding("store", subject, "ok", "waiting mail is encrypted (store_key_file)")
+
+
+def _file(path: Path, what: str) -> Iterator[Finding]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return  # a store that doesn't exist yet; secrets were read when the configuration was loaded
+    except OSError as error:
+        yield Finding("files", str(path), "unknown", f"{what}: {error.strerror}", "run doctor as the relay's user")
+        return
+    judged = judge_file(found.st_mode, owned_by_root=found.st_uid == 0)
+    if judged is not None:
+        status, text = judged
+        yield Finding("files", str(path), status, f"{what}: {text}", f"chmod 600 {path}")
+
+
+def judge_file(mode: int, *, owned_by_root: bool) -> tuple[Literal["warn", "fail"], str] | None:
+    """What is wrong with the permissions of a file that holds a secret; None for 0600 and less.
+
+    root:relay 0640 passes too: a service that reads what it can't change.
+    """
+    octal = f"{stat.S_IMODE(mode):04o}"
+    if mode & stat.S_IWOTH:
+        return "fail", f"every user of this machine can change it ({octal})"
+    if mode & stat.S_IROTH:
+        return "warn", f"every user of this machine can read it ({octal})"
+    if mode & stat.S_IWGRP:
+        return "warn", f"its group can change it ({octal})"
+    if mode & stat.S_IRGRP and not owned_by_root:
+        return "warn", f"its group can read it ({octal})"
+    return None
+
+
+def _folder(folder: Path) -> Iterator[Finding]:
+    try:
+        mode = folder.stat().st_mode
+    except OSError:
+        return  # not there yet: `run` makes it, 0700
+    judged = judge_folder(mode)
+    if judged is not None:
+        status, text = judged
+        yield Finding("files", str(folder), status, text, f"chmod go-w {folder}")
+
+
+def judge_folder(mode: int) -> tuple[Literal["warn", "fail"], str] | None:
+    """Whoever writes to a folder can put another file in a secret's place, unless it is sticky (/tmp)."""
+    if not mode & stat.S_IWOTH:
+        return None
+    if mode & stat.S_ISVTX:
+        return "warn", "every user of this machine can put files beside ours here"
+    return "fail", "every user of this machine can replace the files in this folder"
