@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-GROUPS = ("run", "config", "mail", "keys", "store", "user", "demo", "sendmail")
+GROUPS = ("run", "config", "mail", "keys", "store", "user", "doctor", "demo", "sendmail")
 """Modules of relay.cli, each with `register(subparsers)`; none imports more than argparse before it is asked."""
 
 
