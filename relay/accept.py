@@ -6,21 +6,19 @@ made meanwhile. The gate keeps the content back until both are done.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from relay.admission import BROKEN, FULL, Admission
 from relay.config.model import Config
 from relay.delivery.clock import Clock
 from relay.delivery.dispatch import Delivery
-from relay.delivery.lane import Lane
+from relay.engine import Engine
 from relay.intake.types import Refused, Submission
-from relay.mail.address import domain_of, provider
-from relay.mail.dkim import KeySet, Signer, Unsignable
+from relay.mail.address import provider
 from relay.mail.envelope import Envelope
 from relay.mail.message import Message, Unacceptable, from_addresses, normalise, parse, prepare, subject
 from relay.mail.redact import redact
@@ -29,9 +27,10 @@ from relay.mail.words import decoded
 from relay.observe.maillog import MailLog
 from relay.routing.facts import Facts
 from relay.routing.router import Route, Router
-from relay.store.base import NewMessage, OpenRecipient, Queued, Store, StoreError, StoreFull
+from relay.store.base import NewMessage, StoreError, StoreFull
 from relay.store.ulid import IdMaker
-from relay.upstream.gate import NOT_STORED
+from relay.workers.link import LinkLost
+from relay.workers.supervisor import Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,50 +39,20 @@ class Running:
 
     config: Config
     router: Router
-    signer: Signer
     delivery: Delivery
+    """the lanes of this process"""
     expiry: Mapping[str | None, float]
     """seconds, of the rules that set their own"""
-
-
-class Signatures:
-    """Signs content for an upstream; what can't be signed goes out as it is, and is counted."""
-
-    def __init__(self, signer: Signer, clock: Clock, log: MailLog) -> None:
-        self.signer = signer
-        self._clock = clock
-        self._log = log
-
-    def __call__(self, queued: Queued, unsigned: frozenset[str]) -> Sequence[bytes]:
-        keys = self._keys(parse(queued.content))
-        if keys is None:
-            return (queued.content,)
-        try:
-            now = int(self._clock.now())
-            signature = self.signer.sign(queued.content, keys, now=now, unsigned_headers=unsigned)
-        except Unsignable as error:
-            self._log.unsigned(queued.id, queued.lane, error.reason)
-            return (queued.content,)
-        return (signature.headers, queued.content)
-
-    def selectors(self, message: Message) -> tuple[str, ...]:
-        """Whose keys will sign."""
-        keys = self._keys(message)
-        return keys.selectors if keys is not None else ()
-
-    def _keys(self, message: Message) -> KeySet | None:
-        addresses = from_addresses(message)
-        return self.signer.select(domain_of(addresses[0])) if addresses else None
 
 
 @dataclass(frozen=True, slots=True)
 class Helpers:
     """What stays when the configuration is replaced."""
 
-    store: Store
+    engine: Engine
+    workers: Workers
     clock: Clock
     log: MailLog
-    signatures: Signatures
     admission: Admission
 
 
@@ -92,10 +61,10 @@ class Acceptance:
 
     def __init__(self, running: Running, helpers: Helpers) -> None:
         self.running = running
-        self._store = helpers.store
+        self._engine = helpers.engine
+        self._workers = helpers.workers
         self._clock = helpers.clock
         self._log = helpers.log
-        self._signatures = helpers.signatures
         self._admission = helpers.admission
         self._ids = IdMaker()
 
@@ -109,13 +78,8 @@ class Acceptance:
             new = self._classified(submission, message, message_id, began)
         except Unacceptable as error:
             raise Refused(error.reply) from error
-        lane = self.running.delivery.lane(new.lane)
         try:
-            if lane.has_room(len(new.content)):
-                await self._express(lane, new, submission.final_dot)
-            else:
-                await self._store.put(new, claimed=False)
-                lane.wake(new.accepted_at)
+            await self._store(new, submission.final_dot)
         except StoreError as error:
             self._admission.store_failed()
             self._log.trouble("put", error)
@@ -131,25 +95,18 @@ class Acceptance:
         )
         return new.id
 
-    async def _express(self, lane: Lane, new: NewMessage, final_dot: float) -> None:
-        """Commit, and send at the same time as far as that goes."""
-        job = lane.job(_queued(new))
-        job.final_dot = final_dot
-        putting = asyncio.ensure_future(self._store.put(new, claimed=True))
-        lane.offer(job)
+    async def _store(self, new: NewMessage, final_dot: float) -> None:
+        """In this process, or in a worker; while none is there, here, from where it is forwarded."""
+        if self.running.delivery.has(new.lane):
+            await self._engine.take(new, final_dot)
+            return
         try:
-            # Both get under way before the processor is kept busy with the signature.
-            await asyncio.sleep(0)
-            lane.sign_ahead(job)
-            await putting
-            await lane.supersede(job)
-        except StoreError:
-            job.gate.shut(NOT_STORED)
-            raise
-        finally:
-            job.timings_ms["store"] = (time.monotonic() - job.offered_at) * 1000.0
-            job.gate.open()
-            job.stored.set()
+            await self._workers.put(new, final_dot)
+        except LinkLost:
+            await self._engine.store.put(new, claimed=False)
+            self._workers.mail_waits()
+        except TimeoutError as error:
+            raise StoreError("a process for bulk mail does not answer") from error
 
     def _classified(self, submission: Submission, message: Message, id_: str, began: float) -> NewMessage:
         """The message as it will be stored: its lane, its deadline, and what the relay changes of it."""
@@ -184,7 +141,7 @@ class Acceptance:
             providers=tuple(provider(one.address) for one in envelope.recipients),
             accepted_at=accepted_at,
             expires_at=accepted_at + self._life_s(submission, route),
-            signed=self._signatures.selectors(message),
+            signed=self._engine.signatures.selectors(message),
             upstreams=route.upstreams,
             supersede_key=_supersede_key(route, envelope) if running.config.lanes[route.lane].supersede else None,
             timings_ms={
@@ -224,20 +181,4 @@ def _facts(submission: Submission, message: Message) -> Facts:
         listener=str(submission.listener.address),
         listener_lane=submission.listener.lane,
         priority=submission.envelope.priority,
-    )
-
-
-def _queued(new: NewMessage) -> Queued:
-    due = tuple(OpenRecipient(position, one) for position, one in enumerate(new.envelope.recipients))
-    return Queued(
-        id=new.id,
-        lane=new.lane,
-        rule=new.rule,
-        envelope=new.envelope,
-        content=new.content,
-        accepted_at=new.accepted_at,
-        expires_at=new.expires_at,
-        due=due,
-        upstreams=new.upstreams,
-        supersede_key=new.supersede_key,
     )

@@ -11,35 +11,38 @@ import signal
 import ssl
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from relay.accept import Acceptance, Helpers, Running, Signatures
+from relay.accept import Acceptance, Helpers, Running
 from relay.admission import Admission
-from relay.bounces import Bouncer
-from relay.config.model import Config, Loaded
+from relay.config.model import Config, Loaded, Upstream
 from relay.config.units import AnyAddress
 from relay.delivery.clock import Clock
-from relay.delivery.dispatch import Delivery, Wiring, targets_of
-from relay.delivery.lane import Lane
-from relay.events import DeliveryEvents
+from relay.delivery.dispatch import Share, targets_of
+from relay.engine import Engine
 from relay.intake.server import IntakeServer
+from relay.intake.sockets import passed_sockets
 from relay.mail.dkim import Signer
 from relay.mail.reply import Reply
 from relay.observe.maillog import MailLog
-from relay.observe.metrics import Metrics
+from relay.observe.metrics import Family, Metrics
 from relay.observe.recent import Recent
 from relay.routing.router import Router
 from relay.store.base import Action, Selection, StoreError
-from relay.store.sqlite import open_store
+from relay.store.several import Several
+from relay.store.sqlite import open_reader
+from relay.store.sqlite_move import Moved
+from relay.store.sqlite_read import Reader
+from relay.upstream.pool import Shared
 from relay.web.parts import LaneHealth, Parts, UpstreamHealth, UpstreamState
 from relay.web.server import WebServer
+from relay.workers.forward import Forwarder
+from relay.workers.link import LinkLost
+from relay.workers.supervisor import Workers, count_of
+from relay.workers.words import UpstreamStatus
 
-PRUNE_EVERY_S = 1.0
-PRUNE_MESSAGES = 2_000
-"""at a time: twice what a busy relay takes in a second"""
-RETIRE_WITHIN_S = 120.0
-"""after a reload, what the old lanes have under way may take this long"""
 _LOG = logging.getLogger("relay")
 _STATES: Mapping[str, UpstreamState] = {"closed": "up", "open": "down", "half-open": "half-open"}
 
@@ -57,11 +60,13 @@ class App:
         self.metrics = Metrics()
         self.recent = Recent()
         self.log = MailLog(self.metrics, self.recent, clock=self.clock.now)
-        self._events = DeliveryEvents(self.log, self.clock)
-        self._signatures = Signatures(Signer((), {}), self.clock, self.log)
+        self._engine = Engine(self.clock, self.log)
+        self._workers = Workers(self.clock, self.log, self)
+        self._shared: Mapping[str, Shared] = {}
+        self._upstreams: Mapping[str, Upstream] = {}
+        self._readers: dict[Path, Reader] = {}
+        self._opening: set[asyncio.Task[None]] = set()
         self._draining = False
-        self._housekeeper: asyncio.Task[None] | None = None
-        self._retired: set[asyncio.Task[None]] = set()
 
     @property
     def config(self) -> Config:
@@ -79,27 +84,26 @@ class App:
     async def __aenter__(self) -> Self:
         """Raises CannotStart, StoreError."""
         async with contextlib.AsyncExitStack() as started:
-            self._store = await open_store(self.config.store, now=self.clock.now)
-            started.push_async_callback(self._store.close)
-            await self._store.recover(self.clock.now())
-            await self._store.adopt(tuple(self.config.lanes), self.config.default_lane)
-            running = self._build(self.loaded)
-            self._signatures.signer = running.signer
+            await self._engine.open(self.config.store)
+            started.push_async_callback(self._engine.close)
             self._admission = Admission(self.config.store)
-            helpers = Helpers(self._store, self.clock, self.log, self._signatures, self._admission)
-            self._acceptance = Acceptance(running, helpers)
+            running = self._build(self.loaded)
+            self._acceptance = Acceptance(
+                running, Helpers(self._engine, self._workers, self.clock, self.log, self._admission)
+            )
             self._web = await self._start_web()
             started.push_async_callback(self._web.stop)
             self._intake = IntakeServer(
                 self._acceptance, self.config.limits, self.config.hostname, admit=self._admit, observer=self.log
             )
-            running.delivery.start()
+            await self._engine.start(self.config, running.delivery)
+            self._forwarder = Forwarder(self._engine.store, self._own(self.config), self._workers.move, self.log)
+            self._workers.start(self.loaded, self._bulk(self.config), self._shared)
             started.push_async_callback(self._drain)
             try:
-                await self._intake.start(self.config.listen)
+                await self._intake.start(self.config.listen, passed_sockets(os.environ, os.getpid()))
             except OSError as error:
                 raise CannotStart(str(error)) from error
-            self._housekeeper = asyncio.create_task(self._keep_house(), name="housekeeping")
             self._started = started.pop_all()
         self.metrics.reload_success.set(1)
         return self
@@ -108,9 +112,6 @@ class App:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._draining = True
-        if self._housekeeper is not None:
-            self._housekeeper.cancel()
-            await asyncio.gather(self._housekeeper, return_exceptions=True)
         await self._started.aclose()
 
     async def run(self) -> None:
@@ -144,26 +145,18 @@ class App:
                 _LOG.error("event=reload_refused reason=%s", json.dumps(line))
             self.log.reloaded(success=False)
             return False
-        old, self._acceptance.running = self._acceptance.running, running
-        self._signatures.signer = running.signer
+        self._acceptance.running = running
         self._intake.limits, self._intake.hostname = loaded.config.limits, loaded.config.hostname
         for key in ("store", "store_key_file", "http"):
             if getattr(loaded.config, key) != getattr(self.config, key):
                 _LOG.warning("event=reload_ignored key=%s reason=%s", key, json.dumps("takes a restart"))
         self.loaded = loaded
-        # What the old lanes have under way goes on over their sessions; what they held goes to the new ones.
-        retired = asyncio.create_task(self._retire(old.delivery, running.delivery), name="retire lanes")
-        self._retired.add(retired)
-        retired.add_done_callback(self._retired.discard)
+        await self._engine.replace(loaded.config, running.delivery)
+        self._forwarder.lanes = self._own(loaded.config)
+        await self._workers.reload(loaded, self._bulk(loaded.config), self._shared)
+        self._forwarder.wake()
         self.log.reloaded(success=True)
         return True
-
-    async def _retire(self, old: Delivery, new: Delivery) -> None:
-        await old.give_back()
-        await self._store.adopt(tuple(self.config.lanes), self.config.default_lane)
-        new.start()
-        await old.drain(RETIRE_WITHIN_S)
-        new.wake_all()
 
     # building
 
@@ -175,15 +168,33 @@ class App:
             signer = Signer(config.dkim, loaded.dkim_pems)
         except (OSError, ssl.SSLError, ValueError) as error:
             raise CannotStart(str(error)) from error
-        wiring = Wiring(self._store, self.clock, self._signatures, Bouncer(config, self.clock), self._events, self.log)
+        for name, upstream in config.upstreams.items():
+            # An upstream that stays as it was keeps its budget: old and new lanes share it while a reload goes on.
+            if name not in self._shared or upstream != self._upstreams.get(name):
+                self._shared = {**self._shared, name: Shared.of(upstream)}
+        self._upstreams = config.upstreams
+        self._engine.signatures.signer = signer
+        share = Share(self._own(config), self._shared, lambda _lane, _at: self._forwarder.wake())
         expiry: dict[str | None, float] = {
             rule.name: rule.expires_s for rule in config.rules if rule.expires_s is not None
         }
-        return Running(config, Router(config), signer, Delivery(config, wiring, targets), expiry)
+        return Running(config, Router(config), self._engine.build(loaded, targets, share), expiry)
+
+    def _own(self, config: Config) -> tuple[str, ...]:
+        """The lanes of this process: all, or with workers those of codes."""
+        bulk = self._bulk(config)
+        return tuple(name for name in config.lanes if name not in bulk)
+
+    def _bulk(self, config: Config) -> Sequence[str]:
+        """The lanes that workers serve."""
+        if count_of(config) == 0:
+            return ()
+        return tuple(name for name, lane in config.lanes.items() if not lane.express)
 
     async def _start_web(self) -> WebServer:
         token = self.config.http.token
-        parts = Parts(self._store, self.metrics, self.recent, self, self, self.clock.now)
+        log = Several(lambda: (self._engine.store, *self._readers.values()))
+        parts = Parts(log, self.metrics, self.recent, self, self, self.clock.now)
         web = WebServer(parts, token.get_secret_value() if token is not None else None)
         try:
             await web.start(self.config.http.address)
@@ -194,41 +205,98 @@ class App:
     async def _drain(self) -> None:
         """No new mail; sessions and transactions under way finish within `shutdown`; the rest stays queued."""
         ends = time.monotonic() + self.config.shutdown_s
-        await asyncio.gather(*self._retired, return_exceptions=True)
         await self._intake.drain(self.config.shutdown_s)
-        await self._acceptance.running.delivery.drain(max(0.0, ends - time.monotonic()))
+        await self._forwarder.stop()
+        left_s = max(0.0, ends - time.monotonic())
+        await asyncio.gather(self._engine.drain(left_s), self._workers.drain(left_s))
+        for reader in self._readers.values():
+            await reader.close()
 
-    async def _keep_house(self) -> None:
-        """The log's retention, a small batch at a time."""
-        while True:
-            await asyncio.sleep(PRUNE_EVERY_S)
-            try:
-                before = self.clock.now() - self.config.log.keep_s
-                await self._store.prune(before, limit=PRUNE_MESSAGES)
-            except StoreError as error:
-                self.log.trouble("prune", error)
+    # what workers ask for
+
+    def worker_ready(self, store: Path) -> None:
+        """Workers' Forward."""
+        self._forwarder.wake()
+        if store not in self._readers:
+            task = asyncio.create_task(self._read_also(store), name="open a worker's store")
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    def mail_waits(self) -> None:
+        """Workers' Forward."""
+        self._forwarder.wake()
+
+    async def take_in(self, moved: Moved) -> None:
+        """Workers' Forward."""
+        await self._engine.store.take_in(moved)
+        self._engine.delivery.wake_all()
+
+    async def _read_also(self, store: Path) -> None:
+        try:
+            self._readers[store] = await open_reader(store)
+        except StoreError as error:
+            self.log.trouble("read", error)
 
     # admission
 
     def _admit(self) -> Reply | None:
-        return self._admission.refusal(self.config.queue, self._store.size())
+        return self._admission.refusal(self.config.queue, self._waiting())
+
+    def _waiting(self) -> tuple[int, int]:
+        """Open messages and their bytes, in all files."""
+        ours, theirs = self._engine.store.size(), self._workers.size()
+        return ours[0] + theirs[0], ours[1] + theirs[1]
 
     # web: Health and Controller
 
     def reasons(self) -> Sequence[str]:
         """Why no mail can be taken now."""
         said = ["draining"] if self._draining else []
-        return [*said, *self._admission.reasons(self.config.queue, self._store.size())]
+        return [*said, *self._admission.reasons(self.config.queue, self._waiting())]
 
     def lanes(self) -> Mapping[str, LaneHealth]:
-        return {lane.name: _health(lane) for lane in self._acceptance.running.delivery.lanes()}
+        health: dict[str, dict[str, UpstreamHealth]] = {name: {} for name in self.config.lanes}
+        for lane in self._engine.delivery.lanes():
+            for pool in lane.pools:
+                seen = UpstreamStatus(pool.circuit.state, pool.counts(), pool.circuit.reason)
+                _add(health[lane.name], pool.name, seen)
+        for status in self._workers.statuses():
+            for name, upstreams in status.lanes.items():
+                for upstream, seen in upstreams.items():
+                    if name in health:
+                        _add(health[name], upstream, seen)
+        for name, upstreams_seen in health.items():
+            for upstream in self.config.lanes[name].upstreams:
+                # No worker has told of it yet: nothing speaks against it.
+                upstreams_seen.setdefault(upstream, UpstreamHealth("up"))
+        return health
 
     async def act(self, action: Action, selection: Selection) -> Sequence[str]:
-        return await self._acceptance.running.delivery.act(action, selection)
+        try:
+            ours, theirs = await asyncio.gather(
+                self._engine.delivery.act(action, selection), self._workers.act(action, selection)
+            )
+        except (LinkLost, TimeoutError) as error:
+            raise StoreError("a process for bulk mail does not answer; try again") from error
+        return [*ours, *theirs]
+
+    async def others(self) -> Sequence[Family]:
+        """What the workers counted."""
+        return await self._workers.metrics()
 
 
-def _health(lane: Lane) -> LaneHealth:
-    return {
-        pool.name: UpstreamHealth(_STATES[pool.circuit.state], pool.counts(), pool.circuit.reason or None)
-        for pool in lane.pools
-    }
+_WORST: Sequence[UpstreamState] = ("down", "half-open", "up")
+
+
+def _add(upstreams: dict[str, UpstreamHealth], name: str, seen: UpstreamStatus) -> None:
+    """One upstream as several processes see it: the worst of its states, the sum of its sessions."""
+    state, sessions = _STATES[seen.circuit], dict(seen.sessions)
+    reason = seen.reason or None
+    before = upstreams.get(name)
+    if before is not None:
+        state = min(state, before.state, key=_WORST.index)
+        sessions = {
+            kind: sessions.get(kind, 0) + before.sessions.get(kind, 0) for kind in {*sessions, *before.sessions}
+        }
+        reason = before.reason or reason
+    upstreams[name] = UpstreamHealth(state, sessions, reason)

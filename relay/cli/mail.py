@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from relay.config.model import Loaded
     from relay.store.base import LaneCount, Selection
-    from relay.store.sqlite_read import Reader
+    from relay.store.several import Reading
 
 EXIT_OK, EXIT_NOTHING, EXIT_USAGE = 0, 1, 2
 ACTIONS = ("retry", "hold", "release", "drop")
@@ -97,7 +97,7 @@ def show_or_change_queue(args: argparse.Namespace) -> int:
         return _complain("--all goes with retry, hold, release or drop", EXIT_USAGE)
     selection = _listing(args)
 
-    async def ask(reader: Reader) -> tuple[Sequence[Mapping[str, object]], Sequence[LaneCount]]:
+    async def ask(reader: Reading) -> tuple[Sequence[Mapping[str, object]], Sequence[LaneCount]]:
         return await reader.waiting(selection), await reader.counts()
 
     rows, counts = _read(args, ask)
@@ -152,18 +152,19 @@ def _loaded(args: argparse.Namespace) -> Loaded:
     return load_or_exit(config_path(args))
 
 
-def _read(args: argparse.Namespace, ask: Callable[[Reader], Awaitable[T]]) -> T:
+def _read(args: argparse.Namespace, ask: Callable[[Reading], Awaitable[T]]) -> T:
     """One question to the store, beside a running relay or without one. Raises StoreError."""
     import asyncio
 
-    from relay.store.sqlite import open_reader
+    from relay.store.several import Several, open_readers
 
     async def read() -> T:
-        reader = await open_reader(store)
+        readers = await open_readers(store)
         try:
-            return await ask(reader)
+            return await ask(Several(lambda: readers))
         finally:
-            await reader.close()
+            for reader in readers:
+                await reader.close()
 
     store = _loaded(args).config.store
     return asyncio.run(read())

@@ -79,10 +79,14 @@ class _Connection(http.client.HTTPConnection):
 
 
 async def _act_on_store(config: Config, action: Action, selection: Selection) -> Sequence[str]:
+    from relay.store.several import shards
     from relay.store.sqlite import open_store
 
-    store = await open_store(config.store, now=time.time)
-    try:
-        return await store.act(action, selection, time.time())
-    finally:
-        await store.close()
+    changed: list[str] = []
+    for path in (config.store, *shards(config.store)):
+        store = await open_store(path, now=time.time)
+        try:
+            changed += await store.act(action, selection, time.time())
+        finally:
+            await store.close()
+    return changed

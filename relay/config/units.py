@@ -194,7 +194,7 @@ def is_header_name(text: str) -> bool:
 def parse_workers(value: Any) -> int | Literal["auto"]:
     if value == "auto":
         return "auto"
-    return _whole(1, 256, "auto or a number from 1 to 256")(value)
+    return _whole(0, 64, "auto or a number from 0 to 64")(value)
 
 
 def parse_path(value: Any, info: ValidationInfo | None) -> Path:

@@ -10,18 +10,18 @@ import time
 
 
 class Clock:
-    """Made once, at start."""
+    """Made once, at start; `offset` (seconds) to share another process's on the same machine."""
 
-    __slots__ = ("_offset",)
+    __slots__ = ("offset",)
 
-    def __init__(self) -> None:
-        self._offset = time.time() - time.monotonic()
+    def __init__(self, offset: float | None = None) -> None:
+        self.offset = time.time() - time.monotonic() if offset is None else offset
 
     def now(self) -> float:
-        return self._offset + time.monotonic()
+        return self.offset + time.monotonic()
 
     def monotonic(self, at: float) -> float:
-        return at - self._offset
+        return at - self.offset
 
     def epoch(self, monotonic: float) -> float:
-        return self._offset + monotonic
+        return self.offset + monotonic

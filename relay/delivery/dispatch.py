@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from relay.config.model import Config
@@ -29,25 +29,42 @@ class Wiring:
     watcher: Watcher
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which lanes are this process's own, and what of their upstreams it may use."""
+
+    lanes: Collection[str]
+    upstreams: Mapping[str, Shared]
+    elsewhere: Callable[[str, float], None]
+    """called when mail for a lane of another process was put into this one's store (a bounce), with when it is due"""
+
+    @classmethod
+    def whole(cls, config: Config) -> Share:
+        """Everything."""
+        shared = {name: Shared.of(upstream) for name, upstream in config.upstreams.items()}
+        return cls(tuple(config.lanes), shared, lambda _lane, _at: None)
+
+
 class Delivery:
     """`start`, hand mail to `lane(name)`, `drain`. One at a time owns the store's queues."""
 
-    def __init__(self, config: Config, wiring: Wiring, targets: Mapping[str, Target]) -> None:
+    def __init__(self, config: Config, wiring: Wiring, targets: Mapping[str, Target], share: Share) -> None:
         self._wiring = wiring
+        self._elsewhere = share.elsewhere
         services = Services(wiring.store, wiring.clock, wiring.sign, wiring.bounces, wiring.events, wake=self._wake)
-        shared = {name: Shared.of(upstream) for name, upstream in config.upstreams.items()}
         self._lanes: dict[str, Lane] = {}
-        for name, lane in config.lanes.items():
+        for name in share.lanes:
+            lane = config.lanes[name]
             pools = [
                 Pool(
                     name,
                     targets[upstream],
-                    shared[upstream],
+                    share.upstreams[upstream],
                     express=lane.express,
                     open_within_s=lane.attempt_s,
                     watcher=self,
                 )
-                for upstream in _upstreams(config, name)
+                for upstream in upstreams_of(config, name)
             ]
             self._lanes[name] = Lane(name, lane, pools, services)
 
@@ -55,6 +72,10 @@ class Delivery:
         """Open warm sessions and take up what waits in the store."""
         for lane in self._lanes.values():
             lane.start()
+
+    def has(self, name: str) -> bool:
+        """Is that lane this process's?"""
+        return name in self._lanes
 
     def lane(self, name: str) -> Lane:
         return self._lanes[name]
@@ -96,8 +117,12 @@ class Delivery:
             for lane in lanes:
                 lane.resume()
 
-    def _wake(self, lane: str, at: float) -> None:
-        self._lanes[lane].wake(at)
+    def _wake(self, name: str, at: float) -> None:
+        lane = self._lanes.get(name)
+        if lane is not None:
+            lane.wake(at)
+        else:
+            self._elsewhere(name, at)
 
 
 def targets_of(config: Config) -> dict[str, Target]:
@@ -105,7 +130,7 @@ def targets_of(config: Config) -> dict[str, Target]:
     return {name: Target.of(name, upstream, config.hostname) for name, upstream in config.upstreams.items()}
 
 
-def _upstreams(config: Config, lane: str) -> list[str]:
+def upstreams_of(config: Config, lane: str) -> list[str]:
     """The lane's own, then those that rules bring to it."""
     names = list(config.lanes[lane].upstreams)
     for rule in config.rules:

@@ -178,6 +178,10 @@ class MailLog:
             reason=_ADDRESS.sub("<address>", str(error)),
         )
 
+    def worker_ready(self, number: int) -> None:
+        """A process for bulk mail takes mail."""
+        self._line(logging.INFO, "worker_ready", worker=number)
+
     def reloaded(self, *, success: bool) -> None:
         """The configuration was read again; without success the old one goes on."""
         self.metrics.reload_success.set(success)

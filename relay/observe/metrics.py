@@ -18,6 +18,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from relay import __version__
 from relay.mail.address import provider_label
@@ -82,8 +83,19 @@ class Snapshot:
     """(upstream, state of the session) → how many"""
 
 
+Samples = Sequence[tuple[str, tuple[tuple[str, str], ...], float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric of another process as numbers: (sample name, labels, value) each."""
+
+    name: str
+    samples: Samples
+
+
 class Metrics:
-    """All metrics of one relay."""
+    """All metrics of one process."""
 
     def __init__(self) -> None:
         # A `_created` series beside each counter would cost a third more series and tell nothing here.
@@ -165,11 +177,47 @@ class Metrics:
         """`provider`: as the store has it."""
         self.inbox[lane, provider_label(provider)].observe(duration_s)
 
-    def render(self, snapshot: Snapshot, accept: str = "") -> tuple[bytes, str]:
-        """The exposition in the format that `accept` (the request's header) asks for, and its content type."""
+    def numbers(self) -> Sequence[Family]:
+        """Counters and histograms, for the process whose `/metrics` shows them."""
+        return [
+            Family(metric.name, [(one.name, tuple(sorted(one.labels.items())), one.value) for one in metric.samples])
+            for metric in self.registry.collect()
+            if metric.type in ("counter", "histogram")
+        ]
+
+    def render(self, snapshot: Snapshot, accept: str = "", others: Sequence[Family] = ()) -> tuple[bytes, str]:
+        """The exposition in the format that `accept` (the request's header) asks for, and its content type. What
+        `others` counted is added in."""
         encode, content_type = choose_encoder(accept)
         self._gauges.snapshot = snapshot
-        return encode(self.registry), content_type
+        return encode(_Sum(self.registry, others) if others else self.registry), content_type
+
+
+class _Sum:
+    """A registry with other processes' numbers added to its own."""
+
+    def __init__(self, registry: CollectorRegistry, others: Sequence[Family]) -> None:
+        self._registry = registry
+        self._others = {
+            family.name: {(name, labels): value for name, labels, value in family.samples} for family in others
+        }
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in self._registry.collect():
+            more = self._others.get(metric.name)
+            if more:
+                ours = {(one.name, tuple(sorted(one.labels.items()))): one.value for one in metric.samples}
+                for key, value in more.items():
+                    ours[key] = ours.get(key, 0.0) + value
+                # All samples of one child must stand together, its buckets in their order.
+                metric.samples = [Sample(name, dict(labels), value) for (name, labels), value in ours.items()]
+                metric.samples.sort(key=_child_then_bucket)
+            yield metric
+
+
+def _child_then_bucket(sample: Sample) -> tuple[list[tuple[str, str]], int, float]:
+    labels = sorted((name, value) for name, value in sample.labels.items() if name != "le")
+    return labels, 0 if "le" in sample.labels else 1, float(sample.labels.get("le", "0"))
 
 
 class _Gauges(Collector):

@@ -1,26 +1,55 @@
-"""How many sessions an upstream may have in all, shared out among the lanes that use it."""
+"""How many sessions an upstream may have in all, and how many messages a second, shared out among its lanes."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import Protocol
+
+from relay.upstream.bucket import BULK_LEAVES, Bucket
 
 
 class Holder(Protocol):
-    """A pool, as its upstream's budget sees it."""
+    """A pool (or another process's pools), as its upstream's budget sees it."""
 
     express: bool
     reserved: int
     """sessions that are kept for it whatever others do"""
 
     def spare(self) -> bool:
-        """Close an idle session for someone else's sake; False: there is none to close."""
+        """Close an idle session for someone else's sake; False: there is none to close now."""
 
     def room(self) -> None:
         """A place became free: open what is waited for."""
 
 
-class Budget:
-    """`max` of the configuration, strictly: no more sessions than that are open or opening at once.
+class Budget(Protocol):
+    """The sessions of one upstream: no more than its `max` are open or opening at once."""
+
+    def join(self, holder: Holder) -> None: ...
+
+    def leave(self, holder: Holder) -> None:
+        """A holder that has no session any more."""
+
+    def take(self, holder: Holder, holds: int) -> bool:
+        """A place for one more session of `holder`, which has `holds` already."""
+
+    def give_back(self) -> None:
+        """A session is gone."""
+
+    def wanted_elsewhere(self, holder: Holder) -> bool:
+        """Should `holder` close its session rather than keep it?"""
+
+
+class Rate(Protocol):
+    """The messages a second of one upstream."""
+
+    async def pace(self, *, express: bool) -> None:
+        """Return when one more may be sent."""
+
+
+class WholeBudget:
+    """A `Budget` that is all in this process.
 
     Bulk can never be felt by a code: what express lanes reserve is never lent, and where `max` leaves nothing to
     reserve, a bulk session is closed as soon as an express lane waits.
@@ -35,8 +64,10 @@ class Budget:
     def join(self, holder: Holder) -> None:
         self._holders.append(holder)
 
+    def leave(self, holder: Holder) -> None:
+        self._holders.remove(holder)
+
     def take(self, holder: Holder, holds: int) -> bool:
-        """A place for one more session of `holder`, which has `holds` already."""
         if self.open < self.limit and holds < self._ceiling(holder):
             self.open += 1
             return True
@@ -47,7 +78,6 @@ class Budget:
         return False
 
     def give_back(self) -> None:
-        """A session is gone."""
         self.open -= 1
         for holder in sorted(self._holders, key=lambda one: not one.express):
             if self.open >= self.limit:
@@ -55,15 +85,23 @@ class Budget:
             holder.room()
 
     def wanted_elsewhere(self, holder: Holder) -> bool:
-        """Should `holder` close its session rather than keep it: an express lane waits for the place."""
         if holder.express or not self._express_waiting:
             return False
         self._express_waiting = False
         return True
 
     def _ceiling(self, holder: Holder) -> int:
-        if holder.express:
-            others = sum(one.reserved for one in self._holders if one.express and one is not holder)
-        else:
-            others = sum(one.reserved for one in self._holders if one.express)
-        return max(1, self.limit - others)
+        reserved = sum(one.reserved for one in self._holders if one.express and one is not holder)
+        return max(1, self.limit - reserved)
+
+
+class WholeRate:
+    """A `Rate` that is all in this process. Bulk leaves codes their share of it, so a code waits only for codes."""
+
+    def __init__(self, rate: float) -> None:
+        self._bucket = Bucket(rate, time.monotonic())
+
+    async def pace(self, *, express: bool) -> None:
+        leave = 0.0 if express else BULK_LEAVES
+        for wait_s in iter(lambda: self._bucket.take(time.monotonic(), leave=leave), 0.0):
+            await asyncio.sleep(wait_s)

@@ -11,8 +11,7 @@ from typing import Protocol, cast
 
 from relay.config.model import Upstream
 from relay.mail.reply import Reply
-from relay.upstream.bucket import BULK_LEAVES, Bucket
-from relay.upstream.budget import Budget
+from relay.upstream.budget import Budget, Rate, WholeBudget, WholeRate
 from relay.upstream.circuit import Circuit
 from relay.upstream.connect import Target, open_session
 from relay.upstream.results import TIMED_OUT, OpenFailed
@@ -42,12 +41,12 @@ class Shared:
     """What the lanes of one upstream have in common: its sessions' budget and its rate."""
 
     budget: Budget
-    rate: Bucket | None
+    rate: Rate | None
 
     @classmethod
     def of(cls, config: Upstream) -> Shared:
-        rate = Bucket(config.rate, time.monotonic()) if config.rate is not None else None
-        return cls(Budget(config.sessions.max), rate)
+        """For an upstream that only this process uses."""
+        return cls(WholeBudget(config.sessions.max), WholeRate(config.rate) if config.rate is not None else None)
 
 
 class Pool:
@@ -111,6 +110,7 @@ class Pool:
                 await asyncio.wait_for(self._empty.wait(), CLOSE_WITHIN_S)
         for session in list(self._sessions):
             session.abort()
+        self._budget.leave(self)
 
     def counts(self) -> dict[str, int]:
         """Sessions by state: idle, busy, opening."""
@@ -158,13 +158,9 @@ class Pool:
             raise
 
     async def pace(self) -> None:
-        """Wait for the upstream's rate to allow one more message; bulk leaves codes their share of it."""
-        leave = 0.0 if self.express else BULK_LEAVES
-        rate = self._rate
-        if rate is None:
-            return
-        for wait_s in iter(lambda: rate.take(time.monotonic(), leave=leave), 0.0):
-            await asyncio.sleep(wait_s)
+        """Wait for the upstream's rate to allow one more message."""
+        if self._rate is not None:
+            await self._rate.pace(express=self.express)
 
     def put(self, session: Session, report: Report) -> None:
         """Back from a transaction: learn from it, and keep the session if it is good for another."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import UTC, datetime
 
 from aiohttp import web
 
@@ -45,7 +44,7 @@ class Api:
         except (StoreError, TimeoutError):
             counts = None  # a store in trouble must not hide the other metrics
         body, content_type = self._parts.metrics.render(
-            snapshot(self._parts, counts), request.headers.get("Accept", "")
+            snapshot(self._parts, counts), request.headers.get("Accept", ""), await self._parts.health.others()
         )
         return web.Response(body=body, headers={"Content-Type": content_type})
 
@@ -78,7 +77,7 @@ class Api:
             raise query.BadQuery(f"unknown parameter {next(iter(given))!r}; known is since")
         rows = await self._parts.store.deliveries(begin)
         built = await asyncio.to_thread(report.build, rows)  # a day's rows would hold the loop
-        return web.json_response({"since": rfc3339(begin), **built.as_json()})
+        return web.json_response({"since": query.rfc3339(begin), **built.as_json()})
 
     async def queue(self, request: web.Request) -> web.Response:
         now = self._parts.clock()
@@ -101,7 +100,7 @@ class Api:
         }
         reasons = list(self._parts.health.reasons())
         return web.json_response(
-            {"now": rfc3339(now), "window_ms": LIVE_WINDOW_S * 1000, "reasons": reasons, "lanes": lanes}
+            {"now": query.rfc3339(now), "window_ms": LIVE_WINDOW_S * 1000, "reasons": reasons, "lanes": lanes}
         )
 
     async def act(self, request: web.Request) -> web.Response:
@@ -117,11 +116,6 @@ class Api:
 
     async def webhook(self, _: web.Request) -> web.Response:
         return web.json_response({"error": "delivery events are not taken yet"}, status=501)
-
-
-def rfc3339(at: float) -> str:
-    """Seconds since the epoch as `2026-01-31T12:00:00.123Z`."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _parameters(request: web.Request) -> dict[str, str]:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from relay.observe.metrics import Metrics, Snapshot
+from relay.observe.metrics import Family, Metrics, Snapshot
 from relay.observe.recent import Recent
-from relay.store.base import OPEN_STATES, Action, LaneCount, Selection, Store
+from relay.store.base import OPEN_STATES, Action, LaneCount, Selection
+from relay.store.several import Reading
 
 UpstreamState = Literal["up", "down", "half-open"]
 
@@ -42,6 +43,9 @@ class Health(Protocol):
     def lanes(self) -> Mapping[str, LaneHealth]:
         """Every configured lane."""
 
+    async def others(self) -> Sequence[Family]:
+        """What the relay's other processes counted."""
+
 
 class Controller(Protocol):
     """Who carries out an operator's word: the store and the lanes that hold messages in memory."""
@@ -52,7 +56,7 @@ class Controller(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    store: Store
+    store: Reading
     metrics: Metrics
     recent: Recent
     health: Health

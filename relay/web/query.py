@@ -33,6 +33,11 @@ def since(text: str, now: float) -> float:
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
+def rfc3339(at: float) -> str:
+    """Seconds since the epoch as `2026-01-31T12:00:00.123Z`."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def listing(given: Mapping[str, str | None], now: float) -> Selection:
     """The selection that the filters `to`, `lane`, `state`, `since` and `limit` make. Raises BadQuery."""
     unknown = sorted(given.keys() - set(FILTERS))

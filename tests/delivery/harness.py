@@ -14,7 +14,7 @@ from relay.bounces import Bouncer
 from relay.config.model import Config
 from relay.delivery.attempt import Tried
 from relay.delivery.clock import Clock
-from relay.delivery.dispatch import Delivery, Wiring, targets_of
+from relay.delivery.dispatch import Delivery, Share, Wiring, targets_of
 from relay.delivery.job import Job
 from relay.mail.envelope import Envelope, Recipient
 from relay.store.base import NewMessage, OpenRecipient, Queued, Settlement
@@ -141,7 +141,7 @@ async def delivering(path: Path, settings: Config, *, recover: bool = False) -> 
     if recover:
         await store.recover(clock.now())
     wiring = Wiring(store, clock, lambda queued, _: (queued.content,), Bouncer(settings, clock), heard, heard)
-    delivery = Delivery(settings, wiring, targets_of(settings))
+    delivery = Delivery(settings, wiring, targets_of(settings), Share.whole(settings))
     delivery.start()
     try:
         yield Bench(delivery, store, clock, heard, IdMaker())

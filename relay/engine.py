@@ -1,0 +1,143 @@
+"""A store file and the lanes over it: what the main process has for codes, and every worker for bulk mail."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from relay.bounces import Bouncer
+from relay.config.model import Config, Loaded
+from relay.delivery.clock import Clock
+from relay.delivery.dispatch import Delivery, Share, Wiring
+from relay.delivery.lane import Lane
+from relay.events import DeliveryEvents
+from relay.observe.maillog import MailLog
+from relay.signatures import Signatures
+from relay.store.base import NewMessage, OpenRecipient, Queued, StoreError
+from relay.store.sqlite import SqliteStore, open_store
+from relay.upstream.connect import Target
+from relay.upstream.gate import NOT_STORED
+
+PRUNE_EVERY_S = 1.0
+PRUNE_MESSAGES = 2_000
+"""at a time: twice what a busy relay takes in a second"""
+RETIRE_WITHIN_S = 120.0
+"""after a reload, what the old lanes have under way may take this long"""
+
+
+class Engine:
+    """`open`, `build` and `start` lanes, `take` mail, `drain`, `close`."""
+
+    def __init__(self, clock: Clock, log: MailLog) -> None:
+        self.clock = clock
+        self.log = log
+        self.signatures = Signatures(clock, log)
+        self._events = DeliveryEvents(log, clock)
+        self._retired: dict[asyncio.Task[None], Delivery] = {}
+        self._housekeeper: asyncio.Task[None] | None = None
+
+    async def open(self, path: Path) -> None:
+        """Take the store file and find out what waits in it. Raises StoreError."""
+        self.store: SqliteStore = await open_store(path, now=self.clock.now)
+        await self.store.recover(self.clock.now())
+
+    def build(self, loaded: Loaded, targets: Mapping[str, Target], share: Share) -> Delivery:
+        """The lanes of a configuration, not started."""
+        config = loaded.config
+        wiring = Wiring(self.store, self.clock, self.signatures, Bouncer(config, self.clock), self._events, self.log)
+        return Delivery(config, wiring, targets, share)
+
+    async def start(self, config: Config, delivery: Delivery) -> None:
+        """Send. Mail of lanes that are no more goes by the default lane."""
+        self.config, self.delivery = config, delivery
+        await self.store.adopt(tuple(config.lanes), config.default_lane)
+        delivery.start()
+        if self._housekeeper is None:
+            self._housekeeper = asyncio.create_task(self._keep_house(), name="housekeeping")
+
+    async def replace(self, config: Config, delivery: Delivery) -> None:
+        """New lanes in the place of the old: what these have under way goes on over their sessions, what they held
+        goes to the new ones."""
+        old = self.delivery
+        await old.give_back()
+        await self.start(config, delivery)
+        retired = asyncio.create_task(self._retire(old), name="retire lanes")
+        self._retired[retired] = old
+        retired.add_done_callback(lambda task: self._retired.pop(task, None))
+
+    async def _retire(self, old: Delivery) -> None:
+        await old.drain(RETIRE_WITHIN_S)
+        self.delivery.wake_all()
+
+    async def take(self, new: NewMessage, final_dot: float) -> None:
+        """Store a message and hand it to its lane; it is durable when this returns. Raises StoreError."""
+        lane = self.delivery.lane(new.lane)
+        if lane.has_room(len(new.content)):
+            await self._hand_over(lane, new, final_dot)
+        else:
+            await self.store.put(new, claimed=False)
+            lane.wake(new.accepted_at)
+
+    async def _hand_over(self, lane: Lane, new: NewMessage, final_dot: float) -> None:
+        """Commit, and send at the same time as far as that goes: the gate keeps the content back meanwhile."""
+        job = lane.job(_queued(new))
+        job.final_dot = final_dot
+        putting = asyncio.ensure_future(self.store.put(new, claimed=True))
+        lane.offer(job)
+        try:
+            # Both get under way before the processor is kept busy with the signature.
+            await asyncio.sleep(0)
+            lane.sign_ahead(job)
+            await putting
+            await lane.supersede(job)
+        except BaseException:
+            # Not stored, or nobody waited to learn it: then the store gives it back, and the lane finds it there.
+            job.gate.shut(NOT_STORED)
+            lane.wake(self.clock.now())
+            raise
+        finally:
+            job.timings_ms["store"] = (time.monotonic() - job.offered_at) * 1000.0
+            job.gate.open()
+            job.stored.set()
+
+    async def drain(self, within_s: float) -> None:
+        """Begin nothing more, finish what is under way."""
+        old = list(self._retired.values())
+        retiring = list(self._retired)
+        for task in retiring:
+            task.cancel()
+        await asyncio.gather(*retiring, return_exceptions=True)
+        if self._housekeeper is not None:
+            self._housekeeper.cancel()
+            await asyncio.gather(self._housekeeper, return_exceptions=True)
+        await asyncio.gather(*(each.drain(within_s) for each in (self.delivery, *old)))
+
+    async def close(self) -> None:
+        await self.store.close()
+
+    async def _keep_house(self) -> None:
+        """The log's retention, a small batch at a time."""
+        while True:
+            await asyncio.sleep(PRUNE_EVERY_S)
+            try:
+                await self.store.prune(self.clock.now() - self.config.log.keep_s, limit=PRUNE_MESSAGES)
+            except StoreError as error:
+                self.log.trouble("prune", error)
+
+
+def _queued(new: NewMessage) -> Queued:
+    due = tuple(OpenRecipient(position, one) for position, one in enumerate(new.envelope.recipients))
+    return Queued(
+        id=new.id,
+        lane=new.lane,
+        rule=new.rule,
+        envelope=new.envelope,
+        content=new.content,
+        accepted_at=new.accepted_at,
+        expires_at=new.expires_at,
+        due=due,
+        upstreams=new.upstreams,
+        supersede_key=new.supersede_key,
+    )

@@ -1,0 +1,95 @@
+"""One view of a relay's several store files: the main one for codes, and one for each worker's bulk mail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from relay.store.base import DeliveryRow, LaneCount, Selection, State
+from relay.store.sqlite import open_reader
+from relay.store.sqlite_read import Reader
+
+Json = Mapping[str, object]
+
+
+class Reading(Protocol):
+    """The half of `Store` that changes nothing."""
+
+    async def get(self, message_id: str) -> Json | None: ...
+
+    async def search(self, selection: Selection) -> Sequence[Json]: ...
+
+    async def waiting(self, selection: Selection) -> Sequence[Json]: ...
+
+    async def counts(self) -> Sequence[LaneCount]: ...
+
+    async def deliveries(self, since: float) -> Sequence[DeliveryRow]: ...
+
+
+class Several:
+    """`Reading` over all of them; `files` is asked each time, so that one may come later."""
+
+    def __init__(self, files: Callable[[], Sequence[Reading]]) -> None:
+        self._files = files
+
+    async def get(self, message_id: str) -> Json | None:
+        found = await asyncio.gather(*(file.get(message_id) for file in self._files()))
+        return next((message for message in found if message is not None), None)
+
+    async def search(self, selection: Selection) -> Sequence[Json]:
+        lists = await asyncio.gather(*(file.search(selection) for file in self._files()))
+        # A message that is just being moved is in two files for a moment.
+        messages = {str(message["id"]): message for messages in lists for message in messages}
+        return [messages[message_id] for message_id in sorted(messages, reverse=True)[: selection.limit]]
+
+    async def waiting(self, selection: Selection) -> Sequence[Json]:
+        lists = await asyncio.gather(*(file.waiting(selection) for file in self._files()))
+        return sorted((message for messages in lists for message in messages), key=_due)[: selection.limit]
+
+    async def counts(self) -> Sequence[LaneCount]:
+        lists = await asyncio.gather(*(file.counts() for file in self._files()))
+        sums: dict[tuple[str, State], LaneCount] = {}
+        for row in (row for rows in lists for row in rows):
+            before = sums.get((row.lane, row.state))
+            if before is not None:
+                oldest = [at for at in (before.oldest_at, row.oldest_at) if at is not None]
+                row = LaneCount(row.lane, row.state, before.recipients + row.recipients, min(oldest, default=None))
+            sums[row.lane, row.state] = row
+        return list(sums.values())
+
+    async def deliveries(self, since: float) -> Sequence[DeliveryRow]:
+        lists = await asyncio.gather(*(file.deliveries(since) for file in self._files()))
+        return [row for rows in lists for row in rows]
+
+
+def _due(message: Json) -> tuple[str, str]:
+    recipients = cast(Sequence[Mapping[str, Any]], message["recipients"])
+    return min((str(one["next_at"]) for one in recipients if one.get("next_at")), default="~"), str(message["id"])
+
+
+def shard(store: Path, number: int) -> Path:
+    """The file of the worker of that number (from 1), beside the main store."""
+    return store.with_name(f"{store.stem}-bulk{number}{store.suffix}")
+
+
+def shards(store: Path) -> Sequence[Path]:
+    """The workers' files that are there, in order."""
+    found: list[Path] = []
+    while shard(store, len(found) + 1).exists():
+        found.append(shard(store, len(found) + 1))
+    return found
+
+
+async def open_readers(store: Path) -> Sequence[Reader]:
+    """Readers of the main file and of every worker's. Raises StoreError, StoreDamaged."""
+    readers: list[Reader] = []
+    try:
+        for path in (store, *shards(store)):
+            readers.append(await open_reader(path))  # noqa: PERF401 - those that were opened are closed on an error
+    except BaseException:
+        for reader in readers:
+            await reader.close()
+        raise
+    return readers

@@ -1,0 +1,61 @@
+"""Carries mail of other processes' lanes from this one's store to theirs: bounces, and what was put here while a
+worker was away. Each is in a file at every moment: taken in there, durably, before it is forgotten here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from relay.observe.maillog import MailLog
+from relay.store.base import StoreError
+from relay.store.sqlite import SqliteStore
+from relay.store.sqlite_move import Moved
+from relay.workers.link import LinkLost
+
+BATCH = 50
+AGAIN_AFTER_S = 1.0
+
+
+class Forwarder:
+    """`wake` it when something may be there; `stop` it before the store closes."""
+
+    def __init__(
+        self, store: SqliteStore, lanes: Sequence[str], send: Callable[[Moved], Awaitable[None]], log: MailLog
+    ) -> None:
+        """`lanes`: this process's own, which stay. `send` returns when the message is durable in the other file."""
+        self.lanes = tuple(lanes)
+        self._store = store
+        self._send = send
+        self._log = log
+        self._due = asyncio.Event()
+        self._due.set()
+        self._task = asyncio.create_task(self._run(), name="forward")
+
+    def wake(self) -> None:
+        self._due.set()
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            try:
+                while await self._batch() == BATCH:
+                    pass
+            except LinkLost:
+                await asyncio.sleep(AGAIN_AFTER_S)
+                self._due.set()
+            except StoreError as error:
+                self._log.trouble("forward", error)
+                await asyncio.sleep(AGAIN_AFTER_S)
+                self._due.set()
+
+    async def _batch(self) -> int:
+        ids = await self._store.foreign(self.lanes, limit=BATCH)
+        for message_id in ids:
+            await self._send(await self._store.export(message_id))
+            await self._store.forget(message_id)
+        return len(ids)

@@ -1,0 +1,144 @@
+"""The link between the main process and a worker: requests, answers and notices over a socket pair.
+
+Frames are pickled tuples with a length before them. Both ends are the same code of the same version, started by one
+of them, over a socket that nobody else can open: what pickle would give a stranger, nobody is given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+_HEADER = struct.Struct(">I")
+_REQUEST, _ANSWER, _FAILURE, _NOTICE = range(4)
+_READ_BYTES = 262_144
+
+Answer = Callable[[str, Any], Awaitable[Any]]
+Notice = Callable[[str, Any], None]
+
+
+class LinkLost(Exception):
+    """The other process is gone; whether it did what was asked isn't known."""
+
+
+class Link(asyncio.BufferedProtocol):
+    """`ask` and be answered; `tell` without an answer. `lost` is called once, when the other end is gone."""
+
+    def __init__(self, answer: Answer, notice: Notice, lost: Callable[[], None]) -> None:
+        """`answer` serves the other end's requests, each in a task; what it raises is raised over there."""
+        self._answer = answer
+        self._notice = notice
+        self._lost = lost
+        self._transport: asyncio.Transport | None = None
+        self._incoming = bytearray()
+        self._buffer = bytearray(_READ_BYTES)
+        self._outgoing: list[bytes] = []
+        self._pending: dict[int, asyncio.Future[Any]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._next = 0
+        self._loop = asyncio.get_running_loop()
+
+    @classmethod
+    async def over(cls, sock: socket.socket, answer: Answer, notice: Notice, lost: Callable[[], None]) -> Link:
+        """Take over a connected stream socket."""
+        loop = asyncio.get_running_loop()
+        sock.setblocking(False)
+        _, link = await loop.create_unix_connection(lambda: cls(answer, notice, lost), sock=sock)
+        return link
+
+    async def ask(self, kind: str, value: Any = None) -> Any:
+        """The other end's answer. Raises LinkLost, or what the other end raised."""
+        if self._transport is None or self._transport.is_closing():
+            raise LinkLost
+        self._next += 1
+        number = self._next
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._pending[number] = future
+        self._send((_REQUEST, number, kind, value))
+        try:
+            return await future
+        finally:
+            self._pending.pop(number, None)
+
+    def tell(self, kind: str, value: Any = None) -> None:
+        """Say something that needs no answer; nothing happens when nobody is there."""
+        self._send((_NOTICE, 0, kind, value))
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    # asyncio.BufferedProtocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A cast, not a check: uvloop's transports are asyncio's in all but the class.
+        self._transport = cast(asyncio.Transport, transport)
+
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._incoming += memoryview(self._buffer)[:nbytes]
+        start = 0
+        while len(self._incoming) - start >= _HEADER.size:
+            (size,) = _HEADER.unpack_from(self._incoming, start)
+            end = start + _HEADER.size + size
+            if len(self._incoming) < end:
+                break
+            with memoryview(self._incoming) as view:
+                frame = pickle.loads(view[start + _HEADER.size : end])  # noqa: S301 - see the module's docstring
+            start = end
+            self._take(*frame)
+        if start:
+            del self._incoming[:start]
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._transport = None
+        for future in self._pending.values():
+            if not future.done():
+                future.set_exception(LinkLost())
+        self._lost()
+
+    # frames
+
+    def _take(self, sort: int, number: int, kind: str, value: Any) -> None:
+        match sort:
+            case 0:
+                task = asyncio.create_task(self._serve(number, kind, value), name=f"serve {kind}")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            case 3:
+                self._notice(kind, value)
+            case _:
+                future = self._pending.get(number)
+                if future is not None and not future.done():
+                    if sort == _ANSWER:
+                        future.set_result(value)
+                    else:
+                        future.set_exception(value)
+
+    async def _serve(self, number: int, kind: str, value: Any) -> None:
+        try:
+            answer = await self._answer(kind, value)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the asker's to handle
+            self._send((_FAILURE, number, "", error))
+        else:
+            self._send((_ANSWER, number, "", answer))
+
+    def _send(self, frame: tuple[int, int, str, Any]) -> None:
+        """What is said within one turn of the loop leaves in one write."""
+        if self._transport is None:
+            return
+        packed = pickle.dumps(frame, protocol=5)
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing += (_HEADER.pack(len(packed)), packed)
+
+    def _flush(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(outgoing))

@@ -1,0 +1,157 @@
+"""A worker: `python -m relay.workers.process FD`, started by the main process with its end of the link at FD."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+import uvloop
+
+from relay.delivery.clock import Clock
+from relay.delivery.dispatch import Delivery, Share, targets_of, upstreams_of
+from relay.engine import Engine
+from relay.mail.dkim import Signer
+from relay.observe.maillog import MailLog
+from relay.observe.metrics import Metrics
+from relay.observe.recent import Recent
+from relay.upstream.pool import Shared
+from relay.workers import words
+from relay.workers.lease import LeasedBudget, LeasedRate
+from relay.workers.link import Link
+
+STATUS_EVERY_S = 0.5
+ORPHANED_DRAIN_S = 2.0
+NICENESS = 5
+"""where processors are short, a code goes before bulk"""
+
+
+class Notes(Recent):
+    """The last deliveries, kept until they were told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.untold: list[tuple[str, float, float]] = []
+
+    def note(self, lane: str, at: float, total_s: float) -> None:
+        self.untold.append((lane, at, total_s))
+
+
+class Worker:
+    """Serves the link until it is told to drain, or the main process is gone."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.notes = Notes()
+        self.ended = asyncio.Event()
+        self._link: Link | None = None
+        self._engine: Engine | None = None
+        self._budgets: dict[str, LeasedBudget] = {}
+        self._shared: dict[str, Shared] = {}
+
+    async def serve(self, sock: socket.socket) -> None:
+        self._link = await Link.over(sock, self._answer, self._notice, self.ended.set)
+        status = asyncio.create_task(self._tell_status(), name="status")
+        await self.ended.wait()
+        status.cancel()
+        if self._engine is not None:
+            await self._engine.drain(ORPHANED_DRAIN_S)
+            await self._engine.close()
+
+    async def _answer(self, kind: str, value: Any) -> Any:
+        engine = self._engine
+        if kind == words.START:
+            return await self._start(value)
+        assert engine is not None, "orders come first"
+        match kind:
+            case words.PUT:
+                new, final_dot = value
+                return await engine.take(new, final_dot)
+            case words.MOVE:
+                await engine.store.take_in(value)
+                return engine.delivery.wake_all()
+            case words.ACT:
+                return await engine.delivery.act(*value)
+            case words.RELOAD:
+                return await engine.replace(value.loaded.config, self._build(engine, value))
+            case words.METRICS:
+                return self.metrics.numbers()
+            case words.DRAIN:
+                await engine.drain(value)
+                await engine.close()
+                self._engine = None
+                return self.ended.set()
+            case _:
+                raise ValueError(kind)
+
+    async def _start(self, orders: words.Orders) -> None:
+        clock = Clock(orders.clock_offset)
+        engine = Engine(clock, MailLog(self.metrics, self.notes, clock=clock.now))
+        await engine.open(orders.store)
+        await engine.start(orders.loaded.config, self._build(engine, orders))
+        self._engine = engine
+
+    def _build(self, engine: Engine, orders: words.Orders) -> Delivery:
+        loaded, config = orders.loaded, orders.loaded.config
+        link = self._link
+        assert link is not None
+        for name in {name for lane in orders.lanes for name in upstreams_of(config, lane)} - self._budgets.keys():
+            self._budgets[name] = LeasedBudget(name, link)
+        for name, budget in self._budgets.items():
+            if name in config.upstreams:
+                rate = LeasedRate(name, link) if config.upstreams[name].rate is not None else None
+                self._shared[name] = Shared(budget, rate)
+        engine.signatures.signer = Signer(config.dkim, loaded.dkim_pems)
+        share = Share(orders.lanes, self._shared, lambda _lane, _at: None)
+        return engine.build(loaded, targets_of(config), share)
+
+    def _notice(self, kind: str, value: Any) -> None:
+        budget = self._budgets.get(value)
+        if budget is None:
+            return
+        if kind == words.GRANTED:
+            budget.granted()
+        elif kind == words.WANTED:
+            budget.wanted()
+
+    async def _tell_status(self) -> None:
+        while True:
+            await asyncio.sleep(STATUS_EVERY_S)
+            engine, link = self._engine, self._link
+            if engine is None or link is None:
+                continue
+            recent, self.notes.untold = self.notes.untold, []
+            lanes = {
+                lane.name: {
+                    pool.name: words.UpstreamStatus(pool.circuit.state, pool.counts(), pool.circuit.reason)
+                    for pool in lane.pools
+                }
+                for lane in engine.delivery.lanes()
+            }
+            link.tell(words.STATUS, words.Status(lanes, engine.store.size(), recent))
+
+
+def main() -> int:
+    """Exit 0 after a drain, or when the main process is gone."""
+    # Signals at the terminal go to the whole group; when to stop is the main process's to say.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    os.nice(NICENESS)
+    level = os.environ.get(words.LOG_LEVEL, "INFO")
+    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(message)s")
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(sock))
+    return 0
+
+
+async def _serve(sock: socket.socket) -> None:
+    await Worker().serve(sock)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,321 @@
+"""The main process's side of its workers: starts them, gives them bulk mail, lends them sessions, asks how they are."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from relay.config.model import Config, Lane, Loaded
+from relay.delivery.clock import Clock
+from relay.observe.maillog import MailLog
+from relay.observe.metrics import Family
+from relay.store.base import Action, NewMessage, Selection
+from relay.store.several import shard, shards
+from relay.store.sqlite_move import Moved
+from relay.upstream.pool import Shared
+from relay.workers import words
+from relay.workers.lease import Tenant
+from relay.workers.link import Link, LinkLost
+
+RESTART_AFTER_S = (0.1, 0.5, 1.0, 2.0, 5.0)
+STEADY_S = 60.0
+"""a worker that ran so long begins its restarts anew"""
+ASK_WITHIN_S = 5.0
+PUT_WITHIN_S = 30.0
+KILL_AFTER_S = 2.0
+"""what a worker may take beyond its drain's deadline"""
+
+
+class Worker:
+    """One process and the link to it; started again when it dies."""
+
+    def __init__(self, number: int, orders: words.Orders, group: Workers) -> None:
+        self.number = number
+        self.orders = orders
+        self.status = words.Status({}, (0, 0), ())
+        self.families: Sequence[Family] = ()
+        """its metrics, as last told"""
+        self.past: Sequence[Family] = ()
+        """the metrics of those that died before it"""
+        self.ready = False
+        self.asked = 0
+        """messages it hasn't answered yet"""
+        self._group = group
+        self._link: Link | None = None
+        self._tenants: dict[str, Tenant] = {}
+        self._stopping = False
+        self._task = asyncio.create_task(self._run(), name=f"worker {number}")
+
+    async def stop(self, within_s: float) -> None:
+        """Drain it, then see it gone."""
+        self._stopping = True
+        if self.ready:
+            with contextlib.suppress(LinkLost, TimeoutError):
+                await self.ask(words.DRAIN, within_s, within_s=within_s + KILL_AFTER_S)
+        elif self._link is not None:
+            self._link.close()
+        try:
+            await asyncio.wait_for(asyncio.shield(self._task), KILL_AFTER_S)
+        except TimeoutError:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def ask(self, kind: str, value: Any = None, *, within_s: float = ASK_WITHIN_S) -> Any:
+        """Its answer. Raises LinkLost, TimeoutError, or what was raised over there."""
+        if self._link is None:
+            raise LinkLost
+        async with asyncio.timeout(within_s):
+            return await self._link.ask(kind, value)
+
+    async def _run(self) -> None:
+        deaths = 0
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            await self._once()
+            if self._stopping:
+                return
+            deaths = 0 if loop.time() - began > STEADY_S else deaths + 1
+            self._group.log.trouble("worker", RuntimeError(f"worker {self.number} ended; it is started again"))
+            await asyncio.sleep(RESTART_AFTER_S[min(deaths, len(RESTART_AFTER_S) - 1)])
+
+    async def _once(self) -> None:
+        """One life of the process."""
+        ours, theirs = socket.socketpair()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "relay.workers.process",
+            str(theirs.fileno()),
+            pass_fds=(theirs.fileno(),),
+            stdin=asyncio.subprocess.DEVNULL,
+            env={**os.environ, words.LOG_LEVEL: logging.getLevelName(logging.getLogger().getEffectiveLevel())},
+        )
+        theirs.close()
+        self._link = link = await Link.over(ours, self._answer, self._notice, self._lost)
+        try:
+            await link.ask(words.START, self.orders)
+            self.ready = True
+            self._group.ready(self)
+            await process.wait()
+        except LinkLost:
+            await process.wait()
+        except Exception as error:  # noqa: BLE001 - raised over there, and told here as what it was
+            self._group.log.trouble("worker", error)
+        finally:
+            self._lost()
+            link.close()
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+    def _lost(self) -> None:
+        self._link, self.ready = None, False
+        for tenant in self._tenants.values():
+            tenant.gone()
+        self._tenants.clear()
+        self.past, self.families = merged([self.past, self.families]), ()
+
+    def _notice(self, kind: str, value: Any) -> None:
+        match kind:
+            case words.STATUS:
+                self.status = value
+                self._group.told(value)
+            case words.LEASE:
+                self._tenant(value).lease()
+            case words.RETURN:
+                self._tenant(value).returned()
+            case _:
+                raise ValueError(kind)
+
+    def _tenant(self, upstream: str) -> Tenant:
+        tenant = self._tenants.get(upstream)
+        if tenant is None:
+            budget = self._group.shared[upstream].budget
+            tenant = self._tenants[upstream] = Tenant(budget, lambda kind: self._tell(kind, upstream))
+        return tenant
+
+    def _tell(self, kind: str, value: str) -> None:
+        if self._link is not None:
+            self._link.tell(kind, value)
+
+    async def _answer(self, kind: str, value: Any) -> Any:
+        match kind:
+            case words.PACE:
+                rate = self._group.shared[value].rate
+                return await rate.pace(express=False) if rate is not None else None
+            case words.MOVE:
+                return await self._group.take_in(value)
+            case _:
+                raise ValueError(kind)
+
+
+class Workers:
+    """All of them. `shared` is the main process's: what an upstream's lanes have in common."""
+
+    def __init__(self, clock: Clock, log: MailLog, forward: Forward) -> None:
+        self.log = log
+        self.shared: Mapping[str, Shared] = {}
+        self._clock = clock
+        self._forward = forward
+        self._workers: list[Worker] = []
+        self._count = 0
+        """the first so many are given new mail; the others only empty their files"""
+        self._turn = 0
+
+    def start(self, loaded: Loaded, lanes: Sequence[str], shared: Mapping[str, Shared]) -> None:
+        """Begin, or go on with another configuration's orders. Returns at once; mail waits in the main store until
+        a worker is ready."""
+        self.shared = shared
+        self._count = count_of(loaded.config) if lanes else 0
+        numbers = [*range(1, self._count + 1), *leftover(loaded.config, self._count)]
+        for number in numbers:
+            orders = self._orders(loaded, lanes, number)
+            if number <= len(self._workers):
+                self._workers[number - 1].orders = orders
+            else:
+                self._workers.append(Worker(number, orders, self))
+
+    async def reload(self, loaded: Loaded, lanes: Sequence[str], shared: Mapping[str, Shared]) -> None:
+        """The same for those that run already."""
+        running = [worker for worker in self._workers if worker.ready]
+        self.start(loaded, lanes, shared)
+        for worker in running:
+            with contextlib.suppress(LinkLost):  # it starts anew, with these orders
+                await worker.ask(words.RELOAD, worker.orders, within_s=PUT_WITHIN_S)
+
+    def __bool__(self) -> bool:
+        """Bulk mail goes to workers."""
+        return self._count > 0
+
+    async def put(self, new: NewMessage, final_dot: float) -> None:
+        """Durable in a worker's store when this returns. Raises LinkLost when no worker is there (whether it was
+        stored isn't known then: `take_in` is safe), StoreError, TimeoutError."""
+        worker = self._next()
+        worker.asked += 1
+        try:
+            await worker.ask(words.PUT, (new, final_dot), within_s=PUT_WITHIN_S)
+        finally:
+            worker.asked -= 1
+
+    def mail_waits(self) -> None:
+        """Mail for them was put into the main store."""
+        self._forward.mail_waits()
+
+    async def move(self, moved: Moved) -> None:
+        """As `put`, with a message that has a history."""
+        await self._next().ask(words.MOVE, moved, within_s=PUT_WITHIN_S)
+
+    async def act(self, action: Action, selection: Selection) -> Sequence[str]:
+        """An operator's word. Raises LinkLost when one of them can't hear it."""
+        told = await asyncio.gather(
+            *(worker.ask(words.ACT, (action, selection), within_s=PUT_WITHIN_S) for worker in self._workers)
+        )
+        return [message_id for ids in told for message_id in ids]
+
+    async def metrics(self) -> Sequence[Family]:
+        """The sum of all of them, also of those that died."""
+        for worker in self._workers:
+            with contextlib.suppress(LinkLost, TimeoutError):
+                worker.families = await worker.ask(words.METRICS, within_s=1.0)
+        return merged([families for worker in self._workers for families in (worker.past, worker.families)])
+
+    def statuses(self) -> Sequence[words.Status]:
+        return [worker.status for worker in self._workers]
+
+    def size(self) -> tuple[int, int]:
+        """Open messages and their bytes, as last told."""
+        waiting = [worker.status.waiting for worker in self._workers]
+        return sum(messages for messages, _ in waiting), sum(size_bytes for _, size_bytes in waiting)
+
+    async def drain(self, within_s: float) -> None:
+        await asyncio.gather(*(worker.stop(within_s) for worker in self._workers))
+
+    # for the workers
+
+    def ready(self, worker: Worker) -> None:
+        self.log.worker_ready(worker.number)
+        self._forward.worker_ready(worker.orders.store)
+
+    def told(self, status: words.Status) -> None:
+        for lane, at, total_s in status.recent:
+            self.log.recent.note(lane, at, total_s)
+
+    async def take_in(self, moved: Moved) -> None:
+        await self._forward.take_in(moved)
+
+    def _next(self) -> Worker:
+        ready = [worker for worker in self._workers[: self._count] if worker.ready]
+        if not ready:
+            raise LinkLost
+        self._turn += 1
+        return min((ready[(self._turn + at) % len(ready)] for at in range(len(ready))), key=lambda worker: worker.asked)
+
+    def _orders(self, loaded: Loaded, lanes: Sequence[str], number: int) -> words.Orders:
+        share = Config.model_copy(loaded.config, update={"lanes": _divided(loaded.config, lanes, self._count)})
+        return words.Orders(
+            replace(loaded, config=share), tuple(lanes), shard(loaded.config.store, number), self._clock.offset
+        )
+
+
+class Forward(Protocol):
+    """The main process's store, as workers use it."""
+
+    def worker_ready(self, store: Path) -> None:
+        """A worker takes mail, and has that file: what waits for it in the main store may be sent to it."""
+
+    def mail_waits(self) -> None:
+        """Mail for a worker is in the main store."""
+
+    async def take_in(self, moved: Moved) -> None:
+        """A worker's bounce for a lane of the main process."""
+
+
+def count_of(config: Config) -> int:
+    """How many workers: as configured, or one for each processor but the first, at least one and at most four."""
+    if config.workers != "auto":
+        return config.workers
+    return max(1, min(4, (os.cpu_count() or 1) - 1))
+
+
+def leftover(config: Config, count: int) -> Sequence[int]:
+    """Files of workers that the configuration has no more: what waits in them must still go out."""
+    return range(count + 1, len(shards(config.store)) + 1)
+
+
+def merged(all_families: Sequence[Sequence[Family]]) -> Sequence[Family]:
+    """Counters and histograms added up."""
+    sums: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+    for families in all_families:
+        for family in families:
+            samples = sums.setdefault(family.name, {})
+            for name, labels, value in family.samples:
+                samples[name, labels] = samples.get((name, labels), 0.0) + value
+    return [
+        Family(name, [(sample, labels, value) for (sample, labels), value in samples.items()])
+        for name, samples in sums.items()
+    ]
+
+
+def _divided(config: Config, lanes: Sequence[str], count: int) -> Mapping[str, Lane]:
+    """Each worker has its part of a bulk lane's rate and concurrency."""
+    parts = max(1, count)
+    return {
+        name: lane
+        if name not in lanes or parts == 1
+        else lane.model_copy(
+            update={
+                "rate": lane.rate / parts if lane.rate is not None else None,
+                "concurrency": max(1, lane.concurrency // parts) if lane.concurrency is not None else None,
+            }
+        )
+        for name, lane in config.lanes.items()
+    }

@@ -1,0 +1,44 @@
+"""What the main process and a worker say to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from relay.config.model import Loaded
+
+LEASE, RETURN, GRANTED, WANTED, PACE = "lease", "return", "granted", "wanted", "pace"
+START, PUT, MOVE, ACT, RELOAD, METRICS, DRAIN = "start", "put", "move", "act", "reload", "metrics", "drain"
+STATUS = "status"
+LOG_LEVEL = "OTP_RELAY_LOG_LEVEL"
+"""environment variable"""
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a worker is to do; sent at its start, and again at a reload."""
+
+    loaded: Loaded
+    """the whole configuration; rates of bulk lanes already divided by the number of workers"""
+    lanes: tuple[str, ...]
+    store: Path
+    clock_offset: float
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamStatus:
+    circuit: str
+    sessions: Mapping[str, int]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a worker is, told twice a second."""
+
+    lanes: Mapping[str, Mapping[str, UpstreamStatus]]
+    waiting: tuple[int, int]
+    """open messages and their bytes"""
+    recent: Sequence[tuple[str, float, float]]
+    """deliveries since the last time: lane, when (seconds since the epoch), seconds it took"""
