@@ -23,7 +23,6 @@ NOT_YET: Mapping[Loc, str] = {
     ("workers",): "one process does all the work",
     ("log", "addresses"): "addresses are logged in full",
     ("lanes", "*", "limits"): "nothing is limited",
-    ("lanes", "*", "supersede"): "older codes are sent too",
     ("rules", "*", "match", "content"): "the rule never matches",
 }
 """Keys that are read and checked but change nothing so far, with what that means."""
