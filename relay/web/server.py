@@ -30,6 +30,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
+    "Server": "otp-relay",
 }
 _STATIC = {
     "/": ("index.html", "text/html"),
@@ -131,8 +132,7 @@ async def _answer_errors(request: web.Request, handler: _Handler) -> web.StreamR
 
 
 async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
-    for name, value in _HEADERS.items():
-        response.headers.setdefault(name, value)
+    response.headers.update(_HEADERS)
 
 
 def _error(status: int, text: str) -> web.Response:

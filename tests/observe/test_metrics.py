@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -139,3 +140,34 @@ def test_two_relays_in_one_process_have_metrics_of_their_own() -> None:
     one, two = Metrics(), Metrics()
     one.count_rejected("size")
     assert "relay_messages_rejected_total" not in samples(two, Snapshot(now=1.0))
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text"])
+def test_what_other_processes_counted_is_added_in(accept: str) -> None:
+    own, other = fed(), fed()
+    other.accepted["bulk", "default"].inc(5)
+    other.delivery["otp", "postmark"].observe(11.0)
+    body, _ = own.render(SNAPSHOT, accept, other.numbers())
+    parse: Any = parse_openmetrics if "openmetrics" in accept else text_string_to_metric_families
+    found = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in parse(body.decode())
+        for sample in family.samples
+    }
+    labels = (("lane", "otp"), ("upstream", "postmark"))
+    assert found["relay_messages_accepted_total", ("lane", "otp"), ("rule", "auth-sender")] == 2
+    assert found["relay_messages_accepted_total", ("lane", "bulk"), ("rule", "default")] == 5
+    assert found["relay_delivery_seconds_count", *labels] == 3
+    assert found["relay_delivery_seconds_bucket", ("lane", "otp"), ("le", "10.0"), labels[1]] == 2
+    assert found["relay_delivery_seconds_bucket", ("lane", "otp"), ("le", "30.0"), labels[1]] == 3
+    assert found["relay_config_reload_success",] == 1
+
+
+def test_what_is_handed_on_is_a_copy_and_has_no_gauge() -> None:
+    metrics = fed()
+    numbers = metrics.numbers()
+    names = {family.name for family in numbers}
+    metrics.count_rejected("size")
+    assert "relay_config_reload" not in " ".join(names)
+    rejected = next(family for family in numbers if family.name == "relay_messages_rejected")
+    assert [value for _, _, value in rejected.samples] == [1.0]

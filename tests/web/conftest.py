@@ -11,7 +11,7 @@ import pytest
 
 from relay.config.units import TcpAddress
 from relay.mail.envelope import Envelope, Recipient
-from relay.observe.metrics import Metrics
+from relay.observe.metrics import Family, Metrics
 from relay.observe.recent import Recent
 from relay.store.base import Action, Attempt, NewMessage, RecipientUpdate, Selection, Settlement, Store
 from relay.store.sqlite import open_store
@@ -37,6 +37,9 @@ class SetHealth:
 
     def reasons(self) -> Sequence[str]:
         return self.not_ready
+
+    async def others(self) -> Sequence[Family]:
+        return ()
 
     def lanes(self) -> Mapping[str, LaneHealth]:
         return self.known
@@ -83,10 +86,15 @@ def sent(message_id: str, total_ms: float = 41.0, accepted_at: float = NOW) -> S
 
 
 @pytest.fixture
-async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
-    store = await open_store(tmp_path / "relay.db", now=lambda: NOW)
-    yield Parts(store, Metrics(), Recent(), SetHealth(), StoreController(store), clock=lambda: NOW)
-    await store.close()
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = await open_store(tmp_path / "relay.db", now=lambda: NOW)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def parts(store: Store) -> Parts:
+    return Parts(store, Metrics(), Recent(), SetHealth(), StoreController(store), clock=lambda: NOW)
 
 
 @pytest.fixture

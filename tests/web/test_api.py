@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from relay.config.units import SystemdAddress, TcpAddress, UnixAddress
-from relay.store.base import StoreError
+from relay.store.base import Store, StoreError
 from relay.web.parts import Parts
 from relay.web.server import WebServer
 from tests.web.conftest import NOW, SetHealth, message, sent, serve
@@ -22,12 +22,12 @@ async def get(client: aiohttp.ClientSession, url: str) -> object:
         return await answer.json()
 
 
-async def fill(parts: Parts) -> None:
+async def fill(store: Store) -> None:
     """01A was sent, 01B waits in otp, 01C in bulk."""
-    await parts.store.put(message("01A", accepted_at=NOW - 90), claimed=True)
-    await parts.store.settle(sent("01A", accepted_at=NOW - 90))
-    await parts.store.put(message("01B", accepted_at=NOW - 60), claimed=False)
-    await parts.store.put(message("01C", "bulk", "list@example.org", accepted_at=NOW - 30), claimed=False)
+    await store.put(message("01A", accepted_at=NOW - 90), claimed=True)
+    await store.settle(sent("01A", accepted_at=NOW - 90))
+    await store.put(message("01B", accepted_at=NOW - 60), claimed=False)
+    await store.put(message("01C", "bulk", "list@example.org", accepted_at=NOW - 30), claimed=False)
 
 
 async def test_healthz_answers_while_the_process_works(client: aiohttp.ClientSession, url: str) -> None:
@@ -78,16 +78,18 @@ async def test_readyz_is_503_with_the_reason_when_no_mail_can_be_taken(
     ],
 )
 async def test_messages_are_listed_newest_first_by_every_filter(
-    client: aiohttp.ClientSession, url: str, parts: Parts, filters: str, ids: list[str]
+    client: aiohttp.ClientSession, url: str, store: Store, filters: str, ids: list[str]
 ) -> None:
-    await fill(parts)
+    await fill(store)
     found = await get(client, f"{url}/api/messages{filters}")
     assert isinstance(found, list)
     assert [one["id"] for one in found] == ids
 
 
-async def test_a_message_is_the_stores_own_document(client: aiohttp.ClientSession, url: str, parts: Parts) -> None:
-    await fill(parts)
+async def test_a_message_is_the_stores_own_document(
+    client: aiohttp.ClientSession, url: str, parts: Parts, store: Store
+) -> None:
+    await fill(store)
     found = await get(client, f"{url}/api/messages/01A")
     assert found == await parts.store.get("01A")
     assert isinstance(found, dict)
@@ -95,8 +97,8 @@ async def test_a_message_is_the_stores_own_document(client: aiohttp.ClientSessio
     assert "123456" not in json.dumps(found)
 
 
-async def test_the_report_counts_what_finished(client: aiohttp.ClientSession, url: str, parts: Parts) -> None:
-    await fill(parts)
+async def test_the_report_counts_what_finished(client: aiohttp.ClientSession, url: str, store: Store) -> None:
+    await fill(store)
     found = await get(client, f"{url}/api/report?since=1h")
     assert isinstance(found, dict)
     assert [lane["lane"] for lane in found["lanes"]] == ["otp"]
@@ -111,8 +113,8 @@ async def test_the_report_counts_what_finished(client: aiohttp.ClientSession, ur
     }
 
 
-async def test_the_queue_shows_counts_and_what_waits(client: aiohttp.ClientSession, url: str, parts: Parts) -> None:
-    await fill(parts)
+async def test_the_queue_shows_counts_and_what_waits(client: aiohttp.ClientSession, url: str, store: Store) -> None:
+    await fill(store)
     found = await get(client, f"{url}/api/queue")
     assert isinstance(found, dict)
     assert sorted(found["lanes"], key=lambda row: str(row["lane"])) == [
@@ -123,9 +125,9 @@ async def test_the_queue_shows_counts_and_what_waits(client: aiohttp.ClientSessi
 
 
 async def test_live_gives_each_lanes_pace_queue_and_upstreams(
-    client: aiohttp.ClientSession, url: str, parts: Parts
+    client: aiohttp.ClientSession, url: str, parts: Parts, store: Store
 ) -> None:
-    await fill(parts)
+    await fill(store)
     parts.recent.note("otp", NOW - 10, 0.041)
     found = await get(client, f"{url}/api/live")
     assert isinstance(found, dict)
@@ -146,9 +148,9 @@ async def test_live_gives_each_lanes_pace_queue_and_upstreams(
     ],
 )
 async def test_an_action_names_what_it_changed(
-    client: aiohttp.ClientSession, url: str, parts: Parts, action: str, body: dict[str, object], changed: list[str]
+    client: aiohttp.ClientSession, url: str, store: Store, action: str, body: dict[str, object], changed: list[str]
 ) -> None:
-    await fill(parts)
+    await fill(store)
     async with client.post(f"{url}/api/queue/{action}", json=body) as answer:
         assert answer.status == 200
         assert sorted((await answer.json())["changed"]) == changed
@@ -177,9 +179,9 @@ async def test_an_action_names_what_it_changed(
     ],
 )
 async def test_a_bad_selection_is_400_and_nothing_changes(
-    client: aiohttp.ClientSession, url: str, parts: Parts, body: bytes
+    client: aiohttp.ClientSession, url: str, parts: Parts, store: Store, body: bytes
 ) -> None:
-    await fill(parts)
+    await fill(store)
     headers = {"Content-Type": "application/json"}
     async with client.post(f"{url}/api/queue/drop", data=body, headers=headers) as answer:
         assert answer.status == 400
@@ -244,9 +246,9 @@ async def test_a_body_past_the_bound_is_413(client: aiohttp.ClientSession, url: 
 
 
 async def test_metrics_are_served_in_the_format_asked_for(
-    client: aiohttp.ClientSession, url: str, parts: Parts
+    client: aiohttp.ClientSession, url: str, store: Store
 ) -> None:
-    await fill(parts)
+    await fill(store)
     async with client.get(f"{url}/metrics") as answer:
         assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4; charset=utf-8")
         text = await answer.text()

@@ -161,6 +161,7 @@ async def test_every_answer_forbids_what_a_browser_could_be_talked_into(
         assert "unsafe" not in policy
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers.getall("Server") == ["otp-relay"]
 
 
 class _Links(HTMLParser):
