@@ -181,14 +181,12 @@ class App:
         return Running(config, Router(config), self._engine.build(loaded, targets, share), expiry)
 
     def _own(self, config: Config) -> tuple[str, ...]:
-        """The lanes of this process: all, or with workers those of codes."""
-        bulk = self._bulk(config)
+        """The lanes of this process: with workers those of codes, without all."""
+        bulk = self._bulk(config) if count_of(config) else ()
         return tuple(name for name in config.lanes if name not in bulk)
 
     def _bulk(self, config: Config) -> Sequence[str]:
-        """The lanes that workers serve."""
-        if count_of(config) == 0:
-            return ()
+        """The lanes that workers serve, if there are any."""
         return tuple(name for name, lane in config.lanes.items() if not lane.express)
 
     async def _start_web(self) -> WebServer:

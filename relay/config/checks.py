@@ -20,14 +20,13 @@ from relay.config.values import shown
 
 NOT_YET: Mapping[Loc, str] = {
     ("store_key_file",): "waiting mail isn't encrypted",
-    ("workers",): "one process does all the work",
     ("log", "addresses"): "addresses are logged in full",
     ("lanes", "*", "limits"): "nothing is limited",
     ("rules", "*", "match", "content"): "the rule never matches",
 }
 """Keys that are read and checked but change nothing so far, with what that means."""
 
-_NO_EFFECT: Mapping[Loc, Any] = {("workers",): "auto", ("log", "addresses"): "full"}
+_NO_EFFECT: Mapping[Loc, Any] = {("log", "addresses"): "full"}
 """Values of those keys that ask for nothing."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")

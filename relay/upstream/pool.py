@@ -101,7 +101,9 @@ class Pool:
             self._tender.cancel()
         for task in self._openings:
             task.cancel()
-        await asyncio.gather(*self._openings, return_exceptions=True)
+        if self._openings:
+            # With a deadline: Python 3.11's wait_for, which aiosmtplib uses, may swallow a cancellation.
+            await asyncio.wait(self._openings, timeout=CLOSE_WITHIN_S)
         self._fail_waiting(OpenFailed("connect", Reply(451, "4.3.2 shutting down")))
         for session in list(self._sessions):
             session.quit()

@@ -214,7 +214,6 @@ NOTED = [
     ),
     ("store_key_file: keys/store.key", "store_key_file: has no effect yet: waiting mail isn't encrypted"),
     ("log: {addresses: hashed}", "log.addresses: has no effect yet: addresses are logged in full"),
-    ("workers: 2", "workers: has no effect yet: one process does all the work"),
     (
         "rules: [{name: a, match: {}, lane: otp, upstreams: other}]",
         "rules[0].upstreams: isn't an upstream of lane otp; the rule adds it",

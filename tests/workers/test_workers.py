@@ -1,0 +1,150 @@
+"""Bulk mail in a process of its own, end to end: the relay as it runs, its worker killed under it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import smtplib
+from pathlib import Path
+from typing import Any
+
+from relay.store.sqlite import open_store
+from tests.store.build import message
+from tests.support.relay import RelayProcess, command, get, metrics, post, until, write_config
+from tests.support.upstream import Hang, Upstream
+
+
+def submit(relay: RelayProcess, count: int, sender: str = "news@example.com") -> None:
+    host, port = relay.smtp
+    with smtplib.SMTP(host, port, timeout=20) as client:
+        for at in range(count):
+            client.sendmail(sender, [f"u{at}@example.net"], f"From: {sender}\r\nSubject: {at}\r\n\r\nhello\r\n")
+
+
+def workers(relay: RelayProcess) -> list[int]:
+    """Process ids of the relay's children."""
+    children = Path(f"/proc/{relay.pid}/task/{relay.pid}/children").read_text()
+    return [int(child) for child in children.split()]
+
+
+async def ready(relay: RelayProcess) -> None:
+    async def there() -> bool:
+        return "event=worker_ready" in relay.stderr
+
+    await until(there)
+
+
+async def states(relay: RelayProcess) -> list[str]:
+    answer = await get(relay, "/api/messages?limit=1000")
+    return [one["state"] for message in answer.document for one in message["recipients"]]
+
+
+async def test_bulk_mail_goes_through_a_worker_and_shows_in_the_one_log_and_the_one_metrics(tmp_path: Path) -> None:
+    async with Upstream() as upstream:
+        config = write_config(tmp_path, {"up": upstream})
+        async with RelayProcess(config) as relay:
+            await ready(relay)
+            await asyncio.to_thread(submit, relay, 5)
+            await asyncio.to_thread(submit, relay, 2, "no-reply@auth.example.com")
+            await upstream.wait_for(7)
+
+            async def all_sent() -> bool:
+                return await states(relay) == ["sent"] * 7
+
+            await until(all_sent)
+            told = await metrics(relay)
+            assert told.value("relay_recipients_total", lane="bulk", upstream="up", outcome="sent") == 5
+            assert told.value("relay_recipients_total", lane="otp", upstream="up", outcome="sent") == 2
+            assert told.value("relay_delivery_seconds_count", lane="bulk", upstream="up") == 5
+            assert (tmp_path / "relay-bulk1.db").exists()
+        listed = await command("log", "-c", config, "--lane", "bulk", "--json")
+        assert len(listed.objects) == 5
+
+
+async def test_a_worker_that_dies_loses_nothing_and_is_started_again(tmp_path: Path) -> None:
+    async with Upstream(script={"dot": [Hang()]}) as upstream:
+        config = write_config(tmp_path, {"up": upstream})
+        async with RelayProcess(config) as relay:
+            await ready(relay)
+            await asyncio.to_thread(submit, relay, 3)
+            for pid in workers(relay):
+                os.kill(pid, signal.SIGKILL)
+            # The relay goes on taking bulk mail meanwhile: it waits in the main store, and is forwarded.
+            await asyncio.to_thread(submit, relay, 3)
+
+            async def all_sent() -> bool:
+                return await states(relay) == ["sent"] * 6
+
+            await until(all_sent)
+            assert len(workers(relay)) == 1
+
+
+async def test_a_bounce_of_a_code_goes_out_by_the_bulk_lanes_worker(tmp_path: Path) -> None:
+    script = {"rcpt": {"u0@example.net": "550 5.1.1 no such user"}}
+    async with (
+        Upstream(script=script) as upstream,  # type: ignore[arg-type]
+        RelayProcess(write_config(tmp_path, {"up": upstream})) as relay,
+    ):
+        await ready(relay)
+        await asyncio.to_thread(submit, relay, 1, "no-reply@auth.example.com")
+        await upstream.wait_for(1)
+        assert upstream.messages[0].recipients == ("no-reply@auth.example.com",)
+
+
+async def test_what_waits_in_a_workers_file_goes_out_when_there_are_no_workers_any_more(tmp_path: Path) -> None:
+    dead: dict[str, Any] = {"host": "127.0.0.1", "port": 9, "tls": "none"}
+    config = write_config(tmp_path, {"up": dead})
+    async with RelayProcess(config) as relay:
+        await ready(relay)
+        await asyncio.to_thread(submit, relay, 2)
+    async with Upstream() as upstream:
+        config = write_config(tmp_path, {"up": upstream}, workers=0)
+        acted = await command("queue", "retry", "-c", config, "--all")
+        assert acted.code == 0
+        async with RelayProcess(config) as relay:
+            await upstream.wait_for(2)
+            await asyncio.to_thread(submit, relay, 1)
+            await upstream.wait_for(3)
+
+
+async def test_an_operators_word_reaches_the_workers(tmp_path: Path) -> None:
+    dead: dict[str, Any] = {"host": "127.0.0.1", "port": 9, "tls": "none"}
+    config = write_config(tmp_path, {"up": dead})
+    async with RelayProcess(config) as relay:
+        await ready(relay)
+        await asyncio.to_thread(submit, relay, 3)
+
+        async def deferred() -> bool:
+            return await states(relay) == ["deferred"] * 3
+
+        await until(deferred)
+        held = await post(relay, "/api/queue/hold", {"lane": "bulk"})
+        assert len(held.document["changed"]) == 3
+        assert await states(relay) == ["held"] * 3
+        dropped = await post(relay, "/api/queue/drop", {"all": True})
+        assert len(dropped.document["changed"]) == 3
+        assert await states(relay) == ["bounced"] * 3
+
+
+async def test_a_message_moves_between_files_whole_and_once(tmp_path: Path) -> None:
+    here = await open_store(tmp_path / "here.db", now=lambda: 1000.0)
+    there = await open_store(tmp_path / "there.db", now=lambda: 1000.0)
+    try:
+        new = message("a@example.net", lane="bulk")
+        await here.put(new, claimed=False)
+        before = await here.get(new.id)
+        assert await here.foreign(("otp",), limit=10) == [new.id]
+        assert await here.foreign(("otp", "bulk"), limit=10) == []
+        moved = await here.export(new.id)
+        await there.take_in(moved)
+        await there.take_in(moved)
+        await here.forget(new.id)
+        assert await here.get(new.id) is None
+        assert here.size() == (0, 0)
+        assert await there.get(new.id) == before
+        (queued,) = await there.claim("bulk", new.accepted_at, messages=5, size_bytes=10**6)
+        assert queued.content == moved.content
+    finally:
+        await here.close()
+        await there.close()
