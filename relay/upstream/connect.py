@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import ssl
 import time
 from dataclasses import dataclass
@@ -63,10 +64,8 @@ async def open_session(target: Target, *, timeout_s: float) -> Session:
         raise OpenFailed(
             "greeting" if step.phase == "connect" else step.phase, _said(error.code, error.message)
         ) from error
-    except ssl.SSLCertVerificationError as error:
-        raise OpenFailed("tls", Reply(454, f"4.7.5 certificate not trusted: {error.verify_message}")) from error
     except ssl.SSLError as error:
-        raise OpenFailed("tls", Reply(454, f"4.7.5 TLS failed: {error.reason or 'handshake'}")) from error
+        raise _insecure(error) from error
     except (aiosmtplib.SMTPException, OSError) as error:
         raise _mapped(step.phase, error) from error
     finally:
@@ -153,8 +152,8 @@ def _mapped(phase: Phase, error: Exception) -> OpenFailed:
             return OpenFailed(phase, Reply(451, "4.4.2 connection lost"))
         case ConnectionRefusedError():
             return OpenFailed("connect", Reply(451, "4.4.1 connection refused"))
-        case aiosmtplib.SMTPException() if isinstance(error.__cause__, ssl.SSLError):
-            return OpenFailed("tls", Reply(454, "4.7.5 TLS failed"))
+        case aiosmtplib.SMTPException(__cause__=ssl.SSLError() as cause):
+            return _insecure(cause)
         case aiosmtplib.SMTPConnectError():
             return OpenFailed("connect", Reply(451, f"4.4.1 {_plain(error.__cause__ or error)}"))
         case OSError():
@@ -163,8 +162,15 @@ def _mapped(phase: Phase, error: Exception) -> OpenFailed:
             return OpenFailed(phase, Reply(451, "4.4.0 the session could not be opened"))
 
 
+def _insecure(error: ssl.SSLError) -> OpenFailed:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return OpenFailed("tls", Reply(454, f"4.7.5 certificate not trusted: {error.verify_message}"))
+    return OpenFailed("tls", Reply(454, f"4.7.5 TLS failed: {error.reason or 'handshake'}"))
+
+
 def _plain(error: BaseException) -> str:
-    """A system error in its own words, without addresses or paths."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return "connection failed"
+    """A system error in the system's words, without addresses or paths."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return "connection failed"
+    # asyncio's own text has the address in it. What the name look-up says (negative numbers) has no other.
+    return (os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror).lower()
