@@ -83,7 +83,7 @@ def full_site(stage: Stage, rows: int, queued: int) -> Site:
             wait_until("a sent message", lambda: sink.arrived == 1, WARM_UP_WITHIN_S)
             time.sleep(SETTLE_S)
         began = time.monotonic()
-        fill.fill(site.directory / "relay.db", rows, queued)
+        fill.fill(site.directory, rows, queued)
         say(f"filled the store in {time.monotonic() - began:.0f} s")
         return site
 

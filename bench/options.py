@@ -81,8 +81,12 @@ def preamble(options: Options) -> str:
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Markdown, aligned to be read as it is."""
-    rows = [list(head), *map(list, lines)]
+    """Markdown, aligned to be read as it is; the first column is left out where it says the same as above."""
+    rows = [list(head)]
+    above = ""
+    for cells in lines:
+        rows.append(["" if cells[0] == above else cells[0], *cells[1:]])
+        above = cells[0]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:

@@ -97,7 +97,7 @@ def configuration(site: Site) -> dict[str, Any]:
 
 
 def _upstream(one: Upstream, sessions: dict[str, int]) -> dict[str, Any]:
-    found: dict[str, Any] = {"host": "127.0.0.1", "port": one.port, "tls": "none", "sessions": sessions}
+    found: dict[str, Any] = {"host": "127.0.0.1", "port": one.port, "tls": "none", "sessions": dict(sessions)}
     if one.ca_file is not None:
         found |= {"tls": "starttls", "ca_file": str(one.ca_file)}
     if one.auth:
