@@ -75,8 +75,14 @@ def _users(config: Config) -> Iterator[Finding]:
 def _config(loaded: Loaded, trouble: list[Finding], of_files: list[Finding]) -> Iterator[Finding]:
     if not trouble:
         config = loaded.config
-        counts = f"{len(config.upstreams)} upstreams, {len(config.lanes)} lanes, {len(config.rules)} rules"
-        yield Finding("config", "", "ok", f"{loaded.path}: {counts}, {len(loaded.dkim_pems)} DKIM keys")
+        counts = (
+            (len(config.upstreams), "upstream"),
+            (len(config.lanes), "lane"),
+            (len(config.rules), "rule"),
+            (len(loaded.dkim_pems), "DKIM key"),
+        )
+        told = ", ".join(f"{number} {noun}{'' if number == 1 else 's'}" for number, noun in counts)
+        yield Finding("config", "", "ok", f"{loaded.path}: {told}")
     for note in loaded.notes:
         # A file that is open to others is told once, by `files`, which says more.
         if not any(one.subject and f"{one.subject};" in note for one in of_files):

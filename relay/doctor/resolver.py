@@ -35,6 +35,10 @@ class Unknown:
 Answer = Texts | Unknown
 
 
+class _Failed(Exception):
+    """A look-up that told nothing; its text is the reason."""
+
+
 class Resolver:
     """`server`: host and port to ask in place of the machine's own. Its time begins when it is made."""
 
@@ -45,6 +49,8 @@ class Resolver:
         self._ends = time.monotonic() + all_s
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._known: dict[str, Answer] = {}
+        self._public: dict[str, bool] = {}
+        """whether a top-level domain exists, for this name server"""
         self._resolver: dns.asyncresolver.Resolver | None
         try:
             self._resolver = dns.asyncresolver.Resolver(configure=server is None)
@@ -64,23 +70,51 @@ class Resolver:
             return self._known[name]
 
     async def _ask(self, name: str) -> Answer:
-        lifetime_s = min(self._lookup_s, self._ends - time.monotonic())
-        if self._resolver is None:
-            return Unknown("this machine has no name server (/etc/resolv.conf)")
-        if lifetime_s <= 0:
-            return Unknown("no time was left to ask")
         try:
-            async with asyncio.timeout(lifetime_s):
-                found = await self._resolver.resolve(name, "TXT", lifetime=lifetime_s, search=False)
-        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+            found = await self._resolve(name, "TXT")
+        except dns.resolver.NoAnswer:
             return Texts(())
-        except (dns.exception.Timeout, TimeoutError):
-            return Unknown("no answer from DNS in time")
-        except dns.resolver.NoNameservers:
-            return Unknown("the name server has no answer to give (SERVFAIL, REFUSED or broken DNSSEC)")
-        except dns.exception.DNSException as error:
-            return Unknown(f"the look-up failed: {type(error).__name__}")
-        except OSError as error:
-            return Unknown(f"no name server can be reached: {error.strerror or type(error).__name__}")
+        except dns.resolver.NXDOMAIN:
+            return await self._absent(name)
+        except _Failed as error:
+            return Unknown(str(error))
         records = [record for record in found if isinstance(record, dns.rdtypes.ANY.TXT.TXT)]
         return Texts(tuple(sorted(b"".join(record.strings).decode("utf-8", "replace") for record in records)))
+
+    async def _absent(self, name: str) -> Answer:
+        """A closed network's name server denies all that isn't its own: believed only if it knows the top level."""
+        top = name.rstrip(".").rpartition(".")[2].lower()
+        if top not in self._public:
+            try:
+                await self._resolve(top, "NS")
+                self._public[top] = True
+            except dns.resolver.NoAnswer:
+                self._public[top] = True
+            except dns.resolver.NXDOMAIN:
+                self._public[top] = False
+            except _Failed as error:
+                return Unknown(str(error))
+        if not self._public[top]:
+            return Unknown(f"the name server doesn't even know .{top}, so it doesn't speak for public DNS")
+        return Texts(())
+
+    async def _resolve(self, name: str, kind: str) -> dns.resolver.Answer:
+        """Raises NXDOMAIN, NoAnswer; _Failed for all that leaves the matter open."""
+        lifetime_s = min(self._lookup_s, self._ends - time.monotonic())
+        if self._resolver is None:
+            raise _Failed("this machine has no name server (/etc/resolv.conf)")
+        if lifetime_s <= 0:
+            raise _Failed("no time was left to ask")
+        try:
+            async with asyncio.timeout(lifetime_s):
+                return await self._resolver.resolve(name, kind, lifetime=lifetime_s, search=False)
+        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+            raise
+        except (dns.exception.Timeout, TimeoutError):
+            raise _Failed("no answer from DNS in time") from None
+        except dns.resolver.NoNameservers:
+            raise _Failed("the name server has no answer to give (SERVFAIL, REFUSED or broken DNSSEC)") from None
+        except dns.exception.DNSException as error:
+            raise _Failed(f"the look-up failed: {type(error).__name__}") from None
+        except OSError as error:
+            raise _Failed(f"no name server can be reached: {error.strerror or type(error).__name__}") from None

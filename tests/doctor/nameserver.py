@@ -51,9 +51,9 @@ class NameServer:
         response = dns.message.make_response(query, recursion_available=True)
         if entry == "SERVFAIL":
             response.set_rcode(dns.rcode.SERVFAIL)
-        elif entry is None:
+        elif entry is None and not any(one.endswith(f".{name}") for one in self.zone):
             response.set_rcode(dns.rcode.NXDOMAIN)
-        else:
+        elif entry is not None and question.rdtype == dns.rdatatype.TXT:
             texts = [entry] if isinstance(entry, str) else entry
             records = [_txt(text) for text in texts]
             if records:

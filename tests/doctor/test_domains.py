@@ -169,6 +169,14 @@ async def test_all_look_ups_together_have_an_end() -> None:
         assert isinstance(await Resolver(server.address, all_s=0.0).txt("example.com"), Unknown)
 
 
+async def test_a_name_server_that_denies_everything_is_not_believed() -> None:
+    async with NameServer({}) as closed, NameServer({"a.example": "x"}) as open_:
+        denied = await Resolver(closed.address).txt("_dmarc.auth.example")
+        assert isinstance(denied, Unknown)
+        assert "doesn't even know .example" in denied.reason
+        assert await Resolver(open_.address).txt("_dmarc.auth.example") == Texts(())
+
+
 @pytest.mark.parametrize("name", ["x" * 64 + ".example", "a..b", "a" * 300, "é.example", "\x00", ""])
 async def test_a_name_that_is_none_is_unknown(name: str) -> None:
     async with NameServer({}) as server:
