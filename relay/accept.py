@@ -6,6 +6,7 @@ made meanwhile. The gate keeps the content back until both are done.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import time
@@ -17,7 +18,7 @@ from relay.config.model import Config
 from relay.delivery.clock import Clock
 from relay.delivery.dispatch import Delivery
 from relay.engine import Engine
-from relay.intake.types import Refused, Submission
+from relay.intake.types import Receipt, Refused, Submission
 from relay.mail.address import provider
 from relay.mail.envelope import Envelope
 from relay.mail.message import Message, Unacceptable, from_addresses, normalise, parse, prepare, subject
@@ -31,6 +32,8 @@ from relay.store.base import NewMessage, StoreError, StoreFull
 from relay.store.ulid import IdMaker
 from relay.workers.link import LinkLost
 from relay.workers.supervisor import Workers
+
+LARGE_BYTES = 256_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +71,16 @@ class Acceptance:
         self._admission = helpers.admission
         self._ids = IdMaker()
 
-    async def __call__(self, submission: Submission) -> str:
-        """The id of the message, which is durable by then. Raises Refused."""
+    async def __call__(self, submission: Submission) -> Receipt:
+        """The message is durable when this returns. Raises Refused."""
         began = time.monotonic()
         message_id = self._ids.new_id(self._clock.now(), os.urandom(10))
         try:
-            content = normalise(submission.content)
-            message = parse(content)
-            new = self._classified(submission, message, message_id, began)
+            if len(submission.content) > LARGE_BYTES:
+                # Megabytes are looked at off the loop, where they hold up nobody.
+                new = await asyncio.to_thread(self._classified, submission, message_id, began)
+            else:
+                new = self._classified(submission, message_id, began)
         except Unacceptable as error:
             raise Refused(error.reply) from error
         try:
@@ -93,7 +98,7 @@ class Acceptance:
             size_bytes=len(new.content),
             timings_ms=new.timings_ms,
         )
-        return new.id
+        return Receipt(new.id, self.running.config.lanes[new.lane].express)
 
     async def _store(self, new: NewMessage, final_dot: float) -> None:
         """In this process, or in a worker; while none is there, here, from where it is forwarded."""
@@ -108,8 +113,10 @@ class Acceptance:
         except TimeoutError as error:
             raise StoreError("a process for bulk mail does not answer") from error
 
-    def _classified(self, submission: Submission, message: Message, id_: str, began: float) -> NewMessage:
-        """The message as it will be stored: its lane, its deadline, and what the relay changes of it."""
+    def _classified(self, submission: Submission, id_: str, began: float) -> NewMessage:
+        """The message as it will be stored: its lane, its deadline, and what the relay changes of it. Raises
+        Unacceptable."""
+        message = parse(normalise(submission.content))
         running, envelope = self.running, submission.envelope
         accepted_at = self._clock.epoch(submission.final_dot)
         route = running.router.route(_facts(submission, message))
@@ -177,7 +184,7 @@ def _facts(submission: Submission, message: Message) -> Facts:
         recipients=tuple(one.address for one in submission.envelope.recipients),
         client=submission.client,
         subject=subject(message),
-        headers=tuple((field.name, decoded(field.value)) for field in message.fields),
+        headers=lambda: tuple((field.name, decoded(field.value)) for field in message.fields),
         listener=str(submission.listener.address),
         listener_lane=submission.listener.lane,
         priority=submission.envelope.priority,

@@ -16,6 +16,7 @@ from relay.intake import replies
 from relay.intake.policy import Policy, connections_allowed, may_connect
 from relay.intake.session import Session
 from relay.intake.sockets import bind, release, shown
+from relay.intake.turns import Turns
 from relay.intake.types import Accept, Admit, Observer, Reason, Silent, always
 from relay.mail.reply import Reply
 
@@ -47,6 +48,7 @@ class IntakeServer:
         self.observer: Observer = observer or Silent()
         self.draining = False
         self.loop = asyncio.get_running_loop()
+        self.turns = Turns()
         self._admit = admit
         self._doors: dict[AnyAddress, _Door] = {}
         self._passed: Mapping[str, list[socket.socket]] = {}

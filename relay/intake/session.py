@@ -20,6 +20,7 @@ from relay.intake.framing import MAX_AUTH_BYTES, DotDecoder
 from relay.intake.parameters import BadCommand, Mail, parse_mail, parse_rcpt
 from relay.intake.policy import UNIX, Peer, Policy, peer_at
 from relay.intake.proxy import BadProxyHeader, read_proxied_peer
+from relay.intake.turns import Standing
 from relay.intake.types import Reason, Refused, SmtpProtocol, Submission
 from relay.intake.wire import BadLine, Hangup, TimedOut, Wire, WoundUp
 from relay.mail.envelope import Envelope, Recipient
@@ -68,6 +69,7 @@ class Session(Wire):
         self._commands = 0
         self._auth_failures = 0
         self._last_mail_at = 0.0
+        self._standing: Standing = "new"
         self._mail: Mail | None = None
         self._recipients: dict[str, Recipient] = {}
         self._refused_recipients = 0
@@ -227,6 +229,7 @@ class Session(Wire):
         return True
 
     async def smtp_MAIL(self, arg: str | None) -> None:  # noqa: N802
+        await self._server.turns.take(self._standing)
         problem = self._not_yet() or (replies.NESTED_MAIL if self._mail is not None else None)
         if problem is not None:
             self._refuse(problem, "auth" if problem.code == 530 else "sequence")
@@ -296,15 +299,17 @@ class Session(Wire):
         await self._store(submission)
 
     async def _store(self, submission: Submission) -> None:
+        await self._server.turns.take(self._standing)
         try:
-            message_id = await self._server.accept(submission)
+            receipt = await self._server.accept(submission)
         except Refused as refused:
             self._refuse(refused.reply, refused.reason)
         except Exception as error:  # noqa: BLE001 (trouble of ours, whatever it is: 451, and the app tries again)
             log.error("a message could not be stored: %s", describe(error))  # noqa: TRY400
             self._refuse(replies.TROUBLE, "store")
         else:
-            self.say(Reply(250, f"2.0.0 queued as {message_id}"))
+            self.say(Reply(250, f"2.0.0 queued as {receipt.id}"))
+            self._standing = "express" if receipt.express else "bulk"
             self._errors = self._commands = 0
             self._last_mail_at = self.loop.time()
 

@@ -54,8 +54,17 @@ class CannotListen(OSError):
     """A listener can't be put in service (its address, its certificate, its users file); one line for an operator."""
 
 
-Accept = Callable[[Submission], Awaitable[str]]
-"""Stores a submission and returns its id once it is durable. Raises Refused; anything else is trouble of ours (451)."""
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A submission that is durable."""
+
+    id: str
+    express: bool
+    """it is a code: who sent it goes before those that bring bulk mail"""
+
+
+Accept = Callable[[Submission], Awaitable[Receipt]]
+"""Stores a submission and returns once it is durable. Raises Refused; anything else is trouble of ours (451)."""
 
 Admit = Callable[[], Reply | None]
 """Asked before MAIL and before DATA: None, or why not now (452 4.3.1). A 421 ends the session."""

@@ -50,23 +50,25 @@ class Link(asyncio.BufferedProtocol):
         _, link = await loop.create_unix_connection(lambda: cls(answer, notice, lost), sock=sock)
         return link
 
-    async def ask(self, kind: str, value: Any = None) -> Any:
-        """The other end's answer. Raises LinkLost, or what the other end raised."""
+    async def ask(self, kind: str, value: Any = None, *, heavy: bool = False) -> Any:
+        """The other end's answer. `heavy`: large enough that packing it would hold up the loop. Raises LinkLost, or
+        what the other end raised."""
         if self._transport is None or self._transport.is_closing():
             raise LinkLost
         self._next += 1
         number = self._next
         future: asyncio.Future[Any] = self._loop.create_future()
         self._pending[number] = future
-        self._send((_REQUEST, number, kind, value))
+        frame = (_REQUEST, number, kind, value)
         try:
+            self._send(await asyncio.to_thread(_packed, frame) if heavy else _packed(frame))
             return await future
         finally:
             self._pending.pop(number, None)
 
     def tell(self, kind: str, value: Any = None) -> None:
         """Say something that needs no answer; nothing happens when nobody is there."""
-        self._send((_NOTICE, 0, kind, value))
+        self._send(_packed((_NOTICE, 0, kind, value)))
 
     def close(self) -> None:
         if self._transport is not None:
@@ -125,15 +127,14 @@ class Link(asyncio.BufferedProtocol):
         try:
             answer = await self._answer(kind, value)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the asker's to handle
-            self._send((_FAILURE, number, "", error))
+            self._send(_packed((_FAILURE, number, "", error)))
         else:
-            self._send((_ANSWER, number, "", answer))
+            self._send(_packed((_ANSWER, number, "", answer)))
 
-    def _send(self, frame: tuple[int, int, str, Any]) -> None:
-        """What is said within one turn of the loop leaves in one write."""
+    def _send(self, packed: bytes) -> None:
+        """What is said within one turn of the loop leaves together."""
         if self._transport is None:
             return
-        packed = pickle.dumps(frame, protocol=5)
         if not self._outgoing:
             self._loop.call_soon(self._flush)
         self._outgoing += (_HEADER.pack(len(packed)), packed)
@@ -141,4 +142,8 @@ class Link(asyncio.BufferedProtocol):
     def _flush(self) -> None:
         outgoing, self._outgoing = self._outgoing, []
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(b"".join(outgoing))
+            self._transport.writelines(outgoing)
+
+
+def _packed(frame: tuple[int, int, str, Any]) -> bytes:
+    return pickle.dumps(frame, protocol=5)

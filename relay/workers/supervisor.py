@@ -30,6 +30,7 @@ STEADY_S = 60.0
 """a worker that ran so long begins its restarts anew"""
 ASK_WITHIN_S = 5.0
 PUT_WITHIN_S = 30.0
+HEAVY_BYTES = 500_000
 KILL_AFTER_S = 2.0
 """what a worker may take beyond its drain's deadline"""
 
@@ -68,12 +69,12 @@ class Worker:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def ask(self, kind: str, value: Any = None, *, within_s: float = ASK_WITHIN_S) -> Any:
+    async def ask(self, kind: str, value: Any = None, *, within_s: float = ASK_WITHIN_S, heavy: bool = False) -> Any:
         """Its answer. Raises LinkLost, TimeoutError, or what was raised over there."""
         if self._link is None:
             raise LinkLost
         async with asyncio.timeout(within_s):
-            return await self._link.ask(kind, value)
+            return await self._link.ask(kind, value, heavy=heavy)
 
     async def _run(self) -> None:
         deaths = 0
@@ -202,7 +203,8 @@ class Workers:
         worker = self._next()
         worker.asked += 1
         try:
-            await worker.ask(words.PUT, (new, final_dot), within_s=PUT_WITHIN_S)
+            heavy = len(new.content) > HEAVY_BYTES
+            await worker.ask(words.PUT, (new, final_dot), within_s=PUT_WITHIN_S, heavy=heavy)
         finally:
             worker.asked -= 1
 

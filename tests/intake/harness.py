@@ -12,7 +12,7 @@ from typing import Any, Self
 from relay.config.model import Limits, Listener
 from relay.config.units import TcpAddress
 from relay.intake.server import IntakeServer
-from relay.intake.types import Admit, Reason, Submission, always
+from relay.intake.types import Admit, Reason, Receipt, Submission, always
 
 PATIENCE_S = 10.0
 ANYWHERE = TcpAddress("127.0.0.1", 0)
@@ -26,12 +26,12 @@ class Recorder:
     taken: list[Submission] = field(default_factory=list)
     begun: int = 0
 
-    async def __call__(self, submission: Submission) -> str:
+    async def __call__(self, submission: Submission) -> Receipt:
         self.begun += 1
         if self.before is not None:
             await self.before(submission)
         self.taken.append(submission)
-        return f"id-{len(self.taken)}"
+        return Receipt(f"id-{len(self.taken)}", express=True)
 
     async def wait_for(self, count: int) -> None:
         async with asyncio.timeout(PATIENCE_S):

@@ -1,0 +1,62 @@
+"""Turns: few a round, nobody forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+
+from relay.intake.turns import Standing, Turns
+
+BULK: list[Standing] = ["bulk"] * 30
+NEW: list[Standing] = ["new"] * 30
+EXPRESS: list[Standing] = ["express"] * 30
+
+
+async def rounds(turns: Turns, standings: list[Standing]) -> list[list[int]]:
+    """In which round of the loop each of the sessions went on."""
+    went: list[int] = []
+    seen: list[list[int]] = []
+
+    async def one(at: int, standing: Standing) -> None:
+        await turns.take(standing)
+        went.append(at)
+
+    tasks = [asyncio.create_task(one(at, standing)) for at, standing in enumerate(standings)]
+    async with asyncio.timeout(5):
+        while len(went) < len(standings):
+            before = len(went)
+            await asyncio.sleep(0)
+            seen.append(went[before:])
+        await asyncio.gather(*tasks)
+    return [each for each in seen if each]
+
+
+async def test_codes_never_wait() -> None:
+    turns = Turns(per_round=1)
+    standings: list[Standing] = [*BULK[:20], *EXPRESS[:20]]
+    went = await rounds(turns, standings)
+    assert set(range(20, 40)) <= set(went[0])
+
+
+async def test_a_round_lets_only_a_few_go_on() -> None:
+    went = await rounds(Turns(per_round=3), BULK)
+    assert all(len(each) <= 3 for each in went)
+    assert sorted(at for each in went for at in each) == list(range(30))
+
+
+async def test_new_sessions_go_before_bulk_but_bulk_goes_on() -> None:
+    went = await rounds(Turns(per_round=4), [*BULK[:12], *NEW[:12]])
+    order = [at for each in went for at in each]
+    assert all(any(at < 12 for at in each) for each in went[1:4])
+    assert max(order.index(at) for at in range(12, 24)) < max(order.index(at) for at in range(12))
+
+
+async def test_a_session_that_gave_up_costs_nobody_a_turn() -> None:
+    turns = Turns(per_round=1)
+    await turns.take("bulk")
+    gone = asyncio.create_task(turns.take("bulk"))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            await turns.take("bulk")
