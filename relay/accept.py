@@ -17,7 +17,7 @@ from relay.admission import BROKEN, FULL, Admission
 from relay.config.model import Config
 from relay.delivery.clock import Clock
 from relay.delivery.dispatch import Delivery
-from relay.engine import Engine
+from relay.engine import LARGE_BYTES, Engine
 from relay.intake.types import Receipt, Refused, Submission
 from relay.mail.address import provider
 from relay.mail.envelope import Envelope
@@ -32,9 +32,6 @@ from relay.store.base import NewMessage, StoreError, StoreFull
 from relay.store.ulid import IdMaker
 from relay.workers.link import LinkLost
 from relay.workers.supervisor import Workers
-
-LARGE_BYTES = 256_000
-
 
 @dataclass(frozen=True, slots=True)
 class Running:
@@ -77,7 +74,6 @@ class Acceptance:
         message_id = self._ids.new_id(self._clock.now(), os.urandom(10))
         try:
             if len(submission.content) > LARGE_BYTES:
-                # Megabytes are looked at off the loop, where they hold up nobody.
                 new = await asyncio.to_thread(self._classified, submission, message_id, began)
             else:
                 new = self._classified(submission, message_id, began)

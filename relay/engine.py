@@ -20,6 +20,8 @@ from relay.store.sqlite import SqliteStore, open_store
 from relay.upstream.connect import Target
 from relay.upstream.gate import NOT_STORED
 
+LARGE_BYTES = 256_000
+"""from here on a message is looked at and signed off the loop, where it holds up nobody"""
 PRUNE_EVERY_S = 1.0
 PRUNE_MESSAGES = 2_000
 """at a time: twice what a busy relay takes in a second"""
@@ -89,7 +91,10 @@ class Engine:
         try:
             # Both get under way before the processor is kept busy with the signature.
             await asyncio.sleep(0)
-            lane.sign_ahead(job)
+            if len(new.content) > LARGE_BYTES:
+                await asyncio.to_thread(lane.sign_ahead, job)
+            else:
+                lane.sign_ahead(job)
             await putting
             await lane.supersede(job)
         except BaseException:
