@@ -25,7 +25,8 @@ def test_replies_are_the_same_however_the_stream_is_cut(
     stream = b"".join(wire(code, lines) for code, lines in replies)
     whole = list(ReplyReader().feed(stream))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
-    reader, pieces = ReplyReader(), []
+    reader = ReplyReader()
+    pieces: list[Reply] = []
     for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         pieces += reader.feed(stream[start:end])
     assert pieces == whole
