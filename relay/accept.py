@@ -20,6 +20,7 @@ from relay.delivery.dispatch import Delivery
 from relay.engine import LARGE_BYTES, Engine
 from relay.intake.types import Receipt, Refused, Submission
 from relay.mail.address import provider
+from relay.mail.dkim import Signer
 from relay.mail.envelope import Envelope
 from relay.mail.message import Message, Unacceptable, from_addresses, normalise, parse, prepare, subject
 from relay.mail.redact import redact
@@ -30,8 +31,10 @@ from relay.routing.facts import Facts
 from relay.routing.router import Route, Router
 from relay.store.base import NewMessage, StoreError, StoreFull
 from relay.store.ulid import IdMaker
+from relay.upstream.pool import Shared
 from relay.workers.link import LinkLost
 from relay.workers.supervisor import Workers
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
@@ -39,6 +42,9 @@ class Running:
 
     config: Config
     router: Router
+    signer: Signer
+    shared: Mapping[str, Shared]
+    """sessions and rate of each upstream"""
     delivery: Delivery
     """the lanes of this process"""
     expiry: Mapping[str | None, float]

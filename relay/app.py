@@ -10,7 +10,7 @@ import os
 import signal
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -88,6 +88,7 @@ class App:
             started.push_async_callback(self._engine.close)
             self._admission = Admission(self.config.store)
             running = self._build(self.loaded)
+            self._put_in_force(running)
             self._acceptance = Acceptance(
                 running, Helpers(self._engine, self._workers, self.clock, self.log, self._admission)
             )
@@ -114,13 +115,14 @@ class App:
         self._draining = True
         await self._started.aclose()
 
-    async def run(self) -> None:
-        """Until SIGTERM or SIGINT; SIGHUP reloads."""
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Until SIGTERM or SIGINT; SIGHUP reloads. `ready` is called once signals are heard."""
         loop = asyncio.get_running_loop()
         stop, reload = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, reload.set)
+        ready()
         stopping = asyncio.create_task(stop.wait(), name="wait for SIGTERM")
         while not stop.is_set():
             reloading = asyncio.create_task(reload.wait(), name="wait for SIGHUP")
@@ -145,6 +147,7 @@ class App:
                 _LOG.error("event=reload_refused reason=%s", json.dumps(line))
             self.log.reloaded(success=False)
             return False
+        self._put_in_force(running)
         self._acceptance.running = running
         self._intake.limits, self._intake.hostname = loaded.config.limits, loaded.config.hostname
         for key in ("store", "store_key_file", "http"):
@@ -168,17 +171,21 @@ class App:
             signer = Signer(config.dkim, loaded.dkim_pems)
         except (OSError, ssl.SSLError, ValueError) as error:
             raise CannotStart(str(error)) from error
-        for name, upstream in config.upstreams.items():
-            # An upstream that stays as it was keeps its budget: old and new lanes share it while a reload goes on.
-            if name not in self._shared or upstream != self._upstreams.get(name):
-                self._shared = {**self._shared, name: Shared.of(upstream)}
-        self._upstreams = config.upstreams
-        self._engine.signatures.signer = signer
-        share = Share(self._own(config), self._shared, lambda _lane, _at: self._forwarder.wake())
+        # An upstream that stays as it was keeps its budget: old and new lanes share it while a reload goes on.
+        shared = {
+            name: self._shared[name] if upstream == self._upstreams.get(name) else Shared.of(upstream)
+            for name, upstream in config.upstreams.items()
+        }
+        share = Share(self._own(config), shared, lambda _lane, _at: self._forwarder.wake())
         expiry: dict[str | None, float] = {
             rule.name: rule.expires_s for rule in config.rules if rule.expires_s is not None
         }
-        return Running(config, Router(config), self._engine.build(loaded, targets, share), expiry)
+        return Running(config, Router(config), signer, shared, self._engine.build(loaded, targets, share), expiry)
+
+    def _put_in_force(self, running: Running) -> None:
+        """What was built becomes what is used."""
+        self._shared, self._upstreams = running.shared, running.config.upstreams
+        self._engine.signatures.signer = running.signer
 
     def _own(self, config: Config) -> tuple[str, ...]:
         """The lanes of this process: with workers those of codes, without all."""

@@ -47,8 +47,8 @@ async def _run(loaded: Loaded) -> int:
     app = App(loaded)
     try:
         async with app:
-            print(f"ready smtp={','.join(app.smtp_addresses)} http={app.http_address}", file=sys.stderr, flush=True)
-            await app.run()
+            ready = f"ready smtp={','.join(app.smtp_addresses)} http={app.http_address}"
+            await app.run(lambda: print(ready, file=sys.stderr, flush=True))
     except (CannotStart, StoreError) as error:
         print(f"otp-relay: {error}", file=sys.stderr)
         return EXIT_FAILED

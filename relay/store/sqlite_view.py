@@ -48,7 +48,8 @@ def messages(connection: sqlite3.Connection, ids: Sequence[str], *, attempts: bo
     found = {
         row[0]: _message(row, recipients[row[0]], notes[row[0]])
         for row in connection.execute(
-            "SELECT id, lane, rule, sender, client, message_id, subject, size, accepted_at, expires_at, signed, timings"
+            "SELECT id, lane, rule, sender, client, message_id, subject, size, accepted_at, expires_at, signed,"
+            " timings, priority, deliver_by"
             f" FROM message WHERE id IN {among}",
             wanted,
         )
@@ -57,7 +58,10 @@ def messages(connection: sqlite3.Connection, ids: Sequence[str], *, attempts: bo
 
 
 def _message(row: Sequence[Any], recipients: Iterable[Json], notes: Iterable[Json]) -> Json:
-    message_id, lane, rule, sender, client, header_id, subject, size, accepted_at, expires_at, signed, timings = row
+    message_id, lane, rule, sender, client, header_id, subject, size, accepted_at, expires_at, signed, timings = row[
+        :12
+    ]
+    priority, deliver_by = row[12:]
     return {
         "id": message_id,
         "lane": lane,
@@ -70,6 +74,8 @@ def _message(row: Sequence[Any], recipients: Iterable[Json], notes: Iterable[Jso
         "accepted_at": _time(accepted_at),
         "expires_at": _time(expires_at),
         "signed": list(lines(signed)),
+        "priority": priority,
+        "deliver_by": deliver_by,
         "timings_ms": json.loads(timings),
         "recipients": list(recipients),
         "notes": list(notes),
