@@ -32,7 +32,7 @@ class Failed(Exception):
 class Child:
     """A process with its output in `log`; SIGTERM, and where that does not help SIGKILL, when the block ends.
 
-    It is sent SIGTERM by the kernel too if this process dies, so nothing keeps running behind an aborted run.
+    The kernel ends it too if this process dies, so nothing keeps running behind an aborted run.
     """
 
     def __init__(self, argv: Sequence[str], log: Path, *, talks: bool = False) -> None:
@@ -48,7 +48,7 @@ class Child:
                 stderr=sink,
                 cwd=ROOT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_die_measuring if talks else _die_in_order,
             )
 
     @property
@@ -168,5 +168,9 @@ def end_with_stdin(stop: Callable[[], object]) -> None:
     threading.Thread(target=watch, name="stdin", daemon=True).start()
 
 
-def _die_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+def _die_measuring() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # reaches a stopped process too
+
+
+def _die_in_order() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)  # so that it can end its own children
