@@ -145,7 +145,9 @@ async def test_each_recipient_has_its_own_end_and_nobody_is_sent_it_twice(world:
         "no@example.net": ("bounced", "picky"),
         "later@example.net": ("sent", "good"),
     }
-    got = [one.recipients for name in ("picky", "good") for one in world.upstreams[name].messages if one.sender == sender]
+    got = [
+        one.recipients for name in ("picky", "good") for one in world.upstreams[name].messages if one.sender == sender
+    ]
     assert got == [(kept,), ("later@example.net",)]
 
 

@@ -146,7 +146,9 @@ async def _ask(
         aiohttp.ClientSession(timeout=timeout) as session,
         session.request(method, url, data=body, headers=headers) as answer,
     ):
-        return Answer(answer.status, {name.lower(): value for name, value in answer.headers.items()}, await answer.text())
+        return Answer(
+            answer.status, {name.lower(): value for name, value in answer.headers.items()}, await answer.text()
+        )
 
 
 class Samples(dict[tuple[str, frozenset[tuple[str, str]]], float]):
