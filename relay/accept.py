@@ -122,6 +122,7 @@ class Acceptance:
         running, envelope = self.running, submission.envelope
         accepted_at = self._clock.epoch(submission.final_dot)
         route = running.router.route(_facts(submission, message))
+        lane = running.config.lanes[route.lane]
         alone = envelope.recipients[0].address if len(envelope.recipients) == 1 else None
         trace = received(
             running.config.hostname,
@@ -151,8 +152,8 @@ class Acceptance:
             accepted_at=accepted_at,
             expires_at=accepted_at + self._life_s(submission, route),
             signed=self._engine.signatures.selectors(message),
-            upstreams=route.upstreams,
-            supersede_key=_supersede_key(route, envelope) if running.config.lanes[route.lane].supersede else None,
+            upstreams=route.upstreams if route.upstreams != lane.upstreams else (),
+            supersede_key=_supersede_key(route, envelope) if lane.supersede else None,
             timings_ms={
                 "receive": submission.receive_s * 1000.0,
                 "classify": (time.monotonic() - began) * 1000.0,

@@ -210,7 +210,8 @@ class App:
     async def _drain(self) -> None:
         """No new mail; sessions and transactions under way finish within `shutdown`; the rest stays queued."""
         ends = time.monotonic() + self.config.shutdown_s
-        await self._intake.drain(self.config.shutdown_s)
+        # A client that hangs in the middle of its message doesn't take from what is on its way out.
+        await self._intake.drain(self.config.shutdown_s / 2)
         await self._forwarder.stop()
         left_s = max(0.0, ends - time.monotonic())
         await asyncio.gather(self._engine.drain(left_s), self._workers.drain(left_s))

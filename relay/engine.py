@@ -11,6 +11,7 @@ from relay.bounces import Bouncer
 from relay.config.model import Config, Loaded
 from relay.delivery.clock import Clock
 from relay.delivery.dispatch import Delivery, Share, Wiring
+from relay.delivery.job import Job
 from relay.delivery.lane import Lane
 from relay.events import DeliveryEvents
 from relay.observe.maillog import MailLog
@@ -77,13 +78,21 @@ class Engine:
         """Store a message and hand it to its lane; it is durable when this returns. Raises StoreError."""
         lane = self.delivery.lane(new.lane)
         if lane.has_room(len(new.content)):
-            await self._hand_over(lane, new, final_dot)
+            older = await self._hand_over(lane, new, final_dot)
         else:
             await self.store.put(new, claimed=False)
             lane.wake(new.accepted_at)
+            older = None
+        if new.supersede_key is not None:
+            try:
+                await lane.supersede(new.supersede_key, new.id, older)
+            except StoreError as error:
+                # The new one is stored and goes out; that an older one may, too, is the lesser evil.
+                self.log.trouble("supersede", error)
 
-    async def _hand_over(self, lane: Lane, new: NewMessage, final_dot: float) -> None:
-        """Commit, and send at the same time as far as that goes: the gate keeps the content back meanwhile."""
+    async def _hand_over(self, lane: Lane, new: NewMessage, final_dot: float) -> Job | None:
+        """Commit, and send at the same time as far as that goes: the gate keeps the content back meanwhile. Returns
+        the job that this one supersedes."""
         job = lane.job(_queued(new))
         job.final_dot = final_dot
         putting = asyncio.ensure_future(self.store.put(new, claimed=True))
@@ -91,12 +100,8 @@ class Engine:
         try:
             # Both get under way before the processor is kept busy with the signature.
             await asyncio.sleep(0)
-            if len(new.content) > LARGE_BYTES:
-                await asyncio.to_thread(lane.sign_ahead, job)
-            else:
-                lane.sign_ahead(job)
+            await self._sign_ahead(lane, job)
             await putting
-            await lane.supersede(job)
         except BaseException:
             # Not stored, or nobody waited to learn it: then the store gives it back, and the lane finds it there.
             job.gate.shut(NOT_STORED)
@@ -106,6 +111,16 @@ class Engine:
             job.timings_ms["store"] = (time.monotonic() - job.offered_at) * 1000.0
             job.gate.open()
             job.stored.set()
+        return job.older
+
+    async def _sign_ahead(self, lane: Lane, job: Job) -> None:
+        try:
+            if len(job.queued.content) > LARGE_BYTES:
+                await asyncio.to_thread(lane.sign_ahead, job)
+            else:
+                lane.sign_ahead(job)
+        except Exception as error:  # noqa: BLE001 - a message that can't be signed now is stored all the same
+            self.log.trouble("sign", error)
 
     async def drain(self, within_s: float) -> None:
         """Begin nothing more, finish what is under way."""

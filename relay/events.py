@@ -30,7 +30,8 @@ class DeliveryEvents:
                 outcome,
                 recipients=recipients,
                 code=code,
-                timings_ms=tried.timings_ms,
+                # A warm session spent nothing on connecting: that is no time of nought to count.
+                timings_ms={phase: spent_ms for phase, spent_ms in tried.timings_ms.items() if spent_ms > 0.0},
             )
             if outcome == "ambiguous":
                 self._log.ambiguous(job.queued.id, lane, tried.upstream, recipients=recipients)
@@ -52,14 +53,18 @@ class DeliveryEvents:
             case "sent" if upstream is not None:
                 total_s = job.timings_ms.get("total", 0.0) / 1000.0
                 self._log.sent(id_, lane, upstream, recipients=recipients, total_s=total_s)
+                self._log.metrics.observe_phases(lane, job.timings_ms)
             case "bounced":
                 self._log.bounced(id_, lane, recipients=recipients)
             case "expired":
                 self._log.expired(id_, lane, recipients=recipients)
             case "superseded":
-                self._log.superseded(id_, lane, recipients=recipients)
+                self._log.superseded(id_, lane, by=job.superseded_by, recipients=recipients)
             case _:
                 pass
+
+    def superseded(self, lane: str, message_id: str, by: str) -> None:
+        self._log.superseded(message_id, lane, by=by)
 
     def trouble(self, where: str, error: BaseException) -> None:
         self._log.trouble(where, error)

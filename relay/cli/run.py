@@ -29,11 +29,14 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     import asyncio
     import logging
+    import signal
 
     import uvloop
 
     from relay.cli.common import config_path, load_or_exit
 
+    # Until the relay hears it: a reload asked for while it starts must not end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     logging.basicConfig(stream=sys.stderr, level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
     loaded = load_or_exit(config_path(args))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

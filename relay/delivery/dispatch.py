@@ -109,9 +109,9 @@ class Delivery:
     async def act(self, action: Action, selection: Selection) -> Sequence[str]:
         """An operator's word (Store.act), also on what lanes hold in memory but haven't begun to send."""
         lanes = [lane for lane in self._lanes.values() if selection.lane in (None, lane.name)]
-        for lane in lanes:
-            await lane.pause(frozenset(selection.ids) or None)
         try:
+            for lane in lanes:
+                await lane.pause(frozenset(selection.ids) or None)
             return await self._wiring.store.act(action, selection, self._wiring.clock.now())
         finally:
             for lane in lanes:

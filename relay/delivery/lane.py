@@ -89,17 +89,17 @@ class Lane:
             self._due_at = at
             self._arm()
 
-    async def supersede(self, job: Job) -> None:
-        """The job is stored: older messages to the same recipient end here and in the store. What has reached its
-        final dot goes on to its reply, and isn't tried again after it."""
-        key = job.queued.supersede_key
-        if key is None:
-            return
-        if job.older is not None:
-            job.older.supersede(job.queued.id)
-            job.older = None
+    async def supersede(self, key: str, newer: str, older: Job | None = None) -> None:
+        """The message `newer` is stored: older ones to the same recipient end here (`older`, by default the newest in
+        hand) and in the store. What has reached its final dot goes on to its reply, and isn't tried again after it."""
+        if older is None:
+            older = self._newest.get(key)
+        if older is not None and older.queued.id < newer:
+            older.supersede(newer)
         if self._store_has_some:
-            await self._services.store.supersede(key, job.queued.id, self._services.clock.now())
+            store, now = self._services.store, self._services.clock.now()
+            for message_id in await store.supersede(key, newer, now):
+                self._services.events.superseded(self.name, message_id, newer)
 
     def _enter(self, job: Job) -> None:
         key = job.queued.supersede_key
@@ -219,6 +219,9 @@ class Lane:
         except asyncio.CancelledError:
             await asyncio.shield(self._cut_off(job))
             raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the message must not be left as being sent
+            self._services.events.trouble("delivery", error)
+            await self._finish(job)
         finally:
             self._bytes -= len(job.queued.content)
             self._active.pop(job.queued.id, None)
@@ -226,7 +229,9 @@ class Lane:
 
     def _worth_asking(self, job: Job) -> list[Pool]:
         """The upstreams whose circuit is closed, in order of preference, turned by the ladder's step."""
-        names = job.queued.upstreams or self.config.upstreams
+        own = self.config.upstreams
+        # What a rule named when the message came may be gone since: then the lane's own serve.
+        names = [name for name in job.queued.upstreams if name in self._pools] or own
         pools = [self._pools[name] for name in names if self._pools[name].circuit.state == "closed"]
         if pools:
             turn = min(one.step for one in job.queued.due) % len(pools)
@@ -320,7 +325,9 @@ class Lane:
         """Make the signature for the upstream that the job goes to first, while its commit and its envelope are under
         way."""
         names = job.queued.upstreams or self.config.upstreams
-        job.parts(frozenset(self._pools[names[0]].target.config.unsigned_headers))
+        first = self._pools.get(names[0])
+        if first is not None:
+            job.parts(frozenset(first.target.config.unsigned_headers))
 
     def _job(self, queued: Queued) -> Job:
         job = self.job(queued)

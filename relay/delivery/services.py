@@ -23,6 +23,9 @@ class Events(Protocol):
     def settled(self, lane: str, job: Job, settlement: Settlement) -> None:
         """Its outcome is durable."""
 
+    def superseded(self, lane: str, message_id: str, by: str) -> None:
+        """A message that waited in the store ended, because a newer one came."""
+
     def trouble(self, where: str, error: BaseException) -> None:
         """Something of ours failed; mail waits, nothing is lost."""
 

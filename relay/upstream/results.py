@@ -33,3 +33,4 @@ class OpenFailed(Exception):
 LOST = Reply(451, "4.4.2 connection lost")
 TIMED_OUT = Reply(451, "4.4.1 no answer in time")
 GARBLED = Reply(451, "4.5.0 the upstream's answer can't be read")
+TROUBLE = Reply(451, "4.3.0 trouble of the relay's own")

@@ -16,7 +16,7 @@ from relay.mail.reply import Reply
 from relay.upstream.capabilities import Capabilities
 from relay.upstream.gate import Gate
 from relay.upstream.replies import ProtocolError, ReplyReader
-from relay.upstream.results import GARBLED, LOST, TIMED_OUT, Result
+from relay.upstream.results import GARBLED, LOST, TIMED_OUT, TROUBLE, Result
 from relay.upstream.transaction import Load, Transaction, Way, commands, unfit
 
 RESET_WITHIN_S = 10.0
@@ -108,7 +108,8 @@ class Session(asyncio.Protocol):
     async def transact(self, load: Load, content: Callable[[], Sequence[bytes]], gate: Gate, terms: Terms) -> Report:
         """Hand the load over. `content` is asked for its parts once the gate let this session through.
 
-        Never raises for what the upstream does: the Report says it. After cancellation the session is closed.
+        Never raises for what the upstream does: the Report says it. After cancellation the session is closed, and
+        after whatever `content` raised, which is raised again.
         Raises ValueError for an address that can't stand in a command.
         """
         misfit = unfit(load, self.capabilities)
@@ -128,6 +129,8 @@ class Session(asyncio.Protocol):
         except asyncio.CancelledError:
             self.abort()
             raise
+        if flight.error is not None:
+            raise flight.error
         return flight.report(dsn=self.capabilities.dsn)
 
     @property
@@ -230,10 +233,20 @@ class Session(asyncio.Protocol):
                 transaction.withdraw(flight.gate.reason())
                 return []
             case "go":
-                flight.content_at = time.monotonic()
-                flight.terms.progress.content_sent = True
-                self._set_timer(flight.terms.final_s)
-                return transaction.send_content(flight.content())
+                return self._content(flight)
+
+    def _content(self, flight: _Flight) -> list[bytes]:
+        try:
+            parts = flight.content()
+        except Exception as error:  # noqa: BLE001 - the owner's, and raised to it: here somebody else may be calling
+            flight.error = error
+            flight.gate.reopen()
+            flight.transaction.withdraw(TROUBLE)
+            return []
+        flight.content_at = time.monotonic()
+        flight.terms.progress.content_sent = True
+        self._set_timer(flight.terms.final_s)
+        return flight.transaction.send_content(parts)
 
     def _write(self, parts: list[bytes]) -> None:
         if not parts or self._transport.is_closing():
@@ -325,6 +338,7 @@ class _Flight:
         "content_at",
         "ended_at",
         "envelope_at",
+        "error",
         "gate",
         "over",
         "terms",
@@ -351,6 +365,8 @@ class _Flight:
         """when the upstream was ready for the content"""
         self.content_at: float | None = None
         """when the content began to leave"""
+        self.error: Exception | None = None
+        """what `content` raised"""
         self.timed_out = False
         self.codes: list[int] = []
         self.unsent: list[memoryview] = []

@@ -19,10 +19,12 @@ from relay.mail.dkim import Signer
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
+from relay.store.sqlite_move import Moved
 from relay.upstream.pool import Shared
 from relay.workers import words
+from relay.workers.forward import Forwarder
 from relay.workers.lease import LeasedBudget, LeasedRate
-from relay.workers.link import Link
+from relay.workers.link import Link, LinkLost
 
 STATUS_EVERY_S = 0.5
 ORPHANED_DRAIN_S = 2.0
@@ -50,6 +52,7 @@ class Worker:
         self.ended = asyncio.Event()
         self._link: Link | None = None
         self._engine: Engine | None = None
+        self._forwarder: Forwarder | None = None
         self._budgets: dict[str, LeasedBudget] = {}
         self._shared: dict[str, Shared] = {}
 
@@ -58,9 +61,15 @@ class Worker:
         status = asyncio.create_task(self._tell_status(), name="status")
         await self.ended.wait()
         status.cancel()
-        if self._engine is not None:
-            await self._engine.drain(ORPHANED_DRAIN_S)
-            await self._engine.close()
+        await self._end(ORPHANED_DRAIN_S)
+
+    async def _end(self, within_s: float) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            if self._forwarder is not None:
+                await self._forwarder.stop()
+            await engine.drain(within_s)
+            await engine.close()
 
     async def _answer(self, kind: str, value: Any) -> Any:
         engine = self._engine
@@ -77,13 +86,12 @@ class Worker:
             case words.ACT:
                 return await engine.delivery.act(*value)
             case words.RELOAD:
-                return await engine.replace(value.loaded.config, self._build(engine, value))
+                await engine.replace(value.loaded.config, self._build(engine, value))
+                return self._forward(engine, value)
             case words.METRICS:
                 return self.metrics.numbers()
             case words.DRAIN:
-                await engine.drain(value)
-                await engine.close()
-                self._engine = None
+                await self._end(value)
                 return self.ended.set()
             case _:
                 raise ValueError(kind)
@@ -94,6 +102,19 @@ class Worker:
         await engine.open(orders.store)
         await engine.start(orders.loaded.config, self._build(engine, orders))
         self._engine = engine
+        self._forward(engine, orders)
+
+    def _forward(self, engine: Engine, orders: words.Orders) -> None:
+        """Bounces, and mail of lanes that aren't bulk any more, are the main process's."""
+        if self._forwarder is None:
+            self._forwarder = Forwarder(engine.store, orders.lanes, self._hand_back, engine.log)
+        self._forwarder.lanes = orders.lanes
+        self._forwarder.wake()
+
+    async def _hand_back(self, moved: Moved) -> None:
+        if self._link is None:
+            raise LinkLost
+        await self._link.ask(words.MOVE, moved)
 
     def _build(self, engine: Engine, orders: words.Orders) -> Delivery:
         loaded, config = orders.loaded, orders.loaded.config
@@ -106,8 +127,12 @@ class Worker:
                 rate = LeasedRate(name, link) if config.upstreams[name].rate is not None else None
                 self._shared[name] = Shared(budget, rate)
         engine.signatures.signer = Signer(config.dkim, loaded.dkim_pems)
-        share = Share(orders.lanes, self._shared, lambda _lane, _at: None)
+        share = Share(orders.lanes, self._shared, lambda _lane, _at: self._wake_forwarder())
         return engine.build(loaded, targets_of(config), share)
+
+    def _wake_forwarder(self) -> None:
+        if self._forwarder is not None:
+            self._forwarder.wake()
 
     def _notice(self, kind: str, value: Any) -> None:
         budget = self._budgets.get(value)

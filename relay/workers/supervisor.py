@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import sys
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -47,8 +48,6 @@ class Worker:
         self.past: Sequence[Family] = ()
         """the metrics of those that died before it"""
         self.ready = False
-        self.asked = 0
-        """messages it hasn't answered yet"""
         self._group = group
         self._link: Link | None = None
         self._tenants: dict[str, Tenant] = {}
@@ -170,7 +169,6 @@ class Workers:
         self._workers: list[Worker] = []
         self._count = 0
         """the first so many are given new mail; the others only empty their files"""
-        self._turn = 0
 
     def start(self, loaded: Loaded, lanes: Sequence[str], shared: Mapping[str, Shared]) -> None:
         """Begin, or go on with another configuration's orders. Returns at once; mail waits in the main store until
@@ -200,13 +198,8 @@ class Workers:
     async def put(self, new: NewMessage, final_dot: float) -> None:
         """Durable in a worker's store when this returns. Raises LinkLost when no worker is there (whether it was
         stored isn't known then: `take_in` is safe), StoreError, TimeoutError."""
-        worker = self._next()
-        worker.asked += 1
-        try:
-            heavy = len(new.content) > HEAVY_BYTES
-            await worker.ask(words.PUT, (new, final_dot), within_s=PUT_WITHIN_S, heavy=heavy)
-        finally:
-            worker.asked -= 1
+        heavy = len(new.content) > HEAVY_BYTES
+        await self._home(new.id).ask(words.PUT, (new, final_dot), within_s=PUT_WITHIN_S, heavy=heavy)
 
     def mail_waits(self) -> None:
         """Mail for them was put into the main store."""
@@ -214,7 +207,8 @@ class Workers:
 
     async def move(self, moved: Moved) -> None:
         """As `put`, with a message that has a history."""
-        await self._next().ask(words.MOVE, moved, within_s=PUT_WITHIN_S)
+        heavy = len(moved.content) > HEAVY_BYTES
+        await self._home(moved.id).ask(words.MOVE, moved, within_s=PUT_WITHIN_S, heavy=heavy)
 
     async def act(self, action: Action, selection: Selection) -> Sequence[str]:
         """An operator's word. Raises LinkLost when one of them can't hear it."""
@@ -254,12 +248,15 @@ class Workers:
     async def take_in(self, moved: Moved) -> None:
         await self._forward.take_in(moved)
 
-    def _next(self) -> Worker:
-        ready = [worker for worker in self._workers[: self._count] if worker.ready]
-        if not ready:
+    def _home(self, message_id: str) -> Worker:
+        """A message has one worker, whoever is ready: what it was given may be given again, and is there once.
+        Raises LinkLost."""
+        if not self._count:
             raise LinkLost
-        self._turn += 1
-        return min((ready[(self._turn + at) % len(ready)] for at in range(len(ready))), key=lambda worker: worker.asked)
+        worker = self._workers[zlib.crc32(message_id.encode()) % self._count]
+        if not worker.ready:
+            raise LinkLost
+        return worker
 
     def _orders(self, loaded: Loaded, lanes: Sequence[str], number: int) -> words.Orders:
         share = Config.model_copy(loaded.config, update={"lanes": _divided(loaded.config, lanes, self._count)})

@@ -15,7 +15,7 @@ from relay.config.model import Config
 from relay.delivery.attempt import Tried
 from relay.delivery.clock import Clock
 from relay.delivery.dispatch import Delivery, Share, Wiring, targets_of
-from relay.delivery.job import Job
+from relay.delivery.job import Job, Signing
 from relay.mail.envelope import Envelope, Recipient
 from relay.store.base import NewMessage, OpenRecipient, Queued, Settlement
 from relay.store.sqlite import SqliteStore, open_store
@@ -36,6 +36,8 @@ class Heard:
         self.tried.extend((tried.upstream, result.outcome, str(result.reply)) for result in tried.results)
 
     def settled(self, lane: str, job: Job, settlement: Settlement) -> None: ...
+
+    def superseded(self, lane: str, message_id: str, by: str) -> None: ...
 
     def trouble(self, where: str, error: BaseException) -> None:
         self.troubles.append(f"{where}: {error!r}")
@@ -84,6 +86,7 @@ class Bench:
         claimed: bool = True,
         life_s: float = 30.0,
         supersede_key: str | None = None,
+        upstreams: tuple[str, ...] = (),
         **envelope: Any,
     ) -> str:
         """Accept a message as the acceptance does; returns its id."""
@@ -102,18 +105,20 @@ class Bench:
             accepted_at=now,
             expires_at=now + life_s,
             supersede_key=supersede_key,
+            upstreams=upstreams,
         )
         if not claimed:
             await self.store.put(new, claimed=False)
             self.delivery.lane(lane).wake(now)
             return new.id
         due = tuple(OpenRecipient(position, one) for position, one in enumerate(recipients))
-        queued = Queued(new.id, lane, None, new.envelope, CONTENT, now, new.expires_at, due, (), supersede_key)
+        queued = Queued(new.id, lane, None, new.envelope, CONTENT, now, new.expires_at, due, upstreams, supersede_key)
         job = self.delivery.lane(lane).job(queued)
         putting = asyncio.ensure_future(self.store.put(new, claimed=True))
         self.delivery.lane(lane).offer(job)
         await putting
-        await self.delivery.lane(lane).supersede(job)
+        if supersede_key is not None:
+            await self.delivery.lane(lane).supersede(supersede_key, new.id, job.older)
         job.gate.open()
         job.stored.set()
         return new.id
@@ -135,12 +140,14 @@ class Bench:
 
 
 @asynccontextmanager
-async def delivering(path: Path, settings: Config, *, recover: bool = False) -> AsyncIterator[Bench]:
+async def delivering(
+    path: Path, settings: Config, *, recover: bool = False, sign: Signing = lambda queued, _: (queued.content,)
+) -> AsyncIterator[Bench]:
     clock, heard = Clock(), Heard()
     store = await open_store(path / "relay.db", now=clock.now)
     if recover:
         await store.recover(clock.now())
-    wiring = Wiring(store, clock, lambda queued, _: (queued.content,), Bouncer(settings, clock), heard, heard)
+    wiring = Wiring(store, clock, sign, Bouncer(settings, clock), heard, heard)
     delivery = Delivery(settings, wiring, targets_of(settings), Share.whole(settings))
     delivery.start()
     try:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relay.mail.envelope import DeliverBy, Recipient
-from relay.store.base import Selection
+from relay.store.base import Queued, Selection
 from tests.delivery.harness import CONTENT, config, delivering, outcomes, until, warm
 from tests.support.upstream import Close, Garbage, Hang, Upstream
 
@@ -299,3 +300,24 @@ async def test_what_is_left_of_deliverby_is_passed_on(tmp_path: Path) -> None:
         await bench.ended(await bench.send("u@example.net", priority=6, deliver_by=DeliverBy(60, "R")))
         assert "MT-PRIORITY=6" in one.messages[0].mail_from
         assert "BY=59;R" in one.messages[0].mail_from
+
+
+async def test_mail_for_an_upstream_that_is_configured_no_more_goes_by_its_lanes_own(tmp_path: Path) -> None:
+    async with Upstream() as one, delivering(tmp_path, config({"one": one})) as bench:
+        id_ = await bench.send("u@example.net", claimed=False, upstreams=("gone",))
+        assert (await bench.ended(id_))["recipients"][0]["upstream"] == "one"
+
+
+async def test_a_fault_of_the_relays_own_leaves_a_message_deferred_not_stuck(tmp_path: Path) -> None:
+    clumsy = [RuntimeError("once")]
+
+    def sign(queued: Queued, unsigned: frozenset[str]) -> Sequence[bytes]:
+        if clumsy:
+            raise clumsy.pop()
+        return (queued.content,)
+
+    async with Upstream() as one, delivering(tmp_path, config({"one": one}), sign=sign) as bench:
+        view = await bench.ended(await bench.send("u@example.net"))
+        assert view["recipients"][0]["state"] == "sent"
+        assert bench.heard.troubles == ["delivery: RuntimeError('once')"]
+        bench.heard.troubles.clear()

@@ -148,3 +148,15 @@ async def test_a_message_moves_between_files_whole_and_once(tmp_path: Path) -> N
     finally:
         await here.close()
         await there.close()
+
+
+async def test_a_bounce_of_bulk_mail_goes_out_by_the_main_process_when_its_lane_is_express(tmp_path: Path) -> None:
+    script = {"rcpt": {"u0@example.net": "550 5.1.1 no such user"}}
+    async with Upstream(script=script) as upstream:  # type: ignore[arg-type]
+        rules = [{"name": "news", "match": {"sender": "news@*"}, "lane": "bulk"}]
+        config = write_config(tmp_path, {"up": upstream}, default_lane="otp", rules=rules)
+        async with RelayProcess(config) as relay:
+            await ready(relay)
+            await asyncio.to_thread(submit, relay, 1)
+            await upstream.wait_for(1)
+            assert upstream.messages[0].recipients == ("news@example.com",)
