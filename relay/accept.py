@@ -11,18 +11,21 @@ import hashlib
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from relay.admission import BROKEN, FULL, Admission
 from relay.config.model import Config
 from relay.delivery.clock import Clock
 from relay.delivery.dispatch import Delivery
-from relay.engine import LARGE_BYTES, Engine
+from relay.draft import Draft
+from relay.engine import Engine
+from relay.intake.spool import Large
 from relay.intake.types import Receipt, Refused, Submission
 from relay.mail.address import provider
 from relay.mail.dkim import Signer
 from relay.mail.envelope import Envelope
-from relay.mail.message import Message, Unacceptable, from_addresses, normalise, parse, prepare, subject
+from relay.mail.message import Message, Unacceptable, from_addresses, normalise, parse, subject
 from relay.mail.redact import redact
 from relay.mail.trace import received, rfc5322_date
 from relay.mail.words import decoded
@@ -77,16 +80,16 @@ class Acceptance:
     async def __call__(self, submission: Submission) -> Receipt:
         """The message is durable when this returns. Raises Refused."""
         began = time.monotonic()
-        message_id = self._ids.new_id(self._clock.now(), os.urandom(10))
+        id_ = self._ids.new_id(self._clock.now(), os.urandom(10))
         try:
-            if len(submission.content) > LARGE_BYTES:
-                new = await asyncio.to_thread(self._classified, submission, message_id, began)
+            if isinstance(submission.content, Large):
+                new = await self._take_large(submission, submission.content, id_)
             else:
-                new = self._classified(submission, message_id, began)
+                message = parse(normalise(submission.content))
+                new = self._draft(submission, message, id_, began).completed(message)
+                await self._store(new, submission.final_dot)
         except Unacceptable as error:
             raise Refused(error.reply) from error
-        try:
-            await self._store(new, submission.final_dot)
         except StoreError as error:
             self._admission.store_failed()
             self._log.trouble("put", error)
@@ -97,7 +100,7 @@ class Acceptance:
             new.lane,
             new.rule,
             recipients=len(new.envelope.recipients),
-            size_bytes=len(new.content),
+            size_bytes=len(new.content) or _size_bytes(submission),
             timings_ms=new.timings_ms,
         )
         return Receipt(new.id, self.running.config.lanes[new.lane].express)
@@ -112,13 +115,21 @@ class Acceptance:
         except LinkLost:
             await self._engine.store.put(new, claimed=False)
             self._workers.mail_waits()
-        except TimeoutError as error:
-            raise StoreError("a process for bulk mail does not answer") from error
 
-    def _classified(self, submission: Submission, id_: str, began: float) -> NewMessage:
-        """The message as it will be stored: its lane, its deadline, and what the relay changes of it. Raises
-        Unacceptable."""
-        message = parse(normalise(submission.content))
+    async def _take_large(self, submission: Submission, content: Large, id_: str) -> NewMessage:
+        """A content of megabytes stays in its file until it is where it will be stored: this process looks at its
+        head only, and codes go on."""
+        began = time.monotonic()
+        draft = self._draft(submission, parse(normalise(content.head)), id_, began)
+        if not self.running.delivery.has(draft.new.lane):
+            with suppress(LinkLost):
+                return await self._workers.put_large(draft, content.path, submission.final_dot)
+        new = await asyncio.to_thread(draft.from_file, content.path)
+        await self._store(new, submission.final_dot)
+        return new
+
+    def _draft(self, submission: Submission, message: Message, id_: str, began: float) -> Draft:
+        """Its lane, its deadline, and what the relay changes of it. Raises Unacceptable."""
         running, envelope = self.running, submission.envelope
         accepted_at = self._clock.epoch(submission.final_dot)
         route = running.router.route(_facts(submission, message))
@@ -133,20 +144,14 @@ class Acceptance:
             alone,
             accepted_at,
         )
-        prepared = prepare(
-            message,
-            trace=trace,
-            date=rfc5322_date(accepted_at),
-            message_id=f"<{id_.lower()}@{running.config.hostname}>",
-        )
-        return NewMessage(
+        new = NewMessage(
             id=id_,
             lane=route.lane,
             rule=route.rule,
             envelope=envelope,
-            content=prepared.content,
+            content=b"",
             client=submission.client,
-            message_id=prepared.message_id,
+            message_id="",
             subject=redact(subject(message)),
             providers=tuple(provider(one.address) for one in envelope.recipients),
             accepted_at=accepted_at,
@@ -159,6 +164,7 @@ class Acceptance:
                 "classify": (time.monotonic() - began) * 1000.0,
             },
         )
+        return Draft(new, trace, rfc5322_date(accepted_at), f"<{id_.lower()}@{running.config.hostname}>")
 
     def _life_s(self, submission: Submission, route: Route) -> float:
         """Seconds from the final dot: the lane's, the rule's, or DELIVERBY's (RFC 2852, mode R), whichever is least."""
@@ -178,6 +184,11 @@ def _supersede_key(route: Route, envelope: Envelope) -> str | None:
         return None
     named = f"{route.lane}\n{route.rule or ''}\n{envelope.recipients[0].address.casefold()}"
     return hashlib.blake2b(named.encode(), digest_size=16).hexdigest()
+
+
+def _size_bytes(submission: Submission) -> int:
+    content = submission.content
+    return content.size_bytes if isinstance(content, Large) else len(content)
 
 
 def _facts(submission: Submission, message: Message) -> Facts:

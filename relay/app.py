@@ -24,6 +24,7 @@ from relay.delivery.dispatch import Share, targets_of
 from relay.engine import Engine
 from relay.intake.server import IntakeServer
 from relay.intake.sockets import passed_sockets
+from relay.intake.spool import open_spool
 from relay.mail.dkim import Signer
 from relay.mail.reply import Reply
 from relay.observe.maillog import MailLog
@@ -97,6 +98,7 @@ class App:
             self._intake = IntakeServer(
                 self._acceptance, self.config.limits, self.config.hostname, admit=self._admit, observer=self.log
             )
+            self._intake.spool = _spool(self.config.store)
             await self._engine.start(self.config, running.delivery)
             self._forwarder = Forwarder(self._engine.store, self._own(self.config), self._workers.move, self.log)
             self._workers.start(self.loaded, self._bulk(self.config), self._shared)
@@ -282,13 +284,20 @@ class App:
             ours, theirs = await asyncio.gather(
                 self._engine.delivery.act(action, selection), self._workers.act(action, selection)
             )
-        except (LinkLost, TimeoutError) as error:
+        except LinkLost as error:
             raise StoreError("a process for bulk mail does not answer; try again") from error
         return [*ours, *theirs]
 
     async def others(self) -> Sequence[Family]:
         """What the workers counted."""
         return await self._workers.metrics()
+
+
+def _spool(store: Path) -> Path:
+    try:
+        return open_spool(store)
+    except OSError as error:
+        raise CannotStart(f"{store.with_name(f'{store.stem}-spool')}: {error.strerror}") from error
 
 
 _WORST: Sequence[UpstreamState] = ("down", "half-open", "up")

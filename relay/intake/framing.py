@@ -6,7 +6,7 @@ CR for a line's end where the next server does not lets mail be smuggled behind 
 
 from __future__ import annotations
 
-from io import BytesIO
+from relay.intake.spool import Body, Large
 
 _END_OF_DATA = b"\r\n.\r\n"
 _UNDECIDED = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
@@ -23,10 +23,9 @@ MAX_AUTH_BYTES = 12_288
 class DotDecoder:
     """Collects the content of one DATA, unstuffed, up to a limit; past it the rest is only scanned for its end."""
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, body: Body | None = None) -> None:
         self._limit_bytes = limit_bytes
-        self._body = BytesIO()
-        self._size_bytes = 0
+        self.body = body or Body()
         # DATA begins as if after a CRLF: a dot in its first line ends or is unstuffed like any other.
         self._tail = b"\r\n"
         self._begun = False
@@ -34,7 +33,7 @@ class DotDecoder:
     @property
     def oversize(self) -> bool:
         """The content is longer than the limit: it was dropped."""
-        return self._size_bytes > self._limit_bytes
+        return self.body.size_bytes > self._limit_bytes
 
     def feed(self, data: bytes) -> bytes | None:
         """Take the next bytes. None: more must come; else the end was seen, and these are the bytes behind it."""
@@ -47,9 +46,9 @@ class DotDecoder:
         self._keep(window[: -len(self._tail)] if self._tail else window)
         return None
 
-    def content(self) -> bytes:
-        """What was collected: complete once `feed` has returned bytes."""
-        return self._body.getvalue()
+    def content(self) -> bytes | Large:
+        """What was collected: complete once `feed` has returned bytes. Raises SpoolFull."""
+        return self.body.content()
 
     def _keep(self, piece: bytes) -> None:
         if not piece or self.oversize:
@@ -59,11 +58,9 @@ class DotDecoder:
         if not self._begun:
             self._begun = True
             piece = piece[2:]  # the CRLF that DATA began as if after
-        self._size_bytes += len(piece)
-        if self._size_bytes <= self._limit_bytes:
-            self._body.write(piece)
-        else:
-            self._body = BytesIO()
+        self.body.write(piece)
+        if self.body.size_bytes > self._limit_bytes:
+            self.body.close()
 
 
 def line_limit(start: bytes | bytearray) -> int:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from relay.config.model import Limits, Listener
 from relay.config.units import AnyAddress
@@ -49,6 +50,8 @@ class IntakeServer:
         self.draining = False
         self.loop = asyncio.get_running_loop()
         self.turns = Turns()
+        self.spool: Path | None = None
+        """where large contents go while they come in; None: they stay in memory"""
         self._admit = admit
         self._doors: dict[AnyAddress, _Door] = {}
         self._passed: Mapping[str, list[socket.socket]] = {}

@@ -20,6 +20,7 @@ from relay.intake.framing import MAX_AUTH_BYTES, DotDecoder
 from relay.intake.parameters import BadCommand, Mail, parse_mail, parse_rcpt
 from relay.intake.policy import UNIX, Peer, Policy, peer_at
 from relay.intake.proxy import BadProxyHeader, read_proxied_peer
+from relay.intake.spool import Body, SpoolFull
 from relay.intake.turns import Standing
 from relay.intake.types import Reason, Refused, SmtpProtocol, Submission
 from relay.intake.wire import BadLine, Hangup, TimedOut, Wire, WoundUp
@@ -277,26 +278,32 @@ class Session(Wire):
         self.say(replies.START_DATA)
         began = time.monotonic()
         limits = self._server.limits
-        decoder = DotDecoder(limits.message_size_bytes)
-        await self.read_data(decoder, limits.data_timeout_s)
-        envelope = self._envelope()
-        self._reset()
-        if decoder.oversize:
-            self._refuse(replies.TOO_BIG, "size")
-            return
-        submission = Submission(
-            envelope=envelope,
-            content=decoder.content(),
-            client=self._peer.name,
-            helo=self._helo,
-            protocol=self._protocol(),
-            listener=self._policy.listener,
-            receive_s=self.final_dot - began,
-            final_dot=self.final_dot,
-            user=self._user,
-        )
-        del decoder
-        await self._store(submission)
+        body = Body(self._server.spool)
+        try:
+            decoder = DotDecoder(limits.message_size_bytes, body)
+            await self.read_data(decoder, limits.data_timeout_s)
+            envelope = self._envelope()
+            self._reset()
+            if decoder.oversize:
+                self._refuse(replies.TOO_BIG, "size")
+                return
+            submission = Submission(
+                envelope=envelope,
+                content=decoder.content(),
+                client=self._peer.name,
+                helo=self._helo,
+                protocol=self._protocol(),
+                listener=self._policy.listener,
+                receive_s=self.final_dot - began,
+                final_dot=self.final_dot,
+                user=self._user,
+            )
+            del decoder
+            await self._store(submission)
+        except SpoolFull:
+            self._refuse(replies.FULL, "store")
+        finally:
+            body.close()
 
     async def _store(self, submission: Submission) -> None:
         await self._server.turns.take(self._standing)

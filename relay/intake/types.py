@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from relay.config.model import Listener
+from relay.intake.spool import Large
 from relay.mail.envelope import Envelope
 from relay.mail.reply import Reply
 
@@ -25,7 +26,7 @@ class Submission:
     """One message as an app submitted it."""
 
     envelope: Envelope
-    content: bytes
+    content: bytes | Large
     """unstuffed, without the final dot; otherwise as received"""
     client: str
     """the peer's IP (a mapped one as IPv4; behind PROXY the source), or `unix`"""

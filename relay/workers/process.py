@@ -8,17 +8,23 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import uvloop
 
 from relay.delivery.clock import Clock
 from relay.delivery.dispatch import Delivery, Share, targets_of, upstreams_of
+from relay.draft import Draft
 from relay.engine import Engine
 from relay.mail.dkim import Signer
+from relay.mail.message import Unacceptable
+from relay.mail.reply import Reply
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
+from relay.store.base import NewMessage
 from relay.store.sqlite_move import Moved
 from relay.upstream.pool import Shared
 from relay.workers import words
@@ -53,6 +59,7 @@ class Worker:
         self._link: Link | None = None
         self._engine: Engine | None = None
         self._forwarder: Forwarder | None = None
+        self._large = asyncio.Semaphore(1)
         self._budgets: dict[str, LeasedBudget] = {}
         self._shared: dict[str, Shared] = {}
 
@@ -80,6 +87,8 @@ class Worker:
             case words.PUT:
                 new, final_dot = value
                 return await engine.take(new, final_dot)
+            case words.PUT_LARGE:
+                return await self._put_large(engine, *value)
             case words.MOVE:
                 await engine.store.take_in(value)
                 return engine.delivery.wake_all()
@@ -115,6 +124,16 @@ class Worker:
         if self._link is None:
             raise LinkLost
         await self._link.ask(words.MOVE, moved)
+
+    async def _put_large(self, engine: Engine, draft: Draft, path: Path, final_dot: float) -> NewMessage | Reply:
+        """One at a time: however many come in at once, few megabytes are in memory."""
+        async with self._large:
+            try:
+                new = await asyncio.to_thread(draft.from_file, path)
+            except Unacceptable as error:
+                return error.reply
+            await engine.take(new, final_dot)
+        return replace(new, content=b"")
 
     def _build(self, engine: Engine, orders: words.Orders) -> Delivery:
         loaded, config = orders.loaded, orders.loaded.config

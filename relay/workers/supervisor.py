@@ -12,13 +12,16 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from relay.config.model import Config, Lane, Loaded
 from relay.delivery.clock import Clock
+from relay.draft import Draft
+from relay.mail.message import Unacceptable
+from relay.mail.reply import Reply
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Family
-from relay.store.base import Action, NewMessage, Selection
+from relay.store.base import Action, NewMessage, Selection, StoreError
 from relay.store.several import shard, shards
 from relay.store.sqlite_move import Moved
 from relay.upstream.pool import Shared
@@ -58,7 +61,7 @@ class Worker:
         """Drain it, then see it gone."""
         self._stopping = True
         if self.ready:
-            with contextlib.suppress(LinkLost, TimeoutError):
+            with contextlib.suppress(LinkLost, StoreError):
                 await self.ask(words.DRAIN, within_s, within_s=within_s + KILL_AFTER_S)
         elif self._link is not None:
             self._link.close()
@@ -197,9 +200,18 @@ class Workers:
 
     async def put(self, new: NewMessage, final_dot: float) -> None:
         """Durable in a worker's store when this returns. Raises LinkLost when no worker is there (whether it was
-        stored isn't known then: `take_in` is safe), StoreError, TimeoutError."""
+        stored isn't known then: `take_in` is safe), StoreError."""
         heavy = len(new.content) > HEAVY_BYTES
         await self._home(new.id).ask(words.PUT, (new, final_dot), within_s=PUT_WITHIN_S, heavy=heavy)
+
+    async def put_large(self, draft: Draft, path: Path, final_dot: float) -> NewMessage:
+        """As `put`, with a content that is in a file: the worker reads it there. Returns the message, its content
+        left out. Raises Unacceptable, too."""
+        value = (draft, path, final_dot)
+        said = await self._home(draft.new.id).ask(words.PUT_LARGE, value, within_s=PUT_WITHIN_S)
+        if isinstance(said, Reply):
+            raise Unacceptable(said)
+        return cast(NewMessage, said)
 
     def mail_waits(self) -> None:
         """Mail for them was put into the main store."""
@@ -220,7 +232,7 @@ class Workers:
     async def metrics(self) -> Sequence[Family]:
         """The sum of all of them, also of those that died."""
         for worker in self._workers:
-            with contextlib.suppress(LinkLost, TimeoutError):
+            with contextlib.suppress(LinkLost, StoreError):
                 worker.families = await worker.ask(words.METRICS, within_s=1.0)
         return merged([families for worker in self._workers for families in (worker.past, worker.families)])
 

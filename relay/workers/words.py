@@ -9,7 +9,8 @@ from pathlib import Path
 from relay.config.model import Loaded
 
 LEASE, RETURN, GRANTED, WANTED, PACE = "lease", "return", "granted", "wanted", "pace"
-START, PUT, MOVE, ACT, RELOAD, METRICS, DRAIN = "start", "put", "move", "act", "reload", "metrics", "drain"
+START, PUT, PUT_LARGE, MOVE = "start", "put", "put_large", "move"
+ACT, RELOAD, METRICS, DRAIN = "act", "reload", "metrics", "drain"
 STATUS = "status"
 LOG_LEVEL = "OTP_RELAY_LOG_LEVEL"
 """environment variable"""

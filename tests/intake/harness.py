@@ -12,6 +12,7 @@ from typing import Any, Self
 from relay.config.model import Limits, Listener
 from relay.config.units import TcpAddress
 from relay.intake.server import IntakeServer
+from relay.intake.spool import Large
 from relay.intake.types import Admit, Reason, Receipt, Submission, always
 
 PATIENCE_S = 10.0
@@ -56,6 +57,11 @@ class Heard:
 
     def rejected(self, reason: Reason) -> None:
         self.reasons.append(reason)
+
+
+def whole(content: bytes | Large) -> bytes:
+    """A content, wherever it lies."""
+    return content.read() if isinstance(content, Large) else content
 
 
 class Client:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.intake.harness import PATIENCE_S, Service, listener, service
+from tests.intake.harness import PATIENCE_S, Service, listener, service, whole
 from tests.support.tls import Certificates
 
 BODY = "Your code is 123456\r\n.leading dot\r\n\r\n.\r\nend"
@@ -134,7 +134,7 @@ async def test_msmtp_asks_for_notifications() -> None:
     (taken,) = relay.recorder.taken
     assert [each.notify for each in taken.envelope.recipients] == [frozenset({"FAILURE", "DELAY"})] * 2
     assert taken.envelope.ret == "HDRS"
-    assert taken.content.endswith(b".dot\r\nend\r\n")
+    assert whole(taken.content).endswith(b".dot\r\nend\r\n")
 
 
 @pytest.mark.real
@@ -171,7 +171,7 @@ async def test_perl_s_net_smtp() -> None:
 async def test_nodemailer_with_and_without_auth_being_offered(auth: str) -> None:
     async with service(listener(auth=auth)) as relay:
         await nodemailer(relay)
-    assert relay.recorder.taken[0].content.endswith(b".dot\r\nend\r\n")
+    assert whole(relay.recorder.taken[0].content).endswith(b".dot\r\nend\r\n")
 
 
 async def nodemailer(relay: Service) -> None:

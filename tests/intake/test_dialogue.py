@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.intake.harness import Service, service
+from tests.intake.harness import Service, service, whole
 
 LIMIT_BYTES = 3000
 RECIPIENTS = 100
@@ -191,4 +191,4 @@ async def transcript(relay: Service, segments: list[bytes]) -> tuple[bytes, list
         client.writer.write_eof()
         said = await client.everything()
     await relay.quiet()
-    return said, [each.content for each in relay.recorder.taken]
+    return said, [whole(each.content) for each in relay.recorder.taken]

@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relay.intake.framing import MAX_AUTH_BYTES, MAX_COMMAND_BYTES, DotDecoder, line_limit
+from tests.intake.harness import whole
 
 HOSTILE = st.lists(
     st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"..", b"\0", b"a", b"\r\n.\r", b"\n.\n", b"\r.\r", b"\r\n.\n"])
@@ -22,7 +23,7 @@ def decode(segments: list[bytes], limit_bytes: int = 1000) -> tuple[bytes, bytes
     for number, segment in enumerate(segments):
         behind = decoder.feed(segment)
         if behind is not None:
-            return decoder.content(), behind + b"".join(segments[number + 1 :]), decoder.oversize
+            return whole(decoder.content()), behind + b"".join(segments[number + 1 :]), decoder.oversize
     return None
 
 

@@ -18,7 +18,7 @@ from relay.intake.session import Session
 from relay.intake.types import Refused, Submission
 from relay.mail.envelope import DeliverBy, Recipient
 from relay.mail.reply import Reply
-from tests.intake.harness import PATIENCE_S, Client, listener, service
+from tests.intake.harness import PATIENCE_S, Client, listener, service, whole
 
 ENVELOPE = ("MAIL FROM:<a@x.test>", "RCPT TO:<b@x.test>")
 SECRET = "secret code 123456"
@@ -219,7 +219,7 @@ async def test_the_log_names_the_failure_but_nothing_of_the_mail(caplog: pytest.
     caplog.set_level(logging.DEBUG)
 
     async def fail(submission: Submission) -> None:
-        raise ValueError(submission.content.decode())
+        raise ValueError(whole(submission.content).decode())
 
     async with service(before=fail) as relay, relay.session() as client:
         await up_to_data(client)
