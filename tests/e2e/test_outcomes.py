@@ -81,7 +81,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         lanes["patient"] = {"upstreams": ["never"], "retry": ["200ms"], "expires": "10m"}
         lanes["superseding"] = {**lanes["patient"], "retry": ["30s"], "supersede": True}
         rules = [{"name": lane, "match": {"header": {"X-Relay-Lane": lane}}, "lane": lane} for lane in lanes]
-        config = write_config(directory, named, lanes=lanes, rules=rules)
+        config = write_config(directory, named, lanes=lanes, rules=rules, workers=1)
         async with RelayProcess(config) as relay:
             yield World(relay, upstreams)
 

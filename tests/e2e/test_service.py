@@ -64,7 +64,9 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     ]
     limits = {"message_size": "1MB", "recipients": 5}
     async with Upstream() as first, Upstream() as second:
-        config = write_config(directory, {"first": first, "second": second}, listen=listen, rules=RULES, limits=limits)
+        config = write_config(
+            directory, {"first": first, "second": second}, listen=listen, rules=RULES, limits=limits, workers=1
+        )
         async with RelayProcess(config) as relay:
             yield World(relay, first, second)
 
