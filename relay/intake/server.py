@@ -14,6 +14,7 @@ from pathlib import Path
 from relay.config.model import Limits, Listener
 from relay.config.units import AnyAddress
 from relay.intake import replies
+from relay.intake.pace import Pace
 from relay.intake.policy import Policy, connections_allowed, may_connect
 from relay.intake.session import Session
 from relay.intake.sockets import bind, release, shown
@@ -50,6 +51,7 @@ class IntakeServer:
         self.draining = False
         self.loop = asyncio.get_running_loop()
         self.turns = Turns()
+        self.pace = Pace()
         self.spool: Path | None = None
         """where large contents go while they come in; None: they stay in memory"""
         self._admit = admit

@@ -56,6 +56,7 @@ class Session(Wire):
 
     def __init__(self, server: IntakeServer, policy: Policy) -> None:
         super().__init__(server.loop)
+        self.pace = server.pace
         self._server = server
         self._policy = policy
         self._peer = UNIX

@@ -43,6 +43,11 @@ class Body:
         self._failed = False
         self.size_bytes = 0
 
+    @property
+    def large(self) -> bool:
+        """It is in a file by now."""
+        return self._file is not None
+
     def write(self, piece: bytes) -> None:
         """Never raises: what can't be written is told by `content`."""
         self.size_bytes += len(piece)

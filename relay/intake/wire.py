@@ -17,6 +17,7 @@ from aiosmtpd.smtp import SMTP
 
 from relay.intake import replies
 from relay.intake.framing import DotDecoder, line_limit
+from relay.intake.pace import Pace
 from relay.mail.reply import Reply
 
 _MAX_WAITING_BYTES = 65_536
@@ -58,6 +59,8 @@ class Wire(SMTP):
         self.transport: asyncio.Transport | None = None
         self.final_dot = 0.0
         """`time.monotonic` when the end of the last DATA came in"""
+        self.pace = Pace()
+        """of large contents; the owner's, shared by all sessions"""
         self._buffer = bytearray()
         self._skipping = False
         self._out = bytearray()
@@ -91,11 +94,23 @@ class Wire(SMTP):
         else:
             behind = self._decoder.feed(data)
             if behind is None:
+                if self._decoder.body.large:
+                    self._rest(self.pace.took(len(data)))
                 return
             self.final_dot = time.monotonic()
             self._decoder = None
             self._buffer += behind
         self._wake()
+
+    def _rest(self, delay_s: float) -> None:
+        """Read nothing for so long."""
+        if delay_s > 0.0 and self.transport is not None:
+            self.transport.pause_reading()
+            self.loop.call_later(delay_s, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._reading and self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def eof_received(self) -> bool:
         """True keeps the other direction open: what was sent before a FIN is still answered (TLS can't do that)."""
