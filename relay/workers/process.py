@@ -82,7 +82,10 @@ class Worker:
         engine = self._engine
         if kind == words.START:
             return await self._start(value)
-        assert engine is not None, "orders come first"
+        if kind == words.METRICS:
+            return self.metrics.numbers()
+        if engine is None:
+            raise LinkLost  # before its orders, or behind its drain: as good as not there
         match kind:
             case words.PUT:
                 new, final_dot = value
@@ -97,8 +100,6 @@ class Worker:
             case words.RELOAD:
                 await engine.replace(value.loaded.config, self._build(engine, value))
                 return self._forward(engine, value)
-            case words.METRICS:
-                return self.metrics.numbers()
             case words.DRAIN:
                 await self._end(value)
                 return self.ended.set()
@@ -108,7 +109,7 @@ class Worker:
     async def _start(self, orders: words.Orders) -> None:
         clock = Clock(orders.clock_offset)
         engine = Engine(clock, MailLog(self.metrics, self.notes, clock=clock.now))
-        await engine.open(orders.store)
+        await engine.open(orders.store, orders.codec)
         await engine.start(orders.loaded.config, self._build(engine, orders))
         self._engine = engine
         self._forward(engine, orders)

@@ -22,6 +22,7 @@ from relay.mail.reply import Reply
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Family
 from relay.store.base import Action, NewMessage, Selection, StoreError
+from relay.store.codec import Codec
 from relay.store.several import shard, shards
 from relay.store.sqlite_move import Moved
 from relay.upstream.pool import Shared
@@ -105,7 +106,11 @@ class Worker:
         theirs.close()
         self._link = link = await Link.over(ours, self._answer, self._notice, self._lost)
         try:
-            await link.ask(words.START, self.orders)
+            orders = self.orders
+            await link.ask(words.START, orders)
+            while orders is not self.orders:  # a reload came while it started
+                orders = self.orders
+                await link.ask(words.RELOAD, orders)
             self.ready = True
             self._group.ready(self)
             await process.wait()
@@ -162,12 +167,14 @@ class Worker:
 
 
 class Workers:
-    """All of them. `shared` is the main process's: what an upstream's lanes have in common."""
+    """All of them. `shared` is the main process's: what an upstream's lanes have in common; `codec` is that of all
+    store files."""
 
-    def __init__(self, clock: Clock, log: MailLog, forward: Forward) -> None:
+    def __init__(self, clock: Clock, log: MailLog, forward: Forward, codec: Codec) -> None:
         self.log = log
         self.shared: Mapping[str, Shared] = {}
         self._clock = clock
+        self._codec = codec
         self._forward = forward
         self._workers: list[Worker] = []
         self._count = 0
@@ -272,9 +279,8 @@ class Workers:
 
     def _orders(self, loaded: Loaded, lanes: Sequence[str], number: int) -> words.Orders:
         share = Config.model_copy(loaded.config, update={"lanes": _divided(loaded.config, lanes, self._count)})
-        return words.Orders(
-            replace(loaded, config=share), tuple(lanes), shard(loaded.config.store, number), self._clock.offset
-        )
+        path = shard(loaded.config.store, number)
+        return words.Orders(replace(loaded, config=share), tuple(lanes), path, self._codec, self._clock.offset)
 
 
 class Forward(Protocol):
