@@ -55,7 +55,10 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         {"address": f"unix:{directory}/smtp.sock"},
         {"address": "127.0.0.2:0", "auth": "any"},
     ]
-    async with Upstream() as upstream, RelayProcess(write_config(directory, {"one": upstream}, listen=listen)) as relay:
+    async with (
+        Upstream() as upstream,
+        RelayProcess(write_config(directory, {"one": upstream}, listen=listen, workers=0)) as relay,
+    ):
         yield World(relay, upstream, directory)
 
 

@@ -79,6 +79,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
             rules=rules,
             default_lane="plain",
             dkim=[{"domain": "auth.example.com", "keys": keys}],
+            workers=0,
         )
         async with RelayProcess(config) as relay:
             yield World(relay, plain, chunked, simple, records)

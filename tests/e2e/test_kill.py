@@ -97,7 +97,7 @@ async def test_a_lane_that_holds_what_is_ambiguous_sends_nothing_twice(tmp_path:
         lanes = {
             "otp": {"upstreams": ["one"], "retry": ["200ms"], "expires": "10m", "on_ambiguous": "hold"},
         }  # fmt: skip
-        config = write_config(tmp_path, {"one": upstream}, lanes=lanes, rules=[], default_lane="otp")
+        config = write_config(tmp_path, {"one": upstream}, lanes=lanes, rules=[], default_lane="otp", workers=0)
         for _ in range(2):
             async with RelayProcess(config) as relay:
                 apps = [asyncio.create_task(crowd.submit(relay, OTP, 200)) for _ in range(4)]

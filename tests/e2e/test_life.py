@@ -83,7 +83,7 @@ async def test_a_reload_changes_what_it_can_and_drops_nothing(tmp_path: Path) ->
 
 async def test_a_reload_that_fails_keeps_the_old_configuration_running(tmp_path: Path) -> None:
     async with Upstream() as upstream:
-        config = write_config(tmp_path, {"one": upstream})
+        config = write_config(tmp_path, {"one": upstream}, workers=0)
         good = config.read_text()
         with socket.create_server(("127.0.0.1", 0)) as taken:
             busy = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -133,7 +133,7 @@ async def test_mail_of_a_lane_that_is_gone_goes_by_the_default_lane(tmp_path: Pa
             "bulk": {"upstreams": ["good"], "retry": ["1s"], "expires": "2d"},
         }
         rule = {"name": "all", "match": {"recipient": "*"}, "lane": "gone"}
-        config = write_config(tmp_path, {"good": good, "bad": bad}, lanes=lanes, rules=[rule])
+        config = write_config(tmp_path, {"good": good, "bad": bad}, lanes=lanes, rules=[rule], workers=0)
         async with RelayProcess(config) as relay:
             async with Talk(relay.smtp) as app:
                 message_id = await app.submit(letter(), BULK, "user@example.net")
@@ -234,7 +234,7 @@ async def test_a_drain_behind_a_reload_keeps_to_its_time(tmp_path: Path) -> None
 
 async def test_while_it_drains_it_says_that_it_is_not_ready(tmp_path: Path) -> None:
     async with Upstream(script={"dot": lambda moment: Delay(1.5)}) as slow:
-        config = write_config(tmp_path, {"slow": slow})
+        config = write_config(tmp_path, {"slow": slow}, workers=0)
         async with RelayProcess(config) as relay:
             async with Talk(relay.smtp) as app:
                 await app.submit(letter(), OTP, "user@example.net")

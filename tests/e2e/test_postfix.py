@@ -63,7 +63,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         lanes["bulk"] = {"upstreams": ["pipelined"], "retry": ["1s"], "expires": "2d"}
         rules = [{"name": way, "match": {"header": {"X-Relay-Lane": way}}, "lane": way} for way in WAYS]
         signing = [{"domain": "auth.example.com", "keys": keys}]
-        config = write_config(directory, upstreams, lanes=lanes, rules=rules, dkim=signing)
+        config = write_config(directory, upstreams, lanes=lanes, rules=rules, dkim=signing, workers=0)
         async with RelayProcess(config) as relay:
             yield World(relay, postfix, sink, records)
 

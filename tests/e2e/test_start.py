@@ -53,7 +53,7 @@ def cut_short(path: Path) -> None:
 
 async def _fill(path: Path) -> None:
     async with Upstream(script={"mail": "451 4.3.0 later"}) as upstream:
-        config = write_config(path.parent, {"one": upstream})
+        config = write_config(path.parent, {"one": upstream}, workers=0)
         async with RelayProcess(config) as relay:
             async with Talk(relay.smtp) as app:
                 for _ in range(20):
@@ -75,7 +75,7 @@ def test_a_store_that_is_none_is_named_and_left_untouched(tmp_path: Path, what: 
     store = tmp_path / "relay.db"
     make(store)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file() and path.suffix != ".yaml"}
-    config = write_config(tmp_path, {"one": NOWHERE})
+    config = write_config(tmp_path, {"one": NOWHERE}, workers=0)
     line = failed_with_one_line(asyncio.run(command("run", "-c", config)), 1)
     assert str(store) in line
     assert reason in line
@@ -87,14 +87,14 @@ def test_a_store_that_is_none_is_named_and_left_untouched(tmp_path: Path, what: 
 @pytest.mark.parametrize("store", ["/proc/relay.db", "notes/relay.db"])
 def test_a_store_that_cannot_be_made_is_named(tmp_path: Path, store: str) -> None:
     (tmp_path / "notes").write_text("a file where a folder is wanted")
-    config = write_config(tmp_path, {"one": NOWHERE}, store=store)
+    config = write_config(tmp_path, {"one": NOWHERE}, store=store, workers=0)
     line = failed_with_one_line(asyncio.run(command("run", "-c", config)), 1)
     assert str(tmp_path / store).removesuffix("/relay.db") in line or "/proc" in line
 
 
 async def test_a_store_that_another_relay_has_is_refused_and_that_relay_goes_on(tmp_path: Path) -> None:
     async with Upstream() as upstream:
-        config = write_config(tmp_path, {"one": upstream})
+        config = write_config(tmp_path, {"one": upstream}, workers=0)
         async with RelayProcess(config) as relay:
             line = failed_with_one_line(await command("run", "-c", config), 1)
             assert str(tmp_path / "relay.db") in line
@@ -109,7 +109,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, key: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         section: Any = {"address": address}
-        config = write_config(tmp_path, {"one": NOWHERE}, **{key: [section] if key == "listen" else section})
+        config = write_config(tmp_path, {"one": NOWHERE}, **{key: [section] if key == "listen" else section}, workers=0)
         line = failed_with_one_line(asyncio.run(command("run", "-c", config)), 1)
     assert address in line
     assert "in use" in line.lower()
@@ -118,7 +118,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, key: str) -> None:
 def test_a_socket_path_that_is_a_file_is_refused_and_left(tmp_path: Path) -> None:
     path = tmp_path / "smtp.sock"
     path.write_text("somebody's file")
-    config = write_config(tmp_path, {"one": NOWHERE}, listen=[{"address": f"unix:{path}"}])
+    config = write_config(tmp_path, {"one": NOWHERE}, listen=[{"address": f"unix:{path}"}], workers=0)
     assert str(path) in failed_with_one_line(asyncio.run(command("run", "-c", config)), 1)
     assert path.read_text() == "somebody's file"
 
@@ -137,7 +137,7 @@ CONFIGURATIONS: dict[str, tuple[dict[str, object], str]] = {
 @pytest.mark.parametrize("what", CONFIGURATIONS)
 def test_a_configuration_error_names_its_place_and_ends_with_2(tmp_path: Path, what: str) -> None:
     keys, named = CONFIGURATIONS[what]
-    config = write_config(tmp_path, {"one": NOWHERE}, **keys)
+    config = write_config(tmp_path, {"one": NOWHERE}, **keys, workers=0)
     said = asyncio.run(command("run", "-c", config))
     assert said.code == 2
     assert "Traceback" not in said.err
@@ -156,7 +156,7 @@ def test_a_configuration_that_is_not_there_is_one_line_and_2(tmp_path: Path, ver
 async def test_the_ready_line_names_every_address_and_files_are_for_the_owner_only(tmp_path: Path) -> None:
     listen = [{"address": "127.0.0.1:0"}, {"address": "[::1]:0"}, {"address": f"unix:{tmp_path}/smtp.sock"}]
     async with Upstream() as upstream:
-        config = write_config(tmp_path, {"one": upstream}, listen=listen)
+        config = write_config(tmp_path, {"one": upstream}, listen=listen, workers=0)
         async with RelayProcess(config) as relay:
             ready = [line for line in relay.stderr.splitlines() if line.startswith("ready ")]
             smtp = ",".join(relay.smtp_addresses)
@@ -174,7 +174,7 @@ async def test_the_ready_line_names_every_address_and_files_are_for_the_owner_on
 
 async def test_a_restart_goes_on_with_what_waited(tmp_path: Path) -> None:
     async with Upstream(script={"mail": "451 4.3.0 later"}) as upstream:
-        config = write_config(tmp_path, {"one": upstream})
+        config = write_config(tmp_path, {"one": upstream}, workers=0)
         ids = []
         for _ in range(2):
             async with RelayProcess(config) as relay:
@@ -189,6 +189,6 @@ async def test_a_restart_goes_on_with_what_waited(tmp_path: Path) -> None:
 
 
 def test_the_configuration_is_found_by_its_variable(tmp_path: Path) -> None:
-    config = write_config(tmp_path, {"one": NOWHERE})
+    config = write_config(tmp_path, {"one": NOWHERE}, workers=0)
     said = asyncio.run(command("check", environment={"OTP_RELAY_CONFIG": str(config)}))
     assert said.code == 0, said.err

@@ -55,7 +55,7 @@ def upstream_keys(upstream: Upstream, certificates: Certificates | None = None, 
 
 def write_config(directory: Path, upstreams: Mapping[str, Upstream | Mapping[str, object]], **keys: object) -> Path:
     """`relay.yaml` below `directory`: ephemeral ports, lanes `otp` (mail from auth.example.com) and `bulk` over all the
-    upstreams in their order, one process. `keys` replace whole top-level keys of the file."""
+    upstreams in their order. `keys` replace whole top-level keys of the file."""
     named = list(upstreams)
     config: dict[str, Any] = {
         "listen": [{"address": "127.0.0.1:0"}],
@@ -72,7 +72,6 @@ def write_config(directory: Path, upstreams: Mapping[str, Upstream | Mapping[str
         "rules": [{"name": "auth-sender", "match": {"sender": "*@auth.example.com"}, "lane": "otp"}],
         "default_lane": "bulk",
         "shutdown": "5s",
-        "workers": 0,
         **keys,
     }
     path = directory / "relay.yaml"
