@@ -39,6 +39,14 @@ async def attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lane
     A kept session that turns out dead before the upstream said a word costs nothing but another session: the same
     upstream is asked again on it, at once.
     """
+    pool.under_way += 1
+    try:
+        return await _attempt(job, pool, due, lane, progress)
+    finally:
+        pool.under_way -= 1
+
+
+async def _attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lane, progress: Progress) -> Tried:
     await pool.pace()
     started = time.monotonic()
     before = min(started + lane.attempt_s, job.deadline)
@@ -62,7 +70,7 @@ async def attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lane
             return _unopened(pool.name, started, load, failure)
         terms = Terms(before, lane.final_s, progress)
         report = await session.transact(load, lambda: job.parts(unsigned), job.gate, terms)
-        pool.put(session, report)
+        pool.put(session, report, load.size_bytes)
         if _was_dead(session, report, fresh) and time.monotonic() < before:
             continue
         if (bad := condemns(report.results)) is not None:

@@ -8,13 +8,13 @@ backlog of any size costs the lane one small batch of memory and one timer.
 from __future__ import annotations
 
 import asyncio
-import heapq
 import random
 import time
 from collections.abc import Sequence
 
 from relay.config.model import Lane as LaneConfig
 from relay.delivery.attempt import Tried
+from relay.delivery.backlog import Backlog, Way
 from relay.delivery.job import Job
 from relay.delivery.round import Round
 from relay.delivery.services import Services
@@ -27,6 +27,8 @@ from relay.upstream.pool import Pool
 EXPRESS_IN_MEMORY = (2_000, 64_000_000)
 BULK_IN_MEMORY = (200, 16_000_000)
 """(messages, content bytes) a lane may hold; the rest waits in the store"""
+BULK_SETTLING = 100
+"""bulk messages that were sent and are being written down, while their sessions carry others already"""
 CLAIM_MESSAGES = 50
 CLAIM_BYTES = 4_000_000
 STORE_RETRY_S = 1.0
@@ -40,7 +42,9 @@ class Lane:
         self.config = config
         self._pools = {pool.name: pool for pool in pools}
         self._services = services
-        self._heap: list[tuple[tuple[float, str], Job]] = []
+        self._backlog = Backlog()
+        self._held_up = 0
+        """how many of them wait for an upstream that asked for a pause"""
         self._active: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._newest: dict[str, Job] = {}
@@ -48,8 +52,10 @@ class Lane:
         self._bytes = 0
         self._room = EXPRESS_IN_MEMORY if config.express else BULK_IN_MEMORY
         self._slots = config.concurrency or sum(pool.target.config.sessions.max for pool in pools)
+        """messages sent at once, at most; for bulk, the upstreams' windows say how many now"""
         self._bucket = Bucket(config.rate, time.monotonic()) if config.rate is not None else None
         self._rate_timer: asyncio.TimerHandle | None = None
+        self._pause_timer: asyncio.TimerHandle | None = None
         self._store_has_some = True
         self._due_at: float | None = None
         """when something in the store is due (seconds since the epoch); None: nothing is"""
@@ -72,14 +78,14 @@ class Lane:
     def has_room(self, size_bytes: int) -> bool:
         """May a new message stay in memory on its way? Else it is put unclaimed, and `wake` follows."""
         messages, most = self._room
-        held = len(self._heap) + len(self._active)
+        held = len(self._backlog) + len(self._active)
         return not self._draining and held < messages and (held == 0 or self._bytes + size_bytes <= most)
 
     def offer(self, job: Job) -> None:
         """A message whose recipients are claimed. It may be on its way before this returns."""
         self._bytes += len(job.queued.content)
         self._enter(job)
-        heapq.heappush(self._heap, (job.rank, job))
+        self._backlog.push(job)
         self._pump()
 
     def wake(self, at: float) -> None:
@@ -122,12 +128,7 @@ class Lane:
     async def pause(self, ids: frozenset[str] | None) -> None:
         """Begin nothing and claim nothing until `resume`; give back to the store what waits here (`ids`, or all)."""
         self._paused = True
-        waiting = [entry for entry in self._heap if ids is None or entry[1].queued.id in ids]
-        given_back = [job for _, job in waiting if job.gate.is_open]
-        keep = [entry for entry in self._heap if entry[1] not in given_back]
-        heapq.heapify(keep)
-        self._heap = keep
-        for job in given_back:
+        for job in self._backlog.take(lambda job: job.gate.is_open and (ids is None or job.queued.id in ids)):
             self._bytes -= len(job.queued.content)
             await self._services.store.unclaim(job.queued.id)
 
@@ -159,7 +160,7 @@ class Lane:
         """Start nothing new, finish what is under way; what isn't done in time is cut off, and what was never begun
         goes back to the store."""
         self._draining = True
-        for timer in (self._due_timer, self._rate_timer):
+        for timer in (self._due_timer, self._rate_timer, self._pause_timer):
             if timer is not None:
                 timer.cancel()
         if self._feeder is not None:
@@ -167,7 +168,7 @@ class Lane:
             await asyncio.gather(self._feeder, return_exceptions=True)
         if self._hastening is not None:
             await asyncio.gather(self._hastening, return_exceptions=True)
-        waiting, self._heap = [job for _, job in self._heap], []
+        waiting = self._backlog.take(lambda _: True)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within_s)
         for task in list(self._tasks):
@@ -183,16 +184,50 @@ class Lane:
 
     def _pump(self) -> None:
         """Begin as many as there is room for, the earliest deadline first."""
-        while self._heap and len(self._active) < self._slots and not (self._draining or self._paused):
-            if not self._rate_allows():
-                return
-            _, job = heapq.heappop(self._heap)
+        while self._backlog and self._has_slot() and not (self._draining or self._paused):
+            found = self._next(time.monotonic())
+            if found is None or not self._rate_allows():
+                break
+            way, pools = found
+            job = self._backlog.pop(way)
             self._active[job.queued.id] = job
-            task = asyncio.create_task(self._deliver(job), name=f"deliver {job.queued.id}")
+            if pools:
+                pools[0].under_way += 1
+            task = asyncio.create_task(self._deliver(job, pools), name=f"deliver {job.queued.id}")
             self._tasks.add(task)
             task.add_done_callback(self._delivered)
-        if len(self._heap) < CLAIM_MESSAGES // 2:
-            self._arm()
+        self._arm()
+
+    def _has_slot(self) -> bool:
+        if self.config.express:
+            return len(self._active) < self._slots
+        # What was sent and is being settled needs no session.
+        sending = sum(pool.under_way for pool in self._pools.values())
+        return sending < self._slots and len(self._active) < self._slots + BULK_SETTLING
+
+    def _next(self, now: float) -> tuple[Way, list[Pool]] | None:
+        """The way whose first message goes next, with the upstreams to ask; None while there is room for none."""
+        best: tuple[tuple[float, str], Way, list[Pool]] | None = None
+        self._held_up = 0
+        for way, rank, waiting in self._backlog.heads():
+            pools = self._worth_asking(way)
+            if pools and not self.config.express:
+                pools.sort(key=lambda pool: now < pool.window.resume_at)
+                if now < pools[0].window.resume_at:
+                    self._held_up += waiting
+                    self._resume_at(min(pool.window.resume_at for pool in pools), now)
+                    continue
+                if not pools[0].has_place(now):
+                    continue
+            if best is None or rank < best[0]:
+                best = rank, way, pools
+        return best and (best[1], best[2])
+
+    def _resume_at(self, at: float, now: float) -> None:
+        """An upstream asked for a pause until then (time.monotonic)."""
+        loop = asyncio.get_running_loop()
+        if self._pause_timer is None or self._pause_timer.when() <= loop.time():
+            self._pause_timer = loop.call_later(at - now, self._pump)
 
     def _rate_allows(self) -> bool:
         if self._bucket is None:
@@ -208,13 +243,15 @@ class Lane:
             self._services.events.trouble("delivery", error)
         self._pump()
 
-    async def _deliver(self, job: Job) -> None:
+    async def _deliver(self, job: Job, pools: list[Pool]) -> None:
         """One round for one message, to its settlement."""
         job.picked_at = time.monotonic()
         job.timings_ms["wait"] = (job.picked_at - job.offered_at) * 1000.0
         try:
             round_ = Round(job, self.config, self._services.clock.epoch, self._settle, self._told)
-            await round_.run(self._worth_asking(job))
+            if pools:
+                pools[0].under_way -= 1  # from here on the attempt counts itself
+            await round_.run(pools)
             await self._finish(job)
         except asyncio.CancelledError:
             await asyncio.shield(self._cut_off(job))
@@ -227,14 +264,14 @@ class Lane:
             self._active.pop(job.queued.id, None)
             self._leave(job)
 
-    def _worth_asking(self, job: Job) -> list[Pool]:
+    def _worth_asking(self, way: Way) -> list[Pool]:
         """The upstreams whose circuit is closed, in order of preference, turned by the ladder's step."""
         own = self.config.upstreams
         # What a rule named when the message came may be gone since: then the lane's own serve.
-        names = [name for name in job.queued.upstreams if name in self._pools] or own
+        names = [name for name in way.upstreams if name in self._pools] or own
         pools = [self._pools[name] for name in names if self._pools[name].circuit.state == "closed"]
         if pools:
-            turn = min(one.step for one in job.queued.due) % len(pools)
+            turn = way.step % len(pools)
             pools = pools[turn:] + pools[:turn]
         return pools
 
@@ -279,13 +316,14 @@ class Lane:
 
     def _told(self, job: Job, tried: Tried) -> None:
         self._services.events.told(self.name, job, tried)
+        if not self.config.express:
+            self._pump()
 
     # the store's side
 
     def _arm(self) -> None:
         """Set the one timer to when the store has something due, if there is room for it."""
-        busy = self._draining or self._paused or len(self._heap) >= CLAIM_MESSAGES // 2
-        if self._due_at is None or busy:
+        if self._due_at is None or self._draining or self._paused or self._is_full():
             return
         if self._due_timer is not None:
             self._due_timer.cancel()
@@ -294,6 +332,13 @@ class Lane:
             self._due.set()
         else:
             self._due_timer = asyncio.get_running_loop().call_later(wait_s, self._due.set)
+
+    def _is_full(self) -> bool:
+        """Enough is in hand. What an upstream's pause holds up doesn't count, as long as there is memory for it."""
+        messages, size_bytes = self._room
+        if self._held_up and (len(self._backlog) >= messages or self._bytes >= size_bytes):
+            return True
+        return len(self._backlog) - self._held_up >= CLAIM_MESSAGES // 2
 
     async def _feed(self) -> None:
         """Claims what is due, in small batches, whenever there is room."""

@@ -11,6 +11,7 @@ from typing import Protocol, cast
 
 from relay.config.model import Upstream
 from relay.mail.reply import Reply
+from relay.upstream.aimd import Window, says_so, throttles
 from relay.upstream.budget import Budget, Rate, WholeBudget, WholeRate
 from relay.upstream.circuit import Circuit
 from relay.upstream.connect import Target, open_session
@@ -19,12 +20,12 @@ from relay.upstream.session import Report, Session
 
 TEND_EVERY_S = 0.5
 CLOSE_WITHIN_S = 1.0
-SOFT_MAX_FOR_S = 15.0
-"""how long an upstream's "one session too many" is believed"""
 TENDS_IN_IDLE_TIME = 8
 LEARNED_SHARE = 0.6
 """An upstream that closed an idle session after 10 s sees the next ones retired after 6."""
 LEARNED_FLOOR_S = 0.5
+TIMED_UP_TO_BYTES = 65_536
+"""The answer to more than this is late because of its way there."""
 NO_SESSION = Reply(451, "4.4.5 no session free in time")
 
 
@@ -68,6 +69,10 @@ class Pool:
         self.warm = target.config.sessions.warm if express else 0
         self.reserved = max(1, self.warm) if express else 0
         self.circuit = Circuit()
+        most = target.config.sessions.max
+        self.window = Window(most, most) if express else Window(most)
+        self.under_way = 0
+        """messages begun, or about to be, and not over"""
         self._budget = shared.budget
         self._rate = shared.rate
         self._watcher = watcher
@@ -77,9 +82,6 @@ class Pool:
         self._waiting: deque[asyncio.Future[Session]] = deque()
         self._openings: set[asyncio.Task[None]] = set()
         self._idle_limit_s = target.config.sessions.idle_s
-        self._soft_max: int | None = None
-        """sessions the upstream let us have when it refused one more"""
-        self._soft_until = 0.0
         self._tender: asyncio.TimerHandle | None = None
         self._closing = False
         self._empty = asyncio.Event()
@@ -113,6 +115,10 @@ class Pool:
         for session in list(self._sessions):
             session.abort()
         self._budget.leave(self)
+
+    def has_place(self, now: float) -> bool:
+        """May one more bulk message be begun?"""
+        return self.under_way < self.window.room(now)
 
     def counts(self) -> dict[str, int]:
         """Sessions by state: idle, busy, opening."""
@@ -164,9 +170,12 @@ class Pool:
         if self._rate is not None:
             await self._rate.pace(express=self.express)
 
-    def put(self, session: Session, report: Report) -> None:
-        """Back from a transaction: learn from it, and keep the session if it is good for another."""
+    def put(self, session: Session, report: Report, size_bytes: int = 0) -> None:
+        """Back from a transaction that carried `size_bytes`: learn from it, and keep the session if it is good for
+        another."""
         now = time.monotonic()
+        if not self.express:
+            self._learn(session, report, now, timed=size_bytes <= TIMED_UP_TO_BYTES)
         if report.answered and not report.timed_out:
             self._answered()
         elif report.timed_out:
@@ -175,6 +184,17 @@ class Pool:
             self._watcher.down(self.lane, self.name, "connection lost")
         if session.usable:
             self._keep(session)
+
+    def _learn(self, session: Session, report: Report, now: float, *, timed: bool) -> None:
+        """Would the upstream take more at once, or is it given too much?"""
+        if any(result.outcome == "sent" for result in report.results):
+            in_use = len(self._sessions) - len(self._idle)
+            self.window.succeeded(now, in_use, report.data_ms / 1000.0 if timed else None)
+        elif any(
+            result.outcome == "deferred" and throttles(result.reply, result.phase, kept=session.sent > 1)
+            for result in report.results
+        ):
+            self.window.throttled(now)
 
     def condemn(self, reason: OpenFailed) -> None:
         """The upstream turned us, not the mail, away (530, 535 in a transaction): open the circuit."""
@@ -197,7 +217,7 @@ class Pool:
 
     def _open_one(self) -> bool:
         holds = len(self._sessions) + len(self._openings)
-        if self._closing or (self._soft_max is not None and holds >= self._soft_max):
+        if self._closing or holds >= self.window.sessions(time.monotonic()):
             return False
         if not self._budget.take(self, holds):
             return False
@@ -217,18 +237,24 @@ class Pool:
                 self._budget.give_back()
         if session is not None:
             self._sessions.add(session)
+            self.window.opened(len(self._sessions))
             session.on_closed = self._closed
             session.on_free = self._keep
             self._answered()
             self._supply(session)
 
     def _open_failed(self, failure: OpenFailed) -> None:
-        if self._sessions and failure.reply.transient and failure.phase in ("greeting", "ehlo", "auth"):
-            # It talks to us on other sessions: this is one too many, not a dead host.
-            self._soft_max = len(self._sessions)
-            self._soft_until = time.monotonic() + SOFT_MAX_FOR_S
-            return
-        self._failed(failure)
+        said = failure.reply.transient and failure.phase in ("greeting", "ehlo", "auth")
+        others = len(self._sessions) + len(self._openings) - 1
+        if said and others:
+            # It talks to us on other sessions, or may yet: this is one too many, not a dead host.
+            self.window.refused(time.monotonic(), others)
+        elif said and not self.express and self.circuit.state == "closed" and says_so(failure.reply):
+            # It talks to somebody: to codes, or to another process of ours.
+            self.window.throttled(time.monotonic())
+            self._fail_waiting(failure)
+        else:
+            self._failed(failure)
 
     def _failed(self, failure: OpenFailed) -> None:
         now = time.monotonic()
@@ -287,9 +313,7 @@ class Pool:
         every_s = min(TEND_EVERY_S, self._idle_limit_s / TENDS_IN_IDLE_TIME)
         self._tender = loop.call_later(every_s, self._tend)
         now = time.monotonic()
-        if self._soft_max is not None and now >= self._soft_until:
-            self._soft_max = None
-            self.room()
+        self.room()
         if self.circuit.state == "open" and now >= self.circuit.probe_at and not self._openings:
             if self._open_one():
                 self.circuit.probing()

@@ -1,0 +1,180 @@
+"""How much bulk mail an upstream gets at once: found out, not configured. Pure; times are time.monotonic.
+
+As TCP does with a line (RFC 5681): one more for each window that went through, half when the upstream says that it is
+too much, by its words or by getting slow.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from relay.mail.reply import Reply
+from relay.upstream.results import Phase
+
+START = 4
+PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+"""how long nothing is sent after a throttled message; the last repeats. SES asks for 5, 10 and 30."""
+CUT_EVERY_S = 1.0
+"""What was under way when the window was cut says nothing about the cut."""
+CAP_FOR_S = 15.0
+CAP_FOR_AT_MOST_S = 240.0
+"""how long "one session too many" is believed before one more is tried; twice as long each time it is said again"""
+
+REPLIES_A_ROUND = 8
+"""RFC 9406 4.2: the quickest of eight in a row. One slow reply, or seven, say nothing; eight do."""
+SLOW_FACTOR = 3.0
+SLOW_S = 0.1
+FORGET_S = 60.0
+"""An upstream that has been slower for one to two times this long is slower, whatever we send it."""
+
+_MAIL_CODES = frozenset({421, 450, 451, 452, 454})
+_ABOUT_THE_HOST = frozenset({"3", "4", "7"})
+"""RFC 3463 subjects that speak of the system, the network or policy; 1, 2 and 6 are about addresses and content"""
+# SES: "Throttling failure: Maximum sending rate exceeded", Azure: "Excessive message rate", Exchange Online: "sender
+# thread limit exceeded", Resend: "Too many requests", SendGrid: "Maximum credits exceeded"; "too many connections".
+_SAYS_SO = re.compile(
+    r"throttl|slow down|rate.?limit|too fast|too many (?!recipients)|excessive|credits exceeded"
+    r"|(?:rate|sending|connection|session|thread|concurren\w*|message|daily|hourly) (?:limit|quota)"
+    r"|(?:rate|connections|sessions|messages)\b.{0,30}\bexceed|exceed\w*\b.{0,30}\b(?:rate|connections|sessions)",
+    re.IGNORECASE,
+)
+
+
+def says_so(reply: Reply) -> bool:
+    """The upstream says that it is given too much, in words, and doesn't speak of a mailbox."""
+    enhanced = reply.enhanced
+    about_a_mailbox = enhanced is not None and enhanced[2] in "12"
+    return reply.transient and not about_a_mailbox and _SAYS_SO.search(reply.text) is not None
+
+
+def throttles(reply: Reply, phase: Phase, *, kept: bool) -> bool:
+    """Does a 4yz within a transaction ask for less, rather than speak of this one message?
+
+    `kept`: the session had carried others before. 421 to MAIL is then how an upstream ends a session that idled or has
+    carried its share (RFC 5321 3.8).
+    """
+    if says_so(reply):
+        return True
+    if phase == "mail":
+        enhanced = reply.enhanced
+        subject_fits = enhanced is None or enhanced[2] in _ABOUT_THE_HOST
+        return reply.code in _MAIL_CODES and subject_fits and not (kept and reply.code == 421)
+    return reply.code in (421, 454)
+
+
+class Window:
+    """What one lane may have under way at one upstream: `room`; and how many sessions it may open: `sessions`.
+
+    Never below 1 (but for a pause), never above `ceiling`.
+    """
+
+    __slots__ = (
+        "_cap",
+        "_cap_for_s",
+        "_cap_until",
+        "_cut_again_at",
+        "_floor_s",
+        "_forget_at",
+        "_limit",
+        "_next_floor_s",
+        "_quickest_s",
+        "_replies",
+        "_slow",
+        "_threshold",
+        "_throttled",
+        "ceiling",
+        "resume_at",
+    )
+
+    def __init__(self, ceiling: int, start: int = START) -> None:
+        self.ceiling = ceiling
+        self.resume_at = 0.0
+        """nothing is sent before"""
+        self._limit = float(max(1, min(start, ceiling)))
+        self._threshold = math.inf
+        """below it the window grows by one a message (slow start), above it by one a window"""
+        self._throttled = 0
+        """pauses since it last went well"""
+        self._cut_again_at = 0.0
+        self._cap = ceiling
+        """sessions that the upstream let us have when it refused one more"""
+        self._cap_for_s = CAP_FOR_S
+        self._cap_until = 0.0
+        self._floor_s = self._next_floor_s = self._quickest_s = math.inf
+        self._forget_at = 0.0
+        self._replies = 0
+        self._slow = False
+
+    @property
+    def limit(self) -> int:
+        """What may be under way when all is well."""
+        return int(self._limit)
+
+    def room(self, now: float) -> int:
+        """How many messages may be under way now: none in a pause, one until that went well, then `limit`."""
+        if now < self.resume_at:
+            return 0
+        return 1 if self._throttled else self.sessions(now)
+
+    def sessions(self, now: float) -> int:
+        """How many sessions may be open: one more than the upstream was known to allow, now and then."""
+        if self._cap >= self._limit:
+            return int(self._limit)
+        return min(int(self._limit), self._cap + (now >= self._cap_until))
+
+    def succeeded(self, now: float, in_use: int, reply_s: float | None = None) -> None:
+        """A message was accepted, with `in_use` sessions at work. `reply_s`: what the answer to its content took; None
+        where that says nothing of the upstream (a large content's way there)."""
+        if now < self.resume_at:
+            return  # under way before the upstream said stop
+        self._throttled = 0
+        if reply_s is not None:
+            self._timed(now, reply_s)
+        # RFC 7661: a window that isn't used is no proof that it could be.
+        if in_use >= self.limit and not self._slow:
+            step = 1.0 if self._limit < self._threshold else 1.0 / self._limit
+            self._limit = min(float(self.ceiling), self._limit + step)
+
+    def throttled(self, now: float) -> None:
+        """The upstream asks for less: half of it, after a pause."""
+        if now < self.resume_at:
+            return
+        self._cut(now, CUT_EVERY_S)
+        self.resume_at = now + PAUSES_S[min(self._throttled, len(PAUSES_S) - 1)]
+        self._throttled += 1
+
+    def refused(self, now: float, held: int) -> None:
+        """One session more than `held` (open or opening) was one too many."""
+        if now >= self._cap_until:
+            again = self._cap_until > 0.0 and held <= self._cap
+            self._cap_for_s = min(2 * self._cap_for_s, CAP_FOR_AT_MOST_S) if again else CAP_FOR_S
+            self._cap_until = now + self._cap_for_s
+        self._cap = max(1, min(held, self.ceiling))
+
+    def opened(self, held: int) -> None:
+        """`held` sessions are allowed after all."""
+        if held > self._cap:
+            self._cap = min(held, self.ceiling)
+
+    def _timed(self, now: float, reply_s: float) -> None:
+        """Is the upstream slower than it can be? A round at a time."""
+        self._quickest_s = min(self._quickest_s, reply_s)
+        self._replies += 1
+        if self._replies < REPLIES_A_ROUND:
+            return
+        round_s, self._quickest_s, self._replies = self._quickest_s, math.inf, 0
+        if now >= self._forget_at:
+            self._floor_s, self._next_floor_s = self._next_floor_s, round_s
+            self._forget_at = now + FORGET_S
+        self._next_floor_s = min(self._next_floor_s, round_s)
+        self._floor_s = min(self._floor_s, round_s)
+        self._slow = round_s > max(SLOW_S, SLOW_FACTOR * self._floor_s)
+        if self._slow:
+            self._cut(now, max(CUT_EVERY_S, round_s))
+
+    def _cut(self, now: float, every_s: float) -> None:
+        if now < self._cut_again_at:
+            return
+        self._limit = self._threshold = max(1.0, self._limit / 2)
+        self._cut_again_at = now + every_s
