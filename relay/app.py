@@ -32,8 +32,10 @@ from relay.observe.metrics import Family, Metrics
 from relay.observe.recent import Recent
 from relay.routing.router import Router
 from relay.store.base import Action, Selection, StoreError
-from relay.store.several import Several
+from relay.store.codec import codec_for
+from relay.store.several import Several, shards
 from relay.store.sqlite import open_reader
+from relay.store.sqlite_care import check_keys
 from relay.store.sqlite_move import Moved
 from relay.store.sqlite_read import Reader
 from relay.upstream.pool import Shared
@@ -62,7 +64,8 @@ class App:
         self.recent = Recent()
         self.log = MailLog(self.metrics, self.recent, clock=self.clock.now)
         self._engine = Engine(self.clock, self.log)
-        self._workers = Workers(self.clock, self.log, self)
+        self._codec = codec_for(loaded.store_keys, str(loaded.config.store_key_file))
+        self._workers = Workers(self.clock, self.log, self, self._codec)
         self._shared: Mapping[str, Shared] = {}
         self._upstreams: Mapping[str, Upstream] = {}
         self._readers: dict[Path, Reader] = {}
@@ -85,8 +88,10 @@ class App:
     async def __aenter__(self) -> Self:
         """Raises CannotStart, StoreError."""
         async with contextlib.AsyncExitStack() as started:
-            await self._engine.open(self.config.store)
+            await self._engine.open(self.config.store, self._codec)
             started.push_async_callback(self._engine.close)
+            for path in shards(self.config.store):
+                check_keys(path, self._codec)
             self._admission = Admission(self.config.store)
             running = self._build(self.loaded)
             self._put_in_force(running)
@@ -98,8 +103,8 @@ class App:
             self._intake = IntakeServer(
                 self._acceptance, self.config.limits, self.config.hostname, admit=self._admit, observer=self.log
             )
-            self._intake.spool = _spool(self.config.store)
             await self._engine.start(self.config, running.delivery)
+            self._intake.spool = _spool(self.config.store)
             self._forwarder = Forwarder(self._engine.store, self._own(self.config), self._workers.move, self.log)
             self._workers.start(self.loaded, self._bulk(self.config), self._shared)
             started.push_async_callback(self._drain)
@@ -153,7 +158,8 @@ class App:
         self._acceptance.running = running
         self._intake.limits, self._intake.hostname = loaded.config.limits, loaded.config.hostname
         for key in ("store", "store_key_file", "http"):
-            if getattr(loaded.config, key) != getattr(self.config, key):
+            rotated = key == "store_key_file" and loaded.store_keys != self.loaded.store_keys
+            if rotated or getattr(loaded.config, key) != getattr(self.config, key):
                 _LOG.warning("event=reload_ignored key=%s reason=%s", key, json.dumps("takes a restart"))
         self.loaded = loaded
         await self._engine.replace(loaded.config, running.delivery)
