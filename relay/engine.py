@@ -17,6 +17,7 @@ from relay.events import DeliveryEvents
 from relay.observe.maillog import MailLog
 from relay.signatures import Signatures
 from relay.store.base import NewMessage, OpenRecipient, Queued, StoreError
+from relay.store.codec import Codec
 from relay.store.sqlite import SqliteStore, open_store
 from relay.upstream.connect import Target
 from relay.upstream.gate import NOT_STORED
@@ -41,9 +42,9 @@ class Engine:
         self._retired: dict[asyncio.Task[None], Delivery] = {}
         self._housekeeper: asyncio.Task[None] | None = None
 
-    async def open(self, path: Path) -> None:
+    async def open(self, path: Path, codec: Codec) -> None:
         """Take the store file and find out what waits in it. Raises StoreError."""
-        self.store: SqliteStore = await open_store(path, now=self.clock.now)
+        self.store: SqliteStore = await open_store(path, now=self.clock.now, codec=codec)
         await self.store.recover(self.clock.now())
 
     def build(self, loaded: Loaded, targets: Mapping[str, Target], share: Share) -> Delivery:
@@ -55,6 +56,7 @@ class Engine:
     async def start(self, config: Config, delivery: Delivery) -> None:
         """Send. Mail of lanes that are no more goes by the default lane."""
         self.config, self.delivery = config, delivery
+        await self.store.hash_addresses(wanted=config.log.addresses == "hashed")
         await self.store.adopt(tuple(config.lanes), config.default_lane)
         delivery.start()
         if self._housekeeper is None:

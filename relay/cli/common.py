@@ -32,6 +32,15 @@ def config_path(args: argparse.Namespace) -> Path:
     return given if given is not None else Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG)
 
 
+def write_secret(path: Path, data: bytes) -> None:
+    """A new file, 0600 from its first moment. Raises FileExistsError, OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def load_or_exit(path: Path) -> Loaded:
     """The configuration; or every mistake in it, a line each on stderr, and exit 2."""
     from relay.config.errors import ConfigErrors

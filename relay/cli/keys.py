@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
+
+from relay.cli.common import write_secret
 
 EXIT_FOUND = 1
 EXIT_USAGE = 2
@@ -52,7 +53,7 @@ def keygen(args: argparse.Namespace) -> int:
     path = args.out / f"{domain}.{args.selector}.pem"
     try:
         args.out.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_secret(path, pem)
+        write_secret(path, pem)
     except FileExistsError:
         return _fail(f"{path} exists; it is left as it is")
     except OSError as error:
@@ -62,15 +63,6 @@ def keygen(args: argparse.Namespace) -> int:
     print("; and in the configuration:")
     print(f"; dkim: [{{domain: {domain}, keys: [{{selector: {args.selector}, key_file: {path}}}]}}]")
     return 0
-
-
-def _write_secret(path: Path, data: bytes) -> None:
-    """A new file, 0600 from its first moment. Raises FileExistsError, OSError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def zone_line(domain: str, selector: str, record: str) -> str:

@@ -86,6 +86,7 @@ async def _act_on_store(config: Config, action: Action, selection: Selection) ->
     for path in (config.store, *shards(config.store)):
         store = await open_store(path, now=time.time)
         try:
+            await store.hash_addresses(wanted=config.log.addresses == "hashed")
             changed += await store.act(action, selection, time.time())
         finally:
             await store.close()

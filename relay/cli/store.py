@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import base64
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from relay.cli.common import add_config, config_path, load_or_exit
+from relay.cli.common import add_config, config_path, load_or_exit, write_secret
 
 EXIT_FAILED = 1
+EXIT_USAGE = 2
+STORE_KEY_BYTES = 32
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     store = subparsers.add_parser(
         "store",
-        help="check, back up or compact the store",
+        help="check, back up or compact the store; make its key",
         description="Looks after the store. Exit 0: done; 1: the reason is on stderr; 2: the configuration is wrong.",
     )
     actions = store.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -36,6 +40,14 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="give free space back to the disk",
         description="Rewrites the store without its free space. The relay must not be running.",
     )
+    key_parser = actions.add_parser(
+        "key",
+        help="make a key that encrypts waiting mail",
+        description="Writes a new key (readable by its owner only) for store_key_file. A key is replaced by a new line "
+        "before the old one's: the first encrypts, all decrypt.",
+    )
+    key_parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the new file")
+    key_parser.set_defaults(run=make_key)
     for parser, run in ((check_parser, check), (backup_parser, backup), (compact_parser, compact)):
         add_config(parser)
         parser.set_defaults(run=run)
@@ -83,6 +95,23 @@ def compact(args: argparse.Namespace) -> int:
         return 0
 
     return _with_store(args, run)
+
+
+def make_key(args: argparse.Namespace) -> int:
+    """Exit 0, or 2 with a line on stderr. A file that is there is never overwritten."""
+    path: Path = args.out
+    text = base64.b64encode(os.urandom(STORE_KEY_BYTES)) + b"\n"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_secret(path, text)
+    except FileExistsError:
+        print(f"otp-relay: {path} exists; it is left as it is", file=sys.stderr)
+        return EXIT_USAGE
+    except OSError as error:
+        print(f"otp-relay: {path}: {error.strerror}", file=sys.stderr)
+        return EXIT_USAGE
+    print(f"store_key_file: {path}")
+    return 0
 
 
 def _with_store(args: argparse.Namespace, run: Callable[[Path], int]) -> int:

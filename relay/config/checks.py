@@ -19,15 +19,10 @@ from relay.config.validate import absent
 from relay.config.values import shown
 
 NOT_YET: Mapping[Loc, str] = {
-    ("store_key_file",): "waiting mail isn't encrypted",
-    ("log", "addresses"): "addresses are logged in full",
     ("lanes", "*", "limits"): "nothing is limited",
     ("rules", "*", "match", "content"): "the rule never matches",
 }
 """Keys that are read and checked but change nothing so far, with what that means."""
-
-_NO_EFFECT: Mapping[Loc, Any] = {("log", "addresses"): "full"}
-"""Values of those keys that ask for nothing."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _NAME_WORDS = "up to 63 letters, digits, dots, dashes and underscores, beginning with a letter or digit"
@@ -224,7 +219,7 @@ def _unused(data: Mapping[str, Any], sections: Mapping[Loc, Section]) -> Iterato
 def _not_yet(data: Mapping[str, Any]) -> Iterator[Finding]:
     for way, meaning in NOT_YET.items():
         for loc, value in _found(data, way, ()):
-            if value not in (None, False, _NO_EFFECT.get(way)) and value != {}:
+            if value not in (None, False) and value != {}:
                 yield note(loc, f"has no effect yet: {meaning}")
 
 

@@ -5,6 +5,7 @@ What goes wrong raises ValueError with one line for the operator; it never holds
 
 from __future__ import annotations
 
+import base64
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -20,6 +21,9 @@ MAX_SECRET_BYTES = 1 << 16
 MIN_RSA_BITS = 1024
 GOOD_RSA_BITS = 2048
 EXPIRES_SOON = timedelta(days=14)
+STORE_KEY_BYTES = 32
+STORE_KEY_CREDENTIAL = "store_key"
+_STORE_KEY_HINT = "otp-relay store key makes one: 32 bytes in base64 or hexadecimal, a line each"
 
 
 def content(path: Path, most_bytes: int = MAX_SECRET_BYTES) -> bytes:
@@ -65,6 +69,43 @@ def check(sections: Mapping[Loc, Section], now: datetime, pems: dict[Path, bytes
                     yield from _dkim_key((*loc, "keys", n, "key_file"), key.key_file, pems)
 
 
+def store_keys(path: Path) -> tuple[bytes, ...]:
+    """The keys in a `store_key_file`: 32 bytes in base64 or hexadecimal, a line each; blank lines and lines with #
+    before them count for nothing."""
+    try:
+        text = content(path).decode("ascii")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} isn't text; {_STORE_KEY_HINT}") from None
+    keys = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if (word := line.strip()) and not word.startswith("#"):
+            key = _store_key(word)
+            if key is None:
+                raise ValueError(f"line {number} of {path} isn't a key; {_STORE_KEY_HINT}")
+            keys.append(key)
+    if not keys:
+        raise ValueError(f"there is no key in {path}; {_STORE_KEY_HINT}")
+    return tuple(dict.fromkeys(keys))
+
+
+def _store_key(word: str) -> bytes | None:
+    try:
+        if len(word) == 2 * STORE_KEY_BYTES:
+            return bytes.fromhex(word)
+        padded = word.rstrip("=") + "=" * (-len(word.rstrip("=")) % 4)
+        key = base64.b64decode(padded.replace("-", "+").replace("_", "/"), validate=True)
+    except ValueError:
+        return None
+    return key if len(key) == STORE_KEY_BYTES else None
+
+
+def store_key_credential(environ: Mapping[str, str]) -> Path | None:
+    """The key that systemd gives the service (systemd.exec(5), LoadCredential=store_key:...)."""
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(folder, STORE_KEY_CREDENTIAL) if folder else None
+    return path if path is not None and path.exists() else None
+
+
 def readable(loc: Loc, path: Path | None) -> Iterator[Finding]:
     if path is not None:
         try:
@@ -79,7 +120,7 @@ def _exposed(path: Path) -> bool:
     return False
 
 
-def _secret(loc: Loc, path: Path | None) -> Iterator[Finding]:
+def secret(loc: Loc, path: Path | None) -> Iterator[Finding]:
     if path is not None and _exposed(path):
         yield note(loc, f"every user of this machine can read {path}; chmod 600 it")
 
@@ -95,7 +136,7 @@ def _listener(loc: Loc, listener: Listener, now: datetime) -> Iterator[Finding]:
     yield from missing
     if not missing:
         yield from _certificate(loc, listener.cert_file, listener.key_file, now)
-        yield from _secret((*loc, "key_file"), listener.key_file)
+        yield from secret((*loc, "key_file"), listener.key_file)
 
 
 def _certificate(loc: Loc, cert_file: Path, key_file: Path, now: datetime) -> Iterator[Finding]:
@@ -132,7 +173,7 @@ def _certificate(loc: Loc, cert_file: Path, key_file: Path, now: datetime) -> It
 
 
 def _upstream(loc: Loc, upstream: Upstream) -> Iterator[Finding]:
-    yield from _secret((*loc, "password_file"), upstream.password_file)
+    yield from secret((*loc, "password_file"), upstream.password_file)
     if upstream.ca_file is None or upstream.tls == "none":
         return
     from cryptography import x509
@@ -168,7 +209,7 @@ def _dkim_key(loc: Loc, path: Path, pems: dict[Path, bytes]) -> Iterator[Finding
     elif not isinstance(key, Ed25519PrivateKey):
         yield Finding(loc, f"expected an RSA or Ed25519 key in {path}, got another kind")
         return
-    yield from _secret(loc, path)
+    yield from secret(loc, path)
     pems[path] = pem
 
 

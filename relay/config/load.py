@@ -39,20 +39,24 @@ def load(
         document.readable = False
     if not document.readable:
         raise ConfigErrors(_errors(path, document, document.findings))
-    return _loaded(path, document, machine_name)
-
-
-def _loaded(path: Path, document: Document, machine_name: Callable[[], str]) -> Loaded:
     origin = Origin(path.absolute().parent)
     data = _Completion(document, origin).completed(machine_name)
+    credential = files.store_key_credential(environ)
+    if data.get("store_key_file") is None and credential is not None:
+        data["store_key_file"] = str(credential.absolute())
+    return _loaded(path, document, data, origin)
+
+
+def _loaded(path: Path, document: Document, data: Mapping[str, Any], origin: Origin) -> Loaded:
     own = list(document.findings)
     validated = validate(data, origin)
     pems: dict[Path, bytes] = {}
+    store_keys: list[bytes] = []
     others = [
         *validated.findings,
         *checks.check(data, validated.sections),
         *files.check(validated.sections, files.utc_now(), pems),
-        *_store_key(validated.config),
+        *_store_key(validated.config, store_keys),
     ]
     scrub = _scrubber(document.data)
     told = [scrub(finding) for finding in (*own, *_unsaid(document, others))]
@@ -66,12 +70,20 @@ def _loaded(path: Path, document: Document, machine_name: Callable[[], str]) -> 
         path,
         tuple(f"{note.file}:{note.line}: {note.key}: {note.message}" for note in notes),
         pems,
+        tuple(store_keys),
     )
 
 
-def _store_key(config: Config | None) -> Iterator[Finding]:
-    if config is not None:
-        yield from files.readable(("store_key_file",), config.store_key_file)
+def _store_key(config: Config | None, keys: list[bytes]) -> Iterator[Finding]:
+    """The keys found are put into `keys`."""
+    if config is None or config.store_key_file is None:
+        return
+    try:
+        keys += files.store_keys(config.store_key_file)
+    except ValueError as error:
+        yield Finding(("store_key_file",), str(error))
+        return
+    yield from files.secret(("store_key_file",), config.store_key_file)
 
 
 def _unsaid(document: Document, findings: Iterable[Finding]) -> Iterator[Finding]:

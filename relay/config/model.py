@@ -224,6 +224,8 @@ class Loaded:
     """what an operator should know though nothing is wrong: `relay.yaml:12: log.addresses: has no effect yet`"""
     dkim_pems: Mapping[Path, bytes] = field(default_factory=dict, repr=False)
     """the private keys of `dkim` by `key_file`, as read when the configuration was loaded (LF line ends)"""
+    store_keys: tuple[bytes, ...] = field(default=(), repr=False)
+    """the keys in `store_key_file`, 32 bytes each: the first encrypts, all decrypt"""
 
 
 IpNetwork = IPv4Network | IPv6Network

@@ -38,7 +38,7 @@ async def examine(
         upstreams.check(config, now),
         domains.check(config.dkim, signer, Resolver(dns_server), int(now)) if signer is not None else _nothing(),
     )
-    of_files = files.check(config)
+    of_files = files.check(loaded)
     trouble += [*_users(config)]
     return (
         *_config(loaded, trouble, of_files),

@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from relay.config.checks import NOT_YET
-from relay.config.model import Config
+from relay.config.files import STORE_KEY_CREDENTIAL
+from relay.config.model import Config, Loaded
 from relay.doctor.finding import Finding
+from relay.store.base import StoreError, StoreSealed
+from relay.store.codec import codec_for
+from relay.store.several import shards
+from relay.store.sqlite_care import check_keys
 
 
 def secrets(config: Config) -> dict[Path, str]:
@@ -24,9 +28,10 @@ def secrets(config: Config) -> dict[Path, str]:
     return {path: what for path, what in named if path is not None}
 
 
-def check(config: Config) -> list[Finding]:
+def check(loaded: Loaded) -> list[Finding]:
     """Every secret, the store's files, and their folders."""
     found: list[Finding] = []
+    config = loaded.config
     files = secrets(config)
     store = config.store.resolve()
     files |= {store.with_name(store.name + end): "the store" for end in ("", "-wal", "-shm")}
@@ -37,18 +42,27 @@ def check(config: Config) -> list[Finding]:
     if not found:
         text = f"keys, passwords and store are closed to others ({len(files)} files)"
         found.append(Finding("files", "", "ok", text))
-    return [*found, _at_rest(config)]
+    return [*found, _at_rest(loaded)]
 
 
-def _at_rest(config: Config) -> Finding:
+def _at_rest(loaded: Loaded) -> Finding:
+    config, keys = loaded.config, loaded.store_keys
     subject = str(config.store)
-    if config.store_key_file is None:
+    try:
+        for path in (config.store, *shards(config.store)):
+            if path.exists():
+                check_keys(path, codec_for(keys, str(config.store_key_file)))
+    except StoreSealed as error:
+        hint = "put its key back into the file that store_key_file names; the relay doesn't start without it"
+        return Finding("store", subject, "fail", str(error), hint)
+    except StoreError as error:
+        return Finding("store", subject, "unknown", str(error), "otp-relay store check tells more")
+    if not keys:
         text = "waiting mail is stored in clear: only its files' permissions guard it"
-        return Finding("store", subject, "warn", text, "set store_key_file to encrypt it")
-    if ("store_key_file",) in NOT_YET:
-        text = "waiting mail is stored in clear: store_key_file has no effect in this version"
-        return Finding("store", subject, "warn", text, "keep the disk itself encrypted")
-    return Finding("store", subject, "ok", "waiting mail is encrypted (store_key_file)")
+        hint = f"set store_key_file, or give the service the credential {STORE_KEY_CREDENTIAL}; otp-relay store key"
+        return Finding("store", subject, "warn", text, f"{hint} makes one")
+    count = "" if len(keys) == 1 else f", {len(keys)} keys: the first encrypts"
+    return Finding("store", subject, "ok", f"waiting mail is encrypted ({config.store_key_file}{count})")
 
 
 def _file(path: Path, what: str) -> Iterator[Finding]:

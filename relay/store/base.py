@@ -37,6 +37,10 @@ class StoreDamaged(StoreError):
     """Not a store of ours, or a broken one. It was left untouched."""
 
 
+class StoreSealed(StoreError):
+    """Mail waits in it that is encrypted with a key that isn't given."""
+
+
 @dataclass(frozen=True, slots=True)
 class NewMessage:
     """One accepted submission, as it is first written."""

@@ -2,24 +2,109 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import os
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+_NONCE_BYTES = 12
+_TAG_BYTES = 16
 
 
 class Codec(Protocol):
-    """Applied to each part of a content by itself. `name` (`ID/PART`) is unique in the store and tells parts apart."""
+    """Applied to each part of a content by itself. `name` (`ID/PART`) is unique in the relay and tells parts apart."""
+
+    @property
+    def key_id(self) -> str | None:
+        """Names the key that `encode` uses, and is kept with the message; None: there is none."""
 
     def encode(self, content: bytes, name: str) -> bytes:
         """What is written."""
 
-    def decode(self, stored: bytes, name: str) -> bytes:
-        """What was given to `encode` under this name. Raises ValueError when it is not that."""
+    def decode(self, stored: bytes, name: str, key_id: str | None) -> bytes:
+        """What was given to `encode` under this name, with this key. Raises ValueError when it is not that, with a
+        text that goes on from `the content is`."""
+
+    def check(self, key_id: str | None) -> None:
+        """Raises that ValueError if what was written with this key can't be read."""
 
 
 class Plain:
     """As it is."""
 
+    key_id = None
+
     def encode(self, content: bytes, name: str) -> bytes:  # noqa: ARG002 - the protocol's
         return content
 
-    def decode(self, stored: bytes, name: str) -> bytes:  # noqa: ARG002 - the protocol's
+    def decode(self, stored: bytes, name: str, key_id: str | None) -> bytes:  # noqa: ARG002 - the protocol's
+        self.check(key_id)
         return stored
+
+    def check(self, key_id: str | None) -> None:
+        if key_id is not None:
+            raise ValueError(f"encrypted with key {key_id}, and no store_key_file is set")
+
+
+class Sealed:
+    """AES-256-GCM: a random nonce, the ciphertext, the tag. The first key encrypts, each of them decrypts, and what was
+    written without one is read as it is.
+
+    Every part has a key of its own, derived from the file's and the part's name. So a part in another's place doesn't
+    open, and a nonce never comes twice with one key however much mail there is: with a single key, NIST SP 800-38D
+    8.3 ends the use of random nonces at 2^32.
+    """
+
+    __slots__ = ("_keys", "_source", "key_id")
+
+    def __init__(self, keys: Sequence[bytes], source: str) -> None:
+        """`keys`: 32 bytes each, at least one; `source`: where they stand, for an operator."""
+        self._keys = {key_id(key): key for key in keys}
+        self._source = source
+        self.key_id: str | None = key_id(keys[0])
+
+    def __repr__(self) -> str:
+        return f"Sealed(<{len(self._keys)} keys of {self._source}>)"
+
+    def encode(self, content: bytes, name: str) -> bytes:
+        assert self.key_id is not None
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + _cipher(self._keys[self.key_id], name).encrypt(nonce, content, name.encode())
+
+    def decode(self, stored: bytes, name: str, key_id: str | None) -> bytes:
+        from cryptography.exceptions import InvalidTag
+
+        self.check(key_id)
+        if key_id is None:
+            return stored
+        if len(stored) < _NONCE_BYTES + _TAG_BYTES:
+            raise ValueError("damaged: it is cut short")
+        nonce, sealed = stored[:_NONCE_BYTES], stored[_NONCE_BYTES:]
+        try:
+            return _cipher(self._keys[key_id], name).decrypt(nonce, sealed, name.encode())
+        except InvalidTag:
+            raise ValueError("damaged, or another message's") from None
+
+    def check(self, key_id: str | None) -> None:
+        if key_id is not None and key_id not in self._keys:
+            raise ValueError(f"encrypted with key {key_id}, which {self._source} doesn't hold")
+
+
+def codec_for(keys: Sequence[bytes], source: str) -> Codec:
+    """The codec of a store with these keys, from the file named; without any, contents stay as they are."""
+    return Sealed(keys, source) if keys else Plain()
+
+
+def key_id(key: bytes) -> str:
+    """A name for a key, that tells nothing of it."""
+    return blake2b(key, digest_size=4, person=b"otp-relay key id").hexdigest()
+
+
+def _cipher(key: bytes, name: str) -> AESGCM:
+    # Here, for the commands that read the log and no content: this takes longer than they do.
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    return AESGCM(blake2b(name.encode(), key=key, digest_size=32, person=b"otp-relay part").digest())

@@ -31,6 +31,12 @@ _BESIDE_EXPRESS_BYTES = 64_000
 
 _CHECKPOINT_IDLE_PAGES = 1000
 _CHECKPOINT_BUSY_PAGES = 3000
+EMPTY_LOG_AFTER_S = 1.0
+"""The log is emptied of what was wiped in the file when no message came or went for this long,"""
+EMPTY_LOG_WITHIN_S = 30.0
+"""and in any pause when so long has passed since."""
+
+_THREAD_ENDS_WITHIN_S = 1.0
 
 _LOG = logging.getLogger(__name__)
 # At DEBUG it would log every function with its arguments.
@@ -49,7 +55,12 @@ class Connection(aiosqlite.Connection):
     @classmethod
     async def open(cls: type[_C], name: str, connector: Callable[[], sqlite3.Connection]) -> _C:
         connection = cls(name, connector)
-        await connection
+        try:
+            await connection
+        except BaseException:
+            # Its thread is about to end, and tells the loop of it: the loop must still be there then.
+            connection._thread.join(_THREAD_ENDS_WITHIN_S)
+            raise
         return connection
 
     async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
@@ -62,7 +73,7 @@ class Connection(aiosqlite.Connection):
 class Tx:
     """A transaction as an operation sees it, with what its commit means for the store's running totals."""
 
-    __slots__ = ("execute", "executemany", "loose", "messages", "size_bytes")
+    __slots__ = ("execute", "executemany", "loose", "messages", "size_bytes", "wiped")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.execute = connection.execute
@@ -73,6 +84,8 @@ class Tx:
         """bytes of open contents more (or less)"""
         self.loose = False
         """some body was let go that is to be wiped in transactions of their own"""
+        self.wiped = False
+        """something was wiped that the write-ahead log still holds"""
 
 
 class Operation(Generic[T]):
@@ -145,6 +158,12 @@ class GroupWriter:
         self._wake = asyncio.Event()
         self._closing = False
         self._pages = 0
+        self._loop = asyncio.get_running_loop()
+        self._used_at = self._loop.time()
+        """when a message last came or went"""
+        self._stale_at: float | None = self._used_at  # a relay that was killed may have left such a log
+        """since when the log holds what was wiped"""
+        self._pause_s = EMPTY_LOG_AFTER_S
         self._task = asyncio.create_task(self._drain(), name="store writer")
 
     def submit(self, operation: Operation[T], *, express: bool = False) -> Operation[T]:
@@ -176,15 +195,38 @@ class GroupWriter:
         while not (self._closing and not self._express and not self._others):
             group = self._next_group()
             if not group:
-                self._wake.clear()
-                await self._wake.wait()
+                await self._rest()
                 continue
             outcomes, committed = await self._connection.run(partial(self._commit, group))
             for tx in committed:
                 self._committed(tx)
+                self._note_use(tx)
             for operation, outcome in zip(group, outcomes, strict=True):
                 operation.finish(outcome)
             await self._checkpoint_when_due(group)
+
+    async def _rest(self) -> None:
+        """Until there is something to write. If that takes a while, the log is emptied meanwhile."""
+        self._wake.clear()
+        if self._stale_at is None:
+            await self._wake.wait()
+            return
+        try:
+            async with asyncio.timeout_at(min(self._used_at + self._pause_s, self._stale_at + EMPTY_LOG_WITHIN_S)):
+                await self._wake.wait()
+        except TimeoutError:
+            if await self._connection.run(_empty_log):
+                self._stale_at, self._pause_s, self._pages = None, EMPTY_LOG_AFTER_S, 0
+            else:
+                # Read just now, or the disk doesn't take it: again, but not for ever in short turns.
+                self._used_at = self._stale_at = self._loop.time()
+                self._pause_s = min(2 * self._pause_s, EMPTY_LOG_WITHIN_S)
+
+    def _note_use(self, tx: Tx) -> None:
+        if tx.wiped or tx.messages:
+            self._used_at = self._loop.time()
+        if tx.wiped and self._stale_at is None:
+            self._stale_at = self._used_at
 
     def _next_group(self) -> list[Operation[Any]]:
         group: list[Operation[Any]] = []
@@ -262,3 +304,19 @@ def _checkpoint(connection: sqlite3.Connection) -> None:
     except sqlite3.Error as error:
         # A full disk, say. Nothing is lost: all of it is in the log, and the next checkpoint tries again.
         _LOG.warning("the store could not move its log into its file: %s", error)
+
+
+def _empty_log(connection: sqlite3.Connection) -> bool:
+    """Move the log into the file, if nobody reads from it just now, and cut it to nothing: False where that can't be.
+    Nobody is waited for: a message may come."""
+    query = connection.execute
+    (waits_ms,) = query("PRAGMA busy_timeout").fetchone()
+    try:
+        query("PRAGMA busy_timeout = 0").fetchall()
+        busy, _, _ = query("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error as error:
+        _LOG.warning("the store could not empty its log: %s", error)
+        return False
+    finally:
+        query(f"PRAGMA busy_timeout = {waits_ms}").fetchall()
+    return not busy

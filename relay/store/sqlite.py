@@ -8,6 +8,7 @@ file in `sqlite_file`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from relay.store import sqlite_file, sqlite_move, sqlite_operate, sqlite_write
+from relay.store import sqlite_care, sqlite_file, sqlite_hide, sqlite_move, sqlite_operate, sqlite_write
+from relay.store.addresses import Hashed
 from relay.store.base import (
     Action,
     DeliveryRow,
@@ -25,6 +27,7 @@ from relay.store.base import (
     Queued,
     Selection,
     Settlement,
+    StoreError,
 )
 from relay.store.codec import Codec, Plain
 from relay.store.group import Connection, GroupWriter, Operation, Tx
@@ -36,19 +39,25 @@ T = TypeVar("T")
 
 _ACT_MESSAGES = 50
 _PRUNE_MESSAGES = 25
+_HIDE_MESSAGES = 25
 _STEP_RECIPIENTS = 200
 """In one transaction: these change by the thousand what must not hold up an express message."""
 _HEAVY_BYTES = 200_000
 """What such an operation counts for in its group."""
 _RECIPIENT_BYTES = 1_000
 """Likewise a recipient: writing one takes as long as this much content."""
+_HIDE_EVERY_S = 0.02
+
+_LOG = logging.getLogger(__name__)
 
 
 async def open_store(path: Path, *, now: Callable[[], float], codec: Codec | None = None) -> SqliteStore:
     """Open the store at `path` for this process alone, making it (and its folder) if there is none.
 
-    `now`: the relay's clock, for the time line's notes. Raises StoreError: in use by another relay, unwritable, made
-    by a newer version; StoreDamaged: not a store, or broken. Then the file was left as it was.
+    `now`: the relay's clock, for the time line's notes. `codec`: must be able to read all that waits; without one,
+    contents are in clear, and it isn't asked whether others wait (for commands, which need no content). Raises
+    StoreError: in use by another relay, unwritable, made by a newer version; StoreSealed: encrypted with another key;
+    StoreDamaged: not a store, or broken. Then the file was left as it was.
     """
     path = sqlite_file.absolute(path)
     lock = sqlite_file.lock(path)
@@ -56,6 +65,8 @@ async def open_store(path: Path, *, now: Callable[[], float], codec: Codec | Non
         undo.callback(os.close, lock)
         try:
             sqlite_file.prepare(path)
+            if codec is not None:
+                sqlite_care.check_keys(path, codec)
             writing = await Connection.open("store writer", partial(sqlite_file.connect_writer, path))
             undo.push_async_callback(writing.close)
             next_body = await writing.run(_next_body)
@@ -113,6 +124,8 @@ class SqliteStore:
         self._messages = self._size_bytes = 0
         self._arriving: set[int] = set()
         """bodies that are being written before their message is"""
+        self._hashed: Hashed | None = None
+        self._hiding: asyncio.Task[None] | None = None
 
     def begin(self, next_body: int, size: tuple[int, int]) -> None:
         self._next_body = next_body
@@ -125,6 +138,9 @@ class SqliteStore:
         await asyncio.shield(self._closed)
 
     async def _close(self) -> None:
+        if self._hiding is not None:
+            self._hiding.cancel()
+            await asyncio.gather(self._hiding, return_exceptions=True)
         try:
             await self._lists.close()
             await self._contents.close()
@@ -135,7 +151,7 @@ class SqliteStore:
     # What writes
 
     async def put(self, message: NewMessage, *, claimed: bool) -> None:
-        body = self._place(message)
+        body = self._place(message.content)
         if body.parts == 1:
             await self._put(message, body, claimed=claimed)
             return
@@ -194,9 +210,16 @@ class SqliteStore:
         await self._write(partial(sqlite_write.mark_final, message_id=message_id, positions=positions), express=True)
 
     async def settle(self, settlement: Settlement) -> None:
-        bodies = [self._place(bounce) for bounce in settlement.bounces]
+        bodies = [self._place(bounce.content) for bounce in settlement.bounces]
         now = self._now()
-        write = partial(sqlite_write.settle, settlement=settlement, bodies=bodies, codec=self._codec, now=now)
+        write = partial(
+            sqlite_write.settle,
+            settlement=settlement,
+            bodies=bodies,
+            codec=self._codec,
+            hashed=self._hashed,
+            now=now,
+        )
         size_bytes = _RECIPIENT_BYTES * len(settlement.updates) + sum(len(b.content) for b in settlement.bounces)
         await self._write(write, size_bytes=size_bytes)
 
@@ -207,7 +230,8 @@ class SqliteStore:
         return await self._write(partial(sqlite_operate.recover, now=now))
 
     async def supersede(self, key: str, before_id: str, now: float) -> Sequence[str]:
-        return await self._write(partial(sqlite_operate.supersede, key=key, before_id=before_id, now=now))
+        supersede = partial(sqlite_operate.supersede, key=key, before_id=before_id, now=now, hashed=self._hashed)
+        return await self._write(supersede)
 
     async def hasten(self, lane: str, now: float) -> int:
         return await self._in_steps(partial(sqlite_operate.hasten, lane=lane, now=now), _STEP_RECIPIENTS)
@@ -220,7 +244,9 @@ class SqliteStore:
         changed: list[str] = []
         for start in range(0, len(ids), _ACT_MESSAGES):
             some = ids[start : start + _ACT_MESSAGES]
-            write = partial(sqlite_operate.act, action=action, ids=some, selection=selection, now=now)
+            write = partial(
+                sqlite_operate.act, action=action, ids=some, selection=selection, now=now, hashed=self._hashed
+            )
             changed += await self._write(write, size_bytes=_HEAVY_BYTES)
         return changed
 
@@ -238,6 +264,27 @@ class SqliteStore:
             done += found
         return done
 
+    async def hash_addresses(self, *, wanted: bool) -> None:
+        """From now on, are the addresses of messages that finish kept as hashes (`addresses`)? If so, those of
+        messages that finished before are hashed too, bit by bit. Nothing leads back."""
+        if self._hiding is not None:
+            self._hiding.cancel()
+            await asyncio.gather(self._hiding, return_exceptions=True)
+            self._hiding = None
+        self._hashed, older = await self._write(partial(sqlite_hide.begin, wanted=wanted))
+        if self._hashed is not None and older:
+            self._hiding = asyncio.create_task(self._hide_older(self._hashed), name="store hide older addresses")
+
+    async def _hide_older(self, hashed: Hashed) -> None:
+        after: str | None = ""
+        try:
+            while after is not None:
+                hide = partial(sqlite_hide.hide_older, hashed=hashed, after=after, limit=_HIDE_MESSAGES)
+                after = await self._write(hide, size_bytes=_HEAVY_BYTES)
+                await asyncio.sleep(_HIDE_EVERY_S)
+        except StoreError as error:
+            _LOG.warning("the store could not hash the addresses of older messages, the next start does: %s", error)
+
     # Between files of one relay
 
     async def foreign(self, lanes: Sequence[str], *, limit: int) -> Sequence[str]:
@@ -247,13 +294,12 @@ class SqliteStore:
     async def export(self, message_id: str) -> Moved:
         """A message as another file takes it in. Raises StoreError when it isn't here."""
         message, rows = await self._lists.run(partial(sqlite_move.rows_of, message_id=message_id))
-        body = BodyRange(message["body"], message["parts"])
+        body = BodyRange(message["body"], message["parts"], message["body_key"])
         return Moved(message_id, message, rows, await self._contents.content(message_id, body, self._codec))
 
     async def take_in(self, moved: Moved) -> None:
         """Write a message that another file exported; taking it in twice is the same as once."""
-        body = BodyRange(self._next_body, -(-len(moved.content) // PART_BYTES) or 1)
-        self._next_body += body.parts
+        body = self._place(moved.content)
         write = partial(sqlite_move.take_in, moved=moved, body=body, codec=self._codec)
         await self._write(write, size_bytes=len(moved.content))
 
@@ -297,9 +343,9 @@ class SqliteStore:
         operation = Operation(apply, size_bytes=size_bytes, abandoned=abandoned)
         return await self._writer.submit(operation, express=express).result()
 
-    def _place(self, message: NewMessage) -> BodyRange:
+    def _place(self, content: bytes) -> BodyRange:
         """A range of its own in `body`. Ids are given out here, not by SQLite, so that large ones lie together."""
-        body = BodyRange(self._next_body, max(1, -(-len(message.content) // PART_BYTES)))
+        body = BodyRange(self._next_body, max(1, -(-len(content) // PART_BYTES)), self._codec.key_id)
         self._next_body += body.parts
         return body
 

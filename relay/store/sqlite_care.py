@@ -9,7 +9,8 @@ from contextlib import closing
 from pathlib import Path
 
 from relay.store import sqlite_file
-from relay.store.base import StoreError
+from relay.store.base import StoreError, StoreSealed
+from relay.store.codec import Codec
 
 _SHOWN = 20
 
@@ -28,6 +29,12 @@ _CONTRADICTIONS = {
 }
 
 
+_KEY_IDS = (
+    "SELECT DISTINCT body_key FROM message WHERE body_key IS NOT NULL"
+    " AND id IN (SELECT message_id FROM recipient INDEXED BY recipient_open WHERE open = 1)"
+)
+
+
 def check(path: Path) -> Sequence[str]:
     """What is wrong with the store, a line each; nothing when all is well. Also beside a running relay. Raises
     StoreError, StoreDamaged where it can't even be opened."""
@@ -44,6 +51,21 @@ def check(path: Path) -> Sequence[str]:
     except (sqlite3.Error, OSError) as error:
         raise sqlite_file.explain(path, error) from error
     return wrong
+
+
+def check_keys(path: Path, codec: Codec) -> None:
+    """Can the codec read all the mail that waits in the store? Raises StoreSealed: what it
+    lacks; StoreError, StoreDamaged."""
+    path = sqlite_file.absolute(path)
+    try:
+        with closing(sqlite_file.connect_reader(path)) as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            for (key_id,) in connection.execute(_KEY_IDS) if version >= 2 else ():
+                codec.check(key_id)
+    except (sqlite3.Error, OSError) as error:
+        raise sqlite_file.explain(path, error) from error
+    except ValueError as error:
+        raise StoreSealed(f"{path}: waiting mail is {error}") from None
 
 
 def backup(path: Path, destination: Path) -> int:

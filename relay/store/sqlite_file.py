@@ -13,7 +13,7 @@ from relay.store.base import StoreDamaged, StoreError, StoreFull
 
 APPLICATION_ID = 0x4F545052
 """`OTPR`, in the file's header: tells a store from any other SQLite file."""
-_MIGRATIONS = ("1.sql",)
+_MIGRATIONS = ("1.sql", "2.sql")
 """In `sql/`: the n-th leads from version n-1 to n. A landed one never changes."""
 
 _BUSY_S = 5.0

@@ -55,7 +55,8 @@ def take_in(tx: Tx, moved: Moved, body: BodyRange, codec: Codec) -> None:
             "INSERT INTO body (id, content) VALUES (?, ?)",
             (body.first + part, codec.encode(content, f"{moved.id}/{part}")),
         )
-    _insert(tx, "message", {**moved.message, "body": body.first, "parts": body.parts})
+    place = {"body": body.first, "parts": body.parts, "body_key": body.key_id}
+    _insert(tx, "message", {**moved.message, **place})
     for table, rows in moved.rows.items():
         for row in rows:
             _insert(tx, table, row)
@@ -71,6 +72,7 @@ def forget(tx: Tx, message_id: str) -> None:
     first, parts, size = found
     if first is not None:
         tx.execute("DELETE FROM body WHERE id BETWEEN ? AND ?", (first, first + parts - 1))
+        tx.wiped = True
         tx.messages -= 1
         tx.size_bytes -= size
     for table in _TABLES:

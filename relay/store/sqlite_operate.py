@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from relay.store.addresses import Hashed
 from relay.store.base import Action, Selection, State
 from relay.store.group import Tx
 from relay.store.sqlite_rows import fold
@@ -42,7 +43,7 @@ def recover(tx: Tx, now: float) -> int:
     return ambiguous + queued
 
 
-def supersede(tx: Tx, key: str, before_id: str, now: float) -> list[str]:
+def supersede(tx: Tx, key: str, before_id: str, now: float, hashed: Hashed | None) -> list[str]:
     older = tx.execute("SELECT id FROM message WHERE supersede_key = ? AND id < ? ORDER BY id", (key, before_id))
     ended = []
     for (message_id,) in older.fetchall():
@@ -54,7 +55,7 @@ def supersede(tx: Tx, key: str, before_id: str, now: float) -> list[str]:
         if changed.rowcount:
             ended.append(message_id)
             note(tx, message_id, now, f"superseded by {before_id}")
-            finish_if_done(tx, message_id)
+            finish_if_done(tx, message_id, hashed)
     return ended
 
 
@@ -88,7 +89,9 @@ def adopt(tx: Tx, lanes: Sequence[str], default: str, limit: int) -> int:
     return adopted
 
 
-def act(tx: Tx, action: Action, ids: Sequence[str], selection: Selection, now: float) -> list[str]:
+def act(
+    tx: Tx, action: Action, ids: Sequence[str], selection: Selection, now: float, hashed: Hashed | None
+) -> list[str]:
     """The action on those of `ids` it changes, and there only on the recipients that the selection's `to` and
     `state` name."""
     states, change = ACTIONS[action]
@@ -105,7 +108,7 @@ def act(tx: Tx, action: Action, ids: Sequence[str], selection: Selection, now: f
             changed.append(message_id)
             note(tx, message_id, now, f"{action} by the operator")
             if action == "drop":
-                finish_if_done(tx, message_id)
+                finish_if_done(tx, message_id, hashed)
     return changed
 
 

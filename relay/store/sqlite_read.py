@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from relay.store.addresses import Hashed
 from relay.store.base import OPEN_STATES, DeliveryRow, LaneCount, Selection
 from relay.store.codec import Codec
 from relay.store.group import Connection
 from relay.store.sqlite_file import connect_reader, explain
+from relay.store.sqlite_hide import stored
 from relay.store.sqlite_rows import BodyRange, fold
 from relay.store.sqlite_view import Json, messages
 
@@ -83,16 +85,20 @@ def _at_one_moment(read: Callable[[sqlite3.Connection], T], connection: sqlite3.
 
 
 def _search(connection: sqlite3.Connection, selection: Selection) -> list[Json]:
-    sql, values = search_query(selection)
+    sql, values = search_query(selection, stored(connection) if selection.to is not None else None)
     ids = [row[0] for row in connection.execute(sql, values)]
     return messages(connection, ids, attempts=False)
 
 
-def search_query(selection: Selection) -> tuple[str, dict[str, object]]:
+def search_query(selection: Selection, hashed: Hashed | None = None) -> tuple[str, dict[str, object]]:
     """The ids of the messages selected, newest first. It walks an index in that order, from the recipients where they
-    tell more (an address; a state that few are in), else from the messages."""
+    tell more (an address; a state that few are in), else from the messages. `hashed`: an address may be that, too;
+    then the messages to one address are sorted."""
     values = _values(selection)
-    of_recipient = _terms(selection, address=True, state=True)
+    address = "= :to"
+    if selection.to is not None and hashed is not None:
+        address, values["hash"] = "IN (:to, :hash)", hashed.address(selection.to)
+    of_recipient = _terms(selection, address=address, state=True)
     rare = selection.state is not None and selection.state != "sent"
     if (selection.to is None and not rare) or selection.ids:
         terms = [*_terms(selection, ids="id", time=True, lane=True), "TRUE"]
@@ -117,7 +123,7 @@ def waiting_query(selection: Selection) -> tuple[str, dict[str, object]]:
     """The ids of the open messages selected, earliest due first, those that have no time (held, sending) last."""
     narrow = bool(selection.ids) or selection.to is not None
     open_ones = "+open = 1" if narrow else "open = 1"  # the plus: not by the index of all that is open
-    terms = [open_ones, *_terms(selection, ids="message_id", address=True, state=True, time=True, lane=True)]
+    terms = [open_ones, *_terms(selection, ids="message_id", address="= :to", state=True, time=True, lane=True)]
     return (
         f"SELECT message_id, min(coalesce(next_at, 1e18)) AS due FROM recipient"
         f" WHERE {' AND '.join(terms)} GROUP BY message_id ORDER BY due, message_id LIMIT :limit",
@@ -129,15 +135,16 @@ def _terms(
     selection: Selection,
     *,
     ids: str = "",
-    address: bool = False,
+    address: str = "",
     state: bool = False,
     time: bool = False,
     lane: bool = False,
 ) -> list[str]:
-    """The conditions of the kinds asked for that the selection has. `ids`: the name of the id's column."""
+    """The conditions of the kinds asked for that the selection has. `ids`: the name of the id's column; `address`:
+    what the recipient's is to be."""
     kinds = (
         (bool(ids) and bool(selection.ids), f"{ids} IN (SELECT value FROM json_each(:ids))"),
-        (address and selection.to is not None, "coalesce(folded, address) = :to"),
+        (bool(address) and selection.to is not None, f"coalesce(folded, address) {address}"),
         (state and selection.state is not None, "state = :state"),
         (time and selection.since is not None, "accepted_at >= :since"),
         (time and selection.until is not None, "accepted_at < :until"),
@@ -211,7 +218,10 @@ def _content(connection: sqlite3.Connection, message_id: str, body: BodyRange, c
     rows = connection.execute(
         "SELECT content FROM body WHERE id BETWEEN ? AND ? ORDER BY id", (body.first, body.first + body.parts - 1)
     )
-    parts = [codec.decode(content, f"{message_id}/{part}") for part, (content,) in enumerate(rows)]
+    try:
+        parts = [codec.decode(content, f"{message_id}/{part}", body.key_id) for part, (content,) in enumerate(rows)]
+    except ValueError as error:
+        raise sqlite3.DatabaseError(f"the content of {message_id} is {error}") from None
     if len(parts) != body.parts:
         raise sqlite3.DatabaseError(f"the content of {message_id} is missing")
     return parts[0] if len(parts) == 1 else b"".join(parts)

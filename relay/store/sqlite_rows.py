@@ -15,8 +15,8 @@ PART_BYTES = 500_000
 
 INSERT_MESSAGE = (
     "INSERT INTO message (id, lane, rule, sender, client, message_id, subject, size, accepted_at, expires_at,"
-    " body, parts, supersede_key, upstreams, signed, body_type, smtputf8, ret, envid, priority, deliver_by, timings)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " body, parts, body_key, supersede_key, upstreams, signed, body_type, smtputf8, ret, envid, priority, deliver_by,"
+    " timings) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 INSERT_RECIPIENT = (
     "INSERT INTO recipient (message_id, position, lane, accepted_at, address, folded, provider, notify, orcpt, state,"
@@ -26,10 +26,11 @@ INSERT_RECIPIENT = (
 
 @dataclass(frozen=True, slots=True)
 class BodyRange:
-    """Where a content lies: rows `first` to `first + parts - 1` of `body`."""
+    """Where a content lies: rows `first` to `first + parts - 1` of `body`, encrypted with the key of this id."""
 
     first: int
     parts: int
+    key_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ def message_row(message: NewMessage, body: BodyRange) -> tuple[Any, ...]:
         message.expires_at,
         body.first,
         body.parts,
+        body.key_id,
         message.supersede_key,
         "\n".join(message.upstreams) or None,
         "\n".join(message.signed) or None,

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Container, Sequence
 from typing import Any
 
+from relay.store.addresses import Hashed
 from relay.store.base import (
     OPEN_STATES,
     Attempt,
@@ -17,6 +18,7 @@ from relay.store.base import (
 )
 from relay.store.codec import Codec
 from relay.store.group import Tx
+from relay.store.sqlite_hide import hide
 from relay.store.sqlite_rows import (
     INSERT_MESSAGE,
     INSERT_RECIPIENT,
@@ -96,7 +98,7 @@ def _claimed(message: dict[str, Any], recipients: list[dict[str, Any]], now: flo
         lane=message["lane"],
         rule=message["rule"],
         envelope=envelope,
-        body=BodyRange(message["body"], message["parts"]),
+        body=BodyRange(message["body"], message["parts"], message["body_key"]),
         accepted_at=message["accepted_at"],
         expires_at=message["expires_at"],
         due=tuple(
@@ -118,8 +120,10 @@ def mark_final(tx: Tx, message_id: str, positions: Sequence[int]) -> None:
     )
 
 
-def settle(tx: Tx, settlement: Settlement, bodies: Sequence[BodyRange], codec: Codec, now: float) -> None:
-    """`bodies`: places for the contents of the bounces."""
+def settle(
+    tx: Tx, settlement: Settlement, bodies: Sequence[BodyRange], codec: Codec, hashed: Hashed | None, now: float
+) -> None:
+    """`bodies`: places for the contents of the bounces. `hashed`: how addresses of finished messages are kept."""
     message_id = settlement.message_id
     if tx.execute("SELECT 1 FROM message WHERE id = ?", (message_id,)).fetchone() is None:
         raise StoreError(f"no message {message_id} in the store")
@@ -144,7 +148,7 @@ def settle(tx: Tx, settlement: Settlement, bodies: Sequence[BodyRange], codec: C
     for bounce, body in zip(settlement.bounces, bodies, strict=True):
         put(tx, bounce, body, codec, claimed=False)
     timings = timings_text(settlement.timings_ms)
-    if not finish_if_done(tx, message_id, timings) and settlement.timings_ms:
+    if not finish_if_done(tx, message_id, hashed, timings) and settlement.timings_ms:
         tx.execute("UPDATE message SET timings = json_patch(timings, ?) WHERE id = ?", (timings, message_id))
 
 
@@ -184,16 +188,20 @@ def _attempt_rows(message_id: str, attempts: Sequence[Attempt]) -> list[tuple[An
     return rows
 
 
-def finish_if_done(tx: Tx, message_id: str, timings: str = "{}") -> bool:
-    """Let the body go once no recipient is open, and note `timings` with that."""
+def finish_if_done(tx: Tx, message_id: str, hashed: Hashed | None, timings: str = "{}") -> bool:
+    """Let the body go once no recipient is open, and the addresses if they are to be hashed; note `timings` with
+    that."""
     # The plus keeps the planner from walking all that is open.
     if tx.execute("SELECT 1 FROM recipient WHERE message_id = ? AND +open = 1 LIMIT 1", (message_id,)).fetchone():
         return False
+    if hashed is not None:
+        hide(tx, message_id, hashed)
     first, parts, size = tx.execute("SELECT body, parts, size FROM message WHERE id = ?", (message_id,)).fetchone()
     if first is None:
         return False
     tx.execute(
-        "UPDATE message SET body = NULL, supersede_key = NULL, timings = json_patch(timings, ?) WHERE id = ?",
+        "UPDATE message SET body = NULL, body_key = NULL, supersede_key = NULL, timings = json_patch(timings, ?)"
+        " WHERE id = ?",
         (timings, message_id),
     )
     if parts == 1:
@@ -201,6 +209,7 @@ def finish_if_done(tx: Tx, message_id: str, timings: str = "{}") -> bool:
     else:
         tx.execute("INSERT INTO loose_body VALUES (?, ?)", (first, parts))
         tx.loose = True
+    tx.wiped = True
     tx.messages -= 1
     tx.size_bytes -= size
     return True
@@ -216,6 +225,7 @@ def wipe(tx: Tx, arriving: Container[int]) -> bool:
             tx.execute("DELETE FROM loose_body WHERE first = ?", (first,))
         else:
             tx.execute("UPDATE loose_body SET parts = parts - 1 WHERE first = ?", (first,))
+        tx.wiped = True
         return True
     return False
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from relay.config.model import Loaded
+from relay.store.codec import Codec
 
 LEASE, RETURN, GRANTED, WANTED, PACE = "lease", "return", "granted", "wanted", "pace"
 START, PUT, PUT_LARGE, MOVE = "start", "put", "put_large", "move"
@@ -24,6 +25,8 @@ class Orders:
     """the whole configuration; rates of bulk lanes already divided by the number of workers"""
     lanes: tuple[str, ...]
     store: Path
+    codec: Codec = field(repr=False)
+    """of the store: the keys that the main process began with"""
     clock_offset: float
 
 

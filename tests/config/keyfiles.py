@@ -3,6 +3,7 @@ repository."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+STORE_KEYS = (bytes(range(32)), bytes(range(224, 256)))
 PrivateKey = rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 
 
@@ -49,7 +51,9 @@ def write_keys(folder: Path) -> None:
         "empty": b"\n",
         "latin-1": b"hunter2\xff\n",
         "users": b"app:$argon2id$v=19$m=19456,t=2,p=1$" + b"c2FsdHNhbHRzYWx0$" + b"aGFzaGhhc2hoYXNoaGFzaA\n",
-        "store.key": b"hunter2\n",
+        "store.key": b"# hunter2\n" + STORE_KEYS[0].hex().encode() + b"\n\n" + b64encode(STORE_KEYS[1]) + b"\n",
+        "store.key-short": b"# hunter2\n\n" + b64encode(STORE_KEYS[0]) + b"\n" + b"hunter2" * 6 + b"\n",
+        "store.key-empty": b"# hunter2\n",
     }
     for name, content in files.items():
         path = folder / name

@@ -8,9 +8,11 @@ import pytest
 from pydantic import SecretStr
 
 from relay.config import model
+from relay.config.errors import ConfigErrors
 from relay.config.load import load
 from relay.config.units import CountPer, SystemdAddress, TcpAddress, UnixAddress
 from tests.config.conftest import ENVIRON, LoadText
+from tests.config.keyfiles import STORE_KEYS
 
 GOOD = Path(__file__).parent.parent / "configs" / "good"
 EXAMPLES = Path(__file__).parent.parent.parent / "config"
@@ -212,8 +214,6 @@ NOTED = [
         "dkim: [{domain: example.com, keys: [{selector: s1, key_file: keys/rsa1024.pem}]}]",
         "dkim[0].keys[0].key_file: the key has 1024 bits; 2048 are advised (RFC 8301)",
     ),
-    ("store_key_file: keys/store.key", "store_key_file: has no effect yet: waiting mail isn't encrypted"),
-    ("log: {addresses: hashed}", "log.addresses: has no effect yet: addresses are logged in full"),
     (
         "rules: [{name: a, match: {}, lane: otp, upstreams: other}]",
         "rules[0].upstreams: isn't an upstream of lane otp; the rule adds it",
@@ -240,6 +240,31 @@ def test_a_secret_that_others_can_read_is_noted(load_text: LoadText, folder: Pat
         "lanes: {otp: {upstreams: mx}}\n"
     )
     assert any("every user of this machine can read" in note for note in loaded.notes)
+
+
+STORE = "upstreams: {mx: {host: 127.0.0.1, tls: none}}\nlanes: {otp: {upstreams: mx}}\n"
+
+
+def test_the_stores_keys_are_read_a_line_each_in_hexadecimal_or_base64(load_text: LoadText, folder: Path) -> None:
+    loaded = load_text(f"store_key_file: keys/store.key\n{STORE}")
+    assert loaded.store_keys == STORE_KEYS
+    assert STORE_KEYS[0].hex() not in repr(loaded)
+    assert repr(STORE_KEYS[0])[2:-1] not in repr(loaded)
+
+
+def test_without_a_file_named_the_stores_key_is_the_services_credential(
+    load_text: LoadText, folder: Path, tmp_path: Path
+) -> None:
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert load_text(STORE, environ).store_keys == ()
+    (tmp_path / "store_key").write_text(STORE_KEYS[1].hex())
+    loaded = load_text(STORE, environ)
+    assert (loaded.store_keys, loaded.config.store_key_file) == (STORE_KEYS[1:], tmp_path / "store_key")
+    assert load_text(f"store_key_file: keys/store.key\n{STORE}", environ).store_keys == STORE_KEYS
+    (tmp_path / "store_key").write_text("hunter2")
+    with pytest.raises(ConfigErrors, match=r"store_key_file: line 1 of .*store_key isn't a key") as caught:
+        load_text(STORE, environ)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_nothing_that_is_loaded_shows_a_secret_when_printed(load_text: LoadText) -> None:

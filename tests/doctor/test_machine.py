@@ -57,7 +57,7 @@ def config_file(tmp_path: Path) -> Path:
 
 
 def looked_at(config_file: Path, area: str = "files") -> list[Finding]:
-    return [finding for finding in files.check(load(config_file, {}).config) if finding.area == area]
+    return [finding for finding in files.check(load(config_file, {})) if finding.area == area]
 
 
 def test_closed_files_are_well(config_file: Path) -> None:

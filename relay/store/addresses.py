@@ -1,0 +1,52 @@
+"""Addresses as keyed hashes: found again by whoever knows the address, readable for nobody."""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+
+SALT_BYTES = 32
+_HASHED = re.compile(r"h:[0-9a-f]{16}(?:@.*)?", re.DOTALL)
+_LOCAL = r"\w.!#$%&*+/=?^{|}~-"
+# A hash is found first and left alone. The look behind keeps the search linear: it begins at a word's begin only.
+_IN_TEXT = re.compile(
+    rf"h:[0-9a-f]{{16}}(?:@[\w.-]+)?|(?:(?<![{_LOCAL}])[{_LOCAL}]+|\"[^\"\r\n]{{1,64}}\")@(?:[\w-]+(?:\.[\w-]+)*|\[[^\]\s]+\])"
+)
+_SHORTEST_LOCAL = 3
+
+
+class Hashed:
+    """`h:` and 16 hexadecimal digits, then the domain as it was: `h:0c5f6a7d19b2e348@example.net`. `salt` is the
+    store's own: the same address has another hash elsewhere."""
+
+    __slots__ = ("_salt",)
+
+    def __init__(self, salt: bytes) -> None:
+        self._salt = salt
+
+    def address(self, address: str) -> str:
+        """An address's hash, the same whatever its case; the null sender and a hash stay as they are."""
+        if not address or _HASHED.fullmatch(address):
+            return address
+        folded = address.casefold()
+        digest = blake2b(folded.encode("utf-8", "replace"), key=self._salt, digest_size=8).hexdigest()
+        _, at, domain = folded.rpartition("@")
+        return f"h:{digest}{at}{domain}"
+
+    def text(self, text: str, known: str) -> str:
+        """A text (a reply, a subject) with each address in it hashed, and the local part of the `known` one where it
+        stands alone (`<bob>: user unknown`)."""
+        local, at, _ = known.rpartition("@")
+        if at and known in text:  # as it is, whatever is quoted in it
+            text = text.replace(known, self.address(known))
+        if "@" in text:
+            text = _IN_TEXT.sub(lambda found: self.address(found[0]), text)
+        if at and _tells(local) and local.casefold() in text.casefold():
+            alone = rf"(?<![\w.+=@:-]){re.escape(local)}(?![\w+=@-]|\.\w)"
+            text = re.sub(alone, self.address(known), text, flags=re.IGNORECASE)
+        return text
+
+
+def _tells(local: str) -> bool:
+    """Not a number of three digits, which in a reply is its code, and not a letter or two."""
+    return len(local) >= _SHORTEST_LOCAL and not (len(local) == _SHORTEST_LOCAL and local.isdigit())
