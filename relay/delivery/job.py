@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from relay.mail.reply import Reply
-from relay.store.base import Attempt, OpenRecipient, Queued, RecipientUpdate
+from relay.store.base import Attempt, OpenRecipient, Queued, RecipientUpdate, Settlement
 from relay.upstream.gate import EXPIRED, SUPERSEDED, Gate
 
 Signing = Callable[[Queued, frozenset[str]], Sequence[bytes]]
@@ -44,10 +44,12 @@ class Job:
         "picked_at",
         "queued",
         "relayed",
+        "settling",
         "sign_ms",
         "stored",
         "superseded_by",
         "timings_ms",
+        "tries",
         "updates",
     )
 
@@ -67,8 +69,12 @@ class Job:
         """the final dot's mark being written, in lanes that hold what is ambiguous"""
         self.offered_at = self.picked_at = time.monotonic()
         self.pending: dict[int, Pending] = {one.position: Pending(one) for one in queued.due}
+        self.tries = {one.position: one.attempts for one in queued.due}
+        """how many attempts were made for each recipient, over all its life"""
         self.attempts: list[Attempt] = []
         self.updates: list[RecipientUpdate] = []
+        self.settling: tuple[Settlement, asyncio.Future[None]] | None = None
+        """handed to the store, and not yet known to be written"""
         self.relayed: set[int] = set()
         """recipients sent to an upstream that doesn't do DSN: a success report is then ours (RFC 3461 5.2.2)"""
         self.timings_ms: dict[str, float] = {}

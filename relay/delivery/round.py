@@ -38,9 +38,10 @@ class Round:
         self._settle = settle
         self._told = told
 
-    async def run(self, pools: Sequence[Pool]) -> None:
+    async def run(self, pools: Sequence[Pool], *, complete: bool = True) -> None:
+        """`complete`: these are all the upstreams that the message may go to, none left out because it is down."""
         for one in self._job.pending.values():
-            one.unfit_everywhere = bool(pools)
+            one.unfit_everywhere = complete and bool(pools)
         cap = min((pool.target.config.recipients for pool in pools), default=1)
         waiting = list(self._job.pending)
         for first in range(0, len(waiting), cap):
@@ -75,28 +76,29 @@ class Round:
     def _record(self, tried: Tried) -> None:
         job = self._job
         for result in tried.results:
+            reply = redact_reply(str(result.reply))
+            job.tries[result.position] += 1
+            job.attempts.append(
+                Attempt(
+                    result.position,
+                    job.tries[result.position],
+                    tried.upstream,
+                    self._epoch(tried.started_at),
+                    tried.session,
+                    result.outcome,
+                    reply,
+                    tried.timings_ms,
+                )
+            )
+            # In a race, another may have told the recipient its end already.
             pending = job.pending.get(result.position)
             if pending is not None:
-                self._note(tried, result, pending)
+                self._note(tried, result, pending, reply)
         self._told(job, tried)
 
-    def _note(self, tried: Tried, result: Result, pending: Pending) -> None:
-        """The attempt's row, and what it means for the recipient."""
-        job, open_ = self._job, pending.open
-        reply = redact_reply(str(result.reply))
-        number = open_.attempts + 1 + sum(1 for one in job.attempts if one.position == result.position)
-        job.attempts.append(
-            Attempt(
-                result.position,
-                number,
-                tried.upstream,
-                self._epoch(tried.started_at),
-                tried.session,
-                result.outcome,
-                reply,
-                tried.timings_ms,
-            )
-        )
+    def _note(self, tried: Tried, result: Result, pending: Pending, reply: str) -> None:
+        """What an attempt means for the recipient."""
+        job = self._job
         verdict = judge(result)
         if not isinstance(verdict, Unfit):
             pending.unfit_everywhere = False

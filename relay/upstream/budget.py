@@ -65,7 +65,8 @@ class WholeBudget:
         self._holders.append(holder)
 
     def leave(self, holder: Holder) -> None:
-        self._holders.remove(holder)
+        if holder in self._holders:  # a drain may be cut off and begun again
+            self._holders.remove(holder)
 
     def take(self, holder: Holder, holds: int) -> bool:
         if self.open < self.limit and holds < self._ceiling(holder):

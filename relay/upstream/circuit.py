@@ -11,8 +11,11 @@ PROBE_AFTER_S = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0)
 upstream is preferred again within 30 s (contract)."""
 PROBE_REFUSED_AFTER_S = (5.0, 10.0, 20.0)
 """Where the upstream turned our credentials or our greeting away: too many tries lock accounts."""
+RELAPSE_AFTER_S = (1.0, 5.0, 10.0, 20.0)
+"""Where probes find an open door and messages then fare badly each time: every closing costs somebody a try."""
 LOSSES_TO_OPEN = 2
 """One lost session says little about a host; two in a row do."""
+LOSS_COUNTS_FOR_S = 60.0
 
 State = Literal["closed", "open", "half-open"]
 
@@ -25,7 +28,11 @@ class Circuit:
     reason: str = ""
     probe_at: float = 0.0
     _probes: int = 0
+    _unproved: bool = False
+    """closed because a session could be opened; no message has been answered since"""
+    _relapses: int = 0
     _losses: int = 0
+    _lost_at: float = 0.0
 
     def failed(self, now: float, reason: str, *, refused: bool = False) -> bool:
         """The host is dead, hangs or is unsafe; `refused`: it turned us away for good (5yz to the greeting, EHLO or
@@ -33,23 +40,34 @@ class Circuit:
         opened = self.state == "closed"
         if opened:
             self._probes = 0
+            self._relapses += self._unproved
         delays = PROBE_REFUSED_AFTER_S if refused else PROBE_AFTER_S
-        self.state, self.reason = "open", reason
-        self.probe_at = now + delays[min(self._probes, len(delays) - 1)]
+        delay = delays[min(self._probes, len(delays) - 1)]
+        if self._relapses:
+            delay = max(delay, RELAPSE_AFTER_S[min(self._relapses, len(RELAPSE_AFTER_S)) - 1])
+        self.state, self.reason, self.probe_at = "open", reason, now + delay
         self._probes += 1
         return opened
 
     def lost(self, now: float, reason: str) -> bool:
-        """A fresh session broke off. True when this opened the circuit."""
-        self._losses += 1
+        """A session broke off that should not have. True when this opened the circuit."""
+        if now - self._lost_at > LOSS_COUNTS_FOR_S:
+            self._losses = 0
+        self._losses, self._lost_at = self._losses + 1, now
         return self._losses >= LOSSES_TO_OPEN and self.failed(now, reason)
 
     def probing(self) -> None:
         """A probe is under way."""
         self.state = "half-open"
 
-    def succeeded(self) -> bool:
-        """The upstream answered as it should. True when this closed the circuit."""
+    def reached(self) -> bool:
+        """A session could be opened; how it carries mail isn't known. True when this closed the circuit."""
         closed_now = self.state != "closed"
-        self.state, self.reason, self._losses, self._probes = "closed", "", 0, 0
+        self.state, self.reason, self._unproved = "closed", "", self._unproved or closed_now
+        return closed_now
+
+    def succeeded(self) -> bool:
+        """A message was answered as it should be. True when this closed the circuit."""
+        closed_now = self.reached()
+        self._unproved, self._relapses, self._losses, self._probes = False, 0, 0, 0
         return closed_now

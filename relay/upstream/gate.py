@@ -86,6 +86,17 @@ class Gate:
         """Why it was shut."""
         return self.shut_reason or OUTRUN
 
+    def refusal(self, now: float) -> Reply | None:
+        """Why nothing more need be begun (`now`: time.monotonic); None: it may yet be let through."""
+        if self.passed is None and self.shut_reason is None and now >= self.deadline:
+            self.shut_reason = EXPIRED
+        return self.reason() if self.passed is not None or self.shut_reason is not None else None
+
+    def release(self, carrier: Carrier) -> None:
+        """Where `carrier` went through, nobody took the message over: it may be asked again, over another session."""
+        if self.passed is carrier:
+            self.passed = None
+
     def reopen(self) -> None:
         """The one that went through was refused: the next upstream may be tried."""
         self.passed = None

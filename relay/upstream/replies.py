@@ -36,6 +36,11 @@ class ReplyReader:
         """Nothing half-read is waiting."""
         return not self._buffer and not self._lines
 
+    @property
+    def says_goodbye(self) -> bool:
+        """What waits begins a 421 (RFC 5321 3.8), which is nobody's answer."""
+        return not self._lines and self._buffer.startswith(b"421")
+
     def feed(self, data: bytes) -> Iterator[Reply]:
         """The replies that `data` completes, in order; ProtocolError behind those that came before what is no reply."""
         self._buffer += data

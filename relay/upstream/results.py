@@ -24,10 +24,12 @@ class Result:
 class OpenFailed(Exception):
     """No session could be had: the upstream is unreachable, unsafe, or refuses us."""
 
-    def __init__(self, phase: Phase, reply: Reply) -> None:
+    def __init__(self, phase: Phase, reply: Reply, *, said: bool = False) -> None:
+        """`said`: the reply is the upstream's own, not our word for what went wrong."""
         super().__init__(f"{phase}: {reply}")
         self.phase: Phase = phase
         self.reply = reply
+        self.said = said
 
 
 LOST = Reply(451, "4.4.2 connection lost")

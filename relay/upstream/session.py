@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from relay.mail.reply import Reply
 from relay.upstream.capabilities import Capabilities
-from relay.upstream.gate import Gate
+from relay.upstream.gate import EXPIRED, Gate
 from relay.upstream.replies import ProtocolError, ReplyReader
-from relay.upstream.results import GARBLED, LOST, TIMED_OUT, TROUBLE, Result
+from relay.upstream.results import LOST, TIMED_OUT, TROUBLE, Result
 from relay.upstream.transaction import Load, Transaction, Way, commands, unfit
 
 RESET_WITHIN_S = 10.0
@@ -45,9 +45,12 @@ class Report:
     answered: int
     """replies that came: 0 on a lost session says that it was dead before"""
     timed_out: bool
+    """the upstream left something unanswered"""
     envelope_ms: float
     data_ms: float
     codes: tuple[int, ...] = ()
+    lost: bool = False
+    """the connection broke off, or what came over it was no SMTP"""
     dsn: bool = False
     """the upstream took over the DSN parameters (RFC 3461), and with them the duty to report"""
 
@@ -116,10 +119,18 @@ class Session(asyncio.Protocol):
         if misfit is not None:
             refused = tuple(Result(position, "refused", misfit, "mail") for position, _ in load.recipients)
             return Report(refused, 0, timed_out=False, envelope_ms=0.0, data_ms=0.0)
+        withdrawn = gate.refusal(time.monotonic())
+        if withdrawn is not None:
+            abandoned = tuple(Result(position, "abandoned", withdrawn, "mail") for position, _ in load.recipients)
+            return Report(abandoned, 0, timed_out=False, envelope_ms=0.0, data_ms=0.0)
         mail, rcpts = commands(load, self.capabilities)
         flight = _Flight(Transaction(mail, rcpts, self._way), content, gate, terms, self._loop)
-        self._flight, self.state = flight, "busy"
         self.sent += 1
+        if not self.usable:
+            # It ended between its hand-over and now.
+            self._give_up(flight)
+            return flight.report(dsn=False)
+        self._flight, self.state = flight, "busy"
         self._set_timer(terms.before - time.monotonic())
         terms.progress.envelope_sent = True
         try:
@@ -135,13 +146,18 @@ class Session(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        return self.state == "idle" and not self._transport.is_closing()
+        """Idle, open, and nothing half-said is on its way in."""
+        return self.state == "idle" and self._reader.idle and not self._transport.is_closing()
 
     def proceed(self) -> None:
         """The gate moved (Carrier)."""
         flight = self._flight
         if flight is not None and not flight.transaction.done:
-            self._write(self._content_if_due(flight))
+            if flight.transaction.outstanding or self._reader.idle:
+                self._write(self._content_if_due(flight))
+            else:
+                # Half a reply that nobody asked for: the content's would begin with it.
+                flight.transaction.garble()
             self._check(flight)
 
     def transport_info(self, name: str) -> Any:
@@ -176,7 +192,7 @@ class Session(asyncio.Protocol):
             for reply in self._reader.feed(data):
                 self._take(reply)
         except ProtocolError:
-            self._broken(GARBLED)
+            self._garbled()
 
     def eof_received(self) -> bool:
         return False
@@ -188,7 +204,8 @@ class Session(asyncio.Protocol):
         self._cancel_timer()
         flight = self._flight
         if flight is not None and not flight.transaction.done:
-            flight.transaction.lose(LOST)
+            flight.lost = True
+            flight.transaction.lose(LOST, whole=not flight.unsent)
             self._finish(flight)
         if self.on_closed is not None:
             self.on_closed(self)
@@ -208,7 +225,7 @@ class Session(asyncio.Protocol):
             case "busy" if self._flight is not None and not self._flight.transaction.done:
                 flight = self._flight
                 flight.codes.append(reply.code)
-                out = flight.transaction.receive(reply)
+                out = self._paired(flight, reply)
                 flight.terms.progress.envelope_answered = flight.transaction.envelope_answered
                 self._write([out, *self._content_if_due(flight)] if out else self._content_if_due(flight))
                 self._check(flight)
@@ -219,6 +236,22 @@ class Session(asyncio.Protocol):
                 if self.state == "idle":
                     self.closed_idle_after_s = time.monotonic() - self.idle_since
                 self._transport.close()
+
+    def _paired(self, flight: _Flight, reply: Reply) -> bytes:
+        """What is to be written because of the reply, if that can be what was asked for."""
+        transaction, last = flight.transaction, flight.transaction.outstanding == 1
+        if flight.unsent and reply.positive:
+            transaction.garble(whole=False)  # it accepts what hasn't left
+            return b""
+        out = transaction.receive(reply)
+        if last and not self._reader.idle:
+            if not transaction.done:
+                # More is here already: no answer to what would only now be sent.
+                transaction.garble()
+                return b""
+            if self._way.chunked and not self._reader.says_goodbye:
+                transaction.doubt()
+        return out
 
     def _content_if_due(self, flight: _Flight) -> list[bytes]:
         transaction = flight.transaction
@@ -302,21 +335,44 @@ class Session(asyncio.Protocol):
 
     def _idle(self) -> None:
         if not self._reader.idle:
+            # Closed by us: that is no idle session which the upstream ended.
+            self.state = "quitting"
             self._transport.close()
+            return
         self.state = "idle"
         self.idle_since = time.monotonic()
 
-    def _broken(self, reply: Reply) -> None:
+    def _garbled(self) -> None:
         flight = self._flight
         if flight is not None and not flight.transaction.done:
-            flight.transaction.lose(reply)
+            flight.lost = True
+            flight.transaction.garble(whole=not flight.unsent)
             self._finish(flight)
         self._transport.abort()
 
     def _timed_out(self) -> None:
-        if self._flight is not None:
-            self._flight.timed_out = True
-        self._broken(TIMED_OUT)
+        flight = self._flight
+        if flight is not None and not flight.transaction.done:
+            transaction = flight.transaction
+            if not transaction.content_sent and time.monotonic() >= flight.gate.deadline:
+                # The message's time is up, not the upstream's.
+                flight.gate.shut(EXPIRED)
+                transaction.withdraw(flight.gate.reason())
+            elif transaction.outstanding:
+                flight.timed_out = True
+                transaction.lose(TIMED_OUT, whole=not flight.unsent)
+            else:
+                # It waits for us: the message isn't stored yet.
+                transaction.lose(TROUBLE)
+            self._finish(flight)
+        self._transport.abort()
+
+    def _give_up(self, flight: _Flight) -> None:
+        self.state = "closed" if self.state == "closed" else "quitting"
+        self.abort()
+        flight.lost = True
+        flight.transaction.lose(LOST)
+        flight.ended_at = time.monotonic()
 
     def _set_timer(self, delay_s: float) -> None:
         self._cancel_timer()
@@ -340,6 +396,7 @@ class _Flight:
         "envelope_at",
         "error",
         "gate",
+        "lost",
         "over",
         "terms",
         "timed_out",
@@ -368,6 +425,7 @@ class _Flight:
         self.error: Exception | None = None
         """what `content` raised"""
         self.timed_out = False
+        self.lost = False
         self.codes: list[int] = []
         self.unsent: list[memoryview] = []
 
@@ -381,5 +439,6 @@ class _Flight:
             envelope_ms=(ready - self.began_at) * 1000.0,
             data_ms=data_ms,
             codes=tuple(self.codes),
+            lost=self.lost,
             dsn=dsn,
         )

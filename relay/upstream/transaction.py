@@ -70,6 +70,11 @@ class Transaction:
         return tuple(self._results[position] for position in self._positions if position in self._results)
 
     @property
+    def outstanding(self) -> int:
+        """Commands (the content counting as one) that have left and wait for their reply."""
+        return len(self._awaited)
+
+    @property
     def envelope_answered(self) -> bool:
         """MAIL and every RCPT have their reply."""
         return self.answered > len(self._positions) or self.done
@@ -102,7 +107,7 @@ class Transaction:
     def receive(self, reply: Reply) -> bytes:
         """Take the next reply; returns what is to be written because of it (often nothing)."""
         if not self._awaited:
-            self.lose(GARBLED)
+            self.garble()
             return b""
         awaited = self._awaited.popleft()
         self.answered += 1
@@ -128,25 +133,42 @@ class Transaction:
             self.done = True
         return out
 
-    def lose(self, reply: Reply) -> None:
-        """The session ended or can't be trusted: everyone without a Result gets one, `reply` being the reason."""
-        outcome: Outcome = "ambiguous" if self.content_sent else "abandoned"
-        if outcome == "ambiguous" and self._failed is None:
-            # BDAT flies with its envelope: those whose RCPT wasn't answered yet may have been accepted as well.
-            undecided = [position for position in self._positions if position not in self._results]
-            for position in undecided:
-                self._results[position] = Result(position, "ambiguous", reply, "dot")
-        elif self._failed is not None:
+    def lose(self, reply: Reply, *, whole: bool = True) -> None:
+        """The session ended: everyone without a Result gets one, `reply` being the reason. `whole`: what was sent of
+        the content includes its end; without that nobody can have accepted it."""
+        # Who answers the envelope with 421 is closing, and reads no further.
+        closing = self.broken and reply.code == 421
+        if self._failed is not None:
             reason, failed_at = self._failed
             self._fail_rest(reason, failed_at)
+        elif self.content_sent and whole and not closing:
+            # BDAT flies with its envelope: those whose RCPT wasn't answered yet may have been accepted as well.
+            for position in self._positions:
+                self._results.setdefault(position, Result(position, "ambiguous", reply, "dot"))
         else:
             phase: Phase = "data" if self._go_ahead else ("rcpt" if self._accepted else "mail")
-            told: Outcome = _outcome(reply) if self.broken and reply.code == 421 else "abandoned"
+            told: Outcome = _outcome(reply) if closing else "abandoned"
             for position in self._positions:
                 self._results.setdefault(position, Result(position, told, reply, phase))
         self.broken = True
         self.wants_content = False
         self.done = True
+
+    def garble(self, *, whole: bool = True) -> None:
+        """What comes can't be paired with what was sent, or is no reply at all. Unless 354 proved that the pairs were
+        right, what recipients were told by RCPT is worth nothing either. `whole`: see `lose`."""
+        if not self._go_ahead:
+            for position in [at for at, result in self._results.items() if result.phase == "rcpt"]:
+                del self._results[position]
+        self.lose(GARBLED, whole=whole)
+
+    def doubt(self) -> None:
+        """More replies came than commands were sent, and BDAT has no 354: one of them may have been meant for another,
+        and `sent` not be true."""
+        for position, result in self._results.items():
+            if result.outcome == "sent":
+                self._results[position] = Result(position, "ambiguous", GARBLED, "dot")
+        self.broken = True
 
     def withdraw(self, reason: Reply) -> None:
         """Give up before the final dot. Behind 354 there is no way back but to close the session."""
@@ -202,7 +224,7 @@ class Transaction:
             self._awaited.append("NOTHING")
             return b".\r\n"
         if reply.positive or 300 <= reply.code < 400:
-            self.lose(GARBLED)
+            self.garble()
             return b""
         self._fail_rest(reply, "data")
         self.needs_reset = self._failed is None
@@ -214,7 +236,7 @@ class Transaction:
         if self._failed is not None:
             return
         if 300 <= reply.code < 400:
-            self.lose(GARBLED)
+            self.garble()
             return
         outcome = _outcome(reply)
         for position in self._accepted:
