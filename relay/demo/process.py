@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,12 +26,16 @@ class RelayFailed(Exception):
 class RelayProcess:
     """`python -m relay run -c FILE`, from `start` to `stop`; as a context manager it is ended with the block."""
 
-    def __init__(self, config_file: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, config_file: Path, environment: Mapping[str, str] | None = None, arguments: Sequence[str] = ()
+    ) -> None:
+        """`arguments`: further ones of `run`."""
         self.smtp_addresses: tuple[str, ...] = ()
         """as in the ready line: `127.0.0.1:2525`, `unix:/path`"""
         self.http_address = ""
         self._config_file = config_file
         self._environment = environment or {}
+        self._arguments = arguments
         self._lines: list[str] = []
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -62,7 +66,7 @@ class RelayProcess:
     async def start(self, within_s: float = READY_WITHIN_S) -> None:
         """Returns once it accepts mail. Raises RelayFailed."""
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "relay", "run", "-c", str(self._config_file),
+            sys.executable, "-m", "relay", "run", "-c", str(self._config_file), *self._arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, **self._environment},

@@ -1,0 +1,207 @@
+"""Codes, bodies and credentials: in none of the relay's words, and in none of its files once the mail is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.support.app import BULK, OTP, Talk, letter
+from tests.support.relay import RelayProcess, command, get, post, time_line, upstream_keys, write_config
+from tests.support.tls import Certificates
+from tests.support.upstream import Upstream
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+_codes = itertools.count(739_154, 1_117)
+PASSWORD = "upstream-password-Zq8rT5vW"
+APP_PASSWORD = "app-password-Jx3kM9pL"
+TOKEN = "http-token-Vb7nC2sD"
+STATES = ("sent", "bounced", "deferred", "expired")
+
+
+@dataclass
+class World:
+    relay: RelayProcess
+    config: Path
+    directory: Path
+    upstream: Upstream
+    secrets: list[str] = field(default_factory=lambda: [PASSWORD, APP_PASSWORD, TOKEN])
+
+    async def send(self, sender: str, to: str) -> tuple[str, str, str]:
+        """A message with a code and a text like no other: its id, the code, the text."""
+        code = str(next(_codes))
+        text = f"secret text {os.urandom(8).hex()}"
+        content = letter(f"Your code is {code}.\r\n{text}", sender=sender, subject=f"{code} is your code")
+        async with Talk(self.relay.smtp) as app:
+            credentials = base64.b64encode(f"\0app\0{APP_PASSWORD}".encode()).decode()
+            await app.ask(f"AUTH PLAIN {credentials}")
+            message_id = await app.submit(content, sender, to)
+        self.secrets += [code, text, credentials]
+        return message_id, code, text
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> AsyncIterator[World]:
+    directory = tmp_path_factory.mktemp("secrets")
+    script = {
+        "rcpt": {"bounce@*": "550 5.1.1 no such user", "later@*": "451 4.2.0 later"},
+        "mail": {"locked@*": f"535 5.7.8 {base64.b64encode(PASSWORD.encode()).decode()} is wrong"},
+    }
+    upstream = Upstream(script=script, tls="starttls", certificate=certificates.good, auth={"u": PASSWORD})  # type: ignore[arg-type]
+    async with upstream:
+        lane = {"upstreams": ["one"], "retry": ["200ms"], "expires": "10m"}
+        config = write_config(
+            directory,
+            {"one": upstream_keys(upstream, certificates, host="localhost")},
+            listen=[{"address": "127.0.0.1:0", "auth": "any"}],
+            http={"address": "127.0.0.1:0", "token": "${HTTP_TOKEN}"},
+            lanes={"otp": lane, "bulk": {**lane, "express": False}},
+            workers=1,
+        )
+        environment = {"HTTP_TOKEN": TOKEN}
+        async with RelayProcess(config, environment, ["--log-level", "debug"]) as relay:
+            yield World(relay, config, directory, upstream)
+
+
+async def settled(world: World, message_id: str) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with asyncio.timeout(15):
+        while True:
+            answer = await get(world.relay, f"/api/messages/{message_id}", headers=headers)
+            if answer.status == 200 and all(one["state"] in STATES for one in answer.document["recipients"]):
+                return
+            await asyncio.sleep(0.03)
+
+
+def found(secrets: list[str], text: str) -> list[str]:
+    return [secret for secret in secrets if secret in text]
+
+
+async def test_no_secret_is_in_anything_that_the_relay_says(world: World) -> None:
+    ids = []
+    for sender, to in itertools.product((OTP, BULK), ("user@example.net", "bounce@example.net", "later@example.net")):
+        message_id, _, _ = await world.send(sender, to)
+        await settled(world, message_id)
+        ids.append(message_id)
+    async with Talk(world.relay.smtp) as app:
+        for line in (f"AUTH PLAIN {APP_PASSWORD}", APP_PASSWORD, f"MAIL FROM:<{APP_PASSWORD}>", f"AUTH {APP_PASSWORD}"):
+            await app.ask(line)
+    said = {"stderr": world.relay.stderr}
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    paths = ["/metrics", "/readyz", "/healthz", "/api/messages", "/api/queue", "/api/report", "/api/live", "/"]
+    for path in [*paths, *(f"/api/messages/{message_id}" for message_id in ids)]:
+        answer = await get(world.relay, path, headers=headers)
+        assert answer.status == 200, path
+        said[path] = answer.body + str(answer.headers)
+    environment = {"HTTP_TOKEN": TOKEN}
+    for arguments in (
+        ["log"],
+        ["log", "--json"],
+        ["log", ids[0]],
+        ["log", ids[2]],
+        ["queue"],
+        ["queue", "--json"],
+        ["report"],
+    ):
+        ended = await command(*arguments, "-c", world.config, environment=environment)
+        assert ended.code == 0, ended.err
+        said[" ".join(arguments)] = ended.out + ended.err
+    said["a wrong token"] = (await get(world.relay, "/api/queue", headers={"Authorization": f"Bearer {TOKEN}x"})).body
+    said["a bad request"] = (await post(world.relay, f"/api/queue/{TOKEN}x", {"a": 1}, headers=headers)).body[:0]
+    assert {where: secrets for where, text in said.items() if (secrets := found(world.secrets, text))} == {}
+    assert "event=sent" in said["stderr"]
+
+
+async def test_no_secret_is_in_the_process_list(world: World) -> None:
+    await world.send(OTP, "user@example.net")
+    pids = [world.relay.pid, *children(world.relay.pid)]
+    assert len(pids) == 2
+    for pid in pids:
+        assert found(world.secrets, Path(f"/proc/{pid}/cmdline").read_text()) == []
+
+
+def children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("key", ["password", "http.token"])
+def test_no_secret_is_in_a_configuration_error(tmp_path: Path, key: str) -> None:
+    one: dict[str, object] = {"host": "mx.example.com", "username": "u", "password": PASSWORD, "pasword": PASSWORD}
+    http: dict[str, object] = {"address": "127.0.0.1:0", "token": [TOKEN]}
+    if key == "http.token":
+        one = {"host": "mx.example.com", "username": "u", "password": [PASSWORD]}
+        http = {"address": "127.0.0.1:0", "tokn": TOKEN}
+    config = write_config(tmp_path, {"one": one}, http=http, workers=0)
+    said = asyncio.run(command("run", "-c", config))
+    assert said.code == 2
+    assert found([PASSWORD, TOKEN], said.err) == []
+
+
+@pytest.mark.parametrize("sender", [OTP, BULK])
+async def test_the_files_hold_nothing_of_a_message_that_is_finished(world: World, sender: str) -> None:
+    message_id, code, text = await world.send(sender, "user@example.net")
+    await settled(world, message_id)
+    await gone(world.directory, [code, text])
+
+
+@pytest.mark.parametrize("sender", [OTP, BULK])
+async def test_the_files_hold_nothing_of_a_message_that_was_dropped(world: World, sender: str) -> None:
+    message_id, code, text = await world.send(sender, "later@example.net")
+    await settled(world, message_id)
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    held = await post(world.relay, "/api/queue/drop", {"ids": [message_id]}, headers=headers)
+    assert held.status == 200
+    await gone(world.directory, [code, text])
+
+
+async def test_the_files_hold_nothing_of_a_large_message_that_is_finished(world: World) -> None:
+    text = f"secret text {os.urandom(8).hex()}"
+    content = letter((text + "\r\n") * 60_000, sender=BULK)
+    async with Talk(world.relay.smtp) as app:
+        message_id = await app.submit(content, BULK, "user@example.net")
+    await settled(world, message_id)
+    await gone(world.directory, [text])
+
+
+async def gone(directory: Path, secrets: list[str], within_s: float = 10.0) -> None:
+    """In no file below the directory, soon."""
+    left: dict[str, list[str]] = {}
+    try:
+        async with asyncio.timeout(within_s):
+            while left := remains(directory, secrets):
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise AssertionError(f"still there after {within_s} s: {left}") from None
+
+
+def remains(directory: Path, secrets: list[str]) -> dict[str, list[str]]:
+    found_in = {}
+    for path in directory.rglob("*"):
+        if path.is_file() and path.suffix != ".yaml":
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:
+                continue
+            if inside := [secret for secret in secrets if secret.encode() in content]:
+                found_in[path.name] = inside
+    return found_in
+
+
+async def test_the_files_hold_nothing_after_the_end_of_the_relay(tmp_path: Path) -> None:
+    code, text = "918273", f"secret text {os.urandom(8).hex()}"
+    content = letter(f"{code}\r\n{text}", sender=OTP, subject=f"{code} is your code")
+    async with Upstream() as upstream, RelayProcess(write_config(tmp_path, {"one": upstream}, workers=1)) as relay:
+        async with Talk(relay.smtp) as app:
+            ids = [await app.submit(content, sender, "user@example.net") for sender in (OTP, BULK)]
+        for message_id in ids:
+            await time_line(relay, message_id, "sent")
+        assert await relay.terminate() == 0
+    assert remains(tmp_path, [code, text]) == {}
