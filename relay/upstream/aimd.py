@@ -1,7 +1,8 @@
 """How much bulk mail an upstream gets at once: found out, not configured. Pure; times are time.monotonic.
 
 As TCP does with a line (RFC 5681): one more for each window that went through, half when the upstream says that it is
-too much, by its words or by getting slow.
+too much, by its words or by getting slow. But what TCP loses it sends again at once, and a message waits for its
+ladder's next step: so what was once too much is tried again seldom.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ CUT_EVERY_S = 1.0
 """What was under way when the window was cut says nothing about the cut."""
 CAP_FOR_S = 15.0
 CAP_FOR_AT_MOST_S = 240.0
-"""how long "one session too many" is believed before one more is tried; twice as long each time it is said again"""
+"""how long "one too many" is believed before one more is tried; twice as long each time it is said again"""
 
 REPLIES_A_ROUND = 8
 """RFC 9406 4.2: the quickest of eight in a row. One slow reply, or seven, say nothing; eight do."""
@@ -98,7 +99,7 @@ class Window:
         """pauses since it last went well"""
         self._cut_again_at = 0.0
         self._cap = ceiling
-        """sessions that the upstream let us have when it refused one more"""
+        """what the upstream took, or let us open, when it refused one more"""
         self._cap_for_s = CAP_FOR_S
         self._cap_until = 0.0
         self._floor_s = self._next_floor_s = self._quickest_s = math.inf
@@ -118,7 +119,7 @@ class Window:
         return 1 if self._throttled else self.sessions(now)
 
     def sessions(self, now: float) -> int:
-        """How many sessions may be open: one more than the upstream was known to allow, now and then."""
+        """How many sessions may be open; now and then one more than the upstream was known to allow."""
         if self._cap >= self._limit:
             return int(self._limit)
         return min(int(self._limit), self._cap + (now >= self._cap_until))
@@ -129,6 +130,7 @@ class Window:
         if now < self.resume_at:
             return  # under way before the upstream said stop
         self._throttled = 0
+        self.opened(in_use)
         if reply_s is not None:
             self._timed(now, reply_s)
         # RFC 7661: a window that isn't used is no proof that it could be.
@@ -140,12 +142,14 @@ class Window:
         """The upstream asks for less: half of it, after a pause."""
         if now < self.resume_at:
             return
+        if not self._throttled:
+            self.refused(now, self.sessions(now) - 1)
         self._cut(now, CUT_EVERY_S)
         self.resume_at = now + PAUSES_S[min(self._throttled, len(PAUSES_S) - 1)]
         self._throttled += 1
 
     def refused(self, now: float, held: int) -> None:
-        """One session more than `held` (open or opening) was one too many."""
+        """One more than `held` (sessions open or opening, or messages under way) was one too many."""
         if now >= self._cap_until:
             again = self._cap_until > 0.0 and held <= self._cap
             self._cap_for_s = min(2 * self._cap_for_s, CAP_FOR_AT_MOST_S) if again else CAP_FOR_S
@@ -153,7 +157,7 @@ class Window:
         self._cap = max(1, min(held, self.ceiling))
 
     def opened(self, held: int) -> None:
-        """`held` sessions are allowed after all."""
+        """So many are allowed after all."""
         if held > self._cap:
             self._cap = min(held, self.ceiling)
 
