@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from relay.config.model import Lane
@@ -13,7 +13,7 @@ from relay.delivery.job import Job
 from relay.delivery.judge import condemns
 from relay.store.base import OpenRecipient
 from relay.upstream.pool import Pool
-from relay.upstream.results import OpenFailed, Outcome, Result
+from relay.upstream.results import TROUBLE, OpenFailed, Outcome, Result
 from relay.upstream.session import Opening, Progress, Report, Session, Terms
 from relay.upstream.transaction import Load
 
@@ -31,6 +31,8 @@ class Tried:
     timings_ms: dict[str, float]
     codes: tuple[int, ...]
     dsn: bool
+    error: Exception | None = None
+    """a fault of the relay's own that ended it"""
 
 
 async def attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lane, progress: Progress) -> Tried:
@@ -40,8 +42,12 @@ async def attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lane
     upstream is asked again on it, at once.
     """
     pool.under_way += 1
+    started = time.monotonic()
     try:
         return await _attempt(job, pool, due, lane, progress)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must not undo what another attempt achieves
+        positions = [one.position for one in due]
+        return replace(_unopened(pool.name, started, positions, OpenFailed("mail", TROUBLE)), error=error)
     finally:
         pool.under_way -= 1
 
@@ -57,6 +63,10 @@ async def _attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lan
         eightbit=not job.queued.content.isascii(),
         deliver_by_s=_deliver_by_s(job, started),
     )
+    positions = [one.position for one in due]
+    withdrawn = job.gate.refusal(started)
+    if withdrawn is not None:  # while it waited for the upstream's rate
+        return _unopened(pool.name, started, positions, OpenFailed("mail", withdrawn))
     unsigned = frozenset(pool.target.config.unsigned_headers)
     fresh = False
     while True:
@@ -67,11 +77,13 @@ async def _attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lan
                 session = await pool.get(within_s=max(0.0, before - time.monotonic()))
                 fresh = session.sent == 0
         except OpenFailed as failure:
-            return _unopened(pool.name, started, load, failure)
+            return _unopened(pool.name, started, positions, failure)
         terms = Terms(before, lane.final_s, progress)
         report = await session.transact(load, lambda: job.parts(unsigned), job.gate, terms)
         pool.put(session, report, load.size_bytes)
-        if _was_dead(session, report, fresh) and time.monotonic() < before:
+        if _was_dead(report, fresh) and time.monotonic() < before:
+            job.gate.release(session)
+            progress.content_sent = False
             continue
         if (bad := condemns(report.results)) is not None:
             pool.condemn(OpenFailed("auth", bad))
@@ -87,13 +99,11 @@ def _deliver_by_s(job: Job, now: float) -> int | None:
     return max(left, 1) if by.mode == "R" else left
 
 
-def _was_dead(session: Session, report: Report, fresh: bool) -> bool:
+def _was_dead(report: Report, fresh: bool) -> bool:
     """The kept session broke off before any reply, or with 421 to MAIL: nothing was handed over, nobody was asked."""
-    if fresh or session.state == "idle" or report.timed_out:
+    if fresh or any(result.outcome not in ("abandoned", "deferred") for result in report.results):
         return False
-    if any(result.outcome not in ("abandoned", "deferred") for result in report.results):
-        return False
-    return report.answered == 0 or (report.answered == 1 and report.codes[:1] == (421,))
+    return (report.lost and report.answered == 0) or report.codes == (421,)
 
 
 def phases(opening: Opening, *, envelope: float = 0.0, data: float = 0.0) -> dict[str, float]:
@@ -113,12 +123,11 @@ def _told(upstream: str, started: float, session: Session, fresh: bool, report: 
     return Tried(upstream, started, "new" if fresh else "warm", report.results, timings, report.codes, report.dsn)
 
 
-def _unopened(upstream: str, started: float, load: Load, failure: OpenFailed) -> Tried:
-    said = failure.phase in ("greeting", "ehlo", "auth")
+def _unopened(upstream: str, started: float, positions: Sequence[int], failure: OpenFailed) -> Tried:
     outcome: Outcome = "abandoned"
-    if said:
+    if failure.said:
         outcome = "refused" if failure.reply.permanent else "deferred"
-    results = tuple(Result(position, outcome, failure.reply, failure.phase) for position, _ in load.recipients)
+    results = tuple(Result(position, outcome, failure.reply, failure.phase) for position in positions)
     waited = (time.monotonic() - started) * 1000.0
     timings = phases(Opening(connect=waited))
-    return Tried(upstream, started, "none", results, timings, (failure.reply.code,) if said else (), dsn=False)
+    return Tried(upstream, started, "none", results, timings, (failure.reply.code,) if failure.said else (), dsn=False)

@@ -13,7 +13,7 @@ from relay.delivery.lane import Lane
 from relay.delivery.services import Events, Services
 from relay.delivery.settling import Bounces
 from relay.store.base import Action, Selection, Store
-from relay.upstream.connect import Target
+from relay.upstream.connect import Contexts, Target
 from relay.upstream.pool import Pool, Shared, Watcher
 
 
@@ -109,12 +109,14 @@ class Delivery:
     async def act(self, action: Action, selection: Selection) -> Sequence[str]:
         """An operator's word (Store.act), also on what lanes hold in memory but haven't begun to send."""
         lanes = [lane for lane in self._lanes.values() if selection.lane in (None, lane.name)]
+        paused: list[Lane] = []
         try:
             for lane in lanes:
+                paused.append(lane)
                 await lane.pause(frozenset(selection.ids) or None)
             return await self._wiring.store.act(action, selection, self._wiring.clock.now())
         finally:
-            for lane in lanes:
+            for lane in paused:
                 lane.resume()
 
     def _wake(self, name: str, at: float) -> None:
@@ -127,7 +129,8 @@ class Delivery:
 
 def targets_of(config: Config) -> dict[str, Target]:
     """Every upstream with its TLS context. Raises OSError or ssl.SSLError for an unreadable `ca_file`."""
-    return {name: Target.of(name, upstream, config.hostname) for name, upstream in config.upstreams.items()}
+    contexts = Contexts()
+    return {name: Target.of(name, upstream, config.hostname, contexts) for name, upstream in config.upstreams.items()}
 
 
 def upstreams_of(config: Config, lane: str) -> list[str]:

@@ -8,6 +8,7 @@ backlog of any size costs the lane one small batch of memory and one timer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Sequence
@@ -63,8 +64,11 @@ class Lane:
         self._due_timer: asyncio.TimerHandle | None = None
         self._feeder: asyncio.Task[None] | None = None
         self._hastening: asyncio.Task[None] | None = None
+        self._up_at = 0.0
+        """when an upstream last came back (time.monotonic)"""
         self._draining = False
-        self._paused = False
+        self._pauses = 0
+        self._claiming = asyncio.Lock()
 
     # what comes in
 
@@ -113,7 +117,10 @@ class Lane:
             return
         newest = self._newest.get(key)
         if newest is not None and newest.queued.id > job.queued.id:
-            job.supersede(newest.queued.id)
+            if newest.stored.is_set():
+                job.supersede(newest.queued.id)
+            else:
+                newest.older = newest.older or job  # should that never be stored, this one is still good
         else:
             job.older, self._newest[key] = newest, job
 
@@ -127,18 +134,35 @@ class Lane:
 
     async def pause(self, ids: frozenset[str] | None) -> None:
         """Begin nothing and claim nothing until `resume`; give back to the store what waits here (`ids`, or all)."""
-        self._paused = True
+        self._pauses += 1
+        async with self._claiming:  # what is being claimed will be here, too
+            pass
         for job in self._backlog.take(lambda job: job.gate.is_open and (ids is None or job.queued.id in ids)):
             self._bytes -= len(job.queued.content)
+            if not await self._give_back(job):
+                self._bytes += len(job.queued.content)
+                self._backlog.push(job)
+
+    async def _give_back(self, job: Job) -> bool:
+        try:
             await self._services.store.unclaim(job.queued.id)
+        except StoreError as error:
+            self._services.events.trouble("unclaim", error)
+            return False
+        return True
 
     def resume(self) -> None:
-        self._paused = False
+        """The end of one `pause`."""
+        self._pauses -= 1
         self.wake(self._services.clock.now())
         self._pump()
 
     def upstream_up(self) -> None:
         """An upstream is back: codes that were put off go now, not at their ladder's next step."""
+        self._up_at = time.monotonic()
+        self._start_hastening()
+
+    def _start_hastening(self) -> None:
         if self.config.express and not self._draining and self._hastening is None:
             self._hastening = asyncio.create_task(self._hasten(), name=f"hasten {self.name}")
 
@@ -175,16 +199,18 @@ class Lane:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for job in waiting:
-            if job.gate.is_open:
-                await self._services.store.unclaim(job.queued.id)
-        for pool in self._pools.values():
-            await pool.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await job.stored.wait()
+            if job.gate.is_open and job.gate.shut_reason is not NOT_STORED:
+                await self._give_back(job)
+        await asyncio.gather(*(pool.close() for pool in self._pools.values()))
 
     # what goes out
 
     def _pump(self) -> None:
         """Begin as many as there is room for, the earliest deadline first."""
-        while self._backlog and self._has_slot() and not (self._draining or self._paused):
+        while self._backlog and self._has_slot() and not (self._draining or self._pauses):
             found = self._next(time.monotonic())
             if found is None or not self._rate_allows():
                 break
@@ -251,7 +277,7 @@ class Lane:
             round_ = Round(job, self.config, self._services.clock.epoch, self._settle, self._told)
             if pools:
                 pools[0].under_way -= 1  # from here on the attempt counts itself
-            await round_.run(pools)
+            await round_.run(pools, complete=len(pools) == len(self._upstreams(job.queued.upstreams)))
             await self._finish(job)
         except asyncio.CancelledError:
             await asyncio.shield(self._cut_off(job))
@@ -266,14 +292,16 @@ class Lane:
 
     def _worth_asking(self, way: Way) -> list[Pool]:
         """The upstreams whose circuit is closed, in order of preference, turned by the ladder's step."""
-        own = self.config.upstreams
-        # What a rule named when the message came may be gone since: then the lane's own serve.
-        names = [name for name in way.upstreams if name in self._pools] or own
-        pools = [self._pools[name] for name in names if self._pools[name].circuit.state == "closed"]
+        pools = [pool for pool in self._upstreams(way.upstreams) if pool.circuit.state == "closed"]
         if pools:
             turn = way.step % len(pools)
             pools = pools[turn:] + pools[:turn]
         return pools
+
+    def _upstreams(self, named: Sequence[str]) -> list[Pool]:
+        """What a message's rule named; that may be gone since it came: then the lane's own serve."""
+        names = [name for name in named if name in self._pools] or self.config.upstreams
+        return [self._pools[name] for name in names]
 
     async def _finish(self, job: Job) -> None:
         await job.stored.wait()
@@ -289,33 +317,56 @@ class Lane:
         if not settled.updates and not settled.attempts:
             return
         while True:
+            writing = asyncio.ensure_future(self._services.store.settle(settled))
+            job.settling = settled, writing
             try:
-                await asyncio.shield(self._services.store.settle(settled))
+                await asyncio.shield(writing)
                 break
             except StoreError as error:
                 self._services.events.trouble("settle", error)
                 await asyncio.sleep(STORE_RETRY_S)
+        job.settling = None
         self._services.events.settled(self.name, job, settled)
         for bounce in settled.bounces:
             self._services.wake(bounce.lane, bounce.accepted_at)
         for update in settled.updates:
             if update.next_at is not None:
                 self.wake(update.next_at)
+        if any(update.next_at is not None for update in settled.updates):
+            await self._put_off(job)
+
+    async def _put_off(self, job: Job) -> None:
+        """It waits in the store again; what came while that was written did not find it there."""
+        if self._up_at > job.picked_at:
+            self._start_hastening()
+        if job.superseded_by is not None and job.queued.supersede_key is not None:
+            try:
+                await self.supersede(job.queued.supersede_key, job.superseded_by)
+            except StoreError as error:
+                self._services.events.trouble("supersede", error)
 
     async def _cut_off(self, job: Job) -> None:
         """A drain ran out of time. What may have left is written so where the lane wants to know; the rest is given
         back, and taken up by the next start."""
         if not job.gate.is_open:
             return
+        if job.settling is not None:
+            settled, writing = job.settling
+            try:
+                await writing
+            except StoreError:
+                await self._services.store.settle(settled)
         if self.config.on_ambiguous == "hold" and job.gate.passed is not None:
             unknown(job)
         settled = settlement(job, self._services.bounces)
         if settled.updates or settled.attempts:
             await self._services.store.settle(settled)
-        await self._services.store.unclaim(job.queued.id)
+        await self._give_back(job)
 
     def _told(self, job: Job, tried: Tried) -> None:
         self._services.events.told(self.name, job, tried)
+        if tried.error is not None:
+            self._services.events.trouble("delivery", tried.error)
         if not self.config.express:
             self._pump()
 
@@ -323,7 +374,7 @@ class Lane:
 
     def _arm(self) -> None:
         """Set the one timer to when the store has something due, if there is room for it."""
-        if self._due_at is None or self._draining or self._paused or self._is_full():
+        if self._due_at is None or self._draining or self._pauses or self._is_full():
             return
         if self._due_timer is not None:
             self._due_timer.cancel()
@@ -346,7 +397,9 @@ class Lane:
             await self._due.wait()
             self._due.clear()
             try:
-                await self._claim()
+                async with self._claiming:
+                    if not self._pauses:
+                        await self._claim()
             except StoreError as error:
                 self._services.events.trouble("claim", error)
                 self._due_at = None
@@ -355,7 +408,6 @@ class Lane:
     async def _claim(self) -> None:
         store, now = self._services.store, self._services.clock.now()
         self._due_at = None
-        self._store_has_some = False
         claimed = await store.claim(self.name, now, messages=CLAIM_MESSAGES, size_bytes=CLAIM_BYTES)
         for queued in claimed:
             self.offer(self._job(queued))
@@ -365,6 +417,8 @@ class Lane:
         next_due = await store.next_due(self.name)
         if next_due is not None:
             self.wake(next_due)
+        elif self._due_at is None:
+            self._store_has_some = False
 
     def sign_ahead(self, job: Job) -> None:
         """Make the signature for the upstream that the job goes to first, while its commit and its envelope are under

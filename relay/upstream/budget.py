@@ -16,6 +16,10 @@ class Holder(Protocol):
     reserved: int
     """sessions that are kept for it whatever others do"""
 
+    @property
+    def holds(self) -> int:
+        """How many places it has."""
+
     def spare(self) -> bool:
         """Close an idle session for someone else's sake; False: there is none to close now."""
 
@@ -69,7 +73,7 @@ class WholeBudget:
             self._holders.remove(holder)
 
     def take(self, holder: Holder, holds: int) -> bool:
-        if self.open < self.limit and holds < self._ceiling(holder):
+        if self.open < self.limit and (self.open < self._open_to(holder) or (holds == 0 and self._all_is_reserved())):
             self.open += 1
             return True
         if holder.express:
@@ -91,9 +95,15 @@ class WholeBudget:
         self._express_waiting = False
         return True
 
-    def _ceiling(self, holder: Holder) -> int:
-        reserved = sum(one.reserved for one in self._holders if one.express and one is not holder)
-        return max(1, self.limit - reserved)
+    def _open_to(self, holder: Holder) -> int:
+        """All places but those that others have a right to and don't use."""
+        return self.limit - sum(
+            max(0, one.reserved - one.holds) for one in self._holders if one.express and one is not holder
+        )
+
+    def _all_is_reserved(self) -> bool:
+        """Then each may have one, and bulk gives its own up when a code waits."""
+        return sum(one.reserved for one in self._holders if one.express) >= self.limit
 
 
 class WholeRate:

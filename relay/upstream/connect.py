@@ -11,6 +11,7 @@ import os
 import ssl
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import aiosmtplib
@@ -18,13 +19,29 @@ import aiosmtplib
 from relay.config.model import Upstream
 from relay.mail.reply import Reply
 from relay.upstream.capabilities import Capabilities
-from relay.upstream.results import OpenFailed, Phase
+from relay.upstream.results import GARBLED, OpenFailed, Phase
 from relay.upstream.session import Opening, Session
+
+
+class Contexts:
+    """TLS contexts of one load: reading the system's CAs takes 20 ms, so upstreams that trust the same share one."""
+
+    def __init__(self) -> None:
+        self._built: dict[Path | None, ssl.SSLContext] = {}
+
+    def trusting(self, ca_file: Path | None) -> ssl.SSLContext:
+        """Raises OSError or ssl.SSLError for an unreadable `ca_file`; None: the system's CAs."""
+        context = self._built.get(ca_file)
+        if context is None:
+            context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            self._built[ca_file] = context
+        return context
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An upstream, ready to be connected to: the TLS context is built once (20 ms each time otherwise)."""
+    """An upstream, ready to be connected to."""
 
     name: str
     config: Upstream
@@ -33,13 +50,11 @@ class Target:
     tls_context: ssl.SSLContext | None
 
     @classmethod
-    def of(cls, name: str, config: Upstream, hostname: str) -> Target:
+    def of(cls, name: str, config: Upstream, hostname: str, contexts: Contexts | None = None) -> Target:
         """Raises OSError or ssl.SSLError for an unreadable `ca_file`."""
-        context = None
-        if config.tls != "none":
-            context = ssl.create_default_context(cafile=str(config.ca_file) if config.ca_file else None)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-        return cls(name, config, hostname, context)
+        if config.tls == "none":
+            return cls(name, config, hostname, None)
+        return cls(name, config, hostname, (contexts if contexts is not None else Contexts()).trusting(config.ca_file))
 
 
 async def open_session(target: Target, *, timeout_s: float) -> Session:
@@ -61,9 +76,7 @@ async def open_session(target: Target, *, timeout_s: float) -> Session:
         raise OpenFailed(step.phase, Reply(451, "4.4.1 no answer in time")) from error
     except aiosmtplib.SMTPResponseException as error:
         # Still connecting, and something was said: the greeting, or what stands in its place.
-        raise OpenFailed(
-            "greeting" if step.phase == "connect" else step.phase, _said(error.code, error.message)
-        ) from error
+        raise _refused("greeting" if step.phase == "connect" else step.phase, error.code, error.message) from error
     except ssl.SSLError as error:
         raise _insecure(error) from error
     except (aiosmtplib.SMTPException, OSError) as error:
@@ -139,11 +152,12 @@ def _hand_over(client: aiosmtplib.SMTP, opening: Opening, loop: asyncio.Abstract
     return session
 
 
-def _said(code: int, message: str) -> Reply:
-    """What the upstream said; aiosmtplib's own -1 (garbage) becomes a transient failure."""
-    if not 200 <= code <= 599:
-        return Reply(451, "4.5.0 the upstream's answer can't be read")
-    return Reply(code, " ".join(message.split()))
+def _refused(phase: Phase, code: int, message: str) -> OpenFailed:
+    """What the upstream said; a code that refuses nothing here (250, 354), and aiosmtplib's own -1 for garbage, say
+    nothing that could be relied on."""
+    if not 400 <= code <= 599:
+        return OpenFailed(phase, GARBLED)
+    return OpenFailed(phase, Reply(code, " ".join(message.split())), said=True)
 
 
 def _mapped(phase: Phase, error: Exception) -> OpenFailed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from relay.upstream.aimd import Window, says_so, throttles
 from relay.upstream.budget import Budget, Rate, WholeBudget, WholeRate
 from relay.upstream.circuit import Circuit
 from relay.upstream.connect import Target, open_session
-from relay.upstream.results import TIMED_OUT, OpenFailed
+from relay.upstream.results import LOST, TIMED_OUT, OpenFailed
 from relay.upstream.session import Report, Session
 
 TEND_EVERY_S = 0.5
@@ -24,6 +25,8 @@ TENDS_IN_IDLE_TIME = 8
 LEARNED_SHARE = 0.6
 """An upstream that closed an idle session after 10 s sees the next ones retired after 6."""
 LEARNED_FLOOR_S = 0.5
+FORGETS = 1.05
+"""Each session that was retired in time is a reason to keep the next a little longer."""
 TIMED_UP_TO_BYTES = 65_536
 """The answer to more than this is late because of its way there."""
 NO_SESSION = Reply(451, "4.4.5 no session free in time")
@@ -82,6 +85,8 @@ class Pool:
         self._waiting: deque[asyncio.Future[Session]] = deque()
         self._openings: set[asyncio.Task[None]] = set()
         self._idle_limit_s = target.config.sessions.idle_s
+        self._closed_after_s = math.inf
+        """how long the session was idle that the upstream closed last"""
         self._tender: asyncio.TimerHandle | None = None
         self._closing = False
         self._empty = asyncio.Event()
@@ -124,6 +129,11 @@ class Pool:
         """Sessions by state: idle, busy, opening."""
         idle = len(self._idle)
         return {"idle": idle, "busy": len(self._sessions) - idle, "opening": len(self._openings)}
+
+    @property
+    def holds(self) -> int:
+        """Sessions open or opening (Budget's Holder)."""
+        return len(self._sessions) + len(self._openings)
 
     @property
     def alive(self) -> bool:
@@ -176,12 +186,14 @@ class Pool:
         now = time.monotonic()
         if not self.express:
             self._learn(session, report, now, timed=size_bytes <= TIMED_UP_TO_BYTES)
-        if report.answered and not report.timed_out:
-            self._answered()
-        elif report.timed_out:
+        if report.timed_out:
             self._failed(OpenFailed("connect", TIMED_OUT))
-        elif session.state != "idle" and session.sent == 1 and self.circuit.lost(now, "connection lost"):
-            self._watcher.down(self.lane, self.name, "connection lost")
+        elif report.lost:
+            # A kept one that is dead before its first reply has only been idle for too long.
+            if report.answered or session.sent == 1:
+                self._lost()
+        elif report.answered and self.circuit.succeeded():
+            self._watcher.up(self.lane, self.name)
         if session.usable:
             self._keep(session)
 
@@ -216,7 +228,7 @@ class Pool:
     # sessions come and go
 
     def _open_one(self) -> bool:
-        holds = len(self._sessions) + len(self._openings)
+        holds = self.holds
         if self._closing or holds >= self.window.sessions(time.monotonic()):
             return False
         if not self._budget.take(self, holds):
@@ -231,6 +243,8 @@ class Pool:
             session = await open_session(self.target, timeout_s=self._open_within_s)
         except OpenFailed as failure:
             self._open_failed(failure)
+        except Exception as error:  # noqa: BLE001 - else who waits would wait for nothing, and no probe be made again
+            self._failed(OpenFailed("connect", Reply(451, f"4.3.0 trouble of the relay's own: {type(error).__name__}")))
         finally:
             self._openings.discard(cast(asyncio.Task[None], asyncio.current_task()))
             if session is None:
@@ -240,13 +254,14 @@ class Pool:
             self.window.opened(len(self._sessions))
             session.on_closed = self._closed
             session.on_free = self._keep
-            self._answered()
-            self._supply(session)
+            if self.circuit.reached():
+                self._watcher.up(self.lane, self.name)
+            self._keep(session)
 
     def _open_failed(self, failure: OpenFailed) -> None:
         said = failure.reply.transient and failure.phase in ("greeting", "ehlo", "auth")
         others = len(self._sessions) + len(self._openings) - 1
-        if said and others:
+        if said and others and self.circuit.state == "closed":
             # It talks to us on other sessions, or may yet: this is one too many, not a dead host.
             self.window.refused(time.monotonic(), others)
         elif said and not self.express and self.circuit.state == "closed" and says_so(failure.reply):
@@ -269,9 +284,10 @@ class Pool:
             if not waiter.done():
                 waiter.set_exception(failure)
 
-    def _answered(self) -> None:
-        if self.circuit.succeeded():
-            self._watcher.up(self.lane, self.name)
+    def _lost(self) -> None:
+        if self.circuit.lost(time.monotonic(), str(LOST)):
+            self._watcher.down(self.lane, self.name, str(LOST))
+            self._fail_waiting(OpenFailed("connect", LOST))
 
     def _keep(self, session: Session) -> None:
         """An idle session: for who waits, else for later, unless its time has come."""
@@ -290,7 +306,8 @@ class Pool:
             if not waiter.done():
                 waiter.set_result(session)
                 return
-        self._idle.append(session)
+        if session.usable:
+            self._idle.append(session)
 
     def _closed(self, session: Session) -> None:
         self._sessions.discard(session)
@@ -298,12 +315,21 @@ class Pool:
             self._empty.set()
         if session in self._idle:
             self._idle.remove(session)
-        idled = session.closed_idle_after_s
-        if idled is not None and idled < self._idle_limit_s:
-            self._idle_limit_s = max(LEARNED_FLOOR_S, idled * LEARNED_SHARE)
+        if session.closed_idle_after_s is not None and not self._closing:
+            self._closed_idle(session, session.closed_idle_after_s)
         self._budget.give_back()
         if not self._closing:
             self._refill()
+
+    def _closed_idle(self, session: Session, after_s: float) -> None:
+        if after_s < LEARNED_FLOOR_S:
+            if session.sent == 0:
+                self._lost()  # let in and shown out: opening the next at once would go on for ever
+            return
+        # Two in a row are a habit; one may be a server that was restarted.
+        habit_s, self._closed_after_s = max(after_s, self._closed_after_s), after_s
+        if habit_s < self._idle_limit_s:
+            self._idle_limit_s = max(LEARNED_FLOOR_S, habit_s * LEARNED_SHARE)
 
     # in the background
 
@@ -317,6 +343,8 @@ class Pool:
         if self.circuit.state == "open" and now >= self.circuit.probe_at and not self._openings:
             if self._open_one():
                 self.circuit.probing()
+            else:
+                self.spare()  # its place may be the only one
             return
         for session in list(self._idle):
             if now - session.idle_since >= self._idle_limit_s:
@@ -331,6 +359,7 @@ class Pool:
         if len(self._idle) > self.warm or self.warm == 0 or not self._openings:
             self._idle.remove(session)
             session.quit()
+            self._idle_limit_s = min(self.target.config.sessions.idle_s, self._idle_limit_s * FORGETS)
 
     def _refill(self) -> None:
         while (

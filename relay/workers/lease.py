@@ -95,6 +95,10 @@ class Tenant:
         self._asked = 0
         budget.join(self)
 
+    @property
+    def holds(self) -> int:
+        return self._held
+
     def lease(self) -> None:
         """The worker asks for one place more."""
         self._asked += 1

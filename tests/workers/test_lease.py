@@ -23,6 +23,10 @@ class Pool:
         self._budget = budget
         budget.join(self)
 
+    @property
+    def holds(self) -> int:
+        return self.open
+
     def want(self) -> None:
         if self.idle:
             self.idle -= 1
