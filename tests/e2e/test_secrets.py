@@ -133,14 +133,14 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.parametrize("key", ["password", "http.token"])
-def test_no_secret_is_in_a_configuration_error(tmp_path: Path, key: str) -> None:
+async def test_no_secret_is_in_a_configuration_error(tmp_path: Path, key: str) -> None:
     one: dict[str, object] = {"host": "mx.example.com", "username": "u", "password": PASSWORD, "pasword": PASSWORD}
     http: dict[str, object] = {"address": "127.0.0.1:0", "token": [TOKEN]}
     if key == "http.token":
         one = {"host": "mx.example.com", "username": "u", "password": [PASSWORD]}
         http = {"address": "127.0.0.1:0", "tokn": TOKEN}
     config = write_config(tmp_path, {"one": one}, http=http, workers=0)
-    said = asyncio.run(command("run", "-c", config))
+    said = await command("run", "-c", config)
     assert said.code == 2
     assert found([PASSWORD, TOKEN], said.err) == []
 
