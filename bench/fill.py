@@ -35,12 +35,17 @@ def fill(directory: Path, log_rows: int, queued: int) -> None:
         (_WAITING, _clone_waiting, queued),
     ):
         samples = [(store, sample) for store in stores for sample in _samples(store, query)]
-        if not samples:
+        if count and not samples:
             raise Failed(f"no store in {directory} holds a message to clone: {query}")
-        share = count // len(samples)
-        for number, (store, sample) in enumerate(samples):
+        share = count // len(samples) if samples else 0
+        for number, (store, sample) in enumerate(samples if share else ()):
             with closing(sqlite3.connect(store, isolation_level=None)) as connection:
                 _without_indexes(connection, partial(clone, sample=sample, messages=share, offset=number * share))
+
+
+def holds_mail(store: Path) -> bool:
+    """Some message waits in it."""
+    return store.exists() and bool(_samples(store, _WAITING))
 
 
 def _samples(store: Path, query: str) -> list[str]:

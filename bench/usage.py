@@ -23,19 +23,27 @@ class Usage:
 def of_trees(roots: Iterable[int]) -> Usage:
     """Of the processes `roots` and all that descend from them."""
     stats = _stats()
+    pids = _trees(roots, stats)
+    ticks = sum(int(stats[pid][place]) for pid in pids for place in (_UTIME, _STIME, _CUTIME, _CSTIME))
+    return Usage(ticks / _TICKS, sum(map(_peak_rss_bytes, pids)))
+
+
+def trees(roots: Iterable[int]) -> set[int]:
+    """The processes `roots` and all that descend from them."""
+    return _trees(roots, _stats())
+
+
+def _trees(roots: Iterable[int], stats: dict[int, list[str]]) -> set[int]:
     children: dict[int, list[int]] = {}
     for pid, fields in stats.items():
         children.setdefault(int(fields[_PPID]), []).append(pid)
-    ticks, rss_bytes, todo, seen = 0, 0, list(roots), set[int]()
+    todo, seen = list(roots), set[int]()
     while todo:
         pid = todo.pop()
-        if pid in seen or pid not in stats:
-            continue
-        seen.add(pid)
-        todo.extend(children.get(pid, ()))
-        ticks += sum(int(stats[pid][place]) for place in (_UTIME, _STIME, _CUTIME, _CSTIME))
-        rss_bytes += _peak_rss_bytes(pid)
-    return Usage(ticks / _TICKS, rss_bytes)
+        if pid not in seen and pid in stats:
+            seen.add(pid)
+            todo.extend(children.get(pid, ()))
+    return seen
 
 
 def _stats() -> dict[int, list[str]]:

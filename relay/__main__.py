@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import sys
-from collections.abc import Sequence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
 
 GROUPS = ("run", "config", "mail", "keys", "store", "user", "doctor", "demo", "sendmail")
 """Modules of relay.cli, each with `register(subparsers)`; none imports more than argparse before it is asked."""
 
 
 def parser() -> argparse.ArgumentParser:
+    import argparse
+    import importlib
+
     from relay import __version__
 
     top = argparse.ArgumentParser(
@@ -27,6 +32,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["sendmail"]:
+        # Started once a message, and its arguments are its own to read: no argparse, none of the other commands.
+        from relay.cli.sendmail import send
+
+        return send(argv[1:])
     args = parser().parse_args(argv)
     try:
         code: int = args.run(args)

@@ -51,12 +51,14 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def check(args: argparse.Namespace) -> int:
     """Exit 0 and a summary, with what is worth knowing; or 2 and the errors."""
+    from relay.config.files import contradictions
+
     loaded = load_or_exit(config_path(args))
     config = loaded.config
     if problems := _problems(loaded):
         print("\n".join(problems), file=sys.stderr)
         return EXIT_CONFIG
-    for note in loaded.notes:
+    for note in (*loaded.notes, *contradictions(loaded.dkim_pems)):
         print(f"note: {note}")
     counts = (
         _count(len(config.listen), "listener"),

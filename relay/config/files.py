@@ -214,7 +214,7 @@ def _dkim_key(loc: Loc, path: Path, pems: dict[Path, bytes]) -> Iterator[Finding
 
 
 def _private_key(path: Path, pem: bytes) -> Any:
-    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
     if b"PUBLIC KEY-----" in pem:
         raise ValueError(f"expected a private key in {path}, got a public one")
@@ -224,16 +224,34 @@ def _private_key(path: Path, pem: bytes) -> Any:
         return _parsed(pem)
     except TypeError:
         raise ValueError(f"the key in {path} is encrypted; the relay needs it without a passphrase") from None
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, InvalidSignature, UnsupportedAlgorithm):
         raise ValueError(f"the private key in {path} is damaged or of an unknown kind") from None
 
 
 @lru_cache(maxsize=64)
 def _parsed(pem: bytes) -> Any:
-    """Checking that an RSA key is sound takes 20 ms; a reload finds most keys as they were."""
+    """A key that works: what it signs is held against its public half. For RSA that takes 0.6 ms; to look whether all
+    of its numbers fit together takes OpenSSL 50 (`contradictions` does)."""
+    from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    return load_pem_private_key(pem, password=None)
+    key = load_pem_private_key(pem, password=None, unsafe_skip_rsa_key_validation=True)
+    if isinstance(key, RSAPrivateKey):
+        key.public_key().verify(key.sign(b"", PKCS1v15(), SHA256()), b"", PKCS1v15(), SHA256())
+    return key
+
+
+def contradictions(pems: Mapping[Path, bytes]) -> Iterator[str]:
+    """The keys that sign, but whose numbers don't all fit together: a line each. 50 ms for an RSA key."""
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    for path, pem in pems.items():
+        try:
+            load_pem_private_key(pem, password=None)
+        except ValueError:
+            yield f"the key in {path} is damaged, though it still signs; make a new one"
 
 
 def utc_now() -> datetime:

@@ -1,65 +1,47 @@
-"""The HTTP service: metrics, health, API, console, on a TCP address or a unix socket."""
+"""Where the HTTP service listens, on a TCP address or a unix socket.
+
+The service itself is loaded at the first connection: aiohttp takes as long to import as half of the relay, and 15 MB.
+Neither a start nor a relay that nobody asks pays for it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 import logging
 import socket
-from collections.abc import Awaitable, Callable
-from importlib.resources import files
-
-from aiohttp import web
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
 from relay.config.units import AnyAddress, SystemdAddress, TcpAddress, UnixAddress
-from relay.store.base import StoreError
-from relay.web.api import ANSWER_WITHIN_S, Api
-from relay.web.guard import Denial, Guard
+from relay.web.guard import Guard
 from relay.web.parts import Parts
-from relay.web.query import BadQuery
 
-MAX_BODY_BYTES = 1_000_000
-STOP_WITHIN_S = 2.0
+if TYPE_CHECKING:
+    from relay.web.service import Service
 
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-    "Server": "otp-relay",
-}
-_STATIC = {
-    "/": ("index.html", "text/html"),
-    "/console.css": ("console.css", "text/css"),
-    "/console.js": ("console.js", "text/javascript"),
-}
-_DENIED: dict[Denial, tuple[int, str]] = {
-    "token": (401, "a token is required"),
-    "host": (403, "the Host header names another server"),
-    "origin": (403, "the request comes from another site"),
-    "content type": (415, "the body must be application/json"),
-}
+BACKLOG = 128
+SWITCH_EVERY_S = 0.0005
+"""While a thread imports, the loop waits this long (instead of 5 ms) whenever it wants the interpreter back: a code
+that comes just then is 1 or 2 ms late."""
 
 _log = logging.getLogger("relay.web")
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class WebServer:
     """`start`, read `address`, `stop`. `hosts`: names by which the service is called besides loopback's."""
 
     def __init__(self, parts: Parts, token: str | None = None, hosts: frozenset[str] = frozenset()) -> None:
+        self._parts = parts
         self._guard = Guard(token, hosts)
-        app = web.Application(middlewares=[_answer_errors, self._watch], client_max_size=MAX_BODY_BYTES)
-        app.add_routes(Api(parts).routes())
-        app.add_routes([web.get(path, _static(*source)) for path, source in _STATIC.items()])
-        app.on_response_prepare.append(_add_headers)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_WITHIN_S)
         self._address: AnyAddress | None = None
         self._unix = False
+        self._listening: asyncio.Server | None = None
+        self._service: Service | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._waiting: set[_Waiting] = set()
 
     @property
     def address(self) -> AnyAddress:
@@ -70,79 +52,101 @@ class WebServer:
 
     async def start(self, address: AnyAddress, sock: socket.socket | None = None) -> None:
         """Listen. `sock`: the listening socket of a SystemdAddress. Raises OSError when the address can't be had."""
-        await self._runner.setup()
+        loop = asyncio.get_running_loop()
         self._unix = isinstance(address, UnixAddress) or (sock is not None and sock.family == socket.AF_UNIX)
-        site: web.BaseSite
         match address:
             case _ if sock is not None:
-                site = web.SockSite(self._runner, sock)
+                self._listening = await loop.create_server(self._protocol, sock=sock, backlog=BACKLOG)
             case TcpAddress(host, port):
-                site = web.TCPSite(self._runner, host, port)
+                self._listening = await loop.create_server(self._protocol, host, port, backlog=BACKLOG)
             case UnixAddress(path):
-                site = web.UnixSite(self._runner, path)
+                self._listening = await loop.create_unix_server(self._protocol, path, backlog=BACKLOG)
             case SystemdAddress(name):
                 raise OSError(f"no socket named {name} was handed over")
-        try:
-            await site.start()
-        except OSError:
-            await self._runner.cleanup()
-            raise
         self._address = address
         if isinstance(address, TcpAddress):
-            self._address = TcpAddress(address.host, int(self._runner.addresses[0][1]))
+            self._address = TcpAddress(address.host, int(self._listening.sockets[0].getsockname()[1]))
 
     async def stop(self) -> None:
         """Finish the answers under way, within a short deadline, and let go of the address."""
-        await self._runner.cleanup()
+        if self._listening is not None:
+            self._listening.close()
+        if self._loading is not None:
+            await self._loading  # a third of a second at most; an import can't be broken off
+        if self._service is not None:
+            await self._service.end()
 
-    @web.middleware
-    async def _watch(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        denial = self._guard.denies(request.method, request.path, request.headers, unix=self._unix)
-        if denial is None:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                return await handler(request)
-        status, text = _DENIED[denial]
-        answer = _error(status, text)
-        if denial == "token":
-            answer.headers["WWW-Authenticate"] = 'Basic realm="otp-relay", charset="UTF-8"'
-        return answer
+    def _protocol(self) -> asyncio.Protocol:
+        if self._service is not None:
+            return self._service.protocol()
+        if self._loading is None:
+            self._loading = asyncio.create_task(self._load(), name="load the HTTP service")
+        return _Waiting(self._arrived, self._waiting.discard)
+
+    def _arrived(self, waiting: _Waiting) -> None:
+        if self._service is not None:  # it came between the connection and its `connection_made`
+            waiting.hand_over(self._service.protocol())
+        else:
+            self._waiting.add(waiting)
+
+    async def _load(self) -> None:
+        try:
+            service_class = await asyncio.to_thread(_imported)
+            service = service_class(self._parts, self._guard, unix=self._unix)
+            await service.begin()
+        except Exception as error:  # noqa: BLE001 - mail goes on; the next connection tries again
+            _log.error("event=http_unavailable reason=%s", json.dumps(f"{type(error).__name__}: {error}"))
+            self._loading = None
+            for waiting in list(self._waiting):
+                waiting.turn_away()
+            return
+        self._service = service
+        for waiting in self._waiting:
+            waiting.hand_over(service.protocol())
+        self._waiting.clear()
 
 
-@web.middleware
-async def _answer_errors(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Every error is a JSON answer; none carries a traceback or what the relay holds."""
+class _Waiting(asyncio.Protocol):
+    """A connection made before the service was there."""
+
+    def __init__(self, arrived: Callable[[_Waiting], None], gone: Callable[[_Waiting], None]) -> None:
+        self._arrived = arrived
+        self._gone = gone
+        self._received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._arrived(self)
+
+    def data_received(self, data: bytes) -> None:
+        # Here and not in connection_made: uvloop begins to read behind that, whatever it said.
+        self._transport.pause_reading()
+        self._received += data
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._gone(self)
+
+    def hand_over(self, protocol: asyncio.Protocol) -> None:
+        if self._transport.is_closing():
+            return
+        self._transport.set_protocol(protocol)
+        protocol.connection_made(self._transport)
+        if self._received:
+            protocol.data_received(self._received)
+        self._transport.resume_reading()
+
+    def turn_away(self) -> None:
+        self._transport.abort()
+
+
+def _imported() -> type[Service]:
+    """On a thread of its own."""
+    switch_every_s = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_EVERY_S)
     try:
-        return await handler(request)
-    except web.HTTPException as exc:
-        ours = exc.text is not None and exc.text != f"{exc.status}: {exc.reason}"
-        answer = _error(exc.status, str(exc.text) if ours else exc.reason)
-        if "Allow" in exc.headers:
-            answer.headers["Allow"] = exc.headers["Allow"]
-        return answer
-    except BadQuery as exc:
-        return _error(400, str(exc))
-    except StoreError as exc:
-        return _error(503, str(exc))
-    except TimeoutError:
-        return _error(503, "no answer in time")
-    except Exception as exc:  # noqa: BLE001 - the last line: a traceback may quote what it held
-        _log.error("event=http_error method=%s error=%s", request.method, type(exc).__name__)
-        _log.debug("event=http_error_traceback", exc_info=True)
-        return _error(500, "trouble of the relay's own; see its log")
+        from relay.web.service import Service
 
-
-async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(_HEADERS)
-
-
-def _error(status: int, text: str) -> web.Response:
-    return web.json_response({"error": text}, status=status)
-
-
-def _static(name: str, content_type: str) -> _Handler:
-    body = files("relay.web").joinpath("static", name).read_bytes()
-
-    async def serve(_: web.Request) -> web.StreamResponse:
-        return web.Response(body=body, content_type=content_type, charset="utf-8")
-
-    return serve
+        gc.freeze()  # what was imported stays: it need not be looked at ever again
+        return Service
+    finally:
+        sys.setswitchinterval(switch_every_s)

@@ -1,0 +1,124 @@
+"""The HTTP service itself, on aiohttp: metrics, health, API, console. Loaded by `server` when somebody asks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+
+from aiohttp import web
+
+from relay.store.base import StoreError
+from relay.web.api import ANSWER_WITHIN_S, Api
+from relay.web.guard import Denial, Guard
+from relay.web.parts import Parts
+from relay.web.query import BadQuery
+
+MAX_BODY_BYTES = 1_000_000
+STOP_WITHIN_S = 2.0
+
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+    "Server": "otp-relay",
+}
+_STATIC = {
+    "/": ("index.html", "text/html"),
+    "/console.css": ("console.css", "text/css"),
+    "/console.js": ("console.js", "text/javascript"),
+}
+_DENIED: dict[Denial, tuple[int, str]] = {
+    "token": (401, "a token is required"),
+    "host": (403, "the Host header names another server"),
+    "origin": (403, "the request comes from another site"),
+    "content type": (415, "the body must be application/json"),
+}
+
+_log = logging.getLogger("relay.web")
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Service:
+    """`begin`, make a `protocol` for each connection, `end`."""
+
+    def __init__(self, parts: Parts, guard: Guard, *, unix: bool) -> None:
+        """`unix`: the connections come over a unix socket."""
+        self._guard = guard
+        self._unix = unix
+        app = web.Application(middlewares=[_answer_errors, self._watch], client_max_size=MAX_BODY_BYTES)
+        app.add_routes(Api(parts).routes())
+        app.add_routes([web.get(path, _static(*source)) for path, source in _STATIC.items()])
+        app.on_response_prepare.append(_add_headers)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_WITHIN_S)
+
+    async def begin(self) -> None:
+        await self._runner.setup()
+
+    def protocol(self) -> asyncio.Protocol:
+        server = self._runner.server
+        assert server is not None, "begun"
+        return server()
+
+    async def end(self) -> None:
+        """Finish the answers under way, within a short deadline."""
+        await self._runner.cleanup()
+
+    @web.middleware
+    async def _watch(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        denial = self._guard.denies(request.method, request.path, request.headers, unix=self._unix)
+        if denial is None:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                return await handler(request)
+        status, text = _DENIED[denial]
+        answer = _error(status, text)
+        if denial == "token":
+            answer.headers["WWW-Authenticate"] = 'Basic realm="otp-relay", charset="UTF-8"'
+        return answer
+
+
+@web.middleware
+async def _answer_errors(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Every error is a JSON answer; none carries a traceback or what the relay holds."""
+    try:
+        return await handler(request)
+    except web.HTTPException as exc:
+        ours = exc.text is not None and exc.text != f"{exc.status}: {exc.reason}"
+        answer = _error(exc.status, str(exc.text) if ours else exc.reason)
+        if "Allow" in exc.headers:
+            answer.headers["Allow"] = exc.headers["Allow"]
+        return answer
+    except BadQuery as exc:
+        return _error(400, str(exc))
+    except StoreError as exc:
+        return _error(503, str(exc))
+    except TimeoutError:
+        return _error(503, "no answer in time")
+    except Exception as exc:  # noqa: BLE001 - the last line: a traceback may quote what it held
+        _log.error("event=http_error method=%s error=%s", request.method, type(exc).__name__)
+        _log.debug("event=http_error_traceback", exc_info=True)
+        return _error(500, "trouble of the relay's own; see its log")
+
+
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_HEADERS)
+
+
+def _error(status: int, text: str) -> web.Response:
+    return web.json_response({"error": text}, status=status)
+
+
+def _static(name: str, content_type: str) -> _Handler:
+    body = files("relay.web").joinpath("static", name).read_bytes()
+
+    async def serve(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=body, content_type=content_type, charset="utf-8")
+
+    return serve

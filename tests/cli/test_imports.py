@@ -1,0 +1,67 @@
+"""What a command doesn't need, it doesn't load: every library costs each start its time and its memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LIBRARIES = {
+    "aiohttp", "aiosmtpd", "aiosmtplib", "aiosqlite", "cryptography", "dkim", "dns", "prometheus_client", "pydantic",
+    "re2", "rich", "uvloop", "yaml",
+}  # fmt: skip
+COSTLY = LIBRARIES | {"asyncio", "email", "http", "logging", "smtplib", "sqlite3", "ssl"}
+
+
+def loaded_by(program: str, environment: dict[str, str] | None = None) -> set[str]:
+    """The modules that are there when a program has run."""
+    said = subprocess.run(
+        [sys.executable, "-c", f"{program}\nimport sys\nprint(*sorted(sys.modules), file=sys.stderr)"],
+        capture_output=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **(environment or {})},
+        input=b"Subject: hi\n\nhello\n",
+    )
+    return set(said.stderr.decode().splitlines()[-1].split())
+
+
+def run(*words: str) -> str:
+    return f"from relay.__main__ import main\ntry:\n    main({list(words)})\nexcept SystemExit:\n    pass"
+
+
+@pytest.mark.parametrize("words", [("--help",), ("--version",), ("run", "--help"), ("queue", "--help")])
+def test_help_loads_no_library(words: tuple[str, ...]) -> None:
+    loaded = loaded_by(run(*words))
+    assert "argparse" in loaded
+    assert not loaded & COSTLY
+
+
+def test_sendmail_loads_next_to_nothing() -> None:
+    nobody = {"OTP_RELAY_SUBMIT": "127.0.0.1:1"}
+    loaded = loaded_by(run("sendmail", "-i", "user@example.net"), nobody)
+    assert "relay.intake.client" in loaded
+    assert not loaded & (COSTLY | {"argparse", "dataclasses", "json", "pathlib", "typing"})
+
+
+def test_sendmail_with_a_configuration_loads_the_parser_of_it_besides(tmp_path: Path) -> None:
+    config = tmp_path / "relay.yaml"
+    config.write_text("listen: [{address: '127.0.0.1:1'}]\n")
+    loaded = loaded_by(run("sendmail", "-C", str(config), "user@example.net"))
+    assert loaded & COSTLY <= {"yaml"}
+
+
+def test_the_relay_begins_without_what_only_some_of_it_needs() -> None:
+    loaded = loaded_by("import relay.config.load, relay.app")
+    assert loaded & LIBRARIES >= {"aiosmtpd", "aiosmtplib", "pydantic"}
+    assert not loaded & {"aiohttp", "dkim", "dns", "rich", "relay.demo", "relay.doctor", "relay.web.service"}
+
+
+def test_a_worker_has_neither_the_smtp_nor_the_http_service() -> None:
+    loaded = loaded_by("import relay.workers.process")
+    assert loaded & LIBRARIES >= {"aiosmtplib", "aiosqlite"}
+    assert not loaded & {"aiohttp", "aiosmtpd", "dkim", "dns", "re2", "rich", "yaml"}
+    assert not {name for name in loaded if name.startswith(("relay.intake", "relay.web", "relay.routing"))}
