@@ -56,6 +56,8 @@ class Worker:
         self._link: Link | None = None
         self._tenants: dict[str, Tenant] = {}
         self._stopping = False
+        self._up = asyncio.Event()
+        """set while `ready`"""
         self._task = asyncio.create_task(self._run(), name=f"worker {number}")
 
     async def stop(self, within_s: float) -> None:
@@ -78,6 +80,13 @@ class Worker:
             raise LinkLost
         async with asyncio.timeout(within_s):
             return await self._link.ask(kind, value, heavy=heavy)
+
+    async def act(self, action: Action, selection: Selection) -> Sequence[str]:
+        """An operator's word; a process that is only starting is waited for. Raises LinkLost, TimeoutError."""
+        async with asyncio.timeout(ASK_WITHIN_S):
+            await self._up.wait()
+        changed: Sequence[str] = await self.ask(words.ACT, (action, selection), within_s=PUT_WITHIN_S)
+        return changed
 
     async def _run(self) -> None:
         deaths = 0
@@ -112,6 +121,7 @@ class Worker:
                 orders = self.orders
                 await link.ask(words.RELOAD, orders)
             self.ready = True
+            self._up.set()
             self._group.ready(self)
             await process.wait()
         except LinkLost:
@@ -127,6 +137,7 @@ class Worker:
 
     def _lost(self) -> None:
         self._link, self.ready = None, False
+        self._up.clear()
         for tenant in self._tenants.values():
             tenant.gone()
         self._tenants.clear()
@@ -231,9 +242,7 @@ class Workers:
 
     async def act(self, action: Action, selection: Selection) -> Sequence[str]:
         """An operator's word. Raises LinkLost when one of them can't hear it."""
-        told = await asyncio.gather(
-            *(worker.ask(words.ACT, (action, selection), within_s=PUT_WITHIN_S) for worker in self._workers)
-        )
+        told = await asyncio.gather(*(worker.act(action, selection) for worker in self._workers))
         return [message_id for ids in told for message_id in ids]
 
     async def metrics(self) -> Sequence[Family]:
