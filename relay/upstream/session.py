@@ -345,7 +345,6 @@ class Session(asyncio.Protocol):
     def _garbled(self) -> None:
         flight = self._flight
         if flight is not None and not flight.transaction.done:
-            flight.lost = True
             flight.transaction.garble(whole=not flight.unsent)
             self._finish(flight)
         self._transport.abort()
@@ -439,6 +438,6 @@ class _Flight:
             envelope_ms=(ready - self.began_at) * 1000.0,
             data_ms=data_ms,
             codes=tuple(self.codes),
-            lost=self.lost,
+            lost=self.lost or self.transaction.garbled,
             dsn=dsn,
         )

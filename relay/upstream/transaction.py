@@ -64,6 +64,8 @@ class Transaction:
         """the upstream may still hold an envelope: RSET before the next MAIL"""
         self.broken = False
         """the session can't be used again"""
+        self.garbled = False
+        """what came was not what can come"""
 
     @property
     def results(self) -> tuple[Result, ...]:
@@ -157,6 +159,7 @@ class Transaction:
     def garble(self, *, whole: bool = True) -> None:
         """What comes can't be paired with what was sent, or is no reply at all. Unless 354 proved that the pairs were
         right, what recipients were told by RCPT is worth nothing either. `whole`: see `lose`."""
+        self.garbled = True
         if not self._go_ahead:
             for position in [at for at, result in self._results.items() if result.phase == "rcpt"]:
                 del self._results[position]

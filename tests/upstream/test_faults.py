@@ -1,0 +1,360 @@
+"""Upstreams that break the dialogue's rules, and sessions at the edge of their life: what a report and a pool make of
+it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pytest
+
+from relay.mail.envelope import Envelope, Recipient
+from relay.upstream import pool as pool_module
+from relay.upstream.budget import WholeBudget
+from relay.upstream.capabilities import Capabilities
+from relay.upstream.circuit import Circuit
+from relay.upstream.gate import EXPIRED, OUTRUN, Gate
+from relay.upstream.results import TIMED_OUT, TROUBLE, OpenFailed
+from relay.upstream.session import Opening, Progress, Report, Session, Terms
+from relay.upstream.transaction import Load
+from tests.support.upstream import Close, Hang, ReplyThenClose, Upstream
+from tests.upstream.test_pool import CONTENT, config, eventually, pool, send
+
+TWO = (Recipient("a@example.net"), Recipient("b@example.net"))
+
+
+class Line(asyncio.Transport):
+    """A connection whose other end is the test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = bytearray()
+        self.protocol: asyncio.BaseProtocol | None = None
+        self.ended = False
+        self.takes = 10**9
+        """bytes until it is full"""
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def is_closing(self) -> bool:
+        return self.ended
+
+    def write(self, data: Any) -> None:
+        self.written += data
+        if len(self.written) >= self.takes:
+            cast(Session, self.protocol).pause_writing()
+
+    def close(self) -> None:
+        if not self.ended:
+            self.ended = True
+            asyncio.get_running_loop().call_soon(cast(Session, self.protocol).connection_lost, None)
+
+    abort = close
+
+
+@dataclass
+class Talk:
+    """One transaction over a `Line`."""
+
+    line: Line
+    session: Session
+    gate: Gate
+    report: asyncio.Task[Report]
+
+    async def says(self, *segments: bytes) -> None:
+        for segment in segments:
+            await asyncio.sleep(0)
+            self.session.data_received(segment)
+
+
+def talk(
+    *extensions: str,
+    to: Sequence[Recipient] = TWO,
+    content: bytes = CONTENT,
+    is_open: bool = True,
+    within_s: float = 30.0,
+    life_s: float = 60.0,
+) -> Talk:
+    line = Line()
+    session = Session(line, Capabilities.parse(extensions), Opening(), asyncio.get_running_loop())
+    gate = Gate(time.monotonic() + life_s)
+    if is_open:
+        gate.open()
+    load = Load(Envelope("a@example.com", tuple(to)), list(enumerate(to)), len(content))
+    terms = Terms(time.monotonic() + within_s, 30.0, Progress())
+    return Talk(line, session, gate, asyncio.create_task(session.transact(load, lambda: [content], gate, terms)))
+
+
+def told(report: Report) -> list[str]:
+    return [result.outcome for result in report.results]
+
+
+async def test_two_replies_to_one_command_answer_no_other() -> None:
+    one = talk()
+    await one.says(b"250 sender ok\r\n250 and once more\r\n")
+    assert told(await one.report) == ["abandoned", "abandoned"]
+    assert one.line.written.count(b"RCPT") == 0
+
+
+@pytest.mark.parametrize("more", [b"250 taken already\r\n", b"250 tak"])
+@pytest.mark.parametrize("extensions", [("PIPELINING",), ()], ids=["pipelined", "one by one"])
+async def test_what_is_said_before_the_content_left_is_no_answer_to_it(
+    extensions: tuple[str, ...], more: bytes
+) -> None:
+    one = talk(*extensions)
+    await one.says(b"250 ok\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go on\r\n" + more)
+    report = await one.report
+    assert told(report) == ["abandoned", "abandoned"]
+    assert CONTENT[:10] not in one.line.written
+
+
+async def test_half_a_reply_that_came_while_the_gate_was_shut_is_no_answer_to_the_content() -> None:
+    one = talk("PIPELINING", is_open=False)
+    await one.says(b"250 ok\r\n250 ok\r\n250 ok\r\n354 go on\r\n", b"250 al")
+    one.gate.open()
+    assert told(await one.report) == ["abandoned", "abandoned"]
+    assert one.report.result().lost
+
+
+async def test_out_of_step_no_recipient_is_told_what_was_said_of_another() -> None:
+    one = talk("PIPELINING")
+    # Twice 250 to MAIL: what is said of `a` looks as though it was said of `b`.
+    await one.says(b"250 ok\r\n250 ok\r\n550 5.1.1 no a here\r\n250 b is fine\r\n")
+    assert told(await one.report) == ["abandoned", "abandoned"]
+
+
+async def test_a_reply_too_many_behind_bdat_leaves_nobody_sent() -> None:
+    one = talk("PIPELINING", "CHUNKING")
+    await one.says(b"250 mail\r\n250 mail\r\n250 a\r\n250 b\r\n451 4.3.0 full\r\n")
+    assert told(await one.report) == ["ambiguous", "ambiguous"]
+    closing = talk("PIPELINING", "CHUNKING")
+    await closing.says(b"250 mail\r\n250 a\r\n250 b\r\n250 taken\r\n421 4.3.2 closing\r\n")
+    assert told(await closing.report) == ["sent", "sent"]
+
+
+async def test_421_to_the_envelope_of_a_bdat_is_no_ambiguity() -> None:
+    one = talk("PIPELINING", "CHUNKING")
+    await one.says(b"250 mail\r\n250 a\r\n421 4.3.2 closing\r\n")
+    assert told(await one.report) == ["deferred", "deferred"]
+
+
+@pytest.mark.parametrize("ends", ["250 2.0.0 taken", "", "hangs"])
+async def test_content_that_never_left_whole_was_taken_by_nobody(ends: str) -> None:
+    one = talk("PIPELINING", content=b"Subject: x\r\n\r\n" + b"x" * 900_000 + b"\r\n")
+    one.line.takes = 400_000
+    await one.says(b"250 ok\r\n250 ok\r\n250 ok\r\n354 go on\r\n")
+    assert one.line.written.endswith(b"x")
+    match ends:
+        case "":
+            one.line.close()
+        case "hangs":
+            one.session._timed_out()
+        case _:
+            await one.says(ends.encode() + b"\r\n")
+    assert told(await one.report) == ["abandoned", "abandoned"]
+
+
+async def test_an_early_refusal_of_a_large_content_counts() -> None:
+    one = talk("PIPELINING", content=b"Subject: x\r\n\r\n" + b"x" * 900_000 + b"\r\n")
+    one.line.takes = 400_000
+    await one.says(b"250 ok\r\n250 ok\r\n250 ok\r\n354 go on\r\n", b"552 5.3.4 too big\r\n")
+    assert told(await one.report) == ["refused", "refused"]
+
+
+async def test_who_waits_for_our_commit_has_not_timed_out() -> None:
+    one = talk("PIPELINING", is_open=False, within_s=0.05)
+    await one.says(b"250 ok\r\n250 ok\r\n250 ok\r\n354 go on\r\n")
+    report = await one.report
+    assert not report.timed_out
+    assert {result.reply for result in report.results} == {TROUBLE}
+    silent = talk("PIPELINING", is_open=False, within_s=0.05)
+    assert (await silent.report).timed_out
+
+
+async def test_a_message_whose_time_is_up_says_nothing_about_the_upstream() -> None:
+    one = talk("PIPELINING", life_s=0.05, within_s=0.05)
+    report = await one.report
+    assert not report.timed_out
+    assert {result.reply for result in report.results} == {EXPIRED}
+
+
+async def test_nothing_is_begun_for_what_may_not_leave_any_more() -> None:
+    expired = talk("PIPELINING", life_s=-1.0)
+    assert {result.reply for result in (await expired.report).results} == {EXPIRED}
+    assert expired.session.usable
+    outrun = talk("PIPELINING")
+    outrun.gate.passed = expired.session
+    assert {result.reply for result in (await outrun.report).results} == {OUTRUN}
+    assert outrun.line.written == expired.line.written == b""
+
+
+async def test_a_session_that_ended_at_its_hand_over_is_noticed_at_once() -> None:
+    async with Upstream() as upstream, pool(config(upstream)) as one:
+        session = await one.get(within_s=3)
+        upstream.close_sessions(None)
+        await eventually(lambda: session.state == "closed")
+        report = await send(one, session)
+        assert told(report) == ["abandoned"]
+        assert not report.timed_out
+        assert report.lost
+
+
+async def test_a_session_with_half_a_reply_on_it_is_not_used() -> None:
+    line = Line()
+    session = Session(line, Capabilities(), Opening(), asyncio.get_running_loop())
+    assert session.usable
+    session.data_received(b"42")
+    assert not session.usable
+
+
+async def test_a_session_that_we_closed_teaches_nothing_about_idle_time() -> None:
+    async with (
+        Upstream(script={"dot": "250 2.0.0 ok\n250 2.0.0 ok"}) as upstream,
+        pool(config(upstream)) as one,
+    ):
+        for _ in range(3):
+            assert told(await send(one, await one.get(within_s=3))) == ["sent"]
+        await eventually(lambda: upstream.closed >= 3)
+        assert one._idle_limit_s == 45.0
+
+
+async def test_one_restart_of_a_server_is_no_habit() -> None:
+    async with Upstream() as upstream, pool(config(upstream)) as one:
+        await eventually(lambda: one.counts()["idle"] == 1)
+        await asyncio.sleep(0.6)
+        upstream.close_sessions()
+        await eventually(lambda: len(upstream.sessions) == 2)
+        assert one._idle_limit_s == 45.0
+
+
+async def test_who_lets_us_in_and_shows_us_out_is_not_asked_for_ever() -> None:
+    async with Upstream(script={"idle": Close()}, idle_s=0.001) as upstream, pool(config(upstream)) as one:
+        await asyncio.sleep(1.0)
+        assert len(upstream.sessions) < 8
+        assert not one.circuit.reason or "lost" in one.circuit.reason
+
+
+async def test_a_probe_that_is_one_session_too_many_is_not_the_last() -> None:
+    """With other sessions open, 421 in the greeting isn't taken for a dead host, yet the circuit must be probed on."""
+    greets = {"greeting": [None, "421 4.7.0 too many connections"]}
+    async with Upstream(script=greets) as upstream, pool(config(upstream)) as one:  # type: ignore[arg-type]
+        session = await one.get(within_s=3)
+        one.condemn(OpenFailed("connect", TIMED_OUT))
+        await eventually(lambda: one.circuit.state == "closed")
+        assert len(upstream.sessions) >= 3
+        session.quit()
+
+
+async def test_an_idle_session_in_the_only_place_makes_room_for_a_probe() -> None:
+    async with Upstream() as upstream, pool(config(upstream, sessions={"max": 1})) as one:
+        await eventually(lambda: one.counts()["idle"] == 1)
+        one.condemn(OpenFailed("connect", TIMED_OUT))
+        await eventually(lambda: one.circuit.state == "closed")
+
+
+async def test_a_fault_of_ours_while_opening_fails_who_waits_and_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    really, faults = pool_module.open_session, [ValueError("once"), ValueError("twice")]
+
+    async def opened(*args: Any, **options: Any) -> Session:
+        if faults:
+            raise faults.pop()
+        return await really(*args, **options)
+
+    monkeypatch.setattr(pool_module, "open_session", opened)
+    async with Upstream() as upstream, pool(config(upstream)) as one:
+        with pytest.raises(OpenFailed, match="ValueError"):
+            await one.get(within_s=8)
+        await eventually(lambda: one.circuit.state == "closed" and one.counts()["idle"] == 1)
+
+
+async def test_a_session_that_opens_behind_the_pools_back_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11's wait_for may swallow a cancellation: then the opening goes on."""
+    really = pool_module.open_session
+    go = asyncio.Event()
+
+    async def opened(*args: Any, **options: Any) -> Session:
+        while not go.is_set():
+            try:
+                await go.wait()
+            except asyncio.CancelledError:
+                continue
+        return await really(*args, **options)
+
+    monkeypatch.setattr(pool_module, "open_session", opened)
+    monkeypatch.setattr(pool_module, "CLOSE_WITHIN_S", 0.05)
+    async with Upstream() as upstream:
+        async with pool(config(upstream)) as one:
+            await asyncio.sleep(0)
+        go.set()
+        await upstream.wait_until(lambda: len(upstream.sessions) == 1 and upstream.open == 0)
+        await eventually(lambda: one.holds == 0)
+
+
+async def test_a_pool_can_be_closed_again(tmp_path: object) -> None:
+    async with Upstream() as upstream, pool(config(upstream)) as one:
+        await one.close()
+        await one.close()
+
+
+@pytest.mark.parametrize("script", [{"mail": Hang()}, {"rcpt": Close()}, {"mail": ReplyThenClose("250 ok")}], ids=str)
+async def test_who_opens_sessions_and_carries_no_mail_is_given_ever_less(script: Any) -> None:
+    def one() -> Circuit:
+        circuit = Circuit()
+        circuit.succeeded()
+        return circuit
+
+    circuit, now, waits = one(), 1_000.0, []
+    for _ in range(6):
+        assert circuit.failed(now, "connection lost")
+        waits.append(circuit.probe_at - now)
+        now = circuit.probe_at
+        circuit.probing()
+        assert circuit.reached()
+    assert waits == [0.25, 1.0, 5.0, 10.0, 20.0, 20.0]
+    circuit.succeeded()
+    circuit.failed(now, "connection lost")
+    assert circuit.probe_at - now == 0.25
+    async with Upstream(script=script) as upstream, pool(config(upstream)) as real:
+        for _ in range(2):
+            await send(real, await real.get(within_s=3))
+        assert real.circuit.state != "closed"
+
+
+def test_losses_far_apart_say_nothing() -> None:
+    circuit = Circuit()
+    assert not circuit.lost(100.0, "lost")
+    assert not circuit.lost(200.0, "lost")
+    assert circuit.lost(201.0, "lost")
+
+
+def test_what_codes_reserve_is_not_lent_to_several_others_together() -> None:
+    class Lane:
+        def __init__(self, *, express: bool) -> None:
+            self.express, self.reserved, self.holds = express, int(express), 0
+
+        def spare(self) -> bool:
+            return False
+
+        def room(self) -> None: ...
+
+    budget = WholeBudget(3)
+    codes, bulk, more = Lane(express=True), Lane(express=False), Lane(express=False)
+    for lane in (codes, bulk, more):
+        budget.join(lane)
+
+    def take(lane: Lane) -> bool:
+        taken = budget.take(lane, lane.holds)
+        lane.holds += taken
+        return taken
+
+    assert take(bulk)
+    assert take(more)
+    assert not take(more)
+    assert not take(bulk)
+    assert take(codes)
