@@ -104,7 +104,9 @@ class App:
                 self._acceptance, self.config.limits, self.config.hostname, admit=self._admit, observer=self.log
             )
             await self._engine.start(self.config, running.delivery)
-            self._intake.spool = _spool(self.config.store)
+            spool = _spool(self.config.store)
+            # With a key, no content is on the disk in clear: a large one comes in by memory then.
+            self._intake.spool = spool if self._codec.key_id is None else None
             self._forwarder = Forwarder(self._engine.store, self._own(self.config), self._workers.move, self.log)
             self._workers.start(self.loaded, self._bulk(self.config), self._shared)
             started.push_async_callback(self._drain)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import base64
 import os
 import sys
 from collections.abc import Callable
@@ -99,6 +98,8 @@ def compact(args: argparse.Namespace) -> int:
 
 def make_key(args: argparse.Namespace) -> int:
     """Exit 0, or 2 with a line on stderr. A file that is there is never overwritten."""
+    import base64
+
     path: Path = args.out
     text = base64.b64encode(os.urandom(STORE_KEY_BYTES)) + b"\n"
     try:

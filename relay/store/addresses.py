@@ -30,21 +30,21 @@ class Hashed:
             return address
         folded = address.casefold()
         digest = blake2b(folded.encode("utf-8", "replace"), key=self._salt, digest_size=8).hexdigest()
-        _, at, domain = folded.rpartition("@")
-        return f"h:{digest}{at}{domain}"
+        return f"h:{digest}{folded[folded.rfind('@') :]}" if "@" in folded else f"h:{digest}"
 
     def text(self, text: str, known: str) -> str:
         """A text (a reply, a subject) with each address in it hashed, and the local part of the `known` one where it
         stands alone (`<bob>: user unknown`)."""
         local, at, _ = known.rpartition("@")
-        if at and known in text:  # as it is, whatever is quoted in it
-            text = text.replace(known, self.address(known))
-        if "@" in text:
-            text = _IN_TEXT.sub(lambda found: self.address(found[0]), text)
-        if at and _tells(local) and local.casefold() in text.casefold():
-            alone = rf"(?<![\w.+=@:-]){re.escape(local)}(?![\w+=@-]|\.\w)"
-            text = re.sub(alone, self.address(known), text, flags=re.IGNORECASE)
-        return text
+        folded = text.casefold()
+        if at and local.casefold() in folded:
+            hashed = self.address(known)
+            # The address first, whatever is quoted in it, then what stands alone.
+            text = re.sub(re.escape(known), lambda _: hashed, text, flags=re.IGNORECASE)
+            if _tells(local):
+                alone = rf"(?<![\w.+=@:-]){re.escape(local)}(?![\w+=@-]|\.\w)"
+                text = re.sub(alone, lambda _: hashed, text, flags=re.IGNORECASE)
+        return _IN_TEXT.sub(lambda found: self.address(found[0]), text) if "@" in folded else text
 
 
 def _tells(local: str) -> bool:

@@ -65,6 +65,7 @@ class Sealed:
         self._keys = {key_id(key): key for key in keys}
         self._source = source
         self.key_id: str | None = key_id(keys[0])
+        _cipher(keys[0], "")  # loads the library now, not with the first message
 
     def __repr__(self) -> str:
         return f"Sealed(<{len(self._keys)} keys of {self._source}>)"

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from relay.config.files import store_keys
 from relay.config.load import load
 from relay.doctor import files
 from relay.doctor.finding import Finding, exit_code
 from relay.doctor.machine import check_clock, check_disk, file_system, judge_clock
+from relay.store.codec import codec_for
+from relay.store.sqlite import open_store
+from tests.store.build import NOW, message
 from tests.support.relay import write_config
 
 UPSTREAM = {"host": "127.0.0.1", "port": 1, "tls": "none"}
@@ -96,6 +101,27 @@ def test_a_folder_open_to_all_is_a_failure(config_file: Path) -> None:
 def test_without_a_key_the_store_is_in_clear_and_said_to_be(config_file: Path) -> None:
     (finding,) = looked_at(config_file, "store")
     assert (finding.status, "stored in clear" in finding.text) == ("warn", True)
+
+
+@pytest.mark.parametrize("name", ["relay.db", "relay-bulk1.db"])
+async def test_mail_that_no_key_opens_is_a_failure_and_with_its_key_all_is_well(config_file: Path, name: str) -> None:
+    folder = config_file.parent
+    for key in ("right", "wrong"):
+        (folder / "secrets" / key).write_text(sha256(key.encode()).hexdigest())
+        (folder / "secrets" / key).chmod(0o600)
+    keys = store_keys(folder / "secrets" / "right")
+    await (await open_store(folder / "store" / "relay.db", now=lambda: NOW)).close()
+    store = await open_store(folder / "store" / name, now=lambda: NOW, codec=codec_for(keys, ""))
+    await store.put(message(), claimed=False)
+    await store.close()
+    text = config_file.read_text()
+    for key, status in (("right", "ok"), ("wrong", "fail")):
+        config_file.write_text(f"{text}store_key_file: secrets/{key}\n")
+        (finding,) = looked_at(config_file, "store")
+        assert (finding.status, f"secrets/{key}" in finding.text) == (status, True)
+    config_file.write_text(text)
+    (finding,) = looked_at(config_file, "store")
+    assert (finding.status, "no store_key_file is set" in finding.text) == ("fail", True)
 
 
 MOUNTS = """\
