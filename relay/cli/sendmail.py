@@ -62,15 +62,24 @@ def send(arguments: Sequence[str]) -> int:
     try:
         request = parse_arguments(arguments)
         if request.help:
-            print(USAGE)
+            _say(USAGE)
             return 0
         answer = _submit(request)
     except Failed as failed:
         print(f"otp-relay sendmail: {failed}", file=sys.stderr)
         return failed.status
     if request.verbose:
-        print(answer)
+        _say(answer)
     return 0
+
+
+def _say(text: str) -> None:
+    """To whoever still listens. The message is with the relay, so a closed stdout is no failure: it would be sent
+    again."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse_arguments(arguments: Sequence[str]) -> Request:

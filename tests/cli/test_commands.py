@@ -1,0 +1,181 @@
+"""The commands as programs: exit codes, one line for what went wrong, and what `--json` prints."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.relay import Said, command, write_config
+
+COMMANDS = (
+    "run", "check", "explain", "log", "queue", "report", "keygen", "doctor", "lint", "demo", "sendmail",
+)  # fmt: skip
+NOWHERE: dict[str, object] = {"host": "127.0.0.1", "port": 9, "tls": "none"}
+
+GOOD = """\
+From: Shop <no-reply@auth.example.com>
+To: user@example.net
+Subject: Your verification code
+Date: Sat, 01 Mar 2025 09:05:07 +0000
+Message-ID: <a@auth.example.com>
+Auto-Submitted: auto-generated
+MIME-Version: 1.0
+Content-Type: text/plain; charset=utf-8
+
+482913 is your code.
+"""
+
+
+def run(*arguments: str | Path, given: bytes = b"", environment: dict[str, str] | None = None) -> Said:
+    return asyncio.run(command(*arguments, given=given, environment=environment))
+
+
+@pytest.fixture
+def mail(tmp_path: Path) -> Path:
+    path = tmp_path / "mail.eml"
+    path.write_text(GOOD)
+    return path
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_every_command_of_the_contract_has_help(verb: str) -> None:
+    said = run(verb, "--help")
+    assert said.code == 0
+    assert said.out.startswith("usage: otp-relay")
+    assert said.err == ""
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    from relay import __version__
+
+    assert run("--version").out == f"otp-relay {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [(), ("no-such-command",), ("run", "--no-such-option"), ("log", "a", "b")])
+def test_what_no_command_is_ends_with_2_and_the_usage(arguments: tuple[str, ...]) -> None:
+    said = run(*arguments)
+    assert said.code == 2
+    assert said.err.startswith("usage: otp-relay")
+
+
+@pytest.mark.parametrize("arguments", [("sendmail", "--help"), ("keygen", "example.com", "s1", "--ed25519", "--out")])
+def test_a_reader_that_has_gone_is_no_failure(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    words = [*arguments, str(tmp_path)] if arguments[-1] == "--out" else arguments
+    ended = subprocess.run([sys.executable, "-m", "relay", *words], stdout=write, stderr=subprocess.PIPE, timeout=30)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_explain_tells_the_way_of_a_message_and_sends_nothing(tmp_path: Path, mail: Path) -> None:
+    rules = [
+        {"name": "staff", "match": {"recipient": "*@staff.example.com", "subject": "*verification*"}, "lane": "otp"},
+        {"name": "net", "match": {"client": "10.0.0.0/8"}, "lane": "otp", "upstreams": ["two"]},
+    ]
+    upstreams = {"one": NOWHERE, "two": {**NOWHERE, "port": 10}}
+    config = write_config(tmp_path, upstreams, rules=rules)
+    said = run("explain", mail, "-c", config, "--json")
+    assert said.code == 0
+    told = said.document
+    assert (told["lane"], told["rule"], told["upstreams"], told["dkim"]) == ("bulk", None, ["one", "two"], None)
+    assert [one["rule"] for one in told["earlier"]] == ["staff", "net"]
+    assert all(one["why_not"] for one in told["earlier"])
+    assert told["limits"]["message_size"] == 30_000_000
+    told = run("explain", mail, "-c", config, "--json", "--client", "10.1.2.3").document
+    assert (told["lane"], told["rule"], told["upstreams"]) == ("otp", "net", ["two"])
+    assert [one["rule"] for one in told["earlier"]] == ["staff"]
+    envelope = ("--from", "x@example.com", "--to", "a@staff.example.com", "--to", "b@staff.example.com")
+    text = run("explain", mail, "-c", config, *envelope)
+    assert (text.code, text.err) == (0, "")
+    assert "staff" in text.out
+    assert not (tmp_path / "relay.db").exists()
+
+
+@pytest.mark.parametrize("verb", ["explain", "lint"])
+def test_a_message_that_is_not_there_is_one_line_and_2(tmp_path: Path, verb: str) -> None:
+    config = ("-c", write_config(tmp_path, {"one": NOWHERE})) if verb == "explain" else ()
+    said = run(verb, tmp_path / "none.eml", *config)
+    assert said.code == 2
+    assert len(said.err.splitlines()) == 1
+    assert "none.eml" in said.err
+
+
+def test_lint_ends_with_0_for_a_good_message_and_1_for_another(tmp_path: Path, mail: Path) -> None:
+    assert (run("lint", mail).code, run("lint", mail, "--json").out) == (0, "")
+    mail.write_text("Subject: 482913\n\nhttp://203.0.113.1/login\n")
+    said = run("lint", mail, "--json")
+    assert said.code == 1
+    assert all({"rule", "text"} <= set(one) for one in said.objects)
+    assert "482913" not in said.out + run("lint", mail).out
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ed25519"])
+def test_keygen_writes_a_key_for_its_owner_and_says_what_to_publish(tmp_path: Path, kind: str) -> None:
+    options = ["--ed25519"] if kind == "ed25519" else []
+    said = run("keygen", "auth.example.com", "s1", "--out", tmp_path / "keys", *options)
+    assert (said.code, said.err) == (0, "")
+    (key,) = (tmp_path / "keys").iterdir()
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert str(key) in said.out
+    assert "PRIVATE KEY" not in said.out
+    record = "".join(re.findall(r'"([^"]*)"', said.out))
+    assert record.startswith(f"v=DKIM1; k={kind}; p=")
+    assert "s1._domainkey.auth.example.com" in said.out
+    before = key.read_bytes()
+    again = run("keygen", "auth.example.com", "s1", "--out", tmp_path / "keys", *options)
+    assert again.code == 2
+    assert len(again.err.splitlines()) == 1
+    assert key.read_bytes() == before
+    config = write_config(
+        tmp_path,
+        {"one": NOWHERE},
+        dkim=[{"domain": "auth.example.com", "keys": [{"selector": "s1", "key_file": str(key)}]}],
+    )
+    assert run("check", "-c", config).code == 0
+
+
+@pytest.mark.parametrize(("domain", "selector"), [("not a domain", "s1"), ("example.com", "s 1"), ("-", "../x")])
+def test_keygen_refuses_what_can_not_be_published(tmp_path: Path, domain: str, selector: str) -> None:
+    said = run("keygen", "--out", tmp_path / "keys", "--", domain, selector)
+    assert said.code == 2
+    assert len(said.err.splitlines()) == 1
+    assert not (tmp_path / "keys").exists()
+
+
+def test_check_ends_with_0_and_its_notes_or_2_and_the_errors(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"one": NOWHERE})
+    said = run("check", environment={"OTP_RELAY_CONFIG": str(config)})
+    assert (said.code, said.err) == (0, "")
+    assert str(config) in said.out
+    config.write_text(config.read_text() + "no_such_key: 1\n")
+    said = run("check", "-c", config)
+    assert said.code == 2
+    assert said.err.startswith(f"{config}:")
+
+
+def test_doctor_ends_with_2_where_an_upstream_is_dead(tmp_path: Path) -> None:
+    said = run("doctor", "-c", write_config(tmp_path, {"one": NOWHERE}), "--json")
+    assert said.code == 2
+    told = said.document
+    assert told["ok"] is False
+    assert any(one["status"] == "fail" and one["subject"] == "one" for one in told["findings"])
+
+
+def test_json_is_made_of_values_that_any_parser_takes(tmp_path: Path, mail: Path) -> None:
+    """No NaN, no Infinity."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    config = write_config(tmp_path, {"one": NOWHERE})
+    said = run("explain", mail, "-c", config, "--json")
+    assert json.loads(said.out, parse_constant=refuse)
+    assert len(said.out.splitlines()) == 1
