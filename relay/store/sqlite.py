@@ -69,7 +69,7 @@ async def open_store(path: Path, *, now: Callable[[], float], codec: Codec | Non
                 sqlite_care.check_keys(path, codec)
             writing = await Connection.open("store writer", partial(sqlite_file.connect_writer, path))
             undo.push_async_callback(writing.close)
-            next_body = await writing.run(_next_body)
+            next_body = await writing.run(partial(_begin, key_id=codec.key_id if codec is not None else None))
             lists = await Reader.open(path, "store lists")
             undo.push_async_callback(lists.close)
             contents = await Reader.open(path, "store contents")
@@ -93,7 +93,10 @@ async def open_reader(path: Path) -> Reader:
     return await Reader.open(path, "store reader")
 
 
-def _next_body(connection: sqlite3.Connection) -> int:
+def _begin(connection: sqlite3.Connection, key_id: str | None) -> int:
+    """Note the key that is used from now on. Returns the first id that `body` has free."""
+    if key_id is not None:
+        sqlite_care.note_key(connection, key_id)
     (last,) = connection.execute(
         "SELECT max(coalesce((SELECT max(id) FROM body), 0),"
         " coalesce((SELECT max(first + parts - 1) FROM loose_body), 0))"

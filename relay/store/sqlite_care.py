@@ -29,6 +29,8 @@ _CONTRADICTIONS = {
 }
 
 
+_KEY = "key "
+"""in `setting`, before the id of every key that contents were ever encrypted with"""
 _KEY_IDS = (
     "SELECT DISTINCT body_key FROM message WHERE body_key IS NOT NULL"
     " AND id IN (SELECT message_id FROM recipient INDEXED BY recipient_open WHERE open = 1)"
@@ -60,12 +62,30 @@ def check_keys(path: Path, codec: Codec) -> None:
     try:
         with closing(sqlite_file.connect_reader(path)) as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            for (key_id,) in connection.execute(_KEY_IDS) if version >= 2 else ():
+            if version < 2 or _reads_all_noted(connection, codec):
+                return
+            for (key_id,) in connection.execute(_KEY_IDS):
                 codec.check(key_id)
     except (sqlite3.Error, OSError) as error:
         raise sqlite_file.explain(path, error) from error
     except ValueError as error:
         raise StoreSealed(f"{path}: waiting mail is {error}") from None
+
+
+def _reads_all_noted(connection: sqlite3.Connection, codec: Codec) -> bool:
+    """Then there is no need to look through all that waits."""
+    noted = connection.execute("SELECT name FROM setting WHERE name GLOB ?", (f"{_KEY}*",))
+    try:
+        for (name,) in noted.fetchall():
+            codec.check(name.removeprefix(_KEY))
+    except ValueError:
+        return False
+    return True
+
+
+def note_key(connection: sqlite3.Connection, key_id: str) -> None:
+    """Before anything is encrypted with it: see `check_keys`."""
+    connection.execute("INSERT OR IGNORE INTO setting VALUES (?, 1)", (f"{_KEY}{key_id}",))
 
 
 def backup(path: Path, destination: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from relay.store.codec import Codec
 from relay.store.group import Tx
-from relay.store.sqlite_rows import PART_BYTES, BodyRange
+from relay.store.sqlite_rows import PART_BYTES, BodyRange, open_lanes
 
 _TABLES = ("recipient", "attempt", "note")
 
@@ -26,11 +27,11 @@ class Moved:
 
 def foreign(connection: sqlite3.Connection, lanes: Sequence[str], limit: int) -> list[str]:
     """Open messages of other lanes than these, oldest first."""
-    known = ", ".join("?" for _ in lanes)
+    others = [lane for lane in open_lanes(connection.execute) if lane not in lanes]
     found = connection.execute(
-        f"SELECT DISTINCT message_id FROM recipient INDEXED BY recipient_open"  # noqa: S608
-        f" WHERE open = 1 AND lane NOT IN ({known}) ORDER BY message_id LIMIT ?",
-        (*lanes, limit),
+        "SELECT DISTINCT message_id FROM recipient INDEXED BY recipient_open"
+        " WHERE open = 1 AND lane IN (SELECT value FROM json_each(?)) ORDER BY message_id LIMIT ?",
+        (json.dumps(others), limit),
     )
     return [str(row[0]) for row in found]
 

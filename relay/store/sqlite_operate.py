@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from relay.store.addresses import Hashed
 from relay.store.base import Action, Selection, State
 from relay.store.group import Tx
-from relay.store.sqlite_rows import fold
+from relay.store.sqlite_rows import fold, open_lanes
 from relay.store.sqlite_write import finish_if_done, note
 
 DROPPED = "dropped by the operator"
@@ -30,17 +30,17 @@ ACTIONS: dict[Action, tuple[tuple[State, ...], str]] = {
 
 def recover(tx: Tx, now: float) -> int:
     unknown = "the relay stopped while the upstream's answer was awaited"
-    ambiguous = tx.execute(
-        "UPDATE recipient INDEXED BY recipient_open SET state = 'ambiguous', reply = ?"
-        " WHERE open = 1 AND state = 'sending' AND final_dot",
-        (unknown,),
-    ).rowcount
-    queued = tx.execute(
-        "UPDATE recipient INDEXED BY recipient_open SET state = 'queued', next_at = ?"
-        " WHERE open = 1 AND state = 'sending'",
-        (now,),
-    ).rowcount
-    return ambiguous + queued
+    # What is being sent has no time: in the index it stands apart from all that waits for its own.
+    sending = "open = 1 AND lane = ? AND next_at IS NULL AND state = 'sending'"
+    recovered = 0
+    for lane in open_lanes(tx.execute):
+        for change, value, further in (
+            ("state = 'ambiguous', reply = ?", unknown, "AND final_dot"),
+            ("state = 'queued', next_at = ?", now, ""),
+        ):
+            sql = f"UPDATE recipient INDEXED BY recipient_open SET {change} WHERE {sending} {further}"
+            recovered += tx.execute(sql, (value, lane)).rowcount
+    return recovered
 
 
 def supersede(tx: Tx, key: str, before_id: str, now: float, hashed: Hashed | None) -> list[str]:
@@ -74,10 +74,11 @@ def hasten(tx: Tx, lane: str, now: float, limit: int) -> int:
 def adopt(tx: Tx, lanes: Sequence[str], default: str, limit: int) -> int:
     """The messages of at least `limit` recipients, if there are so many; each whole, so its finished recipients are
     shown with it."""
+    lost = [lane for lane in open_lanes(tx.execute) if lane not in (*lanes, default)]
     orphans = tx.execute(
         "SELECT message_id FROM recipient INDEXED BY recipient_open"
-        " WHERE open = 1 AND lane NOT IN (SELECT value FROM json_each(?)) LIMIT ?",
-        (json.dumps([*lanes, default]), limit),
+        " WHERE open = 1 AND lane IN (SELECT value FROM json_each(?)) LIMIT ?",
+        (json.dumps(lost), limit),
     ).fetchall()
     adopted = 0
     for message_id in dict.fromkeys(orphans):

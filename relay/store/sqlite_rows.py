@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,19 @@ INSERT_RECIPIENT = (
     "INSERT INTO recipient (message_id, position, lane, accepted_at, address, folded, provider, notify, orcpt, state,"
     " open, next_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)"
 )
+
+
+_NEXT_OPEN_LANE = (
+    "SELECT lane FROM recipient INDEXED BY recipient_open WHERE open = 1 AND lane > ? ORDER BY lane LIMIT 1"
+)
+
+
+def open_lanes(execute: Callable[..., sqlite3.Cursor]) -> list[str]:
+    """The lanes that something waits in: a step through the index each, however much waits."""
+    lanes: list[str] = []
+    while found := execute(_NEXT_OPEN_LANE, (lanes[-1] if lanes else "",)).fetchone():
+        lanes.append(found[0])
+    return lanes
 
 
 @dataclass(frozen=True, slots=True)
