@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from relay.mail.envelope import Envelope, Recipient
-from relay.upstream import pool as pool_module
+from relay.upstream import connect
 from relay.upstream.budget import WholeBudget
 from relay.upstream.capabilities import Capabilities
 from relay.upstream.circuit import Circuit
@@ -259,14 +259,14 @@ async def test_an_idle_session_in_the_only_place_makes_room_for_a_probe() -> Non
 async def test_a_fault_of_ours_while_opening_fails_who_waits_and_is_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    really, faults = pool_module.open_session, [ValueError("once"), ValueError("twice")]
+    really, faults = connect.open_session, [ValueError("once"), ValueError("twice")]
 
     async def opened(*args: Any, **options: Any) -> Session:
         if faults:
             raise faults.pop()
         return await really(*args, **options)
 
-    monkeypatch.setattr(pool_module, "open_session", opened)
+    monkeypatch.setattr("relay.upstream.pool.open_session", opened)
     async with Upstream() as upstream, pool(config(upstream)) as one:
         with pytest.raises(OpenFailed, match="ValueError"):
             await one.get(within_s=8)
@@ -275,7 +275,7 @@ async def test_a_fault_of_ours_while_opening_fails_who_waits_and_is_tried_again(
 
 async def test_a_session_that_opens_behind_the_pools_back_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Python 3.11's wait_for may swallow a cancellation: then the opening goes on."""
-    really = pool_module.open_session
+    really = connect.open_session
     go = asyncio.Event()
 
     async def opened(*args: Any, **options: Any) -> Session:
@@ -286,8 +286,8 @@ async def test_a_session_that_opens_behind_the_pools_back_is_closed(monkeypatch:
                 continue
         return await really(*args, **options)
 
-    monkeypatch.setattr(pool_module, "open_session", opened)
-    monkeypatch.setattr(pool_module, "CLOSE_WITHIN_S", 0.05)
+    monkeypatch.setattr("relay.upstream.pool.open_session", opened)
+    monkeypatch.setattr("relay.upstream.pool.CLOSE_WITHIN_S", 0.05)
     async with Upstream() as upstream:
         async with pool(config(upstream)) as one:
             await asyncio.sleep(0)

@@ -1,0 +1,302 @@
+"""Moments that fall together badly: what a lane holds while the store fails, a reload, a drain or a newer message
+comes, and the truth of what it writes down then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.delivery.dispatch import Delivery, Share, Wiring, targets_of
+from relay.delivery.job import Job
+from relay.mail.envelope import Envelope, Recipient
+from relay.store.base import NewMessage, OpenRecipient, Queued, Selection, StoreError
+from relay.upstream.gate import NOT_STORED
+from tests.delivery.harness import CONTENT, Bench, config, delivering, outcomes, until, warm
+from tests.support.upstream import Hang, Upstream, Wait
+
+DEAD = {"host": "127.0.0.1", "port": 9, "tls": "none"}
+
+
+def failing(bench: Bench, name: str, times: int) -> None:
+    """The store's `name` raises StoreError that often, then works."""
+    really, left = getattr(bench.store, name), [times]
+
+    async def attempted(*args: Any, **options: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise StoreError("disk I/O error")
+        return await really(*args, **options)
+
+    setattr(bench.store, name, attempted)
+
+
+def job_of(bench: Bench, message_id: str, *, key: str | None = None) -> tuple[NewMessage, Job]:
+    """A message as it comes, neither stored nor offered."""
+    recipient, now = Recipient("u@example.net"), bench.clock.now()
+    new = NewMessage(
+        id=message_id,
+        lane="otp",
+        rule=None,
+        envelope=Envelope("app@example.com", (recipient,)),
+        content=CONTENT,
+        client="127.0.0.1",
+        message_id="<1@example.com>",
+        subject="x",
+        providers=("example.net",),
+        accepted_at=now,
+        expires_at=now + 30.0,
+        supersede_key=key,
+    )
+    due = (OpenRecipient(0, recipient),)
+    queued = Queued(new.id, "otp", None, new.envelope, CONTENT, now, new.expires_at, due, (), key)
+    return new, bench.delivery.lane("otp").job(queued)
+
+
+async def test_attempts_are_counted_over_an_interim_settlement(tmp_path: Path) -> None:
+    """Some were sent, and written down at once; the others go on, and their first attempt must stay in the log."""
+    script: Any = {"rcpt": {"b@example.net": "451 4.2.0 later"}}
+    async with (
+        Upstream(script=script) as one,
+        Upstream() as two,
+        delivering(tmp_path, config({"one": one, "two": two})) as bench,
+    ):
+        view = await bench.ended(await bench.send("a@example.net", "b@example.net"))
+        assert outcomes(view, 1) == [("one", "deferred"), ("two", "sent")]
+        assert [each["n"] for each in view["recipients"][1]["attempts"]] == [1, 2]
+
+
+async def test_421_to_every_mail_of_a_bdat_ends_with_the_attempt(tmp_path: Path) -> None:
+    """The content left over a kept session whose 421 says that nobody read it: the next session may carry it."""
+    script: Any = {"mail": "421 4.3.2 closing"}
+    async with (
+        Upstream(("PIPELINING", "CHUNKING"), script=script) as one,
+        delivering(tmp_path, config({"one": one}, retry=(20.0,))) as bench,
+    ):
+        await until(lambda: warm(bench))
+        view = await bench.ended(await bench.send("u@example.net", claimed=False), "deferred")
+        assert outcomes(view) == [("one", "deferred")]
+        assert "421" in view["recipients"][0]["reply"]
+    async with (
+        Upstream(("PIPELINING", "CHUNKING"), script={"mail": ["421 4.3.2 idle"]}) as one,
+        delivering(tmp_path, config({"one": one}, retry=(20.0,))) as bench,
+    ):
+        await until(lambda: warm(bench))
+        view = await bench.ended(await bench.send("u@example.net", claimed=False))
+        assert outcomes(view) == [("one", "sent")]
+
+
+async def test_who_fits_only_an_upstream_that_is_down_waits_for_it(tmp_path: Path) -> None:
+    async with Upstream(("PIPELINING", "SIZE 10")) as small:
+        settings: Any = config({"dead": DEAD, "small": small}, retry=(20.0,))
+        async with delivering(tmp_path, settings) as bench:
+            dead = bench.delivery.lane("otp").pools[0]
+            await until(lambda: dead.circuit.state != "closed")
+            view = await bench.ended(await bench.send("u@example.net"), "deferred", "bounced")
+            assert view["recipients"][0]["state"] == "deferred"
+        settings = config({"small": small}, retry=(20.0,))
+        async with delivering(tmp_path, settings) as bench:
+            view = await bench.ended(await bench.send("u@example.net"), "deferred", "bounced")
+            assert view["recipients"][0]["state"] == "bounced"
+
+
+async def test_a_message_that_expires_condemns_nobody(tmp_path: Path) -> None:
+    async with Upstream(latency_s=0.3) as slow, delivering(tmp_path, config({"slow": slow})) as bench:
+        await until(lambda: warm(bench))
+        await bench.ended(await bench.send("u@example.net", life_s=0.2))
+        assert bench.delivery.lane("otp").pools[0].circuit.state == "closed"
+
+
+async def test_what_expired_while_it_waited_for_the_rate_is_not_begun(tmp_path: Path) -> None:
+    async with Upstream() as one:
+        upstream = {"host": one.host, "port": one.port, "tls": "none", "rate": "1/s"}
+        async with delivering(tmp_path, config({"one": upstream})) as bench:
+            await until(lambda: warm(bench))
+            views = [await bench.send("u@example.net", sender="", life_s=0.5) for _ in range(3)]
+            states = [(await bench.ended(each))["recipients"][0]["state"] for each in views]
+            assert states == ["sent", "expired", "expired"]
+            assert bench.delivery.lane("otp").pools[0].circuit.state == "closed"
+        assert [verb for session in one.sessions for verb in session.verbs].count("MAIL") == 1
+
+
+async def test_a_slow_store_is_no_dead_upstream(tmp_path: Path) -> None:
+    async with Upstream() as one, delivering(tmp_path, config({"one": one}, attempt=0.2)) as bench:
+        downs: list[str] = []
+        bench.heard.down = lambda lane, upstream, reason: downs.append(reason)  # type: ignore[method-assign]
+        await until(lambda: warm(bench))
+        new, job = job_of(bench, "01JD0000000000000000000001")
+        bench.delivery.lane("otp").offer(job)
+        await asyncio.sleep(0.5)
+        assert downs == []
+        await bench.store.put(new, claimed=True)
+        job.gate.open()
+        job.stored.set()
+        assert (await bench.ended(new.id))["recipients"][0]["state"] == "sent"
+        assert len(one.messages) == 1
+
+
+async def test_a_fault_in_one_attempt_of_a_race_does_not_undo_the_other(tmp_path: Path) -> None:
+    async with Upstream(script={"rcpt": Hang()}) as slow, Upstream(latency_s=0.2) as good:
+        settings = config({"good": good, "slow": slow}, hedge=0.05, retry=(20.0,))
+        async with delivering(tmp_path, settings) as bench:
+            await until(lambda: warm(bench))
+
+            async def pace() -> None:
+                await asyncio.sleep(0.05)
+                raise RuntimeError("the other process is gone")
+
+            bench.delivery.lane("otp").pools[1].pace = pace  # type: ignore[method-assign]
+            view = await bench.ended(await bench.send("u@example.net"))
+            assert view["recipients"][0]["upstream"] == "good"
+            assert len(good.messages) == 1
+            assert bench.heard.troubles == ["delivery: RuntimeError('the other process is gone')"]
+            bench.heard.troubles.clear()
+
+
+async def test_what_an_upstream_was_told_in_a_lost_race_is_written_too(tmp_path: Path) -> None:
+    """One refuses a moment after the other has accepted it."""
+    release = asyncio.Event()
+    script: Any = {"rcpt": Wait(release, "550 5.1.1 no such user")}
+    async with Upstream(script=script) as slow, Upstream(script={"dot": Wait(release, "250 2.0.0 ok")}) as good:
+        settings = config({"slow": slow, "good": good}, hedge=0.1, final=5.0, attempt=5.0)
+        async with delivering(tmp_path, settings) as bench:
+            id_ = await bench.send("u@example.net")
+            await good.wait_until(lambda: len(good.transfers) == 1)
+            release.set()
+            view = await bench.ended(id_)
+            assert view["recipients"][0]["state"] == "sent"
+            assert {each["upstream"] for each in view["recipients"][0]["attempts"]} == {"slow", "good"}
+
+
+@pytest.mark.parametrize("act", ["hold", "drop"])
+async def test_a_store_that_fails_leaves_no_lane_paused(tmp_path: Path, act: Any) -> None:
+    release = asyncio.Event()
+    async with (
+        Upstream(script={"mail": [Wait(release)]}) as one,
+        delivering(tmp_path, config({"one": one}, concurrency=1, attempt=8.0)) as bench,
+    ):
+        first = await bench.send("u@example.net")
+        await until(lambda: one.seen["mail"] == 1)
+        second = await bench.send("u@example.net")
+        failing(bench, "unclaim", 1)
+        failing(bench, "act", 1)
+        with pytest.raises(StoreError):
+            await bench.delivery.act(act, Selection(lane="otp"))
+        assert bench.heard.troubles == ["unclaim: StoreError('disk I/O error')"]
+        bench.heard.troubles.clear()
+        release.set()
+        for id_ in (first, second):
+            assert (await bench.ended(id_))["recipients"][0]["state"] == "sent"
+
+
+async def test_of_two_operators_words_at_once_neither_wakes_the_other_early(tmp_path: Path) -> None:
+    async with Upstream() as one, delivering(tmp_path, config({"one": one})) as bench:
+        lane = bench.delivery.lane("otp")
+        await lane.pause(None)
+        await bench.delivery.act("hold", Selection(lane="otp"))
+        id_ = await bench.send("u@example.net")
+        await asyncio.sleep(0.1)
+        assert one.messages == []
+        lane.resume()
+        await bench.ended(id_)
+
+
+async def test_what_is_committed_during_a_reload_is_sent_by_the_new_lanes(tmp_path: Path) -> None:
+    async with Upstream() as one, delivering(tmp_path, config({"one": one})) as bench:
+        old = bench.delivery
+        await old.give_back()
+        new, job = job_of(bench, "01JD0000000000000000000001")
+        old.lane("otp").offer(job)
+        draining = asyncio.create_task(old.drain(5.0))
+        await asyncio.sleep(0.1)
+        await bench.store.put(new, claimed=True)
+        job.gate.open()
+        job.stored.set()
+        await draining
+        assert (await bench.view(new.id))["recipients"][0]["state"] == "queued"
+        settings = config({"one": one})
+        wiring = Wiring(bench.store, bench.clock, lambda q, _: (q.content,), lambda *_: (), bench.heard, bench.heard)
+        bench.delivery = Delivery(settings, wiring, targets_of(settings), Share.whole(settings))
+        bench.delivery.start()
+        assert (await bench.ended(new.id))["recipients"][0]["state"] == "sent"
+        await bench.delivery.drain(1.0)
+
+
+async def during(bench: Bench, name: str, then: Callable[[], Awaitable[Any]]) -> None:
+    """`then` happens once, while the store's next `name` is being written."""
+    really, once = getattr(bench.store, name), [True]
+
+    async def slow(*args: Any, **options: Any) -> Any:
+        if once:
+            once.clear()
+            await then()
+        return await really(*args, **options)
+
+    setattr(bench.store, name, slow)
+
+
+async def test_a_newer_message_that_comes_while_the_older_is_put_off_supersedes_it(tmp_path: Path) -> None:
+    script: Any = {"mail": ["451 4.3.0 later"]}
+    async with (
+        Upstream(script=script) as one,
+        delivering(tmp_path, config({"one": one}, supersede=True, retry=(0.6,))) as bench,
+    ):
+        await until(lambda: not bench.delivery.lane("otp")._store_has_some)
+        newer: list[str] = []
+
+        async def comes() -> None:
+            newer.append(await bench.send("u@example.net", supersede_key="k"))
+
+        await during(bench, "settle", comes)
+        older = await bench.send("u@example.net", supersede_key="k")
+        view = await bench.ended(older)
+        assert view["recipients"][0]["state"] == "superseded"
+        assert (await bench.ended(newer[0]))["recipients"][0]["state"] == "sent"
+        assert len(one.messages) == 1
+
+
+async def test_a_message_is_not_superseded_by_one_that_was_never_stored(tmp_path: Path) -> None:
+    async with Upstream() as one, delivering(tmp_path, config({"one": one}, supersede=True)) as bench:
+        lane = bench.delivery.lane("otp")
+        newer = job_of(bench, "01JD0000000000000000000002", key="k")[1]
+        older, taken_up = job_of(bench, "01JD0000000000000000000001", key="k")
+        await bench.store.put(older, claimed=True)
+        lane.offer(newer)
+        taken_up.gate.open()
+        taken_up.stored.set()
+        lane.offer(taken_up)  # claimed from the store while the newer one is being committed
+        newer.gate.shut(NOT_STORED)
+        newer.stored.set()
+        assert (await bench.ended(older.id))["recipients"][0]["state"] == "sent"
+
+
+async def test_an_upstream_that_comes_back_while_a_code_is_put_off_gets_it_at_once(tmp_path: Path) -> None:
+    async with Upstream() as one:
+        port, settings = one.port, config({"one": one}, retry=(20.0,))
+    async with delivering(tmp_path, settings) as bench:
+        pool = bench.delivery.lane("otp").pools[0]
+        await until(lambda: pool.circuit.state != "closed")
+        async with Upstream(port=port):
+
+            async def back() -> None:
+                await until(lambda: pool.circuit.state == "closed")
+                await asyncio.sleep(0.05)
+
+            await during(bench, "settle", back)
+            view = await bench.ended(await bench.send("u@example.net"))
+            assert view["recipients"][0]["state"] == "sent"
+
+
+async def test_a_drain_that_cuts_off_a_settlement_does_not_forget_what_was_sent(tmp_path: Path) -> None:
+    async with Upstream() as one, delivering(tmp_path, config({"one": one})) as bench:
+        failing(bench, "settle", 1)
+        id_ = await bench.send("u@example.net")
+        await one.wait_for(1)
+        await until(lambda: bool(bench.heard.troubles))
+        await bench.delivery.drain(0.0)
+        assert bench.heard.troubles == ["settle: StoreError('disk I/O error')"]
+        bench.heard.troubles.clear()
+        assert (await bench.view(id_))["recipients"][0]["state"] == "sent"
