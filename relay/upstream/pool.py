@@ -115,6 +115,7 @@ class Pool:
         for session in list(self._sessions):
             session.quit()
         if self._sessions:
+            self._empty.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), CLOSE_WITHIN_S)
         for session in list(self._sessions):
@@ -235,7 +236,14 @@ class Pool:
             return False
         task = asyncio.create_task(self._open(), name=f"open {self.lane}/{self.name}")
         self._openings.add(task)
+        task.add_done_callback(self._never_opened)
         return True
+
+    def _never_opened(self, task: asyncio.Task[None]) -> None:
+        """Cancelled before its first step, a task runs nothing of its own, not even what it does in the end."""
+        if task in self._openings:
+            self._openings.discard(task)
+            self._budget.give_back()
 
     async def _open(self) -> None:
         session = None

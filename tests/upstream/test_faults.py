@@ -17,6 +17,7 @@ from relay.upstream.budget import WholeBudget
 from relay.upstream.capabilities import Capabilities
 from relay.upstream.circuit import Circuit
 from relay.upstream.gate import EXPIRED, OUTRUN, Gate
+from relay.upstream.pool import Shared
 from relay.upstream.results import TIMED_OUT, TROUBLE, OpenFailed
 from relay.upstream.session import Opening, Progress, Report, Session, Terms
 from relay.upstream.transaction import Load
@@ -296,7 +297,17 @@ async def test_a_session_that_opens_behind_the_pools_back_is_closed(monkeypatch:
         await eventually(lambda: one.holds == 0)
 
 
-async def test_a_pool_can_be_closed_again(tmp_path: object) -> None:
+async def test_an_opening_that_is_called_off_before_it_began_gives_its_place_back() -> None:
+    async with Upstream() as upstream:
+        settings = config(upstream)
+        shared = Shared.of(settings)
+        async with pool(settings, shared=shared) as one:
+            assert one.counts()["opening"] == 1
+        assert one.holds == 0
+        assert cast(WholeBudget, shared.budget).open == 0
+
+
+async def test_a_pool_can_be_closed_again() -> None:
     async with Upstream() as upstream, pool(config(upstream)) as one:
         await one.close()
         await one.close()
