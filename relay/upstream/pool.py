@@ -16,7 +16,7 @@ from relay.upstream.aimd import Window, says_so, throttles
 from relay.upstream.budget import Budget, Rate, WholeBudget, WholeRate
 from relay.upstream.circuit import Circuit
 from relay.upstream.connect import Target, open_session
-from relay.upstream.results import LOST, TIMED_OUT, OpenFailed
+from relay.upstream.results import LOST, TIMED_OUT, OpenFailed, Phase
 from relay.upstream.session import Report, Session
 
 TEND_EVERY_S = 0.5
@@ -29,6 +29,8 @@ FORGETS = 1.05
 """Each session that was retired in time is a reason to keep the next a little longer."""
 TIMED_UP_TO_BYTES = 65_536
 """The answer to more than this is late because of its way there."""
+_AT_THE_DOOR: tuple[Phase, ...] = ("connect", "greeting", "ehlo")
+"""where an upstream that has enough of us may say so in any way it likes"""
 NO_SESSION = Reply(451, "4.4.5 no session free in time")
 
 
@@ -269,7 +271,7 @@ class Pool:
     def _open_failed(self, failure: OpenFailed) -> None:
         said = failure.reply.transient and failure.phase in ("greeting", "ehlo", "auth")
         others = len(self._sessions) + len(self._openings) - 1
-        if said and others and self.circuit.state == "closed":
+        if self.circuit.state == "closed" and ((said and others) or (self._sessions and failure.phase in _AT_THE_DOOR)):
             # It talks to us on other sessions, or may yet: this is one too many, not a dead host.
             self.window.refused(time.monotonic(), others)
         elif said and not self.express and self.circuit.state == "closed" and says_so(failure.reply):

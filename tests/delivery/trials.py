@@ -10,7 +10,7 @@ import gc
 import os
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,13 +168,13 @@ class Trial:
                 if len(taken) > 1 + len(heard):
                     self.wrong(f"{name} accepted {address} {len(taken)} times")
 
-    def nothing_in_clear(self, certain: bool) -> None:
-        """`certain`: the upstream's TLS may not be trusted, so nothing at all."""
+    def nothing_in_clear(self, *, but: Container[str] = ()) -> None:
+        """Neither mail nor credentials without TLS; to the untrusted (`but`), not even with it."""
         for name, upstream in self.upstreams.items():
             if self.config.upstreams[name].tls == "none":
                 continue
             for session in upstream.sessions:
-                if (certain or session.tls is None) and {"AUTH", "MAIL"} & set(session.verbs):
+                if (name in but or session.tls is None) and {"AUTH", "MAIL"} & set(session.verbs):
                     self.wrong(f"{name} was told {session.verbs} with TLS {session.tls}")
 
     async def settled(self) -> None:

@@ -21,7 +21,7 @@ from relay.upstream.pool import Shared
 from relay.upstream.results import TIMED_OUT, TROUBLE, OpenFailed
 from relay.upstream.session import Opening, Progress, Report, Session, Terms
 from relay.upstream.transaction import Load
-from tests.support.upstream import Close, Hang, ReplyThenClose, Upstream
+from tests.support.upstream import Close, Hang, ReplyThenClose, Reset, Upstream
 from tests.upstream.test_pool import CONTENT, config, eventually, pool, send
 
 TWO = (Recipient("a@example.net"), Recipient("b@example.net"))
@@ -248,6 +248,19 @@ async def test_a_probe_that_is_one_session_too_many_is_not_the_last() -> None:
         await eventually(lambda: one.circuit.state == "closed")
         assert len(upstream.sessions) >= 3
         session.quit()
+
+
+@pytest.mark.parametrize("refusal", [ReplyThenClose("554 5.7.0 too many"), Close(), Reset()], ids=str)
+async def test_one_session_too_many_is_no_dead_host_however_it_is_refused(refusal: Any) -> None:
+    upstream = Upstream(script={"greeting": lambda _: refusal if upstream.open > 1 else None})
+    async with upstream, pool(config(upstream)) as one:
+        first = await one.get(within_s=3)
+        waiting = asyncio.create_task(one.get(within_s=3))
+        await eventually(lambda: upstream.closed >= 1)
+        await asyncio.sleep(0.05)
+        assert one.circuit.state == "closed"
+        await send(one, first)
+        assert await waiting is first
 
 
 async def test_an_idle_session_in_the_only_place_makes_room_for_a_probe() -> None:
