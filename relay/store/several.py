@@ -46,7 +46,8 @@ class Several:
 
     async def waiting(self, selection: Selection) -> Sequence[Json]:
         lists = await asyncio.gather(*(file.waiting(selection) for file in self._files()))
-        return sorted((message for messages in lists for message in messages), key=_due)[: selection.limit]
+        messages = {str(message["id"]): message for messages in lists for message in messages}
+        return sorted(messages.values(), key=_due)[: selection.limit]
 
     async def counts(self) -> Sequence[LaneCount]:
         lists = await asyncio.gather(*(file.counts() for file in self._files()))

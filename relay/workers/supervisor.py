@@ -75,16 +75,19 @@ class Worker:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def ask(self, kind: str, value: Any = None, *, within_s: float = ASK_WITHIN_S, heavy: bool = False) -> Any:
-        """Its answer. Raises LinkLost, TimeoutError, or what was raised over there."""
+        """Its answer. Raises LinkLost, also when none comes in time, or what was raised over there."""
         if self._link is None:
             raise LinkLost
-        async with asyncio.timeout(within_s):
-            return await self._link.ask(kind, value, heavy=heavy)
+        try:
+            async with asyncio.timeout(within_s):
+                return await self._link.ask(kind, value, heavy=heavy)
+        except TimeoutError as error:
+            raise LinkLost from error
 
     async def act(self, action: Action, selection: Selection) -> Sequence[str]:
-        """An operator's word; a process that is only starting is waited for. Raises LinkLost, TimeoutError."""
-        async with asyncio.timeout(ASK_WITHIN_S):
-            await self._up.wait()
+        """An operator's word; a process that is only starting is waited for. Raises LinkLost."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._up.wait(), ASK_WITHIN_S)
         changed: Sequence[str] = await self.ask(words.ACT, (action, selection), within_s=PUT_WITHIN_S)
         return changed
 

@@ -189,7 +189,6 @@ def children_gone(relay: RelayProcess) -> bool:
 HANGS: dict[str, Any] = {
     "before the envelope's answer": {"mail": Hang()},
     "behind the dot": {"dot": Hang()},
-    "in the greeting": {"greeting": Hang()},
 }
 
 

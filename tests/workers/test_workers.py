@@ -68,6 +68,7 @@ async def test_a_worker_that_dies_loses_nothing_and_is_started_again(tmp_path: P
         async with RelayProcess(config) as relay:
             await ready(relay)
             await asyncio.to_thread(submit, relay, 3)
+            await upstream.wait_until(lambda: bool(upstream.transfers))  # else the one that hangs is the next life's
             for pid in workers(relay):
                 os.kill(pid, signal.SIGKILL)
             # The relay goes on taking bulk mail meanwhile: it waits in the main store, and is forwarded.
