@@ -149,6 +149,7 @@ class Pool:
             session = self._idle.pop()
             if session.usable:
                 return session
+            session.abort()  # on its way out, or with something half said on it
         return None
 
     async def get(self, *, within_s: float) -> Session:
@@ -199,6 +200,8 @@ class Pool:
             self._watcher.up(self.lane, self.name)
         if session.usable:
             self._keep(session)
+        elif session.state == "idle":
+            session.abort()
 
     def _learn(self, session: Session, report: Report, now: float, *, timed: bool) -> None:
         """Would the upstream take more at once, or is it given too much?"""
@@ -318,6 +321,8 @@ class Pool:
                 return
         if session.usable:
             self._idle.append(session)
+        else:
+            session.abort()
 
     def _closed(self, session: Session) -> None:
         self._sessions.discard(session)
@@ -357,7 +362,10 @@ class Pool:
                 self.spare()  # its place may be the only one
             return
         for session in list(self._idle):
-            if now - session.idle_since >= self._idle_limit_s:
+            if not session.usable:
+                self._idle.remove(session)
+                session.abort()
+            elif now - session.idle_since >= self._idle_limit_s:
                 self._retire(session)
         self._refill()
 

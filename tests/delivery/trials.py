@@ -150,8 +150,9 @@ class Trial:
         if any(address in received.recipients for received in upstream.transfers):
             return True
         # A server that hangs or breaks off doesn't note what it read; with CHUNKING all flies with the envelope.
-        verb = "MAIL" if "CHUNKING" in upstream.extensions else "DATA"
-        return any(verb in session.verbs for session in upstream.sessions)
+        if "CHUNKING" in upstream.extensions:
+            return bool(upstream.sessions)
+        return any("DATA" in session.verbs for session in upstream.sessions)
 
     def _once(self, addresses: Iterable[str], view: Mapping[str, Any]) -> None:
         """Who accepted a message, and could say so, isn't sent it again."""

@@ -21,7 +21,7 @@ from relay.upstream.pool import Shared
 from relay.upstream.results import TIMED_OUT, TROUBLE, OpenFailed
 from relay.upstream.session import Opening, Progress, Report, Session, Terms
 from relay.upstream.transaction import Load
-from tests.support.upstream import Close, Hang, ReplyThenClose, Reset, Upstream
+from tests.support.upstream import Close, Drip, Hang, ReplyThenClose, Reset, Upstream
 from tests.upstream.test_pool import CONTENT, config, eventually, pool, send
 
 TWO = (Recipient("a@example.net"), Recipient("b@example.net"))
@@ -210,6 +210,16 @@ async def test_a_session_with_half_a_reply_on_it_is_not_used() -> None:
     assert session.usable
     session.data_received(b"42")
     assert not session.usable
+
+
+async def test_a_session_on_which_something_is_half_said_is_replaced() -> None:
+    async with (
+        Upstream(script={"idle": [Drip(None, 1.0)]}, idle_s=0.1) as upstream,
+        pool(config(upstream, sessions={"max": 1})) as one,
+    ):
+        await eventually(lambda: one.counts()["idle"] == 1 and not one._idle[0].usable)
+        assert (await one.get(within_s=3)).usable
+        assert one.counts() == {"idle": 0, "busy": 1, "opening": 0}
 
 
 async def test_a_session_that_we_closed_teaches_nothing_about_idle_time() -> None:
