@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.support.app import BULK, OTP, QUEUED, Talk, letter
-from tests.support.relay import RelayProcess, command, get, metrics, time_line, until, upstream_keys, write_config
+from tests.support.relay import RelayProcess, command, get, metrics, post, time_line, until, upstream_keys, write_config
 from tests.support.upstream import Delay, Hang, Upstream
 
 
@@ -148,15 +148,15 @@ async def test_mail_of_a_lane_that_is_gone_goes_by_the_default_lane(tmp_path: Pa
 
 async def post_retry(relay: RelayProcess) -> None:
     """The message's old step was 30 s away."""
-    from tests.support.relay import post
-
     assert (await post(relay, "/api/queue/retry", {"all": True})).status == 200
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-async def test_a_drain_finishes_what_is_under_way_and_ends_with_0(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)], ids=["SIGTERM", "SIGINT"])
+async def test_a_drain_finishes_what_is_under_way_and_ends_with_0(
+    tmp_path: Path, number: signal.Signals, workers: int
+) -> None:
     async with Upstream(script={"dot": lambda moment: Delay(0.6)}) as slow:
-        config = write_config(tmp_path, {"slow": slow}, workers=1)
+        config = write_config(tmp_path, {"slow": slow}, workers=workers)
         async with RelayProcess(config) as relay:
             async with Talk(relay.smtp) as app, Talk(relay.smtp) as inside, Talk(relay.smtp) as idle:
                 await inside.envelope(OTP, "inside@example.net")

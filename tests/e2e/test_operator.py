@@ -85,11 +85,9 @@ def of_apps(world: World, rows: list[Any]) -> list[str]:
 
 EVERY = ("bulk deferred", "bulk bounced", "bulk sent", "otp deferred", "otp bounced", "otp sent")
 FILTERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "none": ((), EVERY),
     "lane": (("--lane", "otp"), ("otp deferred", "otp bounced", "otp sent")),
     "state": (("--state", "deferred"), ("bulk deferred", "otp deferred")),
-    "to": (("--to", "user@bulk.example.net"), ("bulk sent",)),
-    "to, in capitals": (("--to", "USER@BULK.EXAMPLE.NET"), ("bulk sent",)),
+    "to": (("--to", "User@bulk.EXAMPLE.net"), ("bulk sent",)),
     "two": (("--lane", "bulk", "--state", "bounced"), ("bulk bounced",)),
     "since": (("--since", "1h"), EVERY),
 }
@@ -149,28 +147,42 @@ async def test_queue_shows_what_waits(world: World) -> None:
     assert world.ids["bulk deferred"] in (await world.run("queue")).out
 
 
-@pytest.mark.parametrize("lane", ["otp", "bulk"])
-async def test_hold_release_retry_and_drop_on_a_running_relay(world: World, lane: str) -> None:
+@pytest.mark.parametrize(("lane", "over_http"), [("otp", True), ("bulk", False)])
+async def test_hold_release_retry_and_drop_on_a_running_relay(world: World, lane: str, over_http: bool) -> None:
     message_id = await world.send({"otp": OTP, "bulk": BULK}[lane], f"later@{lane}-acts.example.net")
     await reached(world, message_id, "deferred")
 
-    async def act(action: str, *states: str) -> Any:
-        said = await world.run("queue", action, message_id, "--json")
-        assert (said.code, said.document) == (0, {"changed": [message_id]}), said.err
-        return await reached(world, message_id, *states)
+    async def act(action: str) -> list[str]:
+        if over_http:
+            status, document = await posted(world, f"/api/queue/{action}", {"ids": [message_id]})
+            assert status == 200
+        else:
+            said = await world.run("queue", action, message_id, "--json")
+            document = said.document
+            assert said.code == (0 if document["changed"] else 1), said.err
+        changed: list[str] = document["changed"]
+        return changed
 
-    await act("hold", "held")
-    held = await world.run("queue", "retry", message_id)
-    assert held.code == 1, "a held one is released, not retried"
-    released = await act("release", "queued", "sending", "deferred")
+    assert await act("hold") == [message_id]
+    await reached(world, message_id, "held")
+    assert await act("retry") == []
+    assert await act("release") == [message_id]
     await reached(world, message_id, "deferred")
-    tries = len((await reached(world, message_id, "deferred"))["recipients"][0]["attempts"])
-    assert tries == len(released["recipients"][0]["attempts"]) or tries == 2
-    retried = await act("retry", "queued", "sending", "deferred")
-    assert retried["id"] == message_id
-    dropped = await act("drop", "bounced")
+    assert await act("retry") == [message_id]
+    await reached(world, message_id, "deferred")
+    assert await act("drop") == [message_id]
+    dropped = await reached(world, message_id, "bounced")
     assert "operator" in dropped["recipients"][0]["reply"]
-    assert (await world.run("queue", "drop", message_id)).code == 1
+    assert await act("drop") == []
+
+
+async def posted(world: World, path: str, body: object) -> tuple[int, Any]:
+    connector = aiohttp.UnixConnector(world.relay.http_address.removeprefix("unix:"))
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        session.post(f"http://relay{path}", json=body) as answer,
+    ):
+        return answer.status, await answer.json()
 
 
 async def test_an_action_takes_a_lane_or_all_and_never_everything_by_accident(world: World) -> None:

@@ -148,7 +148,7 @@ def test_a_configuration_error_names_its_place_and_ends_with_2(tmp_path: Path, w
     assert not (tmp_path / "relay.db").exists()
 
 
-@pytest.mark.parametrize("verb", ["run", "check", "log"])
+@pytest.mark.parametrize("verb", ["run", "log"])
 def test_a_configuration_that_is_not_there_is_one_line_and_2(tmp_path: Path, verb: str) -> None:
     line = failed_with_one_line(asyncio.run(command(verb, "-c", tmp_path / "none.yaml")), 2)
     assert str(tmp_path / "none.yaml") in line
@@ -187,9 +187,3 @@ async def test_a_restart_goes_on_with_what_waited(tmp_path: Path) -> None:
             for message_id in ids:
                 await time_line(relay, message_id, "sent")
             assert (await get(relay, "/api/queue")).document["messages"] == []
-
-
-def test_the_configuration_is_found_by_its_variable(tmp_path: Path) -> None:
-    config = write_config(tmp_path, {"one": NOWHERE}, workers=0)
-    said = asyncio.run(command("check", environment={"OTP_RELAY_CONFIG": str(config)}))
-    assert said.code == 0, said.err
