@@ -21,6 +21,8 @@ from relay.upstream.transaction import Load, Transaction, Way, commands, unfit
 
 RESET_WITHIN_S = 10.0
 QUIT_WITHIN_S = 5.0
+CLOSES_WITHIN_S = 2.0
+"""who said 421"""
 _ONE_WRITE_BYTES = 65_536
 """content up to this goes out in one write with what frames it"""
 _CHUNK_BYTES = 262_144
@@ -244,6 +246,8 @@ class Session(asyncio.Protocol):
             transaction.garble(whole=False)  # it accepts what hasn't left
             return b""
         out = transaction.receive(reply)
+        if transaction.goodbye is reply:
+            self._set_timer(CLOSES_WITHIN_S)
         if last and not self._reader.idle:
             if not transaction.done:
                 # More is here already: no answer to what would only now be sent.

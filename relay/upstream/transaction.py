@@ -56,6 +56,8 @@ class Transaction:
         self._go_ahead = False
         """DATA was answered 354"""
         self._failed: tuple[Reply, Phase] | None = None
+        self.goodbye: Reply | None = None
+        """421 to an envelope whose content is under way as well"""
         self.content_sent = False
         self.wants_content = False
         """the content may be sent now, by `send_content`"""
@@ -129,8 +131,11 @@ class Transaction:
             case "NOTHING":
                 out = b""
         if self.broken and not self.done:
-            self.lose(reply)
-            return b""
+            if not self.content_sent or not self._awaited or len(self._results) == len(self._positions):
+                self.lose(reply)
+                return b""
+            # The rest should be silence. Who goes on all the same is heard: they may have accepted it.
+            self.goodbye = self.goodbye or reply
         if not self._awaited and not self.wants_content and not out:
             self.done = True
         return out
@@ -139,6 +144,7 @@ class Transaction:
         """The session ended: everyone without a Result gets one, `reply` being the reason. `whole`: what was sent of
         the content includes its end; without that nobody can have accepted it."""
         # Who answers the envelope with 421 is closing, and reads no further.
+        reply = self.goodbye or reply
         closing = self.broken and reply.code == 421
         if self._failed is not None:
             reason, failed_at = self._failed

@@ -140,7 +140,12 @@ async def test_a_reply_too_many_behind_bdat_leaves_nobody_sent() -> None:
 async def test_421_to_the_envelope_of_a_bdat_is_no_ambiguity() -> None:
     one = talk("PIPELINING", "CHUNKING")
     await one.says(b"250 mail\r\n250 a\r\n421 4.3.2 closing\r\n")
+    one.line.close()
     assert told(await one.report) == ["deferred", "deferred"]
+    stays = talk("PIPELINING", "CHUNKING")
+    await stays.says(b"250 mail\r\n250 a\r\n421 4.3.2 closing\r\n", b"250 2.0.0 taken, for a\r\n")
+    assert told(await stays.report) == ["sent", "deferred"]
+    assert not stays.session.usable
 
 
 @pytest.mark.parametrize("ends", ["250 2.0.0 taken", "", "hangs"])

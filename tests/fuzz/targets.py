@@ -1,0 +1,125 @@
+"""What is fuzzed: each target takes any bytes, and asserts what must hold whatever they are."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from relay.config.errors import ConfigErrors
+from relay.config.load import load
+from relay.mail.envelope import Envelope, Recipient
+from relay.mail.message import (
+    MAX_RECEIVED,
+    Unacceptable,
+    from_addresses,
+    is_8bit,
+    normalise,
+    over_long_line,
+    parse,
+    prepare,
+    subject,
+)
+from relay.mail.redact import MAX_REPLY, redact, redact_reply
+from relay.mail.reply import Reply
+from relay.upstream.capabilities import Capabilities
+from relay.upstream.replies import MAX_LINE_BYTES, MAX_REPLY_BYTES, ProtocolError, ReplyReader
+from relay.upstream.results import LOST
+from relay.upstream.transaction import Load, Transaction, Way, commands
+
+CONTENT = b"Subject: x\r\n\r\n.one\r\n"
+TO = tuple(Recipient(f"{name}@example.net") for name in "abc")
+SECRETS = {"SECRET": "hunter2-from-the-environment"}
+
+
+def replies(data: bytes) -> None:
+    """As an upstream's side of a session: read the same however it is cut, in bounded memory; and whatever it says,
+    every recipient gets one true result."""
+    said, broken = _read([data])
+    one_by_one, broken_too = _read([data[at : at + 1] for at in range(len(data))])
+    assert (said, broken) == (one_by_one, broken_too)
+    for reply in said:
+        assert 200 <= reply.code <= 599
+        assert len(reply.text) <= MAX_REPLY_BYTES
+        assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in str(reply))
+        assert len(redact_reply(str(reply))) <= MAX_REPLY
+    capabilities = Capabilities.parse(line.text for line in said)
+    for pipelined in (True, False):
+        for chunked in (True, False):
+            _transact(Way(pipelined, chunked), capabilities, said)
+
+
+def _read(segments: list[bytes]) -> tuple[list[Reply], bool]:
+    reader, said = ReplyReader(), list[Reply]()
+    try:
+        for segment in segments:
+            for reply in reader.feed(segment):
+                said.append(reply)
+            assert len(reader._buffer) <= MAX_LINE_BYTES
+    except ProtocolError:
+        return said, True
+    return said, False
+
+
+def _transact(way: Way, capabilities: Capabilities, said: list[Reply]) -> None:
+    mail, rcpts = commands(Load(Envelope("a@example.com", TO), list(enumerate(TO)), len(CONTENT)), capabilities)
+    running = Transaction(mail, rcpts, way)
+    written = running.begin()
+    for reply in said:
+        if running.wants_content:
+            written += b"".join(running.send_content([CONTENT]))
+        if running.done:
+            break
+        written += running.receive(reply)
+    if not running.done:
+        running.lose(LOST)
+    told = {result.position: result for result in running.results}
+    assert set(told) == set(range(len(TO)))
+    for result in told.values():
+        assert (result.outcome == "sent") == (result.reply.positive and result.phase == "dot")
+        if result.outcome in ("sent", "ambiguous"):
+            assert running.content_sent
+    assert written.count(b"MAIL FROM:") == 1
+    assert written.count(b"one\r\n") == running.content_sent
+
+
+def headers(data: bytes) -> None:
+    """As a message from an app: taken or refused, nothing let into what is logged, and the body left as it is."""
+    try:
+        content = normalise(data)
+        message = parse(content)
+        prepared = prepare(message, trace=b"Received: by us\r\n", date=b"now", message_id="<1@example.com>")
+    except Unacceptable:
+        return
+    assert b"\0" not in content
+    assert content.count(b"\n") == content.count(b"\r") == content.count(b"\r\n")
+    for text in (subject(message), redact(subject(message)), prepared.message_id, *from_addresses(message)):
+        assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in text)
+    over_long_line(content)
+    is_8bit(content)
+    sent = parse(prepared.content)
+    names = [field.name for field in sent.fields]
+    assert names.count("received") == [field.name for field in message.fields].count("received") + 1
+    assert "date" in names
+    assert "message-id" in names
+    assert not any(name in ("bcc", "resent-bcc") or name.startswith("x-relay-") for name in names)
+    assert prepared.content.endswith(content[message.body_at :])
+    if names.count("received") <= MAX_RECEIVED:
+        again = prepare(sent, trace=b"", date=b"then", message_id="<2@example.com>")
+        assert again.content == prepared.content
+
+
+def config(data: bytes) -> None:
+    """As the configuration file: loaded, or refused with errors that name the file and tell no secret."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "relay.yaml"
+        path.write_bytes(data)
+        try:
+            told = repr(load(path, SECRETS, machine_name=lambda: "machine.example.com"))
+        except ConfigErrors as errors:
+            told = str(errors)
+            assert all(line.startswith(str(path)) for line in told.splitlines())
+        assert SECRETS["SECRET"] not in told
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"replies": replies, "headers": headers, "config": config}
