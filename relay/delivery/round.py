@@ -76,7 +76,7 @@ class Round:
     def _record(self, tried: Tried) -> None:
         job = self._job
         for result in tried.results:
-            reply = redact_reply(str(result.reply))
+            reply = redact_reply(str(result.reply), b"" if result.reply.positive else job.queued.content)
             job.tries[result.position] += 1
             job.attempts.append(
                 Attempt(

@@ -44,7 +44,7 @@ def conclude(job: Job, lane: Lane, moment: Moment) -> None:
 
 
 def _pending(job: Job, pending: Pending, lane: Lane, moment: Moment) -> RecipientUpdate:
-    said = redact_reply(str(last_word(pending)))
+    said = redact_reply(str(last_word(pending)), job.queued.content)
     position, step = pending.open.position, pending.open.step
     if pending.last is not None and pending.unfit_everywhere:
         return RecipientUpdate(position, "bounced", upstream=pending.upstream, reply=said, step=step)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from relay.mail.message import parse, subject
 from relay.mail.words import one_line
 
 MASK = "••••••"
@@ -127,10 +128,31 @@ _CREDENTIAL = re.compile(
 )
 
 
-def redact_reply(text: str) -> str:
+# An address is no code, whatever digits it has; a word of a reply may be one.
+_QUOTABLE = re.compile(r"\S*@\S*|[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*")
+_LOOKED_AT_BYTES = 65_536
+
+
+def redact_reply(text: str, refused: bytes = b"") -> str:
     """An upstream's reply fit to be stored and logged: one line of at most MAX_REPLY characters, credentials and long
-    base64 gone. Digits stay: they are the status code and the upstream's id of the message."""
+    base64 gone. Digits stay: they are the status code and the upstream's id of the message. `refused`: the content
+    that it is about, where it says no: then what it quotes of that goes too, if it might be a code."""
     # Cut before looking: a blob that the cut shortens is still one.
     line = one_line(text[: 4 * MAX_REPLY])
     line = _BLOB.sub(MASK, _CREDENTIAL.sub(rf"\1{MASK}", line))
+    if refused:
+        line = _without_quotes(line, refused)
     return line if len(line) <= MAX_REPLY else line[: MAX_REPLY - 1] + "…"
+
+
+def _without_quotes(line: str, content: bytes) -> str:
+    said = content[:_LOOKED_AT_BYTES] + subject(parse(content)).encode()
+
+    def hide(found: re.Match[str]) -> str:
+        word = found[0]
+        if len(word) < 4 or "@" in word or _ANY_DIGIT.search(word) is None:
+            return word
+        quoted = re.search(rb"(?<![A-Za-z0-9])%s(?![A-Za-z0-9])" % word.encode(), said)
+        return MASK if quoted is not None else word
+
+    return _QUOTABLE.sub(hide, line)

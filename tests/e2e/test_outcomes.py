@@ -39,6 +39,7 @@ SCRIPTS: dict[str, Any] = {
     "swallows-too": {"dot": Close(taken=True)},
     "never": {"rcpt": "451 4.3.0 never today"},
     "comes-back": {"dot": ["451 4.3.0 later"]},
+    "returns": {},
 }
 
 
@@ -355,3 +356,20 @@ async def test_health_and_readiness_and_the_console_answer(world: World) -> None
     assert (await get(world.relay, "/api/report?since=1h")).document["lanes"]
     queue = (await get(world.relay, "/api/queue")).document
     assert {"lanes", "messages"} <= set(queue)
+
+
+async def test_an_upstream_that_is_back_is_preferred_again(world: World) -> None:
+    """Within 30 s, says the contract; background probes find out, no code pays for it."""
+    upstream = world.upstreams["returns"]
+    assert way(await world.outcome("returns", "sent")) == [("returns", "sent")]
+    await upstream.pause()
+    upstream.reset_sessions()
+    shown = await world.outcome("returns", "sent")
+    assert shown["recipients"][0]["upstream"] == "good"
+    await upstream.resume()
+
+    async def is_preferred() -> bool:
+        return way(await world.outcome("returns", "sent")) == [("returns", "sent")]
+
+    await until(is_preferred, within_s=30)
+    assert (await metrics(world.relay)).value("relay_upstream_up", upstream="returns") == 1

@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from tests.support.app import BULK, OTP, Talk, letter
 from tests.support.relay import RelayProcess, command, get, post, time_line, upstream_keys, write_config
+from tests.support.script import Script
 from tests.support.tls import Certificates
 from tests.support.upstream import Upstream
 
@@ -197,3 +198,20 @@ async def test_the_files_hold_nothing_after_the_end_of_the_relay(tmp_path: Path)
             await time_line(relay, message_id, "sent")
         assert await relay.terminate() == 0
     assert remains(tmp_path, [code, text]) == {}
+
+
+@pytest.mark.parametrize(("reply", "state"), [("554 5.7.1 spam", "bounced"), ("451 4.7.1 greylisted", "deferred")])
+async def test_a_code_that_an_upstream_quotes_in_its_refusal_is_not_kept(
+    tmp_path: Path, reply: str, state: str
+) -> None:
+    content = letter("918273 it is", sender=OTP, subject="918273 is your code")
+    script: Script = {"dot": f"{reply}: '918273 is your code'"}
+    async with Upstream(script=script) as upstream:
+        config = write_config(tmp_path, {"one": upstream}, workers=0)
+        async with RelayProcess(config) as relay:
+            async with Talk(relay.smtp) as app:
+                message_id = await app.submit(content, OTP, "user@example.net")
+            shown = await time_line(relay, message_id, state)
+            assert "918273" not in str(shown)
+            assert shown["recipients"][0]["reply"].startswith(reply)
+            assert "918273" not in relay.stderr

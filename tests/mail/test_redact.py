@@ -191,3 +191,23 @@ def test_a_kept_reply_is_one_short_line(text: str) -> None:
     assert "\n" not in kept
     assert "\r" not in kept
     assert not re.search(r"[A-Za-z0-9+/]{48}", kept)
+
+
+QUOTED = b"Subject: =?utf-8?q?482913_is_your_code?=\r\nTo: user1234@example.net\r\nX: AB-77\r\n\r\nOr 555-0199.\r\n"
+
+
+@pytest.mark.parametrize(
+    ("reply", "kept"),
+    [
+        ("554 5.7.1 spam: '482913 is your code'", f"554 5.7.1 spam: '{MASK} is your code'"),
+        ("550 5.7.1 no 555-0199 here, AB-77", f"550 5.7.1 no {MASK} here, {MASK}"),
+        ("550 5.1.1 <user1234@example.net>: unknown, q123456", "550 5.1.1 <user1234@example.net>: unknown, q123456"),
+        ("554 5.7.1 see https://mx.example/2913", "554 5.7.1 see https://mx.example/2913"),
+    ],
+)
+def test_what_a_refusal_quotes_of_the_message_goes_if_it_may_be_a_code(reply: str, kept: str) -> None:
+    assert redact_reply(reply, QUOTED) == kept
+
+
+def test_an_acceptance_keeps_the_id_that_it_gives() -> None:
+    assert redact_reply("250 2.0.0 Ok: queued as 482913") == "250 2.0.0 Ok: queued as 482913"
