@@ -262,7 +262,7 @@ def _config(
             values["username"], values["password"] = next(iter(upstream.auth.items()))
         return {**values, **changes}
 
-    defaults = {"retry": (0.1, 0.3), "expires": 30.0, "attempt": 0.6, "final": 0.6, "express": True}
+    defaults = {"retry": (0.1, 0.3), "expires": 30.0, "attempt": 1.5, "final": 1.5, "express": True}
     names = tuple(upstreams)
     return Config.model_validate(
         {
@@ -288,7 +288,7 @@ def play(
     scenes: Mapping[str, Callable[[Ground], Awaitable[None]]],
     certificates: Certificates | None = None,
     *,
-    at_once: int = 60,
+    at_once: int = 30,
 ) -> dict[str, list[str]]:
     """Run all `scenes` in a loop of their own, so many at once; what was found wrong, by name. Faults that no scene
     can be blamed for stand under ''."""
