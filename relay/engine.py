@@ -66,8 +66,10 @@ class Engine:
         """New lanes in the place of the old: what these have under way goes on over their sessions, what they held
         goes to the new ones."""
         old = self.delivery
-        await old.give_back()
+        # First the new ones: a message that is just coming in may be for a lane that the old ones don't have.
         await self.start(config, delivery)
+        await old.give_back()
+        delivery.wake_all()
         retired = asyncio.create_task(self._retire(old), name="retire lanes")
         self._retired[retired] = old
         retired.add_done_callback(lambda task: self._retired.pop(task, None))

@@ -96,7 +96,10 @@ class Worker:
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
-            await self._once()
+            try:
+                await self._once()
+            except OSError as error:  # no process, no socket: there may be one later
+                self._group.log.trouble("worker", error)
             if self._stopping:
                 return
             deaths = 0 if loop.time() - began > STEADY_S else deaths + 1
@@ -106,16 +109,20 @@ class Worker:
     async def _once(self) -> None:
         """One life of the process."""
         ours, theirs = socket.socketpair()
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "relay.workers.process",
-            str(theirs.fileno()),
-            pass_fds=(theirs.fileno(),),
-            stdin=asyncio.subprocess.DEVNULL,
-            env={**os.environ, words.LOG_LEVEL: logging.getLevelName(logging.getLogger().getEffectiveLevel())},
-        )
-        theirs.close()
+        with theirs:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "relay.workers.process",
+                    str(theirs.fileno()),
+                    pass_fds=(theirs.fileno(),),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    env={**os.environ, words.LOG_LEVEL: logging.getLevelName(logging.getLogger().getEffectiveLevel())},
+                )
+            except OSError:
+                ours.close()
+                raise
         self._link = link = await Link.over(ours, self._answer, self._notice, self._lost)
         try:
             orders = self.orders

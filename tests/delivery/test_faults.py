@@ -6,12 +6,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from relay.delivery.dispatch import Delivery, Share, Wiring, targets_of
 from relay.delivery.job import Job
+from relay.engine import Engine
 from relay.mail.envelope import Envelope, Recipient
 from relay.store.base import NewMessage, OpenRecipient, Queued, Selection, StoreError
 from relay.upstream.gate import NOT_STORED
@@ -300,3 +301,26 @@ async def test_a_drain_that_cuts_off_a_settlement_does_not_forget_what_was_sent(
         assert bench.heard.troubles == ["settle: StoreError('disk I/O error')"]
         bench.heard.troubles.clear()
         assert (await bench.view(id_))["recipients"][0]["state"] == "sent"
+
+
+async def test_a_reload_puts_its_lanes_in_force_before_it_empties_the_old(tmp_path: Path) -> None:
+    """A message that comes meanwhile may be for a lane that the old ones don't have."""
+    async with Upstream() as one, delivering(tmp_path, config({"one": one})) as bench:
+        engine = Engine(bench.clock, cast(Any, None))
+        engine.store = bench.store
+        settings = config({"one": one})
+        wiring = Wiring(bench.store, bench.clock, lambda q, _: (q.content,), lambda *_: (), bench.heard, bench.heard)
+        old, new = (Delivery(settings, wiring, targets_of(settings), Share.whole(settings)) for _ in range(2))
+        await engine.start(settings, old)
+        emptied, really = [], old.give_back
+
+        async def give_back() -> None:
+            emptied.append(engine.delivery)
+            await really()
+
+        old.give_back = give_back  # type: ignore[method-assign]
+        await engine.replace(settings, new)
+        assert emptied == [new]
+        id_ = await bench.send("u@example.net")
+        await bench.ended(id_)
+        await engine.drain(1.0)
