@@ -26,6 +26,8 @@ from tests.support.upstream import (
     Upstream,
 )
 
+pytestmark = pytest.mark.timeout(240)  # the first test waits for all trials
+
 TO = ("a@example.net", "b@example.net")
 WAYS = {
     "pipelined": ("PIPELINING", "8BITMIME"),

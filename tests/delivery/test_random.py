@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +27,8 @@ from tests.support.upstream import (
     Split,
     Upstream,
 )
+
+pytestmark = pytest.mark.timeout(240)
 
 WORLDS_AT_ONCE = 30
 ROUNDS = int(os.environ.get("RANDOM_WORLDS", "3"))

@@ -16,6 +16,7 @@ from tests.fuzz.targets import TARGETS
 CORPUS = Path(__file__).parent / "corpus"
 SEEDS = {name: sorted((CORPUS / name).iterdir()) for name in TARGETS}
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
+"""asked for; 0: the usual"""
 USUALLY = {"replies": 300, "headers": 400, "config": 80}
 """examples that take a second or so"""
 

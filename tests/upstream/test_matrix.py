@@ -27,6 +27,8 @@ from tests.support.upstream import (
     Upstream,
 )
 
+pytestmark = pytest.mark.timeout(240)  # the first test waits for all trials
+
 Tls = Literal["starttls", "implicit"]
 Scene = Callable[[Ground], Awaitable[None]]
 ACCOUNT = {"u": "s3cret"}
