@@ -80,6 +80,9 @@ class WholeBudget:
             self._express_waiting = not any(
                 other.spare() for other in self._holders if other is not holder and not other.express
             )
+        elif holds == 0:
+            # Idle sessions, kept warm, would starve it for good; a code takes the place back with the next message.
+            any(other.spare() for other in self._holders if other.express)
         return False
 
     def give_back(self) -> None:

@@ -252,3 +252,14 @@ async def test_a_session_is_reset_off_the_way_and_then_used_again() -> None:
         assert (await send(one, await one.get(within_s=3))).results[0].outcome == "sent"
         assert upstream.sessions[0].verbs.count("RSET") == 1
         assert upstream.sessions[0].transfers == 1
+
+
+async def test_a_warm_session_that_takes_the_only_place_doesnt_starve_bulk() -> None:
+    async with Upstream() as upstream:
+        settings = config(upstream, sessions={"max": 1, "warm": 1})
+        shared = Shared.of(settings)
+        async with pool(settings, shared=shared) as express, pool(settings, express=False, shared=shared) as bulk:
+            await eventually(lambda: express.counts()["idle"] == 1)
+            assert (await send(bulk, await bulk.get(within_s=3))).results[0].outcome == "sent"
+            assert (await send(express, await express.get(within_s=3))).results[0].outcome == "sent"
+            assert upstream.peak == 1
