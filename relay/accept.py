@@ -1,8 +1,4 @@
-"""What happens between an app's final dot and its 250: admit, classify, store, hand over, sign.
-
-The message goes to its lane at once: the upstream's envelope is under way while the commit is, and the signature is
-made meanwhile. The gate keeps the content back until both are done.
-"""
+"""What happens between an app's final dot and its 250: classify, then store, in the engine or in a worker."""
 
 from __future__ import annotations
 
@@ -113,19 +109,24 @@ class Acceptance:
         try:
             await self._workers.put(new, final_dot)
         except LinkLost:
-            await self._engine.store.put(new, claimed=False)
-            self._workers.mail_waits()
+            await self._leave_for_worker(new)
+
+    async def _leave_for_worker(self, new: NewMessage) -> None:
+        """Whether the worker that is gone stored it isn't known: what is forwarded to it later is there once."""
+        await self._engine.store.put(new, claimed=False)
+        self._workers.mail_waits()
 
     async def _take_large(self, submission: Submission, content: Large, id_: str) -> NewMessage:
         """A content of megabytes stays in its file until it is where it will be stored: this process looks at its
         head only, and codes go on."""
         began = time.monotonic()
         draft = self._draft(submission, parse(normalise(content.head)), id_, began)
-        if not self.running.delivery.has(draft.new.lane):
+        ours = self.running.delivery.has(draft.new.lane)
+        if not ours:
             with suppress(LinkLost):
                 return await self._workers.put_large(draft, content.path, submission.final_dot)
         new = await asyncio.to_thread(draft.from_file, content.path)
-        await self._store(new, submission.final_dot)
+        await (self._store(new, submission.final_dot) if ours else self._leave_for_worker(new))
         return new
 
     def _draft(self, submission: Submission, message: Message, id_: str, began: float) -> Draft:

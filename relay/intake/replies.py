@@ -42,7 +42,6 @@ AUTH_FIRST = Reply(530, "5.7.0 Authentication required")
 AUTH_NEEDS_TLS = Reply(538, "5.7.11 Encryption required for authentication")
 AUTH_MECHANISM = Reply(504, "5.5.4 Mechanism not offered")
 AUTH_FAILED = Reply(535, "5.7.8 Authentication credentials invalid")
-AUTH_TROUBLE = Reply(454, "4.7.0 Temporary authentication failure")
 
 NOT_ALLOWED = Reply(554, "5.7.1 This network may not send mail here")
 CONNECTIONS = Reply(421, "4.7.0 Too many connections")

@@ -231,9 +231,6 @@ class Wire(SMTP):
         self._buffer.clear()
         self._skipping = False
 
-    def has_input(self) -> bool:
-        return bool(self._buffer)
-
     def wind_up(self) -> None:
         """The service is shutting down: an idle session ends now, others when they come to rest."""
         self._wake()

@@ -93,7 +93,7 @@ class Session(asyncio.Protocol):
     ) -> None:
         self.capabilities = capabilities
         self.opening = opening
-        self.opened_at = self.idle_since = time.monotonic()
+        self.idle_since = time.monotonic()
         self.sent = 0
         """transactions begun"""
         self.state: State = "idle"
