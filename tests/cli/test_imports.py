@@ -17,7 +17,14 @@ COSTLY = LIBRARIES | {"asyncio", "email", "http", "logging", "smtplib", "sqlite3
 
 
 def loaded_by(program: str, environment: dict[str, str] | None = None) -> set[str]:
-    """The modules that are there when a program has run."""
+    """The modules that a program has loaded, beyond those that the interpreter comes up with.
+
+    An editable install may put a finder of its own into every start, and that loads what it likes.
+    """
+    return modules_after(program, environment) - modules_after("pass", environment)
+
+
+def modules_after(program: str, environment: dict[str, str] | None) -> set[str]:
     said = subprocess.run(
         [sys.executable, "-c", f"{program}\nimport sys\nprint(*sorted(sys.modules), file=sys.stderr)"],
         capture_output=True,
