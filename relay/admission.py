@@ -9,6 +9,7 @@ from pathlib import Path
 
 from relay.config.model import Queue
 from relay.mail.reply import Reply
+from relay.observe.pressure import QueueFill
 
 FULL = Reply(452, "4.3.1 no room for more mail now; try again")
 BROKEN = Reply(451, "4.3.0 the store can't be written now; try again")
@@ -32,19 +33,15 @@ class Admission:
     def store_works(self) -> None:
         self._failed_at = None
 
-    def reasons(self, queue: Queue, waiting: tuple[int, int]) -> Sequence[str]:
-        """Why not, in words; empty: it can. `waiting`: open messages and their bytes."""
+    def fill(self, queue: Queue, waiting: tuple[int, int]) -> QueueFill:
+        """What waits beside its limits. `waiting`: open messages and their bytes."""
         messages, size_bytes = waiting
-        said = []
-        if self._failed_at is not None and time.monotonic() - self._failed_at < STORE_FAILED_FOR_S:
-            said.append("store unwritable")
-        if queue.max_messages is not None and messages >= queue.max_messages:
-            said.append("queue full: max_messages")
-        if queue.max_bytes is not None and size_bytes >= queue.max_bytes:
-            said.append("queue full: max_bytes")
-        if self._free() < queue.min_free_bytes:
-            said.append("queue full: min_free")
-        return said
+        return QueueFill(messages, size_bytes, self._free(), queue.min_free_bytes, queue.max_messages, queue.max_bytes)
+
+    def reasons(self, queue: Queue, waiting: tuple[int, int]) -> Sequence[str]:
+        """Why not, in words; empty: it can."""
+        failed = self._failed_at is not None and time.monotonic() - self._failed_at < STORE_FAILED_FOR_S
+        return [*(("store unwritable",) if failed else ()), *self.fill(queue, waiting).reasons()]
 
     def refusal(self, queue: Queue, waiting: tuple[int, int]) -> Reply | None:
         """What an app is told before its message; None: go on."""

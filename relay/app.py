@@ -29,6 +29,7 @@ from relay.mail.dkim import Signer
 from relay.mail.reply import Reply
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Family, Metrics
+from relay.observe.pressure import IntakeLoad, QueueFill
 from relay.observe.recent import Recent
 from relay.routing.router import Router
 from relay.store.base import Action, Selection, StoreError
@@ -98,11 +99,11 @@ class App:
             self._acceptance = Acceptance(
                 running, Helpers(self._engine, self._workers, self.clock, self.log, self._admission)
             )
-            self._web = await self._start_web()
-            started.push_async_callback(self._web.stop)
             self._intake = IntakeServer(
                 self._acceptance, self.config.limits, self.config.hostname, admit=self._admit, observer=self.log
             )
+            self._web = await self._start_web()
+            started.push_async_callback(self._web.stop)
             await self._engine.start(self.config, running.delivery)
             spool = _spool(self.config.store)
             # With a key, no content is on the disk in clear: a large one comes in by memory then.
@@ -274,8 +275,7 @@ class App:
         health: dict[str, dict[str, UpstreamHealth]] = {name: {} for name in self.config.lanes}
         for lane in self._engine.delivery.lanes():
             for pool in lane.pools:
-                seen = UpstreamStatus(pool.circuit.state, pool.counts(), pool.circuit.reason)
-                _add(health[lane.name], pool.name, seen)
+                _add(health[lane.name], pool.name, UpstreamStatus.of(pool))
         for status in self._workers.statuses():
             for name, upstreams in status.lanes.items():
                 for upstream, seen in upstreams.items():
@@ -286,6 +286,12 @@ class App:
                 # No worker has told of it yet: nothing speaks against it.
                 upstreams_seen.setdefault(upstream, UpstreamHealth("up"))
         return health
+
+    def queue(self) -> QueueFill:
+        return self._admission.fill(self.config.queue, self._waiting())
+
+    def intake(self) -> IntakeLoad:
+        return self._intake.load()
 
     async def act(self, action: Action, selection: Selection) -> Sequence[str]:
         try:
@@ -312,9 +318,9 @@ _WORST: Sequence[UpstreamState] = ("down", "half-open", "up")
 
 
 def _add(upstreams: dict[str, UpstreamHealth], name: str, seen: UpstreamStatus) -> None:
-    """One upstream as several processes see it: the worst of its states, the sum of its sessions."""
+    """One upstream as several processes see it: the worst of its states, the sum of its sessions and windows."""
     state, sessions = _STATES[seen.circuit], dict(seen.sessions)
-    reason = seen.reason or None
+    reason, window = seen.reason or None, seen.window
     before = upstreams.get(name)
     if before is not None:
         state = min(state, before.state, key=_WORST.index)
@@ -322,4 +328,6 @@ def _add(upstreams: dict[str, UpstreamHealth], name: str, seen: UpstreamStatus) 
             kind: sessions.get(kind, 0) + before.sessions.get(kind, 0) for kind in {*sessions, *before.sessions}
         }
         reason = before.reason or reason
-    upstreams[name] = UpstreamHealth(state, sessions, reason)
+        if before.window is not None:
+            window = before.window + (window or 0)
+    upstreams[name] = UpstreamHealth(state, sessions, reason, window)

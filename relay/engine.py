@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from relay.bounces import Bouncer
@@ -99,23 +100,30 @@ class Engine:
         the job that this one supersedes."""
         job = lane.job(_queued(new))
         job.final_dot = final_dot
-        putting = asyncio.ensure_future(self.store.put(new, claimed=True))
+        putting = self.store.start_put(new, express=lane.config.express)
         lane.offer(job)
         try:
-            # Both get under way before the processor is kept busy with the signature.
+            # The envelope leaves before the processor is kept busy with the signature.
             await asyncio.sleep(0)
             await self._sign_ahead(lane, job)
-            await putting
-        except BaseException:
+        finally:
+            stored = partial(self._stored, lane, job)
+            if putting.done():
+                stored(putting)
+            else:
+                putting.add_done_callback(stored)
+        await putting
+        return job.older
+
+    def _stored(self, lane: Lane, job: Job, putting: asyncio.Future[None]) -> None:
+        """The commit's own callback: whoever waits at the gate goes on before the app is answered."""
+        job.timings_ms["store"] = (time.monotonic() - job.offered_at) * 1000.0
+        if putting.cancelled() or putting.exception() is not None:
             # Not stored, or nobody waited to learn it: then the store gives it back, and the lane finds it there.
             job.gate.shut(NOT_STORED)
             lane.wake(self.clock.now())
-            raise
-        finally:
-            job.timings_ms["store"] = (time.monotonic() - job.offered_at) * 1000.0
-            job.gate.open()
-            job.stored.set()
-        return job.older
+        job.gate.open()
+        job.stored.set()
 
     async def _sign_ahead(self, lane: Lane, job: Job) -> None:
         try:

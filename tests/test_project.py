@@ -22,6 +22,7 @@ from relay.__main__ import parser
 from relay.config import model
 from relay.config.values import Origin
 from relay.observe.metrics import Metrics, Snapshot
+from relay.observe.pressure import QueueFill
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -147,7 +148,8 @@ def test_a_documented_default_is_the_models(field: FieldInfo, told: str) -> None
 
 
 def test_operating_lists_exactly_the_metrics_there_are() -> None:
-    snapshot = Snapshot(now=0.0, queue=(), lanes=("otp",), states=("queued",))
+    fill = QueueFill(0, 0, 0, 0)
+    snapshot = Snapshot(now=0.0, queue=(), lanes=("otp",), states=("queued",), fill=fill)
     metrics = Metrics()
     metrics.render(snapshot)
     families: list[Metric] = list(metrics.registry.collect())

@@ -21,6 +21,7 @@ from relay.intake.sockets import bind, release, shown
 from relay.intake.turns import Turns
 from relay.intake.types import Accept, Admit, Observer, Reason, Silent, always
 from relay.mail.reply import Reply
+from relay.observe.pressure import Brake, IntakeLoad
 
 _BACKLOG = 1024
 
@@ -52,6 +53,8 @@ class IntakeServer:
         self.loop = asyncio.get_running_loop()
         self.turns = Turns()
         self.pace = Pace()
+        self.storing = 0
+        """messages between their final dot and their reply"""
         self.spool: Path | None = None
         """where large contents go while they come in; None: they stay in memory"""
         self._admit = admit
@@ -108,6 +111,10 @@ class IntakeServer:
     @property
     def sessions(self) -> int:
         return len(self._sessions)
+
+    def load(self) -> IntakeLoad:
+        held_back_s: dict[Brake, float] = {"turn": self.turns.held_back_s, "pace": self.pace.held_back_s}
+        return IntakeLoad(len(self._sessions), self.storing, self.turns.waiting, self.pace.behind_s, held_back_s)
 
     async def stop_accepting(self) -> None:
         """No new connections, no new messages; what is under way goes on, idle sessions hear 421."""

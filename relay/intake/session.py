@@ -307,8 +307,9 @@ class Session(Wire):
             body.close()
 
     async def _store(self, submission: Submission) -> None:
-        await self._server.turns.take(self._standing)
+        self._server.storing += 1
         try:
+            await self._server.turns.take(self._standing)
             receipt = await self._server.accept(submission)
         except Refused as refused:
             self._refuse(refused.reply, refused.reason)
@@ -320,6 +321,8 @@ class Session(Wire):
             self._standing = "express" if receipt.express else "bulk"
             self._errors = self._commands = 0
             self._last_mail_at = self.loop.time()
+        finally:
+            self._server.storing -= 1
 
     async def smtp_RSET(self, arg: str) -> None:  # noqa: N802
         if arg:

@@ -23,6 +23,13 @@ class Turns:
         self._left = per_round
         self._waiting: dict[Standing, deque[asyncio.Future[None]]] = {"new": deque(), "bulk": deque()}
         self._running = False
+        self.held_back_s = 0.0
+        """what sessions waited, all together"""
+
+    @property
+    def waiting(self) -> int:
+        """Sessions whose turn hasn't come."""
+        return sum(map(len, self._waiting.values()))
 
     async def take(self, standing: Standing) -> None:
         """Return when the session may go on."""
@@ -37,7 +44,9 @@ class Turns:
             return
         turn: asyncio.Future[None] = self._loop.create_future()
         self._waiting[standing].append(turn)
+        began = self._loop.time()
         await turn
+        self.held_back_s += self._loop.time() - began
 
     def _round(self) -> None:
         """Called once for each round of the loop in which somebody took or waits for a turn."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
@@ -23,6 +23,7 @@ from prometheus_client.samples import Sample
 from relay import __version__
 from relay.mail.address import provider_label
 from relay.observe.bands import EDGES_S
+from relay.observe.pressure import IntakeLoad, QueueFill
 
 DELIVERY_BUCKETS_S = (
     0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, *(edge_s for edge_s, _ in EDGES_S),
@@ -81,6 +82,10 @@ class Snapshot:
     upstream_up: Mapping[str, bool] = field(default_factory=dict)
     upstream_sessions: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(upstream, state of the session) → how many"""
+    upstream_windows: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """(lane, upstream) → how many messages it may get at once"""
+    fill: QueueFill | None = None
+    intake: IntakeLoad = field(default_factory=IntakeLoad)
 
 
 Samples = Sequence[tuple[str, tuple[tuple[str, str], ...], float]]
@@ -240,6 +245,50 @@ class _Gauges(Collector):
         for labels, count in sorted(snapshot.upstream_sessions.items()):
             sessions.add_metric(labels, float(count))
         yield sessions
+        windows = GaugeMetricFamily(
+            "relay_upstream_window",
+            "Bulk messages that an upstream may get at once, as found out; 0 while it asked for a pause.",
+            labels=("lane", "upstream"),
+        )
+        for labels, size in sorted(snapshot.upstream_windows.items()):
+            windows.add_metric(labels, float(size))
+        yield windows
+        if snapshot.fill is not None:
+            yield from _fill(snapshot.fill)
+        yield from _intake(snapshot.intake)
+
+
+def _fill(fill: QueueFill) -> Iterable[Metric]:
+    yield GaugeMetricFamily("relay_queue_messages", "Messages that are not finished.", value=fill.messages)
+    yield GaugeMetricFamily("relay_queue_bytes", "Size of their contents.", value=fill.size_bytes)
+    yield GaugeMetricFamily("relay_queue_free_bytes", "Free space on the store's disk.", value=fill.free_bytes)
+    limits = GaugeMetricFamily(
+        "relay_queue_limit", "What is configured: mail is refused from there on (below, min_free).", labels=("limit",)
+    )
+    configured = {"max_messages": fill.max_messages, "max_bytes": fill.max_bytes, "min_free": fill.min_free_bytes}
+    for name, limit in configured.items():
+        if limit is not None:
+            limits.add_metric((name,), limit)
+    yield limits
+
+
+def _intake(load: IntakeLoad) -> Iterable[Metric]:
+    yield GaugeMetricFamily("relay_intake_sessions", "Connections of apps.", value=load.sessions)
+    messages = GaugeMetricFamily(
+        "relay_intake_messages",
+        "Messages whose final dot is not answered yet, by what they wait for.",
+        labels=("state",),
+    )
+    messages.add_metric(("storing",), load.storing - load.waiting)
+    messages.add_metric(("waiting",), load.waiting)
+    yield messages
+    yield GaugeMetricFamily("relay_intake_slowed", "1: clients are made to wait now.", value=float(load.slowed))
+    held_back = CounterMetricFamily(
+        "relay_intake_held_back_seconds", "What clients were made to wait, all together.", labels=("brake",)
+    )
+    for brake, seconds in load.held_back_s.items():
+        held_back.add_metric((brake,), seconds)
+    yield held_back
 
 
 def _queue(snapshot: Snapshot, rows: Sequence[QueueCount]) -> Iterable[Metric]:

@@ -9,6 +9,7 @@ made anew for every stay in memory, so a key that was changed meanwhile is the o
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -193,6 +194,10 @@ class Store(Protocol):
     async def put(self, message: NewMessage, *, claimed: bool) -> None:
         """Write a message. `claimed`: its recipients begin as `sending`, already in their lane's hands;
         else as `queued`, due at `accepted_at`. Raises StoreFull, StoreError: then nothing was written."""
+
+    def start_put(self, message: NewMessage, *, express: bool) -> asyncio.Future[None]:
+        """`put`, claimed, and under way before this returns; `express`: ahead of all others. Cancelled before its end,
+        the message is `queued`, if it is written at all."""
 
     async def claim(self, lane: str, now: float, *, messages: int, size_bytes: int) -> Sequence[Queued]:
         """Take up to `messages` due ones (in order of `next_at`), at least one and then until their contents pass

@@ -63,11 +63,17 @@ class Connection(aiosqlite.Connection):
             raise
         return connection
 
-    async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """The function's result or exception. It runs to its end even if the caller is cancelled."""
+    def begin(self, function: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        """Hand a function to the thread, in this very turn of the loop. It runs to its end whoever waits for it."""
         if self._connection is None:
             raise StoreError("the store is closed")
-        return cast(T, await self._execute(function, self._connection))  # type: ignore[no-untyped-call]
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._tx.put_nowait((future, partial(function, self._connection)))
+        return future
+
+    async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """The function's result or exception."""
+        return await self.begin(function)
 
 
 class Tx:
@@ -155,23 +161,33 @@ class GroupWriter:
         self._committed = committed
         self._express: deque[Operation[Any]] = deque()
         self._others: deque[Operation[Any]] = deque()
-        self._wake = asyncio.Event()
-        self._closing = False
-        self._pages = 0
         self._loop = asyncio.get_running_loop()
+        self._busy = False
+        """the thread has something of ours to do"""
+        self._woken = False
+        self._closing = False
+        self._written: asyncio.Future[None] | None = None
+        """while closing: done when all is written"""
+        self._pages = 0
         self._used_at = self._loop.time()
         """when a message last came or went"""
         self._stale_at: float | None = self._used_at  # a relay that was killed may have left such a log
         """since when the log holds what was wiped"""
         self._pause_s = EMPTY_LOG_AFTER_S
-        self._task = asyncio.create_task(self._drain(), name="store writer")
+        self._rest: asyncio.TimerHandle | None = None
+        self._set_rest()
 
     def submit(self, operation: Operation[T], *, express: bool = False) -> Operation[T]:
-        """Queue an operation. Raises StoreError once the writer is closing."""
+        """Queue an operation; an express one is on its way before this returns, where nothing else is. Raises
+        StoreError once the writer is closing."""
         if self._closing:
             raise StoreError("the store is closed")
-        (self._express if express else self._others).append(operation)
-        self._wake.set()
+        if express:
+            self._express.append(operation)
+            self._next()
+        else:
+            self._others.append(operation)
+            self._wake()
         return operation
 
     def follow_up(self, apply: Callable[[Tx], Any]) -> None:
@@ -180,47 +196,91 @@ class GroupWriter:
         operation = Operation(apply)
         operation.future.add_done_callback(_log_failure)
         self._others.append(operation)
-        self._wake.set()
+        self._wake()
 
     async def close(self) -> None:
         """Write what waits, then let go of the connection."""
         self._closing = True
-        self._wake.set()
+        if self._rest is not None:
+            self._rest.cancel()
         try:
-            await asyncio.shield(self._task)
+            if self._busy or self._express or self._others:
+                self._written = self._written or self._loop.create_future()
+                await asyncio.shield(self._written)
         finally:
             await self._connection.close()
 
-    async def _drain(self) -> None:
-        while not (self._closing and not self._express and not self._others):
-            group = self._next_group()
-            if not group:
-                await self._rest()
-                continue
-            outcomes, committed = await self._connection.run(partial(self._commit, group))
-            for tx in committed:
-                self._committed(tx)
-                self._note_use(tx)
-            for operation, outcome in zip(group, outcomes, strict=True):
-                operation.finish(outcome)
-            await self._checkpoint_when_due(group)
+    # One thing at a time is with the thread; what comes meanwhile waits and goes together.
 
-    async def _rest(self) -> None:
-        """Until there is something to write. If that takes a while, the log is emptied meanwhile."""
-        self._wake.clear()
-        if self._stale_at is None:
-            await self._wake.wait()
+    def _wake(self) -> None:
+        """In the loop's next turn: others that come in this one are written along."""
+        if not (self._busy or self._woken):
+            self._woken = True
+            self._loop.call_soon(self._next)
+
+    def _next(self) -> None:
+        self._woken = False
+        if self._busy:
             return
+        group = self._next_group()
+        if group:
+            self._busy = True
+            self._connection.begin(partial(self._commit, group)).add_done_callback(partial(self._done, group))
+        elif self._written is not None and not self._written.done():
+            self._written.set_result(None)
+        else:
+            self._set_rest()
+
+    def _done(self, group: list[Operation[Any]], commit: asyncio.Future[tuple[list[Any], list[Tx]]]) -> None:
+        """Callers first, then the log's upkeep, then the next group."""
         try:
-            async with asyncio.timeout_at(min(self._used_at + self._pause_s, self._stale_at + EMPTY_LOG_WITHIN_S)):
-                await self._wake.wait()
-        except TimeoutError:
-            if await self._connection.run(_empty_log):
-                self._stale_at, self._pause_s, self._pages = None, EMPTY_LOG_AFTER_S, 0
-            else:
-                # Read just now, or the disk doesn't take it: again, but not for ever in short turns.
-                self._used_at = self._stale_at = self._loop.time()
-                self._pause_s = min(2 * self._pause_s, EMPTY_LOG_WITHIN_S)
+            outcomes, committed = commit.result()
+        except Exception as error:  # noqa: BLE001 - it is handed to those who wait
+            outcomes, committed = [_Failed(self._explain(error)) for _ in group], []
+        for tx in committed:
+            self._committed(tx)
+            self._note_use(tx)
+        for operation, outcome in zip(group, outcomes, strict=True):
+            operation.finish(outcome)
+        if self._checkpoint_is_due(group):
+            self._connection.begin(_checkpoint).add_done_callback(self._free)
+        else:
+            self._free()
+
+    def _free(self, _: object = None) -> None:
+        self._busy = False
+        self._next()
+
+    # The log is emptied of what was wiped while nothing is to be written.
+
+    def _set_rest(self) -> None:
+        if self._stale_at is None or self._closing:
+            return
+        at = min(self._used_at + self._pause_s, self._stale_at + EMPTY_LOG_WITHIN_S)
+        if self._rest is not None:
+            if self._rest.when() <= at and not self._rest.cancelled():
+                return  # it looks again when it fires
+            self._rest.cancel()
+        self._rest = self._loop.call_at(at, self._empty)
+
+    def _empty(self) -> None:
+        self._rest = None
+        if self._busy or self._express or self._others or self._closing or self._stale_at is None:
+            return  # what is under way ends with `_set_rest`
+        if self._loop.time() < min(self._used_at + self._pause_s, self._stale_at + EMPTY_LOG_WITHIN_S):
+            self._set_rest()
+            return
+        self._busy = True
+        self._connection.begin(_empty_log).add_done_callback(self._emptied)
+
+    def _emptied(self, emptying: asyncio.Future[bool]) -> None:
+        if emptying.exception() is None and emptying.result():
+            self._stale_at, self._pause_s, self._pages = None, EMPTY_LOG_AFTER_S, 0
+        else:
+            # Read just now, or the disk doesn't take it: again, but not for ever in short turns.
+            self._used_at = self._stale_at = self._loop.time()
+            self._pause_s = min(2 * self._pause_s, EMPTY_LOG_WITHIN_S)
+        self._free()
 
     def _note_use(self, tx: Tx) -> None:
         if tx.wiped or tx.messages:
@@ -262,13 +322,14 @@ class GroupWriter:
             committed += done
         return outcomes, committed
 
-    async def _checkpoint_when_due(self, group: list[Operation[Any]]) -> None:
-        """Move the log into the file here, after the answers, rather than inside of somebody's commit."""
+    def _checkpoint_is_due(self, group: list[Operation[Any]]) -> bool:
+        """Shall the log move into the file now, after the answers, rather than inside of somebody's commit?"""
         self._pages += 6 + 2 * len(group) + sum(operation.size_bytes for operation in group) // 4096
         idle = not self._express and not self._others
-        if self._pages > (_CHECKPOINT_IDLE_PAGES if idle else _CHECKPOINT_BUSY_PAGES):
-            self._pages = 0
-            await self._connection.run(_checkpoint)
+        if self._pages <= (_CHECKPOINT_IDLE_PAGES if idle else _CHECKPOINT_BUSY_PAGES):
+            return False
+        self._pages = 0
+        return True
 
 
 def _move(source: deque[Operation[Any]], group: list[Operation[Any]], *, operations: int, size_bytes: int) -> None:

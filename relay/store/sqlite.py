@@ -170,7 +170,17 @@ class SqliteStore:
         finally:
             self._arriving.discard(body.first)
 
+    def start_put(self, message: NewMessage, *, express: bool) -> asyncio.Future[None]:
+        if len(message.content) > PART_BYTES:
+            return asyncio.ensure_future(self.put(message, claimed=True))
+        return self._submit_put(message, self._place(message.content), claimed=True, express=express).future
+
     async def _put(self, message: NewMessage, body: BodyRange, *, claimed: bool, written: int = 0) -> None:
+        await self._submit_put(message, body, claimed=claimed, express=claimed, written=written).result()
+
+    def _submit_put(
+        self, message: NewMessage, body: BodyRange, *, claimed: bool, express: bool, written: int = 0
+    ) -> Operation[None]:
         def give_back(_: None) -> None:
             if claimed:
                 self._writer.follow_up(partial(sqlite_write.unclaim, message_id=message.id))
@@ -179,7 +189,7 @@ class SqliteStore:
             sqlite_write.put, message=message, body=body, codec=self._codec, claimed=claimed, written=written
         )
         size_bytes = min(len(message.content), PART_BYTES) + _RECIPIENT_BYTES * len(message.providers)
-        await self._write(write, size_bytes=size_bytes, express=claimed, abandoned=give_back)
+        return self._writer.submit(Operation(write, size_bytes=size_bytes, abandoned=give_back), express=express)
 
     async def claim(self, lane: str, now: float, *, messages: int, size_bytes: int) -> Sequence[Queued]:
         def give_back(claimed: list[Claimed]) -> None:

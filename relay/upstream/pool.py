@@ -128,6 +128,11 @@ class Pool:
         """May one more bulk message be begun?"""
         return self.under_way < self.window.room(now)
 
+    def window_now(self) -> int | None:
+        """How many messages the upstream may get at once now, 0 while it asked for a pause; None: codes have no
+        window."""
+        return None if self.express else self.window.room(time.monotonic())
+
     def counts(self) -> dict[str, int]:
         """Sessions by state: idle, busy, opening."""
         idle = len(self._idle)

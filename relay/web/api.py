@@ -57,7 +57,13 @@ class Api:
             lane: {"upstreams": {name: health.as_json() for name, health in upstreams.items()}}
             for lane, upstreams in self._parts.health.lanes().items()
         }
-        answer = {"ready": not reasons, "reasons": reasons, "lanes": lanes}
+        answer = {
+            "ready": not reasons,
+            "reasons": reasons,
+            "queue": self._parts.health.queue().as_json(),
+            "intake": self._parts.health.intake().as_json(),
+            "lanes": lanes,
+        }
         return web.json_response(answer, status=503 if reasons else 200)
 
     async def messages(self, request: web.Request) -> web.Response:
@@ -84,7 +90,12 @@ class Api:
         selection = query.listing(_parameters(request), now)
         counts = await self._parts.store.counts()
         waiting = await self._parts.store.waiting(selection)
-        return web.json_response({"lanes": [_count(row, now) for row in counts], "messages": list(waiting)})
+        answer = {
+            "fill": self._parts.health.queue().as_json(),
+            "lanes": [_count(row, now) for row in counts],
+            "messages": list(waiting),
+        }
+        return web.json_response(answer)
 
     async def live(self, _: web.Request) -> web.Response:
         """What the console shows, from memory but for the queue's counts."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from relay.observe.metrics import Family, Metrics, Snapshot
+from relay.observe.pressure import IntakeLoad, QueueFill
 from relay.observe.recent import Recent
 from relay.store.base import OPEN_STATES, Action, LaneCount, Selection
 from relay.store.several import Reading
@@ -24,9 +25,13 @@ class UpstreamHealth:
     """open sessions by what they do: `idle`, `busy`, ..."""
     reason: str | None = None
     """why it is not up"""
+    window: int | None = None
+    """how many messages it may get at once now; None: it has no window"""
 
     def as_json(self) -> dict[str, object]:
         shown: dict[str, object] = {"state": self.state, "sessions": dict(self.sessions)}
+        if self.window is not None:
+            shown["window"] = self.window
         return shown if self.reason is None else {**shown, "reason": self.reason}
 
 
@@ -42,6 +47,12 @@ class Health(Protocol):
 
     def lanes(self) -> Mapping[str, LaneHealth]:
         """Every configured lane."""
+
+    def queue(self) -> QueueFill:
+        """What waits, beside its limits."""
+
+    def intake(self) -> IntakeLoad:
+        """What the intake is at."""
 
     async def others(self) -> Sequence[Family]:
         """What the relay's other processes counted."""
@@ -69,11 +80,14 @@ def snapshot(parts: Parts, queue: Sequence[LaneCount] | None) -> Snapshot:
     lanes = parts.health.lanes()
     up: dict[str, bool] = {}
     sessions: dict[tuple[str, str], int] = {}
-    for upstreams in lanes.values():
+    windows: dict[tuple[str, str], int] = {}
+    for lane, upstreams in lanes.items():
         for name, health in upstreams.items():
             up[name] = up.get(name, True) and health.state == "up"
             for state, count in health.sessions.items():
                 sessions[name, state] = sessions.get((name, state), 0) + count
+            if health.window is not None:
+                windows[lane, name] = health.window
     return Snapshot(
         now=parts.clock(),
         queue=queue,
@@ -81,4 +95,7 @@ def snapshot(parts: Parts, queue: Sequence[LaneCount] | None) -> Snapshot:
         states=sorted(OPEN_STATES),
         upstream_up=up,
         upstream_sessions=sessions,
+        upstream_windows=windows,
+        fill=parts.health.queue(),
+        intake=parts.health.intake(),
     )

@@ -172,10 +172,7 @@ class Worker:
                 continue
             recent, self.notes.untold = self.notes.untold, []
             lanes = {
-                lane.name: {
-                    pool.name: words.UpstreamStatus(pool.circuit.state, pool.counts(), pool.circuit.reason)
-                    for pool in lane.pools
-                }
+                lane.name: {pool.name: words.UpstreamStatus.of(pool) for pool in lane.pools}
                 for lane in engine.delivery.lanes()
             }
             link.tell(words.STATUS, words.Status(lanes, engine.store.size(), recent))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from relay.config.model import Loaded
 from relay.store.codec import Codec
+from relay.upstream.pool import Pool
 
 LEASE, RETURN, GRANTED, WANTED, PACE = "lease", "return", "granted", "wanted", "pace"
 START, PUT, PUT_LARGE, MOVE = "start", "put", "put_large", "move"
@@ -35,6 +37,12 @@ class UpstreamStatus:
     circuit: str
     sessions: Mapping[str, int]
     reason: str
+    window: int | None
+    """as `Pool.window_now`"""
+
+    @classmethod
+    def of(cls, pool: Pool) -> Self:
+        return cls(pool.circuit.state, pool.counts(), pool.circuit.reason, pool.window_now())
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ class Bench:
         due = tuple(OpenRecipient(position, one) for position, one in enumerate(recipients))
         queued = Queued(new.id, lane, None, new.envelope, CONTENT, now, new.expires_at, due, upstreams, supersede_key)
         job = self.delivery.lane(lane).job(queued)
-        putting = asyncio.ensure_future(self.store.put(new, claimed=True))
+        putting = self.store.start_put(new, express=True)
         self.delivery.lane(lane).offer(job)
         await putting
         if supersede_key is not None:

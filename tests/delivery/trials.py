@@ -86,7 +86,7 @@ class Trial:
         job = lane.job(
             Queued(new.id, self.name, None, new.envelope, CONTENT, now, new.expires_at, due, (), supersede_key)
         )
-        putting = asyncio.ensure_future(self.store.put(new, claimed=True))
+        putting = self.store.start_put(new, express=True)
         lane.offer(job)
         await putting
         if supersede_key is not None:

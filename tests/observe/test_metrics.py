@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from relay.observe.bands import EDGES_S
 from relay.observe.metrics import MAX_REASONS, Metrics, Snapshot
+from relay.observe.pressure import IntakeLoad, QueueFill
 
 CONTRACT = {
     "relay_messages_accepted_total": {"lane", "rule"},
@@ -25,6 +26,17 @@ CONTRACT = {
     "relay_upstream_replies_total": {"upstream", "code"},
     "relay_config_reload_success": set(),
     "relay_build_info": {"version", "python"},
+}
+OWN = {
+    "relay_upstream_window": {"lane", "upstream"},
+    "relay_queue_messages": set(),
+    "relay_queue_bytes": set(),
+    "relay_queue_free_bytes": set(),
+    "relay_queue_limit": {"limit"},
+    "relay_intake_sessions": set(),
+    "relay_intake_messages": {"state"},
+    "relay_intake_slowed": set(),
+    "relay_intake_held_back_seconds_total": {"brake"},
 }
 
 
@@ -64,18 +76,21 @@ SNAPSHOT = Snapshot(
     states=("queued", "deferred"),
     upstream_up={"postmark": True, "ses": False},
     upstream_sessions={("postmark", "idle"): 2},
+    upstream_windows={("bulk", "ses"): 6},
+    fill=QueueFill(3, 6_000, 5_000_000, 64_000, max_messages=1_000),
+    intake=IntakeLoad(sessions=7, storing=5, waiting=2, held_back_s={"turn": 1.5, "pace": 0.0}),
 )
 
 
-@pytest.mark.parametrize("name", CONTRACT)
-def test_each_metric_of_the_contract_is_there_with_its_labels(name: str) -> None:
+@pytest.mark.parametrize("name", [*CONTRACT, *OWN])
+def test_each_metric_is_there_with_its_labels(name: str) -> None:
     found = samples(fed(), SNAPSHOT)
-    assert {label for label, _ in next(iter(found[name]))} == CONTRACT[name]
+    assert {label for label, _ in next(iter(found[name]))} == {**CONTRACT, **OWN}[name]
 
 
 def test_no_other_metric_and_no_created_series_is_there() -> None:
     families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in samples(fed(), SNAPSHOT)}
-    assert families == {name.removesuffix("_count") for name in CONTRACT}
+    assert families == {name.removesuffix("_count") for name in (*CONTRACT, *OWN)}
 
 
 def test_the_delivery_buckets_run_from_5_ms_to_120_s_over_the_bands_edges() -> None:
@@ -97,6 +112,30 @@ def test_the_gauges_are_those_of_the_snapshot() -> None:
     assert found["relay_queue_oldest_seconds"] == {(("lane", "otp"),): 30, (("lane", "bulk"),): 0}
     assert found["relay_upstream_up"] == {(("upstream", "postmark"),): 1, (("upstream", "ses"),): 0}
     assert found["relay_upstream_sessions"] == {(("state", "idle"), ("upstream", "postmark")): 2}
+    assert found["relay_upstream_window"] == {(("lane", "bulk"), ("upstream", "ses")): 6}
+    assert found["relay_intake_sessions"] == {(): 7}
+    assert found["relay_intake_messages"] == {(("state", "storing"),): 3, (("state", "waiting"),): 2}
+    assert found["relay_intake_held_back_seconds_total"] == {(("brake", "turn"),): 1.5, (("brake", "pace"),): 0}
+
+
+def test_the_queue_stands_beside_the_limits_there_are() -> None:
+    found = samples(fed(), SNAPSHOT)
+    assert found["relay_queue_messages"] == {(): 3}
+    assert found["relay_queue_bytes"] == {(): 6_000}
+    assert found["relay_queue_free_bytes"] == {(): 5_000_000}
+    assert found["relay_queue_limit"] == {(("limit", "max_messages"),): 1_000, (("limit", "min_free"),): 64_000}
+
+
+@pytest.mark.parametrize(
+    ("load", "slowed"),
+    [
+        (IntakeLoad(sessions=400, storing=10), 0),
+        (IntakeLoad(storing=10, waiting=1), 1),
+        (IntakeLoad(behind_s=0.01), 1),
+    ],
+)
+def test_intake_is_slowed_when_somebody_waits_for_more_than_the_disk(load: IntakeLoad, slowed: int) -> None:
+    assert samples(fed(), replace(SNAPSHOT, intake=load))["relay_intake_slowed"] == {(): slowed}
 
 
 def test_a_store_that_can_not_say_leaves_the_queue_out_not_at_zero() -> None:

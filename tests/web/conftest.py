@@ -12,6 +12,7 @@ import pytest
 from relay.config.units import TcpAddress
 from relay.mail.envelope import Envelope, Recipient
 from relay.observe.metrics import Family, Metrics
+from relay.observe.pressure import IntakeLoad, QueueFill
 from relay.observe.recent import Recent
 from relay.store.base import Action, Attempt, NewMessage, RecipientUpdate, Selection, Settlement, Store
 from relay.store.sqlite import open_store
@@ -31,12 +32,18 @@ class SetHealth:
                 "postmark": UpstreamHealth("up", {"idle": 2}),
                 "ses": UpstreamHealth("down", reason="535 refused"),
             },
-            "bulk": {"ses": UpstreamHealth("half-open")},
+            "bulk": {"ses": UpstreamHealth("half-open", window=6)},
         }
     )
 
     def reasons(self) -> Sequence[str]:
         return self.not_ready
+
+    def queue(self) -> QueueFill:
+        return QueueFill(3, 6_000, 5_000_000_000, 64_000_000, max_messages=1_000)
+
+    def intake(self) -> IntakeLoad:
+        return IntakeLoad(sessions=7, storing=4, waiting=2, behind_s=0.25, held_back_s={"turn": 1.5})
 
     async def others(self) -> Sequence[Family]:
         return ()

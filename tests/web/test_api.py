@@ -14,6 +14,15 @@ from relay.web.parts import Parts
 from relay.web.server import WebServer
 from tests.web.conftest import NOW, SetHealth, message, sent, serve
 
+FILL = {
+    "messages": 3,
+    "max_messages": 1_000,
+    "bytes": 6_000,
+    "max_bytes": None,
+    "free_bytes": 5_000_000_000,
+    "min_free_bytes": 64_000_000,
+}
+
 
 async def get(client: aiohttp.ClientSession, url: str) -> object:
     async with client.get(url) as answer:
@@ -40,6 +49,8 @@ async def test_readyz_names_each_lanes_upstreams_and_a_dead_one_leaves_it_ready(
     assert await get(client, f"{url}/readyz") == {
         "ready": True,
         "reasons": [],
+        "queue": FILL,
+        "intake": {"slowed": True, "sessions": 7, "storing": 4, "waiting": 2, "behind_ms": 250.0},
         "lanes": {
             "otp": {
                 "upstreams": {
@@ -47,7 +58,7 @@ async def test_readyz_names_each_lanes_upstreams_and_a_dead_one_leaves_it_ready(
                     "ses": {"state": "down", "sessions": {}, "reason": "535 refused"},
                 }
             },
-            "bulk": {"upstreams": {"ses": {"state": "half-open", "sessions": {}}}},
+            "bulk": {"upstreams": {"ses": {"state": "half-open", "sessions": {}, "window": 6}}},
         },
     }
 
@@ -117,6 +128,7 @@ async def test_the_queue_shows_counts_and_what_waits(client: aiohttp.ClientSessi
     await fill(store)
     found = await get(client, f"{url}/api/queue")
     assert isinstance(found, dict)
+    assert found["fill"] == FILL
     assert sorted(found["lanes"], key=lambda row: str(row["lane"])) == [
         {"lane": "bulk", "state": "queued", "recipients": 1, "oldest_ms": 30_000.0},
         {"lane": "otp", "state": "queued", "recipients": 1, "oldest_ms": 60_000.0},
