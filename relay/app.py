@@ -18,12 +18,12 @@ from typing import Self
 from relay.accept import Acceptance, Helpers, Running
 from relay.admission import Admission
 from relay.config.model import Config, Loaded, Upstream
-from relay.config.units import AnyAddress
+from relay.config.units import AnyAddress, SystemdAddress
 from relay.delivery.clock import Clock
 from relay.delivery.dispatch import Share, targets_of
 from relay.engine import Engine
 from relay.intake.server import IntakeServer
-from relay.intake.sockets import passed_sockets
+from relay.intake.sockets import bind, passed_sockets
 from relay.intake.spool import open_spool
 from relay.mail.dkim import Signer
 from relay.mail.reply import Reply
@@ -32,6 +32,7 @@ from relay.observe.metrics import Family, Metrics
 from relay.observe.pressure import IntakeLoad, QueueFill
 from relay.observe.recent import Recent
 from relay.routing.router import Router
+from relay.service_manager import ServiceManager
 from relay.store.base import Action, Selection, StoreError
 from relay.store.codec import codec_for
 from relay.store.several import Several, shards
@@ -39,6 +40,7 @@ from relay.store.sqlite import open_reader
 from relay.store.sqlite_care import check_keys
 from relay.store.sqlite_move import Moved
 from relay.store.sqlite_read import Reader
+from relay.store.sqlite_sound import look
 from relay.upstream.pool import Shared
 from relay.web.parts import LaneHealth, Parts, UpstreamHealth, UpstreamState
 from relay.web.server import WebServer
@@ -72,6 +74,8 @@ class App:
         self._readers: dict[Path, Reader] = {}
         self._opening: set[asyncio.Task[None]] = set()
         self._draining = False
+        self._service_manager = ServiceManager.of(os.environ, os.getpid())
+        self._passed = passed_sockets(os.environ, os.getpid())
 
     @property
     def config(self) -> Config:
@@ -92,6 +96,7 @@ class App:
             await self._engine.open(self.config.store, self._codec)
             started.push_async_callback(self._engine.close)
             for path in shards(self.config.store):
+                look(path)
                 check_keys(path, self._codec)
             self._admission = Admission(self.config.store)
             running = self._build(self.loaded)
@@ -112,7 +117,7 @@ class App:
             self._workers.start(self.loaded, self._bulk(self.config), self._shared)
             started.push_async_callback(self._drain)
             try:
-                await self._intake.start(self.config.listen, passed_sockets(os.environ, os.getpid()))
+                await self._intake.start(self.config.listen, self._passed)
             except OSError as error:
                 raise CannotStart(str(error)) from error
             self._started = started.pop_all()
@@ -123,7 +128,11 @@ class App:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._draining = True
-        await self._started.aclose()
+        self._service_manager.stopping()
+        try:
+            await self._started.aclose()
+        finally:
+            self._service_manager.close()
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Until SIGTERM or SIGINT; SIGHUP reloads. `ready` is called once signals are heard."""
@@ -133,6 +142,7 @@ class App:
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, reload.set)
         ready()
+        self._service_manager.ready(self._status())
         stopping = asyncio.create_task(stop.wait(), name="wait for SIGTERM")
         while not stop.is_set():
             reloading = asyncio.create_task(reload.wait(), name="wait for SIGHUP")
@@ -140,7 +150,9 @@ class App:
             reloading.cancel()
             if reload.is_set() and not stop.is_set():
                 reload.clear()
-                await self.reload()
+                self._service_manager.reloading()
+                done = await self.reload()
+                self._service_manager.ready(self._status() if done else f"{self._status()}; a reload was refused")
 
     async def reload(self) -> bool:
         """Read the configuration again and put it in the place of the old one, all or nothing. What can't change
@@ -171,6 +183,9 @@ class App:
         self._forwarder.wake()
         self.log.reloaded(success=True)
         return True
+
+    def _status(self) -> str:
+        return f"takes mail on {', '.join(self.smtp_addresses)}"
 
     # building
 
@@ -213,7 +228,8 @@ class App:
         parts = Parts(log, self.metrics, self.recent, self, self, self.clock.now)
         web = WebServer(parts, token.get_secret_value() if token is not None else None)
         try:
-            await web.start(self.config.http.address)
+            address = self.config.http.address
+            await web.start(address, bind(address, self._passed) if isinstance(address, SystemdAddress) else ())
         except OSError as error:
             raise CannotStart(f"http {self.config.http.address}: {error.strerror or error}") from error
         return web

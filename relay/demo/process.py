@@ -27,15 +27,22 @@ class RelayProcess:
     """`python -m relay run -c FILE`, from `start` to `stop`; as a context manager it is ended with the block."""
 
     def __init__(
-        self, config_file: Path, environment: Mapping[str, str] | None = None, arguments: Sequence[str] = ()
+        self,
+        config_file: Path,
+        environment: Mapping[str, str] | None = None,
+        arguments: Sequence[str] = (),
+        program: Sequence[str] = (sys.executable, "-m", "relay"),
+        pass_fds: Sequence[int] = (),
     ) -> None:
-        """`arguments`: further ones of `run`."""
+        """`arguments`: further ones of `run`. `pass_fds`: stay open in `program`, under their numbers."""
         self.smtp_addresses: tuple[str, ...] = ()
         """as in the ready line: `127.0.0.1:2525`, `unix:/path`"""
         self.http_address = ""
         self._config_file = config_file
         self._environment = environment or {}
         self._arguments = arguments
+        self._program = program
+        self._pass_fds = pass_fds
         self._lines: list[str] = []
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -66,10 +73,11 @@ class RelayProcess:
     async def start(self, within_s: float = READY_WITHIN_S) -> None:
         """Returns once it accepts mail. Raises RelayFailed."""
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "relay", "run", "-c", str(self._config_file), *self._arguments,
+            *self._program, "run", "-c", str(self._config_file), *self._arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, **self._environment},
+            pass_fds=self._pass_fds,
             start_new_session=True,  # the terminal's Ctrl-C is for us: we end it in order
         )  # fmt: skip
         self._ready.clear()

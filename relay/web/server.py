@@ -12,7 +12,7 @@ import json
 import logging
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from relay.config.units import AnyAddress, SystemdAddress, TcpAddress, UnixAddress
@@ -38,39 +38,42 @@ class WebServer:
         self._guard = Guard(token, hosts)
         self._address: AnyAddress | None = None
         self._unix = False
-        self._listening: asyncio.Server | None = None
+        self._listening: list[asyncio.Server] = []
         self._service: Service | None = None
         self._loading: asyncio.Task[None] | None = None
         self._waiting: set[_Waiting] = set()
 
     @property
     def address(self) -> AnyAddress:
-        """Where it listens, with the port that a port 0 became."""
+        """Where it listens, with the port that a port 0 became, or the address of systemd's first socket."""
         if self._address is None:
             raise RuntimeError("not started")
         return self._address
 
-    async def start(self, address: AnyAddress, sock: socket.socket | None = None) -> None:
-        """Listen. `sock`: the listening socket of a SystemdAddress. Raises OSError when the address can't be had."""
+    async def start(self, address: AnyAddress, passed: Sequence[socket.socket] = ()) -> None:
+        """Listen. `passed`: the sockets of a SystemdAddress. Raises OSError when the address can't be had."""
         loop = asyncio.get_running_loop()
-        self._unix = isinstance(address, UnixAddress) or (sock is not None and sock.family == socket.AF_UNIX)
         match address:
-            case _ if sock is not None:
-                self._listening = await loop.create_server(self._protocol, sock=sock, backlog=BACKLOG)
             case TcpAddress(host, port):
-                self._listening = await loop.create_server(self._protocol, host, port, backlog=BACKLOG)
+                self._listening = [await loop.create_server(self._protocol, host, port, backlog=BACKLOG)]
+                self._address = TcpAddress(host, int(self._listening[0].sockets[0].getsockname()[1]))
             case UnixAddress(path):
-                self._listening = await loop.create_unix_server(self._protocol, path, backlog=BACKLOG)
+                self._listening = [await loop.create_unix_server(self._protocol, path, backlog=BACKLOG)]
+                self._address = address
             case SystemdAddress(name):
-                raise OSError(f"no socket named {name} was handed over")
-        self._address = address
-        if isinstance(address, TcpAddress):
-            self._address = TcpAddress(address.host, int(self._listening.sockets[0].getsockname()[1]))
+                if not passed:
+                    raise OSError(f"systemd passed no socket named {name}")
+                self._address = _bound(passed[0])
+                for each in passed:
+                    create = loop.create_unix_server if each.family == socket.AF_UNIX else loop.create_server
+                    self._listening.append(await create(self._protocol, sock=each, backlog=BACKLOG))
+        # Several sockets of one name may be of both kinds: only where all are unix sockets is nobody a browser.
+        self._unix = all(each.family == socket.AF_UNIX for server in self._listening for each in server.sockets)
 
     async def stop(self) -> None:
         """Finish the answers under way, within a short deadline, and let go of the address."""
-        if self._listening is not None:
-            self._listening.close()
+        for server in self._listening:
+            server.close()
         if self._loading is not None:
             await self._loading  # a third of a second at most; an import can't be broken off
         if self._service is not None:
@@ -137,6 +140,11 @@ class _Waiting(asyncio.Protocol):
 
     def turn_away(self) -> None:
         self._transport.abort()
+
+
+def _bound(sock: socket.socket) -> AnyAddress:
+    name = sock.getsockname()
+    return UnixAddress(name) if sock.family == socket.AF_UNIX else TcpAddress(name[0], name[1])
 
 
 def _imported() -> type[Service]:

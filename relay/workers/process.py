@@ -188,9 +188,17 @@ def main() -> int:
     level = os.environ.get(words.LOG_LEVEL, "INFO")
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(message)s")
     sock = socket.socket(fileno=int(sys.argv[1]))
+    _close_all_but(sock.fileno())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(sock))
     return 0
+
+
+def _close_all_but(link: int) -> None:
+    """uvloop passes on what is inheritable, whatever it is told: of what the relay was started with (a pipe of whoever
+    started it, say) nothing is to be held open here."""
+    os.closerange(3, link)
+    os.closerange(link + 1, os.sysconf("SC_OPEN_MAX"))
 
 
 async def _serve(sock: socket.socket) -> None:

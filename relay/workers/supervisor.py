@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
-import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +27,7 @@ from relay.upstream.pool import Shared
 from relay.workers import words
 from relay.workers.lease import Tenant
 from relay.workers.link import Link, LinkLost
+from relay.workers.spawn import spawn
 
 RESTART_AFTER_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 STEADY_S = 60.0
@@ -47,6 +46,8 @@ class Worker:
         self.number = number
         self.orders = orders
         self.status = words.Status({}, (0, 0), ())
+        self.given = (0, 0)
+        """messages and their bytes that it took since it told that"""
         self.families: Sequence[Family] = ()
         """its metrics, as last told"""
         self.past: Sequence[Family] = ()
@@ -84,6 +85,15 @@ class Worker:
         except TimeoutError as error:
             raise LinkLost from error
 
+    async def give(self, kind: str, value: Any, size_bytes: int) -> Any:
+        """Ask it to take a message of that size. Raises LinkLost, or what was raised over there."""
+        said = await self.ask(
+            kind, value, within_s=PUT_WITHIN_S, heavy=kind != words.PUT_LARGE and size_bytes > HEAVY_BYTES
+        )
+        messages, waiting_bytes = self.given
+        self.given = messages + 1, waiting_bytes + size_bytes
+        return said
+
     async def act(self, action: Action, selection: Selection) -> Sequence[str]:
         """An operator's word; a process that is only starting is waited for. Raises LinkLost."""
         with contextlib.suppress(TimeoutError):
@@ -111,15 +121,7 @@ class Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    "relay.workers.process",
-                    str(theirs.fileno()),
-                    pass_fds=(theirs.fileno(),),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    env={**os.environ, words.LOG_LEVEL: logging.getLevelName(logging.getLogger().getEffectiveLevel())},
-                )
+                process = await spawn(theirs)
             except OSError:
                 ours.close()
                 raise
@@ -156,7 +158,7 @@ class Worker:
     def _notice(self, kind: str, value: Any) -> None:
         match kind:
             case words.STATUS:
-                self.status = value
+                self.status, self.given = value, (0, 0)
                 self._group.told(value)
             case words.LEASE:
                 self._tenant(value).lease()
@@ -229,14 +231,13 @@ class Workers:
     async def put(self, new: NewMessage, final_dot: float) -> None:
         """Durable in a worker's store when this returns. Raises LinkLost when no worker is there (whether it was
         stored isn't known then: `take_in` is safe), StoreError."""
-        heavy = len(new.content) > HEAVY_BYTES
-        await self._home(new.id).ask(words.PUT, (new, final_dot), within_s=PUT_WITHIN_S, heavy=heavy)
+        await self._home(new.id).give(words.PUT, (new, final_dot), len(new.content))
 
     async def put_large(self, draft: Draft, path: Path, final_dot: float) -> NewMessage:
         """As `put`, with a content that is in a file: the worker reads it there. Returns the message, its content
         left out. Raises Unacceptable, too."""
         value = (draft, path, final_dot)
-        said = await self._home(draft.new.id).ask(words.PUT_LARGE, value, within_s=PUT_WITHIN_S)
+        said = await self._home(draft.new.id).give(words.PUT_LARGE, value, os.stat(path).st_size)
         if isinstance(said, Reply):
             raise Unacceptable(said)
         return cast(NewMessage, said)
@@ -247,8 +248,7 @@ class Workers:
 
     async def move(self, moved: Moved) -> None:
         """As `put`, with a message that has a history."""
-        heavy = len(moved.content) > HEAVY_BYTES
-        await self._home(moved.id).ask(words.MOVE, moved, within_s=PUT_WITHIN_S, heavy=heavy)
+        await self._home(moved.id).give(words.MOVE, moved, len(moved.content))
 
     async def act(self, action: Action, selection: Selection) -> Sequence[str]:
         """An operator's word. Raises LinkLost when one of them can't hear it."""
@@ -266,8 +266,9 @@ class Workers:
         return [worker.status for worker in self._workers]
 
     def size(self) -> tuple[int, int]:
-        """Open messages and their bytes, as last told."""
-        waiting = [worker.status.waiting for worker in self._workers]
+        """Open messages and their bytes, as last told, and what was given since: the queue's limits hold between two
+        statuses, too."""
+        waiting = [each for worker in self._workers for each in (worker.status.waiting, worker.given)]
         return sum(messages for messages, _ in waiting), sum(size_bytes for _, size_bytes in waiting)
 
     async def drain(self, within_s: float) -> None:

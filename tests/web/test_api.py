@@ -324,7 +324,7 @@ async def test_it_listens_on_a_unix_socket(parts: Parts, tmp_path: Path) -> None
 async def test_it_takes_a_socket_that_was_handed_over(parts: Parts, client: aiohttp.ClientSession) -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     server = WebServer(parts)
-    await server.start(SystemdAddress("http"), listening)
+    await server.start(SystemdAddress("http"), [listening])
     await get(client, f"http://127.0.0.1:{listening.getsockname()[1]}/healthz")
     await server.stop()
 

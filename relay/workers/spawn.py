@@ -1,0 +1,37 @@
+"""Starts a worker's process: with its end of the link, nothing else that is open here, and the same code."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+
+from relay.service_manager import VARIABLES
+from relay.workers import words
+
+
+async def spawn(theirs: socket.socket) -> asyncio.subprocess.Process:
+    """`theirs`: its end of the link; ours to close afterwards. Raises OSError."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",
+        "-m",
+        "relay.workers.process",
+        str(theirs.fileno()),
+        pass_fds=(theirs.fileno(),),
+        stdin=asyncio.subprocess.DEVNULL,
+        env=_environment(),
+    )
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    return {
+        **kept,
+        words.LOG_LEVEL: logging.getLevelName(logging.getLogger().getEffectiveLevel()),
+        # Modules come from where this process has them. `-m` alone would look into the working directory first (hence
+        # -P), where anybody may have put some, and where what was started as a script has never looked.
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
