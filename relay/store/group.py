@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import aiosqlite
 
 from relay.store.base import StoreError
+from relay.store.sqlite_log import checkpoint, empty
 
 T = TypeVar("T")
 _C = TypeVar("_C", bound="Connection")
@@ -37,6 +39,7 @@ EMPTY_LOG_WITHIN_S = 30.0
 """and in any pause when so long has passed since."""
 
 _THREAD_ENDS_WITHIN_S = 1.0
+_HAND_OVER_S = 0.0005
 
 _LOG = logging.getLogger(__name__)
 # At DEBUG it would log every function with its arguments.
@@ -71,6 +74,23 @@ class Connection(aiosqlite.Connection):
         self._tx.put_nowait((future, partial(function, self._connection)))
         return future
 
+    def begin_at_once(self, function: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        """`begin`, and let the thread go first.
+
+        It needs the interpreter's lock to begin, and would get it when this thread next waits for something: a
+        signature later. So this one waits, for the 0.1 ms that the thread needs to be in the database.
+        """
+        begun = threading.Lock()
+        begun.acquire()
+
+        def begin(connection: sqlite3.Connection) -> T:
+            begun.release()
+            return function(connection)
+
+        future = self.begin(begin)
+        begun.acquire(timeout=_HAND_OVER_S)
+        return future
+
     async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """The function's result or exception."""
         return await self.begin(function)
@@ -96,9 +116,9 @@ class Tx:
 
 class Operation(Generic[T]):
     """Something to write, and whoever waits for it. `abandoned` is told a result that nobody took any more;
-    such an operation is skipped when its caller has gone before it began."""
+    such an operation is skipped when its caller has gone before it began. `is_one`: it is a single statement."""
 
-    __slots__ = ("abandoned", "apply", "future", "size_bytes")
+    __slots__ = ("abandoned", "apply", "future", "is_one", "size_bytes")
 
     def __init__(
         self,
@@ -106,8 +126,10 @@ class Operation(Generic[T]):
         *,
         size_bytes: int = 0,
         abandoned: Callable[[T], None] | None = None,
+        is_one: bool = False,
     ) -> None:
         self.apply = apply
+        self.is_one = is_one
         self.size_bytes = size_bytes
         self.abandoned = abandoned
         self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -184,7 +206,7 @@ class GroupWriter:
             raise StoreError("the store is closed")
         if express:
             self._express.append(operation)
-            self._next()
+            self._next(at_once=True)
         else:
             self._others.append(operation)
             self._wake()
@@ -218,14 +240,15 @@ class GroupWriter:
             self._woken = True
             self._loop.call_soon(self._next)
 
-    def _next(self) -> None:
+    def _next(self, *, at_once: bool = False) -> None:
         self._woken = False
         if self._busy:
             return
         group = self._next_group()
         if group:
             self._busy = True
-            self._connection.begin(partial(self._commit, group)).add_done_callback(partial(self._done, group))
+            begin = self._connection.begin_at_once if at_once else self._connection.begin
+            begin(partial(self._commit, group)).add_done_callback(partial(self._done, group))
         elif self._written is not None and not self._written.done():
             self._written.set_result(None)
         else:
@@ -243,7 +266,7 @@ class GroupWriter:
         for operation, outcome in zip(group, outcomes, strict=True):
             operation.finish(outcome)
         if self._checkpoint_is_due(group):
-            self._connection.begin(_checkpoint).add_done_callback(self._free)
+            self._connection.begin(checkpoint).add_done_callback(self._free)
         else:
             self._free()
 
@@ -271,7 +294,7 @@ class GroupWriter:
             self._set_rest()
             return
         self._busy = True
-        self._connection.begin(_empty_log).add_done_callback(self._emptied)
+        self._connection.begin(empty).add_done_callback(self._emptied)
 
     def _emptied(self, emptying: asyncio.Future[bool]) -> None:
         if emptying.exception() is None and emptying.result():
@@ -300,13 +323,17 @@ class GroupWriter:
     def _commit(self, group: list[Operation[Any]], connection: sqlite3.Connection) -> tuple[list[Any], list[Tx]]:
         """On the connection's thread: an outcome for each operation, and the transactions that were committed."""
         tx = Tx(connection)
+        # A statement outside of a transaction is one, and asks for the interpreter's lock once rather than thrice.
+        is_one = len(group) == 1 and group[0].is_one
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            if not is_one:
+                connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             return [_Failed(self._explain(error)) for _ in group], []
         try:
             outcomes = [operation.apply(tx) for operation in group]
-            connection.execute("COMMIT")
+            if not is_one:
+                connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - it is handed to the operation's caller
             _roll_back(connection)
             if len(group) == 1:
@@ -357,27 +384,3 @@ def _roll_back(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
         except sqlite3.Error:
             _LOG.warning("the store could not roll back", exc_info=True)
-
-
-def _checkpoint(connection: sqlite3.Connection) -> None:
-    try:
-        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-    except sqlite3.Error as error:
-        # A full disk, say. Nothing is lost: all of it is in the log, and the next checkpoint tries again.
-        _LOG.warning("the store could not move its log into its file: %s", error)
-
-
-def _empty_log(connection: sqlite3.Connection) -> bool:
-    """Move the log into the file, if nobody reads from it just now, and cut it to nothing: False where that can't be.
-    Nobody is waited for: a message may come."""
-    query = connection.execute
-    (waits_ms,) = query("PRAGMA busy_timeout").fetchone()
-    try:
-        query("PRAGMA busy_timeout = 0").fetchall()
-        busy, _, _ = query("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    except sqlite3.Error as error:
-        _LOG.warning("the store could not empty its log: %s", error)
-        return False
-    finally:
-        query(f"PRAGMA busy_timeout = {waits_ms}").fetchall()
-    return not busy

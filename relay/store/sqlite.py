@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from relay.store import sqlite_care, sqlite_file, sqlite_hide, sqlite_move, sqlite_operate, sqlite_write
+from relay.store import sqlite_care, sqlite_file, sqlite_hide, sqlite_move, sqlite_operate, sqlite_sound, sqlite_write
 from relay.store.addresses import Hashed
 from relay.store.base import (
     Action,
@@ -65,6 +65,7 @@ async def open_store(path: Path, *, now: Callable[[], float], codec: Codec | Non
         undo.callback(os.close, lock)
         try:
             sqlite_file.prepare(path)
+            sqlite_sound.inspect(path)
             if codec is not None:
                 sqlite_care.check_keys(path, codec)
             writing = await Connection.open("store writer", partial(sqlite_file.connect_writer, path))
@@ -189,7 +190,10 @@ class SqliteStore:
             sqlite_write.put, message=message, body=body, codec=self._codec, claimed=claimed, written=written
         )
         size_bytes = min(len(message.content), PART_BYTES) + _RECIPIENT_BYTES * len(message.providers)
-        return self._writer.submit(Operation(write, size_bytes=size_bytes, abandoned=give_back), express=express)
+        operation = Operation(
+            write, size_bytes=size_bytes, abandoned=give_back, is_one=sqlite_write.is_one(message, body)
+        )
+        return self._writer.submit(operation, express=express)
 
     async def claim(self, lane: str, now: float, *, messages: int, size_bytes: int) -> Sequence[Queued]:
         def give_back(claimed: list[Claimed]) -> None:

@@ -10,6 +10,8 @@ from importlib import resources
 from pathlib import Path
 
 from relay.store.base import StoreDamaged, StoreError, StoreFull
+from relay.store.sqlite_log import lay_out
+from relay.store.sqlite_rows import MAKE_ARRIVAL
 
 APPLICATION_ID = 0x4F545052
 """`OTPR`, in the file's header: tells a store from any other SQLite file."""
@@ -195,6 +197,8 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
         connection.execute("ROLLBACK")
+        connection.executescript(MAKE_ARRIVAL)
+        lay_out(connection)
     except BaseException:
         connection.close()
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +14,41 @@ from relay.store.base import NewMessage, OpenRecipient
 PART_BYTES = 500_000
 """A larger content is written and wiped in parts, so that no transaction is long."""
 
-INSERT_MESSAGE = (
-    "INSERT INTO message (id, lane, rule, sender, client, message_id, subject, size, accepted_at, expires_at,"
-    " body, parts, body_key, supersede_key, upstreams, signed, body_type, smtputf8, ret, envid, priority, deliver_by,"
-    " timings) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_MESSAGE = (
+    "id", "lane", "rule", "sender", "client", "message_id", "subject", "size", "accepted_at", "expires_at", "body",
+    "parts", "body_key", "supersede_key", "upstreams", "signed", "body_type", "smtputf8", "ret", "envid", "priority",
+    "deliver_by", "timings",
+)  # fmt: skip
+_RECIPIENT = (
+    "message_id", "position", "lane", "accepted_at", "address", "folded", "provider", "notify", "orcpt", "state",
+    "open", "next_at",
+)  # fmt: skip
+
+
+def _insert(table: str, columns: Sequence[str], values: Iterable[str]) -> str:
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(values)})"  # noqa: S608 (names of ours)
+
+
+INSERT_MESSAGE = _insert("message", _MESSAGE, "?" * len(_MESSAGE))
+INSERT_RECIPIENT = _insert("recipient", _RECIPIENT, "?" * len(_RECIPIENT))
+
+# A message with one recipient and its content in one statement: Python's sqlite3 asks for the interpreter's lock after
+# each, which on a busy relay can take milliseconds. A view's trigger is how SQLite does several inserts as one.
+_ARRIVAL = ("content", *_MESSAGE, *(f"to_{name}" for name in _RECIPIENT))
+INSERT_ARRIVAL = _insert("arrival", _ARRIVAL, "?" * len(_ARRIVAL))
+MAKE_ARRIVAL = (
+    f"CREATE TEMP VIEW arrival AS SELECT {', '.join(f'NULL AS {name}' for name in _ARRIVAL)};"
+    " CREATE TEMP TRIGGER arrives INSTEAD OF INSERT ON arrival BEGIN "
+    + ";".join(
+        (
+            _insert("body", ("id", "content"), ("NEW.body", "NEW.content")),
+            _insert("message", _MESSAGE, (f"NEW.{name}" for name in _MESSAGE)),
+            _insert("recipient", _RECIPIENT, (f"NEW.to_{name}" for name in _RECIPIENT)),
+        )
+    )
+    + "; END"
 )
-INSERT_RECIPIENT = (
-    "INSERT INTO recipient (message_id, position, lane, accepted_at, address, folded, provider, notify, orcpt, state,"
-    " open, next_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?)"
-)
+"""for every connection that inserts arrivals"""
 
 
 _NEXT_OPEN_LANE = (
@@ -109,6 +135,7 @@ def recipient_rows(message: NewMessage, *, claimed: bool) -> list[tuple[Any, ...
             None if recipient.notify is None else ",".join(sorted(recipient.notify)),
             recipient.orcpt,
             state,
+            1,
             next_at,
         )
         for position, (recipient, provider) in enumerate(
