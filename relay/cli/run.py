@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from relay.config.model import Loaded
 
 EXIT_FAILED = 1
+WHAT_TO_DO = 'it was left as it is; docs/operating.md, "A damaged store", says what to do'
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -50,7 +51,7 @@ async def _run(loaded: Loaded) -> int:
     import gc
 
     from relay.app import App, CannotStart
-    from relay.store.base import StoreError
+    from relay.store.base import StoreDamaged, StoreError
 
     def ready() -> None:
         print(f"ready smtp={','.join(app.smtp_addresses)} http={app.http_address}", file=sys.stderr, flush=True)
@@ -63,6 +64,7 @@ async def _run(loaded: Loaded) -> int:
         async with app:
             await app.run(ready)
     except (CannotStart, StoreError) as error:
-        print(f"otp-relay: {error}", file=sys.stderr)
+        advice = f"; {WHAT_TO_DO}" if isinstance(error, StoreDamaged) else ""
+        print(f"otp-relay: {error}{advice}", file=sys.stderr)
         return EXIT_FAILED
     return 0

@@ -1,4 +1,4 @@
-"""`otp-relay store`: looks after the file that holds the mail and the log."""
+"""`otp-relay store`: looks after the files that hold the mail and the log."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     check_parser = actions.add_parser(
         "check",
         help="read all of it and tell what is wrong",
-        description="Reads the whole store and tells what is wrong with it. A running relay isn't disturbed.",
+        description="Reads all files of the store and tells what is wrong with them. A running relay isn't disturbed.",
     )
     backup_parser = actions.add_parser(
         "backup",
-        help="copy it into a new file",
-        description="Copies the store as it is now into a new file, also while the relay runs. The copy holds the mail "
-        "that waits: started on it, a relay sends that again.",
+        help="copy it into new files",
+        description="Copies the store as it is now, also while the relay runs: the main file to DEST, those of the "
+        "processes for bulk mail beside it (DEST-bulk1.db for DEST.db). The copy holds the mail that waits: started on "
+        "it, a relay sends that again.",
     )
-    backup_parser.add_argument("destination", metavar="DEST", type=Path, help="the new file")
+    backup_parser.add_argument("destination", metavar="DEST", type=Path, help="the new main file")
     compact_parser = actions.add_parser(
         "compact",
         help="give free space back to the disk",
@@ -55,42 +56,44 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def check(args: argparse.Namespace) -> int:
     """Exit 0 when all is well, else 1 and what is wrong."""
 
-    def run(path: Path) -> int:
-        from relay.store import sqlite_care
+    def run(store: Path) -> int:
+        from relay.store import care
 
-        wrong = sqlite_care.check(path)
-        for line in wrong:
-            print(f"{path}: {line}", file=sys.stderr)
-        if wrong:
-            print("stop the relay, keep a copy of the file, and start with a backup or a new one", file=sys.stderr)
+        found = care.check(store)
+        for path, wrong in found.items():
+            for line in wrong:
+                print(f"{path}: {line}", file=sys.stderr)
+            if not wrong:
+                print(f"{path}: all well")
+        if any(found.values()):
+            print("stop the relay, keep a copy of the files, and start with a backup or new ones", file=sys.stderr)
             return EXIT_FAILED
-        print(f"{path}: all well")
         return 0
 
     return _with_store(args, run)
 
 
 def backup(args: argparse.Namespace) -> int:
-    """Exit 0 when the copy is on the disk."""
+    """Exit 0 when the copies are on the disk."""
 
-    def run(path: Path) -> int:
-        from relay.store import sqlite_care
+    def run(store: Path) -> int:
+        from relay.store import care
 
-        size_bytes = sqlite_care.backup(path, args.destination)
-        print(f"{args.destination}: {size_bytes} bytes")
+        for path, size_bytes in care.backup(store, args.destination).items():
+            print(f"{path}: {size_bytes} bytes")
         return 0
 
     return _with_store(args, run)
 
 
 def compact(args: argparse.Namespace) -> int:
-    """Exit 0 when the file is rewritten."""
+    """Exit 0 when the files are rewritten."""
 
-    def run(path: Path) -> int:
-        from relay.store import sqlite_care
+    def run(store: Path) -> int:
+        from relay.store import care
 
-        before, after = sqlite_care.compact(path)
-        print(f"{path}: {before} bytes before, {after} after")
+        for path, (before, after) in care.compact(store).items():
+            print(f"{path}: {before} bytes before, {after} after")
         return 0
 
     return _with_store(args, run)

@@ -1,4 +1,4 @@
-"""Looking after the file: a full check, a copy, giving back free space. Blocking; for the command line."""
+"""Looking after one file: a full check, its keys, a copy, giving back space. Blocking; `care` does it for all files."""
 
 from __future__ import annotations
 
@@ -88,14 +88,18 @@ def note_key(connection: sqlite3.Connection, key_id: str) -> None:
     connection.execute("INSERT OR IGNORE INTO setting VALUES (?, 1)", (f"{_KEY}{key_id}",))
 
 
-def backup(path: Path, destination: Path) -> int:
-    """Copy the store as it is at one moment into a new file (0600), also beside a running relay; its size in bytes.
-    Raises StoreError, also when the destination exists."""
-    path = sqlite_file.absolute(path)
+def connect_for_copy(path: Path) -> sqlite3.Connection:
+    """A connection that reads a file that is a store. Raises StoreError, StoreDamaged."""
     try:
         sqlite_file.check(path)
+        return sqlite_file.connect_reader(path)
     except (sqlite3.Error, OSError) as error:
         raise sqlite_file.explain(path, error) from error
+
+
+def copy(source: sqlite3.Connection, destination: Path) -> int:
+    """Copy the file as the source's reading transaction sees it into a new one (0600), on the disk when this returns;
+    its size in bytes. Raises StoreError, also when the destination exists; then nothing is left."""
     try:
         sqlite_file.create_private(destination)
     except FileExistsError as error:
@@ -103,13 +107,10 @@ def backup(path: Path, destination: Path) -> int:
     except OSError as error:
         raise sqlite_file.explain(destination, error) from error
     try:
-        with (
-            closing(sqlite_file.connect_reader(path)) as source,
-            closing(sqlite3.connect(destination)) as target,
-        ):
+        with closing(sqlite3.connect(destination)) as target:
             source.backup(target)
-        with destination.open("rb") as copy:
-            os.fsync(copy.fileno())
+        with destination.open("rb") as written:
+            os.fsync(written.fileno())
         return destination.stat().st_size
     except BaseException as error:
         destination.unlink(missing_ok=True)
@@ -119,10 +120,8 @@ def backup(path: Path, destination: Path) -> int:
 
 
 def compact(path: Path) -> tuple[int, int]:
-    """Rewrite the file without its free pages; its size in bytes before and after. No relay may be running: raises
-    StoreError then."""
-    path = sqlite_file.absolute(path)
-    lock = sqlite_file.lock(path)
+    """Rewrite the file without its free pages; its size in bytes before and after. The lock is held. Raises
+    StoreError, StoreDamaged."""
     try:
         sqlite_file.check(path)
         before = path.stat().st_size
@@ -132,5 +131,3 @@ def compact(path: Path) -> tuple[int, int]:
         return before, path.stat().st_size
     except (sqlite3.Error, OSError) as error:
         raise sqlite_file.explain(path, error) from error
-    finally:
-        os.close(lock)

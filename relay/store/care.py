@@ -1,0 +1,111 @@
+"""Looking after all files of a store, the main one and those of the bulk processes: `otp-relay store`. Blocking."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+from relay.store import sqlite_care, sqlite_file, sqlite_sound
+from relay.store.base import StoreError
+from relay.store.several import shard, shards
+
+_SNAPSHOT_TRIES = 50
+
+
+def files(store: Path) -> Sequence[Path]:
+    """The main file, then those of the bulk processes that are there."""
+    return (sqlite_file.absolute(store), *shards(sqlite_file.absolute(store)))
+
+
+def check(store: Path) -> Mapping[Path, Sequence[str]]:
+    """What is wrong with each file, a line each. Also beside a running relay. Raises StoreError, StoreDamaged where
+    one can't even be opened."""
+    found: dict[Path, Sequence[str]] = {}
+    for path in files(store):
+        sqlite_sound.look(path)
+        found[path] = sqlite_care.check(path)
+    return found
+
+
+def backup(store: Path, destination: Path) -> Mapping[Path, int]:
+    """Copy all files into new ones (0600): the main one to `destination`, the others beside it, by the names that
+    a store of that name has. Also beside a running relay; the size in bytes of each copy.
+
+    Each copy is its file at one moment. The moments differ by less than a millisecond, and a message that moved from
+    one file to another between them is in at least one copy. Raises StoreError, also when one of the copies exists;
+    then nothing is left.
+    """
+    sources = files(store)
+    copies = (destination, *(shard(destination, number) for number in range(1, len(sources))))
+    for copy in copies:
+        if copy.exists():
+            raise StoreError(f"{copy}: exists already")
+    with snapshots(sources) as connections, ExitStack() as undo:
+        sizes = {}
+        for copy, source in zip(copies, connections, strict=True):
+            sizes[copy] = sqlite_care.copy(source, copy)
+            undo.callback(copy.unlink)
+        _sync_folder(destination.absolute().parent)
+        undo.pop_all()
+    return sizes
+
+
+@contextmanager
+def snapshots(paths: Sequence[Path]) -> Iterator[Sequence[sqlite3.Connection]]:
+    """A reading transaction on each file, the main one first, in which every message is found that was in one of
+    them when it began. Raises StoreError.
+
+    A message that moves is committed where it goes before it is deleted where it was. One that goes to the main file
+    is found since that is looked at last. One that leaves it is found since it is looked at first, too: should
+    one be gone by the second look that the others didn't have yet, all is begun again.
+    """
+    main, *others = paths
+    with ExitStack() as stack:
+        try:
+            early, *rest, late = [
+                stack.enter_context(closing(sqlite_care.connect_for_copy(path))) for path in (main, *others, main)
+            ]
+            for _ in range(_SNAPSHOT_TRIES):
+                for connection in (early, *rest, late):
+                    connection.execute("BEGIN")
+                    connection.execute("SELECT 1 FROM message LIMIT 1").fetchone()  # here the transaction begins
+                if not others or _all_found(early, (*rest, late)):
+                    early.execute("ROLLBACK")
+                    break
+                for connection in (early, *rest, late):
+                    connection.execute("ROLLBACK")
+            else:
+                raise StoreError(f"{main}: too much moves between its files just now; try again")
+        except (sqlite3.Error, OSError) as error:
+            raise sqlite_file.explain(main, error) from error
+        yield (late, *rest)
+
+
+def _all_found(early: sqlite3.Connection, others: Sequence[sqlite3.Connection]) -> bool:
+    """Is every open message of `early` in one of the others?"""
+    for (message_id,) in early.execute("SELECT DISTINCT message_id FROM recipient WHERE open = 1"):
+        query = "SELECT 1 FROM message WHERE id = ?"
+        if not any(other.execute(query, (message_id,)).fetchone() for other in reversed(others)):
+            return False
+    return True
+
+
+def compact(store: Path) -> Mapping[Path, tuple[int, int]]:
+    """Rewrite all files without their free pages; the size in bytes of each before and after. No relay may be
+    running: raises StoreError then."""
+    paths = files(store)
+    with ExitStack() as stack:
+        for path in paths:  # all of them first: no relay begins in between
+            stack.callback(os.close, sqlite_file.lock(path))
+        return {path: sqlite_care.compact(path) for path in paths}
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
