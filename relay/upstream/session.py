@@ -7,6 +7,7 @@ driven by the replies as they come in: no task is woken between the envelope and
 from __future__ import annotations
 
 import asyncio
+import select
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from relay.upstream.gate import EXPIRED, Gate
 from relay.upstream.replies import ProtocolError, ReplyReader
 from relay.upstream.results import LOST, TIMED_OUT, TROUBLE, Result
 from relay.upstream.transaction import Load, Transaction, Way, commands, unfit
+from relay.upstream.wording import Wording
 
 RESET_WITHIN_S = 10.0
 QUIT_WITHIN_S = 5.0
@@ -104,6 +106,8 @@ class Session(asyncio.Protocol):
         self._transport = transport
         self._loop = loop
         self._way = Way.of(capabilities)
+        self._wording = Wording() if self._way.chunked else None
+        self._poll = _reading(transport)
         self._reader = ReplyReader()
         self._timer: asyncio.TimerHandle | None = None
         self._flight: _Flight | None = None
@@ -128,8 +132,8 @@ class Session(asyncio.Protocol):
         mail, rcpts = commands(load, self.capabilities)
         flight = _Flight(Transaction(mail, rcpts, self._way), content, gate, terms, self._loop)
         self.sent += 1
-        if not self.usable:
-            # It ended between its hand-over and now.
+        if not self.usable or self._has_unread():
+            # It ended between its hand-over and now, or something is on its way in that nobody asked for.
             self._give_up(flight)
             return flight.report(dsn=False)
         self._flight, self.state = flight, "busy"
@@ -150,6 +154,10 @@ class Session(asyncio.Protocol):
     def usable(self) -> bool:
         """Idle, open, and nothing half-said is on its way in."""
         return self.state == "idle" and self._reader.idle and not self._transport.is_closing()
+
+    def _has_unread(self) -> bool:
+        """Whether bytes, or the end, wait to be read: what came before a command left is no answer to it."""
+        return self._poll is not None and not self._transport.is_closing() and bool(self._poll.poll(0))
 
     def proceed(self) -> None:
         """The gate moved (Carrier)."""
@@ -242,8 +250,9 @@ class Session(asyncio.Protocol):
     def _paired(self, flight: _Flight, reply: Reply) -> bytes:
         """What is to be written because of the reply, if that can be what was asked for."""
         transaction, last = flight.transaction, flight.transaction.outstanding == 1
-        if flight.unsent and reply.positive:
-            transaction.garble(whole=False)  # it accepts what hasn't left
+        asked = transaction.awaits
+        if reply.positive and self._is_impossible(flight, asked, reply):
+            transaction.garble(whole=not flight.unsent)
             return b""
         out = transaction.receive(reply)
         if transaction.goodbye is reply:
@@ -255,7 +264,18 @@ class Session(asyncio.Protocol):
                 return b""
             if self._way.chunked and not self._reader.says_goodbye:
                 transaction.doubt()
+        elif asked == "DOT" and reply.positive and self._wording is not None:
+            self._wording.learn(flight.said)
         return out
+
+    def _is_impossible(self, flight: _Flight, asked: str, reply: Reply) -> bool:
+        """It accepts a content that hasn't left, or is worded as an answer to something else."""
+        if asked == "DOT" and flight.unsent:
+            return True
+        if self._wording is None:
+            return False
+        flight.said.append((asked, reply))
+        return self._wording.is_for_another(asked, reply)
 
     def _content_if_due(self, flight: _Flight) -> list[bytes]:
         transaction = flight.transaction
@@ -263,6 +283,9 @@ class Session(asyncio.Protocol):
             return []
         if flight.envelope_at is None and not self._way.chunked:
             flight.envelope_at = time.monotonic()
+        if not transaction.outstanding and self._has_unread():
+            transaction.garble()
+            return []
         match flight.gate.ask(self, time.monotonic()):
             case "wait":
                 return []
@@ -371,6 +394,8 @@ class Session(asyncio.Protocol):
         self._transport.abort()
 
     def _give_up(self, flight: _Flight) -> None:
+        if self.state == "idle":
+            self.closed_idle_after_s = time.monotonic() - self.idle_since
         self.state = "closed" if self.state == "closed" else "quitting"
         self.abort()
         flight.lost = True
@@ -401,6 +426,7 @@ class _Flight:
         "gate",
         "lost",
         "over",
+        "said",
         "terms",
         "timed_out",
         "transaction",
@@ -430,6 +456,8 @@ class _Flight:
         self.timed_out = False
         self.lost = False
         self.codes: list[int] = []
+        self.said: list[tuple[str, Reply]] = []
+        """positive replies with what they answered, where the server's wording is looked at"""
         self.unsent: list[memoryview] = []
 
     def report(self, *, dsn: bool) -> Report:
@@ -445,3 +473,13 @@ class _Flight:
             lost=self.lost or self.transaction.garbled,
             dsn=dsn,
         )
+
+
+def _reading(transport: asyncio.Transport) -> select.poll | None:
+    """To ask whether something is there to be read; None for a transport without a socket."""
+    connection = transport.get_extra_info("socket")
+    if connection is None or connection.fileno() < 0:
+        return None
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return poll

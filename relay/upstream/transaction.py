@@ -79,6 +79,11 @@ class Transaction:
         return len(self._awaited)
 
     @property
+    def awaits(self) -> str:
+        """What the next reply answers: MAIL, RCPT, DATA, DOT (the content), NOTHING (an empty one); '': none is due."""
+        return self._awaited[0] if self._awaited else ""
+
+    @property
     def envelope_answered(self) -> bool:
         """MAIL and every RCPT have their reply."""
         return self.answered > len(self._positions) or self.done
