@@ -97,10 +97,16 @@ def _opened(connection: sqlite3.Connection) -> Iterator[int]:
 
 
 def _overwrite(log: int) -> None:
-    """What is zero is left alone, so that only what was used is written; what bulk mail made it grow by goes."""
+    """What is zero is left alone, so that only what was used is written; what bulk mail made it grow by goes.
+
+    The header goes first and is synced: a crash that left it, and only some of the frames behind it, would have SQLite
+    take those, which are older, for the truth over what is in the file.
+    """
+    os.pwrite(log, _ZEROS, 0)
+    os.fdatasync(log)
     if os.fstat(log).st_size > LOG_BYTES:
         os.ftruncate(log, LOG_BYTES)
-    for at in range(0, os.fstat(log).st_size, _CHUNK_BYTES):
+    for at in range(_CHUNK_BYTES, os.fstat(log).st_size, _CHUNK_BYTES):
         found = os.pread(log, _CHUNK_BYTES, at)
         if found != _ZEROS[: len(found)]:
             os.pwrite(log, _ZEROS[: len(found)], at)
