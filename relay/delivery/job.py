@@ -34,6 +34,7 @@ class Job:
         "_parts",
         "_sign",
         "attempts",
+        "carried",
         "deadline",
         "final_dot",
         "gate",
@@ -69,6 +70,8 @@ class Job:
         """the final dot's mark being written, in lanes that hold what is ambiguous"""
         self.offered_at = self.picked_at = time.monotonic()
         self.pending: dict[int, Pending] = {one.position: Pending(one) for one in queued.due}
+        self.carried: tuple[int, ...] = ()
+        """positions of those whom the transaction under way is about: as many as one may have"""
         self.tries = {one.position: one.attempts for one in queued.due}
         """how many attempts were made for each recipient, over all its life"""
         self.attempts: list[Attempt] = []

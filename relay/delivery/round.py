@@ -50,15 +50,18 @@ class Round:
     async def _group(self, positions: Sequence[int], pools: list[Pool]) -> None:
         """As many recipients as one transaction may have."""
         job = self._job
+        job.gate.unmark()
         while pools:
             due = [job.pending[position].open for position in positions if position in job.pending]
             if not due or job.withdrawn(time.monotonic()) is not None:
                 return
             job.gate.reopen()
+            job.carried = tuple(one.position for one in due)
             for tried in await self._race(due, pools):
                 self._record(tried)
                 if not _outrun(tried):
                     pools[:] = [pool for pool in pools if pool.name != tried.upstream]
+            job.carried = ()
             if job.pending and any(update.state == "sent" for update in job.updates):
                 # Some were accepted and others go on: what was accepted must be known before anything else is sent.
                 await self._settle(job)

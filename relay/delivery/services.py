@@ -48,10 +48,12 @@ class Services:
         job.marking = task
 
     async def _mark(self, job: Job) -> None:
+        carried = job.carried
         try:
-            await self.store.mark_final(job.queued.id, list(job.pending))
+            await self.store.mark_final(job.queued.id, carried)
         except StoreError as error:
             # Unmarked it may not leave: the attempt runs into its deadline, and the message waits.
             self.events.trouble("mark", error)
             return
-        job.gate.marked()
+        if job.carried == carried:
+            job.gate.marked()

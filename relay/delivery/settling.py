@@ -72,8 +72,13 @@ def _is_late(job: Job, pending: Pending, now: float) -> bool:
 
 
 def unknown(job: Job) -> None:
-    """The relay stopped while the upstream's answer to the final dot was still out."""
+    """The relay stopped while the upstream's answer to the final dot was still out. Who wasn't in that transaction
+    stays pending."""
+    others = {at: one for at, one in job.pending.items() if at not in job.carried}
+    for position in others:
+        del job.pending[position]
     _end_all(job, "ambiguous", "451 4.3.2 the relay stopped before the upstream answered")
+    job.pending.update(others)
 
 
 def _end_all(job: Job, state: State, reply: str) -> None:

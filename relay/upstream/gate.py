@@ -32,10 +32,10 @@ class Gate:
     """One a message. Past `deadline` (time.monotonic) nobody goes through.
 
     `mark` is for lanes that must know after a crash what may have left: it is called once, when the first session
-    stands at the open gate, and `marked` lets it go on.
+    stands at the open gate, and `marked` lets it go on; after `unmark` (other recipients), once more.
     """
 
-    __slots__ = ("_marking", "_waiting", "deadline", "is_open", "mark", "passed", "shut_reason")
+    __slots__ = ("_marking", "_waiting", "deadline", "is_marked", "is_open", "mark", "passed", "shut_reason")
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
@@ -43,6 +43,7 @@ class Gate:
         self.shut_reason: Reply | None = None
         self.passed: Carrier | None = None
         self.mark: Callable[[], None] | None = None
+        self.is_marked = False
         self._marking = False
         self._waiting: list[Carrier] = []
 
@@ -53,8 +54,12 @@ class Gate:
 
     def marked(self) -> None:
         """The mark asked for by `mark` is durable."""
-        self.mark = None
+        self.is_marked = True
         self._move()
+
+    def unmark(self) -> None:
+        """The next to leave is for others: they need a mark of their own."""
+        self.is_marked = self._marking = False
 
     def shut(self, reason: Reply) -> bool:
         """Nobody goes through any more; False when somebody already has."""
@@ -73,7 +78,7 @@ class Gate:
             self.shut_reason = EXPIRED
         if self.shut_reason is not None:
             return "shut"
-        if self.is_open and self.mark is None:
+        if self.is_open and (self.mark is None or self.is_marked):
             self.passed = carrier
             return "go"
         self._waiting.append(carrier)

@@ -324,3 +324,38 @@ async def test_a_reload_puts_its_lanes_in_force_before_it_empties_the_old(tmp_pa
         id_ = await bench.send("u@example.net")
         await bench.ended(id_)
         await engine.drain(1.0)
+
+
+GROUPS = ("0@a.test", "1@a.test", "2@a.test", "3@a.test", "4@a.test", "5@a.test")
+BY_GROUP = ["sent", "sent", "ambiguous", "ambiguous", "queued", "queued"]
+
+
+@pytest.mark.parametrize("ends", ["a drain cut off", "a kill"])
+async def test_only_the_group_past_its_final_dot_is_ambiguous(tmp_path: Path, ends: str) -> None:
+    """Two recipients a transaction: the first two are told, the next two's answer is out, the last weren't begun."""
+    async with Upstream(script={"dot": [None, Hang()]}) as one:
+        upstream = {"host": one.host, "port": one.port, "tls": "none", "recipients": 2}
+        settings = config({"one": upstream}, on_ambiguous="hold", final=30.0)
+        async with delivering(tmp_path, settings) as bench:
+            id_ = await bench.send(*GROUPS)
+            await one.wait_until(lambda: len(one.transfers) == 2)
+            if ends == "a kill":
+                await bench.store.recover(bench.clock.now())
+                assert [each["state"] for each in (await bench.view(id_))["recipients"]] == BY_GROUP
+            await bench.delivery.drain(0.2)
+            assert [each["state"] for each in (await bench.view(id_))["recipients"]] == BY_GROUP
+
+
+async def test_who_was_answered_is_not_ambiguous_because_another_still_waits(tmp_path: Path) -> None:
+    """One of two is refused for now and goes to the next upstream, where the drain cuts it off before its dot."""
+    async with (
+        Upstream(script={"rcpt": {"b@*": "451 4.2.0 later"}}) as one,
+        Upstream(script={"mail": Hang()}) as two,
+    ):
+        settings = config({"one": one, "two": two}, on_ambiguous="hold", attempt=30.0)
+        async with delivering(tmp_path, settings) as bench:
+            id_ = await bench.send("a@example.net", "b@example.net")
+            await two.wait_until(lambda: two.sessions != [] and "MAIL" in two.sessions[0].verbs)
+            await bench.delivery.drain(0.2)
+            states = [each["state"] for each in (await bench.view(id_))["recipients"]]
+            assert states == ["sent", "queued"]
