@@ -25,6 +25,10 @@ class LinkLost(Exception):
     """The other process is gone; whether it did what was asked isn't known."""
 
 
+class Untold(Exception):
+    """The other process failed in a way that can't be brought over; the text is that failure's name."""
+
+
 class Link(asyncio.BufferedProtocol):
     """`ask` and be answered; `tell` without an answer. `lost` is called once, when the other end is gone."""
 
@@ -52,7 +56,7 @@ class Link(asyncio.BufferedProtocol):
 
     async def ask(self, kind: str, value: Any = None, *, heavy: bool = False) -> Any:
         """The other end's answer. `heavy`: large enough that packing it would hold up the loop. Raises LinkLost, or
-        what the other end raised."""
+        what the other end raised (Untold, where that can't be packed)."""
         if self._transport is None or self._transport.is_closing():
             raise LinkLost
         self._next += 1
@@ -125,11 +129,10 @@ class Link(asyncio.BufferedProtocol):
 
     async def _serve(self, number: int, kind: str, value: Any) -> None:
         try:
-            answer = await self._answer(kind, value)
+            packed = _packed((_ANSWER, number, "", await self._answer(kind, value)))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the asker's to handle
-            self._send(_packed((_FAILURE, number, "", error)))
-        else:
-            self._send(_packed((_ANSWER, number, "", answer)))
+            packed = _failure(number, error)
+        self._send(packed)
 
     def _send(self, packed: bytes) -> None:
         """What is said within one turn of the loop leaves together."""
@@ -143,6 +146,15 @@ class Link(asyncio.BufferedProtocol):
         outgoing, self._outgoing = self._outgoing, []
         if self._transport is not None and not self._transport.is_closing():
             self._transport.writelines(outgoing)
+
+
+def _failure(number: int, error: Exception) -> bytes:
+    try:
+        packed = _packed((_FAILURE, number, "", error))
+        pickle.loads(packed)  # noqa: S301 - our own; many exceptions can be packed and not unpacked
+    except Exception:  # noqa: BLE001 - whoever asked must hear something
+        packed = _packed((_FAILURE, number, "", Untold(type(error).__name__)))
+    return packed
 
 
 def _packed(frame: tuple[int, int, str, Any]) -> bytes:

@@ -81,6 +81,8 @@ class Worker:
 
     async def _answer(self, kind: str, value: Any) -> Any:
         engine = self._engine
+        if kind == words.PING:
+            return None
         if kind == words.START:
             return await self._start(value)
         if kind == words.METRICS:

@@ -12,7 +12,7 @@ from relay.store.codec import Codec
 from relay.upstream.pool import Pool
 
 LEASE, RETURN, GRANTED, WANTED, PACE = "lease", "return", "granted", "wanted", "pace"
-START, PUT, PUT_LARGE, MOVE = "start", "put", "put_large", "move"
+PING, START, PUT, PUT_LARGE, MOVE = "ping", "start", "put", "put_large", "move"
 ACT, RELOAD, METRICS, DRAIN = "act", "reload", "metrics", "drain"
 STATUS = "status"
 LOG_LEVEL = "OTP_RELAY_LOG_LEVEL"

@@ -9,12 +9,13 @@ from typing import Any, cast
 
 import pytest
 
-from relay.workers import supervisor
-from relay.workers.supervisor import Worker, Workers
+from relay.workers import process
+from relay.workers import worker as one_worker
+from relay.workers.worker import Group, Worker
 
 
-class Group:
-    """As much of `Workers` as a worker that never starts needs."""
+class Alone:
+    """As much of `Group` as a worker that never starts needs."""
 
     def __init__(self) -> None:
         self.log = self
@@ -24,14 +25,18 @@ class Group:
         self.troubles.append(str(error))
 
 
+def test_a_worker_that_lost_its_link_has_the_time_to_end_by_itself() -> None:
+    assert process.ORPHANED_DRAIN_S < one_worker.ENDS_WITHIN_S / 2
+
+
 async def test_a_worker_that_cant_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async def refused(*_: Any, **__: Any) -> Any:
         raise OSError("Cannot allocate memory")
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
-    monkeypatch.setattr(supervisor, "RESTART_AFTER_S", (0.01,))
-    files, group = len(os.listdir("/proc/self/fd")), Group()
-    worker = Worker(1, cast(Any, None), cast(Workers, group))
+    monkeypatch.setattr(one_worker, "RESTART_AFTER_S", (0.01,))
+    files, group = len(os.listdir("/proc/self/fd")), Alone()
+    worker = Worker(1, cast(Any, None), cast(Group, group))
     async with asyncio.timeout(10):
         while group.troubles.count("Cannot allocate memory") < 3:
             await asyncio.sleep(0.01)

@@ -9,6 +9,8 @@ import smtplib
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from relay.store.sqlite import open_store
 from tests.store.build import message
 from tests.support.relay import RelayProcess, command, get, metrics, post, until, write_config
@@ -161,3 +163,34 @@ async def test_a_bounce_of_bulk_mail_goes_out_by_the_main_process_when_its_lane_
             await asyncio.to_thread(submit, relay, 1)
             await upstream.wait_for(1)
             assert upstream.messages[0].recipients == ("news@example.com",)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("when", ["while it starts", "in the middle of its work"])
+async def test_the_workers_end_with_the_main_process(tmp_path: Path, when: str) -> None:
+    async with (
+        Upstream(script={"dot": [Hang()]}) as upstream,
+        RelayProcess(write_config(tmp_path, {"up": upstream}, workers=2)) as relay,
+    ):
+        if when != "while it starts":
+            await ready(relay)
+            await asyncio.to_thread(submit, relay, 2)
+            await upstream.wait_until(lambda: bool(upstream.transfers))
+
+        async def started() -> bool:
+            return len(workers(relay)) == 2
+
+        await until(started)
+        pids = workers(relay)
+        assert await relay.kill() == -signal.SIGKILL
+
+        async def gone() -> bool:
+            return not any(map(alive, pids))
+
+        await until(gone)

@@ -1,0 +1,147 @@
+"""A worker whose event loop hangs: noticed, killed, replaced, and its mail taken up. With a shorter patience than the
+product's, which is generous to a busy machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from relay.app import App
+from relay.config.load import load
+from relay.store.base import Selection
+from relay.store.sqlite import open_reader
+from relay.workers import worker
+from relay.workers.spawn import spawn
+from tests.support.app import BULK, Talk, letter
+from tests.support.relay import until, write_config
+from tests.support.upstream import Delay, Upstream
+
+
+@pytest.fixture(autouse=True)
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "SILENT_FOR_S", 1.0)
+    monkeypatch.setattr(worker, "PING_EVERY_S", 0.1)
+
+
+def workers() -> list[int]:
+    return [int(child) for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+async def states(app: App) -> Counter[str]:
+    rows = [row for path in ("relay.db", "relay-bulk1.db") for row in await counted(app.config.store.parent / path)]
+    return Counter(rows)
+
+
+async def counted(path: Path) -> list[str]:
+    reader = await open_reader(path)
+    try:
+        found = await reader.search(Selection(limit=100))
+    finally:
+        await reader.close()
+    return [one["state"] for message in found for one in message["recipients"]]  # type: ignore[attr-defined]
+
+
+def ready(caplog: pytest.LogCaptureFixture, times: int) -> bool:
+    return caplog.text.count("event=worker_ready") >= times
+
+
+@pytest.mark.parametrize("on_ambiguous", ["resend", "hold"])
+async def test_a_worker_that_hangs_is_replaced_and_its_mail_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, on_ambiguous: str
+) -> None:
+    caplog.set_level("INFO")
+    async with Upstream(script={"dot": lambda moment: Delay(0.3)}) as upstream:
+        lanes = {
+            "bulk": {
+                "upstreams": ["up"], "retry": ["1s"], "expires": "2d", "concurrency": 1, "on_ambiguous": on_ambiguous
+            }
+        }  # fmt: skip
+        config = write_config(tmp_path, {"up": upstream}, lanes=lanes, rules=[], workers=1)
+        async with App(load(config, {})) as app:
+
+            async def is_ready() -> bool:
+                return ready(caplog, 1)
+
+            await until(is_ready)
+            (pid,) = workers()
+            host, _, port = app.smtp_addresses[0].rpartition(":")
+            async with Talk((host, int(port))) as one, Talk((host, int(port))) as other:
+                for n in range(4):
+                    await one.submit(letter(), BULK, f"user{n}@example.net")
+                await upstream.wait_until(lambda: len(upstream.transfers) >= 2)
+                os.kill(pid, signal.SIGSTOP)
+                # Taken all the same; the app waits for as long as it takes to know that nobody answers.
+                await other.submit(letter(), BULK, "user4@example.net")
+
+            async def done() -> bool:
+                found = await states(app)
+                return found["sent"] + found["ambiguous"] == 5
+
+            await until(done)
+            assert workers() != [pid]
+            assert "does not answer; it is killed" in caplog.text
+            arrived = Counter(to for message in upstream.messages for to in message.recipients)
+            assert set(arrived) == {f"user{n}@example.net" for n in range(5)}
+            twice = [to for to, count in arrived.items() if count > 1]
+            # Only what was under way, its outcome unknown: one, as one is sent at a time.
+            assert len(twice) <= (1 if on_ambiguous == "resend" else 0)
+            assert (await states(app))["ambiguous"] <= (0 if on_ambiguous == "resend" else 1)
+
+
+async def test_a_worker_that_hangs_before_it_is_ready_is_replaced_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(worker, "FIRST_WORD_WITHIN_S", 1.0)
+    started = spawn
+    stopped: list[int] = []
+
+    async def stopped_at_once(*args: object) -> asyncio.subprocess.Process:
+        child = await started(*args)  # type: ignore[arg-type]
+        if not stopped:
+            os.kill(child.pid, signal.SIGSTOP)
+            stopped.append(child.pid)
+        monkeypatch.setattr(worker, "FIRST_WORD_WITHIN_S", 1.0 if child.pid in stopped else 20.0)
+        return child
+
+    monkeypatch.setattr(worker, "spawn", stopped_at_once)
+    keys = {"host": "127.0.0.1", "port": 9, "tls": "none"}
+    async with App(load(write_config(tmp_path, {"up": keys}, workers=1), {})):
+
+        async def is_ready() -> bool:
+            return ready(caplog, 1)
+
+        await until(is_ready)
+        assert stopped
+        assert workers() != stopped
+        os.kill(workers()[0], 0)
+
+
+async def test_a_process_that_outlives_its_link_is_killed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would hold its store file, and no other could begin."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(worker, "ENDS_WITHIN_S", 0.2)
+    keys = {"host": "127.0.0.1", "port": 9, "tls": "none"}
+    async with App(load(write_config(tmp_path, {"up": keys}, workers=1), {})) as app:
+
+        async def is_ready() -> bool:
+            return ready(caplog, 1)
+
+        async def is_ready_again() -> bool:
+            return ready(caplog, 2)
+
+        await until(is_ready)
+        (pid,) = workers()
+        os.kill(pid, signal.SIGSTOP)
+        link = app._workers._workers[0]._link
+        assert link is not None
+        link.close()
+        await until(is_ready_again)
+        assert workers() != [pid]
