@@ -16,6 +16,10 @@ CONFIG_VARIABLE = "OTP_RELAY_CONFIG"
 EXIT_CONFIG = 2
 
 
+class Refused(Exception):
+    """What was asked for could not be done; the text is one line for the operator."""
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-c",

@@ -56,7 +56,7 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command's own function: its exit code, or 1 (store, relay) and 2 (usage, configuration) with a line."""
-    from relay.cli.mail_control import Refused
+    from relay.cli.common import Refused
     from relay.store.base import StoreError
     from relay.web.query import BadQuery
 

@@ -9,16 +9,13 @@ import socket
 import time
 from collections.abc import Sequence
 
+from relay.cli.common import Refused
 from relay.config.model import Config
 from relay.config.units import AnyAddress, SystemdAddress, TcpAddress, UnixAddress
 from relay.store.base import Action, Selection
 
 WITHIN_S = 30.0
 _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what a wildcard listener answers on
-
-
-class Refused(Exception):
-    """It could not be done; the text is one line for the operator."""
 
 
 class NotRunning(Exception):

@@ -61,6 +61,12 @@ def test_sendmail_with_a_configuration_loads_the_parser_of_it_besides(tmp_path: 
     assert loaded & COSTLY <= {"yaml"}
 
 
+def test_the_log_is_shown_without_what_only_an_action_needs(tmp_path: Path) -> None:
+    loaded = loaded_by(run("log", "-c", str(tmp_path / "none.yaml")))
+    assert "relay.cli.mail" in loaded
+    assert not loaded & {"http", "http.client"}
+
+
 def test_the_relay_begins_without_what_only_some_of_it_needs() -> None:
     loaded = loaded_by("import relay.config.load, relay.app")
     assert loaded & LIBRARIES >= {"aiosmtpd", "aiosmtplib", "pydantic"}
