@@ -30,6 +30,8 @@ PRUNE_MESSAGES = 2_000
 """at a time: twice what a busy relay takes in a second"""
 RETIRE_WITHIN_S = 120.0
 """after a reload, what the old lanes have under way may take this long"""
+OWED_EVERY_S = 1.0
+"""what a failing store didn't take from them is offered again so often"""
 
 
 class Engine:
@@ -42,6 +44,8 @@ class Engine:
         self._events = DeliveryEvents(log, clock)
         self._retired: dict[asyncio.Task[None], Delivery] = {}
         self._housekeeper: asyncio.Task[None] | None = None
+        self._untidy = False
+        """a reload could not write all that it changes"""
 
     async def open(self, path: Path, codec: Codec) -> None:
         """Take the store file and find out what waits in it. Raises StoreError."""
@@ -55,10 +59,9 @@ class Engine:
         return Delivery(config, wiring, targets, share)
 
     async def start(self, config: Config, delivery: Delivery) -> None:
-        """Send. Mail of lanes that are no more goes by the default lane."""
+        """Send. Mail of lanes that are no more goes by the default lane. Raises StoreError."""
         self.config, self.delivery = config, delivery
-        await self.store.hash_addresses(wanted=config.log.addresses == "hashed")
-        await self.store.adopt(tuple(config.lanes), config.default_lane)
+        await self._tidy()
         delivery.start()
         if self._housekeeper is None:
             self._housekeeper = asyncio.create_task(self._keep_house(), name="housekeeping")
@@ -68,7 +71,13 @@ class Engine:
         goes to the new ones."""
         old = self.delivery
         # First the new ones: a message that is just coming in may be for a lane that the old ones don't have.
-        await self.start(config, delivery)
+        self.config, self.delivery = config, delivery
+        delivery.start()
+        try:
+            await self._tidy()
+        except StoreError as error:
+            self.log.trouble("adopt", error)
+            self._untidy = True
         await old.give_back()
         delivery.wake_all()
         retired = asyncio.create_task(self._retire(old), name="retire lanes")
@@ -77,7 +86,13 @@ class Engine:
 
     async def _retire(self, old: Delivery) -> None:
         await old.drain(RETIRE_WITHIN_S)
+        while not await old.settle_owed():  # noqa: ASYNC110 - a store that fails tells nobody when it is well again
+            await asyncio.sleep(OWED_EVERY_S)
         self.delivery.wake_all()
+
+    async def _tidy(self) -> None:
+        await self.store.hash_addresses(wanted=self.config.log.addresses == "hashed")
+        await self.store.adopt(tuple(self.config.lanes), self.config.default_lane)
 
     async def take(self, new: NewMessage, final_dot: float) -> None:
         """Store a message and hand it to its lane; it is durable when this returns. Raises StoreError."""
@@ -154,6 +169,10 @@ class Engine:
         while True:
             await asyncio.sleep(PRUNE_EVERY_S)
             try:
+                if self._untidy:
+                    await self._tidy()
+                    self._untidy = False
+                    self.delivery.wake_all()
                 await self.store.prune(self.clock.now() - self.config.log.keep_s, limit=PRUNE_MESSAGES)
             except StoreError as error:
                 self.log.trouble("prune", error)

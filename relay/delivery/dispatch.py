@@ -96,6 +96,10 @@ class Delivery:
         """Finish what is under way, in all lanes at once; the rest stays in the store."""
         await asyncio.gather(*(lane.drain(within_s) for lane in self._lanes.values()))
 
+    async def settle_owed(self) -> bool:
+        """After a drain: write what the store didn't take then; False: it still doesn't."""
+        return all([await lane.settle_owed() for lane in self._lanes.values()])
+
     async def give_back(self) -> None:
         """Begin nothing more; what waits in memory goes to the store, for the lanes that come after these."""
         for lane in self._lanes.values():

@@ -20,7 +20,7 @@ from relay.delivery.job import Job
 from relay.delivery.round import Round
 from relay.delivery.services import Services
 from relay.delivery.settling import Moment, conclude, settlement, unknown
-from relay.store.base import Queued, StoreError
+from relay.store.base import Queued, Settlement, StoreError
 from relay.upstream.bucket import Bucket
 from relay.upstream.gate import NOT_STORED, Gate
 from relay.upstream.pool import Pool
@@ -66,6 +66,8 @@ class Lane:
         self._hastening: asyncio.Task[None] | None = None
         self._up_at = 0.0
         """when an upstream last came back (time.monotonic)"""
+        self._owed: dict[str, list[Settlement]] = {}
+        """messages that a drain should have given back, with what became of some recipients, and the store failed"""
         self._draining = False
         self._pauses = 0
         self._claiming = asyncio.Lock()
@@ -203,7 +205,8 @@ class Lane:
                 async with asyncio.timeout(within_s):
                     await job.stored.wait()
             if job.gate.is_open and job.gate.shut_reason is not NOT_STORED:
-                await self._give_back(job)
+                self._owed[job.queued.id] = []
+                await self._pay(job.queued.id)
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
 
     # what goes out
@@ -350,18 +353,37 @@ class Lane:
         back, and taken up by the next start."""
         if not job.gate.is_open:
             return
+        owed: list[Settlement] = []
         if job.settling is not None:
             settled, writing = job.settling
             try:
                 await writing
             except StoreError:
-                await self._services.store.settle(settled)
+                owed.append(settled)
         if self.config.on_ambiguous == "hold" and job.gate.passed is not None:
             unknown(job)
         settled = settlement(job, self._services.bounces)
         if settled.updates or settled.attempts:
-            await self._services.store.settle(settled)
-        await self._give_back(job)
+            owed.append(settled)
+        self._owed[job.queued.id] = owed
+        await self._pay(job.queued.id)
+
+    async def _pay(self, message_id: str) -> bool:
+        settlements = self._owed[message_id]
+        try:
+            while settlements:
+                await self._services.store.settle(settlements[0])
+                del settlements[0]
+            await self._services.store.unclaim(message_id)
+        except StoreError as error:
+            self._services.events.trouble("unclaim", error)
+            return False
+        del self._owed[message_id]
+        return True
+
+    async def settle_owed(self) -> bool:
+        """After a drain: write what the store didn't take then; False: it still doesn't."""
+        return all([await self._pay(message_id) for message_id in list(self._owed)])
 
     def _told(self, job: Job, tried: Tried) -> None:
         self._services.events.told(self.name, job, tried)

@@ -1,0 +1,102 @@
+"""A reload while the store fails: nothing is left behind as being sent, and the relay goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.app import App
+from relay.config.load import load
+from relay.store.base import Selection, StoreError
+from tests.support.app import BULK, Talk, letter
+from tests.support.relay import until, write_config
+from tests.support.upstream import Delay, Hang, Upstream
+
+BULK_LANE = {"upstreams": ["up"], "retry": ["1s"], "expires": "2d", "concurrency": 1}
+
+
+def failing(method: Callable[..., Any], times: int) -> Callable[..., Any]:
+    """The store's method, failing so often first."""
+    left = [times]
+
+    async def fails(*args: Any, **keys: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise StoreError("disk full")
+        return await method(*args, **keys)
+
+    return fails
+
+
+async def submitted(app: App, count: int) -> list[str]:
+    host, _, port = app.smtp_addresses[0].rpartition(":")
+    async with Talk((host, int(port))) as talk:
+        return [await talk.submit(letter(), BULK, f"user{n}@example.net") for n in range(count)]
+
+
+async def all_sent(app: App, count: int) -> None:
+    async def sent() -> bool:
+        found = await app._engine.store.search(Selection(limit=100))
+        return [one["state"] for message in found for one in message["recipients"]] == ["sent"] * count  # type: ignore[attr-defined]
+
+    await until(sent)
+
+
+async def test_what_a_failing_store_did_not_take_back_is_taken_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Upstream(script={"dot": lambda moment: Delay(0.2)}) as upstream:
+        config = write_config(tmp_path, {"up": upstream}, lanes={"bulk": BULK_LANE}, rules=[], workers=0)
+        async with App(load(config, {})) as app:
+            await submitted(app, 5)
+            await upstream.wait_until(lambda: bool(upstream.transfers))
+            # Those that wait in memory, when they are to be given back and once more at the old lanes' end.
+            monkeypatch.setattr(app._engine.store, "unclaim", failing(app._engine.store.unclaim, 9))
+            assert await app.reload()
+            await all_sent(app, 5)
+            assert sorted(to for one in upstream.messages for to in one.recipients) == [
+                f"user{n}@example.net" for n in range(5)
+            ]
+
+
+async def test_what_a_cut_off_lane_could_not_write_down_is_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.engine.RETIRE_WITHIN_S", 0.2)
+    async with Upstream(script={"dot": [Hang()]}) as upstream:
+        config = write_config(tmp_path, {"up": upstream}, lanes={"bulk": BULK_LANE}, rules=[], workers=0)
+        async with App(load(config, {})) as app:
+            await submitted(app, 2)
+            await upstream.wait_until(lambda: bool(upstream.transfers))
+            monkeypatch.setattr(app._engine.store, "settle", failing(app._engine.store.settle, 2))
+            monkeypatch.setattr(app._engine.store, "unclaim", failing(app._engine.store.unclaim, 3))
+            assert await app.reload()
+            await all_sent(app, 2)
+
+
+@pytest.mark.parametrize("method", ["adopt", "hash_addresses"])
+async def test_a_reload_whose_tidying_up_fails_runs_all_the_same_and_tidies_up_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    async with Upstream() as good, Upstream(script={"mail": "451 4.3.0 later"}) as bad:
+        lanes = {
+            "gone": {"upstreams": ["bad"], "retry": ["100ms"], "expires": "10m"},
+            "bulk": {"upstreams": ["good"], "retry": ["1s"], "expires": "2d"},
+        }
+        rule = {"name": "all", "match": {"recipient": "*"}, "lane": "gone"}
+        upstreams = {"good": good, "bad": bad}
+        config = write_config(tmp_path, upstreams, lanes=lanes, rules=[rule], workers=0)
+        async with App(load(config, {})) as app:
+            await submitted(app, 1)
+            await bad.wait_until(lambda: any("MAIL" in session.verbs for session in bad.sessions))
+            write_config(tmp_path, upstreams, lanes={"bulk": lanes["bulk"]}, rules=[], workers=0)
+            monkeypatch.setattr(app._engine.store, method, failing(getattr(app._engine.store, method), 1))
+            assert await app.reload()
+            await all_sent(app, 1)
+            await submitted(app, 1)
+            await good.wait_for(2)
+            await asyncio.sleep(0)
