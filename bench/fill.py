@@ -22,7 +22,7 @@ _SENT = "SELECT id FROM message WHERE body IS NULL ORDER BY id DESC LIMIT 1"
 _ADDRESS = "'user' || numbers.copy || '@example.net'"
 _WAITING = "SELECT id FROM message WHERE body IS NOT NULL ORDER BY id DESC LIMIT 1"
 # Sorts before every id of today, as those of older messages do; 26 characters as all.
-_OLD_ID = "'00' || printf('%024d', numbers.copy + {offset})"
+OLD_ID = "'00' || printf('%024d', numbers.copy + {offset})"
 _WAITING_ID = "'01' || printf('%024d', numbers.copy + {offset})"
 
 
@@ -40,7 +40,7 @@ def fill(directory: Path, log_rows: int, queued: int) -> None:
         share = count // len(samples) if samples else 0
         for number, (store, sample) in enumerate(samples if share else ()):
             with closing(sqlite3.connect(store, isolation_level=None)) as connection:
-                _without_indexes(connection, partial(clone, sample=sample, messages=share, offset=number * share))
+                without_indexes(connection, partial(clone, sample=sample, messages=share, offset=number * share))
 
 
 def holds_mail(store: Path) -> bool:
@@ -53,7 +53,7 @@ def _samples(store: Path, query: str) -> list[str]:
         return [found for (found,) in connection.execute(query)]
 
 
-def _without_indexes(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], None]) -> None:
+def without_indexes(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], None]) -> None:
     """The indexes are built at the end, in one go."""
     connection.execute("PRAGMA cache_size = -200000")
     connection.execute("PRAGMA synchronous = OFF")  # nothing here needs to survive a crash
@@ -71,12 +71,12 @@ def _without_indexes(connection: sqlite3.Connection, work: Callable[[sqlite3.Con
 
 
 def _clone_sent(connection: sqlite3.Connection, sample: str, messages: int, offset: int) -> None:
-    new_id = _OLD_ID.format(offset=offset)
+    new_id = OLD_ID.format(offset=offset)
     at = f"accepted_at - {PAST_S}.0 * ({messages} - numbers.copy) / {max(1, messages)}"
-    _clone(connection, "message", "id", sample, messages, {"id": new_id, "accepted_at": at})
+    clone(connection, "message", "id", sample, messages, {"id": new_id, "accepted_at": at})
     changed = {"message_id": new_id, "accepted_at": at, "address": _ADDRESS}
-    _clone(connection, "recipient", "message_id", sample, messages, changed)
-    _clone(connection, "attempt", "message_id", sample, messages, {"message_id": new_id})
+    clone(connection, "recipient", "message_id", sample, messages, changed)
+    clone(connection, "attempt", "message_id", sample, messages, {"message_id": new_id})
 
 
 def _clone_waiting(connection: sqlite3.Connection, sample: str, messages: int, offset: int) -> None:
@@ -84,13 +84,13 @@ def _clone_waiting(connection: sqlite3.Connection, sample: str, messages: int, o
     (body, top) = connection.execute(
         "SELECT (SELECT body FROM message WHERE id = ?), (SELECT max(id) FROM body)", (sample,)
     ).fetchone()
-    _clone(connection, "body", "id", body, messages, {"id": f"{top} + numbers.copy"})
-    _clone(connection, "message", "id", sample, messages, {"id": new_id, "body": f"{top} + numbers.copy"})
+    clone(connection, "body", "id", body, messages, {"id": f"{top} + numbers.copy"})
+    clone(connection, "message", "id", sample, messages, {"id": new_id, "body": f"{top} + numbers.copy"})
     changed = {"message_id": new_id, "address": _ADDRESS}
-    _clone(connection, "recipient", "message_id", sample, messages, changed)
+    clone(connection, "recipient", "message_id", sample, messages, changed)
 
 
-def _clone(
+def clone(
     connection: sqlite3.Connection, table: str, key: str, sample: object, times: int, changed: Mapping[str, str]
 ) -> None:
     """Insert `times` copies of the rows whose `key` is `sample`, with other expressions for the `changed` columns;
