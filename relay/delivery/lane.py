@@ -33,6 +33,8 @@ BULK_SETTLING = 100
 CLAIM_MESSAGES = 50
 CLAIM_BYTES = 4_000_000
 STORE_RETRY_S = 1.0
+LEAST_TIMER_S = 0.001
+"""uvloop makes no timer, but a handle without `when`, of what is nearer than half a millisecond"""
 """the store failed: ask it again after this long"""
 
 
@@ -256,14 +258,14 @@ class Lane:
         """An upstream asked for a pause until then (time.monotonic)."""
         loop = asyncio.get_running_loop()
         if self._pause_timer is None or self._pause_timer.when() <= loop.time():
-            self._pause_timer = loop.call_later(at - now, self._pump)
+            self._pause_timer = loop.call_later(max(LEAST_TIMER_S, at - now), self._pump)
 
     def _rate_allows(self) -> bool:
         if self._bucket is None:
             return True
         wait_s = self._bucket.take(time.monotonic())
         if wait_s > 0.0 and (self._rate_timer is None or self._rate_timer.when() <= asyncio.get_running_loop().time()):
-            self._rate_timer = asyncio.get_running_loop().call_later(wait_s, self._pump)
+            self._rate_timer = asyncio.get_running_loop().call_later(max(LEAST_TIMER_S, wait_s), self._pump)
         return wait_s == 0.0
 
     def _delivered(self, task: asyncio.Task[None]) -> None:

@@ -327,7 +327,8 @@ class Wire(SMTP):
             if self._timer.when() <= deadline:
                 return
             self._timer.cancel()
-        self._timer = self.loop.call_at(deadline, self._tick)
+        # uvloop makes no timer, but a handle without `when`, of what is nearer than half a millisecond.
+        self._timer = self.loop.call_at(max(deadline, self.loop.time() + 0.001), self._tick)
 
     def _disarm(self) -> None:
         if self._timer is not None:

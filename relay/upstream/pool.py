@@ -232,7 +232,9 @@ class Pool:
         return True
 
     def room(self) -> None:
-        """Open as many sessions as are waited for, as far as the budget goes."""
+        """Open as many sessions as are waited for, as far as the budget goes; and a probe that is due, for which
+        nobody waits: a place that was lent for it would go back unused."""
+        self._probe(time.monotonic())
         while len(self._openings) < len(self._waiting) and self._open_one():
             pass
 
@@ -361,10 +363,7 @@ class Pool:
         now = time.monotonic()
         self.room()
         if self.circuit.state == "open" and now >= self.circuit.probe_at and not self._openings:
-            if self._open_one():
-                self.circuit.probing()
-            else:
-                self.spare()  # its place may be the only one
+            self.spare()  # its place may be the only one
             return
         for session in list(self._idle):
             if not session.usable:
@@ -373,6 +372,11 @@ class Pool:
             elif now - session.idle_since >= self._idle_limit_s:
                 self._retire(session)
         self._refill()
+
+    def _probe(self, now: float) -> None:
+        due = self.circuit.state == "open" and now >= self.circuit.probe_at and not self._openings
+        if due and self._open_one():
+            self.circuit.probing()
 
     def _retire(self, session: Session) -> None:
         """A warm session goes only when its successor stands, unless it is overdue for that."""
