@@ -105,9 +105,10 @@ async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step) -> Session
         await client.starttls()
         await client.ehlo()
     secured = time.monotonic()
-    if target.config.username is not None and target.config.password is not None:
+    username, password = target.config.username, target.config.password
+    if username is not None and password is not None:
         step.phase = "auth"
-        await _authenticate(client, target)
+        await _authenticate(client, target.config, username, password.get_secret_value())
     opening = Opening(
         connect=(connected - began) * 1000.0,
         tls=(secured - connected) * 1000.0,
@@ -116,13 +117,9 @@ async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step) -> Session
     return _hand_over(client, opening, loop)
 
 
-async def _authenticate(client: aiosmtplib.SMTP, target: Target) -> None:
-    username, password = target.config.username, target.config.password
-    if username is None or password is None:
-        return
-    if not _may_authenticate(client, target.config):
+async def _authenticate(client: aiosmtplib.SMTP, config: Upstream, username: str, secret: str) -> None:
+    if not _may_authenticate(client, config):
         raise OpenFailed("auth", Reply(454, "4.7.0 no credentials over a connection in clear"))
-    secret = password.get_secret_value()
     methods = client.supported_auth_methods
     if "plain" in methods:
         # One round trip: the initial response travels with the command.

@@ -1,0 +1,110 @@
+"""Opening a session, where it goes another way than usual."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from relay.config.model import Upstream as Config
+from relay.upstream.connect import Target, open_session
+from relay.upstream.results import OpenFailed
+from tests.support.tls import Certificates
+from tests.support.upstream import Close, Hang, Reset, Upstream
+
+LOGIN_ONLY = "250-mock\n250-PIPELINING\n250 AUTH LOGIN"
+
+
+async def opened(upstream: Upstream, *, within_s: float = 5.0, **keys: Any) -> None:
+    """Open a session and close it. Raises OpenFailed."""
+    settings = Config.model_validate({"host": upstream.host, "port": upstream.port, "tls": "none", **keys})
+    session = await open_session(Target.of("up", settings, "relay.example.com"), timeout_s=within_s)
+    session.abort()
+
+
+def away() -> str:
+    """An address of this machine that isn't loopback. Skips where there is none."""
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+        try:
+            probe.connect(("198.51.100.1", 9))  # sends nothing: it only picks the way out
+        except OSError:
+            pytest.skip("no network but loopback")
+        return str(probe.getsockname()[0])
+
+
+async def test_an_upstream_that_offers_only_login_gets_login() -> None:
+    async with Upstream(auth={"u": "s3cret"}, script={"ehlo": LOGIN_ONLY}) as upstream:
+        await opened(upstream, username="u", password="s3cret")
+        assert upstream.sessions[0].user == "u"
+
+
+async def test_an_upstream_that_offers_no_auth_is_told_so_and_gets_no_credentials() -> None:
+    async with Upstream() as upstream:
+        with pytest.raises(OpenFailed, match="AUTH is not offered"):
+            await opened(upstream, username="u", password="s3cret")
+        assert "AUTH" not in upstream.sessions[0].verbs
+
+
+async def test_credentials_in_clear_stay_on_this_machine_unless_that_is_allowed() -> None:
+    async with Upstream(auth={"u": "s3cret"}, host=away()) as upstream:
+        with pytest.raises(OpenFailed, match="no credentials over a connection in clear"):
+            await opened(upstream, username="u", password="s3cret")
+        assert "AUTH" not in upstream.sessions[0].verbs
+        await opened(upstream, username="u", password="s3cret", allow_plaintext=True)
+        assert upstream.sessions[1].user == "u"
+
+
+@pytest.mark.parametrize(
+    ("script", "phase", "reply"),
+    [
+        ({"ehlo": Close()}, "ehlo", "451 4.4.2 connection lost"),
+        ({"ehlo": Reset()}, "ehlo", "451 4.4.2 connection lost"),
+        ({"ehlo": "250-mock\n250 AUTH XOAUTH2"}, "auth", "454 4.7.0 AUTH is not offered"),
+        ({"auth": Close()}, "auth", "451 4.4.2 connection lost"),
+        ({"auth": Hang()}, "auth", "451 4.4.1 no answer in time"),
+        ({"auth": "535 5.7.8 wrong"}, "auth", "535 5.7.8 wrong"),
+        ({"auth": "454 4.7.0 later"}, "auth", "454 4.7.0 later"),
+    ],
+)
+async def test_where_an_opening_broke_off_and_why_is_told(script: Any, phase: str, reply: str) -> None:
+    async with Upstream(auth={"u": "s3cret"}, script=script) as upstream:
+        with pytest.raises(OpenFailed) as failed:
+            await opened(upstream, within_s=0.5, username="u", password="s3cret")
+    assert failed.value.phase == phase
+    assert str(failed.value.reply).startswith(reply)
+
+
+async def test_nobody_there_is_said_in_the_systems_words_without_the_address() -> None:
+    async with Upstream() as gone:
+        pass
+    with pytest.raises(OpenFailed) as failed:
+        await opened(gone)
+    assert (failed.value.phase, str(failed.value.reply)) == ("connect", "451 4.4.1 connection refused")
+    gone.host = "no-such-host.invalid"
+    with pytest.raises(OpenFailed) as failed:
+        await opened(gone, within_s=10)
+    assert failed.value.phase == "connect"
+    assert str(failed.value.reply).startswith("451 4.4.1 ")
+    assert "invalid" not in str(failed.value.reply)
+
+
+async def test_a_server_that_speaks_no_tls_at_all_is_a_failure_of_tls(certificates: Certificates) -> None:
+    async with Upstream() as upstream:
+        with pytest.raises(OpenFailed) as failed:
+            await opened(upstream, tls="implicit", ca_file=certificates.ca_file)
+    assert failed.value.phase == "tls"
+    assert str(failed.value.reply).startswith("454 4.7.5 TLS failed")
+
+
+async def test_a_handshake_that_hangs_ends_with_the_deadline(certificates: Certificates) -> None:
+    silent = await asyncio.start_server(lambda *_: asyncio.sleep(5), "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    settings = Config.model_validate(
+        {"host": "127.0.0.1", "port": port, "tls": "implicit", "ca_file": certificates.ca_file}
+    )
+    with pytest.raises(OpenFailed, match="no answer in time"):
+        await open_session(Target.of("up", settings, "relay.example.com"), timeout_s=0.3)
+    silent.close()
