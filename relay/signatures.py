@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from relay.delivery.clock import Clock
 from relay.mail.address import domain_of
-from relay.mail.dkim import KeySet, Signer, Unsignable
+from relay.mail.dkim import KeySet, Signer, Unsignable, why_unsignable
 from relay.mail.message import Message, from_addresses, parse
 from relay.observe.maillog import MailLog
 from relay.store.base import Queued
@@ -34,8 +34,8 @@ class Signatures:
         return (signature.headers, queued.content)
 
     def selectors(self, message: Message) -> tuple[str, ...]:
-        """Whose keys will sign."""
-        keys = self._keys(message)
+        """Whose keys will sign; none where nothing can be signed."""
+        keys = self._keys(message) if why_unsignable(message) is None else None
         return keys.selectors if keys is not None else ()
 
     def _keys(self, message: Message) -> KeySet | None:

@@ -6,16 +6,17 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from relay.config.model import Lane
+from relay.delivery.fitting import fitted, load_of
 from relay.delivery.job import Job
 from relay.delivery.judge import condemns
 from relay.store.base import OpenRecipient
 from relay.upstream.pool import Pool
 from relay.upstream.results import TROUBLE, OpenFailed, Outcome, Result
 from relay.upstream.session import Opening, Progress, Report, Session, Terms
-from relay.upstream.transaction import Load
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +57,7 @@ async def _attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lan
     await pool.pace()
     started = time.monotonic()
     before = min(started + lane.attempt_s, job.deadline)
-    load = Load(
-        job.queued.envelope,
-        [(one.position, one.recipient) for one in due],
-        len(job.queued.content),
-        eightbit=not job.queued.content.isascii(),
-        deliver_by_s=_deliver_by_s(job, started),
-    )
+    load = load_of(job, due, _deliver_by_s(job, started))
     positions = [one.position for one in due]
     withdrawn = job.gate.refusal(started)
     if withdrawn is not None:  # while it waited for the upstream's rate
@@ -79,7 +74,12 @@ async def _attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lan
         except OpenFailed as failure:
             return _unopened(pool.name, started, positions, failure)
         terms = Terms(before, lane.final_s, progress)
-        report = await session.transact(load, lambda: job.parts(unsigned), job.gate, terms)
+        try:
+            carried, form = await fitted(job, load, session.capabilities)
+        except BaseException:
+            session.abort()
+            raise
+        report = await session.transact(carried, partial(job.parts, unsigned, form), job.gate, terms)
         pool.put(session, report, load.size_bytes)
         if _was_dead(report, fresh) and time.monotonic() < before:
             job.gate.release(session)

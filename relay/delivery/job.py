@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from relay.mail.reply import Reply
+from relay.mail.transfer import Form, recoded
 from relay.store.base import Attempt, OpenRecipient, Queued, RecipientUpdate, Settlement
 from relay.upstream.gate import EXPIRED, SUPERSEDED, Gate
 
@@ -31,6 +32,7 @@ class Job:
     """Lives from pick-up (or acceptance) to settlement. `rank` orders the lane: the earliest deadline first."""
 
     __slots__ = (
+        "_forms",
         "_parts",
         "_sign",
         "attempts",
@@ -83,7 +85,8 @@ class Job:
         self.timings_ms: dict[str, float] = {}
         self.sign_ms = 0.0
         self._sign = sign
-        self._parts: dict[frozenset[str], Sequence[bytes]] = {}
+        self._forms: dict[Form, Queued] = {}
+        self._parts: dict[tuple[Form, frozenset[str]], Sequence[bytes]] = {}
 
     @property
     def rank(self) -> tuple[float, str]:
@@ -100,12 +103,22 @@ class Job:
         self.superseded_by = by
         self.gate.shut(SUPERSEDED)
 
-    def parts(self, unsigned: frozenset[str]) -> Sequence[bytes]:
-        """The signed content for an upstream; signed once for each set of headers left out."""
-        parts = self._parts.get(unsigned)
+    def form(self, form: Form) -> Queued:
+        """The message in the form that an upstream takes, made once. Raises Unencodable."""
+        made = self._forms.get(form)
+        if made is None:
+            content = recoded(self.queued.content, form)
+            made = self.queued if content is self.queued.content else replace(self.queued, content=content)
+            self._forms[form] = made
+        return made
+
+    def parts(self, unsigned: frozenset[str], form: Form = "as it is") -> Sequence[bytes]:
+        """The signed content for an upstream; signed once for each form and set of headers left out."""
+        key = form, unsigned
+        parts = self._parts.get(key)
         if parts is None:
             began = time.monotonic()
-            parts = self._parts[unsigned] = self._sign(self.queued, unsigned)
+            parts = self._parts[key] = self._sign(self.form(form), unsigned)
             self.sign_ms += (time.monotonic() - began) * 1000.0
         return parts
 

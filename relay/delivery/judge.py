@@ -17,7 +17,7 @@ JITTER = 0.2
 ACCOUNT_CODES = frozenset({530, 535, 538})
 """RFC 4954 6: authentication required, failed, or too weak: said of us, not of the mail"""
 _OPENING: frozenset[Phase] = frozenset({"connect", "greeting", "ehlo", "tls", "auth"})
-_UNFIT = re.compile(r"5\.(?:3\.4|6\.7|5\.4)$")
+_UNFIT = re.compile(r"5\.(?:3\.4|6\.[37]|5\.4)$")
 # SES: "554 Message rejected: Email address is not verified", SendGrid: "550 The from address does not match a verified
 # Sender Identity", Postmark, Brevo and Mailgun alike.
 _SENDER_UNVERIFIED = re.compile(

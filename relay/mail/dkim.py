@@ -131,6 +131,14 @@ class Signer:
         return Signature(b"".join(fields), keyset.selectors)
 
 
+def why_unsignable(message: Message) -> str | None:
+    """Why the message is no base for a signature; None: it is one."""
+    if any(not field.name or not field.name.isascii() for field in message.fields):
+        # Verifiers disagree about what such a header section says, or refuse it.
+        return "malformed header section"
+    return None if any(field.name == "from" for field in message.fields) else "no From"
+
+
 def _signature_field(key: Key, rest: bytes, head: bytes) -> bytes:
     value = b" " + key.tags + rest
     data = head + relaxed_field(b"dkim-signature", value)
@@ -146,14 +154,12 @@ def _signature_field(key: Key, rest: bytes, head: bytes) -> bytes:
 
 def _signed_head(message: Message, unsigned: frozenset[str]) -> tuple[list[bytes], bytes]:
     """The names for h=, and the fields they stand for as they are hashed (RFC 6376 5.4.2: from the bottom up)."""
+    reason = why_unsignable(message)
+    if reason is not None:
+        raise Unsignable(reason)
     values: dict[str, list[bytes]] = {}
     for field in message.fields:
-        if not field.name or not field.name.isascii():
-            # Verifiers disagree about what such a header section says, or refuse it.
-            raise Unsignable("malformed header section")
         values.setdefault(field.name, []).append(field.value)
-    if "from" not in values:
-        raise Unsignable("no From")
     names: list[bytes] = []
     hashed: list[bytes] = []
     for wanted, extra in ((OVERSIGNED, 1), (SIGNED, 0)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Literal
 
@@ -21,7 +22,12 @@ _MAX_HOST = 255
 
 def rfc5322_date(now: float) -> bytes:
     """`Sat, 01 Mar 2025 09:05:07 +0000`, in UTC whatever the machine's zone and locale are."""
-    at = datetime.fromtimestamp(now, UTC)
+    return _date_of(int(now))
+
+
+@lru_cache(maxsize=2)
+def _date_of(second: int) -> bytes:
+    at = datetime.fromtimestamp(second, UTC)
     return (
         f"{_DAYS[at.weekday()]}, {at.day:02} {_MONTHS[at.month - 1]} {at.year:04} "
         f"{at.hour:02}:{at.minute:02}:{at.second:02} +0000"
@@ -36,17 +42,19 @@ def received(
     host, peer = f"Received: from {_host(helo)}", f"({_client(client)})"
     lines = [
         *([f"{host} {peer}"] if len(host) + len(peer) < 78 else [host, f"\t{peer}"]),
-        f"\tby {_host(hostname)} with {protocol} id {_host(id)}",
+        f"\tby {_host(hostname)} with {protocol} id {id}",
     ]
     if recipient is not None and _shows(recipient):
         lines.append(f"\tfor <{recipient}>")
     return "\r\n".join(lines).encode() + b";\r\n\t" + rfc5322_date(now) + b"\r\n"
 
 
+@lru_cache(maxsize=16)
 def _host(text: str) -> str:
     return _NOT_A_HOST.sub("?", text[:_MAX_HOST]) or "unknown"
 
 
+@lru_cache(maxsize=16)
 def _client(client: str) -> str:
     try:
         address = ip_address(client)

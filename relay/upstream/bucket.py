@@ -11,10 +11,11 @@ class Bucket:
 
     __slots__ = ("_at", "_tokens", "capacity", "rate")
 
-    def __init__(self, rate: float, now: float) -> None:
+    def __init__(self, rate: float, now: float, saved: float | None = None) -> None:
+        """`saved`: the tokens to begin with; by default as many as can be."""
         self.rate = rate
         self.capacity = max(1.0, rate)
-        self._tokens = self.capacity
+        self._tokens = self.capacity if saved is None else saved
         self._at = now
 
     def take(self, now: float, *, leave: float = 0.0) -> float:

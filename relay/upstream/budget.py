@@ -7,24 +7,7 @@ import time
 from typing import Protocol
 
 from relay.upstream.bucket import BULK_LEAVES, Bucket
-
-
-class Holder(Protocol):
-    """A pool (or another process's pools), as its upstream's budget sees it."""
-
-    express: bool
-    reserved: int
-    """sessions that are kept for it whatever others do"""
-
-    @property
-    def holds(self) -> int:
-        """How many places it has."""
-
-    def spare(self) -> bool:
-        """Close an idle session for someone else's sake; False: there is none to close now."""
-
-    def room(self) -> None:
-        """A place became free: open what is waited for."""
+from relay.upstream.fair import TURN_S, Holder, Holders
 
 
 class Budget(Protocol):
@@ -56,47 +39,68 @@ class WholeBudget:
     """A `Budget` that is all in this process.
 
     Bulk can never be felt by a code: what express lanes reserve is never lent, and where `max` leaves nothing to
-    reserve, a bulk session is closed as soon as an express lane waits.
+    reserve, a bulk session is closed as soon as an express lane waits. Those of bulk share alike (`fair`).
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, turn_s: float = TURN_S) -> None:
         self.limit = limit
         self.open = 0
-        self._holders: list[Holder] = []
+        self._holders = Holders(turn_s)
         self._express_waiting = False
 
     def join(self, holder: Holder) -> None:
-        self._holders.append(holder)
+        self._holders.join(holder)
 
     def leave(self, holder: Holder) -> None:
-        if holder in self._holders:  # a drain may be cut off and begun again
-            self._holders.remove(holder)
+        self._holders.leave(holder)
 
     def take(self, holder: Holder, holds: int) -> bool:
         if self.open < self.limit and (self.open < self._open_to(holder) or (holds == 0 and self._all_is_reserved())):
             self.open += 1
+            self._holders.served(holder)
             return True
         if holder.express:
             self._express_waiting = not any(
                 other.spare() for other in self._holders if other is not holder and not other.express
             )
-        elif holds == 0:
+            return False
+        if holds == 0 and self._all_is_reserved():
             # Idle sessions, kept warm, would starve it for good; a code takes the place back with the next message.
             any(other.spare() for other in self._holders if other.express)
+        self._holders.call_for(holder, holds)
         return False
 
     def give_back(self) -> None:
         self.open -= 1
-        for holder in sorted(self._holders, key=lambda one: not one.express):
-            if self.open >= self.limit:
-                return
-            holder.room()
+        self._shed()
+        self._hand_out()
+
+    def resize(self, limit: int) -> None:
+        """Another limit from now on. Where more are open, sessions are closed as they end their work."""
+        self.limit = limit
+        self._shed()
+        self._hand_out()
 
     def wanted_elsewhere(self, holder: Holder) -> bool:
+        if self._holders.is_called(holder):
+            return True
         if holder.express or not self._express_waiting:
             return False
         self._express_waiting = False
         return True
+
+    def _hand_out(self) -> None:
+        for holder in self._holders.poorest_first():
+            if self.open >= self.limit:
+                return
+            holder.room()
+
+    def _shed(self) -> None:
+        """One session of each of the richest; those that follow, when these are gone."""
+        above = max(0, self.open - self.limit)
+        for holder in self._holders.richest_first()[:above]:
+            if holder.holds:
+                self._holders.call(holder)
 
     def _open_to(self, holder: Holder) -> int:
         """All places but those that others have a right to and don't use."""
@@ -114,6 +118,11 @@ class WholeRate:
 
     def __init__(self, rate: float) -> None:
         self._bucket = Bucket(rate, time.monotonic())
+
+    def change(self, rate: float) -> None:
+        """Another rate from now on; what was saved up is spent."""
+        if rate != self._bucket.rate:
+            self._bucket = Bucket(rate, time.monotonic(), saved=0.0)
 
     async def pace(self, *, express: bool) -> None:
         leave = 0.0 if express else BULK_LEAVES

@@ -290,6 +290,8 @@ class Load:
     size_bytes: int
     eightbit: bool = False
     """the content has 8-bit bytes, whatever the app declared"""
+    utf8_head: bool = False
+    """header fields have them too, and the app said so (SMTPUTF8)"""
     deliver_by_s: int | None = None
     """what is left of an RFC 2852 by-time"""
 
@@ -303,6 +305,11 @@ def unfit(load: Load, capabilities: Capabilities) -> Reply | None:
     ):
         # RFC 6531 3.5. The flag alone, on an all-ASCII envelope, stops nothing: some clients always set it.
         return Reply(550, "5.6.7 this upstream takes no internationalized address")
+    if load.utf8_head and not capabilities.smtputf8:
+        return Reply(550, "5.6.7 this upstream takes no internationalized header")
+    if load.eightbit and not capabilities.eightbitmime:
+        # RFC 6152 3: what could be converted has been.
+        return Reply(550, "5.6.3 this upstream takes 7-bit mail only, and this can't be re-encoded")
     return None
 
 

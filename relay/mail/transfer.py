@@ -1,0 +1,216 @@
+"""A message in a form that the next server can carry: re-encoded (RFC 2045 6, RFC 6152 3), its meaning unchanged.
+
+Only what has to be is touched: the parts with 8-bit bytes, or with lines longer than SMTP carries, and their header
+fields. What another has signed is not, since that would break the signature: it goes as it is, or not at all.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from relay.mail.fieldtext import Unencodable, ascii_value
+from relay.mail.message import Field, Message, Unacceptable, first, over_long_line, parse
+from relay.mail.mime import content_type
+from relay.mail.words import decoded
+
+__all__ = ["Form", "Unencodable", "has_utf8_head", "recoded"]
+
+Form = Literal["as it is", "ASCII head", "7bit"]
+"""What a server takes: 8BITMIME and raw UTF-8 in header fields; 8BITMIME; ASCII only"""
+
+MAX_DEPTH = 20
+_SIGNATURES = frozenset({"dkim-signature", "domainkey-signature", "arc-message-signature", "arc-seal"})
+_BASE64 = re.compile(rb"[A-Za-z0-9+/=\s]*")
+
+
+def recoded(content: bytes, form: Form) -> bytes:
+    """`content` (CRLF-ended) in that form, with over-long lines of bodies re-encoded where that can be done; the same
+    object when nothing is to be done. Raises Unencodable when it can't be had in that form; never for `as it is`."""
+    if form == "as it is" and not over_long_line(content):
+        return content
+    message = parse(content)
+    if _SIGNATURES.intersection(field.name for field in message.fields):
+        if form == "as it is":
+            return content
+        raise Unencodable("signed by another")
+    if form == "ASCII head":
+        return recoded(_with_ascii_fields(message) + content[message.head_end :], "as it is")
+    return _entity(content, _Need(seven_bit=form == "7bit"), ())
+
+
+def has_utf8_head(content: bytes) -> bool:
+    """Are there raw 8-bit bytes in the header section?"""
+    return not content.isascii() and not content[: parse(content).head_end].isascii()
+
+
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """What may not stay: over-long lines, and with `seven_bit` also 8-bit bytes."""
+
+    seven_bit: bool
+    depth: int = 0
+
+    def holds(self, body: bytes) -> bool:
+        return (self.seven_bit and not body.isascii()) or over_long_line(body)
+
+    def kept(self, data: bytes, why: str) -> bytes:
+        """What can't be re-encoded stays, unless that is forbidden: an over-long line is carried by most servers."""
+        if self.seven_bit and not data.isascii():
+            raise Unencodable(why)
+        return data
+
+
+def _entity(content: bytes, need: _Need, fences: tuple[re.Pattern[bytes], ...], default: str = "text/plain") -> bytes:
+    """A message or a part (RFC 2045 2.4), within parts that end at `fences`."""
+    try:
+        message = parse(content)
+    except Unacceptable:
+        return need.kept(content, "a header section too large")
+    body = content[message.body_at :]
+    encoding = decoded(first(message, "content-transfer-encoding") or b"").strip().lower()
+    if not need.holds(body):
+        if not need.seven_bit:
+            return content
+        return (
+            _with_ascii_fields(message, "7bit" if encoding in ("8bit", "binary") else None)
+            + content[message.head_end :]
+        )
+    names = [field.name for field in message.fields]
+    if _SIGNATURES.intersection(names) or need.depth > MAX_DEPTH:
+        return need.kept(content, "signed by another, or nested too deep")
+    if names.count("content-type") > 1 or names.count("content-transfer-encoding") > 1:
+        return need.kept(content, "its type is said twice")
+    kind, parameters = content_type(message)
+    if "content-type" not in names:
+        kind = default
+    inner = _Need(need.seven_bit, need.depth + 1)
+    if kind == "multipart/signed" or (kind.startswith("message/") and not _may_be_encoded(kind)):
+        return need.kept(content, f"{kind} is never re-encoded")
+    if not kind.startswith("multipart/") and kind != "message/rfc822":
+        return _leaf(message, encoding, need, fences)
+    if encoding not in ("", "7bit", "8bit", "binary"):
+        return need.kept(content, f"{kind} with an encoding of its own")
+    if kind == "message/rfc822":
+        new_body = _entity(body, inner, fences)
+    else:
+        inside = "message/rfc822" if kind == "multipart/digest" else "text/plain"
+        new_body = _multipart(body, parameters.get("boundary", "").encode(), inner, fences, inside)
+    # RFC 2045 6.4: a composite says nothing but what its parts are.
+    return _rebuilt(message, "7bit" if need.seven_bit and encoding else None, need) + new_body
+
+
+def _may_be_encoded(kind: str) -> bool:
+    """RFC 2046 5.2.1: message/rfc822 through its parts; RFC 6532 3.7, RFC 6533 6: message/global and the like as a
+    whole. Partial messages, pointers to bodies and delivery statuses are 7bit by definition."""
+    return kind == "message/rfc822" or kind.startswith("message/global")
+
+
+def _multipart(body: bytes, boundary: bytes, need: _Need, fences: tuple[re.Pattern[bytes], ...], default: str) -> bytes:
+    fence = re.compile(rb"^--" + re.escape(boundary) + rb"(--)?[ \t]*\r?$", re.MULTILINE)
+    found = fence.search(body) if boundary else None
+    if found is None:
+        return need.kept(body, "a multipart without parts")
+    inside = (*fences, fence)
+    pieces = [need.kept(body[: found.start()], "8-bit text before the first part")]
+    while found is not None and not found[1]:
+        at = found.end() + 1
+        pieces.append(body[found.start() : at])
+        found = fence.search(body, at)
+        # The line end before a fence belongs to the fence (RFC 2046 5.1.1); one cut short ends without.
+        part = body[at : found.start()] if found is not None else body[at:]
+        end = b"\r\n" if part.endswith(b"\r\n") else b""
+        pieces += [_entity(part.removesuffix(b"\r\n"), need, inside, default), end]
+    if found is not None:
+        pieces.append(need.kept(body[found.start() :], "8-bit text behind the last part"))
+    return b"".join(pieces)
+
+
+def _leaf(message: Message, encoding: str, need: _Need, fences: tuple[re.Pattern[bytes], ...]) -> bytes:
+    content = message.content
+    body = content[message.body_at :]
+    match encoding:
+        case "" | "7bit" | "8bit" | "binary":
+            name, encoded = _encoded(body, fences)
+        case "quoted-printable":
+            # Its lines can't be wrapped again as they are: they may hold encoded line ends.
+            name, encoded = "base64", _base64(binascii.a2b_qp(body))
+        case "base64" if _BASE64.fullmatch(body):
+            text = b"".join(body.split())
+            name, encoded = "base64", b"".join(text[at : at + 76] + b"\r\n" for at in range(0, len(text), 76))
+        case _:
+            return need.kept(content, "an encoding that isn't what it says, or unknown")
+    return _rebuilt(message, name, need, body) + encoded
+
+
+def _encoded(data: bytes, fences: tuple[re.Pattern[bytes], ...]) -> tuple[str, bytes]:
+    """The shorter of the two encodings, about; base64 also where a soft line break made a line that ends the part."""
+    if (len(data) - len(data.translate(None, _EIGHT_BIT))) * 6 <= len(data):
+        encoded = binascii.b2a_qp(data)
+        if b"\n" not in data:
+            encoded = encoded.replace(b"\n", b"\r\n")
+        if not any(fence.search(encoded) for fence in fences):
+            return "quoted-printable", encoded
+    return "base64", _base64(data)
+
+
+_EIGHT_BIT = bytes(range(128, 256))
+
+
+def _base64(data: bytes) -> bytes:
+    lines = (binascii.b2a_base64(data[at : at + 57], newline=False) for at in range(0, len(data), 57))
+    return b"".join(line + b"\r\n" for line in lines)
+
+
+def _rebuilt(message: Message, encoding: str | None, need: _Need, body: bytes | None = None) -> bytes:
+    """The header section with its blank line, saying `encoding` (None: as it did). `body`, as it was, tells what to
+    say of a leaf that never said what it is."""
+    names = {field.name for field in message.fields}
+    added = b""
+    if need.depth == 0 and "mime-version" not in names:
+        added += b"MIME-Version: 1.0\r\n"
+    if body is not None and "content-type" not in names:
+        # RFC 1428 3: text of unknown origin is given a charset; UTF-8 is what it is most of the time.
+        added += b"Content-Type: text/plain; charset=%b\r\n" % _charset(body)
+    if encoding is not None and "content-transfer-encoding" not in names:
+        added += b"Content-Transfer-Encoding: %b\r\n" % encoding.encode()
+    head = _with_ascii_fields(message, encoding, every=need.seven_bit)
+    return head + (b"" if head.endswith(b"\n") or not head else b"\r\n") + added + b"\r\n"
+
+
+def _charset(body: bytes) -> bytes:
+    if body.isascii():
+        return b"us-ascii"
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError:
+        return b"unknown-8bit"
+    return b"utf-8"
+
+
+def _with_ascii_fields(message: Message, encoding: str | None = None, *, every: bool = True) -> bytes:
+    """The header section, its fields in ASCII (`every`), with that encoding instead of its own."""
+    content = message.content
+    pieces, at = [], 0
+    for field in message.fields:
+        new = _new_value(field, encoding, every=every)
+        if new is not None:
+            pieces += [content[at : field.start], _name(content, field), b":", new, b"\r\n"]
+            at = field.end
+    head = b"".join([*pieces, content[at : message.head_end]])
+    if every and not head.isascii():
+        raise Unencodable("8-bit bytes in a header section that is none")
+    return head
+
+
+def _new_value(field: Field, encoding: str | None, *, every: bool) -> bytes | None:
+    if encoding is not None and field.name == "content-transfer-encoding":
+        return b" " + encoding.encode()
+    return ascii_value(field.name, field.value) if every and not field.value.isascii() else None
+
+
+def _name(content: bytes, field: Field) -> bytes:
+    """As it is written."""
+    return content[field.start : field.end].partition(b":")[0]
