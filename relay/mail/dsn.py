@@ -79,7 +79,14 @@ def bounces(envelope: Envelope, outcomes: Sequence[Report]) -> tuple[Report, ...
     # RFC 5321 4.5.5: never bounce a bounce, or two servers loop for ever.
     if envelope.sender == "":
         return None
-    return tuple(report for report in outcomes if _WANTS[report.kind](report.recipient)) or None
+    return tuple(report for report in outcomes if _is_wanted(envelope, report)) or None
+
+
+def _is_wanted(envelope: Envelope, report: Report) -> bool:
+    by = envelope.deliver_by
+    if report.kind == "delayed" and report.recipient.notify is None and by is not None and by.mode == "N":
+        return True  # RFC 2852: a time with mode N asks to be told once it has passed; NOTIFY may say otherwise
+    return _WANTS[report.kind](report.recipient)
 
 
 def bounce(
