@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class Engine:
         self._housekeeper: asyncio.Task[None] | None = None
         self._untidy = False
         """a reload could not write all that it changes"""
+        self._signing = ThreadPoolExecutor(1, thread_name_prefix="sign")
 
     async def open(self, path: Path, codec: Codec) -> None:
         """Take the store file and find out what waits in it. Raises StoreError."""
@@ -115,39 +117,48 @@ class Engine:
         the job that this one supersedes."""
         job = lane.job(_queued(new))
         job.final_dot = final_dot
-        putting = self.store.start_put(new, express=lane.config.express)
         lane.offer(job)
         try:
-            # The envelope leaves before the processor is kept busy with the signature.
+            # The envelope leaves first, then a code's signature is made beside its commit.
             await asyncio.sleep(0)
-            await self._sign_ahead(lane, job)
+            aside = lane.config.express or len(new.content) > LARGE_BYTES
+            signing = self._signing.submit(lane.sign_ahead, job) if aside else None
+            putting = self.store.start_put(new, express=lane.config.express)
+        except BaseException:
+            self._stored(lane, job, stored=False)
+            raise
+        try:
+            await self._signed(signing, lane, job)
         finally:
-            stored = partial(self._stored, lane, job)
+            # From the commit itself: whoever waits at the gate goes on before the app is answered.
             if putting.done():
-                stored(putting)
+                self._settled(lane, job, putting)
             else:
-                putting.add_done_callback(stored)
+                putting.add_done_callback(partial(self._settled, lane, job))
         await putting
         return job.older
 
-    def _stored(self, lane: Lane, job: Job, putting: asyncio.Future[None]) -> None:
-        """The commit's own callback: whoever waits at the gate goes on before the app is answered."""
+    async def _signed(self, signing: Future[None] | None, lane: Lane, job: Job) -> None:
+        try:
+            # That the other thread hasn't come to it: the commit took no time, or the machine is busy.
+            if signing is None or (len(job.queued.content) <= LARGE_BYTES and signing.cancel()):
+                lane.sign_ahead(job)
+            else:
+                await asyncio.wrap_future(signing)
+        except Exception as error:  # noqa: BLE001 - a message that can't be signed now is stored all the same
+            self.log.trouble("sign", error)
+
+    def _settled(self, lane: Lane, job: Job, putting: asyncio.Future[None]) -> None:
+        self._stored(lane, job, stored=not putting.cancelled() and putting.exception() is None)
+
+    def _stored(self, lane: Lane, job: Job, *, stored: bool) -> None:
         job.timings_ms["store"] = (time.monotonic() - job.offered_at) * 1000.0
-        if putting.cancelled() or putting.exception() is not None:
-            # Not stored, or nobody waited to learn it: then the store gives it back, and the lane finds it there.
+        if not stored:
+            # Or nobody waited to learn it: then the store gives it back, and the lane finds it there.
             job.gate.shut(NOT_STORED)
             lane.wake(self.clock.now())
         job.gate.open()
         job.stored.set()
-
-    async def _sign_ahead(self, lane: Lane, job: Job) -> None:
-        try:
-            if len(job.queued.content) > LARGE_BYTES:
-                await asyncio.to_thread(lane.sign_ahead, job)
-            else:
-                lane.sign_ahead(job)
-        except Exception as error:  # noqa: BLE001 - a message that can't be signed now is stored all the same
-            self.log.trouble("sign", error)
 
     async def drain(self, within_s: float) -> None:
         """Begin nothing more, finish what is under way."""
@@ -162,6 +173,7 @@ class Engine:
         await asyncio.gather(*(each.drain(within_s) for each in (self.delivery, *old)))
 
     async def close(self) -> None:
+        self._signing.shutdown()
         await self.store.close()
 
     async def _keep_house(self) -> None:

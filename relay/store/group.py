@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -38,8 +37,10 @@ EMPTY_LOG_AFTER_S = 1.0
 EMPTY_LOG_WITHIN_S = 30.0
 """and in any pause when so long has passed since."""
 
+_IN_PLACE_SHARE = 5
+"""One part in so many of the loop's time, at most, goes into commits in place."""
+
 _THREAD_ENDS_WITHIN_S = 1.0
-_HAND_OVER_S = 0.0005
 
 _LOG = logging.getLogger(__name__)
 # At DEBUG it would log every function with its arguments.
@@ -74,22 +75,11 @@ class Connection(aiosqlite.Connection):
         self._tx.put_nowait((future, partial(function, self._connection)))
         return future
 
-    def begin_at_once(self, function: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        """`begin`, and let the thread go first.
-
-        It needs the interpreter's lock to begin, and would get it when this thread next waits for something: a
-        signature later. So this one waits, for the 0.1 ms that the thread needs to be in the database.
-        """
-        begun = threading.Lock()
-        begun.acquire()
-
-        def begin(connection: sqlite3.Connection) -> T:
-            begun.release()
-            return function(connection)
-
-        future = self.begin(begin)
-        begun.acquire(timeout=_HAND_OVER_S)
-        return future
+    def run_here(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """The function's result on the calling thread. The other one must have nothing to do."""
+        if self._connection is None:
+            raise StoreError("the store is closed")
+        return function(self._connection)
 
     async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """The function's result or exception."""
@@ -187,6 +177,8 @@ class GroupWriter:
         self._busy = False
         """the thread has something of ours to do"""
         self._woken = False
+        self._in_place_from = 0.0
+        """the loop's time from when a commit may be made in place again"""
         self._closing = False
         self._written: asyncio.Future[None] | None = None
         """while closing: done when all is written"""
@@ -200,13 +192,14 @@ class GroupWriter:
         self._set_rest()
 
     def submit(self, operation: Operation[T], *, express: bool = False) -> Operation[T]:
-        """Queue an operation; an express one is on its way before this returns, where nothing else is. Raises
-        StoreError once the writer is closing."""
+        """Queue an operation; an express one is on its way before this returns, and perhaps done. Raises StoreError
+        once the writer is closing."""
         if self._closing:
             raise StoreError("the store is closed")
         if express:
             self._express.append(operation)
-            self._next(at_once=True)
+            if not (operation.is_one and self._in_place()):
+                self._next()
         else:
             self._others.append(operation)
             self._wake()
@@ -240,26 +233,46 @@ class GroupWriter:
             self._woken = True
             self._loop.call_soon(self._next)
 
-    def _next(self, *, at_once: bool = False) -> None:
+    def _next(self) -> None:
         self._woken = False
         if self._busy:
             return
         group = self._next_group()
         if group:
             self._busy = True
-            begin = self._connection.begin_at_once if at_once else self._connection.begin
-            begin(partial(self._commit, group)).add_done_callback(partial(self._done, group))
+            self._connection.begin(partial(self._commit, group)).add_done_callback(partial(self._done, group))
         elif self._written is not None and not self._written.done():
             self._written.set_result(None)
         else:
             self._set_rest()
 
+    def _in_place(self) -> bool:
+        """Commit what waits here and now, where that is one statement and the disk has been quick: False where not.
+
+        A commit takes half a millisecond, in which the interpreter's lock is free. To wake the thread for it, and then
+        this one again, takes as long again, and much longer where every processor has something to do.
+        """
+        began = self._loop.time()
+        if self._busy or self._others or len(self._express) > 1 or began < self._in_place_from:
+            return False
+        group = self._next_group()
+        self._busy = True
+        outcomes, committed = self._connection.run_here(partial(self._commit, group))
+        ended = self._loop.time()
+        # A slow disk, or many codes at once: then the loop has better things to do than to wait.
+        self._in_place_from = ended + (_IN_PLACE_SHARE - 1) * (ended - began)
+        self._tell(group, outcomes, committed)
+        return True
+
     def _done(self, group: list[Operation[Any]], commit: asyncio.Future[tuple[list[Any], list[Tx]]]) -> None:
-        """Callers first, then the log's upkeep, then the next group."""
         try:
             outcomes, committed = commit.result()
         except Exception as error:  # noqa: BLE001 - it is handed to those who wait
             outcomes, committed = [_Failed(self._explain(error)) for _ in group], []
+        self._tell(group, outcomes, committed)
+
+    def _tell(self, group: list[Operation[Any]], outcomes: list[Any], committed: list[Tx]) -> None:
+        """Callers first, then the log's upkeep, then the next group."""
         for tx in committed:
             self._committed(tx)
             self._note_use(tx)
@@ -284,7 +297,8 @@ class GroupWriter:
             if self._rest.when() <= at and not self._rest.cancelled():
                 return  # it looks again when it fires
             self._rest.cancel()
-        self._rest = self._loop.call_at(at, self._empty)
+        # uvloop makes no timer, but a handle without `when`, of what is nearer than half a millisecond.
+        self._rest = self._loop.call_at(max(at, self._loop.time() + 0.001), self._empty)
 
     def _empty(self) -> None:
         self._rest = None
