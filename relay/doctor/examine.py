@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from relay.config.errors import ConfigErrors
+from relay.config.files import contradictions
 from relay.config.load import load
 from relay.config.model import Config, Loaded
 from relay.doctor import domains, files, machine, service, upstreams
@@ -39,7 +40,7 @@ async def examine(
         domains.check(config.dkim, signer, Resolver(dns_server), int(now)) if signer is not None else _nothing(),
     )
     of_files = files.check(loaded)
-    trouble += [*_users(config)]
+    trouble += [*_users(config), *await asyncio.to_thread(_damaged, loaded)]
     return (
         *_config(loaded, trouble, of_files),
         *trouble,
@@ -61,6 +62,11 @@ def _signer(loaded: Loaded) -> tuple[Signer | None, list[Finding]]:
         return Signer(loaded.config.dkim, loaded.dkim_pems), []
     except BadKey as error:
         return None, [Finding("config", "dkim", "fail", str(error), "otp-relay keygen makes keys that sign")]
+
+
+def _damaged(loaded: Loaded) -> list[Finding]:
+    hint = "otp-relay keygen makes another; publish it under a new selector"
+    return [Finding("config", "dkim", "warn", text, hint) for text in contradictions(loaded.dkim_pems)]
 
 
 def _users(config: Config) -> Iterator[Finding]:

@@ -1,0 +1,25 @@
+"""Keys that sign although they are damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from relay.doctor.examine import examine
+from tests.config.test_keys import configured
+from tests.doctor.nameserver import NameServer
+
+
+@pytest.mark.parametrize(("wrong", "statuses"), [({"p": 2}, ["warn"]), ({}, [])], ids=["damaged", "sound"])
+async def test_doctor_tells_of_a_key_that_signs_though_it_is_damaged(
+    tmp_path: Path, wrong: dict[str, int], statuses: list[str]
+) -> None:
+    key = rsa.generate_private_key(65537, 2048)
+    async with NameServer({}) as server:
+        found = await examine(configured(tmp_path, key, **wrong), {}, server.address)
+    told = [one for one in found if "damaged" in one.text]
+    assert [one.status for one in told] == statuses
+    assert all((one.area, one.subject) == ("config", "dkim") for one in told)
+    assert all(f"{tmp_path}/s1.pem is damaged, though it still signs" in one.text for one in told)
