@@ -30,7 +30,7 @@ from relay.routing.facts import Facts
 from relay.routing.router import Route, Router
 from relay.store.base import NewMessage, StoreError, StoreFull
 from relay.store.ulid import IdMaker
-from relay.upstream.pool import Shared
+from relay.upstream.pool import Whole
 from relay.workers.link import LinkLost
 from relay.workers.supervisor import Workers
 
@@ -42,7 +42,7 @@ class Running:
     config: Config
     router: Router
     signer: Signer
-    shared: Mapping[str, Shared]
+    shared: Mapping[str, Whole]
     """sessions and rate of each upstream"""
     delivery: Delivery
     """the lanes of this process"""

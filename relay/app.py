@@ -41,7 +41,7 @@ from relay.store.sqlite_care import check_keys
 from relay.store.sqlite_move import Moved
 from relay.store.sqlite_read import Reader
 from relay.store.sqlite_sound import look
-from relay.upstream.pool import Shared
+from relay.upstream.pool import Shared, Whole
 from relay.web.parts import LaneHealth, Parts, UpstreamHealth, UpstreamState
 from relay.web.server import WebServer
 from relay.workers.forward import Forwarder
@@ -69,7 +69,7 @@ class App:
         self._engine = Engine(self.clock, self.log)
         self._codec = codec_for(loaded.store_keys, str(loaded.config.store_key_file))
         self._workers = Workers(self.clock, self.log, self, self._codec)
-        self._shared: Mapping[str, Shared] = {}
+        self._shared: Mapping[str, Whole] = {}
         self._upstreams: Mapping[str, Upstream] = {}
         self._readers: dict[Path, Reader] = {}
         self._opening: set[asyncio.Task[None]] = set()
@@ -197,20 +197,26 @@ class App:
             signer = Signer(config.dkim, loaded.dkim_pems)
         except (OSError, ssl.SSLError, ValueError) as error:
             raise CannotStart(str(error)) from error
-        # An upstream that stays as it was keeps its budget: old and new lanes share it while a reload goes on.
-        shared = {
-            name: self._shared[name] if upstream == self._upstreams.get(name) else Shared.of(upstream)
-            for name, upstream in config.upstreams.items()
-        }
+        shared = {name: self._whole(name, upstream) for name, upstream in config.upstreams.items()}
         share = Share(self._own(config), shared, lambda _lane, _at: self._forwarder.wake())
         expiry: dict[str | None, float] = {
             rule.name: rule.expires_s for rule in config.rules if rule.expires_s is not None
         }
         return Running(config, Router(config), signer, shared, self._engine.build(loaded, targets, share), expiry)
 
+    def _whole(self, name: str, upstream: Upstream) -> Whole:
+        """An upstream that is where it was keeps its budget: old and new lanes, and workers, share it while a reload
+        goes on, within the new limits. One that is elsewhere isn't held up by sessions that hang where it was."""
+        before = self._upstreams.get(name)
+        if before is None or _account(before) != _account(upstream):
+            return Shared.of(upstream)
+        return self._shared[name].follow(upstream)
+
     def _put_in_force(self, running: Running) -> None:
         """What was built becomes what is used."""
         self._shared, self._upstreams = running.shared, running.config.upstreams
+        for name, whole in self._shared.items():
+            whole.put_in_force(self._upstreams[name])
         self._engine.signatures.signer = running.signer
 
     def _own(self, config: Config) -> tuple[str, ...]:
@@ -328,6 +334,11 @@ def _spool(store: Path) -> Path:
         return open_spool(store)
     except OSError as error:
         raise CannotStart(f"{store.with_name(f'{store.stem}-spool')}: {error.strerror}") from error
+
+
+def _account(upstream: Upstream) -> tuple[str, int, str | None]:
+    """What an upstream's limits are about."""
+    return upstream.host, upstream.port, upstream.username
 
 
 _WORST: Sequence[UpstreamState] = ("down", "half-open", "up")

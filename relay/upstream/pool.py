@@ -49,10 +49,31 @@ class Shared:
     budget: Budget
     rate: Rate | None
 
-    @classmethod
-    def of(cls, config: Upstream) -> Shared:
-        """For an upstream that only this process uses."""
-        return cls(WholeBudget(config.sessions.max), WholeRate(config.rate) if config.rate is not None else None)
+    @staticmethod
+    def of(config: Upstream) -> Whole:
+        """For an upstream that only this process uses, or lends."""
+        return Whole(WholeBudget(config.sessions.max), WholeRate(config.rate) if config.rate is not None else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole(Shared):
+    """A `Shared` that is all in this process."""
+
+    budget: WholeBudget
+    rate: WholeRate | None
+
+    def follow(self, config: Upstream) -> Whole:
+        """For another configuration of the same upstream: what is open counts, for the old lanes too, while these end.
+        Nothing changes before it is `put_in_force`."""
+        if config.rate is None:
+            return Whole(self.budget, None)
+        return Whole(self.budget, self.rate or WholeRate(config.rate))
+
+    def put_in_force(self, config: Upstream) -> None:
+        """Its limits from now on."""
+        self.budget.resize(config.sessions.max)
+        if self.rate is not None and config.rate is not None:
+            self.rate.change(config.rate)
 
 
 class Pool:
@@ -92,7 +113,6 @@ class Pool:
         self._tender: asyncio.TimerHandle | None = None
         self._closing = False
         self._empty = asyncio.Event()
-        self._budget.join(self)
 
     @property
     def name(self) -> str:
@@ -101,6 +121,8 @@ class Pool:
 
     def start(self) -> None:
         """Open the warm sessions in the background and keep them."""
+        # Not before: a pool that a reload built in vain would have places kept for it.
+        self._budget.join(self)
         self._tend()
 
     async def close(self) -> None:
@@ -311,11 +333,7 @@ class Pool:
 
     def _keep(self, session: Session) -> None:
         """An idle session: for who waits, else for later, unless its time has come."""
-        if (
-            self._closing
-            or session.sent >= self.target.config.sessions.messages
-            or (not self._waiting and self._budget.wanted_elsewhere(self))
-        ):
+        if self._closing or session.sent >= self.target.config.sessions.messages or self._budget.wanted_elsewhere(self):
             session.quit()
         else:
             self._supply(session)

@@ -5,69 +5,90 @@ What a code needs is never waited for: express lanes are in the main process, wh
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
-from relay.upstream.budget import Budget, Holder
+from relay.upstream.budget import Budget
+from relay.upstream.fair import TURN_S, Holder, Holders
 from relay.workers.link import Link
+
+ASK_AGAIN_AFTER_S = 1.0
+"""a place that doesn't come may be somebody's whose turn is over by now"""
 
 
 class LeasedBudget:
-    """A worker's `Budget`: places come one by one, by a notice each, and go back as soon as nobody here waits."""
+    """A worker's `Budget`. Places come one by one, by a notice each, and every one goes back when its session ends: the
+    main process knows who has the fewest."""
 
-    def __init__(self, upstream: str, link: Link) -> None:
+    def __init__(self, upstream: str, link: Link, turn_s: float = TURN_S) -> None:
         self._upstream = upstream
         self._link = link
-        self._holders: list[Holder] = []
+        self._holders = Holders(turn_s)
+        self._held = 0
+        """places here"""
         self._free = 0
-        self._asked = False
+        """of them, without a session"""
+        self._asked_at: float | None = None
+        """when a place was asked for that hasn't come (time.monotonic)"""
+        self._owed = 0
+        """places that were asked back and haven't gone yet"""
         self._wanted = False
+        """whoever ends some work next closes the session"""
 
     def join(self, holder: Holder) -> None:
-        self._holders.append(holder)
+        self._holders.join(holder)
 
     def leave(self, holder: Holder) -> None:
-        self._holders.remove(holder)
+        self._holders.leave(holder)
 
-    def take(self, holder: Holder, holds: int) -> bool:  # noqa: ARG002
+    def take(self, holder: Holder, holds: int) -> bool:
         if self._free:
             self._free -= 1
+            self._holders.served(holder)
             return True
-        if not self._asked:
-            self._asked = True
+        now = time.monotonic()
+        if self._asked_at is None or now - self._asked_at >= ASK_AGAIN_AFTER_S:
+            self._asked_at = now
             self._link.tell("lease", self._upstream)
+        self._holders.call_for(holder, holds)
         return False
 
     def granted(self) -> None:
         """The main process lends one place more."""
-        self._asked = False
+        self._asked_at = None
+        self._held += 1
         self._free += 1
         self._offer()
+        while self._free:  # whoever waited has gone
+            self._free -= 1
+            self._return()
 
     def give_back(self) -> None:
-        self._free += 1
-        if self._wanted:
-            self._wanted = False
-        else:
-            self._offer()
         self._return()
+        self._offer()
 
     def wanted(self) -> None:
-        """An express lane waits for a place: close an idle session, or the next one that ends its work."""
-        self._wanted = not any(holder.spare() for holder in self._holders)
+        """Somebody else waits for a place: close an idle session, or the next one that ends its work."""
+        if self._owed < self._held:
+            self._owed += 1
+            self._wanted = not any(holder.spare() for holder in self._holders.richest_first())
 
-    def wanted_elsewhere(self, holder: Holder) -> bool:  # noqa: ARG002
-        return self._wanted
+    def wanted_elsewhere(self, holder: Holder) -> bool:
+        if self._holders.is_called(holder):
+            return True
+        wanted, self._wanted = self._wanted, False
+        return wanted
 
     def _offer(self) -> None:
-        for holder in self._holders:
-            if self._free:
-                holder.room()
-        self._return()
+        """Without a free place, who waits asks for one."""
+        for holder in self._holders.poorest_first():
+            holder.room()
 
     def _return(self) -> None:
-        while self._free:
-            self._free -= 1
-            self._link.tell("return", self._upstream)
+        self._held -= 1
+        self._owed = max(0, self._owed - 1)
+        self._wanted = self._wanted and self._owed > 0
+        self._link.tell("return", self._upstream)
 
 
 class LeasedRate:
@@ -92,7 +113,9 @@ class Tenant:
         self._budget = budget
         self._tell = tell
         self._held = 0
-        self._asked = 0
+        self._asked = False
+        self._called = False
+        """one was asked back that hasn't come"""
         budget.join(self)
 
     @property
@@ -101,30 +124,32 @@ class Tenant:
 
     def lease(self) -> None:
         """The worker asks for one place more."""
-        self._asked += 1
+        self._asked = True
         self.room()
 
     def returned(self) -> None:
         """The worker gave one back."""
+        self._called = False
         if self._held:
             self._held -= 1
             self._budget.give_back()
 
     def spare(self) -> bool:
         """Ask for one back; it comes when it comes."""
-        if self._held:
+        if self._held and not self._called:
+            self._called = True
             self._tell("wanted")
         return False
 
     def room(self) -> None:
-        while self._asked and self._budget.take(self, self._held):
-            self._asked -= 1
+        if self._asked and self._budget.take(self, self._held):
+            self._asked = False
             self._held += 1
             self._tell("granted")
 
     def gone(self) -> None:
         """The worker died, and its sessions with it."""
-        self._asked = 0
+        self._asked = False
         self._budget.leave(self)
         while self._held:
             self._held -= 1

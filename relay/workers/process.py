@@ -62,7 +62,7 @@ class Worker:
         self._forwarder: Forwarder | None = None
         self._large = asyncio.Semaphore(1)
         self._budgets: dict[str, LeasedBudget] = {}
-        self._shared: dict[str, Shared] = {}
+        """by the names in the orders"""
 
     async def serve(self, sock: socket.socket) -> None:
         self._link = await Link.over(sock, self._answer, self._notice, self.ended.set)
@@ -143,14 +143,13 @@ class Worker:
         loaded, config = orders.loaded, orders.loaded.config
         link = self._link
         assert link is not None
-        for name in {name for lane in orders.lanes for name in upstreams_of(config, lane)} - self._budgets.keys():
-            self._budgets[name] = LeasedBudget(name, link)
-        for name, budget in self._budgets.items():
-            if name in config.upstreams:
-                rate = LeasedRate(name, link) if config.upstreams[name].rate is not None else None
-                self._shared[name] = Shared(budget, rate)
+        shared: dict[str, Shared] = {}
+        for name in {name for lane in orders.lanes for name in upstreams_of(config, lane)}:
+            lease = orders.leases[name]
+            budget = self._budgets.setdefault(lease, LeasedBudget(lease, link))
+            shared[name] = Shared(budget, LeasedRate(lease, link) if config.upstreams[name].rate is not None else None)
         engine.signatures.signer = Signer(config.dkim, loaded.dkim_pems)
-        share = Share(orders.lanes, self._shared, lambda _lane, _at: self._wake_forwarder())
+        share = Share(orders.lanes, shared, lambda _lane, _at: self._wake_forwarder())
         return engine.build(loaded, targets_of(config), share)
 
     def _wake_forwarder(self) -> None:

@@ -33,7 +33,8 @@ class Workers:
 
     def __init__(self, clock: Clock, log: MailLog, forward: Forward, codec: Codec) -> None:
         self.log = log
-        self.shared: Mapping[str, Shared] = {}
+        self.lent: Mapping[str, Shared] = {}
+        self._leases: dict[str, str] = {}
         self._clock = clock
         self._codec = codec
         self._forward = forward
@@ -44,7 +45,7 @@ class Workers:
     def start(self, loaded: Loaded, lanes: Sequence[str], shared: Mapping[str, Shared]) -> None:
         """Begin, or go on with another configuration's orders. Returns at once; mail waits in the main store until
         a worker is ready."""
-        self.shared = shared
+        self._lend(shared)
         self._count = count_of(loaded.config) if lanes else 0
         numbers = [*range(1, self._count + 1), *leftover(loaded.config, self._count)]
         for number in numbers:
@@ -134,7 +135,17 @@ class Workers:
     def _orders(self, loaded: Loaded, lanes: Sequence[str], number: int) -> words.Orders:
         share = Config.model_copy(loaded.config, update={"lanes": _divided(loaded.config, lanes, self._count)})
         path = shard(loaded.config.store, number)
-        return words.Orders(replace(loaded, config=share), tuple(lanes), path, self._codec, self._clock.offset)
+        return words.Orders(
+            replace(loaded, config=share), tuple(lanes), path, self._codec, self._clock.offset, dict(self._leases)
+        )
+
+    def _lend(self, shared: Mapping[str, Shared]) -> None:
+        """One with another budget has another name: what workers give back is what they took."""
+        for upstream, one in shared.items():
+            before = self.lent.get(self._leases.get(upstream, ""))
+            if before is None or before.budget is not one.budget:
+                self._leases[upstream] = f"{upstream}#{len(self.lent)}"
+            self.lent = {**self.lent, self._leases[upstream]: one}
 
 
 class Forward(Protocol):

@@ -30,6 +30,8 @@ class Orders:
     codec: Codec = field(repr=False)
     """of the store: the keys that the main process began with"""
     clock_offset: float
+    leases: Mapping[str, str]
+    """under which name the main process lends an upstream's sessions and rate: another one once it is elsewhere"""
 
 
 @dataclass(frozen=True, slots=True)

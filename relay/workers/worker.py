@@ -43,7 +43,8 @@ class Group(Protocol):
     """What all workers have in common, as one of them uses it."""
 
     log: MailLog
-    shared: Mapping[str, Shared]
+    lent: Mapping[str, Shared]
+    """by the names in the orders"""
 
     def ready(self, worker: Worker) -> None:
         """It takes mail."""
@@ -223,11 +224,11 @@ class Worker:
             case _:
                 raise ValueError(kind)
 
-    def _tenant(self, upstream: str) -> Tenant:
-        tenant = self._tenants.get(upstream)
+    def _tenant(self, lease: str) -> Tenant:
+        tenant = self._tenants.get(lease)
         if tenant is None:
-            budget = self._group.shared[upstream].budget
-            tenant = self._tenants[upstream] = Tenant(budget, lambda kind: self._tell(kind, upstream))
+            budget = self._group.lent[lease].budget
+            tenant = self._tenants[lease] = Tenant(budget, lambda kind: self._tell(kind, lease))
         return tenant
 
     def _tell(self, kind: str, value: str) -> None:
@@ -237,7 +238,7 @@ class Worker:
     async def _answer(self, kind: str, value: Any) -> Any:
         match kind:
             case words.PACE:
-                rate = self._group.shared[value].rate
+                rate = self._group.lent[value].rate
                 return await rate.pace(express=False) if rate is not None else None
             case words.MOVE:
                 return await self._group.take_in(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import pytest
 
 from relay.app import App
 from relay.config.load import load
+from relay.config.units import TcpAddress
 from relay.store.base import Selection, StoreError
 from tests.support.app import BULK, Talk, letter
-from tests.support.relay import until, write_config
+from tests.support.relay import until, upstream_keys, write_config
 from tests.support.upstream import Delay, Hang, Upstream
 
 BULK_LANE = {"upstreams": ["up"], "retry": ["1s"], "expires": "2d", "concurrency": 1}
@@ -100,3 +102,52 @@ async def test_a_reload_whose_tidying_up_fails_runs_all_the_same_and_tidies_up_l
             await submitted(app, 1)
             await good.wait_for(2)
             await asyncio.sleep(0)
+
+
+async def test_reloads_that_fail_take_nothing_from_bulk(tmp_path: Path) -> None:
+    """What they had built isn't there any more, least of all as places that are kept for codes."""
+    async with Upstream(script={"dot": lambda moment: Delay(0.3)}) as upstream:
+        up = upstream_keys(upstream, sessions={"warm": 1, "max": 4})
+        config = write_config(tmp_path, {"up": up}, workers=0)
+        good = config.read_text()
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            async with App(load(config, {})) as app:
+                listen = [{"address": f"127.0.0.1:{taken.getsockname()[1]}"}]
+                write_config(tmp_path, {"up": up}, workers=0, listen=listen)
+                for _ in range(3):
+                    assert not await app.reload()
+                config.write_text(good)
+                assert app.loaded.config.listen[0].address == TcpAddress("127.0.0.1", 0)
+                await submitted(app, 4)
+                await all_sent(app, 4)
+        assert upstream.peak > 2  # the warm one, and more than one of bulk
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+async def test_a_lowered_max_holds_for_the_lanes_and_the_workers_that_run(
+    tmp_path: Path, workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with Upstream(script={"dot": lambda moment: Delay(0.1)}) as upstream:
+        lanes = {"bulk": {**BULK_LANE, "concurrency": 8}}
+
+        def written(most: int) -> Path:
+            up = upstream_keys(upstream, sessions={"warm": 0, "max": most})
+            return write_config(tmp_path, {"up": up}, lanes=lanes, rules=[], workers=workers)
+
+        async with App(load(written(6), {})) as app:
+
+            async def is_ready() -> bool:
+                return caplog.text.count("event=worker_ready") == workers
+
+            await until(is_ready)
+            await submitted(app, 150)
+            await upstream.wait_until(lambda: upstream.open >= 4)
+            written(2)
+            assert await app.reload()
+            await upstream.wait_until(lambda: upstream.open <= 2)
+            assert len(upstream.messages) < 140
+            upstream.peak = 0
+            await upstream.wait_for(150)
+            assert upstream.peak <= 2
+            assert app._shared["up"].budget.open <= 2

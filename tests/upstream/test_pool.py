@@ -263,3 +263,40 @@ async def test_a_warm_session_that_takes_the_only_place_doesnt_starve_bulk() -> 
             assert (await send(bulk, await bulk.get(within_s=3))).results[0].outcome == "sent"
             assert (await send(express, await express.get(within_s=3))).results[0].outcome == "sent"
             assert upstream.peak == 1
+
+
+async def test_bulk_that_never_ends_gives_its_session_up_to_a_code() -> None:
+    async with Upstream() as upstream:
+        settings = config(upstream, sessions={"max": 1, "warm": 0})
+        shared = Shared.of(settings)
+        async with pool(settings, shared=shared) as express, pool(settings, express=False, shared=shared) as bulk:
+            session = await bulk.get(within_s=3)
+            backlog = [asyncio.create_task(bulk.get(within_s=8)) for _ in range(3)]
+            code = asyncio.create_task(express.get(within_s=3))
+            await asyncio.sleep(0)
+            await send(bulk, session)
+            assert (await send(express, await code)).results[0].outcome == "sent"
+            assert not any(one.done() for one in backlog)
+            assert (await send(bulk, await backlog[0])).results[0].outcome == "sent"
+            for one in backlog:
+                one.cancel()
+            await asyncio.gather(*backlog, return_exceptions=True)
+
+
+async def test_a_lowered_limit_holds_as_soon_as_sessions_end_their_work() -> None:
+    async with Upstream() as upstream:
+        settings = config(upstream, sessions={"max": 4, "warm": 0})
+        shared = Shared.of(settings)
+        async with pool(settings, express=False, shared=shared) as bulk:
+            bulk.window.opened(4)
+            for _ in range(40):  # the window grows with what is sent
+                held = [await bulk.get(within_s=3) for _ in range(min(bulk.window.sessions(time.monotonic()), 4))]
+                await asyncio.gather(*(send(bulk, one) for one in held))
+            held = [await bulk.get(within_s=3) for _ in range(4)]
+            waiting = asyncio.create_task(bulk.get(within_s=8))
+            shared.put_in_force(config(upstream, sessions={"max": 2, "warm": 0}))
+            assert bulk.holds == 4
+            for one in held:
+                await send(bulk, one)
+            await eventually(lambda: bulk.holds == 2 and upstream.open == 2)
+            assert (await send(bulk, await waiting)).results[0].outcome == "sent"

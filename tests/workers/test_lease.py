@@ -1,20 +1,34 @@
-"""Sessions that two processes share: never more than the upstream's max, and codes first."""
+"""Sessions that several processes share: never more than the upstream's max, codes first, and workers alike."""
 
 from __future__ import annotations
 
-from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from collections.abc import Iterator
 
-from relay.upstream.budget import WholeBudget
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from relay.upstream.budget import Budget, WholeBudget
+from relay.upstream.fair import TURN_S
+from relay.workers import lease
 from relay.workers.lease import LeasedBudget, Tenant
 
 MAX = 3
 
 
+@pytest.fixture(autouse=True, scope="module")
+def no_patience() -> Iterator[None]:
+    """A test's time doesn't pass."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lease, "ASK_AGAIN_AFTER_S", 0.0)
+        yield
+
+
 class Pool:
     """As a pool holds sessions: opens when told of room and somebody waits."""
 
-    def __init__(self, budget: WholeBudget | LeasedBudget, *, express: bool) -> None:
+    def __init__(self, budget: Budget, *, express: bool) -> None:
         self.express = express
         self.reserved = 1 if express else 0
         self.open = 0
@@ -26,6 +40,10 @@ class Pool:
     @property
     def holds(self) -> int:
         return self.open
+
+    @property
+    def busy(self) -> int:
+        return self.open - self.idle
 
     def want(self) -> None:
         if self.idle:
@@ -41,10 +59,10 @@ class Pool:
 
     def done(self) -> None:
         """A session's transaction is over."""
-        if self.waiting:
-            self.waiting -= 1
-        elif self._budget.wanted_elsewhere(self):
+        if self._budget.wanted_elsewhere(self):
             self.closed()
+        elif self.waiting:
+            self.waiting -= 1
         else:
             self.idle += 1
 
@@ -59,10 +77,6 @@ class Pool:
         self.open -= 1
         self._budget.give_back()
 
-    @property
-    def busy(self) -> int:
-        return self.open - self.idle
-
 
 class Wire:
     """A link whose notices arrive when the test says so, in order."""
@@ -74,73 +88,190 @@ class Wire:
         self.sent.append(kind)
 
 
-class TwoProcesses(RuleBasedStateMachine):
+class Worker:
+    """A worker's pool, and the main process's side of it."""
+
+    def __init__(self, main: WholeBudget, lanes: int = 1, turn_s: float = TURN_S) -> None:
+        self.to_main, self.to_worker = Wire(), Wire()
+        self.tenant = Tenant(main, self.to_worker.tell)
+        self.leased = LeasedBudget("up", self.to_main, turn_s)  # type: ignore[arg-type]
+        self.pools = [Pool(self.leased, express=False) for _ in range(lanes)]
+
+    @property
+    def open(self) -> int:
+        return sum(pool.open for pool in self.pools)
+
+    def main_hears(self) -> None:
+        if self.to_main.sent:
+            self.tenant.lease() if self.to_main.sent.pop(0) == "lease" else self.tenant.returned()
+
+    def worker_hears(self) -> None:
+        if self.to_worker.sent:
+            self.leased.granted() if self.to_worker.sent.pop(0) == "granted" else self.leased.wanted()
+
+    def all_is_heard(self) -> None:
+        while self.to_main.sent or self.to_worker.sent:
+            self.main_hears()
+            self.worker_hears()
+
+
+class SeveralProcesses(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.main = WholeBudget(MAX)
+        self.main = WholeBudget(MAX, turn_s=0)
         self.codes = Pool(self.main, express=True)
-        self.to_main, self.to_worker = Wire(), Wire()
-        self.tenant = Tenant(self.main, self.to_worker.tell)
-        self.leased = LeasedBudget("up", self.to_main)  # type: ignore[arg-type]
-        self.bulk = Pool(self.leased, express=False)
+        self.workers = [Worker(self.main, 1, 0), Worker(self.main, 2, 0)]
+        self.bulk = [pool for worker in self.workers for pool in worker.pools]
+        self.most = MAX
+        """sessions there may be: those that were open when the limit was lowered, until they end"""
+
+    @property
+    def pools(self) -> list[Pool]:
+        return [self.codes, *self.bulk]
+
+    @rule(which=st.integers(0, 3))
+    def somebody_wants_a_session(self, which: int) -> None:
+        if self.pools[which].waiting < 4:
+            self.pools[which].want()
+
+    @rule(which=st.integers(0, 3))
+    def somebody_is_done(self, which: int) -> None:
+        if self.pools[which].busy:
+            self.pools[which].done()
+
+    @rule(which=st.integers(0, 3))
+    def an_idle_session_grows_old(self, which: int) -> None:
+        self.pools[which].spare()
+
+    @rule(which=st.integers(0, 1))
+    def the_main_process_hears(self, which: int) -> None:
+        self.workers[which].main_hears()
+
+    @rule(which=st.integers(0, 1))
+    def a_worker_hears(self, which: int) -> None:
+        self.workers[which].worker_hears()
+
+    @rule(limit=st.integers(1, 4))
+    def a_reload_changes_the_limit(self, limit: int) -> None:
+        self.main.resize(limit)
 
     @rule()
-    def a_code_wants_a_session(self) -> None:
-        if self.codes.waiting < 4:
-            self.codes.want()
-
-    @rule()
-    def bulk_wants_a_session(self) -> None:
-        if self.bulk.waiting < 4:
-            self.bulk.want()
-
-    @precondition(lambda self: self.codes.busy)
-    @rule()
-    def a_code_is_done(self) -> None:
-        self.codes.done()
-
-    @precondition(lambda self: self.bulk.busy)
-    @rule()
-    def bulk_is_done(self) -> None:
-        self.bulk.done()
-
-    @precondition(lambda self: self.codes.idle)
-    @rule()
-    def an_idle_session_of_codes_closes(self) -> None:
-        self.codes.spare()
-
-    @precondition(lambda self: self.to_main.sent)
-    @rule()
-    def the_main_process_hears(self) -> None:
-        self.tenant.lease() if self.to_main.sent.pop(0) == "lease" else self.tenant.returned()
-
-    @precondition(lambda self: self.to_worker.sent)
-    @rule()
-    def the_worker_hears(self) -> None:
-        self.leased.granted() if self.to_worker.sent.pop(0) == "granted" else self.leased.wanted()
+    def a_worker_dies(self) -> None:
+        self.workers[0].tenant.gone()
+        self.workers[0] = Worker(self.main, 1, 0)
+        self.bulk[:1] = self.workers[0].pools
 
     @invariant()
     def never_more_than_max(self) -> None:
-        assert self.codes.open + self.bulk.open <= MAX
-        assert self.main.open <= MAX
+        self.most = max(self.main.limit, min(self.most, self.main.open))
+        assert self.main.open <= self.most
+        assert sum(pool.open for pool in self.pools) <= self.main.open
 
     def teardown(self) -> None:
-        """When everybody ends their work, a waiting code gets its session, and no place is lost."""
-        for _ in range(60):
-            while self.to_main.sent:
-                self.the_main_process_hears()
-            while self.to_worker.sent:
-                self.the_worker_hears()
-            if self.bulk.busy:
-                self.bulk.done()
-            elif self.codes.busy:
-                self.codes.done()
-            elif self.codes.idle:
-                self.codes.spare()  # it grew old
-        assert self.codes.waiting == 0
-        assert self.bulk.waiting == 0
-        assert self.main.open == self.codes.open + self.bulk.open
+        """When everybody ends their work, whoever waits gets a session in turn, and no place is lost."""
+        for _ in range(300):
+            for worker in self.workers:
+                worker.all_is_heard()
+            for pool in self.pools:
+                pool.room()  # as a pool does twice a second
+                if pool.busy:
+                    pool.done()
+                elif pool.idle and pool is self.codes:
+                    pool.spare()  # it grew old
+        assert [pool.waiting for pool in self.pools] == [0] * 4
+        assert self.main.open == sum(pool.open for pool in self.pools)
+        assert self.main.open <= self.main.limit
 
 
-TestTwoProcesses = TwoProcesses.TestCase
-TestTwoProcesses.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestSeveralProcesses = SeveralProcesses.TestCase
+TestSeveralProcesses.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+
+
+def busy_for(turns: int, workers: list[Worker], pools: list[Pool]) -> None:
+    """Everybody has work without end; messages end one after the other."""
+    for turn in range(turns):
+        for worker in workers:
+            worker.all_is_heard()
+        pool = pools[turn % len(pools)]
+        pool.waiting = 9
+        pool.room()
+        if pool.busy:
+            pool.done()
+        for worker in workers:
+            worker.all_is_heard()
+
+
+def test_a_worker_that_comes_late_gets_its_share_of_an_upstream() -> None:
+    main = WholeBudget(7)
+    workers = [Worker(main) for _ in range(3)]
+    busy_for(20, workers[:1], workers[0].pools)
+    assert workers[0].open == 7
+    busy_for(200, workers, [pool for worker in workers for pool in worker.pools])
+    assert sorted(worker.open for worker in workers) == [2, 2, 3]
+
+
+def test_two_lanes_of_one_worker_share_what_it_has() -> None:
+    main = WholeBudget(6)
+    worker = Worker(main, lanes=2)
+    busy_for(20, [worker], worker.pools[:1])
+    assert worker.open == 6
+    busy_for(200, [worker], worker.pools)
+    assert [pool.open for pool in worker.pools] == [3, 3]
+
+
+def test_what_one_doesnt_need_the_other_may_have() -> None:
+    main = WholeBudget(6)
+    workers = [Worker(main), Worker(main)]
+    workers[0].pools[0].want()
+    busy_for(100, workers, workers[1].pools)
+    assert [worker.open for worker in workers] == [1, 5]
+
+
+def test_a_lowered_limit_takes_sessions_back_as_they_end_their_work_and_a_raised_one_gives_more() -> None:
+    main = WholeBudget(6)
+    workers = [Worker(main), Worker(main)]
+    pools = [pool for worker in workers for pool in worker.pools]
+    busy_for(100, workers, pools)
+    assert [worker.open for worker in workers] == [3, 3]
+    main.resize(2)
+    assert main.open == 6
+    busy_for(20, workers, pools)
+    assert [worker.open for worker in workers] == [1, 1]
+    main.resize(4)
+    busy_for(20, workers, pools)
+    assert [worker.open for worker in workers] == [2, 2]
+
+
+def test_idle_sessions_above_a_lowered_limit_are_closed_at_once() -> None:
+    main = WholeBudget(4)
+    worker = Worker(main)
+    (pool,) = worker.pools
+    for _ in range(4):
+        pool.want()
+        worker.all_is_heard()
+    for _ in range(4):
+        pool.done()
+    main.resize(1)
+    worker.all_is_heard()
+    assert (main.open, pool.open) == (1, 1)
+
+
+def test_a_worker_doesnt_take_the_session_that_is_kept_for_codes() -> None:
+    main = WholeBudget(2)
+    codes, workers = Pool(main, express=True), [Worker(main), Worker(main)]
+    codes.want()
+    codes.done()
+    for worker in workers:
+        worker.pools[0].want()
+        worker.all_is_heard()
+    assert (codes.open, main.open) == (1, 2)
+
+
+def test_a_code_gets_the_place_of_a_worker_whose_mail_never_ends() -> None:
+    main = WholeBudget(1)
+    codes, worker = Pool(main, express=True), Worker(main)
+    busy_for(5, [worker], worker.pools)
+    assert worker.open == 1
+    codes.want()
+    busy_for(2, [worker], worker.pools)
+    assert codes.open == 1
