@@ -125,7 +125,7 @@ async def ask(store: Path, asked: Selection | float) -> tuple[int, float]:
             rows = len(await several.search(asked))
         else:
             deliveries = await several.deliveries(asked)
-            rows = len(deliveries)
+            rows = sum(row.recipients for row in deliveries)
             build(deliveries)
         return rows, (time.perf_counter() - began) * 1000
     finally:

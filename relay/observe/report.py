@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from relay.observe.bands import Band, tally
-from relay.observe.quantiles import percentile
+from relay.observe.bands import BANDS, Band, band
+from relay.observe.quantiles import percentile_of
 
 
 class Finished(Protocol):
-    """One finished recipient, as the store's `deliveries` gives it."""
+    """Finished recipients that are alike, as the store's `deliveries` gives them."""
 
     @property
     def lane(self) -> str: ...
@@ -24,6 +24,8 @@ class Finished(Protocol):
     def state(self) -> str: ...
     @property
     def total_ms(self) -> float | None: ...
+    @property
+    def recipients(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +96,21 @@ def build(rows: Iterable[Finished]) -> Report:
 
 
 def _figures(group: Sequence[Finished]) -> Figures:
-    times_ms = sorted(row.total_ms for row in group if row.state == "sent" and row.total_ms is not None)
+    states: Counter[str] = Counter()
+    times: Counter[float] = Counter()
+    for row in group:
+        states[row.state] += row.recipients
+        if row.state == "sent" and row.total_ms is not None:
+            times[row.total_ms] += row.recipients
+    times_ms = sorted(times.items())
+    bands = dict.fromkeys(BANDS, 0)
+    for ms, recipients in times_ms:
+        bands[band(ms / 1000)] += recipients
     return Figures(
-        recipients=len(group),
-        states=dict(sorted(Counter(row.state for row in group).items())),
-        p50_ms=percentile(times_ms, 50),
-        p95_ms=percentile(times_ms, 95),
-        p99_ms=percentile(times_ms, 99),
-        bands=tally(ms / 1000 for ms in times_ms),
+        recipients=states.total(),
+        states=dict(sorted(states.items())),
+        p50_ms=percentile_of(times_ms, 50),
+        p95_ms=percentile_of(times_ms, 95),
+        p99_ms=percentile_of(times_ms, 99),
+        bands=bands,
     )

@@ -176,13 +176,15 @@ class LaneCount:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRow:
-    """One finished recipient for `report`. `total_ms`: final dot to the upstream's reply; None when never sent."""
+    """Finished recipients that are alike, for `report`. `total_ms`: final dot to the upstream's reply, cut off to three
+    digits (tenths below 100 ms); None when never sent."""
 
     lane: str
     upstream: str | None
     provider: str
     state: State
     total_ms: float | None
+    recipients: int = 1
 
 
 class Store(Protocol):
@@ -253,7 +255,7 @@ class Store(Protocol):
         """Open messages and the bytes of their contents, as this process knows them: asked before every message."""
 
     async def deliveries(self, since: float) -> Sequence[DeliveryRow]:
-        """What `report` counts: recipients of messages accepted since then that are finished."""
+        """What `report` counts: finished recipients of messages accepted since then; those alike are one row."""
 
     async def prune(self, before: float, *, limit: int) -> int:
         """Delete up to `limit` finished messages accepted before then. Returns how many."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.observe.bands import BANDS, Band, band, tally
-from relay.observe.quantiles import percentile
+from relay.observe.quantiles import percentile, percentile_of
 from relay.observe.recent import Recent
 from relay.observe.report import build
 
@@ -19,6 +19,7 @@ class Row:
     provider: str
     state: str
     total_ms: float | None
+    recipients: int = 1
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,20 @@ def test_the_report_groups_by_lane_upstream_and_provider_and_totals_each_lane() 
         ("otp", "ses", "gmail.com", 1),
     ]
     assert report.lanes[0].figures.p50_ms is None
+
+
+@given(st.dictionaries(st.floats(0, 1e9), st.integers(1, 5)), st.floats(0.1, 100))
+def test_a_percentile_of_counted_values_is_that_of_all_of_them(counted: dict[float, int], percent: float) -> None:
+    every = sorted(value for value, times in counted.items() for _ in range(times))
+    assert percentile_of(sorted(counted.items()), percent) == percentile(every, percent)
+
+
+def test_rows_that_stand_for_many_recipients_count_as_many() -> None:
+    rows = [Row("otp", "a", "x", "sent", 40.0, 98), Row("otp", "a", "x", "sent", 12_000.0, 2)]
+    (lane,) = build([*rows, Row("otp", "a", "x", "bounced", None, 3)]).lanes
+    assert (lane.figures.recipients, lane.figures.states) == (103, {"bounced": 3, "sent": 100})
+    assert (lane.figures.p95_ms, lane.figures.p99_ms) == (40.0, 12_000.0)
+    assert (lane.figures.bands["excellent"], lane.figures.bands["good"]) == (98, 2)
 
 
 def test_the_report_of_nothing_is_empty_not_an_error() -> None:
