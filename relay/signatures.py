@@ -22,12 +22,13 @@ class Signatures:
         self._log = log
 
     def __call__(self, queued: Queued, unsigned: frozenset[str]) -> Sequence[bytes]:
-        keys = self._keys(parse(queued.content))
+        message = parse(queued.content)
+        keys = self._keys(message)
         if keys is None:
             return (queued.content,)
         try:
             now = int(self._clock.now())
-            signature = self.signer.sign(queued.content, keys, now=now, unsigned_headers=unsigned)
+            signature = self.signer.sign(message, keys, now=now, unsigned_headers=unsigned)
         except Unsignable as error:
             self._log.unsigned(queued.id, queued.lane, error.reason)
             return (queued.content,)

@@ -25,6 +25,7 @@ from relay.doctor.records import (
 )
 from relay.doctor.resolver import Answer, Resolver, Texts, Unknown
 from relay.mail.dkim import Key, KeySet, Signer, ascii_domain, dns_record
+from relay.mail.message import parse
 
 _NO_DNS = "ask again where DNS can be reached"
 _SPF_PATIENCE = 3 * MAX_LOOKUPS
@@ -93,7 +94,7 @@ def _refused(keyset: KeySet, name: str, record: str, now: int) -> str | None:
         f"From: probe@{keyset.domain}\r\nTo: probe@{keyset.domain}\r\nSubject: probe\r\n"
         f"Message-ID: <probe@{keyset.domain}>\r\n\r\nA probe of otp-relay doctor.  It goes nowhere.\r\n"
     ).encode("ascii")
-    signed = Signer.sign(probe, keyset, now=now).headers + probe
+    signed = Signer.sign(parse(probe), keyset, now=now).headers + probe
 
     def txt(asked: bytes, timeout: float = 0) -> bytes | None:  # noqa: ARG001 (dkimpy's signature)
         return record.encode() if asked.decode("ascii").rstrip(".").lower() == name.lower() else None

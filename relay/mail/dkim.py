@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from relay.config.model import DkimDomain
 from relay.mail.canonical import BodyHash, relaxed_field
-from relay.mail.message import Message, parse
+from relay.mail.message import Message
 
 MIN_RSA_BITS = 1024
 """RFC 8301 3.2: verifiers ignore shorter keys"""
@@ -109,22 +109,21 @@ class Signer:
 
     @staticmethod
     def sign(
-        content: bytes,
+        message: Message,
         keyset: KeySet,
         *,
         now: int,
         unsigned_headers: frozenset[str] = frozenset(),
         body_hash: bytes | None = None,
     ) -> Signature:
-        """One DKIM-Signature field for each key, relaxed/relaxed, over content as `prepare` gives it.
+        """One DKIM-Signature field for each key, relaxed/relaxed, over a message as `prepare` gives it.
 
         `unsigned_headers` (lower-case) are left out, for upstreams that rewrite them; From is always covered.
         `body_hash` is `BodyHash(...).digest()` where it is known already. `now` in seconds. Raises Unsignable.
         """
-        message = parse(content)
         names, head = _signed_head(message, unsigned_headers)
         if body_hash is None:
-            body_hash = BodyHash(content, message.body_at).digest()
+            body_hash = BodyHash(message.content, message.body_at).digest()
         # The line ends are where a blank may be: relaxed, they count as one.
         rest = b"t=%d;\r\n\th=%b;\r\n\tbh=%b;\r\n\tb=" % (now, _folded(names), base64.b64encode(body_hash))
         fields = [_signature_field(key, rest, head) for key in keyset.keys]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from relay.config.model import DkimDomain, DkimKey
 from relay.mail.dkim import Signer, dns_record
+from relay.mail.message import parse
 
 OTP = (
     b"From: Acme <no-reply@auth.example.com>\r\n"
@@ -68,7 +69,7 @@ def signed(content: bytes, *selectors: str, now: int = 1_740_819_907) -> bytes:
     made = signer({"example.com": keys(*selectors)})
     keyset = made.select("example.com")
     assert keyset is not None
-    return made.sign(content, keyset, now=now).headers + content
+    return made.sign(parse(content), keyset, now=now).headers + content
 
 
 def published(*selectors: str) -> dict[str, str]:

@@ -174,7 +174,7 @@ def test_headers_that_an_upstream_rewrites_are_neither_signed_nor_oversigned() -
     keyset = made.select("example.com")
     assert keyset is not None
     rewritten = frozenset({"message-id", "date", "from"})
-    content = made.sign(OTP, keyset, now=1, unsigned_headers=rewritten).headers + OTP
+    content = made.sign(parse(OTP), keyset, now=1, unsigned_headers=rewritten).headers + OTP
     names = tags(content)["h"].split(":")
     assert not {"message-id", "date"} & set(names)
     # RFC 6376 5.4: From is always signed.
@@ -188,7 +188,7 @@ def test_a_body_hash_made_beforehand_gives_the_same_signature() -> None:
     keyset = made.select("example.com")
     assert keyset is not None
     beforehand = BodyHash(OTP, parse(OTP).body_at).digest()
-    assert made.sign(OTP, keyset, now=1, body_hash=beforehand) == made.sign(OTP, keyset, now=1)
+    assert made.sign(parse(OTP), keyset, now=1, body_hash=beforehand) == made.sign(parse(OTP), keyset, now=1)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_signatures_name_their_selectors() -> None:
     made = signer({"example.com": keys(*BOTH)})
     keyset = made.select("example.com")
     assert keyset is not None
-    assert keyset.selectors == made.sign(OTP, keyset, now=1).selectors == BOTH
+    assert keyset.selectors == made.sign(parse(OTP), keyset, now=1).selectors == BOTH
 
 
 @pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
