@@ -177,6 +177,8 @@ async def test_every_commit_is_on_the_disk_and_deleted_content_is_overwritten(st
 PLANS = [
     (Selection(to="user@example.net"), "recipient_address (<expr>=?)"),
     (Selection(to="user@example.net", since=1, lane="otp"), "recipient_address (<expr>=? AND accepted_at>?)"),
+    (Selection(to="user@example.net", state="bounced"), "recipient_address (<expr>=?)"),
+    (Selection(to="user@example.net", state="sent"), "recipient_address (<expr>=?)"),
     (Selection(lane="otp"), "message_lane (lane=?)"),
     (Selection(since=1), "message_accepted (accepted_at>?)"),
     (Selection(), "message_accepted"),
