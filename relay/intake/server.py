@@ -58,7 +58,8 @@ class IntakeServer:
         self.spool: Path | None = None
         """where large contents go while they come in; None: they stay in memory"""
         self._admit = admit
-        self._doors: dict[AnyAddress, _Door] = {}
+        self._doors: dict[tuple[AnyAddress, int], _Door] = {}
+        """by address, and by number where several take any free port"""
         self._passed: Mapping[str, list[socket.socket]] = {}
         self._sessions: dict[Session, str | None] = {}
         """with the client that each counts for, once that is known"""
@@ -80,26 +81,24 @@ class IntakeServer:
 
         An address that stays keeps its socket, and every session goes on. Raises CannotListen.
         """
-        policies = [await asyncio.to_thread(Policy.load, each) for each in listeners]
-        opened: list[_Door] = []
+        policies: dict[tuple[AnyAddress, int], Policy] = {}
+        for listener in listeners:
+            nth = sum(address == listener.address for address, _ in policies)
+            policies[listener.address, nth] = await asyncio.to_thread(Policy.load, listener)
+        opened: dict[tuple[AnyAddress, int], _Door] = {}
         try:
-            for policy in policies:
-                if policy.listener.address not in self._doors:
-                    door = _Door(policy, bind(policy.listener.address, self._passed))
-                    opened.append(door)
+            for key, policy in policies.items():
+                if key not in self._doors:
+                    opened[key] = door = _Door(policy, bind(policy.listener.address, self._passed))
                     await self._serve(door)
         except BaseException:
-            for door in opened:
+            for door in opened.values():
                 self._close(door)
             raise
         before = self._doors
-        fresh = {door.policy.listener.address: door for door in opened}
-        self._doors = {}
-        for policy in policies:
-            address = policy.listener.address
-            door = before.pop(address) if address in before else fresh[address]
-            door.policy = policy
-            self._doors[address] = door
+        self._doors = {key: before.pop(key) if key in before else opened[key] for key in policies}
+        for key, door in self._doors.items():
+            door.policy = policies[key]
         for gone in before.values():
             self._close(gone)
 

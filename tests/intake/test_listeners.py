@@ -325,3 +325,21 @@ async def test_a_drain_doesn_t_wait_for_ever() -> None:
 
 async def lost(client: Client) -> None:
     assert await client.everything() != b""
+
+
+async def test_two_listeners_on_any_free_port_have_one_each_and_keep_it_at_a_reload() -> None:
+    server = IntakeServer(Recorder(), Limits(), "relay.test")
+    both = [Listener(address=TcpAddress("127.0.0.1", 0), lane=lane) for lane in ("otp", "bulk")]
+    try:
+        await server.start(both)
+        first, second = server.addresses
+        assert first != second
+        await server.reload(both)
+        assert server.addresses == (first, second)
+        await server.reload([*both, both[0]])
+        assert server.addresses[:2] == (first, second)
+        assert len(set(server.addresses)) == 3
+        await server.reload(both[:1])
+        assert list(server.addresses) == [first]
+    finally:
+        await server.drain(0.1)
