@@ -7,6 +7,7 @@ waits behind those; whatever comes in meanwhile is only put into a buffer. With 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import Literal
 
@@ -44,9 +45,9 @@ class Turns:
             return
         turn: asyncio.Future[None] = self._loop.create_future()
         self._waiting[standing].append(turn)
-        began = self._loop.time()
+        began = time.monotonic()  # finer than the loop's time
         await turn
-        self.held_back_s += self._loop.time() - began
+        self.held_back_s += time.monotonic() - began
 
     def _round(self) -> None:
         """Called once for each round of the loop in which somebody took or waits for a turn."""
