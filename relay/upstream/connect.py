@@ -161,16 +161,12 @@ def _mapped(phase: Phase, error: Exception) -> OpenFailed:
     match error:
         case aiosmtplib.SMTPServerDisconnected():
             return OpenFailed(phase, Reply(451, "4.4.2 connection lost"))
-        case ConnectionRefusedError():
-            return OpenFailed("connect", Reply(451, "4.4.1 connection refused"))
         case aiosmtplib.SMTPException(__cause__=ssl.SSLError() as cause):
             return _insecure(cause)
         case aiosmtplib.SMTPConnectError():
             return OpenFailed("connect", Reply(451, f"4.4.1 {_plain(error.__cause__ or error)}"))
-        case OSError():
-            return OpenFailed(phase, Reply(451, f"4.4.1 {_plain(error)}"))
         case _:
-            return OpenFailed(phase, Reply(451, "4.4.0 the session could not be opened"))
+            return OpenFailed(phase, Reply(451, f"4.4.1 {_plain(error)}"))
 
 
 def _insecure(error: ssl.SSLError) -> OpenFailed:

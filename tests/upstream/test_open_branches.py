@@ -13,7 +13,7 @@ from relay.config.model import Upstream as Config
 from relay.upstream.connect import Target, open_session
 from relay.upstream.results import OpenFailed
 from tests.support.tls import Certificates
-from tests.support.upstream import Close, Hang, Reset, Upstream
+from tests.support.upstream import Close, Hang, Reset, Split, Upstream
 
 LOGIN_ONLY = "250-mock\n250-PIPELINING\n250 AUTH LOGIN"
 
@@ -89,6 +89,34 @@ async def test_nobody_there_is_said_in_the_systems_words_without_the_address() -
     assert failed.value.phase == "connect"
     assert str(failed.value.reply).startswith("451 4.4.1 ")
     assert "invalid" not in str(failed.value.reply)
+
+
+@pytest.mark.parametrize("tls", ["starttls", "implicit"])
+@pytest.mark.parametrize("broken", [Close(), Reset()], ids=["FIN", "RST"])
+async def test_a_connection_lost_in_the_handshake_is_a_failure_that_may_pass(
+    certificates: Certificates, tls: Any, broken: Any
+) -> None:
+    async with Upstream(tls=tls, certificate=certificates.good, script={"handshake": broken}) as upstream:
+        with pytest.raises(OpenFailed) as failed:
+            await opened(upstream, tls=tls, ca_file=certificates.ca_file)
+    assert failed.value.phase in ("tls", "connect")
+    assert failed.value.reply.transient
+
+
+async def test_what_somebody_on_the_way_puts_behind_the_reply_to_starttls_is_not_taken_for_the_upstreams(
+    certificates: Certificates,
+) -> None:
+    injected = b"220 2.0.0 ready\r\n250-mock\r\n250-PIPELINING\r\n250 CHUNKING\r\n"
+    async with Upstream(
+        ("8BITMIME",), tls="starttls", certificate=certificates.good, script={"starttls": Split([injected])}
+    ) as upstream:
+        keys = {"host": upstream.host, "port": upstream.port, "tls": "starttls", "ca_file": certificates.ca_file}
+        target = Target.of("up", Config.model_validate(keys), "relay.example.com")
+        session = await open_session(target, timeout_s=5.0)
+        offered = session.capabilities
+        assert (offered.eightbitmime, offered.pipelining, offered.chunking) == (True, False, False)
+        assert session.usable
+        session.abort()
 
 
 async def test_a_server_that_speaks_no_tls_at_all_is_a_failure_of_tls(certificates: Certificates) -> None:
