@@ -32,16 +32,16 @@ def run(args: argparse.Namespace) -> int:
 
     gc.disable()  # until `ready`: what is made up to then stays
     import asyncio
-    import logging
     import signal
 
     import uvloop
 
     from relay.cli.common import config_path, load_or_exit
+    from relay.observe import lines
 
     # Until the relay hears it: a reload asked for while it starts must not end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    logging.basicConfig(stream=sys.stderr, level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    lines.to(sys.stderr, args.log_level.upper())
     loaded = load_or_exit(config_path(args))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(loaded))

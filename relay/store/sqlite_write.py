@@ -133,8 +133,6 @@ def settle(
 ) -> None:
     """`bodies`: places for the contents of the bounces. `hashed`: how addresses of finished messages are kept."""
     message_id = settlement.message_id
-    if tx.execute("SELECT 1 FROM message WHERE id = ?", (message_id,)).fetchone() is None:
-        raise StoreError(f"no message {message_id} in the store")
     attempts = settlement.attempts
     if attempts:
         _each(
@@ -196,15 +194,24 @@ def _attempt_rows(message_id: str, attempts: Sequence[Attempt]) -> list[tuple[An
     return rows
 
 
+# The plus keeps the planner from walking all that is open.
+_WHAT_IS_LEFT = (
+    "SELECT body, parts, size, EXISTS (SELECT 1 FROM recipient WHERE message_id = message.id AND +open = 1)"
+    " FROM message WHERE id = ?"
+)
+
+
 def finish_if_done(tx: Tx, message_id: str, hashed: Hashed | None, timings: str = "{}") -> bool:
     """Let the body go once no recipient is open, and the addresses if they are to be hashed; note `timings` with
-    that."""
-    # The plus keeps the planner from walking all that is open.
-    if tx.execute("SELECT 1 FROM recipient WHERE message_id = ? AND +open = 1 LIMIT 1", (message_id,)).fetchone():
+    that. Raises StoreError where there is no such message."""
+    found = tx.execute(_WHAT_IS_LEFT, (message_id,)).fetchone()
+    if found is None:
+        raise StoreError(f"no message {message_id} in the store")
+    first, parts, size, is_open = found
+    if is_open:
         return False
     if hashed is not None:
         hide(tx, message_id, hashed)
-    first, parts, size = tx.execute("SELECT body, parts, size FROM message WHERE id = ?", (message_id,)).fetchone()
     if first is None:
         return False
     tx.execute(

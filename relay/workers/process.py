@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 import socket
@@ -22,6 +21,7 @@ from relay.engine import Engine
 from relay.mail.dkim import Signer
 from relay.mail.message import Unacceptable
 from relay.mail.reply import Reply
+from relay.observe import lines
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
@@ -186,8 +186,7 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICENESS)
     gc.freeze()  # what was imported stays: no collection looks at it again
-    level = os.environ.get(words.LOG_LEVEL, "INFO")
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(message)s")
+    lines.to(sys.stderr, os.environ.get(words.LOG_LEVEL, "INFO"))
     sock = socket.socket(fileno=int(sys.argv[1]))
     _close_all_but(sock.fileno())
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
