@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import email
 import itertools
 import os
 import shutil
@@ -236,10 +237,87 @@ async def test_postfixs_smtp_source(world: World) -> None:
     await world.upstream.wait_for(before + 50)
 
 
+NODE = """
+const [host, port, from, to, text] = process.argv.slice(1);
+require('nodemailer').createTransport({ host, port: Number(port) }).sendMail(
+  { from: `Die App <${from}>`, to, subject: 'Grüße', text, dsn: { notify: ['failure'], return: 'headers' } }).then(
+  () => process.exit(0), error => { console.error(error); process.exit(1); });
+"""
+
+
+@pytest.mark.real
+async def test_nodemailer(world: World) -> None:
+    """It leaves without QUIT."""
+    here = await program(["node", "-e", "require('nodemailer')"], directory=world.directory)
+    if here.code != 0:
+        pytest.skip("no nodemailer (npm)")
+    host, port = world.relay.smtp
+    to = somebody()
+    ended = await program(["node", "-e", NODE, host, str(port), SENDER, to, TEXT], directory=world.directory)
+    assert ended.code == 0, ended.out
+    received = await world.arrived(to)
+    assert received.sender == SENDER
+    assert "RET=HDRS" in received.mail_from
+    assert email.message_from_bytes(received.content).get_payload(decode=True) == TEXT.encode()
+
+
+PHP = r"""
+[, $autoload, $host, $port, $from, $to, $text, $auth] = $argv;
+require $autoload;
+$mail = new PHPMailer\PHPMailer\PHPMailer(true);
+$mail->isSMTP(); $mail->Host = $host; $mail->Port = (int) $port; $mail->Timeout = 20;
+if ($auth) { $mail->SMTPAuth = true; $mail->Username = 'u'; $mail->Password = 'p'; }
+$mail->CharSet = 'UTF-8'; $mail->Encoding = '8bit'; $mail->dsn = 'FAILURE';
+$mail->setFrom($from, 'Die App'); $mail->addAddress($to); $mail->Subject = 'Grüße'; $mail->Body = $text;
+$mail->send();
+"""
+PHPMAILER = "/usr/share/php/libphp-phpmailer/autoload.php"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("auth", ["", "yes"])
+async def test_phpmailer(world: World, auth: str) -> None:
+    """As it comes: TLS if it is offered, AUTH LOGIN, 8-bit text without BODY=8BITMIME."""
+    if not Path(PHPMAILER).exists():
+        pytest.skip("no PHPMailer (Debian: libphp-phpmailer)")
+    address = next(one for one in world.relay.smtp_addresses if one.startswith("127.0.0.2:" if auth else "127.0.0.1:"))
+    host, _, port = address.rpartition(":")
+    to = somebody()
+    ended = await program(
+        ["php", "-r", PHP, "--", PHPMAILER, host, port, SENDER, to, TEXT, auth], directory=world.directory
+    )
+    assert ended.code == 0, ended.out
+    received = await world.arrived(to)
+    assert (received.sender, received.recipients) == (SENDER, (to,))
+    assert "NOTIFY=FAILURE" in received.rcpts[0]
+    assert lines(received.content).rstrip() == TEXT.encode().rstrip()
+
+
+@pytest.mark.real
+async def test_git_send_email(world: World, tmp_path: Path) -> None:
+    host, port = world.relay.smtp
+    to = somebody()
+    (tmp_path / "0001.patch").write_text(
+        f"From 0123 Mon Sep 17 00:00:00 2001\nFrom: {SENDER}\nDate: Sat, 1 Mar 2025 09:05:07 +0000\n"
+        f"Subject: [PATCH] größer\n\n{TEXT}".replace("\r\n", "\n")
+    )
+    here = await program(["git", "send-email", "-h"], directory=world.directory)
+    if "not a git command" in here.out or "Can't locate" in here.out:
+        pytest.skip("no git send-email (Debian: git-email)")
+    ended = await program(
+        ["git", "send-email", "--confirm=never", "--quiet", f"--smtp-server={host}", f"--smtp-server-port={port}",
+         "--from", SENDER, "--to", to, "--8bit-encoding=UTF-8", "--suppress-cc=all", str(tmp_path / "0001.patch")],
+        directory=world.directory,
+        environment={"GIT_COMMITTER_NAME": "app", "GIT_COMMITTER_EMAIL": SENDER},
+    )  # fmt: skip
+    assert ended.code == 0, ended.out
+    assert (await world.arrived(to)).sender == SENDER
+
+
 async def test_django(world: World) -> None:
     backend = pytest.importorskip("django.core.mail.backends.smtp", reason="no Django")
-    from django.conf import settings  # type: ignore[import-not-found,unused-ignore]
-    from django.core.mail import EmailMultiAlternatives  # type: ignore[import-not-found,unused-ignore]
+    from django.conf import settings
+    from django.core.mail import EmailMultiAlternatives
 
     if not settings.configured:
         settings.configure()

@@ -1,7 +1,8 @@
-"""The verifiers that others run: Perl's Mail::DKIM against a DNS server of our own, and OpenDKIM."""
+"""The verifiers that others run: Perl's Mail::DKIM against a DNS server of our own, OpenDKIM, and mailauth for Node."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
@@ -137,3 +138,43 @@ def test_opendkim_verifies_both_algorithms(sample: str, tmp_path: Path) -> None:
     assert verdicts(content) == ["pass", "pass"]
     assert verdicts(with_more_text(content)) == ["fail", "fail"]
     assert verdicts(b"Subject: added\r\n" + content) == ["fail", "fail"]
+
+
+# Without the blank line behind it mailauth sees no header section at all.
+SAMPLES_FOR_NODE = {name: content for name, content in SAMPLES.items() if name != "only header"}
+NODE = """
+const { dkimVerify } = require('mailauth/lib/dkim/verify');
+const fs = require('fs');
+const records = JSON.parse(process.argv[1]);
+const resolver = async (name, type) => {
+  if (type === 'TXT' && records[name]) return [[records[name]]];
+  throw Object.assign(new Error('not found'), { code: 'ENOTFOUND' });
+};
+(async () => {
+  for (const file of process.argv.slice(2)) {
+    const { results } = await dkimVerify(fs.readFileSync(file), { resolver });
+    console.log(results.map(one => one.status.result).join(','));
+  }
+})();
+"""
+
+
+def test_mailauth_verifies_both_algorithms(tmp_path: Path) -> None:
+    node = shutil.which("node")
+    here = node and subprocess.run([node, "-e", "require('mailauth')"], capture_output=True, check=False, timeout=30)
+    if not node or not here or here.returncode != 0:
+        pytest.skip("no mailauth for Node (npm)")
+    files: list[Path] = []
+    expected: list[tuple[str, str]] = []
+    for sample, content in SAMPLES_FOR_NODE.items():
+        made = signed(content, "s1", "e1")
+        for change, verdict in ((made, "pass,pass"), (with_more_text(made), "neutral,neutral")):
+            path = tmp_path / f"{len(files)}.eml"
+            path.write_bytes(change)
+            files.append(path)
+            expected.append((sample, verdict))
+    done = subprocess.run(
+        [node, "-e", NODE, json.dumps(published("s1", "e1")), *files], capture_output=True, check=True, timeout=50
+    )
+    verdicts = done.stdout.decode().split("\n")[:-1]
+    assert [(sample, verdict) for (sample, _), verdict in zip(expected, verdicts, strict=True)] == expected
