@@ -95,9 +95,11 @@ class App:
         async with contextlib.AsyncExitStack() as started:
             await self._engine.open(self.config.store, self._codec)
             started.push_async_callback(self._engine.close)
+            started.push_async_callback(self._close_readers)
             for path in shards(self.config.store):
                 look(path)
                 check_keys(path, self._codec)
+                await self._read_also(path)
             self._admission = Admission(self.config.store)
             running = self._build(self.loaded)
             self._put_in_force(running)
@@ -248,18 +250,14 @@ class App:
         await self._forwarder.stop()
         left_s = max(0.0, ends - time.monotonic())
         await asyncio.gather(self._engine.drain(left_s), self._workers.drain(left_s))
-        for reader in self._readers.values():
-            await reader.close()
 
     # what workers ask for
 
     def worker_ready(self, store: Path) -> None:
         """Workers' Forward."""
-        self._forwarder.wake()
-        if store not in self._readers:
-            task = asyncio.create_task(self._read_also(store), name="open a worker's store")
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+        task = asyncio.create_task(self._worker_ready(store), name="open a worker's store")
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
 
     def mail_waits(self) -> None:
         """Workers' Forward."""
@@ -270,11 +268,23 @@ class App:
         await self._engine.store.take_in(moved)
         self._engine.delivery.wake_all()
 
+    async def _worker_ready(self, store: Path) -> None:
+        # First, so that what goes there is seen there.
+        await self._read_also(store)
+        self._forwarder.wake()
+
     async def _read_also(self, store: Path) -> None:
+        if store in self._readers:
+            return
         try:
             self._readers[store] = await open_reader(store)
         except StoreError as error:
             self.log.trouble("read", error)
+
+    async def _close_readers(self) -> None:
+        await asyncio.gather(*self._opening)
+        for reader in self._readers.values():
+            await reader.close()
 
     # admission
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from relay.store.base import DeliveryRow, LaneCount, Selection, State
 from relay.store.sqlite import open_reader
@@ -28,29 +28,43 @@ class Reading(Protocol):
     async def deliveries(self, since: float) -> Sequence[DeliveryRow]: ...
 
 
+T = TypeVar("T")
+
+
 class Several:
-    """`Reading` over all of them; `files` is asked each time, so that one may come later."""
+    """`Reading` over all of them; `files` (the main one first) is asked each time, so that one may come later.
+
+    A message that moves is taken in there before it is forgotten here, in two commits a few milliseconds apart. The
+    main file is read before the others, so what goes to a worker is in one of the two, or in both: listings show it
+    once, `counts` may count it twice in that moment. A worker's bounce, which goes the other way, may be in neither
+    reading of a listing or a count; it is there at the next. A process has one message at a time under way so.
+    """
 
     def __init__(self, files: Callable[[], Sequence[Reading]]) -> None:
         self._files = files
 
     async def get(self, message_id: str) -> Json | None:
-        found = await asyncio.gather(*(file.get(message_id) for file in self._files()))
-        return next((message for message in found if message is not None), None)
+        main, *others = self._files()
+        # The main file once more: a worker's bounce may have come there meanwhile.
+        for files in ((main,), others, (main,)):
+            found = await asyncio.gather(*(file.get(message_id) for file in files))
+            for message in found:
+                if message is not None:
+                    return message
+        return None
 
     async def search(self, selection: Selection) -> Sequence[Json]:
-        lists = await asyncio.gather(*(file.search(selection) for file in self._files()))
-        # A message that is just being moved is in two files for a moment.
+        lists = await self._each(lambda file: file.search(selection))
         messages = {str(message["id"]): message for messages in lists for message in messages}
         return [messages[message_id] for message_id in sorted(messages, reverse=True)[: selection.limit]]
 
     async def waiting(self, selection: Selection) -> Sequence[Json]:
-        lists = await asyncio.gather(*(file.waiting(selection) for file in self._files()))
+        lists = await self._each(lambda file: file.waiting(selection))
         messages = {str(message["id"]): message for messages in lists for message in messages}
         return sorted(messages.values(), key=_due)[: selection.limit]
 
     async def counts(self) -> Sequence[LaneCount]:
-        lists = await asyncio.gather(*(file.counts() for file in self._files()))
+        lists = await self._each(lambda file: file.counts())
         sums: dict[tuple[str, State], LaneCount] = {}
         for row in (row for rows in lists for row in rows):
             before = sums.get((row.lane, row.state))
@@ -61,8 +75,12 @@ class Several:
         return list(sums.values())
 
     async def deliveries(self, since: float) -> Sequence[DeliveryRow]:
-        lists = await asyncio.gather(*(file.deliveries(since) for file in self._files()))
+        lists = await self._each(lambda file: file.deliveries(since))
         return [row for rows in lists for row in rows]
+
+    async def _each(self, ask: Callable[[Reading], Awaitable[T]]) -> Sequence[T]:
+        main, *others = self._files()
+        return [await ask(main), *await asyncio.gather(*map(ask, others))]
 
 
 def _due(message: Json) -> tuple[str, str]:
