@@ -308,7 +308,8 @@ async def test_git_send_email(world: World, tmp_path: Path) -> None:
         ["git", "send-email", "--confirm=never", "--quiet", f"--smtp-server={host}", f"--smtp-server-port={port}",
          "--from", SENDER, "--to", to, "--8bit-encoding=UTF-8", "--suppress-cc=all", str(tmp_path / "0001.patch")],
         directory=world.directory,
-        environment={"GIT_COMMITTER_NAME": "app", "GIT_COMMITTER_EMAIL": SENDER},
+        environment={"GIT_AUTHOR_NAME": "app", "GIT_COMMITTER_NAME": "app", "GIT_AUTHOR_EMAIL": SENDER,
+                     "GIT_COMMITTER_EMAIL": SENDER},
     )  # fmt: skip
     assert ended.code == 0, ended.out
     assert (await world.arrived(to)).sender == SENDER
