@@ -151,3 +151,30 @@ async def test_a_lowered_max_holds_for_the_lanes_and_the_workers_that_run(
             await upstream.wait_for(150)
             assert upstream.peak <= 2
             assert app._shared["up"].budget.open <= 2
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+async def test_sessions_that_hang_at_an_upstreams_old_place_hold_up_nothing_at_the_new_one(
+    tmp_path: Path, workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    lanes = {"bulk": BULK_LANE}
+    async with Upstream(script={"dot": Hang()}) as old, Upstream() as new:
+
+        def written(upstream: Upstream) -> Path:
+            up = upstream_keys(upstream, sessions={"warm": 0, "max": 1})
+            return write_config(tmp_path, {"up": up}, lanes=lanes, rules=[], workers=workers)
+
+        async with App(load(written(old), {})) as app:
+
+            async def is_ready() -> bool:
+                return caplog.text.count("event=worker_ready") == workers
+
+            await until(is_ready)
+            await submitted(app, 1)
+            await old.wait_until(lambda: bool(old.transfers))
+            written(new)
+            assert await app.reload()
+            await submitted(app, 3)
+            await new.wait_for(3)
+            assert old.open == 1

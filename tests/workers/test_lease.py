@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from relay.upstream.budget import Budget, WholeBudget
-from relay.upstream.fair import TURN_S
+from relay.upstream.fair import TURN_S, Holders
 from relay.workers import lease
 from relay.workers.lease import LeasedBudget, Tenant
 
@@ -275,3 +275,34 @@ def test_a_code_gets_the_place_of_a_worker_whose_mail_never_ends() -> None:
     codes.want()
     busy_for(2, [worker], worker.pools)
     assert codes.open == 1
+
+
+def test_where_there_are_fewer_places_than_holders_each_has_its_turn() -> None:
+    now = [0.0]
+    holders = Holders(turn_s=5.0, clock=lambda: now[0])
+    first, second = Idle(1), Idle(0)
+    holders.join(first)
+    holders.join(second)
+    holders.served(first)
+    holders.call_for(second, 0)
+    assert not holders.is_called(first)
+    now[0] = 5.0
+    holders.call_for(second, 0)
+    assert holders.is_called(first)
+    assert not holders.is_called(first)
+    assert holders.poorest_first()[0] is second
+
+
+class Idle:
+    """A holder with places, none of them idle."""
+
+    express = False
+    reserved = 0
+
+    def __init__(self, holds: int) -> None:
+        self.holds = holds
+
+    def spare(self) -> bool:
+        return False
+
+    def room(self) -> None: ...
