@@ -16,6 +16,7 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from pathlib import Path
 
+import aiosmtplib
 import pytest
 import pytest_asyncio
 
@@ -144,6 +145,15 @@ async def test_smtplib_sends_three_hundred_messages_over_one_connection(world: W
     await asyncio.to_thread(submit)
     for to in several:
         await world.arrived(to)
+
+
+async def test_aiosmtplib(world: World) -> None:
+    host, port = world.relay.smtp
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"] = SENDER, (to := somebody()), "héllo"
+    message.set_content(TEXT)
+    await aiosmtplib.send(message, hostname=host, port=port, timeout=WITHIN_S)
+    assert lines((await world.arrived(to)).content) == lines(message.as_bytes(policy=SMTP))
 
 
 @pytest.mark.real

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import email
 import email.header
 import itertools
 import re
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dkim
@@ -269,3 +273,66 @@ async def test_what_cant_be_signed_goes_out_unsigned_and_says_so(world: World, l
     received = world.got(view)
     assert received.content.endswith(content)
     assert b"DKIM-Signature" not in received.content
+
+
+HOP = b"Received: from a by b; Sat, 01 Mar 2025 09:05:07 +0000\r\n"
+REFUSED = {
+    "over 50 hops": (HOP * 51 + letter(), "554 5.4.6 "),
+    "a NUL in the body": (letter("a\0b"), "554 5.6.0 "),
+    "a bare CR in the header": (letter(subject="a\rBcc: evil@example.net"), "554 5.6.0 "),
+    "a header section without end": (b"X: y\r\n" * 60_000 + letter(), "554 5.6.0 "),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_what_is_refused_whoever_sends_it_leaves_the_session_usable(world: World, name: str) -> None:
+    content, reply = REFUSED[name]
+    to = f"user{next(_numbers)}@eight.example.net"
+    async with Talk(world.relay.smtp) as app:
+        await app.envelope(BULK, f"refused.{to}")
+        app.send(content + b".\r\n")
+        assert (await app.reply()).startswith(reply)
+        id_ = await app.submit(HOP * 50 + letter(), BULK, to)
+    await time_line(world.relay, id_, "sent")
+    assert not any(f"refused.{to}" in one.recipients for one in world.upstreams["eight"].transfers)
+
+
+ODD = {
+    "line ends in an encoded word": (b"=?utf-8?B?YQ0KQmNjOiBldmlsQGV4YW1wbGUubmV0DQoNCmI=?=", b"text/plain"),
+    "an unknown charset": (b"=?x-none?Q?=41?=", b"text/plain; charset=x-none"),
+    "an encoded word that is none": (b"=?utf-8?B?****?= =?utf-8?Q?=ZZ?=", b"text/plain; charset="),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+async def test_odd_words_are_relayed_as_they_are_and_told_in_one_line(world: World, name: str) -> None:
+    subject, kind = ODD[name]
+    content = letter().replace(b"Subject: hi", b"Subject: " + subject + b"\r\nContent-Type: " + kind)
+    view = await world.submit(content, "eight", sender=BULK)
+    assert world.got(view).content.endswith(content)
+    assert "\r" not in view["subject"]
+    assert "\n" not in view["subject"]
+    assert not any(line.startswith("Bcc") for line in world.relay.stderr.splitlines())
+
+
+@pytest.mark.real
+async def test_a_signature_by_opendkims_own_signer_keeps_holding(world: World, tmp_path: Path) -> None:
+    signer = shutil.which("opendkim-testmsg", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+    if signer is None:
+        pytest.skip("no opendkim-testmsg (Debian: opendkim-tools)")
+    (tmp_path / "key.pem").write_bytes(
+        KEY.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+        )
+    )
+    signing = await asyncio.create_subprocess_exec(
+        signer, "-C", "-d", "other.example", "-k", str(tmp_path / "key.pem"), "-s", "sel",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    content, _ = await asyncio.wait_for(signing.communicate(letter("Grüße", sender="a@other.example")), 20)
+    assert signing.returncode == 0
+    assert b"DKIM-Signature" in content
+    public = KEY.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    record = b"v=DKIM1; k=rsa; p=" + base64.b64encode(public)
+    arrived = world.got(await world.submit(content, "seven-eight", sender=BULK)).content
+    assert dkim.verify(arrived, dnsfunc=lambda name, timeout=5: record)  # type: ignore[no-untyped-call]
