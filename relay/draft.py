@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from relay.mail.message import Message, normalise, parse, prepare
@@ -21,7 +21,7 @@ class Draft:
     def completed(self, message: Message) -> NewMessage:
         """With the content as it will be stored. Raises Unacceptable."""
         prepared = prepare(message, trace=self.trace, date=self.date, message_id=self.message_id)
-        return replace(self.new, content=prepared.content, message_id=prepared.message_id)
+        return self.new._replace(content=prepared.content, message_id=prepared.message_id)
 
     def from_file(self, path: Path) -> NewMessage:
         """The same from a content that came in by a file; megabytes, so off the loop. Raises Unacceptable, OSError."""

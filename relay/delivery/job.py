@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from relay.mail.reply import Reply
@@ -108,7 +108,7 @@ class Job:
         made = self._forms.get(form)
         if made is None:
             content = recoded(self.queued.content, form)
-            made = self.queued if content is self.queued.content else replace(self.queued, content=content)
+            made = self.queued if content is self.queued.content else self.queued._replace(content=content)
             self._forms[form] = made
         return made
 

@@ -8,7 +8,6 @@ import time
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from itertools import count
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
@@ -261,7 +260,7 @@ class Session(Wire):
             self._server.observer.rejected(bad.reason)
             return
         if (address := self._qualified(recipient.address)) != recipient.address:
-            recipient = replace(recipient, address=address)
+            recipient = recipient._replace(address=address)
         local, at, domain = address.rpartition("@")
         key = local + at + domain.lower()
         if key not in self._recipients and len(self._recipients) >= self._server.limits.recipients:

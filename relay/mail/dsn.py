@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from relay.mail.address import xtext_decode
@@ -101,7 +101,7 @@ def bounce(
     back = Envelope(
         "", (Recipient(envelope.sender, notify=frozenset({"NEVER"})),), smtputf8=_is_utf8(envelope, reports)
     )
-    return Bounce(replace(back, body="8BITMIME") if is_8bit(status) else back, status)
+    return Bounce(back._replace(body="8BITMIME") if is_8bit(status) else back, status)
 
 
 def delivery_status(

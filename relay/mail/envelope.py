@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Notify = Literal["NEVER", "SUCCESS", "FAILURE", "DELAY"]
 
@@ -17,8 +17,7 @@ class DeliverBy:
     trace: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Recipient:
+class Recipient(NamedTuple):
     """One RCPT. `notify` None: not given (RFC 3461 4.1: then the default of the next MTA holds)."""
 
     address: str
@@ -27,8 +26,7 @@ class Recipient:
     """as given, `rfc822;user@example.com`, still xtext-encoded"""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """One MAIL with its RCPTs. `sender` is '' for the null sender; addresses have no angle brackets."""
 
     sender: str

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from relay.mail.envelope import Envelope, Recipient
 
@@ -42,8 +42,7 @@ class StoreSealed(StoreError):
     """Mail waits in it that is encrypted with a key that isn't given."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewMessage:
+class NewMessage(NamedTuple):
     """One accepted submission, as it is first written."""
 
     id: str
@@ -66,11 +65,10 @@ class NewMessage:
     upstreams: tuple[str, ...] = ()
     """a rule's narrowed or reordered upstreams; empty: the lane's"""
     supersede_key: str | None = None
-    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    timings_ms: Mapping[str, float] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class OpenRecipient:
+class OpenRecipient(NamedTuple):
     """A recipient still to be sent to."""
 
     position: int
@@ -83,8 +81,7 @@ class OpenRecipient:
     delay_notified: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Queued:
+class Queued(NamedTuple):
     """A message claimed for sending: only its recipients that are due, the rest stay in the store."""
 
     id: str
@@ -100,8 +97,7 @@ class Queued:
     supersede_key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RecipientUpdate:
+class RecipientUpdate(NamedTuple):
     """What became of a recipient."""
 
     position: int
@@ -116,8 +112,7 @@ class RecipientUpdate:
     delay_notified: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One try at handing some recipients to one upstream, written as a row for each of them."""
 
     position: int

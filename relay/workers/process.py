@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +136,7 @@ class Worker:
             except Unacceptable as error:
                 return error.reply
             await engine.take(new, final_dot)
-        return replace(new, content=b"")
+        return new._replace(content=b"")
 
     def _build(self, engine: Engine, orders: words.Orders) -> Delivery:
         loaded, config = orders.loaded, orders.loaded.config

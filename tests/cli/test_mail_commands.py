@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import time
 
@@ -74,7 +74,7 @@ async def fill(path: Path, now: float) -> None:
     await store.put(message("01B", accepted_at=now - 60), claimed=False)
     await store.put(message("01C", "bulk", "list@example.org", accepted_at=now - 30), claimed=False)
     two = Envelope("news@example.com", (Recipient("x@gmail.com"), Recipient("y@gmail.com")))
-    last = replace(message("01D", "bulk", accepted_at=now - 20), envelope=two, providers=("gmail.com", "gmail.com"))
+    last = message("01D", "bulk", accepted_at=now - 20)._replace(envelope=two, providers=("gmail.com", "gmail.com"))
     await store.put(last, claimed=True)
     no = Attempt(0, 1, "postmark", now - 19, "new", "refused", "550 5.1.1 no\x1b[31m such user", {"envelope": 3.0})
     later = Attempt(1, 1, "postmark", now - 19, "new", "deferred", "451 4.2.1 later", {"envelope": 3.0})

@@ -104,19 +104,19 @@ def test_returned_headers_are_bounded_and_whole() -> None:
 
 
 def test_the_whole_message_is_returned_when_asked_for() -> None:
-    returned = read(made(replace(ENVELOPE, ret="FULL")))[3]
+    returned = read(made(ENVELOPE._replace(ret="FULL")))[3]
     assert returned.get_content_type() == "message/rfc822"
-    assert OTP in made(replace(ENVELOPE, ret="FULL")).content
+    assert OTP in made(ENVELOPE._replace(ret="FULL")).content
 
 
 @pytest.mark.parametrize(
     ("envelope", "report", "content"),
     [
-        (replace(ENVELOPE, ret="HDRS"), FAILED, OTP),
+        (ENVELOPE._replace(ret="HDRS"), FAILED, OTP),
         (ENVELOPE, FAILED, OTP),
-        (replace(ENVELOPE, ret="FULL"), FAILED, OTP + b"x" * MAX_RETURNED_BYTES + b"\r\n"),
+        (ENVELOPE._replace(ret="FULL"), FAILED, OTP + b"x" * MAX_RETURNED_BYTES + b"\r\n"),
         # RFC 3461 4.3: RET is about failures only.
-        (replace(ENVELOPE, ret="FULL"), Report(Recipient("u@x", frozenset({"SUCCESS"})), "relayed"), OTP),
+        (ENVELOPE._replace(ret="FULL"), Report(Recipient("u@x", frozenset({"SUCCESS"})), "relayed"), OTP),
     ],
     ids=["asked for headers", "asked for nothing", "too large", "no failure"],
 )
@@ -193,14 +193,14 @@ def test_a_delay_says_how_long_the_relay_goes_on() -> None:
 
 def test_envelope_id_and_original_recipient_come_back_decoded() -> None:
     recipient = Recipient("u@x.example", orcpt="rfc822;first+2Blast@old.example")
-    groups = read(made(replace(ENVELOPE, envid="QQ+2B1"), Report(recipient, "failed")))[2]
+    groups = read(made(ENVELOPE._replace(envid="QQ+2B1"), Report(recipient, "failed")))[2]
     assert groups[0]["Original-Envelope-Id"] == "QQ+1"
     assert groups[1]["Original-Recipient"] == "rfc822; first+last@old.example"
 
 
 @pytest.mark.parametrize("envid", ["a+0D+0AInjected:+20x", "a+", "\r\nInjected: x"])
 def test_what_is_no_xtext_comes_back_as_one_line(envid: str) -> None:
-    groups = read(made(replace(ENVELOPE, envid=envid)))[2]
+    groups = read(made(ENVELOPE._replace(envid=envid)))[2]
     assert groups[0]["Injected"] is None
     assert groups[0]["Original-Envelope-Id"] is not None
 
@@ -232,7 +232,7 @@ def test_a_report_about_ascii_addresses_stays_seven_bit() -> None:
 
 
 def test_an_eight_bit_message_returned_whole_asks_for_8bitmime() -> None:
-    bounced = made(replace(ENVELOPE, ret="FULL"), content=OTP.replace(b"ten", b"z\xe4hn"))
+    bounced = made(ENVELOPE._replace(ret="FULL"), content=OTP.replace(b"ten", b"z\xe4hn"))
     assert bounced.envelope.body == "8BITMIME"
     assert bounced.content.count(b"Content-Transfer-Encoding: 8bit\r\n") == 2
 
@@ -256,8 +256,8 @@ def test_any_report_is_read_as_three_parts_with_two_groups(
 ) -> None:
     # A boundary can't be guessed, so it isn't in the content.
     content = normalise(content.replace(b"--=_b1", b"--=_x"))
-    envelope = replace(ENVELOPE, ret=cast("None", ret))
-    report = Report(replace(USER, orcpt=orcpt), "failed", reply, mta)
+    envelope = ENVELOPE._replace(ret=cast("None", ret))
+    report = Report(USER._replace(orcpt=orcpt), "failed", reply, mta)
     bounced = made(envelope, report, content=content)
     assert normalise(bounced.content) is bounced.content
     message = message_from_bytes(bounced.content, policy=policy.compat32)
