@@ -87,9 +87,10 @@ class Acceptance:
         except Unacceptable as error:
             raise Refused(error.reply) from error
         except StoreError as error:
-            self._admission.store_failed()
+            full = isinstance(error, StoreFull)
+            self._admission.store_failed(full=full)
             self._log.trouble("put", error)
-            raise Refused(FULL if isinstance(error, StoreFull) else BROKEN, "store") from error
+            raise Refused(FULL if full else BROKEN, "store") from error
         self._admission.store_works()
         self._log.accepted(
             new.id,

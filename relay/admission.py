@@ -26,9 +26,11 @@ class Admission:
         self._free_bytes = 0
         self._looked_at = 0.0
         self._failed_at: float | None = None
+        self._failed_with = BROKEN
 
-    def store_failed(self) -> None:
-        self._failed_at = time.monotonic()
+    def store_failed(self, *, full: bool) -> None:
+        """A message could not be written just now; `full`: for want of room."""
+        self._failed_at, self._failed_with = time.monotonic(), FULL if full else BROKEN
 
     def store_works(self) -> None:
         self._failed_at = None
@@ -48,7 +50,7 @@ class Admission:
         reasons = self.reasons(queue, waiting)
         if not reasons:
             return None
-        return BROKEN if reasons == ["store unwritable"] else FULL
+        return self._failed_with if reasons == ["store unwritable"] else FULL
 
     def _free(self) -> int:
         now = time.monotonic()
