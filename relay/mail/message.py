@@ -95,7 +95,7 @@ def parse(content: bytes) -> Message:
 def _header_section(content: bytes) -> tuple[int, int, bool]:
     """End of the header section, start of the body, and whether no blank line divides them."""
     blank = content.find(b"\n\r\n")
-    bare = content.find(b"\n\n", 0, blank if blank >= 0 else len(content))
+    bare = content.find(b"\n\n", 0, blank + 1 if blank >= 0 else len(content))
     if bare >= 0:
         return bare + 1, bare + 2, False
     if blank >= 0:

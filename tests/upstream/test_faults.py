@@ -332,7 +332,7 @@ async def test_an_opening_that_is_called_off_before_it_began_gives_its_place_bac
         async with pool(settings, shared=shared) as one:
             assert one.counts()["opening"] == 1
         assert one.holds == 0
-        assert cast(WholeBudget, shared.budget).open == 0
+        assert shared.budget.open == 0
 
 
 async def test_a_pool_can_be_closed_again() -> None:
