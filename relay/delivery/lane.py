@@ -422,7 +422,8 @@ class Lane:
             self._due.clear()
             try:
                 async with self._claiming:
-                    if not self._pauses:
+                    # Asked again: what was due when the last batch was fetched may have filled the memory since.
+                    if not (self._pauses or self._is_full()):
                         await self._claim()
             except StoreError as error:
                 self._services.events.trouble("claim", error)

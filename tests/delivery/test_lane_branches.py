@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from relay.delivery.lane import BULK_IN_MEMORY
+from relay.config.model import Match, Rule
+from relay.delivery.dispatch import upstreams_of
+from relay.delivery.lane import BULK_IN_MEMORY, CLAIM_MESSAGES
 from relay.mail.envelope import DeliverBy, Recipient
-from relay.store.base import Queued, Selection
+from relay.store.base import NewMessage, Queued, Selection
 from relay.upstream import aimd
 from tests.delivery.harness import config, delivering, until, warm
 from tests.delivery.test_adaptive import THROTTLED
@@ -136,10 +138,54 @@ async def test_what_an_upstreams_pause_holds_up_takes_bounded_memory_and_goes_wh
         await until(lambda: not lane.has_room(1))
         await asyncio.sleep(0.3)
         counts = {row.state: row.recipients for row in await bench.store.counts() if row.lane == "bulk"}
-        # One batch may have been on its way when it became too much.
-        assert counts["sending"] <= messages + 50
+        # One batch may have been on its way when it became too much, and some messages to the upstream.
+        assert counts["sending"] <= messages + CLAIM_MESSAGES + aimd.START
         assert counts["queued"] > 0
         pausing[0] = False
         for id_ in ids:
             await bench.ended(id_, "sent")
         assert len(one.messages) == len(ids)
+
+
+async def test_a_drain_that_ends_while_messages_are_being_stored_sends_none_of_them_and_the_next_start_does(
+    tmp_path: Path,
+) -> None:
+    written = asyncio.Event()
+    async with Upstream() as one:
+        settings = config({"one": one}, concurrency=1)
+        async with delivering(tmp_path, settings) as bench:
+            await until(lambda: warm(bench))
+            really = bench.store.start_put
+
+            async def later(message: NewMessage) -> None:
+                await written.wait()
+                await really(message, express=True)
+
+            def slowly(message: NewMessage, *, express: bool) -> asyncio.Future[None]:
+                return asyncio.ensure_future(later(message))
+
+            bench.store.start_put = slowly  # type: ignore[method-assign]
+            # One has its envelope at the upstream, the other waits behind it.
+            coming = [asyncio.create_task(bench.send(f"u{n}@example.net", life_s=30.0 + n)) for n in range(2)]
+            await one.wait_until(lambda: any("RCPT" in each.verbs for each in one.sessions))
+            await bench.delivery.drain(0.1)
+            written.set()
+            ids = await asyncio.gather(*coming)
+            assert one.messages == []
+        async with delivering(tmp_path, settings, recover=True) as bench:
+            for id_ in ids:
+                await bench.ended(id_, "sent")
+        assert sorted(message.recipients for message in one.messages) == [("u0@example.net",), ("u1@example.net",)]
+
+
+def test_a_lane_has_its_own_upstreams_first_then_those_that_its_rules_bring_each_once() -> None:
+    upstreams = {name: {"host": "127.0.0.1", "tls": "none"} for name in ("one", "two", "three", "four")}
+    named = (("otp", ("three", "one")), ("otp", ("three",)), ("otp", None), ("bulk", ("four",)))
+    rules = tuple(
+        Rule(name=f"rule{n}", match=Match(client=None), lane=lane, upstreams=upstreams)
+        for n, (lane, upstreams) in enumerate(named)
+    )
+    settings = config(upstreams).model_copy(update={"rules": rules})
+    settings.lanes["otp"] = settings.lanes["otp"].model_copy(update={"upstreams": ("one", "two")})
+    assert upstreams_of(settings, "otp") == ["one", "two", "three"]
+    assert upstreams_of(settings, "bulk") == ["four"]
