@@ -9,7 +9,7 @@ from relay.config.model import Config
 from relay.delivery.clock import Clock
 from relay.delivery.job import Job
 from relay.mail.address import provider
-from relay.mail.dsn import Kind, Report, Stamp, bounce
+from relay.mail.dsn import Kind, Report, Stamp, bounce, bounces
 from relay.mail.message import parse, subject
 from relay.mail.redact import redact
 from relay.store.base import NewMessage, RecipientUpdate, State
@@ -31,7 +31,7 @@ class Bouncer:
     ) -> tuple[NewMessage, ...]:
         """At most one, about all of these recipients of the job's message."""
         reports = [self._report(job, update) for update in (*ended, *deferred)]
-        if not reports:
+        if not reports or bounces(job.queued.envelope, reports) is None:
             return ()
         now = self._clock.now()
         id_ = self._ids.new_id(now, os.urandom(10))

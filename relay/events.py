@@ -8,7 +8,7 @@ from relay.delivery.attempt import Tried
 from relay.delivery.clock import Clock
 from relay.delivery.job import Job
 from relay.observe.maillog import MailLog
-from relay.store.base import Settlement, State
+from relay.store.base import Outcome, Settlement, State
 
 
 class DeliveryEvents:
@@ -21,7 +21,12 @@ class DeliveryEvents:
     def told(self, lane: str, job: Job, tried: Tried) -> None:
         for code in tried.codes:
             self._log.reply(tried.upstream, code)
-        outcomes = Counter((result.outcome, result.reply.code) for result in tried.results)
+        # A warm session spent nothing on connecting: that is no time of nought to count.
+        timings_ms = {phase: spent_ms for phase, spent_ms in tried.timings_ms.items() if spent_ms > 0.0}
+        outcomes: dict[tuple[Outcome, int], int] = {}
+        for result in tried.results:
+            key = result.outcome, result.reply.code
+            outcomes[key] = outcomes.get(key, 0) + 1
         for (outcome, code), recipients in outcomes.items():
             self._log.attempted(
                 job.queued.id,
@@ -30,8 +35,7 @@ class DeliveryEvents:
                 outcome,
                 recipients=recipients,
                 code=code,
-                # A warm session spent nothing on connecting: that is no time of nought to count.
-                timings_ms={phase: spent_ms for phase, spent_ms in tried.timings_ms.items() if spent_ms > 0.0},
+                timings_ms=timings_ms,
             )
             if outcome == "ambiguous":
                 self._log.ambiguous(job.queued.id, lane, tried.upstream, recipients=recipients)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from relay.mail.mailboxes import mailboxes
@@ -123,10 +124,19 @@ def from_addresses(message: Message) -> tuple[str, ...]:
     found: list[str] = []
     for field in message.fields:
         if field.name == "from":
-            text = text_of(field.value).replace("\r", "").replace("\n", "")
-            # A quote that is never closed hides the address: then read on as if there were none.
-            found += mailboxes(text) or mailboxes(text.replace('"', ""))
+            found += _author(field.value) if len(field.value) <= _AUTHOR_BYTES else _author.__wrapped__(field.value)
     return tuple(found)
+
+
+_AUTHOR_BYTES = 1_000
+
+
+@lru_cache(maxsize=128)
+def _author(value: bytes) -> list[str]:
+    """The same few write to everybody."""
+    text = text_of(value).replace("\r", "").replace("\n", "")
+    # A quote that is never closed hides the address: then read on as if there were none.
+    return mailboxes(text) or mailboxes(text.replace('"', ""))
 
 
 def normalise(content: bytes) -> bytes:

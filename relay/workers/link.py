@@ -54,9 +54,9 @@ class Link(asyncio.BufferedProtocol):
         _, link = await loop.create_unix_connection(lambda: cls(answer, notice, lost), sock=sock)
         return link
 
-    async def ask(self, kind: str, value: Any = None, *, heavy: bool = False) -> Any:
-        """The other end's answer. `heavy`: large enough that packing it would hold up the loop. Raises LinkLost, or
-        what the other end raised (Untold, where that can't be packed)."""
+    async def ask(self, kind: str, value: Any = None, *, within_s: float | None = None, heavy: bool = False) -> Any:
+        """The other end's answer. `heavy`: large enough that packing it would hold up the loop. Raises LinkLost (also
+        when no answer comes in time), or what the other end raised (Untold, where that can't be packed)."""
         if self._transport is None or self._transport.is_closing():
             raise LinkLost
         self._next += 1
@@ -64,11 +64,15 @@ class Link(asyncio.BufferedProtocol):
         future: asyncio.Future[Any] = self._loop.create_future()
         self._pending[number] = future
         frame = (_REQUEST, number, kind, value)
+        # A timer of its own, for asyncio.timeout takes as long as a message's classification.
+        timer = self._loop.call_later(within_s, _is_late, future) if within_s is not None else None
         try:
             self._send(await asyncio.to_thread(_packed, frame) if heavy else _packed(frame))
             return await future
         finally:
             self._pending.pop(number, None)
+            if timer is not None:
+                timer.cancel()
 
     def tell(self, kind: str, value: Any = None) -> None:
         """Say something that needs no answer; nothing happens when nobody is there."""
@@ -146,6 +150,11 @@ class Link(asyncio.BufferedProtocol):
         outgoing, self._outgoing = self._outgoing, []
         if self._transport is not None and not self._transport.is_closing():
             self._transport.writelines(outgoing)
+
+
+def _is_late(future: asyncio.Future[Any]) -> None:
+    if not future.done():
+        future.set_exception(LinkLost())
 
 
 def _failure(number: int, error: Exception) -> bytes:

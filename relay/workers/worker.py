@@ -114,11 +114,7 @@ class Worker:
         """Its answer. Raises LinkLost, also when none comes in time, or what was raised over there."""
         if self._link is None:
             raise LinkLost
-        try:
-            async with asyncio.timeout(within_s):
-                return await self._link.ask(kind, value, heavy=heavy)
-        except TimeoutError as error:
-            raise LinkLost from error
+        return await self._link.ask(kind, value, within_s=within_s, heavy=heavy)
 
     async def give(self, kind: str, value: Any, size_bytes: int) -> Any:
         """Ask it to take a message of that size. Raises LinkLost, or what was raised over there."""
