@@ -156,5 +156,7 @@ class Wire(asyncio.Protocol):
             secured = await loop.start_tls(self.transport, self, context, server_side=True, ssl_handshake_timeout=10.0)
         except (ssl.SSLError, OSError, EOFError) as exc:
             raise Lost from exc
+        if secured is None:  # the peer left just then
+            raise Lost
         assert isinstance(secured, asyncio.Transport)
         self.transport = secured
