@@ -26,7 +26,7 @@ from relay.upstream.gate import NOT_STORED, Gate
 from relay.upstream.pool import Pool
 
 EXPRESS_IN_MEMORY = (2_000, 64_000_000)
-BULK_IN_MEMORY = (200, 16_000_000)
+BULK_IN_MEMORY = (200, 32_000_000)
 """(messages, content bytes) a lane may hold; the rest waits in the store"""
 BULK_SETTLING = 100
 """bulk messages that were sent and are being written down, while their sessions carry others already"""
@@ -411,7 +411,7 @@ class Lane:
     def _is_full(self) -> bool:
         """Enough is in hand. What an upstream's pause holds up doesn't count, as long as there is memory for it."""
         messages, size_bytes = self._room
-        if self._held_up and (len(self._backlog) >= messages or self._bytes >= size_bytes):
+        if self._bytes >= size_bytes or (self._held_up and len(self._backlog) >= messages):
             return True
         return len(self._backlog) - self._held_up >= CLAIM_MESSAGES // 2
 

@@ -179,10 +179,10 @@ def prepare(message: Message, *, trace: bytes, date: bytes, message_id: str) -> 
     own_id = first(message, "message-id")
     if own_id is None:
         added.append(b"Message-ID: " + message_id.encode() + b"\r\n")
-    content = message.content
+    content = memoryview(message.content)  # which is copied once, however large
     # Not above a leading line that is no field: folded, it would become part of ours.
     at = next((field.start for field in message.fields if field.name), 0)
-    pieces = [content[:at], *added]
+    pieces: list[bytes | memoryview] = [content[:at], *added]
     for field in message.fields:
         if field.name in ("bcc", "resent-bcc") or field.name.startswith("x-relay-"):
             pieces.append(content[at : field.start])

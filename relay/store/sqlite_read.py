@@ -10,6 +10,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -240,10 +241,14 @@ def _content(connection: sqlite3.Connection, message_id: str, body: BodyRange, c
     rows = connection.execute(
         "SELECT content FROM body WHERE id BETWEEN ? AND ? ORDER BY id", (body.first, body.first + body.parts - 1)
     )
+    whole = BytesIO()  # which holds it once, and hands it out as it is
+    found = 0
     try:
-        parts = [codec.decode(content, f"{message_id}/{part}", body.key_id) for part, (content,) in enumerate(rows)]
+        for part, (content,) in enumerate(rows):
+            whole.write(codec.decode(content, f"{message_id}/{part}", body.key_id))
+            found += 1
     except ValueError as error:
         raise sqlite3.DatabaseError(f"the content of {message_id} is {error}") from None
-    if len(parts) != body.parts:
+    if found != body.parts:
         raise sqlite3.DatabaseError(f"the content of {message_id} is missing")
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return whole.getvalue()

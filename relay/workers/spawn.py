@@ -11,6 +11,9 @@ import sys
 from relay.service_manager import VARIABLES
 from relay.workers import words
 
+_GIVEN_BACK_BYTES = 262_144
+"""memory that was asked for in larger pieces than this is the system's again when it is let go"""
+
 
 async def spawn(theirs: socket.socket) -> asyncio.subprocess.Process:
     """`theirs`: its end of the link; ours to close afterwards. Raises OSError."""
@@ -30,6 +33,8 @@ def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     return {
         **kept,
+        # glibc would keep the memory of a large message for the next one (mallopt(3), M_MMAP_THRESHOLD).
+        "MALLOC_MMAP_THRESHOLD_": str(_GIVEN_BACK_BYTES),
         words.LOG_LEVEL: logging.getLevelName(logging.getLogger().getEffectiveLevel()),
         # Modules come from where this process has them. `-m` alone would look into the working directory first (hence
         # -P), where anybody may have put some, and where what was started as a script has never looked.
