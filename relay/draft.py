@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
-from relay.mail.message import Message, normalise, parse, prepare
+from relay.mail.message import MAX_HEADER_BYTES, Message, Prepared, normalise, parse, prepare
 from relay.store.base import NewMessage
+
+_CHUNK_BYTES = 1_048_576
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +23,37 @@ class Draft:
 
     def completed(self, message: Message) -> NewMessage:
         """With the content as it will be stored. Raises Unacceptable."""
-        prepared = prepare(message, trace=self.trace, date=self.date, message_id=self.message_id)
-        return self.new._replace(content=prepared.content, message_id=prepared.message_id)
+        return self._with(self._prepared(message))
 
     def from_file(self, path: Path) -> NewMessage:
         """The same from a content that came in by a file; megabytes, so off the loop. Raises Unacceptable, OSError."""
-        return self.completed(parse(normalise(path.read_bytes())))
+        return self._with(self._copied(path) or self._prepared(parse(normalise(path.read_bytes()))))
+
+    def _copied(self, path: Path) -> Prepared | None:
+        """Prepared while it is read, so that it is in memory once. None where that can't be: the head has no end, or
+        some line has another than CRLF."""
+        whole = BytesIO()
+        with path.open("rb") as file:
+            begin = file.read(MAX_HEADER_BYTES)
+            body_at = begin.find(b"\r\n\r\n") + 4
+            if body_at < 4 or normalise(begin[:body_at]) != begin[:body_at]:
+                return None
+            head = self._prepared(parse(begin[:body_at]))
+            whole.write(head.content)
+            piece = begin[body_at:]
+            held = b""
+            while piece:
+                # Never between a CR and its LF.
+                piece, held = (held + piece[:-1], b"\r") if piece.endswith(b"\r") else (held + piece, b"")
+                if b"\0" in piece or not piece.count(b"\r") == piece.count(b"\n") == piece.count(b"\r\n"):
+                    return None
+                whole.write(piece)
+                piece = file.read(_CHUNK_BYTES)
+        content = whole.getvalue()
+        return Prepared(content, head.message_id) if not held and content.endswith(b"\r\n") else None
+
+    def _prepared(self, message: Message) -> Prepared:
+        return prepare(message, trace=self.trace, date=self.date, message_id=self.message_id)
+
+    def _with(self, prepared: Prepared) -> NewMessage:
+        return self.new._replace(content=prepared.content, message_id=prepared.message_id)
