@@ -33,8 +33,9 @@ def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     return {
         **kept,
-        # glibc would keep the memory of a large message for the next one (mallopt(3), M_MMAP_THRESHOLD).
+        # glibc would keep the memory of a large message for the next one, for each thread (mallopt(3)).
         "MALLOC_MMAP_THRESHOLD_": str(_GIVEN_BACK_BYTES),
+        "MALLOC_ARENA_MAX": "2",
         words.LOG_LEVEL: logging.getLevelName(logging.getLogger().getEffectiveLevel()),
         # Modules come from where this process has them. `-m` alone would look into the working directory first (hence
         # -P), where anybody may have put some, and where what was started as a script has never looked.
