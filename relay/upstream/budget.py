@@ -47,6 +47,8 @@ class WholeBudget:
         self.open = 0
         self._holders = Holders(turn_s)
         self._express_waiting = False
+        self._lending = False
+        """an idle session of codes is being closed for bulk"""
 
     def join(self, holder: Holder) -> None:
         self._holders.join(holder)
@@ -64,14 +66,19 @@ class WholeBudget:
                 other.spare() for other in self._holders if other is not holder and not other.express
             )
             return False
-        if holds == 0 and self._all_is_reserved():
-            # Idle sessions, kept warm, would starve it for good; a code takes the place back with the next message.
-            any(other.spare() for other in self._holders if other.express)
+        if holds == 0 and not self._lending:
+            # Idle sessions of codes would starve it: what a burst left, or, where there are no others, those that are
+            # kept warm. A code takes the place back with the next message.
+            every = self._all_is_reserved()
+            self._lending = any(
+                other.spare() for other in self._holders if other.express and (every or other.holds > other.reserved)
+            )
         self._holders.call_for(holder, holds)
         return False
 
     def give_back(self) -> None:
         self.open -= 1
+        self._lending = False
         self._shed()
         self._hand_out()
 

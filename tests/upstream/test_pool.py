@@ -265,6 +265,22 @@ async def test_a_warm_session_that_takes_the_only_place_doesnt_starve_bulk() -> 
             assert upstream.peak == 1
 
 
+async def test_sessions_that_a_burst_of_codes_left_idle_dont_starve_bulk() -> None:
+    async with Upstream() as upstream:
+        settings = config(upstream, sessions={"max": 3, "warm": 1})
+        shared = Shared.of(settings)
+        async with pool(settings, shared=shared) as express, pool(settings, express=False, shared=shared) as bulk:
+            for session in [await express.get(within_s=3) for _ in range(3)]:
+                await send(express, session)
+            waiting = [asyncio.create_task(bulk.get(within_s=8)) for _ in range(4)]
+            assert (await send(bulk, await waiting[0])).results[0].outcome == "sent"
+            assert express.counts()["idle"] >= 1
+            assert upstream.peak == 3
+            for one in waiting:
+                one.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+
 async def test_bulk_that_never_ends_gives_its_session_up_to_a_code() -> None:
     async with Upstream() as upstream:
         settings = config(upstream, sessions={"max": 1, "warm": 0})
