@@ -40,7 +40,7 @@ class Draft:
                 return None
             head = self._prepared(parse(begin[:body_at]))
             whole.write(head.content)
-            piece = begin[body_at:]
+            piece = begin[body_at:] or file.read(_CHUNK_BYTES)
             held = b""
             while piece:
                 # Never between a CR and its LF.

@@ -61,6 +61,8 @@ class Body:
                 self._file = tempfile.NamedTemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
                 self._file.write(self._memory.getvalue())
                 self._file.write(piece)
+                # Clients may send line by line at first: the head that is kept has its full length all the same.
+                self._memory.write(piece[: IN_MEMORY_BYTES - self._memory.tell()])
             else:
                 self._memory.write(piece)
         except OSError:

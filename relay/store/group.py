@@ -38,7 +38,12 @@ EMPTY_LOG_WITHIN_S = 30.0
 """and in any pause when so long has passed since."""
 
 _IN_PLACE_SHARE = 5
-"""One part in so many of the loop's time, at most, goes into commits in place."""
+"""One part in so many of the loop's time, at most, goes into commits in place,"""
+_IN_PLACE_BYTES = 64_000
+"""none of which is larger,"""
+_SLOW_S = 0.01
+_SLOW_FOR_S = 5.0
+"""and none for so long after one that took longer than the other."""
 
 _THREAD_ENDS_WITHIN_S = 1.0
 
@@ -240,7 +245,7 @@ class GroupWriter:
         group = self._next_group()
         if group:
             self._busy = True
-            self._connection.begin(partial(self._commit, group)).add_done_callback(partial(self._done, group))
+            self._begin(partial(self._commit, group)).add_done_callback(partial(self._done, group))
         elif self._written is not None and not self._written.done():
             self._written.set_result(None)
         else:
@@ -255,12 +260,18 @@ class GroupWriter:
         began = self._loop.time()
         if self._busy or self._others or len(self._express) > 1 or began < self._in_place_from:
             return False
+        if self._express[0].size_bytes > _IN_PLACE_BYTES:
+            return False
         group = self._next_group()
         self._busy = True
-        outcomes, committed = self._connection.run_here(partial(self._commit, group))
+        try:
+            outcomes, committed = self._connection.run_here(partial(self._commit, group))
+        except Exception as error:  # noqa: BLE001 - it is handed to the operation's caller
+            outcomes, committed = [_Failed(self._explain(error)) for _ in group], []
         ended = self._loop.time()
+        took_s = ended - began
         # A slow disk, or many codes at once: then the loop has better things to do than to wait.
-        self._in_place_from = ended + (_IN_PLACE_SHARE - 1) * (ended - began)
+        self._in_place_from = ended + (_SLOW_FOR_S if took_s > _SLOW_S else (_IN_PLACE_SHARE - 1) * took_s)
         self._tell(group, outcomes, committed)
         return True
 
@@ -273,17 +284,31 @@ class GroupWriter:
 
     def _tell(self, group: list[Operation[Any]], outcomes: list[Any], committed: list[Tx]) -> None:
         """Callers first, then the log's upkeep, then the next group."""
-        for tx in committed:
-            self._committed(tx)
-            self._note_use(tx)
-        for operation, outcome in zip(group, outcomes, strict=True):
-            operation.finish(outcome)
-        if self._checkpoint_is_due(group):
-            self._connection.begin(checkpoint).add_done_callback(self._free)
-        else:
-            self._free()
+        try:
+            for tx in committed:
+                self._committed(tx)
+                self._note_use(tx)
+            for operation, outcome in zip(group, outcomes, strict=True):
+                operation.finish(outcome)
+        finally:
+            # Whatever was wrong with one of them, the next ones are written.
+            if self._checkpoint_is_due(group):
+                self._begin(checkpoint).add_done_callback(self._free)
+            else:
+                self._free()
 
-    def _free(self, _: object = None) -> None:
+    def _begin(self, function: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        """Hand it to the thread; where that can't be, the future says so."""
+        try:
+            return self._connection.begin(function)
+        except Exception as error:  # noqa: BLE001 - whoever waits for the future hears of it
+            failed: asyncio.Future[T] = self._loop.create_future()
+            failed.set_exception(error)
+            return failed
+
+    def _free(self, over: asyncio.Future[Any] | None = None) -> None:
+        if over is not None and not over.cancelled():
+            over.exception()  # looked at: what can go wrong with the log's upkeep is said where it happens
         self._busy = False
         self._next()
 
@@ -308,7 +333,7 @@ class GroupWriter:
             self._set_rest()
             return
         self._busy = True
-        self._connection.begin(empty).add_done_callback(self._emptied)
+        self._begin(empty).add_done_callback(self._emptied)
 
     def _emptied(self, emptying: asyncio.Future[bool]) -> None:
         if emptying.exception() is None and emptying.result():
@@ -340,9 +365,11 @@ class GroupWriter:
         # A statement outside of a transaction is one, and asks for the interpreter's lock once rather than thrice.
         is_one = len(group) == 1 and group[0].is_one
         try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")  # what failed so badly that it couldn't: nothing may be added to it
             if not is_one:
                 connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 - it is handed to the operations' callers
             return [_Failed(self._explain(error)) for _ in group], []
         try:
             outcomes = [operation.apply(tx) for operation in group]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,22 +20,31 @@ LOG_BYTES = 4_194_304
 """What is laid out: what is written between two of an idle store's checkpoints (`group`)."""
 _CHUNK_BYTES = 65_536
 _ZEROS = bytes(_CHUNK_BYTES)
+_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
+_PAGE_BYTES, _PAGE_BYTES_AT = struct.Struct(">I"), 8
+_SALT_AT, _FRAME_SALT_AT = 16, 8
 
 _LOG = logging.getLogger(__name__)
 
 
 def lay_out(connection: sqlite3.Connection) -> None:
     """Make the log as long as it will be, behind what it holds; where the disk has no room for that, it grows as it
-    can. Raises sqlite3.Error."""
-    connection.execute("BEGIN IMMEDIATE")
+    can, and the start goes on."""
     try:
+        connection.execute("BEGIN IMMEDIATE")
         with _opened(connection) as log:
-            for at in range(os.fstat(log).st_size, LOG_BYTES, _CHUNK_BYTES):
-                os.pwrite(log, _ZEROS[: LOG_BYTES - at], at)
-            os.fsync(log)
+            found_bytes = os.fstat(log).st_size
+            try:
+                for at in range(found_bytes, LOG_BYTES, _CHUNK_BYTES):
+                    os.pwrite(log, _ZEROS[: LOG_BYTES - at], at)
+            except OSError:
+                os.ftruncate(log, found_bytes)  # somebody needs the room more
+                raise
+            finally:
+                os.fsync(log)
         _write_something(connection)
         connection.execute("COMMIT")
-    except OSError as error:
+    except (sqlite3.Error, OSError) as error:
         _LOG.warning("the store could not lay out its log: %s", error)
     finally:
         _roll_back(connection)
@@ -50,33 +60,40 @@ def checkpoint(connection: sqlite3.Connection) -> None:
 
 
 def empty(connection: sqlite3.Connection) -> bool:
-    """Move the log into the file, if nobody reads from it just now, and overwrite it with zeros: False where that
-    can't be. Nobody is waited for: a message may come."""
+    """Move the log into the file, if nobody reads from it just now, and overwrite what it held: False where that can't
+    be. Nobody is waited for: a message may come."""
     query = connection.execute
     (waits_ms,) = query("PRAGMA busy_timeout").fetchone()
     try:
         query("PRAGMA busy_timeout = 0").fetchall()
-        before = query("PRAGMA data_version").fetchone()
-        # From here on every reader reads the file alone, and the next commit begins the log anew.
+        return _empty(connection)
+    except (sqlite3.Error, OSError) as error:
+        _LOG.warning("the store could not empty its log: %s", error)
+        return False
+    finally:
+        _roll_back(connection)
+        query(f"PRAGMA busy_timeout = {waits_ms}").fetchall()
+
+
+def _empty(connection: sqlite3.Connection) -> bool:
+    """In an order in which the log is right at every moment: its header is never touched. SQLite writes a new one, with
+    another salt, and syncs it; the old frames then belong to no log, and are overwritten."""
+    query = connection.execute
+    version = query("PRAGMA data_version").fetchone()
+    with _opened(connection) as log:
+        salt = _salt(log)
         busy, _, _ = query("PRAGMA wal_checkpoint(RESTART)").fetchone()
         if busy:
             return False
         query("BEGIN IMMEDIATE")
-        if query("PRAGMA data_version").fetchone() != before:
-            # A stranger wrote in between: that stands in the log alone.
-            query("ROLLBACK")
-            return False
-        with _opened(connection) as log:
-            _overwrite(log)
         _write_something(connection)
         query("COMMIT")
-    except (sqlite3.Error, OSError) as error:
-        _roll_back(connection)
-        _LOG.warning("the store could not empty its log: %s", error)
-        return False
-    finally:
-        query(f"PRAGMA busy_timeout = {waits_ms}").fetchall()
-    return True
+        query("BEGIN IMMEDIATE")  # nobody writes while we do
+        # A reader that began just then keeps SQLite from beginning anew, and it goes on behind what is there.
+        if _salt(log) == salt or query("PRAGMA data_version").fetchone() != version:
+            return False
+        _overwrite(log, _end_of_frames(log))
+        return True
 
 
 def _write_something(connection: sqlite3.Connection) -> None:
@@ -96,17 +113,24 @@ def _opened(connection: sqlite3.Connection) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _overwrite(log: int) -> None:
-    """What is zero is left alone, so that only what was used is written; what bulk mail made it grow by goes.
+def _salt(log: int) -> bytes:
+    return os.pread(log, 8, _SALT_AT)
 
-    The header goes first and is synced: a crash that left it, and only some of the frames behind it, would have SQLite
-    take those, which are older, for the truth over what is in the file.
-    """
-    os.pwrite(log, _ZEROS, 0)
-    os.fdatasync(log)
+
+def _end_of_frames(log: int) -> int:
+    """Where the frames of the present log end: those have its salt (sqlite.org/fileformat2.html, 4.1)."""
+    (page_bytes,) = _PAGE_BYTES.unpack(os.pread(log, _PAGE_BYTES.size, _PAGE_BYTES_AT))
+    salt, at = _salt(log), _HEADER_BYTES
+    while os.pread(log, 8, at + _FRAME_SALT_AT) == salt:
+        at += _FRAME_HEADER_BYTES + page_bytes
+    return at
+
+
+def _overwrite(log: int, start: int) -> None:
+    """What is zero is left alone, so that only what was used is written; what bulk mail made it grow by goes."""
     if os.fstat(log).st_size > LOG_BYTES:
         os.ftruncate(log, LOG_BYTES)
-    for at in range(_CHUNK_BYTES, os.fstat(log).st_size, _CHUNK_BYTES):
+    for at in range(start, os.fstat(log).st_size, _CHUNK_BYTES):
         found = os.pread(log, _CHUNK_BYTES, at)
         if found != _ZEROS[: len(found)]:
             os.pwrite(log, _ZEROS[: len(found)], at)

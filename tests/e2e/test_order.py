@@ -72,8 +72,9 @@ async def test_a_bulk_process_syncs_its_commit_before_it_tells_of_it(tmp_path: P
     assert min(written) < min(synced) < left, seen.said
 
 
-async def test_a_log_is_emptied_from_its_header_on(tmp_path: Path) -> None:
-    """A header that stood before frames of which some are gone would bring back what is older than the file."""
+async def test_a_log_is_emptied_behind_its_new_header(tmp_path: Path) -> None:
+    """The old header before frames of which some are gone would bring back what is older than the file; without any,
+    what is committed behind it would be lost."""
     async with Upstream() as upstream:
         config = write_config(tmp_path, {"one": upstream}, workers=0)
         async with RelayProcess(config) as relay:
@@ -87,6 +88,7 @@ async def test_a_log_is_emptied_from_its_header_on(tmp_path: Path) -> None:
     # A frame is written in 24 and 4096 bytes.
     emptied = [at for at, call in enumerate(seen.calls) if re.search(r"\.\.\., 65536, \d+\) = 65536$", call.text)]
     assert emptied, "it was not emptied"
-    assert seen.calls[emptied[0]].text.endswith("..., 65536, 0) = 65536")
-    assert seen.calls[emptied[0] + 1].name == "fdatasync"
+    assert not [at for at in emptied if seen.calls[at].text.endswith(", 0) = 65536")]
+    headers = [at for at, call in enumerate(seen.calls[: emptied[0]]) if call.text.endswith(", 32, 0) = 32")]
+    assert "fdatasync" in [call.name for call in seen.calls[headers[-1] : emptied[0]]]
     assert not [call for call in seen.calls[: emptied[0]] if call.name == "ftruncate"]

@@ -62,3 +62,16 @@ def test_what_is_too_big_leaves_no_file_behind(tmp_path: Path) -> None:
     assert decoder.feed(b".\r\n") == b""
     assert decoder.oversize
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_head_of_a_large_one_has_its_full_length_however_it_came(tmp_path: Path) -> None:
+    body = Body(tmp_path)
+    first, second = b"Return-Path: <a@b>\r\n", b"From: a@b\r\n\r\n" + b"x" * 300_000
+    body.write(first)
+    body.write(second)
+    body.write(second)
+    content = body.content()
+    assert isinstance(content, Large)
+    assert content.head == (first + second)[:IN_MEMORY_BYTES]
+    assert content.read() == first + second + second
+    body.close()

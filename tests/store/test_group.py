@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -28,10 +28,11 @@ class Bench:
         self.order: list[str] = []
         self.gate = threading.Event()
         self.gate.set()
-        self._in_group = 0
+        self.connection = connection
+        self.committed_raises: Exception | None = None
         self.writer = GroupWriter(connection, explain=explain, committed=self._committed)
 
-    def operation(self, name: str, *, size_bytes: int = 0) -> Operation[str]:
+    def operation(self, name: str, *, size_bytes: int = 0, is_one: bool = False) -> Operation[str]:
         def apply(tx: Tx) -> str:
             self.gate.wait(5)
             tx.execute("INSERT INTO names VALUES (?)", (name,))
@@ -39,7 +40,7 @@ class Bench:
             self.order.append(name)
             return name
 
-        return Operation(apply, size_bytes=size_bytes)
+        return Operation(apply, size_bytes=size_bytes, is_one=is_one)
 
     def submit(self, name: str, *, size_bytes: int = 0, express: bool = False) -> asyncio.Future[str]:
         return self.writer.submit(self.operation(name, size_bytes=size_bytes), express=express).future
@@ -52,13 +53,15 @@ class Bench:
         return first
 
     def _committed(self, tx: Tx) -> None:
+        if self.committed_raises is not None:
+            raise self.committed_raises
         self.groups.append(tx.messages)
 
 
 @asynccontextmanager
 async def bench(path: Path) -> AsyncIterator[Bench]:
     def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(path / "names.db", isolation_level=None)
+        connection = sqlite3.connect(path / "names.db", isolation_level=None, check_same_thread=False)
         connection.execute("CREATE TABLE names (name TEXT PRIMARY KEY)")
         return connection
 
@@ -215,3 +218,48 @@ async def test_a_stranger_that_locks_the_file_fails_the_group_once_and_not_for_g
         stranger.execute("ROLLBACK")
         stranger.close()
         assert await on.submit("again") == "again"
+
+
+async def test_a_statement_of_its_own_is_never_added_to_a_transaction_that_was_left_open(tmp_path: Path) -> None:
+    async with bench(tmp_path) as on:
+        await on.connection.run(lambda connection: connection.execute("BEGIN IMMEDIATE") and None)
+        code = on.writer.submit(on.operation("code", is_one=True), express=True)
+        assert await code.future == "code"
+        with closing(sqlite3.connect(tmp_path / "names.db")) as reader:
+            assert reader.execute("SELECT name FROM names").fetchall() == [("code",)]
+
+
+async def test_whatever_goes_wrong_in_place_the_next_one_is_written(tmp_path: Path) -> None:
+    def broken(_: Tx) -> None:
+        raise MemoryError
+
+    async with bench(tmp_path) as on:
+        bad = on.writer.submit(Operation(broken, is_one=True), express=True)
+        with pytest.raises(MemoryError):
+            await bad.result()
+        on.committed_raises = MemoryError()
+        on.writer._in_place_from = 0.0
+        with pytest.raises(MemoryError):
+            on.writer.submit(on.operation("untold", is_one=True), express=True)
+        on.committed_raises = None
+        async with asyncio.timeout(5):
+            assert await on.submit("next", express=True) == "next"
+
+
+async def test_what_is_large_is_not_written_in_place(tmp_path: Path) -> None:
+    async with bench(tmp_path) as on:
+        small = on.writer.submit(on.operation("small", is_one=True), express=True)
+        assert small.future.done()
+        on.writer._in_place_from = 0.0
+        large = on.writer.submit(on.operation("large", is_one=True, size_bytes=100_000), express=True)
+        assert not large.future.done()
+        assert await large.future == "large"
+
+
+async def test_behind_a_slow_commit_the_thread_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.store.group._SLOW_S", -1.0)  # as if every one were
+    async with bench(tmp_path) as on:
+        assert on.writer.submit(on.operation("first", is_one=True), express=True).future.done()
+        second = on.writer.submit(on.operation("second", is_one=True), express=True)
+        assert not second.future.done()
+        assert await second.future == "second"

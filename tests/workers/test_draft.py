@@ -45,6 +45,9 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @given(pieces=st.lists(st.one_of(PIECES, st.sampled_from([b"From: a@b\r\n", b"\0", b"text\r\n"])), max_size=16))
 @example(pieces=[b"From: a@b\r\nSubject: x\r\n\r\n", b"one line\r\n" * 9])
+@example(pieces=[b"From: a@b\r\nSubject: x 23456789 12345\r\n\r\n", b"one line\r\n" * 9])
+@example(pieces=[b"From: a@b\r\nSubject: x 23456789 123456\r\n\r\n", b"one line\r\n" * 9])
+@example(pieces=[b"From: a@b\r\nSubject: x 23456789 1234\r\n\r\n", b"one line\r\n" * 9])
 @example(pieces=[b"From: a@b\r\nBcc: c@d\r\n\r\n", b"one line\r\n" * 9, b"\r"])
 @example(pieces=[b"From: a@b\r\nX-Relay-Lane: otp\r\n\r\n", b"no end"])
 def test_read_in_pieces_it_is_the_same_as_read_whole(path: Path, pieces: list[bytes]) -> None:
