@@ -33,9 +33,9 @@ BULK_SETTLING = 100
 CLAIM_MESSAGES = 50
 CLAIM_BYTES = 4_000_000
 STORE_RETRY_S = 1.0
+"""the store failed: ask it again after this long"""
 LEAST_TIMER_S = 0.001
 """uvloop makes no timer, but a handle without `when`, of what is nearer than half a millisecond"""
-"""the store failed: ask it again after this long"""
 
 
 class Lane:
