@@ -7,10 +7,13 @@ import logging
 import os
 import socket
 import sys
+from pathlib import Path
 
 from relay.service_manager import VARIABLES
 from relay.workers import words
 
+_HERE = Path(__file__).parents[2]
+"""what `relay` was imported from"""
 _GIVEN_BACK_BYTES = 262_144
 """memory that was asked for in larger pieces than this is the system's again when it is let go"""
 
@@ -38,6 +41,7 @@ def _environment() -> dict[str, str]:
         "MALLOC_ARENA_MAX": "2",
         words.LOG_LEVEL: logging.getLevelName(logging.getLogger().getEffectiveLevel()),
         # Modules come from where this process has them. `-m` alone would look into the working directory first (hence
-        # -P), where anybody may have put some, and where what was started as a script has never looked.
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        # -P), where anybody may have put some, and where what was started as a script has never looked. The relay
+        # itself may have come from there (python -c), and it is the same that must be found.
+        "PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(_HERE)]),
     }

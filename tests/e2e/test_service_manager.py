@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -245,11 +245,28 @@ async def test_a_worker_has_its_modules_from_where_the_relay_has_them(tmp_path: 
     here = f"import os, sys; os.chdir({str(tmp_path)!r}); from relay.__main__ import main; sys.exit(main())"
     environment = {"PYTHONPATH": str(Path(relay.__file__).parents[1])}
     async with RelayProcess(config, environment, program=(sys.executable, "-P", "-c", here)) as one:
+        await until(_working(one))
 
-        async def working() -> bool:
-            return "event=worker_ready" in one.stderr
 
-        await until(working)
+async def test_a_relay_that_was_imported_from_the_working_directory_has_workers(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"up": {"host": "127.0.0.1", "port": 9, "tls": "none"}}, workers=1)
+    # As `python -c` in a checkout has it; an installed relay would be found anyway.
+    root = str(Path(relay.__file__).parents[1])
+    here = (
+        f"import os, sys; os.chdir({root!r});"
+        f" sys.path[:] = ['', *(one for one in sys.path if one and one != {root!r})];"
+        " sys.meta_path[:] = [one for one in sys.meta_path if 'editable' not in repr(one)];"
+        " from relay.__main__ import main; sys.exit(main())"
+    )
+    async with RelayProcess(config, program=(sys.executable, "-c", here)) as one:
+        await until(_working(one))
+
+
+def _working(one: RelayProcess) -> Callable[[], Awaitable[bool]]:
+    async def working() -> bool:
+        return "event=worker_ready" in one.stderr
+
+    return working
 
 
 async def test_a_socket_that_systemd_didnt_pass_is_named(tmp_path: Path) -> None:
