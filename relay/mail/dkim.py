@@ -132,10 +132,11 @@ class Signer:
 
 def why_unsignable(message: Message) -> str | None:
     """Why the message is no base for a signature; None: it is one."""
-    if any(not field.name or not field.name.isascii() for field in message.fields):
+    names = [field.name for field in message.fields]
+    if "" in names or not "".join(names).isascii():
         # Verifiers disagree about what such a header section says, or refuse it.
         return "malformed header section"
-    return None if any(field.name == "from" for field in message.fields) else "no From"
+    return None if "from" in names else "no From"
 
 
 def _signature_field(key: Key, rest: bytes, head: bytes) -> bytes:
