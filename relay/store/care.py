@@ -59,29 +59,31 @@ def snapshots(paths: Sequence[Path]) -> Iterator[Sequence[sqlite3.Connection]]:
     them when it began. Raises StoreError.
 
     A message that moves is committed where it goes before it is deleted where it was. One that goes to the main file
-    is found since that is looked at last. One that leaves it is found since it is looked at first, too: should
-    one be gone by the second look that the others didn't have yet, all is begun again.
+    is found since that is looked at last. One that leaves it, or goes to and fro, is found since all are looked at
+    twice: should one be gone by the second look, all is begun again.
     """
     main, *others = paths
     with ExitStack() as stack:
         try:
-            early, *rest, late = [
-                stack.enter_context(closing(sqlite_care.connect_for_copy(path))) for path in (main, *others, main)
+            looks = [
+                stack.enter_context(closing(sqlite_care.connect_for_copy(path)))
+                for path in (main, *others, *others, main)
             ]
+            early, late = looks[: len(paths)], looks[len(paths) :]
             for _ in range(_SNAPSHOT_TRIES):
-                for connection in (early, *rest, late):
+                for connection in looks:
                     connection.execute("BEGIN")
                     connection.execute("SELECT 1 FROM message LIMIT 1").fetchone()  # here the transaction begins
-                if not others or _all_found(early, (*rest, late)):
-                    early.execute("ROLLBACK")
-                    break
-                for connection in (early, *rest, late):
+                found = not others or all(_all_found(each, late) for each in early)
+                for connection in early if found else looks:
                     connection.execute("ROLLBACK")
+                if found:
+                    break
             else:
                 raise StoreError(f"{main}: too much moves between its files just now; try again")
         except (sqlite3.Error, OSError) as error:
             raise sqlite_file.explain(main, error) from error
-        yield (late, *rest)
+        yield (late[-1], *late[:-1])
 
 
 def _all_found(early: sqlite3.Connection, others: Sequence[sqlite3.Connection]) -> bool:
