@@ -36,9 +36,10 @@ class Draft:
         with path.open("rb") as file:
             begin = file.read(MAX_HEADER_BYTES)
             body_at = begin.find(b"\r\n\r\n") + 4
-            if body_at < 4 or normalise(begin[:body_at]) != begin[:body_at]:
+            top = begin[:body_at]
+            if body_at < 4 or normalise(top) != top:
                 return None
-            head = self._prepared(parse(begin[:body_at]))
+            head = self._prepared(parse(top))
             whole.write(head.content)
             piece = begin[body_at:] or file.read(_CHUNK_BYTES)
             held = b""

@@ -125,16 +125,16 @@ class Engine:
             signing = self._signing.submit(lane.sign_ahead, job) if aside else None
             putting = self.store.start_put(new, express=lane.config.express)
         except BaseException:
-            self._stored(lane, job, stored=False)
+            self._stored(lane, job, None)
             raise
         try:
             await self._signed(signing, lane, job)
         finally:
             # From the commit itself: whoever waits at the gate goes on before the app is answered.
             if putting.done():
-                self._settled(lane, job, putting)
+                self._stored(lane, job, putting)
             else:
-                putting.add_done_callback(partial(self._settled, lane, job))
+                putting.add_done_callback(partial(self._stored, lane, job))
         await putting
         return job.older
 
@@ -148,13 +148,11 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - a message that can't be signed now is stored all the same
             self.log.trouble("sign", error)
 
-    def _settled(self, lane: Lane, job: Job, putting: asyncio.Future[None]) -> None:
-        self._stored(lane, job, stored=not putting.cancelled() and putting.exception() is None)
-
-    def _stored(self, lane: Lane, job: Job, *, stored: bool) -> None:
+    def _stored(self, lane: Lane, job: Job, putting: asyncio.Future[None] | None) -> None:
+        """The commit is over; None: it never began."""
         job.timings_ms["store"] = (time.monotonic() - job.offered_at) * 1000.0
-        if not stored:
-            # Or nobody waited to learn it: then the store gives it back, and the lane finds it there.
+        if putting is None or putting.cancelled() or putting.exception() is not None:
+            # Not stored. Or nobody waited to learn it: then the store gives it back, and the lane finds it there.
             job.gate.shut(NOT_STORED)
             lane.wake(self.clock.now())
         job.gate.open()

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import aiosqlite
 
 from relay.store.base import StoreError
-from relay.store.sqlite_log import checkpoint, empty
+from relay.store.sqlite_log import checkpoint, empty, roll_back
 
 T = TypeVar("T")
 _C = TypeVar("_C", bound="Connection")
@@ -264,23 +264,25 @@ class GroupWriter:
             return False
         group = self._next_group()
         self._busy = True
-        try:
-            outcomes, committed = self._connection.run_here(partial(self._commit, group))
-        except Exception as error:  # noqa: BLE001 - it is handed to the operation's caller
-            outcomes, committed = [_Failed(self._explain(error)) for _ in group], []
+        outcome = self._outcome(group, partial(self._connection.run_here, partial(self._commit, group)))
         ended = self._loop.time()
         took_s = ended - began
         # A slow disk, or many codes at once: then the loop has better things to do than to wait.
         self._in_place_from = ended + (_SLOW_FOR_S if took_s > _SLOW_S else (_IN_PLACE_SHARE - 1) * took_s)
-        self._tell(group, outcomes, committed)
+        self._tell(group, *outcome)
         return True
 
     def _done(self, group: list[Operation[Any]], commit: asyncio.Future[tuple[list[Any], list[Tx]]]) -> None:
+        self._tell(group, *self._outcome(group, commit.result))
+
+    def _outcome(
+        self, group: list[Operation[Any]], commit: Callable[[], tuple[list[Any], list[Tx]]]
+    ) -> tuple[list[Any], list[Tx]]:
+        """As `_commit` gives it; what goes wrong around it is handed to those who wait."""
         try:
-            outcomes, committed = commit.result()
-        except Exception as error:  # noqa: BLE001 - it is handed to those who wait
-            outcomes, committed = [_Failed(self._explain(error)) for _ in group], []
-        self._tell(group, outcomes, committed)
+            return commit()
+        except Exception as error:  # noqa: BLE001 - see above
+            return [_Failed(self._explain(error)) for _ in group], []
 
     def _tell(self, group: list[Operation[Any]], outcomes: list[Any], committed: list[Tx]) -> None:
         """Callers first, then the log's upkeep, then the next group."""
@@ -376,7 +378,7 @@ class GroupWriter:
             if not is_one:
                 connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - it is handed to the operation's caller
-            _roll_back(connection)
+            roll_back(connection)
             if len(group) == 1:
                 return [_Failed(self._explain(error))], []
         else:
@@ -416,12 +418,3 @@ def _move(source: deque[Operation[Any]], group: list[Operation[Any]], *, operati
 def _log_failure(future: asyncio.Future[Any]) -> None:
     if not future.cancelled() and (error := future.exception()) is not None:
         _LOG.warning("the store could not tidy up: %s", error)
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    """SQLite rolls back by itself after some errors (a full disk), and not after others."""
-    if connection.in_transaction:
-        try:
-            connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            _LOG.warning("the store could not roll back", exc_info=True)

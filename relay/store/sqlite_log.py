@@ -47,7 +47,7 @@ def lay_out(connection: sqlite3.Connection) -> None:
     except (sqlite3.Error, OSError) as error:
         _LOG.warning("the store could not lay out its log: %s", error)
     finally:
-        _roll_back(connection)
+        roll_back(connection)
 
 
 def checkpoint(connection: sqlite3.Connection) -> None:
@@ -71,7 +71,7 @@ def empty(connection: sqlite3.Connection) -> bool:
         _LOG.warning("the store could not empty its log: %s", error)
         return False
     finally:
-        _roll_back(connection)
+        roll_back(connection)
         query(f"PRAGMA busy_timeout = {waits_ms}").fetchall()
 
 
@@ -137,6 +137,10 @@ def _overwrite(log: int, start: int) -> None:
     os.fdatasync(log)
 
 
-def _roll_back(connection: sqlite3.Connection) -> None:
+def roll_back(connection: sqlite3.Connection) -> None:
+    """SQLite rolls back by itself after some errors (a full disk), and not after others."""
     if connection.in_transaction:
-        connection.execute("ROLLBACK")
+        try:
+            connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            _LOG.warning("the store could not roll back", exc_info=True)
