@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from relay.store import sqlite_care, sqlite_file, sqlite_sound
+from relay.store import sqlite_care, sqlite_file, sqlite_move, sqlite_sound
 from relay.store.base import StoreError
 from relay.store.several import shard, shards
 
-_SNAPSHOT_TRIES = 50
+_SNAPSHOT_TRIES = 200
 
 
 def files(store: Path) -> Sequence[Path]:
@@ -55,44 +55,29 @@ def backup(store: Path, destination: Path) -> Mapping[Path, int]:
 
 @contextmanager
 def snapshots(paths: Sequence[Path]) -> Iterator[Sequence[sqlite3.Connection]]:
-    """A reading transaction on each file, the main one first, in which every message is found that was in one of
-    them when it began. Raises StoreError.
+    """A reading transaction on each file in which every message is found that was in one of them when it began.
+    Raises StoreError.
 
-    A message that moves is committed where it goes before it is deleted where it was. One that goes to the main file
-    is found since that is looked at last. One that leaves it, or goes to and fro, is found since all are looked at
-    twice: should one be gone by the second look, all is begun again.
+    A message that moves is committed where it goes before it is deleted where it was, so only one that was deleted
+    between two of the looks can be missed. Each file counts those it deleted: the counts are taken from all files
+    before the first transaction begins and again in each transaction, and all is begun again while they differ.
     """
-    main, *others = paths
     with ExitStack() as stack:
         try:
-            looks = [
-                stack.enter_context(closing(sqlite_care.connect_for_copy(path)))
-                for path in (main, *others, *others, main)
-            ]
-            early, late = looks[: len(paths)], looks[len(paths) :]
+            looks = [stack.enter_context(closing(sqlite_care.connect_for_copy(path))) for path in paths]
             for _ in range(_SNAPSHOT_TRIES):
-                for connection in looks:
-                    connection.execute("BEGIN")
-                    connection.execute("SELECT 1 FROM message LIMIT 1").fetchone()  # here the transaction begins
-                found = not others or all(_all_found(each, late) for each in early)
-                for connection in early if found else looks:
-                    connection.execute("ROLLBACK")
-                if found:
+                before = [sqlite_move.forgotten(look) for look in looks]
+                for look in looks:
+                    look.execute("BEGIN")
+                if before == [sqlite_move.forgotten(look) for look in looks]:  # with this each transaction begins
                     break
+                for look in looks:
+                    look.execute("ROLLBACK")
             else:
-                raise StoreError(f"{main}: too much moves between its files just now; try again")
+                raise StoreError(f"{paths[0]}: too much moves between its files just now; try again")
         except (sqlite3.Error, OSError) as error:
-            raise sqlite_file.explain(main, error) from error
-        yield (late[-1], *late[:-1])
-
-
-def _all_found(early: sqlite3.Connection, others: Sequence[sqlite3.Connection]) -> bool:
-    """Is every open message of `early` in one of the others?"""
-    for (message_id,) in early.execute("SELECT DISTINCT message_id FROM recipient WHERE open = 1"):
-        query = "SELECT 1 FROM message WHERE id = ?"
-        if not any(other.execute(query, (message_id,)).fetchone() for other in reversed(others)):
-            return False
-    return True
+            raise sqlite_file.explain(paths[0], error) from error
+        yield looks
 
 
 def compact(store: Path) -> Mapping[Path, tuple[int, int]]:

@@ -13,6 +13,9 @@ from relay.store.group import Tx
 from relay.store.sqlite_rows import PART_BYTES, BodyRange, open_lanes
 
 _TABLES = ("recipient", "attempt", "note")
+_FORGOTTEN = "forgotten"
+"""in `setting`: see `forgotten`"""
+_SINCE_VERSION = 2  # of the schema: `setting` is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,16 @@ def forget(tx: Tx, message_id: str) -> None:
     for table in _TABLES:
         tx.execute(f"DELETE FROM {table} WHERE message_id = ?", (message_id,))  # noqa: S608
     tx.execute("DELETE FROM message WHERE id = ?", (message_id,))
+    tx.execute("INSERT INTO setting VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1", (_FORGOTTEN,))
+
+
+def forgotten(connection: sqlite3.Connection) -> int:
+    """How many messages the file has handed to others since it is there: a reader of several files tells by it
+    whether one moved meanwhile."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] < _SINCE_VERSION:  # as an older relay left it
+        return 0
+    found = connection.execute("SELECT value FROM setting WHERE name = ?", (_FORGOTTEN,)).fetchone()
+    return 0 if found is None else int(found[0])
 
 
 def _insert(tx: Tx, table: str, row: Mapping[str, Any]) -> None:

@@ -77,43 +77,59 @@ async def test_a_finished_message_that_is_forgotten_takes_nothing_off_what_waits
 
 
 def at_begin(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> None:
-    """Call `act` right before each connection of a backup begins its transaction, with its number: 0 looks at the
-    main file first, 1 at the worker's, 2 at the main one again."""
+    """Call `act` right before a connection of a backup begins its reading transaction, with the file's number: 0 is
+    the main file, 1 the worker's."""
     really = sqlite_care.connect_for_copy
     opened: list[sqlite3.Connection] = []
 
     def connect(path: Path) -> sqlite3.Connection:
         connection = really(path)
         number = len(opened)
-        connection.set_trace_callback(lambda sql: act(number) if sql.startswith("BEGIN") else None)
+
+        def traced(sql: str) -> None:
+            if connection.in_transaction and sql.startswith("PRAGMA user_version"):
+                act(number)
+
+        connection.set_trace_callback(traced)
         opened.append(connection)
         return connection
 
     monkeypatch.setattr(sqlite_care, "connect_for_copy", connect)
 
 
-async def test_a_message_that_moves_in_the_middle_of_a_backup_is_in_the_backup_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loop = asyncio.get_running_loop()
-    async with two_files(tmp_path) as (main, bulk):
-        new = message(lane="bulk")
-        moved: list[str] = []
-        await main.put(new, claimed=False)
-
-        def act(number: int) -> None:
-            if number == 2 and not moved:
-                moved.append(new.id)
-                asyncio.run_coroutine_threadsafe(move(new.id, main, bulk), loop).result(10)
-
-        at_begin(monkeypatch, act)
-        await asyncio.to_thread(care.backup, tmp_path / "relay.db", tmp_path / "copy.db")
-        assert moved
+async def copied(tmp_path: Path) -> list[list[str]]:
+    """The ids in each of the copies."""
     copies = [await open_store(path, now=lambda: NOW) for path in (tmp_path / "copy.db", tmp_path / "copy-bulk1.db")]
     found = [ids(await copy.search(EVERYTHING)) for copy in copies]
     for copy in copies:
         await copy.close()
-    assert sorted(found) == [[], [new.id]]
+    return found
+
+
+@pytest.mark.parametrize("to_and_fro", [False, True])
+async def test_a_message_that_moves_in_the_middle_of_a_backup_is_in_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to_and_fro: bool
+) -> None:
+    """From the worker's file, not yet looked at, to the main one, which was; that one may have left it before."""
+    loop = asyncio.get_running_loop()
+    async with two_files(tmp_path) as (main, bulk):
+        new = message(lane="bulk")
+        moved: list[int] = []
+        await (main if to_and_fro else bulk).put(new, claimed=False)
+
+        def act(number: int) -> None:
+            if number in moved:
+                return
+            if number == 1:
+                asyncio.run_coroutine_threadsafe(move(new.id, bulk, main), loop).result(10)
+            elif to_and_fro:
+                asyncio.run_coroutine_threadsafe(move(new.id, main, bulk), loop).result(10)
+            moved.append(number)
+
+        at_begin(monkeypatch, act)
+        await asyncio.to_thread(care.backup, tmp_path / "relay.db", tmp_path / "copy.db")
+        assert moved == [0, 1]
+    assert await copied(tmp_path) == [[new.id], []]
 
 
 async def test_a_backup_that_never_finds_a_moment_says_so_and_leaves_no_file(
@@ -121,22 +137,18 @@ async def test_a_backup_that_never_finds_a_moment_says_so_and_leaves_no_file(
 ) -> None:
     loop = asyncio.get_running_loop()
     async with two_files(tmp_path) as (main, bulk):
-        coming: list[str] = []
-
-        async def come() -> None:
-            new = message(lane="bulk")
-            await main.put(new, claimed=False)
-            coming.append(new.id)
+        new = message(lane="bulk")
+        await main.put(new, claimed=False)
+        moves: list[int] = []
 
         def act(number: int) -> None:
-            if number == 0:
-                asyncio.run_coroutine_threadsafe(come(), loop).result(10)
-            elif number == 2:
-                asyncio.run_coroutine_threadsafe(move(coming[-1], main, bulk), loop).result(10)
+            there, away = (main, bulk) if number == 0 else (bulk, main)
+            asyncio.run_coroutine_threadsafe(move(new.id, there, away), loop).result(10)
+            moves.append(number)
 
         at_begin(monkeypatch, act)
         with pytest.raises(StoreError, match="too much moves"):
             await asyncio.to_thread(care.backup, tmp_path / "relay.db", tmp_path / "copy.db")
-        assert len(coming) > 1
+        assert len(moves) > 2
         await main.settle(settled(await in_state(main, "sending")))  # nothing of the backup holds the store
     assert not list(tmp_path.glob("copy*"))
