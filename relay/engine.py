@@ -13,6 +13,7 @@ from relay.bounces import Bouncer
 from relay.config.model import Config, Loaded
 from relay.delivery.clock import Clock
 from relay.delivery.dispatch import Delivery, Share, Wiring
+from relay.delivery.fitting import LARGE_BYTES
 from relay.delivery.job import Job
 from relay.delivery.lane import Lane
 from relay.events import DeliveryEvents
@@ -24,8 +25,6 @@ from relay.store.sqlite import SqliteStore, open_store
 from relay.upstream.connect import Target
 from relay.upstream.gate import NOT_STORED
 
-LARGE_BYTES = 256_000
-"""from here on a message is looked at and signed off the loop, where it holds up nobody"""
 PRUNE_EVERY_S = 1.0
 PRUNE_MESSAGES = 2_000
 """at a time: twice what a busy relay takes in a second"""
@@ -57,7 +56,10 @@ class Engine:
     def build(self, loaded: Loaded, targets: Mapping[str, Target], share: Share) -> Delivery:
         """The lanes of a configuration, not started."""
         config = loaded.config
-        wiring = Wiring(self.store, self.clock, self.signatures, Bouncer(config, self.clock), self._events, self.log)
+        elsewhere = self.signatures.elsewhere if self.signatures.helper is not None else None
+        wiring = Wiring(
+            self.store, self.clock, self.signatures, Bouncer(config, self.clock), self._events, self.log, elsewhere
+        )
         return Delivery(config, wiring, targets, share)
 
     async def start(self, config: Config, delivery: Delivery) -> None:
@@ -118,11 +120,13 @@ class Engine:
         job = lane.job(_queued(new))
         job.final_dot = final_dot
         lane.offer(job)
+        signing: Future[None] | None = None
         try:
-            # The envelope leaves first, then a code's signature is made beside its commit.
-            await asyncio.sleep(0)
-            aside = lane.config.express or len(new.content) > LARGE_BYTES
-            signing = self._signing.submit(lane.sign_ahead, job) if aside else None
+            if not lane.signs_elsewhere(job):
+                # The envelope leaves first, then a code's signature is made beside its commit.
+                await asyncio.sleep(0)
+                if lane.config.express or len(new.content) > LARGE_BYTES:
+                    signing = self._signing.submit(lane.sign_ahead, job)
             putting = self.store.start_put(new, express=lane.config.express)
         except BaseException:
             self._stored(lane, job, None)
@@ -139,6 +143,8 @@ class Engine:
         return job.older
 
     async def _signed(self, signing: Future[None] | None, lane: Lane, job: Job) -> None:
+        if lane.signs_elsewhere(job):
+            return
         try:
             # That the other thread hasn't come to it: the commit took no time, or the machine is busy.
             if signing is None or (len(job.queued.content) <= LARGE_BYTES and signing.cancel()):

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from typing import Protocol
 
 from relay.delivery.clock import Clock
 from relay.mail.address import domain_of
-from relay.mail.dkim import KeySet, Signer, Unsignable, why_unsignable
+from relay.mail.dkim import Key, KeySet, Signer, Unsignable, Unsigned, why_unsignable
 from relay.mail.message import Message, from_addresses, parse
 from relay.observe.maillog import MailLog
 from relay.store.base import Queued
+
+
+class NotHelped(Exception):
+    """The helper did not make the signature."""
+
+
+class Helper(Protocol):
+    """Another process that makes private keys' signatures."""
+
+    def sign(self, key: Key, digest: bytes) -> Awaitable[bytes]:
+        """`Key.sign`, over there; under way before this returns. The awaitable raises NotHelped."""
 
 
 class Signatures:
@@ -18,21 +30,37 @@ class Signatures:
     def __init__(self, clock: Clock, log: MailLog) -> None:
         self.signer = Signer((), {})
         """replaced at a reload"""
+        self.helper: Helper | None = None
         self._clock = clock
         self._log = log
 
     def __call__(self, queued: Queued, unsigned: frozenset[str]) -> Sequence[bytes]:
+        begun = self._begin(queued, unsigned)
+        return (queued.content,) if begun is None else (begun.sign().headers, queued.content)
+
+    async def elsewhere(self, queued: Queued, unsigned: frozenset[str]) -> Sequence[bytes]:
+        """The same by the helper, or here where there is none."""
+        begun = self._begin(queued, unsigned)
+        if begun is None:
+            return (queued.content,)
+        if self.helper is not None:
+            try:
+                signing = [self.helper.sign(key, digest) for key, digest in zip(begun.keys, begun.digests, strict=True)]
+                return (begun.signed([await each for each in signing]).headers, queued.content)
+            except NotHelped:
+                pass
+        return (begun.sign().headers, queued.content)
+
+    def _begin(self, queued: Queued, unsigned: frozenset[str]) -> Unsigned | None:
         message = parse(queued.content)
         keys = self._keys(message)
         if keys is None:
-            return (queued.content,)
+            return None
         try:
-            now = int(self._clock.now())
-            signature = self.signer.sign(message, keys, now=now, unsigned_headers=unsigned)
+            return self.signer.begin(message, keys, now=int(self._clock.now()), unsigned_headers=unsigned)
         except Unsignable as error:
             self._log.unsigned(queued.id, queued.lane, error.reason)
-            return (queued.content,)
-        return (signature.headers, queued.content)
+            return None
 
     def selectors(self, message: Message) -> tuple[str, ...]:
         """Whose keys will sign; none where nothing can be signed."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from relay.config.model import Config
 from relay.delivery.clock import Clock
-from relay.delivery.job import Signing
+from relay.delivery.job import Signing, SigningElsewhere
 from relay.delivery.lane import Lane
 from relay.delivery.services import Events, Services
 from relay.delivery.settling import Bounces
@@ -27,6 +27,7 @@ class Wiring:
     bounces: Bounces
     events: Events
     watcher: Watcher
+    sign_elsewhere: SigningElsewhere | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,9 @@ class Delivery:
     def __init__(self, config: Config, wiring: Wiring, targets: Mapping[str, Target], share: Share) -> None:
         self._wiring = wiring
         self._elsewhere = share.elsewhere
-        services = Services(wiring.store, wiring.clock, wiring.sign, wiring.bounces, wiring.events, wake=self._wake)
+        services = Services(
+            wiring.store, wiring.clock, wiring.sign, wiring.bounces, wiring.events, self._wake, wiring.sign_elsewhere
+        )
         self._lanes: dict[str, Lane] = {}
         for name in share.lanes:
             lane = config.lanes[name]

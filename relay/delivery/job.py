@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,9 @@ from relay.upstream.gate import EXPIRED, SUPERSEDED, Gate
 
 Signing = Callable[[Queued, frozenset[str]], Sequence[bytes]]
 """The content's parts with the signatures before them; the set names the headers (lower case) they must not cover."""
+
+SigningElsewhere = Callable[[Queued, frozenset[str]], Awaitable[Sequence[bytes]]]
+"""The same, made in another process while this one goes on."""
 
 
 @dataclass(slots=True)
@@ -121,6 +124,14 @@ class Job:
             parts = self._parts[key] = self._sign(self.form(form), unsigned)
             self.sign_ms += (time.monotonic() - began) * 1000.0
         return parts
+
+    async def sign_elsewhere(self, unsigned: frozenset[str], sign: SigningElsewhere) -> None:
+        """Have the signed content for `parts` made."""
+        key: tuple[Form, frozenset[str]] = "as it is", unsigned
+        if key not in self._parts:
+            began = time.monotonic()
+            self._parts[key] = await sign(self.queued, unsigned)
+            self.sign_ms += (time.monotonic() - began) * 1000.0
 
     def take_attempts(self) -> tuple[Attempt, ...]:
         taken, self.attempts = tuple(self.attempts), []

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from relay.config.model import Lane as LaneConfig
 from relay.delivery.attempt import Tried
 from relay.delivery.backlog import Backlog, Way
+from relay.delivery.fitting import LARGE_BYTES
 from relay.delivery.job import Job
 from relay.delivery.round import Round
 from relay.delivery.services import Services
@@ -279,6 +280,8 @@ class Lane:
         job.picked_at = time.monotonic()
         job.timings_ms["wait"] = (job.picked_at - job.offered_at) * 1000.0
         try:
+            if self.signs_elsewhere(job):
+                await self._sign_elsewhere(job)
             round_ = Round(job, self.config, self._services.clock.epoch, self._settle, self._told)
             if pools:
                 pools[0].under_way -= 1  # from here on the attempt counts itself
@@ -448,10 +451,29 @@ class Lane:
     def sign_ahead(self, job: Job) -> None:
         """Make the signature for the upstream that the job goes to first, while its commit and its envelope are under
         way."""
+        unsigned = self._unsigned_first(job)
+        if unsigned is not None:
+            job.parts(unsigned)
+
+    def signs_elsewhere(self, job: Job) -> bool:
+        """Is its signature made by another process, as it is picked up? A code's isn't: it would be waited for. A
+        large message takes longer to be hashed than to be signed."""
+        elsewhere = self._services.sign_elsewhere is not None and not self.config.express
+        return elsewhere and len(job.queued.content) <= LARGE_BYTES
+
+    async def _sign_elsewhere(self, job: Job) -> None:
+        unsigned, sign = self._unsigned_first(job), self._services.sign_elsewhere
+        if unsigned is None or sign is None:
+            return
+        try:
+            await job.sign_elsewhere(unsigned, sign)
+        except Exception as error:  # noqa: BLE001 - it is tried again when the content is due
+            self._services.events.trouble("sign", error)
+
+    def _unsigned_first(self, job: Job) -> frozenset[str] | None:
         names = job.queued.upstreams or self.config.upstreams
         first = self._pools.get(names[0])
-        if first is not None:
-            job.parts(frozenset(first.target.config.unsigned_headers))
+        return None if first is None else frozenset(first.target.config.unsigned_headers)
 
     def _job(self, queued: Queued) -> Job:
         job = self.job(queued)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from relay.delivery.attempt import Tried
 from relay.delivery.clock import Clock
-from relay.delivery.job import Job, Signing
+from relay.delivery.job import Job, Signing, SigningElsewhere
 from relay.delivery.settling import Bounces
 from relay.store.base import Settlement, Store, StoreError
 
@@ -41,6 +41,8 @@ class Services:
     events: Events
     wake: Callable[[str, float], None]
     """wakes another lane: a bounce was queued for it"""
+    sign_elsewhere: SigningElsewhere | None = None
+    """where there is another process for that"""
 
     def mark(self, job: Job) -> None:
         """Write, durably, that the final dot is about to leave; then let it."""

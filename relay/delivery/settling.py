@@ -104,4 +104,5 @@ def settlement(job: Job, bounces: Bounces) -> Settlement:
         timings_ms=dict(job.timings_ms),
         bounces=bounces(job, ended, deferred),
         note=f"superseded by {job.superseded_by}" if job.superseded_by is not None else None,
+        only_bytes=len(job.queued.content) if len(job.queued.envelope.recipients) == 1 else None,
     )

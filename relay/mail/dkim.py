@@ -10,13 +10,15 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
@@ -70,6 +72,31 @@ class Key:
     selector: str
     private: RSAPrivateKey | Ed25519PrivateKey
     tags: bytes
+    number: int = field(default_factory=count(1).__next__, compare=False)
+    """no other key of this process has it"""
+
+    def sign(self, digest: bytes) -> bytes:
+        """The signature of what has this SHA-256 digest: the slow part of it all."""
+        return sign_digest(self.private, digest)
+
+
+@dataclass(frozen=True, slots=True)
+class Unsigned:
+    """Signature fields that lack their keys' part, which may be made anywhere: `digests`, one for each key, go
+    through `Key.sign`, and what comes out of it to `signed`."""
+
+    keys: tuple[Key, ...]
+    values: tuple[bytes, ...]
+    digests: tuple[bytes, ...]
+
+    def signed(self, signatures: Sequence[bytes]) -> Signature:
+        """One DKIM-Signature field for each key."""
+        fields = [_field(value, one) for value, one in zip(self.values, signatures, strict=True)]
+        return Signature(b"".join(fields), tuple(key.selector for key in self.keys))
+
+    def sign(self) -> Signature:
+        """Made here and now."""
+        return self.signed([key.sign(digest) for key, digest in zip(self.keys, self.digests, strict=True)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +134,11 @@ class Signer:
             domain = domain.partition(".")[2]
         return None
 
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """Of all domains."""
+        return tuple(key for keyset in self._domains.values() for key in keyset.keys)
+
     @staticmethod
     def sign(
         message: Message,
@@ -121,13 +153,34 @@ class Signer:
         `unsigned_headers` (lower-case) are left out, for upstreams that rewrite them; From is always covered.
         `body_hash` is `BodyHash(...).digest()` where it is known already. `now` in seconds. Raises Unsignable.
         """
+        return Signer.begin(message, keyset, now=now, unsigned_headers=unsigned_headers, body_hash=body_hash).sign()
+
+    @staticmethod
+    def begin(
+        message: Message,
+        keyset: KeySet,
+        *,
+        now: int,
+        unsigned_headers: frozenset[str] = frozenset(),
+        body_hash: bytes | None = None,
+    ) -> Unsigned:
+        """All of `sign` but the private keys' part."""
         names, head = _signed_head(message, unsigned_headers)
         if body_hash is None:
             body_hash = BodyHash(message.content, message.body_at).digest()
         # The line ends are where a blank may be: relaxed, they count as one.
         rest = b"t=%d;\r\n\th=%b;\r\n\tbh=%b;\r\n\tb=" % (now, _folded(names), base64.b64encode(body_hash))
-        fields = [_signature_field(key, rest, head) for key in keyset.keys]
-        return Signature(b"".join(fields), keyset.selectors)
+        values = tuple(b" " + key.tags + rest for key in keyset.keys)
+        digests = tuple(hashlib.sha256(head + relaxed_field(b"dkim-signature", value)).digest() for value in values)
+        return Unsigned(keyset.keys, values, digests)
+
+
+def sign_digest(private: RSAPrivateKey | Ed25519PrivateKey, digest: bytes) -> bytes:
+    """What has this SHA-256 digest, signed."""
+    if isinstance(private, RSAPrivateKey):
+        return private.sign(digest, PKCS1v15(), Prehashed(SHA256()))
+    # RFC 8463 3: Ed25519 signs the hash, not the text.
+    return private.sign(digest)
 
 
 def why_unsignable(message: Message) -> str | None:
@@ -139,14 +192,7 @@ def why_unsignable(message: Message) -> str | None:
     return None if "from" in names else "no From"
 
 
-def _signature_field(key: Key, rest: bytes, head: bytes) -> bytes:
-    value = b" " + key.tags + rest
-    data = head + relaxed_field(b"dkim-signature", value)
-    if isinstance(key.private, RSAPrivateKey):
-        signature = key.private.sign(data, PKCS1v15(), SHA256())
-    else:
-        # RFC 8463 3: Ed25519 signs the hash, not the text.
-        signature = key.private.sign(hashlib.sha256(data).digest())
+def _field(value: bytes, signature: bytes) -> bytes:
     encoded = base64.b64encode(signature)
     lines = b"\r\n\t ".join(encoded[at : at + 72] for at in range(0, len(encoded), 72))
     return b"DKIM-Signature:" + value + lines + b"\r\n"
@@ -158,8 +204,8 @@ def _signed_head(message: Message, unsigned: frozenset[str]) -> tuple[list[bytes
     if reason is not None:
         raise Unsignable(reason)
     values: dict[str, list[bytes]] = {}
-    for field in message.fields:
-        values.setdefault(field.name, []).append(field.value)
+    for each in message.fields:
+        values.setdefault(each.name, []).append(each.value)
     names: list[bytes] = []
     hashed: list[bytes] = []
     for wanted, extra in ((OVERSIGNED, 1), (SIGNED, 0)):

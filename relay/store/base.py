@@ -140,6 +140,8 @@ class Settlement:
     """DSNs to queue (state `queued`, due at once) in the same transaction"""
     note: str | None = None
     """why, for the time line: `expired before the final dot`"""
+    only_bytes: int | None = None
+    """the content's size, where the message has but this one recipient; None: it has others, or that isn't known"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -94,9 +94,10 @@ class Connection(aiosqlite.Connection):
 class Tx:
     """A transaction as an operation sees it, with what its commit means for the store's running totals."""
 
-    __slots__ = ("execute", "executemany", "loose", "messages", "size_bytes", "wiped")
+    __slots__ = ("_connection", "execute", "executemany", "loose", "messages", "size_bytes", "wiped")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
         self.execute = connection.execute
         self.executemany = connection.executemany
         self.messages = 0
@@ -108,12 +109,24 @@ class Tx:
         self.wiped = False
         """something was wiped that the write-ahead log still holds"""
 
+    @property
+    def changes(self) -> int:
+        """Rows that this connection has changed so far, those of triggers too."""
+        return self._connection.total_changes
+
+
+Together = Callable[[Tx, Sequence[Any]], None]
+"""Applies what several operations of one kind are about, in one statement: Python's sqlite3 asks for the interpreter's
+lock after each, which beside a busy loop costs more than the statement. It raises where they need more than that."""
+
 
 class Operation(Generic[T]):
     """Something to write, and whoever waits for it. `abandoned` is told a result that nobody took any more;
-    such an operation is skipped when its caller has gone before it began. `is_one`: it is a single statement."""
+    such an operation is skipped when its caller has gone before it began. `together`: what it is about, and what
+    applies that with others of its kind; it means the same as `apply`, and its result is None. `is_one`: `apply` is a
+    single statement."""
 
-    __slots__ = ("abandoned", "apply", "future", "is_one", "size_bytes")
+    __slots__ = ("abandoned", "apply", "future", "is_one", "size_bytes", "together")
 
     def __init__(
         self,
@@ -121,9 +134,11 @@ class Operation(Generic[T]):
         *,
         size_bytes: int = 0,
         abandoned: Callable[[T], None] | None = None,
+        together: tuple[Together, Any] | None = None,
         is_one: bool = False,
     ) -> None:
         self.apply = apply
+        self.together = together
         self.is_one = is_one
         self.size_bytes = size_bytes
         self.abandoned = abandoned
@@ -361,11 +376,15 @@ class GroupWriter:
             _move(self._others, group, operations=GROUP_OPERATIONS, size_bytes=GROUP_BYTES)
         return group
 
-    def _commit(self, group: list[Operation[Any]], connection: sqlite3.Connection) -> tuple[list[Any], list[Tx]]:
-        """On the connection's thread: an outcome for each operation, and the transactions that were committed."""
+    def _commit(
+        self, group: list[Operation[Any]], connection: sqlite3.Connection, *, alone: bool = False
+    ) -> tuple[list[Any], list[Tx]]:
+        """On the connection's thread: an outcome for each operation, and the transactions that were committed.
+        `alone`: nothing is applied together any more."""
         tx = Tx(connection)
         # A statement outside of a transaction is one, and asks for the interpreter's lock once rather than thrice.
         is_one = len(group) == 1 and group[0].is_one
+        alone = alone or is_one
         try:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")  # what failed so badly that it couldn't: nothing may be added to it
@@ -374,12 +393,12 @@ class GroupWriter:
         except Exception as error:  # noqa: BLE001 - it is handed to the operations' callers
             return [_Failed(self._explain(error)) for _ in group], []
         try:
-            outcomes = [operation.apply(tx) for operation in group]
+            outcomes = [operation.apply(tx) for operation in group] if alone else _apply(group, tx)
             if not is_one:
                 connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - it is handed to the operation's caller
             roll_back(connection)
-            if len(group) == 1:
+            if alone and len(group) == 1:
                 return [_Failed(self._explain(error))], []
         else:
             return outcomes, [tx]
@@ -387,7 +406,7 @@ class GroupWriter:
         outcomes = []
         committed = []
         for operation in group:
-            outcome, done = self._commit([operation], connection)
+            outcome, done = self._commit([operation], connection, alone=True)
             outcomes += outcome
             committed += done
         return outcomes, committed
@@ -413,6 +432,28 @@ def _move(source: deque[Operation[Any]], group: list[Operation[Any]], *, operati
         group.append(operation)
         operations -= 1
         size_bytes -= operation.size_bytes
+
+
+def _apply(group: list[Operation[Any]], tx: Tx) -> list[Any]:
+    """Apply them in order; those that can be written together go together, before the next that can't."""
+    outcomes: list[Any] = []
+    alike: dict[Together, list[Any]] = {}
+    for operation in group:
+        if operation.together is not None:
+            apply, item = operation.together
+            alike.setdefault(apply, []).append(item)
+            outcomes.append(None)
+        else:
+            _apply_alike(alike, tx)
+            outcomes.append(operation.apply(tx))
+    _apply_alike(alike, tx)
+    return outcomes
+
+
+def _apply_alike(alike: dict[Together, list[Any]], tx: Tx) -> None:
+    for apply, items in alike.items():
+        apply(tx, items)
+    alike.clear()
 
 
 def _log_failure(future: asyncio.Future[Any]) -> None:

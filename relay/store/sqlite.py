@@ -130,6 +130,7 @@ class SqliteStore:
         """bodies that are being written before their message is"""
         self._hashed: Hashed | None = None
         self._hiding: asyncio.Task[None] | None = None
+        self._put_all = partial(sqlite_write.put_all, codec=codec)
 
     def begin(self, next_body: int, size: tuple[int, int]) -> None:
         self._next_body = next_body
@@ -190,9 +191,9 @@ class SqliteStore:
             sqlite_write.put, message=message, body=body, codec=self._codec, claimed=claimed, written=written
         )
         size_bytes = min(len(message.content), PART_BYTES) + _RECIPIENT_BYTES * len(message.providers)
-        operation = Operation(
-            write, size_bytes=size_bytes, abandoned=give_back, is_one=sqlite_write.is_one(message, body)
-        )
+        is_one = sqlite_write.is_one(message, body)
+        together = (self._put_all, (message, body, claimed)) if is_one else None
+        operation = Operation(write, size_bytes=size_bytes, abandoned=give_back, together=together, is_one=is_one)
         return self._writer.submit(operation, express=express)
 
     async def claim(self, lane: str, now: float, *, messages: int, size_bytes: int) -> Sequence[Queued]:
@@ -238,7 +239,9 @@ class SqliteStore:
             now=now,
         )
         size_bytes = _RECIPIENT_BYTES * len(settlement.updates) + sum(len(b.content) for b in settlement.bounces)
-        await self._write(write, size_bytes=size_bytes)
+        is_departure = sqlite_write.is_departure(settlement, self._hashed)
+        together = (sqlite_write.settle_all, settlement) if is_departure else None
+        await self._writer.submit(Operation(write, size_bytes=size_bytes, together=together)).result()
 
     async def unclaim(self, message_id: str) -> None:
         await self._write(partial(sqlite_write.unclaim, message_id=message_id))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from relay.store.base import StoreDamaged, StoreError, StoreFull
 from relay.store.sqlite_log import lay_out
-from relay.store.sqlite_rows import MAKE_ARRIVAL
+from relay.store.sqlite_rows import MAKE_VIEWS
 
 APPLICATION_ID = 0x4F545052
 """`OTPR`, in the file's header: tells a store from any other SQLite file."""
@@ -197,7 +197,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
         connection.execute("ROLLBACK")
-        connection.executescript(MAKE_ARRIVAL)
+        connection.executescript(MAKE_VIEWS)
         lay_out(connection)
     except BaseException:
         connection.close()

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from relay.mail.envelope import DeliverBy, Envelope, Notify, Recipient
@@ -32,23 +33,59 @@ def _insert(table: str, columns: Sequence[str], values: Iterable[str]) -> str:
 INSERT_MESSAGE = _insert("message", _MESSAGE, "?" * len(_MESSAGE))
 INSERT_RECIPIENT = _insert("recipient", _RECIPIENT, "?" * len(_RECIPIENT))
 
-# A message with one recipient and its content in one statement: Python's sqlite3 asks for the interpreter's lock after
-# each, which on a busy relay can take milliseconds. A view's trigger is how SQLite does several inserts as one.
+# Several messages with one recipient and their contents in one statement, and likewise what became of them: Python's
+# sqlite3 asks for the interpreter's lock after each, which on a busy relay can take milliseconds. A view's trigger is
+# how SQLite changes several tables as one.
 _ARRIVAL = ("content", *_MESSAGE, *(f"to_{name}" for name in _RECIPIENT))
-INSERT_ARRIVAL = _insert("arrival", _ARRIVAL, "?" * len(_ARRIVAL))
-MAKE_ARRIVAL = (
-    f"CREATE TEMP VIEW arrival AS SELECT {', '.join(f'NULL AS {name}' for name in _ARRIVAL)};"
-    " CREATE TEMP TRIGGER arrives INSTEAD OF INSERT ON arrival BEGIN "
-    + ";".join(
-        (
-            _insert("body", ("id", "content"), ("NEW.body", "NEW.content")),
-            _insert("message", _MESSAGE, (f"NEW.{name}" for name in _MESSAGE)),
-            _insert("recipient", _RECIPIENT, (f"NEW.to_{name}" for name in _RECIPIENT)),
-        )
-    )
-    + "; END"
+_ARRIVES = (
+    _insert("body", ("id", "content"), ("NEW.body", "NEW.content")),
+    _insert("message", _MESSAGE, (f"NEW.{name}" for name in _MESSAGE)),
+    _insert("recipient", _RECIPIENT, (f"NEW.to_{name}" for name in _RECIPIENT)),
 )
-"""for every connection that inserts arrivals"""
+_ATTEMPT = (
+    "message_id", "position", "n", "tried", "started_at", "session", "outcome", "said", "phases",
+)  # fmt: skip
+_DEPARTURE = (*_ATTEMPT, "state", "upstream", "reply", "sent_at", "step", "delay_notified", "timings")
+_DEPARTS = (
+    f"INSERT OR REPLACE INTO attempt VALUES ({', '.join(f'NEW.{name}' for name in _ATTEMPT)})",  # noqa: S608 (as above)
+    "UPDATE recipient SET state = NEW.state, open = 0, upstream = coalesce(NEW.upstream, upstream),"
+    " reply = coalesce(NEW.reply, reply), sent_at = NEW.sent_at, next_at = NULL, step = NEW.step,"
+    " delay_notified = NEW.delay_notified, attempts = max(attempts, NEW.n)"
+    " WHERE message_id = NEW.message_id AND position = NEW.position AND open = 1",
+    "DELETE FROM body WHERE id = (SELECT body FROM message WHERE id = NEW.message_id)",
+    "UPDATE message SET body = NULL, body_key = NULL, supersede_key = NULL, timings = json_patch(timings, NEW.timings)"
+    " WHERE id = NEW.message_id AND body IS NOT NULL AND parts = 1",
+)
+DEPARTURE_CHANGES = len(_DEPARTS)
+"""rows that the departure of a message with one recipient changes, one in each table"""
+
+
+def _view(name: str, columns: Sequence[str], statements: Sequence[str]) -> str:
+    return (
+        f"CREATE TEMP VIEW {name} AS SELECT {', '.join(f'NULL AS {column}' for column in columns)};"
+        f" CREATE TEMP TRIGGER {name}_made INSTEAD OF INSERT ON {name} BEGIN {'; '.join(statements)}; END;"
+    )
+
+
+MAKE_VIEWS = _view("arrival", _ARRIVAL, _ARRIVES) + _view("departure", _DEPARTURE, _DEPARTS)
+"""for every connection that inserts arrivals and departures"""
+
+
+@cache
+def insert_arrivals(rows: int) -> str:
+    """`rows` at a time: the content, then the parameters of INSERT_MESSAGE and INSERT_RECIPIENT."""
+    return _insert_rows("arrival", _ARRIVAL, rows)
+
+
+@cache
+def insert_departures(rows: int) -> str:
+    """`rows` at a time: see `departure_row`."""
+    return _insert_rows("departure", _DEPARTURE, rows)
+
+
+def _insert_rows(view: str, columns: Sequence[str], rows: int) -> str:
+    marks = f"({', '.join('?' * len(columns))})"
+    return f"INSERT INTO {view} VALUES {', '.join([marks] * rows)}"  # noqa: S608 (names of ours)
 
 
 _NEXT_OPEN_LANE = (

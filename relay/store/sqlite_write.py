@@ -20,12 +20,14 @@ from relay.store.codec import Codec
 from relay.store.group import Tx
 from relay.store.sqlite_hide import hide
 from relay.store.sqlite_rows import (
-    INSERT_ARRIVAL,
+    DEPARTURE_CHANGES,
     INSERT_MESSAGE,
     INSERT_RECIPIENT,
     PART_BYTES,
     BodyRange,
     Claimed,
+    insert_arrivals,
+    insert_departures,
     lines,
     message_row,
     read_envelope,
@@ -44,19 +46,29 @@ def put_part(tx: Tx, message: NewMessage, body: BodyRange, part: int, codec: Cod
 def put(tx: Tx, message: NewMessage, body: BodyRange, codec: Codec, *, claimed: bool, written: int = 0) -> None:
     """Write a message, and its content but for the parts `written` before; one of which `is_one` is true, in one
     statement."""
+    if is_one(message, body):
+        put_all(tx, [(message, body, claimed)], codec)
+        return
     tx.messages += 1
     tx.size_bytes += len(message.content)
-    if is_one(message, body):
-        (row,) = recipient_rows(message, claimed=claimed)
-        content = codec.encode(message.content, f"{message.id}/0")
-        tx.execute(INSERT_ARRIVAL, (content, *message_row(message, body), *row))
-        return
     for part in range(written, body.parts):
         _insert_part(tx, message, body, part, codec)
     if written:
         tx.execute("DELETE FROM loose_body WHERE first = ?", (body.first,))
     tx.execute(INSERT_MESSAGE, message_row(message, body))
     tx.executemany(INSERT_RECIPIENT, recipient_rows(message, claimed=claimed))
+
+
+def put_all(tx: Tx, arrivals: Sequence[tuple[NewMessage, BodyRange, bool]], codec: Codec) -> None:
+    """Write messages of which `is_one` is true, each with whether it is claimed, in one statement."""
+    parameters: list[Any] = []
+    for message, body, claimed in arrivals:
+        parameters.append(codec.encode(message.content, f"{message.id}/0"))
+        parameters += message_row(message, body)
+        parameters += recipient_rows(message, claimed=claimed)[0]
+        tx.messages += 1
+        tx.size_bytes += len(message.content)
+    tx.execute(insert_arrivals(len(arrivals)), parameters)
 
 
 def is_one(message: NewMessage, body: BodyRange) -> bool:
@@ -156,6 +168,43 @@ def settle(
     timings = timings_text(settlement.timings_ms)
     if not finish_if_done(tx, message_id, hashed, timings) and settlement.timings_ms:
         tx.execute("UPDATE message SET timings = json_patch(timings, ?) WHERE id = ?", (timings, message_id))
+
+
+def is_departure(settlement: Settlement, hashed: Hashed | None) -> bool:
+    """Does it end a message's only recipient with one attempt, and nothing else?"""
+    if settlement.only_bytes is None or settlement.only_bytes > PART_BYTES or hashed is not None:
+        return False
+    if len(settlement.updates) != 1 or len(settlement.attempts) != 1:
+        return False
+    update, attempt = settlement.updates[0], settlement.attempts[0]
+    return (
+        update.state not in OPEN_STATES
+        and update.position == attempt.position
+        and settlement.note is None
+        and not settlement.bounces
+    )
+
+
+class NotADeparture(Exception):
+    """One of them was not what it seemed: each is to be settled by itself."""
+
+
+def settle_all(tx: Tx, settlements: Sequence[Settlement]) -> None:
+    """Write settlements of which `is_departure` is true in one statement. Raises NotADeparture, having written
+    something, where a message is not there or its recipient no longer open."""
+    parameters: list[Any] = []
+    for settlement in settlements:
+        update = settlement.updates[0]
+        parameters += _attempt_rows(settlement.message_id, settlement.attempts)[0]
+        parameters += (update.state, update.upstream, update.reply, update.sent_at, update.step, update.delay_notified)
+        parameters.append(timings_text(settlement.timings_ms))
+        tx.messages -= 1
+        tx.size_bytes -= settlement.only_bytes or 0
+    before = tx.changes
+    tx.execute(insert_departures(len(settlements)), parameters)
+    if tx.changes - before != DEPARTURE_CHANGES * len(settlements):
+        raise NotADeparture
+    tx.wiped = True
 
 
 # An upstream or a reply that isn't named stays: the last word heard is part of the time line.

@@ -27,10 +27,11 @@ from relay.observe.recent import Recent
 from relay.store.base import NewMessage
 from relay.store.sqlite_move import Moved
 from relay.upstream.pool import Shared
-from relay.workers import words
+from relay.workers import signer, words
 from relay.workers.forward import Forwarder
 from relay.workers.lease import LeasedBudget, LeasedRate
 from relay.workers.link import Link, LinkLost
+from relay.workers.signer import SigningProcess
 
 STATUS_EVERY_S = 0.5
 ORPHANED_DRAIN_S = 2.0
@@ -57,18 +58,31 @@ class Worker:
         self.notes = Notes()
         self.ended = asyncio.Event()
         self._link: Link | None = None
+        self._helper: SigningProcess | None = None
         self._engine: Engine | None = None
         self._forwarder: Forwarder | None = None
         self._large = asyncio.Semaphore(1)
         self._budgets: dict[str, LeasedBudget] = {}
         """by the names in the orders"""
 
-    async def serve(self, sock: socket.socket) -> None:
+    async def serve(self, sock: socket.socket, helper: tuple[int, socket.socket] | None) -> None:
+        """`helper`: as `signer.fork` gives it."""
+        if helper is not None:
+            self._helper = await SigningProcess.over(*helper, self._unhelped)
         self._link = await Link.over(sock, self._answer, self._notice, self.ended.set)
         status = asyncio.create_task(self._tell_status(), name="status")
         await self.ended.wait()
         status.cancel()
         await self._end(ORPHANED_DRAIN_S)
+        if self._helper is not None:
+            self._helper.close()
+
+    def _unhelped(self) -> None:
+        """From now on signatures are made here."""
+        self._helper = None
+        if self._engine is not None:
+            self._engine.signatures.helper = None
+            self._engine.log.trouble("sign", RuntimeError("the helper for signatures ended; the worker makes them"))
 
     async def _end(self, within_s: float) -> None:
         engine, self._engine = self._engine, None
@@ -111,6 +125,7 @@ class Worker:
     async def _start(self, orders: words.Orders) -> None:
         clock = Clock(orders.clock_offset)
         engine = Engine(clock, MailLog(self.metrics, self.notes, clock=clock.now))
+        engine.signatures.helper = self._helper
         await engine.open(orders.store, orders.codec)
         await engine.start(orders.loaded.config, self._build(engine, orders))
         self._engine = engine
@@ -148,6 +163,8 @@ class Worker:
             budget = self._budgets.setdefault(lease, LeasedBudget(lease, link))
             shared[name] = Shared(budget, LeasedRate(lease, link) if config.upstreams[name].rate is not None else None)
         engine.signatures.signer = Signer(config.dkim, loaded.dkim_pems)
+        if self._helper is not None:
+            self._helper.load(engine.signatures.signer.keys)
         share = Share(orders.lanes, shared, lambda _lane, _at: self._wake_forwarder())
         return engine.build(loaded, targets_of(config), share)
 
@@ -188,8 +205,12 @@ def main() -> int:
     lines.to(sys.stderr, os.environ.get(words.LOG_LEVEL, "INFO"))
     sock = socket.socket(fileno=int(sys.argv[1]))
     _close_all_but(sock.fileno())
+    try:
+        helper = signer.fork()
+    except OSError:  # no room for another process: then the worker does it itself
+        helper = None
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(sock))
+        runner.run(_serve(sock, helper))
     return 0
 
 
@@ -200,8 +221,8 @@ def _close_all_but(link: int) -> None:
     os.closerange(link + 1, os.sysconf("SC_OPEN_MAX"))
 
 
-async def _serve(sock: socket.socket) -> None:
-    await Worker().serve(sock)
+async def _serve(sock: socket.socket, helper: tuple[int, socket.socket] | None) -> None:
+    await Worker().serve(sock, helper)
 
 
 if __name__ == "__main__":
