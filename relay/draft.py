@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 from relay.mail.message import MAX_HEADER_BYTES, Message, Prepared, normalise, parse, prepare
 from relay.store.base import NewMessage
@@ -12,8 +12,7 @@ from relay.store.base import NewMessage
 _CHUNK_BYTES = 1_048_576
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """`new` lacks its content; `trace`, `date` and `message_id` are for `mail.message.prepare`."""
 
     new: NewMessage

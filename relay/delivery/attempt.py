@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from relay.config.model import Lane
 from relay.delivery.fitting import fitted, load_of
@@ -19,8 +18,7 @@ from relay.upstream.results import TROUBLE, OpenFailed, Outcome, Result
 from relay.upstream.session import Opening, Progress, Report, Session, Terms
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
+class Tried(NamedTuple):
     """How a try went, for every recipient it was about."""
 
     upstream: str
@@ -48,7 +46,7 @@ async def attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lane
         return await _attempt(job, pool, due, lane, progress)
     except Exception as error:  # noqa: BLE001 - whatever it is, it must not undo what another attempt achieves
         positions = [one.position for one in due]
-        return replace(_unopened(pool.name, started, positions, OpenFailed("mail", TROUBLE)), error=error)
+        return _unopened(pool.name, started, positions, OpenFailed("mail", TROUBLE))._replace(error=error)
     finally:
         pool.under_way -= 1
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 
 from relay.delivery.job import Job
 from relay.mail.transfer import Form, Unencodable, has_utf8_head
@@ -43,4 +42,4 @@ async def fitted(job: Job, load: Load, capabilities: Capabilities) -> tuple[Load
     except Unencodable:
         return load, "as it is"
     content = made.content
-    return replace(load, size_bytes=len(content), eightbit=not content.isascii(), utf8_head=False), form
+    return load._replace(size_bytes=len(content), eightbit=not content.isascii(), utf8_head=False), form

@@ -84,7 +84,8 @@ class Job:
         self.settling: tuple[Settlement, asyncio.Future[None]] | None = None
         """handed to the store, and not yet known to be written"""
         self.relayed: set[int] = set()
-        """recipients sent to an upstream that doesn't do DSN: a success report is then ours (RFC 3461 5.2.2)"""
+        """recipients sent to an upstream that doesn't do DSN: the success report asked for is then ours (RFC 3461
+        5.2.2)"""
         self.timings_ms: dict[str, float] = {}
         self.sign_ms = 0.0
         self._sign = sign

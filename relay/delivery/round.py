@@ -14,6 +14,7 @@ from relay.config.model import Lane
 from relay.delivery.attempt import Tried, attempt
 from relay.delivery.job import Job, Pending
 from relay.delivery.judge import Delivered, Elsewhere, Ended, Unfit, Unknown, Withdrawn, judge
+from relay.mail.dsn import wants_success
 from relay.mail.redact import redact_reply
 from relay.mail.reply import Reply
 from relay.store.base import Attempt, OpenRecipient, RecipientUpdate, State
@@ -107,7 +108,7 @@ class Round:
             pending.unfit_everywhere = False
         match verdict:
             case Delivered():
-                if not tried.dsn:
+                if not tried.dsn and wants_success(pending.open.recipient):
                     job.relayed.add(result.position)
                 job.timings_ms["send"] = (time.monotonic() - tried.started_at) * 1000.0
                 job.timings_ms["total"] = (time.monotonic() - job.final_dot) * 1000.0

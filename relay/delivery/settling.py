@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from relay.config.model import Lane
 from relay.delivery.job import Job, Pending
@@ -20,8 +20,7 @@ Bounces = Callable[[Job, Sequence[RecipientUpdate], Sequence[RecipientUpdate]], 
 """The DSNs to queue for (ended, deferred) recipients of a message."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """When it is judged: `now` (seconds since the epoch), the same as time.monotonic, and `chance` (0..1) for the
     jitter."""
 
@@ -102,7 +101,7 @@ def settlement(job: Job, bounces: Bounces) -> Settlement:
         updates=updates,
         attempts=job.take_attempts(),
         timings_ms=dict(job.timings_ms),
-        bounces=bounces(job, ended, deferred),
+        bounces=bounces(job, ended, deferred) if ended or deferred else (),
         note=f"superseded by {job.superseded_by}" if job.superseded_by is not None else None,
         only_bytes=len(job.queued.content) if len(job.queued.envelope.recipients) == 1 else None,
     )

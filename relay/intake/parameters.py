@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from relay.intake.framing import MAX_COMMAND_BYTES
 from relay.intake.types import Reason
@@ -35,8 +34,7 @@ class BadCommand(Exception):
         self.reason: Reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Mail:
+class Mail(NamedTuple):
     """What a MAIL command says. `sender` is '' for the null sender."""
 
     sender: str

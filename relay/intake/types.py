@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from relay.config.model import Listener
 from relay.intake.spool import Large
@@ -21,8 +20,7 @@ SmtpProtocol = Literal["SMTP", "ESMTP", "ESMTPS", "ESMTPA", "ESMTPSA"]
 """RFC 3848."""
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(NamedTuple):
     """One message as an app submitted it."""
 
     envelope: Envelope
@@ -55,8 +53,7 @@ class CannotListen(OSError):
     """A listener can't be put in service (its address, its certificate, its users file); one line for an operator."""
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """A submission that is durable."""
 
     id: str

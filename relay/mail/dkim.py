@@ -11,8 +11,10 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -57,8 +59,7 @@ class Unsignable(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(NamedTuple):
     """`headers`: DKIM-Signature fields, CRLF-ended, to stand before the content."""
 
     headers: bytes
@@ -80,8 +81,7 @@ class Key:
         return sign_digest(self.private, digest)
 
 
-@dataclass(frozen=True, slots=True)
-class Unsigned:
+class Unsigned(NamedTuple):
     """Signature fields that lack their keys' part, which may be made anywhere: `digests`, one for each key, go
     through `Key.sign`, and what comes out of it to `signed`."""
 
@@ -165,11 +165,15 @@ class Signer:
         body_hash: bytes | None = None,
     ) -> Unsigned:
         """All of `sign` but the private keys' part."""
-        names, head = _signed_head(message, unsigned_headers)
+        plan = _plan_for(message, unsigned_headers)
+        if plan.reason is not None:
+            raise Unsignable(plan.reason)
+        fields = message.fields
+        head = b"".join([relaxed_field(name, fields[at].value) + b"\r\n" for name, at in plan.order])
         if body_hash is None:
             body_hash = BodyHash(message.content, message.body_at).digest()
         # The line ends are where a blank may be: relaxed, they count as one.
-        rest = b"t=%d;\r\n\th=%b;\r\n\tbh=%b;\r\n\tb=" % (now, _folded(names), base64.b64encode(body_hash))
+        rest = b"t=%d;\r\n\th=%b;\r\n\tbh=%b;\r\n\tb=" % (now, plan.listed, base64.b64encode(body_hash))
         values = tuple(b" " + key.tags + rest for key in keyset.keys)
         digests = tuple(hashlib.sha256(head + relaxed_field(b"dkim-signature", value)).digest() for value in values)
         return Unsigned(keyset.keys, values, digests)
@@ -185,38 +189,57 @@ def sign_digest(private: RSAPrivateKey | Ed25519PrivateKey, digest: bytes) -> by
 
 def why_unsignable(message: Message) -> str | None:
     """Why the message is no base for a signature; None: it is one."""
-    names = [field.name for field in message.fields]
+    return _plan_for(message, frozenset()).reason
+
+
+class _Plan(NamedTuple):
+    """What is signed of a header section whose fields have these names."""
+
+    reason: str | None
+    """why it can't be signed"""
+    listed: bytes = b""
+    """the names for h="""
+    order: tuple[tuple[bytes, int], ...] = ()
+    """name and place of each field in the order of hashing (RFC 6376 5.4.2: from the bottom up)"""
+
+
+def _plan_for(message: Message, unsigned: frozenset[str]) -> _Plan:
+    names = tuple([field.name for field in message.fields])
+    return _plan(names, unsigned) if message.head_end <= _PLANNED_BYTES else _plan.__wrapped__(names, unsigned)
+
+
+_PLANNED_BYTES = 8_192
+"""the names in a longer header section aren't kept"""
+
+
+@lru_cache(maxsize=256)
+def _plan(names: tuple[str, ...], unsigned: frozenset[str]) -> _Plan:
+    """An app's messages have the same fields, one like the other."""
     if "" in names or not "".join(names).isascii():
         # Verifiers disagree about what such a header section says, or refuse it.
-        return "malformed header section"
-    return None if "from" in names else "no From"
+        return _Plan("malformed header section")
+    if "from" not in names:
+        return _Plan("no From")
+    places: dict[str, list[int]] = {}
+    for at, name in enumerate(names):
+        places.setdefault(name, []).append(at)
+    listed: list[bytes] = []
+    order: list[tuple[bytes, int]] = []
+    for wanted, extra in ((OVERSIGNED, 1), (SIGNED, 0)):
+        for name in wanted:
+            if name in unsigned and name != "from":
+                continue
+            found = places.get(name, ())
+            raw_name = name.encode()
+            order += [(raw_name, at) for at in reversed(found)]
+            listed += [raw_name] * (len(found) + extra)
+    return _Plan(None, _folded(listed), tuple(order))
 
 
 def _field(value: bytes, signature: bytes) -> bytes:
     encoded = base64.b64encode(signature)
     lines = b"\r\n\t ".join(encoded[at : at + 72] for at in range(0, len(encoded), 72))
     return b"DKIM-Signature:" + value + lines + b"\r\n"
-
-
-def _signed_head(message: Message, unsigned: frozenset[str]) -> tuple[list[bytes], bytes]:
-    """The names for h=, and the fields they stand for as they are hashed (RFC 6376 5.4.2: from the bottom up)."""
-    reason = why_unsignable(message)
-    if reason is not None:
-        raise Unsignable(reason)
-    values: dict[str, list[bytes]] = {}
-    for each in message.fields:
-        values.setdefault(each.name, []).append(each.value)
-    names: list[bytes] = []
-    hashed: list[bytes] = []
-    for wanted, extra in ((OVERSIGNED, 1), (SIGNED, 0)):
-        for name in wanted:
-            if name in unsigned and name != "from":
-                continue
-            found = values.get(name, ())
-            raw_name = name.encode()
-            hashed += [relaxed_field(raw_name, value) for value in reversed(found)]
-            names += [raw_name] * (len(found) + extra)
-    return names, b"\r\n".join(hashed) + b"\r\n"
 
 
 def _folded(names: list[bytes]) -> bytes:

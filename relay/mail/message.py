@@ -7,7 +7,6 @@ is no field and no continuation is kept where it is, as a `Field` without a name
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -45,8 +44,7 @@ class Field(NamedTuple):
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A message's bytes and where its parts are."""
 
     content: bytes
@@ -57,8 +55,7 @@ class Message:
     """offset of the body: behind the blank line, or `head_end` where there is none"""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """What the relay keeps and sends."""
 
     content: bytes

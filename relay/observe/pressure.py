@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Brake = Literal["turn", "pace"]
 """`turn`: sessions that go on a few at a time; `pace`: large contents, let in at so many bytes a second"""
 
 
-@dataclass(frozen=True, slots=True)
-class QueueFill:
+class QueueFill(NamedTuple):
     """What waits, and the limits past which mail is refused with 452; None: no limit."""
 
     messages: int

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 Headers = Sequence[tuple[str, str]]
 """name (lower case) and decoded value of each field, in the order of the message"""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """A message, as far as a rule can ask.
 
     `sender` is '' for the null sender. `client` is the peer's IP address, or any other word (`unix`, `local`) for one

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from relay.mail.envelope import Envelope, Recipient
@@ -127,14 +127,13 @@ class Attempt(NamedTuple):
     """connect, tls, auth, envelope, data"""
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """Everything that one try changes, in one transaction."""
 
     message_id: str
     updates: tuple[RecipientUpdate, ...] = ()
     attempts: tuple[Attempt, ...] = ()
-    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    timings_ms: Mapping[str, float] = {}
     """merged over what the message has"""
     bounces: tuple[NewMessage, ...] = ()
     """DSNs to queue (state `queued`, due at once) in the same transaction"""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from relay.mail.envelope import DeliverBy, Envelope, Notify, Recipient
 from relay.store.base import NewMessage, OpenRecipient
@@ -101,8 +100,7 @@ def open_lanes(execute: Callable[..., sqlite3.Cursor]) -> list[str]:
     return lanes
 
 
-@dataclass(frozen=True, slots=True)
-class BodyRange:
+class BodyRange(NamedTuple):
     """Where a content lies: rows `first` to `first + parts - 1` of `body`, encrypted with the key of this id."""
 
     first: int
@@ -187,11 +185,8 @@ def fold(address: str) -> str:
 
 
 def timings_text(timings_ms: Mapping[str, float]) -> str:
-    """Milliseconds by name, to the microsecond, as JSON."""
-    return _encode({name: round(value, 3) for name, value in timings_ms.items()}) if timings_ms else "{}"
-
-
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+    """Milliseconds by name (names of ours, which need no escaping), to the microsecond, as JSON."""
+    return "{" + ",".join([f'"{name}":{value:.3f}' for name, value in timings_ms.items()]) + "}"
 
 
 def lines(text: str | None) -> tuple[str, ...]:

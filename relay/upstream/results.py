@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from relay.mail.reply import Reply
 
@@ -11,8 +10,7 @@ Phase = Literal["connect", "greeting", "ehlo", "tls", "auth", "mail", "rcpt", "d
 Outcome = Literal["sent", "deferred", "refused", "ambiguous", "abandoned"]
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """What one recipient was told. `abandoned`: never reached the final dot, and nothing was said about it."""
 
     position: int

@@ -11,7 +11,7 @@ import select
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from relay.mail.reply import Reply
 from relay.upstream.capabilities import Capabilities
@@ -41,8 +41,7 @@ class Opening:
     auth: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """How a transaction went."""
 
     results: tuple[Result, ...]
@@ -71,8 +70,7 @@ class Progress:
         """it holds the gate: the message may be with the upstream from now on"""
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """How long a transaction may take."""
 
     before: float

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.reply import Reply
@@ -280,8 +280,7 @@ def _expected(reply: Reply) -> Reply:
     return GARBLED if 300 <= reply.code < 400 else reply
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(NamedTuple):
     """What one transaction carries: the envelope, the recipients this time, and the content's size."""
 
     envelope: Envelope

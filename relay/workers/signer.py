@@ -106,6 +106,7 @@ class SigningProcess(asyncio.Protocol):
         self._pid = pid
         self._lost = lost
         self._pending: deque[asyncio.Future[bytes]] = deque()
+        self._outgoing: list[bytes] = []
         self._unread = b""
         self._made = self._made_before = 0
         self._loop = asyncio.get_running_loop()
@@ -128,7 +129,7 @@ class SigningProcess(asyncio.Protocol):
     def sign(self, key: Key, digest: bytes) -> Awaitable[bytes]:
         future: asyncio.Future[bytes] = self._loop.create_future()
         if self._transport is None:
-            future.set_exception(NotHelped())
+            _refuse(future)
             return future
         self._pending.append(future)
         self._write(b"S" + _SIGN.pack(key.number, digest))
@@ -141,8 +142,15 @@ class SigningProcess(asyncio.Protocol):
             self._transport.abort()
 
     def _write(self, data: bytes) -> None:
+        """What is asked within one turn of the loop leaves together."""
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing.append(data)
+
+    def _flush(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
         if self._transport is not None:
-            self._transport.write(data)
+            self._transport.writelines(outgoing)
 
     def _look(self) -> None:
         self._watch = None
@@ -178,7 +186,7 @@ class SigningProcess(asyncio.Protocol):
         if signature:
             future.set_result(signature)
         else:
-            future.set_exception(NotHelped())
+            _refuse(future)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._transport = None
@@ -186,12 +194,18 @@ class SigningProcess(asyncio.Protocol):
             self._watch.cancel()
         for future in self._pending:
             if not future.done():
-                future.set_exception(NotHelped())
+                _refuse(future)
         self._pending.clear()
         with contextlib.suppress(OSError):
             os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
         self._lost()
+
+
+def _refuse(future: asyncio.Future[bytes]) -> None:
+    future.set_exception(NotHelped())
+    # Looked at: of a message's signatures only the first that fails is waited for, and asyncio would log the others.
+    future.exception()
 
 
 def _der(key: Key) -> bytes:
