@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,8 @@ class Bench:
         self.gate = threading.Event()
         self.gate.set()
         self.connection = connection
+        self.joint: list[list[str]] = []
+        """what was applied together, also where that was undone"""
         self.committed_raises: Exception | None = None
         self.writer = GroupWriter(connection, explain=explain, committed=self._committed)
 
@@ -41,6 +44,51 @@ class Bench:
             return name
 
         return Operation(apply, size_bytes=size_bytes, is_one=is_one)
+
+    def alike(self, name: str, *, fails: bool = False) -> Operation[None]:
+        """One that is applied together with others of its kind; those named `!` can't be, and with `fails` not alone
+        either."""
+
+        def apply(tx: Tx) -> None:
+            if fails:
+                raise ValueError(name)
+            tx.execute("INSERT INTO names VALUES (?)", (name,))
+            tx.messages += 1
+            self.order.append(name)
+
+        return Operation(apply, together=(self._insert_all, name))
+
+    def _insert_all(self, tx: Tx, names: Sequence[str]) -> None:
+        self.joint.append(list(names))
+        for name in names:
+            tx.execute("INSERT INTO names VALUES (?)", (name,))
+            tx.messages += 1
+            if name.startswith("!"):
+                raise KeyError(name)
+            self.order.append(name)
+
+    def other_kind(self, name: str) -> Operation[None]:
+        """A second kind of those."""
+        made = self.alike(name)
+        made.together = (self._insert_others, name)
+        return made
+
+    def _insert_others(self, tx: Tx, names: Sequence[str]) -> None:
+        self._insert_all(tx, names)
+
+    async def written_while_held(self, *operations: Operation[Any]) -> list[Any]:
+        """Their outcomes, having waited for a transaction that was under way."""
+        first = await self.hold()
+        submitted = [self.writer.submit(operation) for operation in operations]
+        self.gate.set()
+        async with asyncio.timeout(5):
+            await first
+            return await asyncio.gather(*(each.future for each in submitted), return_exceptions=True)
+
+    async def names(self) -> list[str]:
+        return await self.connection.run(
+            lambda connection: [name for (name,) in connection.execute("SELECT name FROM names ORDER BY rowid")]
+        )
 
     def submit(self, name: str, *, size_bytes: int = 0, express: bool = False) -> asyncio.Future[str]:
         return self.writer.submit(self.operation(name, size_bytes=size_bytes), express=express).future
@@ -263,3 +311,83 @@ async def test_behind_a_slow_commit_the_thread_writes(tmp_path: Path, monkeypatc
         second = on.writer.submit(on.operation("second", is_one=True), express=True)
         assert not second.future.done()
         assert await second.future == "second"
+
+
+async def test_what_can_be_applied_together_is_and_in_order_before_what_cannot(tmp_path: Path) -> None:
+    async with bench(tmp_path) as on:
+        mixed: list[Operation[Any]] = [
+            on.alike("a"),
+            on.alike("b"),
+            on.operation("c"),
+            on.operation("d"),
+            on.alike("e"),
+            on.alike("f"),
+        ]
+        assert await on.written_while_held(*mixed) == [None, None, "c", "d", None, None]
+        assert on.joint == [["a", "b"], ["e", "f"]]
+        assert await on.names() == ["first", "a", "b", "c", "d", "e", "f"]
+        assert on.groups == [1, 6]
+
+
+async def test_each_kind_is_applied_once_however_they_are_mixed(tmp_path: Path) -> None:
+    async with bench(tmp_path) as on:
+        mixed: list[Operation[Any]] = [on.alike("a"), on.other_kind("x"), on.alike("b"), on.other_kind("y")]
+        assert await on.written_while_held(*mixed) == [None] * 4
+        assert on.joint == [["a", "b"], ["x", "y"]]
+        assert on.groups == [1, 4]
+
+
+async def test_a_group_that_is_applied_together_is_bounded_like_any(tmp_path: Path) -> None:
+    async with bench(tmp_path) as on:
+        names = [f"n{n}" for n in range(GROUP_OPERATIONS + 3)]
+        assert await on.written_while_held(*map(on.alike, names)) == [None] * len(names)
+        assert on.joint == [names[:GROUP_OPERATIONS], names[GROUP_OPERATIONS:]]
+        assert on.groups == [1, GROUP_OPERATIONS, 3]
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+async def test_where_one_cannot_be_applied_together_each_is_applied_alone(tmp_path: Path, place: int) -> None:
+    async with bench(tmp_path) as on:
+        names = ["a", "b", "c"]
+        names.insert(place, "!")
+        assert await on.written_while_held(*map(on.alike, names)) == [None] * 4
+        assert on.joint == [names]
+        assert await on.names() == ["first", *names]
+        assert on.groups == [1] * 5
+
+
+async def test_of_those_applied_alone_one_that_fails_takes_no_other_along(tmp_path: Path) -> None:
+    async with bench(tmp_path) as on:
+        some: list[Operation[Any]] = [
+            on.operation("a"),
+            on.alike("b"),
+            on.alike("!", fails=True),
+            on.alike("first"),
+            on.alike("c"),
+        ]
+        outcomes = await on.written_while_held(*some)
+        assert outcomes[0:2] == ["a", None]
+        assert isinstance(outcomes[2], ValueError)
+        assert isinstance(outcomes[3], StoreError)
+        assert outcomes[4] is None
+        assert await on.names() == ["first", "a", "b", "c"]
+        assert on.groups == [1] * 4
+
+
+async def test_what_was_applied_together_is_undone_where_a_later_one_fails_and_done_once(tmp_path: Path) -> None:
+    async with bench(tmp_path) as on:
+        some: list[Operation[Any]] = [on.alike("a"), on.alike("b"), on.operation("first"), on.alike("c")]
+        outcomes = await on.written_while_held(*some)
+        assert [isinstance(each, StoreError) for each in outcomes] == [False, False, True, False]
+        assert on.joint == [["a", "b"]]
+        assert await on.names() == ["first", "a", "b", "c"]
+        assert on.groups == [1] * 4
+
+
+@pytest.mark.parametrize(("name", "order"), [("a", [["a"]]), ("!", [["!"]])])
+async def test_one_that_has_nobody_to_be_with_is_written_all_the_same(
+    tmp_path: Path, name: str, order: list[list[str]]
+) -> None:
+    async with bench(tmp_path) as on:
+        await on.writer.submit(on.alike(name)).result()
+        assert (on.joint, await on.names(), on.groups) == (order, [name], [1])

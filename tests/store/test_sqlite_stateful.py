@@ -17,12 +17,18 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from relay.store.base import OPEN_STATES, Action, RecipientUpdate, Selection, Settlement, State, StoreError
 from relay.store.sqlite import SqliteStore, open_store
-from tests.store.build import NOW, message
+from tests.store.build import NOW, attempt, message
 
 T = TypeVar("T")
 SETTLED: tuple[State, ...] = (
     "sent", "deferred", "bounced", "expired", "superseded", "suppressed", "ambiguous", "held", "queued",
 )  # fmt: skip
+Outcome = tuple[int, State]
+"""a recipient's position and what becomes of it"""
+OUTCOMES = st.one_of(
+    st.tuples(st.just(0), st.sampled_from(SETTLED)).map(lambda one: [one]),
+    st.lists(st.tuples(st.integers(0, 2), st.sampled_from(SETTLED)), max_size=3),
+)
 
 
 @dataclass
@@ -111,20 +117,56 @@ class Machine(RuleBasedStateMachine):
         if position < len(recipients) and recipients[position].state == "sending":
             recipients[position].final = True
 
-    @rule(message_id=messages, outcomes=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(SETTLED)), max_size=3))
-    def settle(self, message_id: str, outcomes: list[tuple[int, State]]) -> None:
-        waits = self.now + 20
-        updates = tuple(RecipientUpdate(position, state, next_at=waits) for position, state in outcomes)
-        settlement = Settlement(message_id, updates, timings_ms={"wait": 1.0})
+    @rule(message_id=messages, outcomes=OUTCOMES, tried=st.booleans())
+    def settle(self, message_id: str, outcomes: list[Outcome], tried: bool) -> None:
+        settlement = self._settlement(message_id, outcomes, tried)
         if message_id not in self.models:
             with pytest.raises(StoreError):
                 self.run(self.store.settle(settlement))
             return
         self.run(self.store.settle(settlement))
+        self._settled(message_id, outcomes)
+
+    @rule(
+        fresh=st.integers(0, 3),
+        some=st.lists(st.tuples(messages, OUTCOMES, st.sampled_from([True, True, True, False])), max_size=9),
+    )
+    def come_and_go_at_once(self, fresh: int, some: list[tuple[str, list[Outcome], bool]]) -> None:
+        """Messages with one recipient arrive, and others depart, in one transaction as far as that goes."""
+        self.now += 1
+        new = [message(f"one{n}@example.net", at=self.now, supersede_key="x") for n in range(fresh)]
+        leaving = [self._settlement(*each) for each in some]
+
+        async def submit() -> list[Any]:
+            puts = (self.store.put(each, claimed=False) for each in new)
+            return await asyncio.gather(*puts, *map(self.store.settle, leaving), return_exceptions=True)
+
+        outcomes = self.run(submit())
+        unknown = [each.message_id not in self.models for each in leaving]
+        assert [isinstance(each, StoreError) for each in outcomes] == [False] * fresh + unknown
+        assert [each for each in outcomes if each is not None and not isinstance(each, StoreError)] == []
+        for each in new:
+            self.models[each.id] = Model("x", self.now, each.content, [Expected("queued", self.now)])
+        for message_id, ended, _ in some:
+            if message_id in self.models:
+                self._settled(message_id, ended)
+
+    def _settlement(self, message_id: str, outcomes: list[Outcome], tried: bool) -> Settlement:
+        """`tried`: as a lane makes it, an attempt for each outcome and the size where there is one recipient only."""
+        updates = tuple(RecipientUpdate(position, state, next_at=self.now + 20) for position, state in outcomes)
+        timings_ms = {"wait": 1.0}
+        model = self.models.get(message_id)
+        if not tried or model is None:
+            return Settlement(message_id, updates, timings_ms=timings_ms)
+        only_bytes = len(model.content) if len(model.recipients) == 1 else None
+        attempts = tuple(attempt(position) for position, _ in outcomes)
+        return Settlement(message_id, updates, attempts, timings_ms, only_bytes=only_bytes)
+
+    def _settled(self, message_id: str, outcomes: list[Outcome]) -> None:
         model = self.models[message_id]
         for position, state in outcomes:
             if position < len(model.recipients) and model.recipients[position].state in OPEN_STATES:
-                model.recipients[position].become(state, waits if state in ("queued", "deferred") else None)
+                model.recipients[position].become(state, self.now + 20 if state in ("queued", "deferred") else None)
 
     @rule(message_id=messages)
     def unclaim(self, message_id: str) -> None:

@@ -8,8 +8,10 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from relay.config.model import DkimDomain, DkimKey
 from relay.delivery.clock import Clock
 from relay.mail.dkim import Key, Signature, Signer, Unsigned
 from relay.mail.envelope import Envelope, Recipient
@@ -27,8 +30,9 @@ from relay.observe.recent import Recent
 from relay.signatures import NotHelped, Signatures
 from relay.store.base import Queued
 from relay.workers import signer as signing
+from relay.workers.process import Worker
 from relay.workers.signer import SigningProcess
-from tests.mail.material import OTP, ed25519_key, keys, rsa_key, signer
+from tests.mail.material import OTP, ed25519_key, keys, pem, rsa_key, signer
 from tests.mail.test_dkim import verdicts
 
 BOTH = ("s1", "e1")
@@ -118,7 +122,12 @@ async def sent(by: Signatures) -> bytes:
         return b"".join(await by.elsewhere(queued(), frozenset()))
 
 
-async def refused(signature: Any) -> None:
+async def made_of(signature: Awaitable[bytes]) -> bytes:
+    async with asyncio.timeout(WITHIN_S):
+        return await signature
+
+
+async def refused(signature: Awaitable[bytes]) -> None:
     async with asyncio.timeout(WITHIN_S):
         with pytest.raises(NotHelped):
             await signature
@@ -163,12 +172,29 @@ async def test_the_keys_of_a_second_load_replace_the_first(forked: tuple[int, so
         before = to.process.sign(old.keys[0], DIGEST)
         to.process.load(new.keys)
         after = to.process.sign(old.keys[0], DIGEST)
-        rsa_key().public_key().verify(await before, DIGEST, PKCS1v15(), Prehashed(SHA256()))
+        rsa_key().public_key().verify(await made_of(before), DIGEST, PKCS1v15(), Prehashed(SHA256()))
         await refused(after)
         assert verdicts(await sent(signatures(new, to.process)), "e2", "s2") == [True, True]
         to.process.load(())
         await refused(to.process.sign(new.keys[0], DIGEST))
     assert here.count == 0
+
+
+async def test_a_worker_gives_its_helper_the_keys_of_each_configuration(forked: tuple[int, socket.socket]) -> None:
+    path = Path("key.pem")
+    async with helped(forked) as to:
+        worker: Any = Worker()
+        worker._helper, worker._link = to.process, object()
+        engine: Any = SimpleNamespace(signatures=signatures(Signer((), {}), to.process), build=lambda *_: None)
+        for selector in BOTH:
+            (key,) = keys(selector).values()
+            domain = DkimDomain(domain="example.com", keys=(DkimKey(selector=selector, key_file=path),))
+            config = SimpleNamespace(dkim=(domain,), upstreams={})
+            loaded = SimpleNamespace(config=config, dkim_pems={path: pem(key)})
+            worker._build(engine, SimpleNamespace(loaded=loaded, lanes=(), leases={}))
+            (loaded_key,) = engine.signatures.signer.keys
+            assert loaded_key.selector == selector
+            assert await made_of(to.process.sign(loaded_key, DIGEST)) == loaded_key.sign(DIGEST)
 
 
 # What it can't make
@@ -193,7 +219,7 @@ async def test_a_key_that_cannot_sign_harms_no_other(forked: tuple[int, socket.s
         to.process.load((bad, good))
         asked = [to.process.sign(key, DIGEST) for key in (bad, good, bad)]
         await refused(asked[0])
-        ed25519_key().public_key().verify(await asked[1], DIGEST)
+        ed25519_key().public_key().verify(await made_of(asked[1]), DIGEST)
         await refused(asked[2])
         assert to.losses == 0
 
@@ -239,8 +265,7 @@ async def test_a_helper_that_hangs_is_noticed_once_and_seen_off(
     async with helped(forked) as to:
         to.process.load(signs.keys)
         for _ in range(made_before):
-            async with asyncio.timeout(WITHIN_S):
-                await to.process.sign(signs.keys[0], DIGEST)
+            await made_of(to.process.sign(signs.keys[0], DIGEST))
         os.kill(to.pid, signal.SIGSTOP)
         for asked in [to.process.sign(signs.keys[0], DIGEST) for _ in range(3)]:
             await refused(asked)
