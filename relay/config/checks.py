@@ -13,8 +13,8 @@ from relay.config.check_peers import check_http, check_listener, check_upstream
 from relay.config.errors import Finding, Loc, note, plain
 from relay.config.model import PINNED_RULE, DkimDomain, Http, Lane, Listener, Match, Rule, Section, Upstream
 from relay.config.network import AnyAddress, TcpAddress, is_host
+from relay.config.parse import is_header_name
 from relay.config.patterns import compiled
-from relay.config.units import is_header_name
 from relay.config.validate import absent
 from relay.config.values import shown
 
@@ -72,12 +72,10 @@ def _top(data: Mapping[str, Any], lanes: Collection[str]) -> Iterator[Finding]:
     given = data.get("default_lane")
     if isinstance(given, str) and lanes and given not in lanes:
         yield Finding(("default_lane",), absent("lane", given, lanes))
-    hostname, store = data.get("hostname"), data.get("store")
+    hostname = data.get("hostname")
     # RFC 5321 4.1.1.1: EHLO says a domain or an address literal.
     if isinstance(hostname, str) and not is_host(hostname.removeprefix("[IPv6:").removeprefix("[").removesuffix("]")):
         yield Finding(("hostname",), f"expected a name such as relay.example.com, got {shown(hostname)}")
-    if isinstance(store, str) and "://" in store:
-        yield Finding(("store",), f"expected the path of a file (SQLite is the only store so far), got {shown(store)}")
 
 
 def _lane(loc: Loc, lane: Lane, upstreams: Collection[str]) -> Iterator[Finding]:

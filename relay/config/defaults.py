@@ -11,7 +11,7 @@ from typing import Any
 
 from relay.config.model import EXPRESS_WITHIN_S
 from relay.config.network import is_host
-from relay.config.units import parse_duration
+from relay.config.parse import parse_duration
 
 _EXPRESS: Mapping[str, Any] = {
     "retry": ("200ms", "1s", "3s", "8s", "20s", "30s"),

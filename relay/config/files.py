@@ -14,32 +14,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from relay.config.content import content
 from relay.config.errors import Finding, Loc, note
 from relay.config.model import DkimDomain, Listener, Section, Upstream
 
-MAX_SECRET_BYTES = 1 << 16
 MIN_RSA_BITS = 1024
 GOOD_RSA_BITS = 2048
 EXPIRES_SOON = timedelta(days=14)
 STORE_KEY_BYTES = 32
 STORE_KEY_CREDENTIAL = "store_key"
 _STORE_KEY_HINT = "otp-relay store key makes one: 32 bytes in base64 or hexadecimal, a line each"
-
-
-def content(path: Path, most_bytes: int = MAX_SECRET_BYTES) -> bytes:
-    """What stands in a file."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(most_bytes + 1)
-    except FileNotFoundError:
-        raise ValueError(f"no such file: {path}") from None
-    except IsADirectoryError:
-        raise ValueError(f"expected a file, but this is a folder: {path}") from None
-    except OSError as error:
-        raise ValueError(f"can't read {path}: {(error.strerror or 'input/output error').lower()}") from None
-    if len(data) > most_bytes:
-        raise ValueError(f"{path} is larger than {most_bytes // 1024} KiB")
-    return data
 
 
 def password(path: Path) -> str:

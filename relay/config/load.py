@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from relay.config import checks, defaults, files, presets
+from relay.config.content import content
 from relay.config.document import MAX_BYTES, Document, read
 from relay.config.errors import ConfigError, ConfigErrors, Finding, Loc, dotted
 from relay.config.model import Config, Loaded
+from relay.config.parse import DEFAULT_STORE
 from relay.config.validate import SECRETS, suggestion, validate
 from relay.config.values import Expanded, Origin, shown, the_value_of
 
@@ -29,10 +31,10 @@ def load(
     `machine_name` is asked where the file names no `hostname`. Raises ConfigErrors with all that is wrong.
     """
     try:
-        content = files.content(path, MAX_BYTES)
+        given = content(path, MAX_BYTES)
     except ValueError as error:
         raise ConfigErrors([ConfigError(str(path), 0, 0, "", str(error).removesuffix(f": {path}"))]) from None
-    document = read(content, environ)
+    document = read(given, environ)
     if document.readable and not isinstance(document.data, dict):
         got = "nothing but comments" if document.data is None else shown(document.data)
         document.findings.append(Finding((), f"expected a mapping that begins with a key such as lanes:, got {got}"))
@@ -159,7 +161,7 @@ class _Completion:
         for key in ("rules", "dkim"):
             if key in data and data[key] is None:
                 data[key] = ()  # all of it commented out
-        data.setdefault("store", str(Config.model_fields["store"].default))
+        data.setdefault("store", str(DEFAULT_STORE))
         if data.get("hostname") is None:
             data["hostname"] = machine_name()
         if isinstance(listen := data.get("listen"), tuple):

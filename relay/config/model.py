@@ -1,7 +1,8 @@
 """The configuration as frozen, typed values: one class a YAML mapping, one field a key.
 
 Field names carry their unit; the YAML key is the alias (`expires` in the file is `expires_s` here). A default
-stands in this module and nowhere else. Nothing here reads a file, the environment or a clock: see `load`.
+stands in this module and nowhere else, but for the store's place (`parse`). Nothing here reads a file, the environment
+or a clock: see `load`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from relay.config.parse import DEFAULT_STORE
 from relay.config.units import (
     Address,
     Count,
@@ -31,6 +33,7 @@ from relay.config.units import (
     Rate,
     RateLimit,
     Size,
+    StorePath,
     TcpAddress,
     Workers,
 )
@@ -199,7 +202,7 @@ class Config(Section):
 
     listen: tuple[Listener, ...] = Field((Listener(address=TcpAddress("127.0.0.1", 2525)),), min_length=1)
     http: Http = Http()
-    store: FilePath = Path("data/relay.db")
+    store: StorePath = DEFAULT_STORE
     store_key_file: FilePath | None = None
     hostname: str
     upstreams: dict[str, Upstream] = Field(min_length=1)

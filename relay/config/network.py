@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any
-
-from pydantic import ValidationInfo
+from typing import TYPE_CHECKING, Any
 
 from relay.config.values import Expanded, Origin, shown
+
+if TYPE_CHECKING:
+    from pydantic import ValidationInfo
 
 # sockaddr_un.sun_path holds 108 bytes with its final NUL (unix(7)).
 UNIX_PATH_BYTES = 107

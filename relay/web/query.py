@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, cast, get_args
 
-from relay.config.units import parse_duration
+from relay.config.parse import parse_duration
 from relay.store.base import Action, Selection, State
 
 STATES: frozenset[str] = frozenset(get_args(State))

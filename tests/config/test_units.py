@@ -12,16 +12,8 @@ from relay.config.network import (
     parse_address,
     parse_network,
 )
-from relay.config.units import (
-    CountPer,
-    SystemdAddress,
-    TcpAddress,
-    UnixAddress,
-    parse_duration,
-    parse_rate,
-    parse_rate_limit,
-    parse_size,
-)
+from relay.config.parse import CountPer, parse_duration, parse_rate, parse_rate_limit, parse_size
+from relay.config.units import SystemdAddress, TcpAddress, UnixAddress
 from relay.config.values import Expanded, shown
 
 

@@ -1,0 +1,26 @@
+"""Where the store is, found without the rest of the configuration and the libraries that check it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from relay.config.content import content
+from relay.config.document import MAX_BYTES, read
+from relay.config.parse import DEFAULT_STORE, parse_store
+
+
+def find_store(path: Path, environ: Mapping[str, str]) -> Path | None:
+    """The `store` of a configuration file, as `load` would have it; None where that isn't plain to see, or no file is
+    there: `load` says why. Mistakes elsewhere in the file are let pass."""
+    try:
+        document = read(content(path, MAX_BYTES), environ)
+        if not document.readable or not isinstance(document.data, dict):
+            return None
+        if any(finding.loc[:1] == ("store",) for finding in document.findings):
+            return None
+        given = document.data.get("store", str(DEFAULT_STORE))
+        store = path.absolute().parent / parse_store(given, None)
+        return store if store.exists() else None
+    except (ValueError, OSError):
+        return None
