@@ -200,6 +200,7 @@ async def _deferred(store: SqliteStore, message_id: str) -> None:
 def odd_ones() -> dict[str, Odd]:
     one, two, large = message(), message("a@example.net", "b@example.net"), message(content=b"x" * (2 * PART_BYTES + 5))
     bounce = message("sender@example.com", lane="bulk", content=b"it bounced")
+    gone = RecipientUpdate(0, "expired", delay_notified=True)
     largest = message(content=b"x" * PART_BYTES)
     several = Settlement(two.id, (RecipientUpdate(1, "sent"),), (attempt(1),))
     both = Settlement(two.id, (RecipientUpdate(0, "sent"), RecipientUpdate(1, "bounced")), (attempt(0), attempt(1)))
@@ -208,12 +209,13 @@ def odd_ones() -> dict[str, Odd]:
         "finished by the operator": Odd(one, departs(one), ("bounced",), _dropped),
         "its second attempt": Odd(one, departs(one, n=2), ("sent",), _deferred),
         "its first attempt told again": Odd(one, departs(one, n=1), ("sent",), _deferred),
-        "no upstream named": Odd(one, departs(one)._replace(updates=(RecipientUpdate(0, "expired"),)), ("expired",)),
+        "no upstream named": Odd(one, departs(one)._replace(updates=(gone,)), ("expired",), _deferred),
         "deferred": Odd(one, departs(one, "deferred"), ("deferred",)),
         "ambiguous": Odd(one, departs(one, "ambiguous"), ("ambiguous",)),
         "of two, one": Odd(two, several, ("sending", "sent")),
         "of two, both": Odd(two, both, ("sent", "bounced")),
         "in three parts": Odd(large, departs(large), ("sent",)),
+        "in three parts, its size mistaken": Odd(large, departs(large, only_bytes=9), ("sent",)),
         "in one part, just": Odd(largest, departs(largest), ("sent",)),
         "size not known": Odd(one, departs(one, only_bytes=None), ("sent",)),
         "with a bounce": Odd(one, departs(one, "bounced", bounces=(bounce,)), ("bounced",)),
@@ -252,7 +254,7 @@ async def run_both(directory: Path, before: Sequence[Call], calls: Sequence[Call
 @pytest.mark.parametrize("place", [0, 3])
 async def test_one_that_is_unlike_the_others_changes_nothing_for_them(tmp_path: Path, name: str, place: int) -> None:
     odd = odd_ones()[name]
-    alike = [message(f"u{n}@example.net", content=b"x" * (100 + n)) for n in range(6)]
+    alike = [message(f"u{n}@example.net", content=b"x" * (100 + n), supersede_key=f"k{n}") for n in range(6)]
     prepare: list[Call] = [put(each) for each in (*alike, odd.new)]
     if odd.before is not None:
         happens = odd.before
