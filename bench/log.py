@@ -31,7 +31,7 @@ from bench.process import ROOT
 from relay.mail.envelope import Envelope, Recipient
 from relay.observe.report import build
 from relay.store.base import Attempt, NewMessage, RecipientUpdate, Selection, Settlement
-from relay.store.several import Several
+from relay.store.reading import Several
 from relay.store.sqlite import open_reader, open_store
 from relay.store.ulid import IdMaker
 

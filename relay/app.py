@@ -35,7 +35,8 @@ from relay.routing.router import Router
 from relay.service_manager import ServiceManager
 from relay.store.base import Action, Selection, StoreError
 from relay.store.codec import codec_for
-from relay.store.several import Several, shards
+from relay.store.reading import Several
+from relay.store.several import shards
 from relay.store.sqlite import open_reader
 from relay.store.sqlite_care import check_keys
 from relay.store.sqlite_move import Moved

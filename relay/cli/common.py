@@ -36,6 +36,15 @@ def config_path(args: argparse.Namespace) -> Path:
     return given if given is not None else Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG)
 
 
+def store_path(args: argparse.Namespace) -> Path:
+    """Where the store is. The rest of the configuration is looked at only where that can't be told without; then as
+    `load_or_exit` does."""
+    from relay.config.place import find_store
+
+    path = config_path(args)
+    return find_store(path, os.environ) or load_or_exit(path).config.store
+
+
 def write_secret(path: Path, data: bytes) -> None:
     """A new file, 0600 from its first moment. Raises FileExistsError, OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from relay.config.model import Loaded
-    from relay.store.base import LaneCount, Selection
-    from relay.store.several import Reading
+    from relay.store.base import Selection
+    from relay.store.look import Look
 
 EXIT_OK, EXIT_NOTHING, EXIT_USAGE = 0, 1, 2
 ACTIONS = ("retry", "hold", "release", "drop")
@@ -74,13 +73,13 @@ def show_log(args: argparse.Namespace) -> int:
     from relay.cli import mail_text
 
     if args.id is not None:
-        found = _read(args, lambda reader: reader.get(args.id))
+        found = _read(args, lambda store: store.get(args.id))
         if found is None:
             return _complain(f"no message {args.id}", EXIT_NOTHING)
         _say(_document(found) if args.json else mail_text.message(found))
         return EXIT_OK
     selection = _listing(args)
-    rows = _read(args, lambda reader: reader.search(selection))
+    rows = _read(args, lambda store: store.search(selection))
     if not rows:
         return _complain("no message found", EXIT_NOTHING)
     _say(_objects(rows) if args.json else mail_text.messages(rows))
@@ -97,10 +96,7 @@ def show_or_change_queue(args: argparse.Namespace) -> int:
         return _complain("--all goes with retry, hold, release or drop", EXIT_USAGE)
     selection = _listing(args)
 
-    async def ask(reader: Reading) -> tuple[Sequence[Mapping[str, object]], Sequence[LaneCount]]:
-        return await reader.waiting(selection), await reader.counts()
-
-    rows, counts = _read(args, ask)
+    rows, counts = _read(args, lambda store: (store.waiting(selection), store.counts()))
     if args.json:
         _say(_objects(rows))
         return EXIT_OK
@@ -112,6 +108,7 @@ def show_or_change_queue(args: argparse.Namespace) -> int:
 
 
 def _change_queue(args: argparse.Namespace) -> int:
+    from relay.cli.common import config_path, load_or_exit
     from relay.cli.mail_control import act
     from relay.web.query import BadQuery, target
 
@@ -119,7 +116,7 @@ def _change_queue(args: argparse.Namespace) -> int:
     chosen = {key: value for key, value in given.items() if value}
     if len(chosen) != 1 or args.to or args.state or args.since or args.limit:
         raise BadQuery(f"queue {args.action}: give either IDs, --lane LANE or --all")
-    changed = act(_loaded(args).config, args.action, target(chosen))
+    changed = act(load_or_exit(config_path(args)).config, args.action, target(chosen))
     if args.json:
         _say(_document({"changed": list(changed)}))
     else:
@@ -134,7 +131,7 @@ def show_report(args: argparse.Namespace) -> int:
     from relay.web import query
 
     begin = query.since(args.since, time.time())
-    built = build(_read(args, lambda reader: reader.deliveries(begin)))
+    built = build(_read(args, lambda store: store.deliveries(begin)))
     _say(_document({"since": query.rfc3339(begin), **built.as_json()}) if args.json else mail_text.report(built))
     return EXIT_OK
 
@@ -146,28 +143,13 @@ def _listing(args: argparse.Namespace) -> Selection:
     return listing({name: value for name, value in given.items() if value is not None}, time.time())
 
 
-def _loaded(args: argparse.Namespace) -> Loaded:
-    from relay.cli.common import config_path, load_or_exit
-
-    return load_or_exit(config_path(args))
-
-
-def _read(args: argparse.Namespace, ask: Callable[[Reading], Awaitable[T]]) -> T:
+def _read(args: argparse.Namespace, ask: Callable[[Look], T]) -> T:
     """One question to the store, beside a running relay or without one. Raises StoreError."""
-    import asyncio
+    from relay.cli.common import store_path
+    from relay.store.look import look_at
 
-    from relay.store.several import Several, open_readers
-
-    async def read() -> T:
-        readers = await open_readers(store)
-        try:
-            return await ask(Several(lambda: readers))
-        finally:
-            for reader in readers:
-                await reader.close()
-
-    store = _loaded(args).config.store
-    return asyncio.run(read())
+    with look_at(store_path(args)) as store:
+        return ask(store)
 
 
 def _document(value: Mapping[str, object]) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from relay.observe.bands import BANDS
-from relay.observe.report import Line, Report
 from relay.store.base import OPEN_STATES
+
+if TYPE_CHECKING:
+    from relay.observe.report import Line, Report
 
 Json = Mapping[str, Any]
 NOTHING = "-"

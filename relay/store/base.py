@@ -9,12 +9,14 @@ made anew for every stay in memory, so a key that was changed meanwhile is the o
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from relay.mail.envelope import Envelope, Recipient
+
+if TYPE_CHECKING:
+    import asyncio
 
 State = Literal[
     "queued", "sending", "sent", "deferred", "bounced", "expired", "superseded", "held", "suppressed", "ambiguous"

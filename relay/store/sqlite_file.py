@@ -6,11 +6,9 @@ import fcntl
 import os
 import sqlite3
 from contextlib import closing, suppress
-from importlib import resources
 from pathlib import Path
 
 from relay.store.base import StoreDamaged, StoreError, StoreFull
-from relay.store.sqlite_log import lay_out
 from relay.store.sqlite_rows import MAKE_VIEWS
 
 APPLICATION_ID = 0x4F545052
@@ -175,6 +173,8 @@ def create_private(path: Path) -> None:
 
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the schema up to date, each step in a transaction with its version."""
+    from importlib import resources  # here, for the commands that only read
+
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     for number, name in enumerate(_MIGRATIONS[version:], start=version + 1):
         script = (resources.files("relay.store") / "sql" / name).read_text()
@@ -183,6 +183,8 @@ def migrate(connection: sqlite3.Connection) -> None:
 
 def connect_writer(path: Path) -> sqlite3.Connection:
     """The one writing connection. Its commits are on the disk when they return (`synchronous = FULL`)."""
+    from relay.store.sqlite_log import lay_out  # here, as above
+
     connection = _connect(f"{path.as_uri()}?mode=rw")
     try:
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()

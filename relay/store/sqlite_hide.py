@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from typing import TYPE_CHECKING
 
 from relay.store.addresses import SALT_BYTES, Hashed
-from relay.store.group import Tx
+
+if TYPE_CHECKING:
+    from relay.store.group import Tx
 
 
 def stored(connection: sqlite3.Connection) -> Hashed | None:

@@ -12,7 +12,8 @@ import pytest
 
 from relay.store import care, sqlite_care
 from relay.store.base import LaneCount, StoreDamaged, StoreError
-from relay.store.several import Several, open_readers, shard
+from relay.store.reading import Several, open_readers
+from relay.store.several import shard
 from relay.store.sqlite import SqliteStore, open_store
 from tests.store.build import EVERYTHING, NOW, ids, in_state, message, settled
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from relay.store.base import DeliveryRow, LaneCount, Selection
-from relay.store.several import Several, shard
+from relay.store.reading import Several
+from relay.store.several import shard
 from relay.store.sqlite import SqliteStore, open_store
 from tests.store.build import NOW, message
 

@@ -16,7 +16,7 @@ import pytest
 from relay.store import sqlite_file
 from relay.store.base import Selection, StoreError, StoreFull
 from relay.store.sqlite import SqliteStore, open_store
-from relay.store.sqlite_read import search_query
+from relay.store.sqlite_query import search_query
 from tests.store.build import NOW, claim, message, settled, states
 
 T = TypeVar("T")
