@@ -1,4 +1,4 @@
-# docker build -t otp-relay . && docker run -v ./relay.yaml:/etc/otp-relay/relay.yaml:ro -v otp-relay:/data otp-relay
+# docker build -t otp-relay . && docker run --init -v ./relay.yaml:/etc/otp-relay/relay.yaml:ro -v otp-relay:/data otp-relay
 # In the configuration: `store: /data/relay.db`, an SMTP listener on 0.0.0.0:2525 with `allow`, and HTTP on
 # 0.0.0.0:8025 with a token (or on 127.0.0.1:8025, where only the health check reaches it).
 FROM python:3.12-slim AS build

@@ -280,11 +280,13 @@ class Lane:
         job.picked_at = time.monotonic()
         job.timings_ms["wait"] = (job.picked_at - job.offered_at) * 1000.0
         try:
-            if self.signs_elsewhere(job):
-                await self._sign_elsewhere(job)
+            try:
+                if self.signs_elsewhere(job):
+                    await self._sign_elsewhere(job)
+            finally:
+                if pools:
+                    pools[0].under_way -= 1  # from here on the attempt counts itself
             round_ = Round(job, self.config, self._services.clock.epoch, self._settle, self._told)
-            if pools:
-                pools[0].under_way -= 1  # from here on the attempt counts itself
             await round_.run(pools, complete=len(pools) == len(self._upstreams(job.queued.upstreams)))
             await self._finish(job)
         except asyncio.CancelledError:

@@ -27,8 +27,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from relay.mail.dkim import Key, sign_digest
 from relay.signatures import NotHelped
 
-SILENT_FOR_S = 5.0
-"""a helper that made no signature for so long hangs, and isn't asked again"""
+LOOK_EVERY_S = 1.0
+SILENT_LOOKS = 5
+"""a helper that is seen so often in a row to have made no signature hangs, and isn't asked again"""
 
 _LENGTH = struct.Struct(">I")
 _KEY = struct.Struct(">II")
@@ -108,7 +109,7 @@ class SigningProcess(asyncio.Protocol):
         self._pending: deque[asyncio.Future[bytes]] = deque()
         self._outgoing: list[bytes] = []
         self._unread = b""
-        self._made = self._made_before = 0
+        self._made = self._made_before = self._silent = 0
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._watch: asyncio.TimerHandle | None = None
@@ -134,7 +135,8 @@ class SigningProcess(asyncio.Protocol):
         self._pending.append(future)
         self._write(b"S" + _SIGN.pack(key.number, digest))
         if self._watch is None:
-            self._watch = self._loop.call_later(SILENT_FOR_S, self._look)
+            self._made_before, self._silent = self._made, 0
+            self._watch = self._loop.call_later(LOOK_EVERY_S, self._look)
         return future
 
     def close(self) -> None:
@@ -153,12 +155,16 @@ class SigningProcess(asyncio.Protocol):
             self._transport.writelines(outgoing)
 
     def _look(self) -> None:
+        """In several looks: while this process itself was stopped one of them passes, and not all of them."""
         self._watch = None
-        if self._pending and self._made == self._made_before:
+        if not self._pending:
+            return
+        self._silent = self._silent + 1 if self._made == self._made_before else 0
+        self._made_before = self._made
+        if self._silent >= SILENT_LOOKS:
             self.close()
-        elif self._pending:
-            self._made_before = self._made
-            self._watch = self._loop.call_later(SILENT_FOR_S, self._look)
+        else:
+            self._watch = self._loop.call_later(LOOK_EVERY_S, self._look)
 
     # asyncio.Protocol
 

@@ -260,7 +260,7 @@ async def test_a_helper_that_was_killed_is_noticed_once_and_the_mail_is_signed_h
 async def test_a_helper_that_hangs_is_noticed_once_and_seen_off(
     forked: tuple[int, socket.socket], monkeypatch: pytest.MonkeyPatch, made_before: int
 ) -> None:
-    monkeypatch.setattr(signing, "SILENT_FOR_S", 0.05)
+    monkeypatch.setattr(signing, "LOOK_EVERY_S", 0.02)
     signs = signer({"example.com": keys("e1")})
     async with helped(forked) as to:
         to.process.load(signs.keys)

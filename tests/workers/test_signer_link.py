@@ -178,11 +178,17 @@ async def test_one_that_nobody_asks_or_that_goes_on_slowly_does_not_hang() -> No
         process._look()
     assert losses == []
     assert [await first, await second] == [b"one", b"two"]
-    third = process.sign(KEY, DIGEST)
-    process._look()
+    third, slow = process.sign(KEY, DIGEST), process.sign(KEY, DIGEST)
+    for _ in range(signing.SILENT_LOOKS - 1):
+        process._look()
+    answer(process, b"three")
+    for _ in range(signing.SILENT_LOOKS):
+        process._look()
+    assert losses == []
+    assert await third == b"three"
     process._look()
     with pytest.raises(NotHelped):
-        await third
+        await slow
     assert losses == [None]
 
 
