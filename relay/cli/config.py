@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from relay.cli.common import EXIT_CONFIG, add_config, config_path, load_or_exit
 
@@ -164,8 +163,7 @@ def _header_addresses(message: Message, names: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(address for addresses in found for address in addresses))
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
+class _Told(NamedTuple):
     """An explanation with what else becomes of the message."""
 
     loaded: Loaded

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -25,18 +24,20 @@ _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?:(:-)([^}]*))?\}|\
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 
 
-@dataclass(slots=True)
 class Document:
     """`data` holds dict (text keys), tuple, str, Expanded, int, bool, None. `broken` are the values that already have
     an error of their own: what else is said about them is a consequence, and left out."""
 
-    data: Any = None
-    marks: dict[Loc, Mark] = field(default_factory=dict)
-    key_marks: dict[Loc, Mark] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-    broken: set[Loc] = field(default_factory=set)
-    readable: bool = True
-    """False: the text isn't one YAML document, and `data` isn't to be looked at"""
+    __slots__ = ("broken", "data", "findings", "key_marks", "marks", "readable")
+
+    def __init__(self) -> None:
+        self.data: Any = None
+        self.marks: dict[Loc, Mark] = {}
+        self.key_marks: dict[Loc, Mark] = {}
+        self.findings: list[Finding] = []
+        self.broken: set[Loc] = set()
+        self.readable = True
+        """False: the text isn't one YAML document, and `data` isn't to be looked at"""
 
     def known(self, loc: Loc) -> Loc:
         """The longest part of `loc` that stands in the file."""

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Loc = tuple[str | int, ...]
 """The way to a value: ("lanes", "otp", "retry", 2)"""
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """A place in the file, from 1."""
 
     line: int
     column: int
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """Something to say about a value, before its place in the file is known.
 
     `note`: worth knowing, nothing is refused. `at` "key": the key itself is meant, not its value. `mark`: where, if it
@@ -37,8 +34,7 @@ def note(loc: Loc, message: str) -> Finding:
     return Finding(loc, message, "note")
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigError:
+class ConfigError(NamedTuple):
     """One mistake. `line` and `column` count from 1; 0 when the file as a whole is meant. `key` is dotted, with list
     positions from 0: `rules[2].match.sender`; '' for the file."""
 

@@ -4,14 +4,13 @@ Each function takes what YAML gives and returns the typed value, or raises Value
 loader adds file, line and key). `info` is a validator's: while a file is being loaded its context is an `Origin`;
 without one the value comes from code, where numbers are already in the unit that the field names.
 
-Commands and the HTTP API read such words too, so nothing here loads pydantic: `units` makes its types of them.
+Commands and the HTTP API read such words too, so nothing here loads pydantic; `units` makes its types of them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,8 +24,7 @@ _DURATION = re.compile(_NUMBER + r"(ms|s|m|h|d)")
 _DURATION_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(_NUMBER + r" ?(B|KB|MB|GB|KiB|MiB|GiB)")
 _SIZE_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_RATE = re.compile(_NUMBER + r"/(s|m|h|d)")
-_LIMIT = re.compile(r"([0-9]{1,9})/([0-9]{1,18}(?:\.[0-9]{1,9})?(?:ms|s|m|h|d))")
+RATE = re.compile(_NUMBER + r"/(s|m|h|d)")
 _WHOLE = re.compile(r"[0-9]{1,9}")
 
 DEFAULT_STORE = Path("data/relay.db")
@@ -34,14 +32,6 @@ DEFAULT_STORE = Path("data/relay.db")
 
 LONGEST_S = 10 * 365 * 86400.0
 LARGEST_BYTES = 2**40
-
-
-@dataclass(frozen=True, slots=True)
-class CountPer:
-    """At most `count` in any `period_s` seconds."""
-
-    count: int
-    period_s: float
 
 
 def _from_code(value: object, info: ValidationInfo | None, *kinds: type) -> bool:
@@ -103,26 +93,13 @@ def parse_rate(value: Any, info: ValidationInfo | None) -> float:
     """`50/s`, `30/m` → a second."""
     if _from_code(value, info, float, int):
         return float(value)
-    found = _RATE.fullmatch(value) if isinstance(value, str) else None
+    found = RATE.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         raise ValueError(f"expected a rate such as 50/s or 30/m, got {shown(value)}{_hint(value, '/s')}")
     per_second = float(found[1]) / _DURATION_S[found[2]]
     if per_second <= 0:
         raise ValueError(f"expected a rate of more than zero, got {shown(value)}")
     return per_second
-
-
-def parse_rate_limit(value: Any) -> CountPer:
-    """`5/1h` → at most 5 in any hour."""
-    if isinstance(value, CountPer):
-        return value
-    found = _LIMIT.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
-        hint = f"; did you mean {value[:-1]}1{value[-1]}?" if isinstance(value, str) and _RATE.fullmatch(value) else ""
-        raise ValueError(f"expected a limit such as 5/1h or 20/10m, got {shown(value)}{hint}")
-    if int(found[1]) == 0:
-        raise ValueError(f"expected a limit of at least one, got {shown(value)}")
-    return CountPer(int(found[1]), parse_duration(found[2], None))
 
 
 def whole(least: int, most: int, expected: str) -> Callable[[Any], int]:

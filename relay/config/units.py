@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator
 
+from relay.config.limit import CountPer, parse_rate_limit
 from relay.config.network import (
     AnyAddress,
     SystemdAddress,
@@ -17,14 +18,12 @@ from relay.config.network import (
     parse_network,
 )
 from relay.config.parse import (
-    CountPer,
     parse_duration,
     parse_duration_or_zero,
     parse_flag,
     parse_header_name,
     parse_path,
     parse_rate,
-    parse_rate_limit,
     parse_size,
     parse_store,
     parse_workers,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Notify = Literal["NEVER", "SUCCESS", "FAILURE", "DELAY"]
 
 
-@dataclass(frozen=True, slots=True)
-class DeliverBy:
+class DeliverBy(NamedTuple):
     """RFC 2852: `BY=60;R` and `BY=60;NT`. `seconds` counts from acceptance and may be zero or negative for N."""
 
     seconds: int

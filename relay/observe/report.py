@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from relay.observe.bands import BANDS, Band, band
 from relay.observe.quantiles import percentile_of
@@ -28,8 +27,7 @@ class Finished(Protocol):
     def recipients(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
+class Figures(NamedTuple):
     """What became of a group of recipients. Percentiles and bands are of those that were sent."""
 
     recipients: int
@@ -50,8 +48,7 @@ class Figures:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A group of the report; upstream and provider are None in a lane's total."""
 
     lane: str
@@ -68,8 +65,7 @@ class Line:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     lanes: tuple[Line, ...]
     """one a lane, by name"""
     lines: tuple[Line, ...]

@@ -10,7 +10,6 @@ made anew for every stay in memory, so a key that was changed meanwhile is the o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from relay.mail.envelope import Envelope, Recipient
@@ -145,8 +144,7 @@ class Settlement(NamedTuple):
     """the content's size, where the message has but this one recipient; None: it has others, or that isn't known"""
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """Which messages an operator's action or a listing is about. All that is given must hold."""
 
     ids: tuple[str, ...] = ()
@@ -162,8 +160,7 @@ class Selection:
     """of a listing; an action is about all that match"""
 
 
-@dataclass(frozen=True, slots=True)
-class LaneCount:
+class LaneCount(NamedTuple):
     """A row of the queue's gauges."""
 
     lane: str
@@ -172,8 +169,7 @@ class LaneCount:
     oldest_at: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryRow:
+class DeliveryRow(NamedTuple):
     """Finished recipients that are alike, for `report`. `total_ms`: final dot to the upstream's reply, cut off to three
     digits (tenths below 100 ms); None when never sent."""
 

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.config.limit import CountPer, parse_rate_limit
 from relay.config.network import (
     is_host,
     is_loopback,
     parse_address,
     parse_network,
 )
-from relay.config.parse import CountPer, parse_duration, parse_rate, parse_rate_limit, parse_size
+from relay.config.parse import parse_duration, parse_rate, parse_size
 from relay.config.units import SystemdAddress, TcpAddress, UnixAddress
 from relay.config.values import Expanded, shown
 
