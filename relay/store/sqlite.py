@@ -17,7 +17,16 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from relay.store import sqlite_care, sqlite_file, sqlite_hide, sqlite_move, sqlite_operate, sqlite_sound, sqlite_write
+from relay.store import (
+    sqlite_care,
+    sqlite_file,
+    sqlite_hide,
+    sqlite_make,
+    sqlite_move,
+    sqlite_operate,
+    sqlite_sound,
+    sqlite_write,
+)
 from relay.store.addresses import Hashed
 from relay.store.base import (
     Action,
@@ -64,11 +73,11 @@ async def open_store(path: Path, *, now: Callable[[], float], codec: Codec | Non
     async with AsyncExitStack() as undo:
         undo.callback(os.close, lock)
         try:
-            sqlite_file.prepare(path)
+            sqlite_make.prepare(path)
             sqlite_sound.inspect(path)
             if codec is not None:
                 sqlite_care.check_keys(path, codec)
-            writing = await Connection.open("store writer", partial(sqlite_file.connect_writer, path))
+            writing = await Connection.open("store writer", partial(sqlite_make.connect_writer, path))
             undo.push_async_callback(writing.close)
             next_body = await writing.run(partial(_begin, key_id=codec.key_id if codec is not None else None))
             lists = await Reader.open(path, "store lists")

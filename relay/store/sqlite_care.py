@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from relay.store import sqlite_file
+from relay.store import sqlite_file, sqlite_make
 from relay.store.base import StoreError, StoreSealed
 from relay.store.codec import Codec
 
@@ -101,7 +101,7 @@ def copy(source: sqlite3.Connection, destination: Path) -> int:
     """Copy the file as the source's reading transaction sees it into a new one (0600), on the disk when this returns;
     its size in bytes. Raises StoreError, also when the destination exists; then nothing is left."""
     try:
-        sqlite_file.create_private(destination)
+        sqlite_make.create_private(destination)
     except FileExistsError as error:
         raise StoreError(f"{destination}: exists already") from error
     except OSError as error:
@@ -125,7 +125,7 @@ def compact(path: Path) -> tuple[int, int]:
     try:
         sqlite_file.check(path)
         before = path.stat().st_size
-        with closing(sqlite_file.connect_writer(path)) as connection:
+        with closing(sqlite_make.connect_writer(path)) as connection:
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         return before, path.stat().st_size

@@ -1,4 +1,4 @@
-"""The store's file: made once and whole, looked at before it is opened for writing, locked, migrated, connected to."""
+"""The store's file: looked at, locked, connected to for reading. Its writer's half is `sqlite_make`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,14 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from relay.store.base import StoreDamaged, StoreError, StoreFull
-from relay.store.sqlite_rows import MAKE_VIEWS
 
 APPLICATION_ID = 0x4F545052
 """`OTPR`, in the file's header: tells a store from any other SQLite file."""
-_MIGRATIONS = ("1.sql", "2.sql")
-"""In `sql/`: the n-th leads from version n-1 to n. A landed one never changes."""
+MIGRATIONS = ("1.sql", "2.sql")
+"""Schema steps in `sql/`: the n-th leads from version n-1 to n. A landed one never changes."""
 
 _BUSY_S = 5.0
 """Only a stranger (a shell, a backup tool) can hold SQLite's own lock against us, and not for long."""
-_WRITER_CACHE_KIB = 8192
-_NET_PAGES = 8000
-"""SQLite's own checkpoint inside of a commit: a net, `GroupWriter` is earlier."""
 
 
 def explain(path: Path, error: Exception) -> Exception:
@@ -101,20 +97,6 @@ def _written_pid(descriptor: int) -> str:
     return os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
 
 
-def prepare(path: Path) -> None:
-    """Make the file if there is none, check it if there is. The lock is held.
-
-    Raises StoreDamaged for what isn't a store or is a broken one, StoreError where it can't be read or made.
-    """
-    try:
-        if not path.exists() or (path.is_file() and path.stat().st_size == 0):
-            _create(path)
-        else:
-            check(path)
-    except (sqlite3.Error, OSError) as error:
-        raise explain(path, error) from error
-
-
 def check(path: Path) -> None:
     """Look without writing. The file is only ever opened through SQLite: closing a descriptor of one's own would drop
     the locks of every connection this process has on it (POSIX locks)."""
@@ -143,79 +125,20 @@ def _identify(path: Path, connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application_id != APPLICATION_ID:
         raise StoreDamaged(f"{path}: not a store of otp-relay")
-    if version > len(_MIGRATIONS):
-        raise StoreError(f"{path}: written by a newer otp-relay (schema {version}, this one is {len(_MIGRATIONS)})")
-
-
-def _create(path: Path) -> None:
-    """Under another name first: a file of this name is always whole."""
-    new = path.with_name(path.name + ".new")
-    for leftover in (new, new.with_name(new.name + "-journal")):
-        leftover.unlink(missing_ok=True)
-    create_private(new)
-    with closing(sqlite3.connect(new, isolation_level=None)) as connection:
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        migrate(connection)
-        connection.execute("PRAGMA journal_mode = WAL")
-    new.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    os.fsync(directory)
-    os.close(directory)
-
-
-def create_private(path: Path) -> None:
-    """An empty file for its owner only, whatever the umask; -wal and -shm take their mode from it. Raises OSError."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    os.fchmod(descriptor, 0o600)
-    os.close(descriptor)
-
-
-def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the schema up to date, each step in a transaction with its version."""
-    from importlib import resources  # here, for the commands that only read
-
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    for number, name in enumerate(_MIGRATIONS[version:], start=version + 1):
-        script = (resources.files("relay.store") / "sql" / name).read_text()
-        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
-
-
-def connect_writer(path: Path) -> sqlite3.Connection:
-    """The one writing connection. Its commits are on the disk when they return (`synchronous = FULL`)."""
-    from relay.store.sqlite_log import lay_out  # here, as above
-
-    connection = _connect(f"{path.as_uri()}?mode=rw")
-    try:
-        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode != "wal":
-            raise StoreError(f"{path}: this file system can't hold a write-ahead log (SQLite stays with '{mode}')")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA secure_delete = ON")
-        connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_NET_PAGES}")
-        migrate(connection)
-        # Says now if the file can't be written: SQLite opens such a one for reading and lets a transaction begin.
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
-        connection.execute("ROLLBACK")
-        connection.executescript(MAKE_VIEWS)
-        lay_out(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    if version > len(MIGRATIONS):
+        raise StoreError(f"{path}: written by a newer otp-relay (schema {version}, this one is {len(MIGRATIONS)})")
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
     """A connection that can't write: beside a running relay, or where none runs. Raises sqlite3.Error."""
-    connection = _connect(f"{path.as_uri()}?mode=ro")
+    connection = connect(f"{path.as_uri()}?mode=ro")
     with suppress(sqlite3.DatabaseError):  # a damaged file says so at the first query, where it is explained
         connection.execute("PRAGMA query_only = ON")
     return connection
 
 
-def _connect(uri: str) -> sqlite3.Connection:
+def connect(uri: str) -> sqlite3.Connection:
+    """As every connection to a store is made."""
     # One thread at a time uses it, but not always the same (`group`).
     connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA temp_store = MEMORY")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from relay.store import sqlite_file, sqlite_log, sqlite_sound
+from relay.store import sqlite_log, sqlite_make, sqlite_sound
 
 SECRET = b"Your code is 480917"
 _READ_LOCK_1 = 124
@@ -24,13 +24,13 @@ _READ_LOCK_1 = 124
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     made = tmp_path / "relay.db"
-    sqlite_file.prepare(made)
+    sqlite_make.prepare(made)
     return made
 
 
 @pytest.fixture
 def writer(path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite_file.connect_writer(path)) as connection:
+    with closing(sqlite_make.connect_writer(path)) as connection:
         yield connection
 
 

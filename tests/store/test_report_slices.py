@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.store import sqlite_file, sqlite_query
+from relay.store import sqlite_file, sqlite_make, sqlite_query
 from relay.store.base import DeliveryRow
 from relay.store.sqlite import SqliteStore, open_store
 from tests.store.build import NOW, message, settled
@@ -54,7 +54,7 @@ async def test_a_time_is_cut_off_to_three_digits_and_stays_in_its_band(
 
 
 async def test_a_report_walks_the_messages_by_their_time(tmp_path: Path) -> None:
-    sqlite_file.prepare(tmp_path / "relay.db")
+    sqlite_make.prepare(tmp_path / "relay.db")
     connection = sqlite_file.connect_reader(tmp_path / "relay.db")
     given = {"since": 1.0, "before": 2.0, "messages": 10}
     plans = [

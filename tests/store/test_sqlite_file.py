@@ -303,7 +303,7 @@ async def test_a_schema_step_and_its_version_are_taken_together(
     """A later version's step that fails leaves the store as the present one made it."""
     path = tmp_path / "relay.db"
     message_id = await filled(path)
-    monkeypatch.setattr(sqlite_file, "_MIGRATIONS", (*sqlite_file._MIGRATIONS, "1.sql"))  # its tables exist already
+    monkeypatch.setattr(sqlite_file, "MIGRATIONS", (*sqlite_file.MIGRATIONS, "1.sql"))  # its tables exist already
     with pytest.raises(StoreError, match="already exists"):
         await opened(path)
     monkeypatch.undo()

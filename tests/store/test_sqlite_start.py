@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.store import sqlite_file, sqlite_move, sqlite_operate
+from relay.store import sqlite_make, sqlite_move, sqlite_operate
 from relay.store.group import Tx
 from relay.store.sqlite import open_store
 from tests.store.build import NOW, message
@@ -30,7 +30,7 @@ async def steps(path: Path, waiting: int, work: Callable[[sqlite3.Connection], o
         count += 1
         return 0
 
-    with closing(sqlite_file.connect_writer(path)) as connection:
+    with closing(sqlite_make.connect_writer(path)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.set_progress_handler(step, 1)
         work(connection)

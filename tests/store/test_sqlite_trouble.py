@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import pytest
 
-from relay.store import sqlite_file
+from relay.store import sqlite_file, sqlite_make
 from relay.store.base import Selection, StoreError, StoreFull
 from relay.store.sqlite import SqliteStore, open_store
 from relay.store.sqlite_query import search_query
@@ -192,7 +192,7 @@ PLANS = [
 
 @pytest.mark.parametrize(("selection", "index"), PLANS)
 async def test_a_search_walks_an_index_newest_first(tmp_path: Path, selection: Selection, index: str) -> None:
-    sqlite_file.prepare(tmp_path / "relay.db")
+    sqlite_make.prepare(tmp_path / "relay.db")
     connection = sqlite_file.connect_reader(tmp_path / "relay.db")
     sql, values = search_query(selection)
     plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
