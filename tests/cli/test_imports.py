@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from relay.store import sqlite_make
+
 LIBRARIES = {
     "aiohttp", "aiosmtpd", "aiosmtplib", "aiosqlite", "cryptography", "dkim", "dns", "prometheus_client", "pydantic",
     "re2", "rich", "uvloop", "yaml",
 }  # fmt: skip
-COSTLY = LIBRARIES | {"asyncio", "email", "http", "logging", "smtplib", "sqlite3", "ssl"}
+COSTLY = LIBRARIES | {"asyncio", "dataclasses", "email", "http", "logging", "smtplib", "sqlite3", "ssl"}
 
 
 def loaded_by(program: str, environment: dict[str, str] | None = None) -> set[str]:
@@ -61,10 +63,26 @@ def test_sendmail_with_a_configuration_loads_the_parser_of_it_besides(tmp_path: 
     assert loaded & COSTLY <= {"yaml"}
 
 
-def test_the_log_is_shown_without_what_only_an_action_needs(tmp_path: Path) -> None:
-    loaded = loaded_by(run("log", "-c", str(tmp_path / "none.yaml")))
-    assert "relay.cli.mail" in loaded
-    assert not loaded & {"http", "http.client"}
+@pytest.fixture(scope="module")
+def config_with_a_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("relay")
+    sqlite_make.prepare(folder / "relay.db")
+    config = folder / "relay.yaml"
+    config.write_text("store: relay.db\nlanes: {bulk: {upstreams: [sink]}}\n")
+    return config
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("log",), ("log", "--to", "a@example.net", "--since", "1h"), ("log", "01A"), ("queue",), ("report",)],
+    ids=" ".join,
+)
+def test_what_only_looks_loads_the_store_and_the_parser_of_yaml(
+    words: tuple[str, ...], config_with_a_store: Path
+) -> None:
+    loaded = loaded_by(run(*words, "-c", str(config_with_a_store)))
+    assert {"relay.store.look", "sqlite3", "yaml"} <= loaded
+    assert loaded & COSTLY == {"sqlite3", "yaml"}
 
 
 def test_the_relay_begins_without_what_only_some_of_it_needs() -> None:
