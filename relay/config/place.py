@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from relay.config.content import content
-from relay.config.document import MAX_BYTES, read
+from relay.config.document import MAX_BYTES, QUICK_PARSER, read
 from relay.config.parse import DEFAULT_STORE, parse_store
 
 
@@ -14,7 +14,7 @@ def find_store(path: Path, environ: Mapping[str, str]) -> Path | None:
     """The `store` of a configuration file, as `load` would have it; None where that isn't plain to see, or no file is
     there: `load` says why. Mistakes elsewhere in the file are let pass."""
     try:
-        document = read(content(path, MAX_BYTES), environ)
+        document = read(content(path, MAX_BYTES), environ, parser=QUICK_PARSER)
         if not document.readable or not isinstance(document.data, dict):
             return None
         if any(finding.loc[:1] == ("store",) for finding in document.findings):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from hashlib import blake2b
 
 SALT_BYTES = 32
 _HASHED = re.compile(r"h:[0-9a-f]{16}(?:@.*)?", re.DOTALL)
@@ -28,6 +27,8 @@ class Hashed:
         """An address's hash, the same whatever its case; the null sender and a hash stay as they are."""
         if not address or _HASHED.fullmatch(address):
             return address
+        from hashlib import blake2b  # here, for the commands that read: it loads OpenSSL
+
         folded = address.casefold()
         digest = blake2b(folded.encode("utf-8", "replace"), key=self._salt, digest_size=8).hexdigest()
         return f"h:{digest}{folded[folded.rfind('@') :]}" if "@" in folded else f"h:{digest}"

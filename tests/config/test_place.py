@@ -101,6 +101,13 @@ def test_where_no_store_is_a_mistake_in_the_file_may_be_why(tmp_path: Path) -> N
         load(config, ENVIRON)
 
 
+@pytest.mark.parametrize("name", ["relay.yaml", "minimal.yaml"])
+def test_of_the_configurations_that_come_along_it_is_the_same(tmp_path: Path, name: str) -> None:
+    text = (Path(__file__).parents[2] / "config" / name).read_text()
+    config = written(tmp_path, text)
+    assert find_store(config, {}) == tmp_path / "data/relay.db"
+
+
 def test_a_configuration_that_is_not_there_names_no_store(tmp_path: Path) -> None:
     assert find_store(tmp_path / "relay.yaml", ENVIRON) is None
     assert find_store(tmp_path, ENVIRON) is None
