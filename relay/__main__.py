@@ -8,13 +8,25 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-GROUPS = ("run", "config", "mail", "keys", "store", "user", "doctor", "demo", "sendmail")
-"""Modules of relay.cli, each with `register(subparsers)`; none imports more than argparse before it is asked."""
+GROUPS = {
+    "run": ("run",),
+    "config": ("check", "explain"),
+    "mail": ("log", "queue", "report"),
+    "keys": ("keygen", "lint"),
+    "store": ("store",),
+    "user": ("user",),
+    "doctor": ("doctor",),
+    "demo": ("demo",),
+    "sendmail": ("sendmail",),
+}
+"""Modules of relay.cli and their commands. Each has `register(subparsers)`; none imports more than argparse before it
+is asked."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(groups: Iterable[str] = GROUPS) -> argparse.ArgumentParser:
+    """Of the commands of these groups."""
     import argparse
     import importlib
 
@@ -26,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"otp-relay {__version__}")
     subparsers = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in GROUPS:
+    for group in groups:
         importlib.import_module(f"relay.cli.{group}").register(subparsers)
     return top
 
@@ -39,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from relay.cli.sendmail import send
 
         return send(argv[1:])
-    args = parser().parse_args(argv)
+    # The others' parsers would take longer to make than a look at the log.
+    asked = [group for group, commands in GROUPS.items() if argv and argv[0] in commands]
+    args = parser(asked or GROUPS).parse_args(argv)
     try:
         code: int = args.run(args)
         sys.stdout.flush()

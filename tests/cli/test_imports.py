@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from relay.__main__ import GROUPS, parser
 from relay.store import sqlite_make
 
 LIBRARIES = {
@@ -47,6 +49,17 @@ def test_help_loads_no_library(words: tuple[str, ...]) -> None:
     loaded = loaded_by(run(*words))
     assert "argparse" in loaded
     assert not loaded & COSTLY
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_has_just_the_commands_that_it_is_asked_for(group: str) -> None:
+    (subparsers,) = (action for action in parser([group])._actions if isinstance(action, argparse._SubParsersAction))
+    assert tuple(subparsers.choices) == GROUPS[group]
+
+
+def test_a_command_loads_no_other_ones() -> None:
+    loaded = loaded_by(run("queue", "--help"))
+    assert {name for name in loaded if name.startswith("relay.cli.")} == {"relay.cli.common", "relay.cli.mail"}
 
 
 def test_sendmail_loads_next_to_nothing() -> None:
