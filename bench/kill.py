@@ -25,7 +25,8 @@ from pathlib import Path
 from relay.demo.process import RelayProcess
 from tests.support import strace
 from tests.support.app import BULK, OTP, Talk, letter
-from tests.support.death import SERIES, Series, children, die_at_every_point
+from tests.support.death import SERIES, Series, die_at_every_point
+from tests.support.processes import workers
 from tests.support.relay import command, get, until, write_config
 from tests.support.script import Delay
 from tests.support.upstream import DEFAULT_EXTENSIONS, Upstream
@@ -59,7 +60,7 @@ class World:
             sizes = ((OTP, 300), (OTP, 5_000), (BULK, 300), (BULK, 20_000), (BULK, 1_500_000))
             apps = [asyncio.create_task(self.submit(relay, sender, size)) for sender, size in sizes]
             await asyncio.sleep(self.chance.uniform(0.0, 1.5))
-            victims = [relay.pid, relay.pid, *children(relay.pid)]
+            victims = [relay.pid, relay.pid, *workers(relay.pid)]
             victim = self.chance.choice(victims)
             how = self.chance.choice(("at once", *CALLS)) if strace.works() else "at once"
             under_way = _open(upstreams)

@@ -47,6 +47,7 @@ from relay.web.parts import LaneHealth, Parts, UpstreamHealth, UpstreamState
 from relay.web.server import WebServer
 from relay.workers.forward import Forwarder
 from relay.workers.link import LinkLost
+from relay.workers.signer import Forked, HelperEnded, SigningProcess
 from relay.workers.supervisor import Workers, count_of
 from relay.workers.words import UpstreamStatus
 
@@ -61,8 +62,10 @@ class CannotStart(Exception):
 class App:
     """`async with App(loaded)` runs the relay; it drains on the way out."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, helper: Forked | None = None) -> None:
+        """`helper`: see `workers.signer.fork`."""
         self.loaded = loaded
+        self._forked = helper
         self.clock = Clock()
         self.metrics = Metrics()
         self.recent = Recent()
@@ -94,6 +97,10 @@ class App:
     async def __aenter__(self) -> Self:
         """Raises CannotStart, StoreError."""
         async with contextlib.AsyncExitStack() as started:
+            if self._forked is not None:
+                helper = SigningProcess(self._forked, self._unhelped)
+                started.callback(helper.close)
+                self._engine.signatures.helper = helper
             await self._engine.open(self.config.store, self._codec)
             started.push_async_callback(self._engine.close)
             started.push_async_callback(self._close_readers)
@@ -187,6 +194,11 @@ class App:
         self.log.reloaded(success=True)
         return True
 
+    def _unhelped(self) -> None:
+        """From now on signatures are made here."""
+        self._engine.signatures.helper = None
+        self.log.trouble("sign", HelperEnded())
+
     def _status(self) -> str:
         return f"takes mail on {', '.join(self.smtp_addresses)}"
 
@@ -220,7 +232,7 @@ class App:
         self._shared, self._upstreams = running.shared, running.config.upstreams
         for name, whole in self._shared.items():
             whole.put_in_force(self._upstreams[name])
-        self._engine.signatures.signer = running.signer
+        self._engine.signatures.use(running.signer)
 
     def _own(self, config: Config) -> tuple[str, ...]:
         """The lanes of this process: with workers those of codes, without all."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from relay.bounces import Bouncer
 from relay.config.model import Config, Loaded
@@ -119,20 +120,22 @@ class Engine:
         the job that this one supersedes."""
         job = lane.job(_queued(new))
         job.final_dot = final_dot
+        elsewhere = lane.signed_elsewhere(job)
+        thread: Future[None] | None = None
         lane.offer(job)
-        signing: Future[None] | None = None
         try:
-            if not lane.signs_elsewhere(job):
-                # The envelope leaves first, then a code's signature is made beside its commit.
-                await asyncio.sleep(0)
-                if lane.config.express or len(new.content) > LARGE_BYTES:
-                    signing = self._signing.submit(lane.sign_ahead, job)
+            if lane.config.express or elsewhere is None:
+                await asyncio.sleep(0)  # the envelope leaves first
+            if elsewhere is None and (lane.config.express or len(new.content) > LARGE_BYTES):
+                thread = self._signing.submit(lane.sign_ahead, job)
             putting = self.store.start_put(new, express=lane.config.express)
         except BaseException:
+            if elsewhere is not None:
+                elsewhere.close()
             self._stored(lane, job, None)
             raise
         try:
-            await self._signed(signing, lane, job)
+            await self._signed(elsewhere, thread, lane, job)
         finally:
             # From the commit itself: whoever waits at the gate goes on before the app is answered.
             if putting.done():
@@ -142,15 +145,18 @@ class Engine:
         await putting
         return job.older
 
-    async def _signed(self, signing: Future[None] | None, lane: Lane, job: Job) -> None:
-        if lane.signs_elsewhere(job):
-            return
+    async def _signed(
+        self, elsewhere: Coroutine[Any, Any, None] | None, thread: Future[None] | None, lane: Lane, job: Job
+    ) -> None:
+        """By another process, by a thread, or here."""
         try:
+            if elsewhere is not None:
+                await elsewhere
             # That the other thread hasn't come to it: the commit took no time, or the machine is busy.
-            if signing is None or (len(job.queued.content) <= LARGE_BYTES and signing.cancel()):
+            elif thread is None or (len(job.queued.content) <= LARGE_BYTES and thread.cancel()):
                 lane.sign_ahead(job)
             else:
-                await asyncio.wrap_future(signing)
+                await asyncio.wrap_future(thread)
         except Exception as error:  # noqa: BLE001 - a message that can't be signed now is stored all the same
             self.log.trouble("sign", error)
 

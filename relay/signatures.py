@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
+from typing import Any, Protocol
 
 from relay.delivery.clock import Clock
 from relay.mail.address import domain_of
@@ -20,17 +20,20 @@ class NotHelped(Exception):
 class Helper(Protocol):
     """Another process that makes private keys' signatures."""
 
-    def sign(self, key: Key, digest: bytes) -> Awaitable[bytes]:
-        """`Key.sign`, over there; under way before this returns. The awaitable raises NotHelped."""
+    def load(self, keys: Iterable[Key]) -> None:
+        """The keys it can sign with from now on."""
+
+    def sign(self, key: Key, digest: bytes, within_s: float | None) -> Awaitable[bytes]:
+        """`Key.sign`, over there; under way before this returns. The awaitable raises NotHelped, also when that takes
+        longer than `within_s`."""
 
 
 class Signatures:
     """Signs content for an upstream; what can't be signed goes out as it is, and is counted."""
 
     def __init__(self, clock: Clock, log: MailLog) -> None:
-        self.signer = Signer((), {})
-        """replaced at a reload"""
         self.helper: Helper | None = None
+        self._signer = Signer((), {})
         self._clock = clock
         self._log = log
 
@@ -38,18 +41,32 @@ class Signatures:
         begun = self._begin(queued, unsigned)
         return (queued.content,) if begun is None else (begun.sign().headers, queued.content)
 
-    async def elsewhere(self, queued: Queued, unsigned: frozenset[str]) -> Sequence[bytes]:
-        """The same by the helper, or here where there is none."""
-        begun = self._begin(queued, unsigned)
+    def use(self, signer: Signer) -> None:
+        """At the start, and after a reload."""
+        self._signer = signer
+        if self.helper is not None:
+            self.helper.load(signer.keys)
+
+    def elsewhere(
+        self, queued: Queued, unsigned: frozenset[str], within_s: float | None = None
+    ) -> Coroutine[Any, Any, Sequence[bytes]]:
+        """The same by the helper, whose part is under way before this returns; or here, when that isn't done
+        `within_s` or there is none."""
+        begun, helper = self._begin(queued, unsigned), self.helper
+        signing: list[Awaitable[bytes]] = []
+        if begun is not None and helper is not None:
+            signing = [helper.sign(*each, within_s) for each in zip(begun.keys, begun.digests, strict=True)]
+        return self._made(queued, begun, signing)
+
+    @staticmethod
+    async def _made(queued: Queued, begun: Unsigned | None, signing: list[Awaitable[bytes]]) -> Sequence[bytes]:
         if begun is None:
             return (queued.content,)
-        if self.helper is not None:
-            try:
-                signing = [self.helper.sign(key, digest) for key, digest in zip(begun.keys, begun.digests, strict=True)]
-                return (begun.signed([await each for each in signing]).headers, queued.content)
-            except NotHelped:
-                pass
-        return (begun.sign().headers, queued.content)
+        try:
+            signature = begun.signed([await each for each in signing]) if signing else begun.sign()
+        except NotHelped:
+            signature = begun.sign()
+        return (signature.headers, queued.content)
 
     def _begin(self, queued: Queued, unsigned: frozenset[str]) -> Unsigned | None:
         message = parse(queued.content)
@@ -57,7 +74,7 @@ class Signatures:
         if keys is None:
             return None
         try:
-            return self.signer.begin(message, keys, now=int(self._clock.now()), unsigned_headers=unsigned)
+            return self._signer.begin(message, keys, now=int(self._clock.now()), unsigned_headers=unsigned)
         except Unsignable as error:
             self._log.unsigned(queued.id, queued.lane, error.reason)
             return None
@@ -69,4 +86,4 @@ class Signatures:
 
     def _keys(self, message: Message) -> KeySet | None:
         addresses = from_addresses(message)
-        return self.signer.select(domain_of(addresses[0])) if addresses else None
+        return self._signer.select(domain_of(addresses[0])) if addresses else None

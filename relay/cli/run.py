@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from relay.config.model import Loaded
+    from relay.workers.signer import Forked
 
 EXIT_FAILED = 1
 WHAT_TO_DO = 'it was left as it is; docs/operating.md, "A damaged store", says what to do'
@@ -38,16 +39,18 @@ def run(args: argparse.Namespace) -> int:
 
     from relay.cli.common import config_path, load_or_exit
     from relay.observe import lines
+    from relay.workers.signer import fork
 
     # Until the relay hears it: a reload asked for while it starts must not end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     lines.to(sys.stderr, args.log_level.upper())
     loaded = load_or_exit(config_path(args))
+    helper = fork() if loaded.config.dkim else None
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(loaded))
+        return runner.run(_run(loaded, helper))
 
 
-async def _run(loaded: Loaded) -> int:
+async def _run(loaded: Loaded, helper: Forked | None) -> int:
     import gc
 
     from relay.app import App, CannotStart
@@ -59,7 +62,7 @@ async def _run(loaded: Loaded) -> int:
         gc.freeze()
         gc.enable()
 
-    app = App(loaded)
+    app = App(loaded, helper)
     try:
         async with app:
             await app.run(ready)

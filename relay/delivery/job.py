@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from relay.mail.reply import Reply
 from relay.mail.transfer import Form, recoded
@@ -16,8 +16,8 @@ from relay.upstream.gate import EXPIRED, SUPERSEDED, Gate
 Signing = Callable[[Queued, frozenset[str]], Sequence[bytes]]
 """The content's parts with the signatures before them; the set names the headers (lower case) they must not cover."""
 
-SigningElsewhere = Callable[[Queued, frozenset[str]], Awaitable[Sequence[bytes]]]
-"""The same, made in another process while this one goes on."""
+SigningElsewhere = Callable[[Queued, frozenset[str], float | None], Coroutine[Any, Any, Sequence[bytes]]]
+"""The same, under way in another process before this returns; made here when it isn't there after so many seconds."""
 
 
 @dataclass(slots=True)
@@ -126,13 +126,18 @@ class Job:
             self.sign_ms += (time.monotonic() - began) * 1000.0
         return parts
 
-    async def sign_elsewhere(self, unsigned: frozenset[str], sign: SigningElsewhere) -> None:
-        """Have the signed content for `parts` made."""
-        key: tuple[Form, frozenset[str]] = "as it is", unsigned
-        if key not in self._parts:
-            began = time.monotonic()
-            self._parts[key] = await sign(self.queued, unsigned)
-            self.sign_ms += (time.monotonic() - began) * 1000.0
+    def sign_elsewhere(
+        self, unsigned: frozenset[str], sign: SigningElsewhere, within_s: float | None
+    ) -> Coroutine[Any, Any, None]:
+        """Have the signed content for `parts` made: begun when this returns, there when the coroutine ends."""
+        began = time.monotonic()
+        return self._signed_elsewhere(unsigned, sign(self.form("as it is"), unsigned, within_s), began)
+
+    async def _signed_elsewhere(
+        self, unsigned: frozenset[str], signing: Coroutine[Any, Any, Sequence[bytes]], began: float
+    ) -> None:
+        self._parts["as it is", unsigned] = await signing
+        self.sign_ms += (time.monotonic() - began) * 1000.0
 
     def take_attempts(self) -> tuple[Attempt, ...]:
         taken, self.attempts = tuple(self.attempts), []

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from relay.config.model import Lane as LaneConfig
 from relay.delivery.attempt import Tried
@@ -35,6 +36,8 @@ CLAIM_MESSAGES = 50
 CLAIM_BYTES = 4_000_000
 STORE_RETRY_S = 1.0
 """the store failed: ask it again after this long"""
+HELP_WITHIN_S = 0.02
+"""a code's signature that another process hasn't made by then is made by this one"""
 LEAST_TIMER_S = 0.001
 """uvloop makes no timer, but a handle without `when`, of what is nearer than half a millisecond"""
 
@@ -281,8 +284,8 @@ class Lane:
         job.timings_ms["wait"] = (job.picked_at - job.offered_at) * 1000.0
         try:
             try:
-                if self.signs_elsewhere(job):
-                    await self._sign_elsewhere(job)
+                if job.gate.is_open and not self.config.express:
+                    await self._signed(job)
             finally:
                 if pools:
                     pools[0].under_way -= 1  # from here on the attempt counts itself
@@ -457,20 +460,26 @@ class Lane:
         if unsigned is not None:
             job.parts(unsigned)
 
-    def signs_elsewhere(self, job: Job) -> bool:
-        """Is its signature made by another process, as it is picked up? A code's isn't: it would be waited for. A
-        large message takes longer to be hashed than to be signed."""
-        elsewhere = self._services.sign_elsewhere is not None and not self.config.express
-        return elsewhere and len(job.queued.content) <= LARGE_BYTES
-
-    async def _sign_elsewhere(self, job: Job) -> None:
-        unsigned, sign = self._unsigned_first(job), self._services.sign_elsewhere
-        if unsigned is None or sign is None:
-            return
+    def signed_elsewhere(self, job: Job) -> Coroutine[Any, Any, None] | None:
+        """The same by another process, under way when this returns. None: there is none; or the message is large, and
+        takes longer to be hashed than to be signed."""
+        sign, unsigned = self._services.sign_elsewhere, self._unsigned_first(job)
+        if sign is None or unsigned is None or len(job.queued.content) > LARGE_BYTES:
+            return None
         try:
-            await job.sign_elsewhere(unsigned, sign)
+            return job.sign_elsewhere(unsigned, sign, HELP_WITHIN_S if self.config.express else None)
         except Exception as error:  # noqa: BLE001 - it is tried again when the content is due
             self._services.events.trouble("sign", error)
+            return None
+
+    async def _signed(self, job: Job) -> None:
+        """Out of the store: nobody has begun its signature."""
+        signing = self.signed_elsewhere(job)
+        if signing is not None:
+            try:
+                await signing
+            except Exception as error:  # noqa: BLE001 - as above
+                self._services.events.trouble("sign", error)
 
     def _unsigned_first(self, job: Job) -> frozenset[str] | None:
         names = job.queued.upstreams or self.config.upstreams

@@ -31,7 +31,7 @@ from relay.workers import signer, words
 from relay.workers.forward import Forwarder
 from relay.workers.lease import LeasedBudget, LeasedRate
 from relay.workers.link import Link, LinkLost
-from relay.workers.signer import SigningProcess
+from relay.workers.signer import Forked, HelperEnded, SigningProcess
 
 STATUS_EVERY_S = 0.5
 ORPHANED_DRAIN_S = 2.0
@@ -65,10 +65,10 @@ class Worker:
         self._budgets: dict[str, LeasedBudget] = {}
         """by the names in the orders"""
 
-    async def serve(self, sock: socket.socket, helper: tuple[int, socket.socket] | None) -> None:
-        """`helper`: as `signer.fork` gives it."""
+    async def serve(self, sock: socket.socket, helper: Forked | None) -> None:
+        """`helper`: see `signer.fork`."""
         if helper is not None:
-            self._helper = await SigningProcess.over(*helper, self._unhelped)
+            self._helper = SigningProcess(helper, self._unhelped)
         self._link = await Link.over(sock, self._answer, self._notice, self.ended.set)
         status = asyncio.create_task(self._tell_status(), name="status")
         await self.ended.wait()
@@ -82,7 +82,7 @@ class Worker:
         self._helper = None
         if self._engine is not None:
             self._engine.signatures.helper = None
-            self._engine.log.trouble("sign", RuntimeError("the helper for signatures ended; the worker makes them"))
+            self._engine.log.trouble("sign", HelperEnded())
 
     async def _end(self, within_s: float) -> None:
         engine, self._engine = self._engine, None
@@ -162,9 +162,7 @@ class Worker:
             lease = orders.leases[name]
             budget = self._budgets.setdefault(lease, LeasedBudget(lease, link))
             shared[name] = Shared(budget, LeasedRate(lease, link) if config.upstreams[name].rate is not None else None)
-        engine.signatures.signer = Signer(config.dkim, loaded.dkim_pems)
-        if self._helper is not None:
-            self._helper.load(engine.signatures.signer.keys)
+        engine.signatures.use(Signer(config.dkim, loaded.dkim_pems))
         share = Share(orders.lanes, shared, lambda _lane, _at: self._wake_forwarder())
         return engine.build(loaded, targets_of(config), share)
 
@@ -205,10 +203,7 @@ def main() -> int:
     lines.to(sys.stderr, os.environ.get(words.LOG_LEVEL, "INFO"))
     sock = socket.socket(fileno=int(sys.argv[1]))
     _close_all_but(sock.fileno())
-    try:
-        helper = signer.fork()
-    except OSError:  # no room for another process: then the worker does it itself
-        helper = None
+    helper = signer.fork()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(sock, helper))
     return 0
@@ -221,7 +216,7 @@ def _close_all_but(link: int) -> None:
     os.closerange(link + 1, os.sysconf("SC_OPEN_MAX"))
 
 
-async def _serve(sock: socket.socket, helper: tuple[int, socket.socket] | None) -> None:
+async def _serve(sock: socket.socket, helper: Forked | None) -> None:
     await Worker().serve(sock, helper)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.app import BULK, OTP, QUEUED, Talk, letter, stuffed
+from tests.support.processes import workers
 from tests.support.relay import RelayProcess, get, metrics, time_line, until, upstream_keys, write_config
 from tests.support.upstream import Upstream, Wait
 
@@ -18,8 +19,7 @@ MB = 1_000_000
 
 def memory_bytes(relay: RelayProcess) -> int:
     """What the relay and its workers have resident, shared pages counted for each."""
-    children = Path(f"/proc/{relay.pid}/task/{relay.pid}/children").read_text().split()
-    return sum(_resident(pid) for pid in (relay.pid, *map(int, children)))
+    return sum(_resident(pid) for pid in (relay.pid, *workers(relay.pid)))
 
 
 def _resident(pid: int) -> int:

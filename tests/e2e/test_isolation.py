@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.app import BULK, OTP, Talk, letter
+from tests.support.processes import workers
 from tests.support.relay import RelayProcess, get, metrics, time_line, until, upstream_keys, write_config
 from tests.support.upstream import Hang, Upstream
 
@@ -114,7 +115,7 @@ async def test_codes_go_out_and_metrics_answer_while_the_process_for_bulk_stands
     async with Upstream() as upstream, RelayProcess(write_config(tmp_path, {"one": upstream}, workers=1)) as relay:
         await fill(relay, 6)
         await upstream.wait_for(6)
-        (worker,) = map(int, Path(f"/proc/{relay.pid}/task/{relay.pid}/children").read_text().split())
+        (worker,) = workers(relay.pid)
         os.kill(worker, signal.SIGSTOP)
         try:
             await codes_go_out(relay, upstream)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.app import BULK, OTP, Talk, letter
+from tests.support.processes import workers
 from tests.support.relay import RelayProcess, get, until, write_config
 from tests.support.script import Script
 from tests.support.upstream import DEFAULT_EXTENSIONS, Delay, Upstream
@@ -127,7 +128,7 @@ async def test_a_bulk_process_that_is_killed_is_replaced_and_loses_nothing(tmp_p
     ):
         apps = [asyncio.create_task(crowd.submit(relay, sender, 200)) for sender in (OTP, BULK, BULK)]
         await until(more_than(upstream, 20))
-        for worker in children(relay.pid):
+        for worker in workers(relay.pid):
             os.kill(worker, signal.SIGKILL)
             killed += 1
         under_way = upstream.open
@@ -160,7 +161,3 @@ def is_empty(relay: RelayProcess) -> Callable[[], Awaitable[bool]]:
 
 def count(upstream: Upstream, sender: str) -> int:
     return sum(one.sender == sender for one in upstream.messages)
-
-
-def children(pid: int) -> list[int]:
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

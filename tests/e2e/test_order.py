@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import strace
 from tests.support.app import BULK, OTP, Talk, letter
-from tests.support.death import children
+from tests.support.processes import workers
 from tests.support.relay import RelayProcess, until, write_config
 from tests.support.strace import Call, Strace
 from tests.support.upstream import DEFAULT_EXTENSIONS, Upstream
@@ -61,7 +61,7 @@ async def test_a_bulk_process_syncs_its_commit_before_it_tells_of_it(tmp_path: P
                 return "event=worker_ready" in relay.stderr
 
             await until(ready)
-            (worker,) = children(relay.pid)
+            (worker,) = workers(relay.pid)
             async with Talk(relay.smtp) as app:
                 with Strace(worker, "fdatasync,fsync,pwrite64,write,writev,sendmsg,sendto") as seen:
                     await app.submit(letter("the content"), BULK, "one@example.net")

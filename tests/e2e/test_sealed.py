@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.app import BULK, OTP, Talk, letter
+from tests.support.processes import children
 from tests.support.relay import RelayProcess, command, time_line, until, write_config
 from tests.support.upstream import Upstream
 
@@ -23,8 +24,7 @@ def holding(folder: Path, text: str) -> list[str]:
 
 def said_of(pid: int) -> str:
     """A process's arguments and environment, and its children's."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    files = [f"/proc/{one}/{what}" for one in (pid, *children) for what in ("cmdline", "environ")]
+    files = [f"/proc/{one}/{what}" for one in (pid, *children(pid)) for what in ("cmdline", "environ")]
     return "".join(Path(file).read_text(errors="replace") for file in files)
 
 

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.app import BULK, OTP, Talk, letter
+from tests.support.processes import children
 from tests.support.relay import RelayProcess, command, get, post, time_line, upstream_keys, write_config
 from tests.support.script import Script
 from tests.support.tls import Certificates
@@ -119,10 +120,6 @@ async def test_no_secret_is_in_the_process_list(world: World) -> None:
     assert len(pids) == 2
     for pid in pids:
         assert found(world.secrets, Path(f"/proc/{pid}/cmdline").read_text()) == []
-
-
-def children(pid: int) -> list[int]:
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.parametrize("key", ["password", "http.token"])

@@ -19,6 +19,7 @@ import pytest
 import relay
 from relay.service_manager import VARIABLES, ServiceManager
 from tests.support.app import BULK, Talk, letter
+from tests.support.processes import workers
 from tests.support.relay import RelayProcess, until, write_config
 from tests.support.upstream import Upstream
 
@@ -223,7 +224,7 @@ async def test_sockets_of_systemds_serve_mail_and_http_and_stay_out_of_the_worke
                     await app.submit(letter(), BULK, "user@example.net")
                 await upstream.wait_for(1)
                 assert environment_of(relay.pid) & VARIABLES
-                (worker,) = map(int, Path(f"/proc/{relay.pid}/task/{relay.pid}/children").read_text().split())
+                (worker,) = workers(relay.pid)
                 assert not environment_of(worker) & VARIABLES
                 # It would keep the port busy when the relay is gone. (The relay itself has each twice here.)
                 inodes = {os.fstat(each.fileno()).st_ino for each in passed}

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support import processes
 from tests.support.app import BULK, OTP, Talk, letter, stuffed
 from tests.support.relay import RelayProcess, get, time_line, until, write_config
 from tests.support.script import Action, Hang, Moment, Script, Wait
@@ -278,7 +279,7 @@ async def not_yet_given_back_to_the_main_process(life: Life) -> None:
 
 async def taken_in_but_not_forgotten(life: Life) -> None:
     """A message that waited in the main file goes to a worker's: it is there, and to be deleted here."""
-    (worker,) = children(life.relay.pid)
+    (worker,) = processes.workers(life.relay.pid)
     os.kill(worker, signal.SIGKILL)
     life.upstream.set_script(held("mail"))
     await life.submit()
@@ -353,7 +354,7 @@ async def die_at_every_point(folder: Path, series: Series) -> Mapping[str, int]:
         try:
             for point in series.points:
                 await _works(relay, series.workers)
-                victim = relay.pid if series.victim == "main" else children(relay.pid)[0]
+                victim = relay.pid if series.victim == "main" else processes.workers(relay.pid)[0]
                 life = Life(relay, upstream, folder / "relay.db", series.sender, victim)
                 await asyncio.wait_for(point.reach(life), 2 * DIES_WITHIN_S)
                 upstream.set_script({})
@@ -380,7 +381,7 @@ async def die_at_every_point(folder: Path, series: Series) -> Mapping[str, int]:
 
 async def _works(relay: RelayProcess, workers: int) -> None:
     async def ready() -> bool:
-        return len(children(relay.pid)) == workers and (
+        return len(processes.workers(relay.pid)) == workers and (
             not workers or relay.stderr.count("event=worker_ready") > relay.stderr.count("event=trouble where=worker")
         )
 
@@ -395,10 +396,6 @@ def _rests(relay: RelayProcess) -> Callable[[], Awaitable[bool]]:
         return all(row["state"] == "ambiguous" for row in lanes)
 
     return holds
-
-
-def children(pid: int) -> list[int]:
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def alive(pid: int) -> bool:

@@ -17,6 +17,7 @@ from relay.store.base import Selection
 from relay.store.sqlite import open_reader
 from relay.workers import worker
 from relay.workers.spawn import spawn
+from tests.support import processes
 from tests.support.app import BULK, Talk, letter
 from tests.support.relay import until, write_config
 from tests.support.upstream import Hang, Upstream
@@ -29,7 +30,7 @@ def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def workers() -> list[int]:
-    return [int(child) for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+    return processes.workers(os.getpid())
 
 
 async def states(app: App) -> Counter[str]:

@@ -7,7 +7,6 @@ import contextlib
 import gc
 import os
 import signal
-import socket
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,7 +30,7 @@ from relay.signatures import NotHelped, Signatures
 from relay.store.base import Queued
 from relay.workers import signer as signing
 from relay.workers.process import Worker
-from relay.workers.signer import SigningProcess
+from relay.workers.signer import Forked, SigningProcess
 from tests.mail.material import OTP, ed25519_key, keys, pem, rsa_key, signer
 from tests.mail.test_dkim import verdicts
 
@@ -41,24 +40,24 @@ DIGEST = bytes(range(32))
 
 
 @pytest.fixture
-def forked() -> Iterator[tuple[int, socket.socket]]:
-    pid, ours = signing.fork()
-    yield pid, ours
-    ours.close()
+def forked() -> Iterator[Forked]:
+    made = signing.fork()
+    assert made is not None
+    yield made
     with contextlib.suppress(ChildProcessError):  # it was seen off already
-        if os.waitpid(pid, os.WNOHANG) == (0, 0):
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        if os.waitpid(made.pid, os.WNOHANG) == (0, 0):
+            os.kill(made.pid, signal.SIGKILL)
+            os.waitpid(made.pid, 0)
 
 
 class Helped:
-    """A helper as its worker sees it, and how often it was lost."""
+    """A helper as its owner sees it, and how often it was lost."""
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
+    def __init__(self, forked: Forked) -> None:
+        self.pid = forked.pid
         self.losses = 0
         self.lost = asyncio.Event()
-        self.process: SigningProcess
+        self.process = SigningProcess(forked, self.lose)
 
     def lose(self) -> None:
         self.losses += 1
@@ -66,15 +65,13 @@ class Helped:
 
 
 @asynccontextmanager
-async def helped(forked: tuple[int, socket.socket]) -> AsyncIterator[Helped]:
-    made = Helped(forked[0])
-    made.process = await SigningProcess.over(*forked, made.lose)
+async def helped(forked: Forked) -> AsyncIterator[Helped]:
+    made = Helped(forked)
     try:
         yield made
     finally:
         made.process.close()
-        async with asyncio.timeout(WITHIN_S):
-            await made.lost.wait()
+        assert is_seen_off(made.pid)
 
 
 def is_seen_off(pid: int) -> bool:
@@ -108,7 +105,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Here:
 def signatures(signs: Signer, helper: SigningProcess | None) -> Signatures:
     clock = Clock()
     made = Signatures(clock, MailLog(Metrics(), Recent(), clock=clock.now))
-    made.signer, made.helper = signs, helper
+    made.use(signs)
+    made.helper = helper
     return made
 
 
@@ -137,9 +135,7 @@ async def refused(signature: Awaitable[bytes]) -> None:
 
 
 @pytest.mark.parametrize("selectors", [("s1",), ("e1",), BOTH])
-async def test_the_helpers_signatures_hold_for_dkimpy(
-    forked: tuple[int, socket.socket], here: Here, selectors: tuple[str, ...]
-) -> None:
+async def test_the_helpers_signatures_hold_for_dkimpy(forked: Forked, here: Here, selectors: tuple[str, ...]) -> None:
     signs = signer({"example.com": keys(*selectors)})
     async with helped(forked) as to:
         to.process.load(signs.keys)
@@ -148,9 +144,7 @@ async def test_the_helpers_signatures_hold_for_dkimpy(
     assert here.count == 0
 
 
-async def test_many_messages_at_once_each_get_their_own_signatures(
-    forked: tuple[int, socket.socket], here: Here
-) -> None:
+async def test_many_messages_at_once_each_get_their_own_signatures(forked: Forked, here: Here) -> None:
     signs = signer({"example.com": keys(*BOTH)})
     async with helped(forked) as to:
         to.process.load(signs.keys)
@@ -164,7 +158,7 @@ async def test_many_messages_at_once_each_get_their_own_signatures(
     assert here.count == 0
 
 
-async def test_the_keys_of_a_second_load_replace_the_first(forked: tuple[int, socket.socket], here: Here) -> None:
+async def test_the_keys_of_a_second_load_replace_the_first(forked: Forked, here: Here) -> None:
     old, new = signer({"example.com": keys("s1")}), signer({"example.com": keys("e2", "s2")})
     async with helped(forked) as to:
         to.process.load(old.keys)
@@ -180,7 +174,7 @@ async def test_the_keys_of_a_second_load_replace_the_first(forked: tuple[int, so
     assert here.count == 0
 
 
-async def test_a_worker_gives_its_helper_the_keys_of_each_configuration(forked: tuple[int, socket.socket]) -> None:
+async def test_a_worker_gives_its_helper_the_keys_of_each_configuration(forked: Forked) -> None:
     path = Path("key.pem")
     async with helped(forked) as to:
         worker: Any = Worker()
@@ -192,7 +186,7 @@ async def test_a_worker_gives_its_helper_the_keys_of_each_configuration(forked: 
             config = SimpleNamespace(dkim=(domain,), upstreams={})
             loaded = SimpleNamespace(config=config, dkim_pems={path: pem(key)})
             worker._build(engine, SimpleNamespace(loaded=loaded, lanes=(), leases={}))
-            (loaded_key,) = engine.signatures.signer.keys
+            (loaded_key,) = engine.signatures._signer.keys
             assert loaded_key.selector == selector
             assert await made_of(to.process.sign(loaded_key, DIGEST)) == loaded_key.sign(DIGEST)
 
@@ -200,9 +194,7 @@ async def test_a_worker_gives_its_helper_the_keys_of_each_configuration(forked: 
 # What it can't make
 
 
-async def test_what_a_key_it_does_not_have_should_sign_is_signed_here(
-    forked: tuple[int, socket.socket], here: Here
-) -> None:
+async def test_what_a_key_it_does_not_have_should_sign_is_signed_here(forked: Forked, here: Here) -> None:
     signs = signer({"example.com": keys(*BOTH)})
     async with helped(forked) as to:
         to.process.load(signs.keys[1:])
@@ -212,7 +204,7 @@ async def test_what_a_key_it_does_not_have_should_sign_is_signed_here(
     assert here.count == 1
 
 
-async def test_a_key_that_cannot_sign_harms_no_other(forked: tuple[int, socket.socket]) -> None:
+async def test_a_key_that_cannot_sign_harms_no_other(forked: Forked) -> None:
     other: Any = ec.generate_private_key(ec.SECP256R1())
     bad, good = Key("x", other, b""), Key("e1", ed25519_key(), b"")
     async with helped(forked) as to:
@@ -233,9 +225,7 @@ async def test_without_a_helper_the_worker_signs(here: Here) -> None:
 # When it is gone
 
 
-async def test_a_helper_that_was_killed_is_noticed_once_and_the_mail_is_signed_here(
-    forked: tuple[int, socket.socket], here: Here
-) -> None:
+async def test_a_helper_that_was_killed_is_noticed_once_and_the_mail_is_signed_here(forked: Forked, here: Here) -> None:
     signs = signer({"example.com": keys(*BOTH)})
     async with helped(forked) as to:
         to.process.load(signs.keys)
@@ -258,7 +248,7 @@ async def test_a_helper_that_was_killed_is_noticed_once_and_the_mail_is_signed_h
 
 @pytest.mark.parametrize("made_before", [0, 3])
 async def test_a_helper_that_hangs_is_noticed_once_and_seen_off(
-    forked: tuple[int, socket.socket], monkeypatch: pytest.MonkeyPatch, made_before: int
+    forked: Forked, monkeypatch: pytest.MonkeyPatch, made_before: int
 ) -> None:
     monkeypatch.setattr(signing, "LOOK_EVERY_S", 0.02)
     signs = signer({"example.com": keys("e1")})
@@ -276,7 +266,7 @@ async def test_a_helper_that_hangs_is_noticed_once_and_seen_off(
     assert to.losses == 1
 
 
-async def test_what_nobody_waits_for_any_more_is_not_complained_of(forked: tuple[int, socket.socket]) -> None:
+async def test_what_nobody_waits_for_any_more_is_not_complained_of(forked: Forked) -> None:
     """A message has a signature of each key; the first that fails ends the wait for the others."""
     complaints: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))

@@ -1,17 +1,17 @@
-"""What a worker and the helper that makes its signatures say to each other, cut anywhere."""
+"""What a process and the helper that makes its signatures say to each other."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import signal
 import socket
 import struct
 import threading
 import time
-from typing import Any
+from collections.abc import Awaitable
+from typing import Self
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from relay.mail.dkim import Key
 from relay.signatures import NotHelped
 from relay.workers import signer as signing
-from relay.workers.signer import SigningProcess
+from relay.workers.signer import Forked, SigningProcess
 from tests.mail.material import PrivateKey, ed25519_key, rsa_key
 
 WITHIN_S = 10.0
@@ -41,169 +41,179 @@ def ask(number: int, digest: bytes) -> bytes:
     return b"S" + struct.pack(">I", number) + digest
 
 
-def give(numbered: dict[int, PrivateKey]) -> bytes:
-    packed = b""
-    for number, key in numbered.items():
-        der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
-        packed += struct.pack(">II", number, len(der)) + der
-    return b"K" + struct.pack(">I", len(packed)) + packed
+def give(number: int, key: PrivateKey) -> bytes:
+    return b"K" + struct.pack(">I", number) + key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
 
-def said(signature: bytes) -> bytes:
-    return struct.pack(">I", len(signature)) + signature
+FORGET, NOT_MADE = b"F", b"\0"
 
 
-def conversation() -> tuple[bytes, bytes]:
-    """What a worker says, and what it must be answered."""
+def conversation() -> tuple[list[bytes], list[bytes]]:
+    """What an owner says, and what it must be answered."""
     first, second, third, fourth, fifth = DIGESTS
     asked = [
-        ask(1, first), give({1: ed25519_key(), 0x4B000000: rsa_key()}), ask(1, first), ask(0x4B000000, second),
-        ask(9, third), ask(1, second), give({1: OTHER}), ask(1, third), ask(0x4B000000, fourth), give({}),
-        ask(1, fifth), give({2: OTHER}), ask(2, fifth),
+        ask(1, first), give(1, ed25519_key()), give(0x4B000000, rsa_key()), ask(1, first), ask(0x4B000000, second),
+        ask(9, third), ask(1, second), FORGET, give(1, OTHER), ask(1, third), ask(0x4B000000, fourth), FORGET,
+        ask(1, fifth), give(2, OTHER), ask(2, fifth),
     ]  # fmt: skip
     answers = [
-        b"", ed25519_key().sign(first), rsa_key().sign(second, PKCS1v15(), Prehashed(SHA256())), b"",
-        ed25519_key().sign(second), OTHER.sign(third), b"", b"", OTHER.sign(fifth),
+        NOT_MADE, ed25519_key().sign(first), rsa_key().sign(second, PKCS1v15(), Prehashed(SHA256())), NOT_MADE,
+        ed25519_key().sign(second), OTHER.sign(third), NOT_MADE, NOT_MADE, OTHER.sign(fifth),
     ]  # fmt: skip
-    return b"".join(asked), b"".join(map(said, answers))
+    return asked, answers
 
 
-def pieces(data: bytes, at: set[int]) -> list[bytes]:
-    cuts = [0, *sorted(each % len(data) for each in at), len(data)]
-    return [data[start:end] for start, end in itertools.pairwise(cuts) if start < end]
-
-
-def served(parts: list[bytes]) -> bytes:
-    """What `serve` answers to these, one `recv` each."""
-    # Packets, not a stream: what is sent apart is read apart.
+def served(packets: list[bytes], rung_after: set[int]) -> list[bytes]:
+    """What `serve` answers, the bell being rung behind those packets and the last."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    bell = os.eventfd(0, os.EFD_NONBLOCK)
     with ours, theirs:
         ours.settimeout(WITHIN_S)
-        thread = threading.Thread(target=signing.serve, args=(theirs,), daemon=True)
+        thread = threading.Thread(target=signing.serve, args=(theirs, bell), daemon=True)
         thread.start()
         try:
-            for part in parts:
-                ours.sendall(part)
+            for at, packet in enumerate(packets):
+                ours.sendall(packet)
+                if at in rung_after:
+                    os.eventfd_write(bell, 1)
+            os.eventfd_write(bell, 1)
+            return [ours.recv(65_536) for packet in packets if packet[:1] == b"S"]
         finally:
-            ours.shutdown(socket.SHUT_WR)
+            ours.close()
             thread.join(WITHIN_S)
-        assert not thread.is_alive()
-        theirs.close()
-        answers = b""
-        while answer := ours.recv(65_536):
-            answers += answer
-        return answers
+            assert not thread.is_alive()
+            os.close(bell)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.sets(st.integers(0, 4_000), max_size=40))
-def test_requests_may_be_cut_anywhere_and_are_answered_in_order(at: set[int]) -> None:
+@settings(max_examples=40, deadline=None)
+@given(st.sets(st.integers(0, 14)))
+def test_what_is_asked_is_answered_in_order_however_often_the_bell_rings(rung_after: set[int]) -> None:
     asked, answers = conversation()
-    assert served(pieces(asked, at)) == answers
+    assert served(asked, rung_after) == answers
 
 
-def test_requests_may_come_byte_by_byte() -> None:
-    asked, answers = conversation()
-    keys_end = asked.index(ask(1, DIGESTS[0]), 37)
-    parts = [asked[:37], asked[37 : keys_end - 40], *pieces(asked[keys_end - 40 :], set(range(4_000)))]
-    assert served(parts) == answers
-
-
-class PlayedLink(asyncio.Transport):
-    """The helper's end, played by the test."""
+class Played:
+    """A helper played by the test."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.process: SigningProcess
+        ours, self.link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.link.settimeout(WITHIN_S)
+        self.losses = 0
+        self.process = SigningProcess(Forked(NO_PROCESS, ours, os.eventfd(0, os.EFD_NONBLOCK)), self._lost)
 
-    def write(self, data: Any) -> None:
-        self.written += data
+    def _lost(self) -> None:
+        self.losses += 1
 
-    def abort(self) -> None:
-        self.process.connection_lost(None)
+    def __enter__(self) -> Self:
+        return self
 
-
-def played() -> tuple[PlayedLink, SigningProcess, list[None]]:
-    losses: list[None] = []
-    link = PlayedLink()
-    link.process = SigningProcess(NO_PROCESS, lambda: losses.append(None))
-    link.process.connection_made(link)
-    return link, link.process, losses
+    def __exit__(self, *_: object) -> None:
+        self.process.close()
+        self.link.close()
 
 
-def answer(process: SigningProcess, signature: bytes) -> None:
-    process.data_received(said(signature))
+async def refused(asked: Awaitable[bytes]) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        with pytest.raises(NotHelped):
+            await asked
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    answers=st.lists(st.binary(max_size=9), min_size=1, max_size=8),
-    at=st.sets(st.integers(0, 200), max_size=20),
+    answers=st.lists(st.binary(min_size=1, max_size=9), min_size=1, max_size=8),
     cancelled=st.sets(st.integers(0, 7)),
 )
-def test_answers_may_be_cut_anywhere_and_go_to_who_asked(
-    answers: list[bytes], at: set[int], cancelled: set[int]
-) -> None:
+def test_answers_go_to_who_asked(answers: list[bytes], cancelled: set[int]) -> None:
     async def talk() -> None:
-        link, process, _ = played()
-        asked = [asyncio.ensure_future(process.sign(KEY, DIGEST)) for _ in answers]
-        await asyncio.sleep(0)
-        assert link.written == ask(KEY.number, DIGEST) * len(answers)
-        for number in cancelled & set(range(len(answers))):
-            asked[number].cancel()
-        for part in pieces(b"".join(map(said, answers)), at):
-            process.data_received(part)
-        for number, signature in enumerate(answers):
-            if number in cancelled:
-                assert asked[number].cancelled()
-            elif signature:
-                assert await asked[number] == signature
-            else:
-                with pytest.raises(NotHelped):
-                    await asked[number]
-        process.close()
+        with Played() as helper:
+            asked = [asyncio.ensure_future(helper.process.sign(KEY, DIGEST)) for _ in answers]
+            assert [helper.link.recv(100) for _ in answers] == [ask(KEY.number, DIGEST)] * len(answers)
+            for number in cancelled & set(range(len(answers))):
+                asked[number].cancel()
+            for signature in answers:
+                helper.link.sendall(signature)
+            for number, signature in enumerate(answers):
+                if number in cancelled:
+                    assert asked[number].cancelled()
+                elif signature == NOT_MADE:
+                    await refused(asked[number])
+                else:
+                    assert await asked[number] == signature
+            assert helper.losses == 0
 
     asyncio.run(asyncio.wait_for(talk(), WITHIN_S))
 
 
 async def test_one_that_nobody_asks_or_that_goes_on_slowly_does_not_hang() -> None:
-    _, process, losses = played()
-    first, second = process.sign(KEY, DIGEST), process.sign(KEY, DIGEST)
-    answer(process, b"one")
-    process._look()
-    assert losses == []
-    answer(process, b"two")
-    for _ in range(3):
+    with Played() as helper:
+        process = helper.process
+        first, second = process.sign(KEY, DIGEST), process.sign(KEY, DIGEST)
+        helper.link.sendall(b"one")
+        assert await first == b"one"
         process._look()
-    assert losses == []
-    assert [await first, await second] == [b"one", b"two"]
-    third, slow = process.sign(KEY, DIGEST), process.sign(KEY, DIGEST)
-    for _ in range(signing.SILENT_LOOKS - 1):
+        helper.link.sendall(b"two")
+        assert await second == b"two"
+        for _ in range(signing.SILENT_LOOKS + 1):
+            process._look()
+        third, slow = process.sign(KEY, DIGEST), process.sign(KEY, DIGEST)
+        for _ in range(signing.SILENT_LOOKS - 1):
+            process._look()
+        helper.link.sendall(b"three")
+        assert await third == b"three"
+        for _ in range(signing.SILENT_LOOKS):
+            process._look()
+        assert helper.losses == 0
         process._look()
-    answer(process, b"three")
-    for _ in range(signing.SILENT_LOOKS):
-        process._look()
-    assert losses == []
-    assert await third == b"three"
-    process._look()
-    with pytest.raises(NotHelped):
-        await slow
-    assert losses == [None]
+        await refused(slow)
+        assert helper.losses == 1
+
+
+async def test_a_code_waits_for_it_so_long_and_what_comes_late_is_nobody_elses() -> None:
+    with Played() as helper:
+        late = helper.process.sign(KEY, DIGEST, 0.01)
+        await refused(late)
+        asked = helper.process.sign(KEY, DIGEST)
+        for signature in (b"late", b"asked"):
+            helper.link.sendall(signature)
+        assert await asked == b"asked"
+        assert helper.losses == 0
+
+
+async def test_one_that_has_more_to_do_than_fits_is_not_waited_for() -> None:
+    with Played() as helper:
+        asked = [helper.process.sign(KEY, DIGEST) for _ in range(5_000)]
+        await refused(asked[-1])
+        helper.link.sendall(b"made")
+        assert await asked[0] == b"made"
+        assert helper.losses == 0
+
+
+async def test_closed_by_its_owner_it_is_not_said_to_be_lost() -> None:
+    with Played() as helper:
+        asked = helper.process.sign(KEY, DIGEST)
+        helper.process.close()
+        await refused(asked)
+        await refused(helper.process.sign(KEY, DIGEST))
+        helper.process.load(())
+        assert helper.losses == 0
 
 
 def test_the_helper_ends_with_the_other_end_and_holds_nothing_else_open() -> None:
     os.dup2(1, 900)  # what is open in the worker, with a higher number than the link's
-    pid, ours = signing.fork()
+    forked = signing.fork()
+    assert forked is not None
+    pid, ours, bell = forked
     os.close(900)
     try:
         ours.settimeout(WITHIN_S)
         ours.sendall(ask(1, DIGEST))
-        assert ours.recv(100) == said(b"")  # it is past its beginning
+        os.eventfd_write(bell, 1)
+        assert ours.recv(100) == NOT_MADE  # it is past its beginning
         held = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
         links = [os.readlink(f"/proc/{pid}/fd/{each}") for each in held - {0, 1, 2}]
-        assert [link.partition(":")[0] for link in links] == ["socket"]
+        assert sorted(link.partition(":")[0] for link in links) == ["anon_inode", "socket"]
         ours.close()
+        os.close(bell)
         ends = time.monotonic() + WITHIN_S
         while (seen := os.waitpid(pid, os.WNOHANG)) == (0, 0):
             assert time.monotonic() < ends

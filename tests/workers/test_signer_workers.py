@@ -12,9 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from relay.delivery.fitting import LARGE_BYTES
 from tests.mail.material import keys, pem
 from tests.mail.test_dkim import verdicts
+from tests.support.processes import children
 from tests.support.relay import RelayProcess, until, write_config
 from tests.support.upstream import Received, Upstream
 from tests.workers.test_workers import alive, ready, states, workers
@@ -33,11 +36,17 @@ def configured(directory: Path, upstream: Upstream, *selectors: str) -> Path:
     return write_config(directory, {"up": upstream}, dkim=[{"domain": "example.com", "keys": entries}], workers=1)
 
 
-def submit(relay: RelayProcess, numbers: Sequence[int], sender: str = "news@example.com", size_bytes: int = 10) -> None:
+def submit(
+    relay: RelayProcess,
+    numbers: Sequence[int],
+    sender: str = "news@example.com",
+    size_bytes: int = 10,
+    line: str = "hello world",
+) -> None:
     host, port = relay.smtp
     with smtplib.SMTP(host, port, timeout=20) as client:
         for at in numbers:
-            text = f"From: {sender}\r\nSubject: {at}\r\n\r\n" + "hello world\r\n" * (size_bytes // 13 + 1)
+            text = f"From: {sender}\r\nSubject: {at}\r\n\r\n" + f"{line}\r\n" * (size_bytes // 13 + 1)
             client.sendmail(sender, [f"u{at}@example.net"], text)
 
 
@@ -51,10 +60,6 @@ def assert_signed(messages: Sequence[Received], *selectors: str) -> None:
         assert selectors_of(each.content) == list(selectors)
         assert verdicts(each.content, *selectors) == [True] * len(selectors)
     assert set(Counter(each.recipients for each in messages).values()) == {1}
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def turns(pid: int) -> int:
@@ -82,6 +87,10 @@ async def test_bulk_mail_is_signed_by_the_helper_and_after_a_reload_with_the_new
         await asyncio.to_thread(submit, relay, [10], size_bytes=2 * LARGE_BYTES)
         await asyncio.to_thread(submit, relay, [11], sender="no-reply@auth.example.com")
         assert_signed(await upstream.wait_for(12), *BOTH)
+        await asyncio.to_thread(submit, relay, [12], line="x" * 2_000)
+        long = (await upstream.wait_for(13))[12]
+        assert_signed([long], *BOTH)
+        assert max(map(len, long.content.split(b"\r\n"))) <= 998
 
         configured(tmp_path, upstream, "e2", "s2")
         relay.send(signal.SIGHUP)
@@ -91,8 +100,8 @@ async def test_bulk_mail_is_signed_by_the_helper_and_after_a_reload_with_the_new
 
         await until(reloaded)
         before = turns(helper)
-        await asyncio.to_thread(submit, relay, range(12, 22))
-        assert_signed((await upstream.wait_for(22))[12:], "e2", "s2")
+        await asyncio.to_thread(submit, relay, range(13, 23))
+        assert_signed((await upstream.wait_for(23))[13:], "e2", "s2")
         assert turns(helper) > before
         assert "event=trouble" not in relay.stderr
 
@@ -103,8 +112,8 @@ async def test_a_helper_that_dies_in_the_midst_of_mail_costs_no_message_its_sign
         await asyncio.to_thread(submit, relay, range(5))
         await upstream.wait_for(5)
         os.kill(helper, signal.SIGSTOP)  # what comes now waits for it
-        await asyncio.to_thread(submit, relay, range(5, 20))
-        going_on = asyncio.create_task(asyncio.to_thread(submit, relay, range(20, 40)))
+        going_on = asyncio.create_task(asyncio.to_thread(submit, relay, range(5, 40)))
+        await asyncio.sleep(0.1)
         os.kill(helper, signal.SIGKILL)
         await going_on
         assert_signed(await upstream.wait_for(40), *BOTH)
@@ -151,3 +160,27 @@ async def test_a_worker_that_is_killed_leaves_no_helper_behind_and_the_next_one_
         assert_signed(await upstream.wait_for(3), *BOTH)
         await relay.terminate()
         assert not alive(second)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+async def test_codes_go_out_signed_when_the_main_process_has_lost_its_helper(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    async with Upstream() as upstream, RelayProcess(configured(tmp_path, upstream, *BOTH)) as relay:
+        worker, _ = await helper_of(relay)
+        (helper,) = set(children(relay.pid)) - {worker}
+        sender = "no-reply@auth.example.com"
+        before = turns(helper)
+        await asyncio.to_thread(submit, relay, range(3), sender)
+        assert turns(helper) > before
+        os.kill(helper, how)
+        await asyncio.to_thread(submit, relay, range(3, 20), sender)
+        assert_signed(await upstream.wait_for(20), *BOTH)
+
+        async def told() -> bool:
+            await asyncio.to_thread(submit, relay, [len(upstream.messages)], sender)
+            return "event=trouble where=sign" in relay.stderr
+
+        await until(told)
+        assert children(relay.pid) == [worker]
+        assert_signed(upstream.messages, *BOTH)

@@ -13,6 +13,7 @@ import pytest
 
 from relay.store.sqlite import open_store
 from tests.store.build import message
+from tests.support import processes
 from tests.support.relay import RelayProcess, command, get, metrics, post, until, write_config
 from tests.support.upstream import Hang, Upstream
 
@@ -25,9 +26,8 @@ def submit(relay: RelayProcess, count: int, sender: str = "news@example.com") ->
 
 
 def workers(relay: RelayProcess) -> list[int]:
-    """Process ids of the relay's children."""
-    children = Path(f"/proc/{relay.pid}/task/{relay.pid}/children").read_text()
-    return [int(child) for child in children.split()]
+    """Process ids of the relay's workers."""
+    return processes.workers(relay.pid)
 
 
 async def ready(relay: RelayProcess) -> None:
