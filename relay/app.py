@@ -46,8 +46,9 @@ from relay.upstream.pool import Shared, Whole
 from relay.web.parts import LaneHealth, Parts, UpstreamHealth, UpstreamState
 from relay.web.server import WebServer
 from relay.workers.forward import Forwarder
+from relay.workers.helper import Forked
 from relay.workers.link import LinkLost
-from relay.workers.signer import Forked, HelperEnded, SigningProcess
+from relay.workers.signer import HelperEnded, SigningProcess
 from relay.workers.supervisor import Workers, count_of
 from relay.workers.words import UpstreamStatus
 
@@ -63,7 +64,7 @@ class App:
     """`async with App(loaded)` runs the relay; it drains on the way out."""
 
     def __init__(self, loaded: Loaded, helper: Forked | None = None) -> None:
-        """`helper`: see `workers.signer.fork`."""
+        """`helper`: see `workers.helper.fork`."""
         self.loaded = loaded
         self._forked = helper
         self.clock = Clock()

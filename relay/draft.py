@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-from relay.mail.message import MAX_HEADER_BYTES, Message, Prepared, normalise, parse, prepare
+from relay.mail.message import MAX_HEADER_BYTES, Message, Prepared, Unacceptable, normalise, parse, prepare
 from relay.store.base import NewMessage
 
 _CHUNK_BYTES = 1_048_576
@@ -26,7 +26,11 @@ class Draft(NamedTuple):
 
     def from_file(self, path: Path) -> NewMessage:
         """The same from a content that came in by a file; megabytes, so off the loop. Raises Unacceptable, OSError."""
-        return self._with(self._copied(path) or self._prepared(parse(normalise(path.read_bytes()))))
+        try:
+            copied = self._copied(path)
+        except Unacceptable:
+            copied = None  # the whole is judged: something else may be wrong with it, which is said first
+        return self._with(copied or self._prepared(parse(normalise(path.read_bytes()))))
 
     def _copied(self, path: Path) -> Prepared | None:
         """Prepared while it is read, so that it is in memory once. None where that can't be: the head has no end, or

@@ -57,9 +57,14 @@ class Engine:
     def build(self, loaded: Loaded, targets: Mapping[str, Target], share: Share) -> Delivery:
         """The lanes of a configuration, not started."""
         config = loaded.config
-        elsewhere = self.signatures.elsewhere if self.signatures.helper is not None else None
         wiring = Wiring(
-            self.store, self.clock, self.signatures, Bouncer(config, self.clock), self._events, self.log, elsewhere
+            self.store,
+            self.clock,
+            self.signatures,
+            Bouncer(config, self.clock),
+            self._events,
+            self.log,
+            self.signatures.elsewhere,
         )
         return Delivery(config, wiring, targets, share)
 

@@ -12,6 +12,11 @@ from relay.mail.message import Message, from_addresses, parse
 from relay.observe.maillog import MailLog
 from relay.store.base import Queued
 
+HELP_WITHIN_S = 0.02
+"""what the helper hasn't signed of a code by then is signed by this process"""
+MOST_WAITING, MOST_BULK_WAITING = 8, 64
+"""behind more signatures than so many a code, or a bulk message, doesn't wait for it either"""
+
 
 class NotHelped(Exception):
     """The helper did not make the signature."""
@@ -23,9 +28,12 @@ class Helper(Protocol):
     def load(self, keys: Iterable[Key]) -> None:
         """The keys it can sign with from now on."""
 
-    def sign(self, key: Key, digest: bytes, within_s: float | None) -> Awaitable[bytes]:
-        """`Key.sign`, over there; under way before this returns. The awaitable raises NotHelped, also when that takes
-        longer than `within_s`."""
+    def has(self, key: Key) -> bool:
+        """Can it sign with it?"""
+
+    def sign(self, key: Key, digest: bytes, most_waiting: int, within_s: float | None) -> Awaitable[bytes]:
+        """`Key.sign`, over there; under way before this returns. The awaitable raises NotHelped, at once where more
+        than `most_waiting` wait already, and when it takes longer than `within_s`."""
 
 
 class Signatures:
@@ -48,14 +56,18 @@ class Signatures:
             self.helper.load(signer.keys)
 
     def elsewhere(
-        self, queued: Queued, unsigned: frozenset[str], within_s: float | None = None
-    ) -> Coroutine[Any, Any, Sequence[bytes]]:
-        """The same by the helper, whose part is under way before this returns; or here, when that isn't done
-        `within_s` or there is none."""
-        begun, helper = self._begin(queued, unsigned), self.helper
+        self, queued: Queued, unsigned: frozenset[str], *, express: bool
+    ) -> Coroutine[Any, Any, Sequence[bytes]] | None:
+        """The same by the helper, whose part is under way before this returns; what it can't make in time is made
+        here. None: there is nobody to help."""
+        helper = self.helper
+        if helper is None:
+            return None
+        begun = self._begin(queued, unsigned)
         signing: list[Awaitable[bytes]] = []
-        if begun is not None and helper is not None:
-            signing = [helper.sign(*each, within_s) for each in zip(begun.keys, begun.digests, strict=True)]
+        if begun is not None and all(map(helper.has, begun.keys)):
+            limits = (MOST_WAITING, HELP_WITHIN_S) if express else (MOST_BULK_WAITING, None)
+            signing = [helper.sign(*each, *limits) for each in zip(begun.keys, begun.digests, strict=True)]
         return self._made(queued, begun, signing)
 
     @staticmethod

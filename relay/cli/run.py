@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from relay.config.model import Loaded
-    from relay.workers.signer import Forked
+    from relay.workers.helper import Forked
 
 EXIT_FAILED = 1
 WHAT_TO_DO = 'it was left as it is; docs/operating.md, "A damaged store", says what to do'
@@ -32,6 +32,9 @@ def run(args: argparse.Namespace) -> int:
     import gc
 
     gc.disable()  # until `ready`: what is made up to then stays
+    from relay.workers import helper
+
+    forked = helper.fork()  # before all else is imported: so it is small
     import asyncio
     import signal
 
@@ -39,18 +42,19 @@ def run(args: argparse.Namespace) -> int:
 
     from relay.cli.common import config_path, load_or_exit
     from relay.observe import lines
-    from relay.workers.signer import fork
 
     # Until the relay hears it: a reload asked for while it starts must not end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     lines.to(sys.stderr, args.log_level.upper())
     loaded = load_or_exit(config_path(args))
-    helper = fork() if loaded.config.dkim else None
+    if forked is not None and not loaded.config.dkim:
+        forked.end()
+        forked = None
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(loaded, helper))
+        return runner.run(_run(loaded, forked))
 
 
-async def _run(loaded: Loaded, helper: Forked | None) -> int:
+async def _run(loaded: Loaded, forked: Forked | None) -> int:
     import gc
 
     from relay.app import App, CannotStart
@@ -62,7 +66,7 @@ async def _run(loaded: Loaded, helper: Forked | None) -> int:
         gc.freeze()
         gc.enable()
 
-    app = App(loaded, helper)
+    app = App(loaded, forked)
     try:
         async with app:
             await app.run(ready)

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from relay.mail.reply import Reply
 from relay.mail.transfer import Form, recoded
@@ -16,8 +16,13 @@ from relay.upstream.gate import EXPIRED, SUPERSEDED, Gate
 Signing = Callable[[Queued, frozenset[str]], Sequence[bytes]]
 """The content's parts with the signatures before them; the set names the headers (lower case) they must not cover."""
 
-SigningElsewhere = Callable[[Queued, frozenset[str], float | None], Coroutine[Any, Any, Sequence[bytes]]]
-"""The same, under way in another process before this returns; made here when it isn't there after so many seconds."""
+
+class SigningElsewhere(Protocol):
+    """The same, under way in another process before it returns. None: there is none."""
+
+    def __call__(
+        self, queued: Queued, unsigned: frozenset[str], *, express: bool
+    ) -> Coroutine[Any, Any, Sequence[bytes]] | None: ...
 
 
 @dataclass(slots=True)
@@ -127,11 +132,15 @@ class Job:
         return parts
 
     def sign_elsewhere(
-        self, unsigned: frozenset[str], sign: SigningElsewhere, within_s: float | None
-    ) -> Coroutine[Any, Any, None]:
-        """Have the signed content for `parts` made: begun when this returns, there when the coroutine ends."""
+        self, unsigned: frozenset[str], sign: SigningElsewhere, *, express: bool
+    ) -> Coroutine[Any, Any, None] | None:
+        """Have the signed content for `parts` made: begun when this returns, there when the coroutine ends. None: it
+        is there already, or nobody else can make it."""
+        if ("as it is", unsigned) in self._parts:
+            return None
         began = time.monotonic()
-        return self._signed_elsewhere(unsigned, sign(self.form("as it is"), unsigned, within_s), began)
+        signing = sign(self.form("as it is"), unsigned, express=express)
+        return None if signing is None else self._signed_elsewhere(unsigned, signing, began)
 
     async def _signed_elsewhere(
         self, unsigned: frozenset[str], signing: Coroutine[Any, Any, Sequence[bytes]], began: float

@@ -36,8 +36,6 @@ CLAIM_MESSAGES = 50
 CLAIM_BYTES = 4_000_000
 STORE_RETRY_S = 1.0
 """the store failed: ask it again after this long"""
-HELP_WITHIN_S = 0.02
-"""a code's signature that another process hasn't made by then is made by this one"""
 LEAST_TIMER_S = 0.001
 """uvloop makes no timer, but a handle without `when`, of what is nearer than half a millisecond"""
 
@@ -284,8 +282,8 @@ class Lane:
         job.timings_ms["wait"] = (job.picked_at - job.offered_at) * 1000.0
         try:
             try:
-                if job.gate.is_open and not self.config.express:
-                    await self._signed(job)
+                if pools and job.gate.is_open and not self.config.express:
+                    await self._signed(job, pools[0])
             finally:
                 if pools:
                     pools[0].under_way -= 1  # from here on the attempt counts itself
@@ -456,35 +454,37 @@ class Lane:
     def sign_ahead(self, job: Job) -> None:
         """Make the signature for the upstream that the job goes to first, while its commit and its envelope are under
         way."""
-        unsigned = self._unsigned_first(job)
-        if unsigned is not None:
-            job.parts(unsigned)
+        first = self._first(job)
+        if first is not None:
+            job.parts(_unsigned(first))
 
     def signed_elsewhere(self, job: Job) -> Coroutine[Any, Any, None] | None:
         """The same by another process, under way when this returns. None: there is none; or the message is large, and
         takes longer to be hashed than to be signed."""
-        sign, unsigned = self._services.sign_elsewhere, self._unsigned_first(job)
-        if sign is None or unsigned is None or len(job.queued.content) > LARGE_BYTES:
+        first = self._first(job)
+        return None if first is None else self._elsewhere(job, first)
+
+    def _elsewhere(self, job: Job, pool: Pool) -> Coroutine[Any, Any, None] | None:
+        sign = self._services.sign_elsewhere
+        if sign is None or len(job.queued.content) > LARGE_BYTES:
             return None
         try:
-            return job.sign_elsewhere(unsigned, sign, HELP_WITHIN_S if self.config.express else None)
+            return job.sign_elsewhere(_unsigned(pool), sign, express=self.config.express)
         except Exception as error:  # noqa: BLE001 - it is tried again when the content is due
             self._services.events.trouble("sign", error)
             return None
 
-    async def _signed(self, job: Job) -> None:
+    async def _signed(self, job: Job, pool: Pool) -> None:
         """Out of the store: nobody has begun its signature."""
-        signing = self.signed_elsewhere(job)
+        signing = self._elsewhere(job, pool)
         if signing is not None:
             try:
                 await signing
             except Exception as error:  # noqa: BLE001 - as above
                 self._services.events.trouble("sign", error)
 
-    def _unsigned_first(self, job: Job) -> frozenset[str] | None:
-        names = job.queued.upstreams or self.config.upstreams
-        first = self._pools.get(names[0])
-        return None if first is None else frozenset(first.target.config.unsigned_headers)
+    def _first(self, job: Job) -> Pool | None:
+        return self._pools.get((job.queued.upstreams or self.config.upstreams)[0])
 
     def _job(self, queued: Queued) -> Job:
         job = self.job(queued)
@@ -500,3 +500,8 @@ class Lane:
         if self.config.on_ambiguous == "hold":
             gate.mark = lambda: self._services.mark(job)
         return job
+
+
+def _unsigned(pool: Pool) -> frozenset[str]:
+    """The fields that its upstream rewrites."""
+    return frozenset(pool.target.config.unsigned_headers)

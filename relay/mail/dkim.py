@@ -18,15 +18,13 @@ from typing import NamedTuple
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from relay.config.model import DkimDomain
 from relay.mail.canonical import BodyHash, relaxed_field
 from relay.mail.message import Message
+from relay.mail.private import sign_digest
 
 MIN_RSA_BITS = 1024
 """RFC 8301 3.2: verifiers ignore shorter keys"""
@@ -177,14 +175,6 @@ class Signer:
         values = tuple(b" " + key.tags + rest for key in keyset.keys)
         digests = tuple(hashlib.sha256(head + relaxed_field(b"dkim-signature", value)).digest() for value in values)
         return Unsigned(keyset.keys, values, digests)
-
-
-def sign_digest(private: RSAPrivateKey | Ed25519PrivateKey, digest: bytes) -> bytes:
-    """What has this SHA-256 digest, signed."""
-    if isinstance(private, RSAPrivateKey):
-        return private.sign(digest, PKCS1v15(), Prehashed(SHA256()))
-    # RFC 8463 3: Ed25519 signs the hash, not the text.
-    return private.sign(digest)
 
 
 def why_unsignable(message: Message) -> str | None:

@@ -1,11 +1,10 @@
-"""A worker: `python -m relay.workers.process FD`, started by the main process with its end of the link at FD."""
+"""A worker: serves the main process's link (see `begin`, which starts it)."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import os
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -27,16 +26,15 @@ from relay.observe.recent import Recent
 from relay.store.base import NewMessage
 from relay.store.sqlite_move import Moved
 from relay.upstream.pool import Shared
-from relay.workers import signer, words
+from relay.workers import words
 from relay.workers.forward import Forwarder
+from relay.workers.helper import Forked
 from relay.workers.lease import LeasedBudget, LeasedRate
 from relay.workers.link import Link, LinkLost
-from relay.workers.signer import Forked, HelperEnded, SigningProcess
+from relay.workers.signer import HelperEnded, SigningProcess
 
 STATUS_EVERY_S = 0.5
 ORPHANED_DRAIN_S = 2.0
-NICENESS = 5
-"""where processors are short, a code goes before bulk"""
 
 
 class Notes(Recent):
@@ -65,10 +63,9 @@ class Worker:
         self._budgets: dict[str, LeasedBudget] = {}
         """by the names in the orders"""
 
-    async def serve(self, sock: socket.socket, helper: Forked | None) -> None:
-        """`helper`: see `signer.fork`."""
-        if helper is not None:
-            self._helper = SigningProcess(helper, self._unhelped)
+    async def serve(self, sock: socket.socket, forked: Forked | None) -> None:
+        if forked is not None:
+            self._helper = SigningProcess(forked, self._unhelped)
         self._link = await Link.over(sock, self._answer, self._notice, self.ended.set)
         status = asyncio.create_task(self._tell_status(), name="status")
         await self.ended.wait()
@@ -193,32 +190,10 @@ class Worker:
             link.tell(words.STATUS, words.Status(lanes, engine.store.size(), recent))
 
 
-def main() -> int:
-    """Exit 0 after a drain, or when the main process is gone."""
-    # Signals at the terminal go to the whole group; when to stop is the main process's to say.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    os.nice(NICENESS)
+def run(link: socket.socket, forked: Forked | None) -> int:
+    """Exit 0 after a drain, or when the main process is gone. `forked`: see `helper.fork`."""
     gc.freeze()  # what was imported stays: no collection looks at it again
     lines.to(sys.stderr, os.environ.get(words.LOG_LEVEL, "INFO"))
-    sock = socket.socket(fileno=int(sys.argv[1]))
-    _close_all_but(sock.fileno())
-    helper = signer.fork()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(sock, helper))
+        runner.run(Worker().serve(link, forked))
     return 0
-
-
-def _close_all_but(link: int) -> None:
-    """uvloop passes on what is inheritable, whatever it is told: of what the relay was started with (a pipe of whoever
-    started it, say) nothing is to be held open here."""
-    os.closerange(3, link)
-    os.closerange(link + 1, os.sysconf("SC_OPEN_MAX"))
-
-
-async def _serve(sock: socket.socket, helper: Forked | None) -> None:
-    await Worker().serve(sock, helper)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -18,14 +18,15 @@ _GIVEN_BACK_BYTES = 262_144
 """memory that was asked for in larger pieces than this is the system's again when it is let go"""
 
 
-async def spawn(theirs: socket.socket) -> asyncio.subprocess.Process:
-    """`theirs`: its end of the link; ours to close afterwards. Raises OSError."""
+async def spawn(theirs: socket.socket, *, signs: bool = False) -> asyncio.subprocess.Process:
+    """`theirs`: its end of the link; ours to close afterwards. `signs`: it has a helper for that. Raises OSError."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",
         "-m",
-        "relay.workers.process",
+        "relay.workers.begin",
         str(theirs.fileno()),
+        *(["sign"] if signs else []),
         pass_fds=(theirs.fileno(),),
         stdin=asyncio.subprocess.DEVNULL,
         env=_environment(),

@@ -157,7 +157,7 @@ class Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                process = self._process = await spawn(theirs)
+                process = self._process = await spawn(theirs, signs=bool(self.orders.loaded.config.dkim))
             except OSError:
                 ours.close()
                 raise

@@ -16,6 +16,6 @@ def workers(pid: int) -> list[int]:
     found = []
     for child in children(pid):
         with contextlib.suppress(OSError):  # it ends just now
-            if b"relay.workers.process" in Path(f"/proc/{child}/cmdline").read_bytes():
+            if b"relay.workers.begin" in Path(f"/proc/{child}/cmdline").read_bytes():
                 found.append(child)
     return found

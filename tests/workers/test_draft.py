@@ -50,6 +50,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @example(pieces=[b"From: a@b\r\nSubject: x 23456789 1234\r\n\r\n", b"one line\r\n" * 9])
 @example(pieces=[b"From: a@b\r\nBcc: c@d\r\n\r\n", b"one line\r\n" * 9, b"\r"])
 @example(pieces=[b"From: a@b\r\nX-Relay-Lane: otp\r\n\r\n", b"no end"])
+@example(pieces=[b"\r", b"\r\n", b"\r\n", b"\0"])
 def test_read_in_pieces_it_is_the_same_as_read_whole(path: Path, pieces: list[bytes]) -> None:
     content = b"".join(pieces)
     path.write_bytes(content)

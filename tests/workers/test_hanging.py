@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections import Counter
 from pathlib import Path
 
@@ -106,8 +107,8 @@ async def test_a_worker_that_hangs_before_it_is_ready_is_replaced_too(
     started = spawn
     stopped: list[int] = []
 
-    async def stopped_at_once(*args: object) -> asyncio.subprocess.Process:
-        child = await started(*args)  # type: ignore[arg-type]
+    async def stopped_at_once(theirs: socket.socket, *, signs: bool = False) -> asyncio.subprocess.Process:
+        child = await started(theirs, signs=signs)
         if not stopped:
             os.kill(child.pid, signal.SIGSTOP)
             stopped.append(child.pid)

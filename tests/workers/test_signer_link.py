@@ -24,8 +24,10 @@ from hypothesis import strategies as st
 
 from relay.mail.dkim import Key
 from relay.signatures import NotHelped
+from relay.workers import helper
 from relay.workers import signer as signing
-from relay.workers.signer import Forked, SigningProcess
+from relay.workers.helper import Forked
+from relay.workers.signer import SigningProcess
 from tests.mail.material import PrivateKey, ed25519_key, rsa_key
 
 WITHIN_S = 10.0
@@ -69,7 +71,7 @@ def served(packets: list[bytes], rung_after: set[int]) -> list[bytes]:
     bell = os.eventfd(0, os.EFD_NONBLOCK)
     with ours, theirs:
         ours.settimeout(WITHIN_S)
-        thread = threading.Thread(target=signing.serve, args=(theirs, bell), daemon=True)
+        thread = threading.Thread(target=helper.serve, args=(theirs, bell), daemon=True)
         thread.start()
         try:
             for at, packet in enumerate(packets):
@@ -170,7 +172,7 @@ async def test_one_that_nobody_asks_or_that_goes_on_slowly_does_not_hang() -> No
 
 async def test_a_code_waits_for_it_so_long_and_what_comes_late_is_nobody_elses() -> None:
     with Played() as helper:
-        late = helper.process.sign(KEY, DIGEST, 0.01)
+        late = helper.process.sign(KEY, DIGEST, within_s=0.01)
         await refused(late)
         asked = helper.process.sign(KEY, DIGEST)
         for signature in (b"late", b"asked"):
@@ -200,7 +202,7 @@ async def test_closed_by_its_owner_it_is_not_said_to_be_lost() -> None:
 
 def test_the_helper_ends_with_the_other_end_and_holds_nothing_else_open() -> None:
     os.dup2(1, 900)  # what is open in the worker, with a higher number than the link's
-    forked = signing.fork()
+    forked = helper.fork()
     assert forked is not None
     pid, ours, bell = forked
     os.close(900)

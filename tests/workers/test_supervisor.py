@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -36,7 +37,8 @@ async def test_a_worker_that_cant_be_started_is_tried_again(monkeypatch: pytest.
     monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
     monkeypatch.setattr(one_worker, "RESTART_AFTER_S", (0.01,))
     files, group = len(os.listdir("/proc/self/fd")), Alone()
-    worker = Worker(1, cast(Any, None), cast(Group, group))
+    orders = SimpleNamespace(loaded=SimpleNamespace(config=SimpleNamespace(dkim=())))
+    worker = Worker(1, cast(Any, orders), cast(Group, group))
     async with asyncio.timeout(10):
         while group.troubles.count("Cannot allocate memory") < 3:
             await asyncio.sleep(0.01)

@@ -1,0 +1,40 @@
+"""A worker's beginning: `python -m relay.workers.begin FD [sign]`, started by the main process with its end of the link
+at FD. The helper that `sign` asks for is forked here, before what a worker needs is imported."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+
+from relay.workers import helper
+
+NICENESS = 5
+"""where processors are short, a code goes before bulk"""
+
+
+def main() -> int:
+    """Exit 0 after a drain, or when the main process is gone."""
+    # Signals at the terminal go to the whole group; when to stop is the main process's to say.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    os.nice(NICENESS)
+    link = socket.socket(fileno=int(sys.argv[1]))
+    _close_all_but(link.fileno())
+    forked = helper.fork() if "sign" in sys.argv[2:] else None
+
+    from relay.workers import process
+
+    return process.run(link, forked)
+
+
+def _close_all_but(link: int) -> None:
+    """uvloop passes on what is inheritable, whatever it is told: of what the relay was started with (a pipe of whoever
+    started it, say) nothing is to be held open here."""
+    os.closerange(3, link)
+    os.closerange(link + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
