@@ -119,14 +119,17 @@ async def test_a_message_that_moves_meanwhile_is_in_at_least_one_copy(tmp_path: 
     moving = {*(await filled(main, 3)), *(await filled(shard(main, 1), 3))}
     stores = [await open_store(each, now=lambda: NOW) for each in (main, shard(main, 1))]
     stop = asyncio.Event()
+    # A lane is one process's at a time: no message ever goes both ways at once.
+    moving_one = asyncio.Lock()
 
     async def move(source: SqliteStore, target: SqliteStore) -> int:
         moves = 0
         while not stop.is_set():
-            for message_id in await source.foreign((), limit=1):
-                await target.take_in(await source.export(message_id))
-                await source.forget(message_id)
-                moves += 1
+            async with moving_one:
+                for message_id in await source.foreign((), limit=1):
+                    await target.take_in(await source.export(message_id))
+                    await source.forget(message_id)
+                    moves += 1
         return moves
 
     def found() -> set[str]:
