@@ -279,6 +279,7 @@ class App:
 
     async def take_in(self, moved: Moved) -> None:
         """Workers' Forward."""
+        await self._forwarder.moved(moved.id)
         await self._engine.store.take_in(moved)
         self._engine.delivery.wake_all()
 

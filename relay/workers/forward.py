@@ -27,12 +27,20 @@ class Forwarder:
         self._store = store
         self._send = send
         self._log = log
+        self._moving: str | None = None
+        self._moved = asyncio.Event()
         self._due = asyncio.Event()
         self._due.set()
         self._task = asyncio.create_task(self._run(), name="forward")
 
     def wake(self) -> None:
         self._due.set()
+
+    async def moved(self, message_id: str) -> None:
+        """Before that message is taken in: wait until it isn't just being moved away from here. It may come back so
+        soon after a reload, and would be taken for the copy that is about to be forgotten."""
+        while self._moving == message_id:
+            await self._moved.wait()
 
     async def stop(self) -> None:
         self._task.cancel()
@@ -56,6 +64,12 @@ class Forwarder:
     async def _batch(self) -> int:
         ids = await self._store.foreign(self.lanes, limit=BATCH)
         for message_id in ids:
-            await self._send(await self._store.export(message_id))
-            await self._store.forget(message_id)
+            self._moving = message_id
+            try:
+                await self._send(await self._store.export(message_id))
+                await self._store.forget(message_id)
+            finally:
+                self._moving = None
+                self._moved.set()
+                self._moved = asyncio.Event()
         return len(ids)

@@ -106,6 +106,8 @@ class Worker:
             case words.PUT_LARGE:
                 return await self._put_large(engine, *value)
             case words.MOVE:
+                if self._forwarder is not None:
+                    await self._forwarder.moved(value.id)
                 await engine.store.take_in(value)
                 return engine.delivery.wake_all()
             case words.ACT:

@@ -1,0 +1,59 @@
+"""Messages on their way between the files of one relay."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from relay.observe.maillog import MailLog
+from relay.observe.metrics import Metrics
+from relay.observe.recent import Recent
+from relay.store.sqlite import open_store
+from relay.store.sqlite_move import Moved
+from relay.workers.forward import Forwarder
+from tests.store.build import EVERYTHING, NOW, ids, message
+
+WITHIN_S = 10.0
+
+
+@pytest.mark.parametrize("other_way", [False, True])
+async def test_a_message_that_is_sent_back_at_once_is_not_lost(tmp_path: Path, other_way: bool) -> None:
+    """After a reload its lane may be the other process's again, before this one has forgotten it."""
+    near = await open_store(tmp_path / "near.db", now=lambda: NOW)
+    far = await open_store(tmp_path / "far.db", now=lambda: NOW)
+    new = message(lane="bulk")
+    await near.put(new, claimed=False)
+    if other_way:  # as a crash leaves it: in both files
+        await far.take_in(await near.export(new.id))
+    backs: list[asyncio.Task[None]] = []
+    taken = asyncio.Event()
+
+    async def back() -> None:
+        moved = await far.export(new.id)
+        taken.set()
+        await forwarder.moved(moved.id)
+        await near.take_in(moved)
+        await far.forget(moved.id)
+
+    async def send(moved: Moved) -> None:
+        await far.take_in(moved)
+        if not backs:
+            forwarder.lanes = ("bulk",)
+            backs.append(asyncio.create_task(back()))
+            await taken.wait()
+
+    forwarder = Forwarder(near, (), send, MailLog(Metrics(), Recent()))
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            while not backs:
+                await asyncio.sleep(0.01)
+            await asyncio.gather(*backs)
+            await forwarder.moved(new.id)
+        assert ids(await near.search(EVERYTHING)) == [new.id]
+        assert ids(await far.search(EVERYTHING)) == []
+    finally:
+        await forwarder.stop()
+        await near.close()
+        await far.close()
