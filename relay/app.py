@@ -48,7 +48,7 @@ from relay.web.server import WebServer
 from relay.workers.forward import Forwarder
 from relay.workers.helper import Forked
 from relay.workers.link import LinkLost
-from relay.workers.signer import HelperEnded, SigningProcess
+from relay.workers.signer import SigningProcess
 from relay.workers.supervisor import Workers, count_of
 from relay.workers.words import UpstreamStatus
 
@@ -99,7 +99,7 @@ class App:
         """Raises CannotStart, StoreError."""
         async with contextlib.AsyncExitStack() as started:
             if self._forked is not None:
-                helper = SigningProcess(self._forked, self._unhelped)
+                helper = SigningProcess(self._forked, self._engine.signatures.unhelped)
                 started.callback(helper.close)
                 self._engine.signatures.helper = helper
             await self._engine.open(self.config.store, self._codec)
@@ -194,11 +194,6 @@ class App:
         self._forwarder.wake()
         self.log.reloaded(success=True)
         return True
-
-    def _unhelped(self) -> None:
-        """From now on signatures are made here."""
-        self._engine.signatures.helper = None
-        self.log.trouble("sign", HelperEnded())
 
     def _status(self) -> str:
         return f"takes mail on {', '.join(self.smtp_addresses)}"

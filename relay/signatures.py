@@ -22,6 +22,13 @@ class NotHelped(Exception):
     """The helper did not make the signature."""
 
 
+class HelperEnded(Exception):
+    """Only to be said: signatures are made without it."""
+
+    def __init__(self) -> None:
+        super().__init__("the helper for signatures ended; they are made without it")
+
+
 class Helper(Protocol):
     """Another process that makes private keys' signatures."""
 
@@ -54,6 +61,11 @@ class Signatures:
         self._signer = signer
         if self.helper is not None:
             self.helper.load(signer.keys)
+
+    def unhelped(self) -> None:
+        """From now on signatures are made here."""
+        self.helper = None
+        self._log.trouble("sign", HelperEnded())
 
     def elsewhere(
         self, queued: Queued, unsigned: frozenset[str], *, express: bool

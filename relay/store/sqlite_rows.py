@@ -77,7 +77,7 @@ def insert_arrivals(rows: int) -> str:
 
 @cache
 def insert_departures(rows: int) -> str:
-    """`rows` at a time: see `departure_row`."""
+    """`rows` at a time: an attempt's row, what became of the recipient, and the message's timings."""
     return _insert_rows("departure", _DEPARTURE, rows)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import sys
 
@@ -17,27 +16,20 @@ NICENESS = 12
 
 def main() -> int:
     """Exit 0 after a drain, or when the main process is gone."""
-    # Signals at the terminal go to the whole group; when to stop is the main process's to say.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    helper.ignore_signals()  # when to stop is the main process's to say
     os.nice(NICENESS)
     with contextlib.suppress(AttributeError, OSError):  # another system, or a service manager that doesn't let it
         # Woken, it takes nobody's processor away; what wakes it is mostly this machine's own bulk mail.
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     link = socket.socket(fileno=int(sys.argv[1]))
-    _close_all_but(link.fileno())
+    # uvloop passes on what is inheritable, whatever it is told: of what the relay was started with (a pipe of whoever
+    # started it, say) nothing is to be held open here.
+    helper.close_all_but(link.fileno())
     forked = helper.fork() if "sign" in sys.argv[2:] else None
 
     from relay.workers import process
 
     return process.run(link, forked)
-
-
-def _close_all_but(link: int) -> None:
-    """uvloop passes on what is inheritable, whatever it is told: of what the relay was started with (a pipe of whoever
-    started it, say) nothing is to be held open here."""
-    os.closerange(3, link)
-    os.closerange(link + 1, os.sysconf("SC_OPEN_MAX"))
 
 
 if __name__ == "__main__":

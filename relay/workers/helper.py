@@ -17,6 +17,7 @@ import select
 import signal
 import socket
 import struct
+from itertools import pairwise
 from typing import NamedTuple, cast
 
 from cryptography.hazmat.primitives.serialization import load_der_private_key
@@ -66,17 +67,25 @@ def fork() -> Forked | None:
         theirs.close()
         return Forked(pid, link, bell)
     try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # it ends with its owner, which may still have mail to sign
+        ignore_signals()  # it ends with its owner, which may still have mail to sign
         # Least of all may it hold open what tells it, or others, that its owner is gone.
         link.close()
-        low, high = sorted((theirs.fileno(), bell))
-        os.closerange(3, low)
-        os.closerange(low + 1, high)
-        os.closerange(high + 1, os.sysconf("SC_OPEN_MAX"))
+        close_all_but(theirs.fileno(), bell)
         serve(theirs, bell)
     finally:
         os._exit(0)
+
+
+def ignore_signals() -> None:
+    """Those that a terminal, or a service manager, gives to the whole group: when to stop isn't said by them."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def close_all_but(*descriptors: int) -> None:
+    """Close what was inherited, but for these and the standard streams."""
+    for low, high in pairwise((2, *sorted(descriptors), os.sysconf("SC_OPEN_MAX"))):
+        os.closerange(low + 1, high)
 
 
 def serve(link: socket.socket, bell: int) -> None:

@@ -31,7 +31,7 @@ from relay.workers.forward import Forwarder
 from relay.workers.helper import Forked
 from relay.workers.lease import LeasedBudget, LeasedRate
 from relay.workers.link import Link, LinkLost
-from relay.workers.signer import HelperEnded, SigningProcess
+from relay.workers.signer import SigningProcess
 
 STATUS_EVERY_S = 0.5
 ORPHANED_DRAIN_S = 2.0
@@ -75,11 +75,9 @@ class Worker:
             self._helper.close()
 
     def _unhelped(self) -> None:
-        """From now on signatures are made here."""
         self._helper = None
         if self._engine is not None:
-            self._engine.signatures.helper = None
-            self._engine.log.trouble("sign", HelperEnded())
+            self._engine.signatures.unhelped()
 
     async def _end(self, within_s: float) -> None:
         engine, self._engine = self._engine, None

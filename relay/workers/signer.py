@@ -17,17 +17,8 @@ from relay.workers.helper import Forked
 LOOK_EVERY_S = 0.4
 SILENT_LOOKS = 5
 """a helper that is seen so often in a row to have made no signature hangs, and isn't asked again"""
-
-
-MOST_WAITING = 256
-"""about as many as the link holds"""
-
-
-class HelperEnded(Exception):
-    """Only to be said: signatures are made without it."""
-
-    def __init__(self) -> None:
-        super().__init__("the helper for signatures ended; they are made without it")
+LINK_HOLDS = 256
+"""packets, about"""
 
 
 class SigningProcess:
@@ -57,7 +48,7 @@ class SigningProcess:
         return key.number in self._keys and not self._is_gone
 
     def sign(
-        self, key: Key, digest: bytes, most_waiting: int = MOST_WAITING, within_s: float | None = None
+        self, key: Key, digest: bytes, most_waiting: int = LINK_HOLDS, within_s: float | None = None
     ) -> Awaitable[bytes]:
         future: asyncio.Future[bytes] = self._loop.create_future()
         packet = helper.SIGN + helper.NUMBER.pack(key.number) + digest
