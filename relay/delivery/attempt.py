@@ -71,14 +71,15 @@ async def _attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lan
                 fresh = session.sent == 0
         except OpenFailed as failure:
             return _unopened(pool.name, started, positions, failure)
-        terms = Terms(before, lane.final_s, progress)
         try:
             carried, form = await fitted(job, load, session.capabilities)
+            terms = Terms(before, lane.final_s, progress)
+            report = await session.transact(carried, partial(job.parts, unsigned, form), job.gate, terms)
+            pool.put(session, report, load.size_bytes)
         except BaseException:
+            # It is lent to this attempt alone: left as it is, it would be busy for good.
             session.abort()
             raise
-        report = await session.transact(carried, partial(job.parts, unsigned, form), job.gate, terms)
-        pool.put(session, report, load.size_bytes)
         if _was_dead(report, fresh) and time.monotonic() < before:
             job.gate.release(session)
             progress.content_sent = False

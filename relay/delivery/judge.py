@@ -9,7 +9,7 @@ from typing import Literal
 
 from relay.mail.reply import Reply
 from relay.upstream.gate import EXPIRED, NOT_STORED, OUTRUN, SUPERSEDED
-from relay.upstream.results import Phase, Result
+from relay.upstream.results import UNWRITABLE, Phase, Result
 
 JITTER = 0.2
 """a retry comes up to this share later than its ladder says, so that what failed together doesn't return together"""
@@ -94,8 +94,8 @@ def judge(result: Result) -> Verdict:
             if result.phase in _OPENING or speaks_of_us(reply):
                 return Elsewhere(reply)
             if result.phase == "mail":
-                fits = _UNFIT.match(reply.enhanced or "") is None and reply.code not in (552, 555)
-                return Elsewhere(reply) if fits else Unfit(reply)
+                unfit = _UNFIT.match(reply.enhanced or "") or reply.code in (552, 555) or reply == UNWRITABLE
+                return Unfit(reply) if unfit else Elsewhere(reply)
             return Ended(reply)
 
 
