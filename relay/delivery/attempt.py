@@ -12,6 +12,7 @@ from relay.config.model import Lane
 from relay.delivery.fitting import fitted, load_of
 from relay.delivery.job import Job
 from relay.delivery.judge import condemns
+from relay.mail.redact import redact, redact_reply
 from relay.store.base import OpenRecipient
 from relay.upstream.pool import Pool
 from relay.upstream.results import TROUBLE, OpenFailed, Outcome, Result
@@ -85,7 +86,9 @@ async def _attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lan
             progress.content_sent = False
             continue
         if (bad := condemns(report.results)) is not None:
-            pool.condemn(OpenFailed("auth", bad))
+            # It may quote the mail that it is about.
+            quoted = redact(redact_reply(bad.reply.text, job.queued.content))
+            pool.condemn(OpenFailed(bad.phase, bad.reply._replace(text=quoted), said=True))
         return _told(pool.name, started, session, fresh, report)
 
 

@@ -104,9 +104,9 @@ def speaks_of_us(reply: Reply) -> bool:
     return reply.code in ACCOUNT_CODES or _SENDER_UNVERIFIED.search(reply.text) is not None
 
 
-def condemns(results: Sequence[Result]) -> Reply | None:
-    """The reply that says our credentials are no good there, so that nobody else is sent to find out."""
-    return next((result.reply for result in results if result.reply.code in ACCOUNT_CODES), None)
+def condemns(results: Sequence[Result]) -> Result | None:
+    """The one whose reply says that our credentials are no good there, so that nobody else is sent to find out."""
+    return next((result for result in results if result.reply.code in ACCOUNT_CODES), None)
 
 
 def retry_at(now: float, ladder_s: Sequence[float], step: int, chance: float) -> float:

@@ -26,6 +26,9 @@ class Circuit:
 
     state: State = "closed"
     reason: str = ""
+    """why it isn't closed: a phase with a code and an enhanced code, or words of our own. Fit for every eye"""
+    words: str = ""
+    """what the upstream said to it, redacted: for the operator's eyes only"""
     probe_at: float = 0.0
     _probes: int = 0
     _unproved: bool = False
@@ -34,9 +37,9 @@ class Circuit:
     _losses: int = 0
     _lost_at: float = 0.0
 
-    def failed(self, now: float, reason: str, *, refused: bool = False) -> bool:
+    def failed(self, now: float, reason: str, *, words: str = "", refused: bool = False) -> bool:
         """The host is dead, hangs or is unsafe; `refused`: it turned us away for good (5yz to the greeting, EHLO or
-        AUTH). True when this opened the circuit."""
+        AUTH). `reason` and `words`: see there. True when this opened the circuit."""
         opened = self.state == "closed"
         if opened:
             self._probes = 0
@@ -45,7 +48,7 @@ class Circuit:
         delay = delays[min(self._probes, len(delays) - 1)]
         if self._relapses:
             delay = max(delay, RELAPSE_AFTER_S[min(self._relapses, len(RELAPSE_AFTER_S)) - 1])
-        self.state, self.reason, self.probe_at = "open", reason, now + delay
+        self.state, self.reason, self.words, self.probe_at = "open", reason, words, now + delay
         self._probes += 1
         return opened
 
@@ -63,7 +66,8 @@ class Circuit:
     def reached(self) -> bool:
         """A session could be opened; how it carries mail isn't known. True when this closed the circuit."""
         closed_now = self.state != "closed"
-        self.state, self.reason, self._unproved = "closed", "", self._unproved or closed_now
+        self.state, self.reason, self.words = "closed", "", ""
+        self._unproved = self._unproved or closed_now
         return closed_now
 
     def succeeded(self) -> bool:

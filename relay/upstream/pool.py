@@ -16,6 +16,7 @@ from relay.upstream.aimd import Window, says_so, throttles
 from relay.upstream.budget import Budget, Rate, WholeBudget, WholeRate
 from relay.upstream.circuit import Circuit
 from relay.upstream.connect import Target, open_session
+from relay.upstream.redaction import operators_words
 from relay.upstream.results import LOST, TIMED_OUT, OpenFailed, Phase
 from relay.upstream.session import Report, Session
 
@@ -332,8 +333,9 @@ class Pool:
     def _failed(self, failure: OpenFailed) -> None:
         now = time.monotonic()
         refused = failure.reply.permanent and failure.phase != "connect"
-        if self.circuit.failed(now, str(failure), refused=refused):
-            self._watcher.down(self.lane, self.name, str(failure))
+        words = operators_words(failure.reply) if failure.said else ""
+        if self.circuit.failed(now, failure.reason, words=words, refused=refused):
+            self._watcher.down(self.lane, self.name, failure.reason)
         self._fail_waiting(failure)
 
     def _fail_waiting(self, failure: OpenFailed) -> None:
