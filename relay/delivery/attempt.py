@@ -85,11 +85,24 @@ async def _attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lan
             job.gate.release(session)
             progress.content_sent = False
             continue
-        if (bad := condemns(report.results)) is not None:
-            # It may quote the mail that it is about.
-            quoted = redact(redact_reply(bad.reply.text, job.queued.content))
-            pool.condemn(OpenFailed(bad.phase, bad.reply._replace(text=quoted), said=True))
+        _mind_the_account(job, pool, report)
         return _told(pool.name, started, session, fresh, report)
+
+
+def _mind_the_account(job: Job, pool: Pool, report: Report) -> None:
+    """Credentials that are no good serve no other message either: none is sent to find that out again."""
+    bad = condemns(report.results)
+    if bad is None:
+        if report.answered:
+            pool.circuit.taken()
+        return
+    # It may quote the mail that it is about.
+    quoted = redact(redact_reply(bad.reply.text, job.queued.content))
+    reason = OpenFailed(bad.phase, bad.reply._replace(text=quoted), said=True)
+    if bad.phase == "mail":
+        pool.condemn(reason)
+    else:
+        pool.turned_away(reason, job.queued.id)
 
 
 def _deliver_by_s(job: Job, now: float) -> int | None:

@@ -105,7 +105,9 @@ def speaks_of_us(reply: Reply) -> bool:
 
 
 def condemns(results: Sequence[Result]) -> Result | None:
-    """The one whose reply says that our credentials are no good there, so that nobody else is sent to find out."""
+    """The one whose reply says that our credentials are no good there; None where it took the mail for anybody."""
+    if any(result.outcome == "sent" for result in results):
+        return None
     return next((result for result in results if result.reply.code in ACCOUNT_CODES), None)
 
 

@@ -36,6 +36,8 @@ class Circuit:
     _relapses: int = 0
     _losses: int = 0
     _lost_at: float = 0.0
+    _turned_away: str = ""
+    """the message with which our account was turned away last, if none was taken since"""
 
     def failed(self, now: float, reason: str, *, words: str = "", refused: bool = False) -> bool:
         """The host is dead, hangs or is unsafe; `refused`: it turned us away for good (5yz to the greeting, EHLO or
@@ -58,6 +60,16 @@ class Circuit:
             self._losses = 0
         self._losses, self._lost_at = self._losses + 1, now
         return self._losses >= LOSSES_TO_OPEN and self.failed(now, reason)
+
+    def turned_away(self, message_id: str) -> bool:
+        """Our account was turned away, but only behind MAIL, where it may be meant for this one message. True when
+        that is the second message in a row."""
+        before, self._turned_away = self._turned_away, message_id
+        return before not in ("", message_id)
+
+    def taken(self) -> None:
+        """A message was answered otherwise: nothing is wrong with our account."""
+        self._turned_away = ""
 
     def probing(self) -> None:
         """A probe is under way."""

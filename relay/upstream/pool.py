@@ -258,6 +258,11 @@ class Pool:
         """The upstream turned us, not the mail, away (530, 535 in a transaction): open the circuit."""
         self._failed(reason)
 
+    def turned_away(self, reason: OpenFailed, message_id: str) -> None:
+        """The same, said behind MAIL: it may be meant for that message alone. The second in a row opens the circuit."""
+        if self.circuit.turned_away(message_id):
+            self._failed(reason)
+
     def spare(self) -> bool:
         """Budget's Holder: give up an idle session."""
         session = self.take()
