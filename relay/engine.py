@@ -133,7 +133,7 @@ class Engine:
                 await asyncio.sleep(0)  # the envelope leaves first
             if elsewhere is None and (lane.config.express or len(new.content) > LARGE_BYTES):
                 thread = self._signing.submit(lane.sign_ahead, job)
-            putting = self.store.start_put(new, express=lane.config.express)
+            putting = self.store.start_put(new, express=lane.config.express, booking=lane.booking)
         except BaseException:
             if elsewhere is not None:
                 elsewhere.close()

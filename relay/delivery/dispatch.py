@@ -121,7 +121,11 @@ class Delivery:
             for lane in lanes:
                 paused.append(lane)
                 await lane.pause(frozenset(selection.ids) or None)
-            return await self._wiring.store.act(action, selection, self._wiring.clock.now())
+            changed = await self._wiring.store.act(action, selection, self._wiring.clock.now())
+            if action == "retry" and changed:
+                for lane in lanes:
+                    lane.urge()
+            return changed
         finally:
             for lane in paused:
                 lane.resume()

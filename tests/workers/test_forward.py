@@ -13,7 +13,7 @@ from relay.observe.recent import Recent
 from relay.store.sqlite import open_store
 from relay.store.sqlite_move import Moved
 from relay.workers.forward import Forwarder
-from tests.store.build import EVERYTHING, NOW, ids, message
+from tests.store.build import EVERYTHING, NOW, exported, ids, message
 
 WITHIN_S = 10.0
 
@@ -26,12 +26,12 @@ async def test_a_message_that_is_sent_back_at_once_is_not_lost(tmp_path: Path, o
     new = message(lane="bulk")
     await near.put(new, claimed=False)
     if other_way:  # as a crash leaves it: in both files
-        await far.take_in(await near.export(new.id))
+        await far.take_in(await exported(near, new.id))
     backs: list[asyncio.Task[None]] = []
     taken = asyncio.Event()
 
     async def back() -> None:
-        moved = await far.export(new.id)
+        moved = await exported(far, new.id)
         taken.set()
         await forwarder.moved(moved.id)
         await near.take_in(moved)
