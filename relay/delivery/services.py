@@ -12,6 +12,7 @@ from relay.delivery.clock import Clock
 from relay.delivery.job import Job, Signing, SigningElsewhere
 from relay.delivery.settling import Bounces
 from relay.store.base import Settlement, Store, StoreError
+from relay.supervise import Supervisor
 
 
 class Events(Protocol):
@@ -41,6 +42,8 @@ class Services:
     events: Events
     wake: Callable[[str, float], None]
     """wakes another lane: a bounce was queued for it"""
+    supervisor: Supervisor
+    """begins background tasks, and begins them again"""
     sign_elsewhere: SigningElsewhere | None = None
     """where there is another process for that"""
 
