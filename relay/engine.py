@@ -54,6 +54,7 @@ class Engine:
     async def open(self, path: Path, codec: Codec) -> None:
         """Take the store file and find out what waits in it. Raises StoreError."""
         self.store: SqliteStore = await open_store(path, now=self.clock.now, codec=codec)
+        self.store.supervisor = self.supervisor
         await self.store.recover(self.clock.now())
 
     def build(self, loaded: Loaded, targets: Mapping[str, Target], share: Share) -> Delivery:
