@@ -46,6 +46,7 @@ from relay.store.group import Connection, GroupWriter, Operation, Tx
 from relay.store.sqlite_move import Moved
 from relay.store.sqlite_read import Reader, Unreadable
 from relay.store.sqlite_rows import PART_BYTES, BodyRange, Claimed
+from relay.supervise import Supervisor
 
 T = TypeVar("T")
 
@@ -117,6 +118,10 @@ def _begin(connection: sqlite3.Connection, key_id: str | None) -> int:
     return int(last) + 1
 
 
+def _ended(task: str, error: BaseException | None) -> None:
+    _LOG.error("event=task_restarted task=%s error=%s", task, type(error).__name__)
+
+
 class SqliteStore:
     """`base.Store` in one file. A call that was cancelled: a `put` is either not written or left `queued`, a `claim`
     is given back, all else is written."""
@@ -142,6 +147,8 @@ class SqliteStore:
         """bodies that are being written before their message is"""
         self._hashed: Hashed | None = None
         self._hiding: asyncio.Task[None] | None = None
+        self.supervisor = Supervisor(_ended)
+        """of its background tasks; its owner may have another"""
         self._put_all = partial(sqlite_write.put_all, codec=codec)
 
     def begin(self, next_body: int, size: tuple[int, int]) -> None:
@@ -324,7 +331,7 @@ class SqliteStore:
             self._hiding = None
         self._hashed, older = await self._write(partial(sqlite_hide.begin, wanted=wanted))
         if self._hashed is not None and older:
-            self._hiding = asyncio.create_task(self._hide_older(self._hashed), name="store hide older addresses")
+            self._hiding = self.supervisor.finish("hide_addresses", partial(self._hide_older, self._hashed))
 
     async def _hide_older(self, hashed: Hashed) -> None:
         after: str | None = ""

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from relay.observe.maillog import MailLog
 from relay.store.sqlite import SqliteStore
 from relay.store.sqlite_move import Moved
+from relay.supervise import Supervisor
 from relay.workers.link import LinkLost
 
 BATCH = 50
@@ -30,8 +31,7 @@ class Forwarder:
         self._moving: str | None = None
         self._moved = asyncio.Event()
         self._due = asyncio.Event()
-        self._due.set()
-        self._task = asyncio.create_task(self._run(), name="forward")
+        self._task = Supervisor(log.task_ended).start("forward", self._run)
 
     def wake(self) -> None:
         self._due.set()
@@ -47,6 +47,7 @@ class Forwarder:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
+        self._due.set()  # what was there when it began, or when it failed, is looked for
         while True:
             await self._due.wait()
             self._due.clear()

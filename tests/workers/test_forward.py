@@ -18,6 +18,31 @@ from tests.store.build import EVERYTHING, NOW, exported, ids, message
 WITHIN_S = 10.0
 
 
+async def test_a_forwarder_that_meets_what_it_doesnt_know_goes_on(tmp_path: Path) -> None:
+    near = await open_store(tmp_path / "near.db", now=lambda: NOW)
+    far = await open_store(tmp_path / "far.db", now=lambda: NOW)
+    new = message(lane="bulk")
+    await near.put(new, claimed=False)
+    metrics, tries, there = Metrics(), 0, asyncio.Event()
+
+    async def send(moved: Moved) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise TypeError("nothing that was thought of")
+        await far.take_in(moved)
+        there.set()
+
+    forwarder = Forwarder(near, (), send, MailLog(metrics, Recent()))
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            await there.wait()
+    finally:
+        await forwarder.stop()
+        await near.close()
+        await far.close()
+
+
 @pytest.mark.parametrize("other_way", [False, True])
 async def test_a_message_that_is_sent_back_at_once_is_not_lost(tmp_path: Path, other_way: bool) -> None:
     """After a reload its lane may be the other process's again, before this one has forgotten it."""
