@@ -382,14 +382,14 @@ _WORST: Sequence[UpstreamState] = ("down", "half-open", "up")
 def _add(upstreams: dict[str, UpstreamHealth], name: str, seen: UpstreamStatus) -> None:
     """One upstream as several processes see it: the worst of its states, the sum of its sessions and windows."""
     state, sessions = _STATES[seen.circuit], dict(seen.sessions)
-    reason, window = seen.reason or None, seen.window
+    reason, window, words = seen.reason or None, seen.window, seen.words or None
     before = upstreams.get(name)
     if before is not None:
         state = min(state, before.state, key=_WORST.index)
         sessions = {
             kind: sessions.get(kind, 0) + before.sessions.get(kind, 0) for kind in {*sessions, *before.sessions}
         }
-        reason = before.reason or reason
+        reason, words = before.reason or reason, before.words or words
         if before.window is not None:
             window = before.window + (window or 0)
-    upstreams[name] = UpstreamHealth(state, sessions, reason, window)
+    upstreams[name] = UpstreamHealth(state, sessions, reason, window, words)

@@ -15,11 +15,12 @@ _QUOTED = rf'"(?:[^{_UNSEEN}"\\<>]|\\[ -;=?-~])*"'
 _LABEL = rf"(?:[A-Za-z0-9_]|[^\x00-\x7f{_UNSEEN}])"
 _DOMAIN = rf"{_LABEL}(?:(?:{_LABEL}|-)*{_LABEL})?"
 _ROUTE = rf"@{_DOMAIN}(?:\.{_DOMAIN})*"
+# RFC 5321 4.1.3 lets a literal hold `<` and `>`, in which no program would find its end. No literal in use has them.
 _PATH = re.compile(
     rf"(?:{_ROUTE}(?:,{_ROUTE})*:)?"
-    rf"(?P<mailbox>(?:{_TEXT}+|{_QUOTED})@(?P<domain>{_DOMAIN}(?:\.{_DOMAIN})*|\[(?P<literal>[!-Z^-~]+)\]))"
+    rf"(?P<mailbox>(?:{_TEXT}+|{_QUOTED})@(?P<domain>{_DOMAIN}(?:\.{_DOMAIN})*|\[(?P<literal>[!-;=?-Z^-~]+)\]))"
 )
-_TAGGED = re.compile(r"[A-Za-z0-9-]*[A-Za-z0-9]:[!-Z^-~]+")
+_TAGGED = re.compile(r"[A-Za-z0-9-]*[A-Za-z0-9]:[!-;=?-Z^-~]+")
 
 
 def parse_path(text: str) -> tuple[str, str]:

@@ -24,15 +24,22 @@ class UpstreamHealth:
     sessions: Mapping[str, int] = field(default_factory=dict)
     """open sessions by what they do: `idle`, `busy`, ..."""
     reason: str | None = None
-    """why it is not up"""
+    """why it is not up: the phase, the code and the enhanced code, or words of the relay's own"""
     window: int | None = None
     """how many messages it may get at once now; None: it has no window"""
+    words: str | None = None
+    """what the upstream said to it, redacted: for the operator's eyes only"""
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self, *, words: bool = False) -> dict[str, object]:
+        """`words`: with what the upstream said."""
         shown: dict[str, object] = {"state": self.state, "sessions": dict(self.sessions)}
         if self.window is not None:
             shown["window"] = self.window
-        return shown if self.reason is None else {**shown, "reason": self.reason}
+        if self.reason is not None:
+            shown["reason"] = self.reason
+        if words and self.words is not None:
+            shown["words"] = self.words
+        return shown
 
 
 LaneHealth = Mapping[str, UpstreamHealth]
