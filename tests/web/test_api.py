@@ -55,7 +55,7 @@ async def test_readyz_names_each_lanes_upstreams_and_a_dead_one_leaves_it_ready(
             "otp": {
                 "upstreams": {
                     "postmark": {"state": "up", "sessions": {"idle": 2}},
-                    "ses": {"state": "down", "sessions": {}, "reason": "535 refused"},
+                    "ses": {"state": "down", "sessions": {}, "reason": "auth: 535 5.7.8"},
                 }
             },
             "bulk": {"upstreams": {"ses": {"state": "half-open", "sessions": {}, "window": 6}}},
@@ -145,7 +145,12 @@ async def test_live_gives_each_lanes_pace_queue_and_upstreams(
     assert isinstance(found, dict)
     assert found["lanes"]["otp"]["p50_ms"] == pytest.approx(41)
     assert found["lanes"]["otp"]["queue"] == {"queued": 1}
-    assert found["lanes"]["otp"]["upstreams"]["ses"]["state"] == "down"
+    assert found["lanes"]["otp"]["upstreams"]["ses"] == {
+        "state": "down",
+        "sessions": {},
+        "reason": "auth: 535 5.7.8",
+        "words": "bad credentials for relay",
+    }
     assert found["lanes"]["bulk"]["sent"] == 0
 
 
@@ -237,7 +242,7 @@ async def test_a_bad_query_is_400_with_a_word_on_it(client: aiohttp.ClientSessio
         ("GET", "/../etc/passwd", 404),
         ("GET", "/static/..%2f..%2fserver.py", 404),
         ("POST", "/api/queue/explode", 404),
-        ("POST", "/webhooks/postmark", 501),
+        ("POST", "/webhooks/postmark", 404),
         ("DELETE", "/api/messages", 405),
         ("POST", "/metrics", 405),
     ],
