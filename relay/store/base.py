@@ -158,6 +158,8 @@ class Selection(NamedTuple):
     """accepted before"""
     limit: int = 100
     """of a listing; an action is about all that match"""
+    ambiguous: bool = False
+    """`retry`: also what an upstream may have taken already, though neither `ids` nor `state` name it"""
 
 
 class LaneCount(NamedTuple):
@@ -227,10 +229,11 @@ class Store(Protocol):
         """Put open recipients of lanes that are no more into `default`. Returns how many those were."""
 
     async def act(self, action: Action, selection: Selection, now: float) -> Sequence[str]:
-        """An operator's word on open messages: `retry` makes queued, deferred and ambiguous ones due now and starts
-        their ladder anew; `hold` takes queued and deferred ones out; `release` makes held ones due now; `drop` ends
-        queued, deferred, held and ambiguous ones (state `bounced`, reply `dropped by the operator`, no DSN).
-        `sending` ones are never touched; with `to` or `state`, only the recipients they name are. Returns the ids of
+        """An operator's word on open messages: `retry` makes queued, deferred and (where the selection names them)
+        ambiguous ones due now and starts their ladder anew; `hold` takes queued and deferred ones out; `release`
+        makes held ones due now; `drop` ends queued, deferred, held and ambiguous ones (state `bounced`, reply
+        `dropped by the operator`, no DSN). `sending` ones are never touched; with `to` or `state`, only the
+        recipients they name are. Returns the ids of
         the messages that changed."""
 
     async def get(self, message_id: str) -> Mapping[str, object] | None:

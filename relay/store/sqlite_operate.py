@@ -96,6 +96,8 @@ def act(
     """The action on those of `ids` it changes, and there only on the recipients that the selection's `to` and
     `state` name."""
     states, change = ACTIONS[action]
+    if action == "retry" and not (selection.ids or selection.ambiguous or selection.state == "ambiguous"):
+        states = tuple(state for state in states if state != "ambiguous")  # sent again only where it is asked for
     terms = ["message_id = :id", "state IN ({})".format(", ".join(f"'{state}'" for state in states))]
     if selection.to is not None:
         terms.append("coalesce(folded, address) = :to")

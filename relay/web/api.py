@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Collection
 
 from aiohttp import web
 
@@ -125,13 +126,27 @@ class Api:
             body = json.loads(await webhooks.body_of(request, MAX_BODY_BYTES))
         except (ValueError, RecursionError):
             raise query.BadQuery("the body is not JSON") from None
-        changed = await self._parts.controller.act(action, query.target(body))
-        return web.json_response({"changed": list(changed)})
+        selection = query.target(body, action)
+        changed = list(await self._parts.controller.act(action, selection))
+        document: dict[str, object] = {"changed": changed}
+        if selection.ids:
+            document["unknown"] = [
+                one for one in _others(selection, changed) if await self._parts.store.get(one) is None
+            ]
+        if query.leaves_ambiguous(action, selection):
+            document["left"] = query.left(await self._parts.store.counts(), selection)
+        return await answer(document)
 
     def _listing(self, request: web.Request) -> Selection:
         """As the request asks, but no more rows than are good for the codes beside it."""
         selection = query.listing(_parameters(request), self._parts.clock())
         return selection._replace(limit=min(selection.limit, MOST_ROWS))
+
+
+def _others(selection: Selection, changed: Collection[str]) -> list[str]:
+    """The ids that were given, but for those of messages that changed."""
+    known = frozenset(changed)
+    return [one for one in dict.fromkeys(selection.ids) if one not in known]
 
 
 def _parameters(request: web.Request) -> dict[str, str]:

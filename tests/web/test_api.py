@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from relay.config.units import SystemdAddress, TcpAddress, UnixAddress
-from relay.store.base import Store, StoreError
+from relay.store.base import RecipientUpdate, Settlement, Store, StoreError
 from relay.web.parts import Parts
 from relay.web.server import WebServer
 from tests.web.conftest import NOW, SetHealth, message, sent, serve
@@ -173,6 +173,25 @@ async def test_an_action_names_what_it_changed(
         assert sorted((await answer.json())["changed"]) == changed
 
 
+@pytest.mark.parametrize("chosen", [{"all": True}, {"lane": "otp"}])
+async def test_a_retry_leaves_what_an_upstream_may_have_taken_and_says_how_many(
+    client: aiohttp.ClientSession, url: str, store: Store, chosen: dict[str, object]
+) -> None:
+    await store.put(message("01A"), claimed=True)
+    await store.settle(Settlement("01A", (RecipientUpdate(0, "ambiguous", "postmark", "no reply"),)))
+    await store.put(message("01B"), claimed=False)
+    for body, expected in (
+        (chosen, {"changed": ["01B"], "left": 1}),
+        ({"ids": ["01Z", "01B"]}, {"changed": ["01B"], "unknown": ["01Z"]}),
+        ({**chosen, "ambiguous": False}, {"changed": ["01B"], "left": 1}),
+        ({**chosen, "ambiguous": True}, {"changed": ["01A", "01B"]}),
+    ):
+        async with client.post(f"{url}/api/queue/retry", json=body) as answer:
+            assert answer.status == 200
+            found = await answer.json()
+            assert {**found, "changed": sorted(found["changed"])} == expected
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -192,6 +211,9 @@ async def test_an_action_names_what_it_changed(
         b'{"lane": ""}',
         b'{"lane": null}',
         b'{"everything": true}',
+        b'{"ambiguous": true}',
+        b'{"all": true, "ambiguous": true}',
+        b'{"all": true, "ambiguous": 1}',
         b"[" * 100_000,
     ],
 )

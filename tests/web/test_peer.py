@@ -8,6 +8,8 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,14 @@ def port(address: AnyAddress) -> int:
     return address.port
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that every user may look into: pytest's own are for one."""
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
 async def serve(parts: Parts, kind: str, folder: Path, token: str | None = None) -> WebServer:
     addresses: dict[str, AnyAddress] = {
         "unix": UnixAddress(str(folder / "http.sock")),
@@ -73,9 +83,6 @@ async def serve(parts: Parts, kind: str, folder: Path, token: str | None = None)
     await server.start(addresses[kind])
     if kind == "unix":
         os.chmod(folder / "http.sock", 0o666)
-        for above in (folder, *folder.parents):
-            if str(above).startswith("/tmp/") and above.owner() == "root":
-                above.chmod(0o755)
     return server
 
 
@@ -92,11 +99,11 @@ def skip_without_ipv6(kind: str) -> None:
 @as_root
 @pytest.mark.parametrize("kind", KINDS)
 async def test_another_user_sees_no_address_and_changes_nothing(
-    parts: Parts, store: Store, tmp_path: Path, kind: str
+    parts: Parts, store: Store, folder: Path, kind: str
 ) -> None:
     skip_without_ipv6(kind)
     await store.put(message("01A"), claimed=False)
-    server = await serve(parts, kind, tmp_path)
+    server = await serve(parts, kind, folder)
     try:
         for path in SHOWS:
             status, text = await ask(kind, server, "GET", path, OTHER_UID)
@@ -117,10 +124,10 @@ async def test_another_user_sees_no_address_and_changes_nothing(
 
 @as_root
 @pytest.mark.parametrize("kind", KINDS)
-async def test_root_and_the_relays_own_user_do_both(parts: Parts, store: Store, tmp_path: Path, kind: str) -> None:
+async def test_root_and_the_relays_own_user_do_both(parts: Parts, store: Store, folder: Path, kind: str) -> None:
     skip_without_ipv6(kind)
     await store.put(message("01A"), claimed=False)
-    server = await serve(parts, kind, tmp_path)
+    server = await serve(parts, kind, folder)
     try:
         status, text = await ask(kind, server, "GET", "/api/messages", 0)
         assert (status, "user@example.net" in text) == (200, True)
@@ -132,8 +139,8 @@ async def test_root_and_the_relays_own_user_do_both(parts: Parts, store: Store, 
 
 @as_root
 @pytest.mark.parametrize("kind", ["v4", "unix"])
-async def test_with_a_token_the_token_counts_and_not_the_user(parts: Parts, tmp_path: Path, kind: str) -> None:
-    server = await serve(parts, kind, tmp_path, TOKEN)
+async def test_with_a_token_the_token_counts_and_not_the_user(parts: Parts, folder: Path, kind: str) -> None:
+    server = await serve(parts, kind, folder, TOKEN)
     try:
         shown = {"Authorization": f"Bearer {TOKEN}"}
         assert (await ask(kind, server, "GET", "/api/messages", OTHER_UID, shown))[0] == 200
