@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from relay.observe.metrics import NO_RULE, NO_UPSTREAM, Metrics
-from relay.observe.recent import Recent
+from relay.observe.recent import NEVER_S, Recent
 
 _BARE = re.compile(r"[!#-<>-\[\]-~]+")
 """printable ASCII without blank, quote, = and backslash"""
@@ -146,12 +146,19 @@ class MailLog:
 
     def bounced(self, message_id: str, lane: str, *, recipients: int = 1, code: int | None = None) -> None:
         """Refused for good (counted as the attempt's outcome)."""
+        self._failed(lane, recipients)
         self._line(logging.WARNING, "bounced", id=message_id, lane=lane, recipients=recipients, code=code)
 
     def expired(self, message_id: str, lane: str, *, recipients: int = 1) -> None:
         """Too old to be sent."""
+        self._failed(lane, recipients)
         self.metrics.recipients[lane, NO_UPSTREAM, "expired"].inc(recipients)
         self._line(logging.WARNING, "expired", id=message_id, lane=lane, recipients=recipients)
+
+    def _failed(self, lane: str, recipients: int) -> None:
+        now = self._clock()
+        for _ in range(recipients):
+            self.recent.note(lane, now, NEVER_S)
 
     def superseded(self, message_id: str, lane: str, *, by: str | None = None, recipients: int = 1) -> None:
         """A newer message took its place."""
