@@ -100,6 +100,8 @@ class Pool:
         self.window = Window(most, most) if express else Window(most)
         self.under_way = 0
         """messages begun, or about to be, and not over"""
+        self.urged = False
+        """an operator asked for a try now, and the probe that this set off is under way"""
         self._budget = shared.budget
         self._rate = shared.rate
         self._watcher = watcher
@@ -258,6 +260,14 @@ class Pool:
         """The upstream turned us, not the mail, away (530, 535 in a transaction): open the circuit."""
         self._failed(reason)
 
+    def urge(self) -> None:
+        """Probe an open circuit now, whenever its probe is due."""
+        now = time.monotonic()
+        if self.circuit.state == "open":
+            self.circuit.probe_at = min(self.circuit.probe_at, now)
+            self._probe(now)
+        self.urged = self.circuit.state == "half-open"
+
     def turned_away(self, reason: OpenFailed, message_id: str) -> None:
         """The same, said behind MAIL: it may be meant for that message alone. The second in a row opens the circuit."""
         if self.circuit.turned_away(message_id):
@@ -275,7 +285,8 @@ class Pool:
         """Open as many sessions as are waited for, as far as the budget goes; and a probe that is due, for which
         nobody waits: a place that was lent for it would go back unused."""
         self._probe(time.monotonic())
-        while len(self._openings) < len(self._waiting) and self._open_one():
+        # While a probe is under way, what waits waits for its end.
+        while self.circuit.state != "half-open" and len(self._openings) < len(self._waiting) and self._open_one():
             pass
 
     # sessions come and go
@@ -306,6 +317,7 @@ class Pool:
         except Exception as error:  # noqa: BLE001 - else who waits would wait for nothing, and no probe be made again
             self._failed(OpenFailed("connect", Reply(451, f"4.3.0 trouble of the relay's own: {type(error).__name__}")))
         finally:
+            self.urged = False
             self._openings.discard(cast(asyncio.Task[None], asyncio.current_task()))
             if session is None:
                 self._budget.give_back()

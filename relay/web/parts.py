@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from relay.observe.metrics import Family, Metrics, Snapshot
 from relay.observe.pressure import IntakeLoad, QueueFill
@@ -13,7 +13,10 @@ from relay.observe.recent import Recent
 from relay.store.base import OPEN_STATES, Action, LaneCount, Selection
 from relay.store.reading import Reading
 
-UpstreamState = Literal["up", "down", "half-open"]
+if TYPE_CHECKING:
+    from relay.web.webhooks import Webhook
+
+UpstreamState = Literal["up", "untried", "down", "half-open"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,8 @@ class Parts:
     health: Health
     controller: Controller
     clock: Callable[[], float] = time.time
+    webhooks: Mapping[str, Webhook] = field(default_factory=dict)
+    """by their upstreams' names"""
 
 
 def snapshot(parts: Parts, queue: Sequence[LaneCount] | None) -> Snapshot:
@@ -90,7 +95,7 @@ def snapshot(parts: Parts, queue: Sequence[LaneCount] | None) -> Snapshot:
     windows: dict[tuple[str, str], int] = {}
     for lane, upstreams in lanes.items():
         for name, health in upstreams.items():
-            up[name] = up.get(name, True) and health.state == "up"
+            up[name] = up.get(name, True) and health.state in ("up", "untried")
             for state, count in health.sessions.items():
                 sessions[name, state] = sessions.get((name, state), 0) + count
             if health.window is not None:
