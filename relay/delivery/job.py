@@ -48,6 +48,7 @@ class Job:
         "deadline",
         "final_dot",
         "gate",
+        "is_claimed",
         "marking",
         "note",
         "offered_at",
@@ -81,6 +82,8 @@ class Job:
         """the final dot's mark being written, in lanes that hold what is ambiguous"""
         self.note: str | None = None
         """for the time line, with the next settlement"""
+        self.is_claimed = False
+        """it was in the store before it came into the lane's hands"""
         self.offered_at = self.picked_at = time.monotonic()
         self.pending: dict[int, Pending] = {one.position: Pending(one) for one in queued.due}
         self.carried: tuple[int, ...] = ()

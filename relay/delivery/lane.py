@@ -528,6 +528,7 @@ class Lane:
 
     def _job(self, queued: Queued) -> Job:
         job = self.job(queued)
+        job.is_claimed = True
         job.gate.open()
         job.stored.set()
         return job

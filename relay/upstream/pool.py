@@ -220,6 +220,11 @@ class Pool:
     def _lend(self, session: Session) -> None:
         self._lent[session] = asyncio.current_task()
 
+    @property
+    def has_rate(self) -> bool:
+        """May `pace` wait?"""
+        return self._rate is not None
+
     async def pace(self) -> None:
         """Wait for the upstream's rate to allow one more message."""
         if self._rate is not None:
