@@ -53,7 +53,7 @@ class Delivery:
         self._wiring = wiring
         self._elsewhere = share.elsewhere
         services = Services(
-            wiring.store, wiring.clock, wiring.sign, wiring.bounces, wiring.events, self._wake, wiring.sign_elsewhere
+            wiring.store, wiring.clock, wiring.sign, wiring.bounces, wiring.events, self.wake, wiring.sign_elsewhere
         )
         self._lanes: dict[str, Lane] = {}
         for name in share.lanes:
@@ -126,7 +126,8 @@ class Delivery:
             for lane in paused:
                 lane.resume()
 
-    def _wake(self, name: str, at: float) -> None:
+    def wake(self, name: str, at: float) -> None:
+        """Mail for a lane, of this process or of another, was put into the store, and is due then."""
         lane = self._lanes.get(name)
         if lane is not None:
             lane.wake(at)
