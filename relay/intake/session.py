@@ -278,7 +278,7 @@ class Session(Wire):
         self.say(replies.START_DATA)
         began = time.monotonic()
         limits = self._server.limits
-        body = Body(self._server.spool)
+        body = Body(self._server.spool, sealed=self._server.sealed, budget=self._server.budget)
         try:
             decoder = DotDecoder(limits.message_size_bytes, body)
             await self.read_data(decoder, limits.data_timeout_s)
