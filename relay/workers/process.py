@@ -197,6 +197,9 @@ def run(link: socket.socket, forked: Forked | None) -> int:
     """Exit 0 after a drain, or when the main process is gone. `forked`: see `helper.fork`."""
     gc.freeze()  # what was imported stays: no collection looks at it again
     lines.to(sys.stderr, os.environ.get(words.LOG_LEVEL, "INFO"))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(Worker().serve(link, forked))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(Worker().serve(link, forked))
+    finally:
+        lines.close()
     return 0
