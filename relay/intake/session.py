@@ -8,7 +8,6 @@ import time
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Awaitable, Callable
-from itertools import count
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +36,11 @@ _REFUSED_RECIPIENTS = 1_000
 """How many errors, commands but for RCPT, and bad addresses a session may have without a message being taken."""
 _FRUITLESS_TIMEOUTS = 12
 """How many times `command_timeout_s` a session may last without a message being taken."""
-_YIELD_EVERY = 64
-"""Pipelined commands run in one go before other sessions have their turn."""
+_FREE_COMMANDS = 32
+"""How many a session may have, from its beginning or its last message, before it takes turns with others for each:
+more than a message to a few recipients needs, however it comes."""
+_REPEATED_RECIPIENTS = 1_000
+"""How many RCPTs a message may have beyond the recipients that it may have: repeated ones, ones too many."""
 _HANDSHAKE_S = 30.0
 _PROXY_S = 10.0
 _AUTH_FAILURES = 3
@@ -68,12 +70,16 @@ class Session(Wire):
         self._lingers = False
         self._errors = 0
         self._commands = 0
+        self._talk = 0
+        """commands, of any kind, since the last message"""
         self._auth_failures = 0
         self._last_mail_at = 0.0
         self._standing: Standing = "new"
         self._mail: Mail | None = None
         self._recipients: dict[str, Recipient] = {}
         self._refused_recipients = 0
+        self._rcpts = 0
+        """of this message, whatever came of them"""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self.transport is None:
@@ -126,6 +132,7 @@ class Session(Wire):
         if implicit and not await self._secured():
             return False
         self._last_mail_at = self.loop.time()
+        self._server.turns.begin()
         self.say_lines(b"220 %s ESMTP otp-relay\r\n" % self._server.hostname.encode())
         return True
 
@@ -151,7 +158,12 @@ class Session(Wire):
         return True
 
     async def _converse(self) -> None:
-        for turn in count(1):
+        turns = self._server.turns
+        while True:
+            self._talk += 1
+            if self._talk > _FREE_COMMANDS and not turns.has_command():
+                self.flush()
+                await turns.command(self._standing)
             try:
                 idle = self._mail is None
                 line = await self.read_line(self._server.limits.command_timeout_s, idle=idle)
@@ -161,8 +173,6 @@ class Session(Wire):
             self._judge_patience()
             if self._over:
                 return
-            if turn % _YIELD_EVERY == 0:
-                await asyncio.sleep(0)
 
     async def _execute(self, line: str) -> None:
         verb, _, argument = line.partition(" ")
@@ -201,6 +211,7 @@ class Session(Wire):
         self._mail = None
         self._recipients = {}
         self._refused_recipients = 0
+        self._rcpts = 0
 
     # The commands.
 
@@ -251,6 +262,10 @@ class Session(Wire):
     async def smtp_RCPT(self, arg: str | None) -> None:  # noqa: N802
         if self._mail is None:
             self._refuse(self._not_yet() or replies.MAIL_FIRST, "sequence")
+            return
+        self._rcpts += 1
+        if self._rcpts > self._server.limits.recipients + _REPEATED_RECIPIENTS:
+            self._refuse(replies.ENDLESS_RECIPIENTS, "recipients")
             return
         try:
             recipient = parse_rcpt(arg or "", smtputf8=self._mail.smtputf8)
@@ -318,7 +333,7 @@ class Session(Wire):
         else:
             self.say(Reply(250, f"2.0.0 queued as {receipt.id}"))
             self._standing = "express" if receipt.express else "bulk"
-            self._errors = self._commands = 0
+            self._errors = self._commands = self._talk = 0
             self._last_mail_at = self.loop.time()
         finally:
             self._server.storing -= 1
