@@ -55,10 +55,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run(loaded: Loaded, forked: Forked | None) -> int:
+    import asyncio
     import gc
 
     from relay.app import App, CannotStart
     from relay.store.base import StoreDamaged, StoreError
+    from relay.supervise import listen_to
 
     def ready() -> None:
         print(f"ready smtp={','.join(app.smtp_addresses)} http={app.http_address}", file=sys.stderr, flush=True)
@@ -67,6 +69,7 @@ async def _run(loaded: Loaded, forked: Forked | None) -> int:
         gc.enable()
 
     app = App(loaded, forked)
+    listen_to(asyncio.get_running_loop(), app.log.loop_failed)
     try:
         async with app:
             await app.run(ready)

@@ -6,6 +6,7 @@ subject, a reply's text (it may quote either), content or a credential: those th
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import re
@@ -184,6 +185,19 @@ class MailLog:
             error=type(error).__name__,
             reason=_ADDRESS.sub("<address>", str(error)),
         )
+
+    def task_ended(self, task: str, error: BaseException | None) -> None:
+        """A background task ended by `error`, or returned (None), and is begun again. The error's text may be mail."""
+        self.metrics.restarts[(task.partition(" ")[0],)].inc()
+        name = "returned" if error is None else type(error).__name__
+        self._line(logging.ERROR, "task_restarted", task=task, error=name)
+
+    def loop_failed(self, where: str, error: BaseException | None) -> None:
+        """A callback of the event loop failed, or a task that nothing waits for: it ended, and is said."""
+        self.metrics.restarts[("loop",)].inc()
+        name = None if error is None else type(error).__name__
+        system = errno.errorcode.get(error.errno or 0) if isinstance(error, OSError) else None
+        self._line(logging.ERROR, "loop_failed", error=name, errno=system, where=where)
 
     def worker_ready(self, number: int) -> None:
         """A process for bulk mail takes mail."""

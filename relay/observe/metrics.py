@@ -151,6 +151,14 @@ class Metrics:
         self.replies = _Children(
             Counter("relay_upstream_replies", "Replies of upstreams.", ("upstream", "code"), registry=registry)
         )
+        self.restarts = _Children(
+            Counter(
+                "relay_tasks_restarted",
+                "Background tasks that ended by an error, and were begun again, by kind.",
+                ("task",),
+                registry=registry,
+            )
+        )
         self.reload_success = Gauge(
             "relay_config_reload_success", "1: the configuration in use is the file's.", registry=registry
         )

@@ -19,6 +19,7 @@ import aiosmtplib
 from relay.config.model import Upstream
 from relay.mail.reply import Reply
 from relay.upstream.capabilities import Capabilities
+from relay.upstream.redaction import without_credentials
 from relay.upstream.results import GARBLED, OpenFailed, Phase
 from relay.upstream.session import Opening, Session
 
@@ -76,7 +77,9 @@ async def open_session(target: Target, *, timeout_s: float) -> Session:
         raise OpenFailed(step.phase, Reply(451, "4.4.1 no answer in time")) from error
     except aiosmtplib.SMTPResponseException as error:
         # Still connecting, and something was said: the greeting, or what stands in its place.
-        raise _refused("greeting" if step.phase == "connect" else step.phase, error.code, error.message) from error
+        phase: Phase = "greeting" if step.phase == "connect" else step.phase
+        # Not `from error`: a traceback would show what was said.
+        raise _refused(phase, error.code, without_credentials(error.message, target.config)) from None
     except ssl.SSLError as error:
         raise _insecure(error) from error
     except (aiosmtplib.SMTPException, OSError) as error:
