@@ -67,7 +67,7 @@ def _client(peer: Peer, name: str) -> str:
     """Who guesses: an address, or all that one customer has of IPv6. Apps on this machine share theirs, so there one
     user's wrong password is that user's."""
     if peer.local:
-        return f"{peer.name} {name}"
+        return f"{peer.name} {name[:255]}"
     if isinstance(peer.ip, IPv6Address):
         return str(ip_network((peer.ip, 64), strict=False))
     return peer.name
