@@ -347,6 +347,7 @@ class Pool:
             self.window.refused(time.monotonic(), others)
         elif said and not self.express and self.circuit.state == "closed" and says_so(failure.reply):
             # It talks to somebody: to codes, or to another process of ours.
+            self.circuit.tried = True
             self.window.throttled(time.monotonic())
             self._fail_waiting(failure)
         else:
