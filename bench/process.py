@@ -77,9 +77,13 @@ class Child:
 
     def finish(self, within_s: float) -> None:
         """Ask it to end by closing its standard input, and wait. Raises Failed."""
+        self.close_input()
+        self.wait(within_s)
+
+    def close_input(self) -> None:
+        """Ask it to end."""
         if self._process.stdin is not None:
             self._process.stdin.close()
-        self.wait(within_s)
 
     def wait(self, within_s: float) -> None:
         """Until it has ended with exit code 0. Raises Failed."""

@@ -17,7 +17,7 @@ from bench.sink import PASSWORD, USERNAME
 
 READY_WITHIN_S = 60.0
 """a store of ten million rows included"""
-_READY = re.compile(r"^ready smtp=127\.0\.0\.1:(\d+) ", re.MULTILINE)
+_READY = re.compile(r"^ready smtp=127\.0\.0\.1:(\d+) http=127\.0\.0\.1:(\d+)$", re.MULTILINE)
 _SESSIONS = {"otp": {"warm": 4, "max": 20}, "bulk": {"max": 10}}
 
 
@@ -26,7 +26,7 @@ class Relay(Contender):
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self.port = 0
+        self.port = self.http_port = 0
         self.ready_after_s = 0.0
         self._child: Child | None = None
 
@@ -42,18 +42,18 @@ class Relay(Contender):
         began = time.monotonic()
         self._child = Child([sys.executable, "-m", "relay", "run", "-c", str(config)], log)
         try:
-            self.port = self._await_ready(self._child, began + READY_WITHIN_S)
+            self.port, self.http_port = self._await_ready(self._child, began + READY_WITHIN_S)
         except BaseException:
             self._child.end()
             raise
         self.ready_after_s = time.monotonic() - began
         return self
 
-    def _await_ready(self, child: Child, deadline: float) -> int:
+    def _await_ready(self, child: Child, deadline: float) -> tuple[int, int]:
         while time.monotonic() < deadline:
             found = _READY.search(child.log.read_text(errors="replace"))
             if found:
-                return int(found[1])
+                return int(found[1]), int(found[2])
             if not child.running:
                 raise Failed(f"the relay ended before it was ready\n{child.last_words}")
             time.sleep(0.005)

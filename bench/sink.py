@@ -1,7 +1,8 @@
 """An SMTP sink as a process of its own: takes mail as an upstream does, writes down when each message was in.
 
 `python -m bench.sink --out FILE [--cert FILE --key FILE] [--auth] [--no-pipelining] [--chunking]
-[--delay SECONDS] [--hang greeting|mail|dot]` prints `ready PORT` and runs until its standard input ends.
+[--delay SECONDS] [--hang greeting|mail|dot] [--no-8bitmime] [--refuse REPLY]` prints `ready PORT` and runs until its
+standard input ends.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import contextlib
 import os
 import ssl
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -44,6 +45,9 @@ class Manner:
     """from the last byte of a message to the reply"""
     hang: Hang = "never"
     """from this step on it never answers"""
+    eightbit: bool = True
+    refuse: str = ""
+    """the reply to every message; empty: it is taken"""
 
 
 class Recorder:
@@ -156,7 +160,8 @@ class Sink(asyncio.Protocol):
 
     def _ehlo(self) -> bytes:
         manner = self._manner
-        offers = ["sink.example", "8BITMIME", "SIZE 60000000", "ENHANCEDSTATUSCODES"]
+        offers = ["sink.example", "SIZE 60000000", "ENHANCEDSTATUSCODES", "DSN"]
+        offers += ["8BITMIME"] if manner.eightbit else []
         offers += ["PIPELINING"] if manner.pipelining else []
         offers += ["CHUNKING"] if manner.chunking else []
         offers += ["STARTTLS"] if manner.tls is not None and not self._secure else []
@@ -226,7 +231,7 @@ class Sink(asyncio.Protocol):
             asyncio.get_running_loop().call_later(self._manner.delay_s, self._answer_late)
             return b""
         self._mode = "command"
-        return _OK
+        return f"{self._manner.refuse}\r\n".encode() if self._manner.refuse else _OK
 
     def _answer_late(self) -> None:
         self._mode = "command"
@@ -257,6 +262,8 @@ def main() -> None:
     parser.add_argument("--chunking", action="store_true")
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--hang", choices=("never", "greeting", "mail", "dot"), default="never")
+    parser.add_argument("--no-8bitmime", action="store_true")
+    parser.add_argument("--refuse", default="")
     parser.add_argument("--realtime", action="store_true")
     args = parser.parse_args()
     tls = None
@@ -265,6 +272,7 @@ def main() -> None:
         tls.load_cert_chain(args.cert, args.key)
     steady(realtime=args.realtime)
     manner = Manner(not args.no_pipelining, args.chunking, tls, args.auth, args.delay, args.hang)
+    manner = replace(manner, eightbit=not args.no_8bitmime, refuse=args.refuse)
     with contextlib.suppress(KeyboardInterrupt):
         uvloop.run(serve(manner, args.out))
 

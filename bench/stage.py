@@ -171,9 +171,17 @@ class Stage:
         return self.directory / f"{self._count}-{name}"
 
     def sink(
-        self, network: Network = Network(), *, delay_s: float = 0.0, hang: str = "never", fast: bool = True
+        self,
+        network: Network = Network(),
+        *,
+        delay_s: float = 0.0,
+        hang: str = "never",
+        fast: bool = True,
+        eightbit: bool = True,
+        refuse: str = "",
     ) -> SinkAt:
-        """`fast`: ahead of the contender whenever it has something to do; for upstreams whose times count."""
+        """`fast`: ahead of the contender whenever it has something to do; for upstreams whose times count. `refuse`:
+        the reply to every message."""
         out = self.fresh("arrivals")
         arguments: list[object] = ["--out", out, "--delay", delay_s, "--hang", hang]
         if network.tls:
@@ -181,6 +189,8 @@ class Stage:
             arguments += ["--auth", "--cert", good.cert_file, "--key", good.key_file]
         arguments += ["--chunking"] if network.chunking else []
         arguments += [] if network.pipelining else ["--no-pipelining"]
+        arguments += [] if eightbit else ["--no-8bitmime"]
+        arguments += ["--refuse", refuse] if refuse else []
         child = self._child("sink", *arguments, *(self._realtime if fast else []))
         return SinkAt(_ready(child), out, child)
 

@@ -11,6 +11,7 @@ import signal
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -43,6 +44,7 @@ from relay.store.sqlite_care import check_keys
 from relay.store.sqlite_move import Moved
 from relay.store.sqlite_read import Reader
 from relay.store.sqlite_sound import look
+from relay.supervise import Supervisor
 from relay.upstream.pool import Shared, Whole
 from relay.web.parts import LaneHealth, Parts, UpstreamHealth, UpstreamState
 from relay.web.server import WebServer
@@ -55,6 +57,9 @@ from relay.workers.words import UpstreamStatus
 
 _LOG = logging.getLogger("relay")
 _STATES: Mapping[str, UpstreamState] = {"closed": "up", "open": "down", "half-open": "half-open"}
+
+CLOSE_WITHIN_S = 5.0
+"""a worker's store that is just being opened may take so long at the end"""
 
 
 class CannotStart(Exception):
@@ -74,6 +79,7 @@ class App:
         self.log = MailLog(self.metrics, self.recent, clock=self.clock.now)
         self._engine = Engine(self.clock, self.log)
         self._codec = codec_for(loaded.store_keys, str(loaded.config.store_key_file))
+        self._supervisor = Supervisor(self.log.task_ended)
         self._workers = Workers(self.clock, self.log, self, self._codec)
         self._shared: Mapping[str, Whole] = {}
         self._upstreams: Mapping[str, Upstream] = {}
@@ -162,7 +168,12 @@ class App:
             if reload.is_set() and not stop.is_set():
                 reload.clear()
                 self._service_manager.reloading()
-                done = await self.reload()
+                try:
+                    done = await self.reload()
+                except Exception as error:  # noqa: BLE001 - mail goes on, with what is in force now
+                    self.log.trouble("reload", error)
+                    self.log.reloaded(success=False)
+                    done = False
                 self._service_manager.ready(self._status() if done else f"{self._status()}; a reload was refused")
 
     async def reload(self) -> bool:
@@ -264,7 +275,7 @@ class App:
 
     def worker_ready(self, store: Path) -> None:
         """Workers' Forward."""
-        task = asyncio.create_task(self._worker_ready(store), name="open a worker's store")
+        task = self._supervisor.finish("open_store", partial(self._worker_ready, store))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
@@ -288,7 +299,11 @@ class App:
             self.log.trouble("read", error)
 
     async def _close_readers(self) -> None:
-        await asyncio.gather(*self._opening)
+        if self._opening:
+            _, unopened = await asyncio.wait(self._opening, timeout=CLOSE_WITHIN_S)
+            for task in unopened:
+                task.cancel()
+            await asyncio.gather(*unopened, return_exceptions=True)
         for reader in self._readers.values():
             await reader.close()
 
@@ -367,14 +382,14 @@ _WORST: Sequence[UpstreamState] = ("down", "half-open", "up")
 def _add(upstreams: dict[str, UpstreamHealth], name: str, seen: UpstreamStatus) -> None:
     """One upstream as several processes see it: the worst of its states, the sum of its sessions and windows."""
     state, sessions = _STATES[seen.circuit], dict(seen.sessions)
-    reason, window = seen.reason or None, seen.window
+    reason, window, words = seen.reason or None, seen.window, seen.words or None
     before = upstreams.get(name)
     if before is not None:
         state = min(state, before.state, key=_WORST.index)
         sessions = {
             kind: sessions.get(kind, 0) + before.sessions.get(kind, 0) for kind in {*sessions, *before.sessions}
         }
-        reason = before.reason or reason
+        reason, words = before.reason or reason, before.words or words
         if before.window is not None:
             window = before.window + (window or 0)
-    upstreams[name] = UpstreamHealth(state, sessions, reason, window)
+    upstreams[name] = UpstreamHealth(state, sessions, reason, window, words)

@@ -23,6 +23,7 @@ from relay.signatures import Signatures
 from relay.store.base import NewMessage, OpenRecipient, Queued, StoreError
 from relay.store.codec import Codec
 from relay.store.sqlite import SqliteStore, open_store
+from relay.supervise import Supervisor
 from relay.upstream.connect import Target
 from relay.upstream.gate import NOT_STORED
 
@@ -47,11 +48,13 @@ class Engine:
         self._housekeeper: asyncio.Task[None] | None = None
         self._untidy = False
         """a reload could not write all that it changes"""
+        self.supervisor = Supervisor(lambda name, error: self.log.task_ended(name, error))
         self._signing = ThreadPoolExecutor(1, thread_name_prefix="sign")
 
     async def open(self, path: Path, codec: Codec) -> None:
         """Take the store file and find out what waits in it. Raises StoreError."""
         self.store: SqliteStore = await open_store(path, now=self.clock.now, codec=codec)
+        self.store.supervisor = self.supervisor
         await self.store.recover(self.clock.now())
 
     def build(self, loaded: Loaded, targets: Mapping[str, Target], share: Share) -> Delivery:
@@ -65,6 +68,7 @@ class Engine:
             self._events,
             self.log,
             self.signatures.elsewhere,
+            self.supervisor,
         )
         return Delivery(config, wiring, targets, share)
 
@@ -74,7 +78,7 @@ class Engine:
         await self._tidy()
         delivery.start()
         if self._housekeeper is None:
-            self._housekeeper = asyncio.create_task(self._keep_house(), name="housekeeping")
+            self._housekeeper = self.supervisor.start("housekeeping", self._keep_house)
 
     async def replace(self, config: Config, delivery: Delivery) -> None:
         """New lanes in the place of the old: what these have under way goes on over their sessions, what they held
@@ -90,7 +94,7 @@ class Engine:
             self._untidy = True
         await old.give_back()
         delivery.wake_all()
-        retired = asyncio.create_task(self._retire(old), name="retire lanes")
+        retired = self.supervisor.finish("retire lanes", partial(self._retire, old))
         self._retired[retired] = old
         retired.add_done_callback(lambda task: self._retired.pop(task, None))
 
@@ -144,7 +148,7 @@ class Engine:
                 await asyncio.sleep(0)  # the envelope leaves first
             if elsewhere is None and (lane.config.express or len(new.content) > LARGE_BYTES):
                 thread = self._signing.submit(lane.sign_ahead, job)
-            putting = self.store.start_put(new, express=lane.config.express)
+            putting = self.store.start_put(new, express=lane.config.express, booking=lane.booking)
         except BaseException:
             if elsewhere is not None:
                 elsewhere.close()

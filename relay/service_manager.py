@@ -75,9 +75,9 @@ class ServiceManager:
     def _feed(self) -> None:
         """The watchdog, from the loop itself: a loop that hangs is what it is there for."""
         if self._every_s is not None and self._address is not None:
+            self._beat = asyncio.get_running_loop().call_later(self._every_s, self._feed)
             if not self._unsaid:
                 self._say("WATCHDOG=1")
-            self._beat = asyncio.get_running_loop().call_later(self._every_s, self._feed)
 
     def _say(self, *assignments: str) -> None:
         if self._address is not None:
@@ -85,15 +85,18 @@ class ServiceManager:
             self._flush(self._address)
 
     def _flush(self, address: str) -> None:
-        if self._socket is None:
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            self._socket.setblocking(False)
         while self._unsaid:
             try:
-                self._socket.sendto(self._unsaid[0], address if address[0] == "/" else f"\0{address[1:]}")
+                self._opened().sendto(self._unsaid[0], address if address[0] == "/" else f"\0{address[1:]}")
             except BlockingIOError:  # its queue is full; mail doesn't wait for that
                 self._again = asyncio.get_running_loop().call_later(AGAIN_AFTER_S, self._flush, address)
                 return
-            except OSError as error:
+            except OSError as error:  # also where no descriptor is left
                 _log.warning("event=trouble where=notify reason=%s", json.dumps(error.strerror or str(error)))
             self._unsaid.popleft()
+
+    def _opened(self) -> socket.socket:
+        """Raises OSError."""
+        if self._socket is None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        return self._socket

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 EXIT_OK, EXIT_NOTHING, EXIT_USAGE = 0, 1, 2
 ACTIONS = ("retry", "hold", "release", "drop")
+LEFT = "Retry them by ID, or with --ambiguous"
 T = TypeVar("T")
 
 
@@ -34,6 +35,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )  # fmt: skip
     queue.add_argument("ids", nargs="*", metavar="ID", help="the messages to act on")
     queue.add_argument("--all", action="store_true", help="act on everything that waits")
+    queue.add_argument(
+        "--ambiguous", action="store_true", help="retry --all or --lane: also what an upstream may have taken already"
+    )
     _add_filters(queue)
     report = subparsers.add_parser(
         "report", help="counts, p50/p95/p99 and bands", description="Per lane, upstream and recipient provider."
@@ -92,8 +96,8 @@ def show_or_change_queue(args: argparse.Namespace) -> int:
         return _change_queue(args)
     from relay.cli import mail_text
 
-    if args.all:
-        return _complain("--all goes with retry, hold, release or drop", EXIT_USAGE)
+    if args.all or args.ambiguous:
+        return _complain("--all and --ambiguous go with an action", EXIT_USAGE)
     selection = _listing(args)
 
     rows, counts = _read(args, lambda store: (store.waiting(selection), store.counts()))
@@ -116,12 +120,20 @@ def _change_queue(args: argparse.Namespace) -> int:
     chosen = {key: value for key, value in given.items() if value}
     if len(chosen) != 1 or args.to or args.state or args.since or args.limit:
         raise BadQuery(f"queue {args.action}: give either IDs, --lane LANE or --all")
-    changed = act(load_or_exit(config_path(args)).config, args.action, target(chosen))
+    selection = target({**chosen, "ambiguous": args.ambiguous}, args.action)
+    done = act(load_or_exit(config_path(args)).config, args.action, selection)
     if args.json:
-        _say(_document({"changed": list(changed)}))
+        more: dict[str, object] = {"unknown": list(done.unknown), "left": done.left}
+        _say(_document({"changed": list(done.changed), **{key: value for key, value in more.items() if value}}))
     else:
-        _say("\n".join(changed))
-    return EXIT_OK if changed else _complain("nothing changed", EXIT_NOTHING)
+        _say("\n".join(done.changed))
+    if done.left:
+        _complain(f"{done.left} ambiguous left as they are: an upstream may have taken them. {LEFT}", EXIT_OK)
+    for one in done.unknown:
+        _complain(f"no message {one}", EXIT_NOTHING)
+    if done.unknown:
+        return EXIT_NOTHING
+    return EXIT_OK if done.changed else _complain("nothing changed", EXIT_NOTHING)
 
 
 def show_report(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import json
 import socket
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from relay.cli.common import Refused
 from relay.config.model import Config
@@ -18,19 +19,30 @@ WITHIN_S = 30.0
 _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what a wildcard listener answers on
 
 
+class Acted(NamedTuple):
+    """What an action did."""
+
+    changed: Sequence[str]
+    """ids of messages"""
+    unknown: Sequence[str] = ()
+    """ids that were given and are no message's"""
+    left: int = 0
+    """ambiguous recipients that a retry passed over"""
+
+
 class NotRunning(Exception):
     """Nobody listens on the relay's HTTP address."""
 
 
-def act(config: Config, action: Action, selection: Selection) -> Sequence[str]:
-    """The ids of the messages that changed. Raises Refused, StoreError."""
+def act(config: Config, action: Action, selection: Selection) -> Acted:
+    """Raises Refused, StoreError."""
     try:
         return _ask(config, action, selection)
     except NotRunning:
-        return asyncio.run(_act_on_store(config, action, selection))
+        return _seen(config, action, selection, asyncio.run(_act_on_store(config, action, selection)))
 
 
-def _ask(config: Config, action: Action, selection: Selection) -> Sequence[str]:
+def _ask(config: Config, action: Action, selection: Selection) -> Acted:
     headers = {"Content-Type": "application/json"}
     if config.http.token is not None:
         headers["Authorization"] = f"Bearer {config.http.token.get_secret_value()}"
@@ -47,13 +59,15 @@ def _ask(config: Config, action: Action, selection: Selection) -> Sequence[str]:
         connection.close()
     if answer.status != 200:
         raise Refused(f"http {config.http.address}: {answer.status} {said.get('error', '')}".rstrip())
-    return [str(message_id) for message_id in said["changed"]]
+    changed, unknown = ([str(one) for one in said.get(key, ())] for key in ("changed", "unknown"))
+    return Acted(changed, unknown, int(said.get("left", 0)))
 
 
 def _body(selection: Selection) -> str:
+    body: dict[str, object] = {"ambiguous": True} if selection.ambiguous else {}
     if selection.ids:
-        return json.dumps({"ids": selection.ids})
-    return json.dumps({"lane": selection.lane} if selection.lane is not None else {"all": True})
+        return json.dumps({**body, "ids": selection.ids})
+    return json.dumps({**body, "lane": selection.lane} if selection.lane is not None else {**body, "all": True})
 
 
 class _Connection(http.client.HTTPConnection):
@@ -73,6 +87,18 @@ class _Connection(http.client.HTTPConnection):
                 self.sock.connect(path)
             case SystemdAddress(name):
                 raise Refused(f"http.address is systemd:{name}: its real address is unknown here; use the HTTP API")
+
+
+def _seen(config: Config, action: Action, selection: Selection, changed: Sequence[str]) -> Acted:
+    """With what there is to say beside it; as the HTTP service has it."""
+    from relay.store.look import look_at
+    from relay.web.query import leaves_ambiguous, left
+
+    with look_at(config.store) as store:
+        others = (one for one in dict.fromkeys(selection.ids) if one not in changed)
+        unknown = [one for one in others if store.get(one) is None]
+        passed = left(store.counts(), selection) if leaves_ambiguous(action, selection) else 0
+    return Acted(changed, unknown, passed)
 
 
 async def _act_on_store(config: Config, action: Action, selection: Selection) -> Sequence[str]:

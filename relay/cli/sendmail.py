@@ -24,12 +24,12 @@ Submits the message on stdin to the relay. Request of other sendmails that chang
   -f, -r      the envelope sender; <> for none
   -F          the sender's full name, where the message has no From
   -N -R -V    DSN: never or a list of success,failure,delay; full or hdrs; an envelope id
-  -C          the relay's configuration, to find its listener in
+  -C, -c      the relay's configuration, to find its listener in
   -v          say what the relay answered
 Where to: $OTP_RELAY_SUBMIT (host:port or unix:/path), else the first listener of the configuration
 ($OTP_RELAY_CONFIG, config/relay.yaml) that takes mail as it is, else 127.0.0.1:2525."""
 
-_VALUED = frozenset("ABCDFLNORVXbefhopr")
+_VALUED = frozenset("ABCDFLNORVXbcefhopr")
 _JOINED = frozenset("dqM")
 """Request whose value is never the next argument."""
 _MODES = {
@@ -129,7 +129,7 @@ def _set(request: Request, letter: str, value: str) -> None:
             request.sender = value.removeprefix("<").removesuffix(">")
         case "F":
             request.full_name = value
-        case "C":
+        case "C" | "c":  # -c as with the other commands; no sendmail has another use for it
             request.config = value
         case "N":
             if not set(value.upper().split(",")) <= {"NEVER", "SUCCESS", "FAILURE", "DELAY"}:

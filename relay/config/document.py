@@ -42,6 +42,17 @@ class Document:
         self.readable = True
         """False: the text isn't one YAML document, and `data` isn't to be looked at"""
 
+    def written(self, loc: Loc) -> Loc:
+        """The way to a value as the file has it: where one value stands for a list of one, it has no position."""
+        way: Loc = ()
+        value = self.data
+        for part in loc:
+            if isinstance(part, int) and value is not None and not isinstance(value, tuple):
+                continue
+            way = (*way, part)
+            value = _inside(value, part)
+        return way
+
     def known(self, loc: Loc) -> Loc:
         """The longest part of `loc` that stands in the file."""
         while loc and loc not in self.marks:
@@ -56,6 +67,12 @@ class Document:
         if finding.at == "key" or any(isinstance(part, str) for part in finding.loc[len(known) :]):
             return self.key_marks.get(known) or self.marks.get(known, Mark(1, 1))
         return self.marks.get(known, Mark(1, 1))
+
+
+def _inside(value: Any, part: str | int) -> Any:
+    if isinstance(value, dict):
+        return value.get(part)
+    return value[part] if isinstance(value, tuple) and isinstance(part, int) and part < len(value) else None
 
 
 class NotYaml(Exception):

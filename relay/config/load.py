@@ -13,7 +13,7 @@ from relay.config.errors import ConfigError, ConfigErrors, Finding, Loc, dotted
 from relay.config.model import Config, Loaded
 from relay.config.parse import DEFAULT_STORE
 from relay.config.validate import SECRETS, suggestion, validate
-from relay.config.values import Expanded, Origin, shown, the_value_of
+from relay.config.values import Expanded, Origin, shown, the_value_of, userinfo
 
 MOST_ERRORS = 100
 _UNREAD = Expanded("unread", {"unread": "unread"})
@@ -61,7 +61,8 @@ def _loaded(path: Path, document: Document, data: Mapping[str, Any], origin: Ori
         *_store_key(validated.config, store_keys),
     ]
     scrub = _scrubber(document.data)
-    told = [scrub(finding) for finding in (*own, *_unsaid(document, others))]
+    placed = (finding._replace(loc=document.written(finding.loc)) for finding in others)
+    told = [scrub(finding) for finding in (*own, *_unsaid(document, placed))]
     if errors := _errors(path, document, [finding for finding in told if finding.kind == "error"]):
         raise ConfigErrors(errors)
     if validated.config is None:
@@ -97,7 +98,7 @@ def _unsaid(document: Document, findings: Iterable[Finding]) -> Iterator[Finding
 
 def _errors(path: Path, document: Document, findings: Iterable[Finding]) -> list[ConfigError]:
     """Findings with their places, in the order of the file, each said once."""
-    placed = {(document.place(finding), _key(document, finding), finding.message): None for finding in findings}
+    placed = {(document.place(finding), dotted(finding.loc), finding.message): None for finding in findings}
     ordered = sorted(placed, key=lambda item: (item[0].line, item[0].column))
     errors = [ConfigError(str(path), mark.line, mark.column, key, message) for mark, key, message in ordered]
     if (more := len(errors) - MOST_ERRORS) > 0:
@@ -106,18 +107,11 @@ def _errors(path: Path, document: Document, findings: Iterable[Finding]) -> list
     return errors
 
 
-def _key(document: Document, finding: Finding) -> str:
-    """A value that stands for a list of one has no position."""
-    loc = finding.loc
-    while loc and isinstance(loc[-1], int) and loc not in document.marks:
-        loc = loc[:-1]
-    return dotted(loc)
-
-
 def _scrubber(data: Any) -> Callable[[Finding], Finding]:
     """A last line: whatever a message quotes, secrets and what came out of the environment aren't in it."""
     hidden: dict[str, str] = {}
     _collect(data, None, hidden)
+    userinfos = {text for text in map(userinfo, _texts(data)) if text is not None}
 
     def scrub(finding: Finding) -> Finding:
         message = finding.message
@@ -125,6 +119,8 @@ def _scrubber(data: Any) -> Callable[[Finding], Finding]:
             message = message.replace(repr(text), instead).replace(repr(text[:60]) + "...", instead)
             if len(text) >= 8:
                 message = message.replace(text, instead)
+        for text in userinfos:  # as a part of a path, for one
+            message = message.replace(text, "...@")
         return (
             finding
             if message == finding.message
@@ -149,6 +145,19 @@ def _collect(value: Any, key: str | None, hidden: dict[str, str]) -> None:
             hidden[value] = f"the value of {key}"
 
 
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in it."""
+    match value:
+        case dict():
+            for item in value.values():
+                yield from _texts(item)
+        case tuple():
+            for item in value:
+                yield from _texts(item)
+        case str():
+            yield value
+
+
 class _Completion:
     """Fills in what depends on other keys or stands in a file, before types are looked at."""
 
@@ -158,9 +167,11 @@ class _Completion:
 
     def completed(self, machine_name: Callable[[], str]) -> dict[str, Any]:
         data = dict(self.document.data)
-        for key in ("rules", "dkim"):
-            if key in data and data[key] is None:
+        for key in ("listen", "rules", "dkim"):
+            if key in data and data[key] is None and key != "listen":
                 data[key] = ()  # all of it commented out
+            if isinstance(data.get(key), dict):
+                data[key] = (data[key],)  # one stands for a list of one
         data.setdefault("store", str(DEFAULT_STORE))
         if data.get("hostname") is None:
             data["hostname"] = machine_name()

@@ -28,6 +28,7 @@ from relay.config.units import (
     HeaderName,
     Network,
     OneOrMany,
+    OneOrManyMappings,
     Port,
     Priority,
     Rate,
@@ -119,7 +120,7 @@ class Lane(Section):
 
     upstreams: OneOrMany[str]
     express: Flag
-    retry_s: tuple[Duration, ...] = Field(alias="retry")
+    retry_s: OneOrMany[Duration] = Field(alias="retry")
     expires_s: Duration = Field(alias="expires")
     hedge_s: Duration | None = Field(None, alias="hedge")
     attempt_s: Duration = Field(alias="attempt")
@@ -169,7 +170,7 @@ class DkimDomain(Section):
     """Signs mail whose From domain is this or below it; the longest match wins; every key signs."""
 
     domain: DomainName
-    keys: tuple[DkimKey, ...] = Field(min_length=1)
+    keys: OneOrManyMappings[DkimKey] = Field(min_length=1)
 
 
 class Limits(Section):
@@ -202,16 +203,16 @@ class Log(Section):
 class Config(Section):
     """The whole file."""
 
-    listen: tuple[Listener, ...] = Field((Listener(address=TcpAddress("127.0.0.1", 2525)),), min_length=1)
+    listen: OneOrManyMappings[Listener] = Field((Listener(address=TcpAddress("127.0.0.1", 2525)),), min_length=1)
     http: Http = Http()
     store: StorePath = DEFAULT_STORE
     store_key_file: FilePath | None = None
     hostname: str
     upstreams: dict[str, Upstream] = Field(min_length=1)
     lanes: dict[str, Lane] = Field(min_length=1)
-    rules: tuple[Rule, ...] = ()
+    rules: OneOrManyMappings[Rule] = ()
     default_lane: str
-    dkim: tuple[DkimDomain, ...] = ()
+    dkim: OneOrManyMappings[DkimDomain] = ()
     limits: Limits = Limits()
     queue: Queue = Queue()
     log: Log = Log()

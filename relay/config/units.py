@@ -44,6 +44,7 @@ __all__ = [
     "HeaderName",
     "Network",
     "OneOrMany",
+    "OneOrManyMappings",
     "Port",
     "Priority",
     "Rate",
@@ -65,8 +66,14 @@ def _as_tuple(value: Any) -> Any:
     return value if isinstance(value, tuple) else tuple(value) if isinstance(value, list) else (value,)
 
 
+def _as_tuple_of_mappings(value: Any) -> Any:
+    return (value,) if isinstance(value, dict) else value
+
+
 OneOrMany = Annotated[tuple[_T, ...], BeforeValidator(_as_tuple)]
 """One value or a list of them, as a tuple."""
+OneOrManyMappings = Annotated[tuple[_T, ...], BeforeValidator(_as_tuple_of_mappings)]
+"""One mapping or a list of them, as a tuple; anything else is refused as no list."""
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 """seconds, more than 0"""

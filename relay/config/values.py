@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -34,8 +35,30 @@ def the_value_of(variable: str) -> str:
     return f"the value of ${{{variable}}}"
 
 
+_USERINFO = re.compile(r"(?<=://).*@", re.DOTALL)
+"""To the last @: a password that isn't percent-encoded may have one, or a slash."""
+_NO_PORT = re.compile(r"(?<=://)([^/?#:]*:)(?![0-9]*(?:[/?#]|\Z))[^/?#]*")
+"""`://user:password` whose host was forgotten"""
+_PARAMETER = re.compile(r"((?:pass\w*|secret|token|key)\s*=\s*)('[^']*'?|[^&\s]*)", re.IGNORECASE)
+"""libpq takes the password in the query or as a word, too."""
+
+
+def masked(text: str) -> str:
+    """Without the credentials that a URL or a database's connection string carries."""
+    if "://" not in text and "=" not in text:
+        return text
+    return _PARAMETER.sub(r"\1...", _NO_PORT.sub(r"\1...", _USERINFO.sub("...@", text)))
+
+
+def userinfo(text: str) -> str | None:
+    """The `user:password@` of a URL."""
+    found = _USERINFO.search(text)
+    return found[0] if found is not None and ":" in found[0] else None
+
+
 def shown(value: object) -> str:
-    """A value as an error message may show it: short, on one line, nothing out of the environment."""
+    """A value as an error message may show it: short, on one line, without a URL's credentials, nothing out of the
+    environment."""
     match value:
         case None:
             return "nothing"
@@ -47,7 +70,8 @@ def shown(value: object) -> str:
             return "a list"
         case Expanded():
             return repr(value)
-        case str() if len(value) > 60:
-            return repr(value[:60]) + "..."
+        case str():
+            text = masked(value)
+            return repr(text) if len(text) <= 60 else repr(text[:60]) + "..."
         case _:
             return repr(value)

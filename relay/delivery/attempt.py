@@ -12,6 +12,7 @@ from relay.config.model import Lane
 from relay.delivery.fitting import fitted, load_of
 from relay.delivery.job import Job
 from relay.delivery.judge import condemns
+from relay.mail.redact import redact, redact_reply
 from relay.store.base import OpenRecipient
 from relay.upstream.pool import Pool
 from relay.upstream.results import TROUBLE, OpenFailed, Outcome, Result
@@ -71,21 +72,37 @@ async def _attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lan
                 fresh = session.sent == 0
         except OpenFailed as failure:
             return _unopened(pool.name, started, positions, failure)
-        terms = Terms(before, lane.final_s, progress)
         try:
             carried, form = await fitted(job, load, session.capabilities)
+            terms = Terms(before, lane.final_s, progress)
+            report = await session.transact(carried, partial(job.parts, unsigned, form), job.gate, terms)
+            pool.put(session, report, load.size_bytes)
         except BaseException:
+            # It is lent to this attempt alone: left as it is, it would be busy for good.
             session.abort()
             raise
-        report = await session.transact(carried, partial(job.parts, unsigned, form), job.gate, terms)
-        pool.put(session, report, load.size_bytes)
         if _was_dead(report, fresh) and time.monotonic() < before:
             job.gate.release(session)
             progress.content_sent = False
             continue
-        if (bad := condemns(report.results)) is not None:
-            pool.condemn(OpenFailed("auth", bad))
+        _mind_the_account(job, pool, report)
         return _told(pool.name, started, session, fresh, report)
+
+
+def _mind_the_account(job: Job, pool: Pool, report: Report) -> None:
+    """Credentials that are no good serve no other message either: none is sent to find that out again."""
+    bad = condemns(report.results)
+    if bad is None:
+        if report.answered:
+            pool.circuit.taken()
+        return
+    # It may quote the mail that it is about.
+    quoted = redact(redact_reply(bad.reply.text, job.queued.content))
+    reason = OpenFailed(bad.phase, bad.reply._replace(text=quoted), said=True)
+    if bad.phase == "mail":
+        pool.condemn(reason)
+    else:
+        pool.turned_away(reason, job.queued.id)
 
 
 def _deliver_by_s(job: Job, now: float) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from relay.config.model import Config
 from relay.delivery.clock import Clock
@@ -13,6 +14,7 @@ from relay.delivery.lane import Lane
 from relay.delivery.services import Events, Services
 from relay.delivery.settling import Bounces
 from relay.store.base import Action, Selection, Store
+from relay.supervise import Supervisor
 from relay.upstream.connect import Contexts, Target
 from relay.upstream.pool import Pool, Shared, Watcher
 
@@ -28,6 +30,8 @@ class Wiring:
     events: Events
     watcher: Watcher
     sign_elsewhere: SigningElsewhere | None = None
+    supervisor: Supervisor | None = None
+    """None: one that reports to `events`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,14 @@ class Delivery:
         self._wiring = wiring
         self._elsewhere = share.elsewhere
         services = Services(
-            wiring.store, wiring.clock, wiring.sign, wiring.bounces, wiring.events, self.wake, wiring.sign_elsewhere
+            wiring.store,
+            wiring.clock,
+            wiring.sign,
+            wiring.bounces,
+            wiring.events,
+            self.wake,
+            wiring.supervisor or Supervisor(partial(_trouble, wiring.events)),
+            wiring.sign_elsewhere,
         )
         self._lanes: dict[str, Lane] = {}
         for name in share.lanes:
@@ -121,7 +132,11 @@ class Delivery:
             for lane in lanes:
                 paused.append(lane)
                 await lane.pause(frozenset(selection.ids) or None)
-            return await self._wiring.store.act(action, selection, self._wiring.clock.now())
+            changed = await self._wiring.store.act(action, selection, self._wiring.clock.now())
+            if action == "retry" and changed:
+                for lane in lanes:
+                    lane.urge()
+            return changed
         finally:
             for lane in paused:
                 lane.resume()
@@ -133,6 +148,10 @@ class Delivery:
             lane.wake(at)
         else:
             self._elsewhere(name, at)
+
+
+def _trouble(events: Events, task: str, error: BaseException | None) -> None:
+    events.trouble(task, error or RuntimeError("returned"))
 
 
 def targets_of(config: Config) -> dict[str, Target]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from relay.mail.reply import Reply
 from relay.mail.transfer import Form, recoded
 from relay.store.base import Attempt, OpenRecipient, Queued, RecipientUpdate, Settlement
 from relay.upstream.gate import EXPIRED, SUPERSEDED, Gate
@@ -30,7 +29,8 @@ class Pending:
     """A recipient not yet told its end."""
 
     open: OpenRecipient
-    last: Reply | None = None
+    last: str | None = None
+    """why it still waits: the last reply, redacted, or a reason of the relay's own"""
     upstream: str | None = None
     unfit_everywhere: bool = True
     """so far every upstream of this round said that it can never carry it"""
@@ -49,6 +49,7 @@ class Job:
         "final_dot",
         "gate",
         "marking",
+        "note",
         "offered_at",
         "older",
         "pending",
@@ -78,6 +79,8 @@ class Job:
         """the id of a newer message to the same recipient: this one is not tried again"""
         self.marking: asyncio.Task[None] | None = None
         """the final dot's mark being written, in lanes that hold what is ambiguous"""
+        self.note: str | None = None
+        """for the time line, with the next settlement"""
         self.offered_at = self.picked_at = time.monotonic()
         self.pending: dict[int, Pending] = {one.position: Pending(one) for one in queued.due}
         self.carried: tuple[int, ...] = ()
@@ -147,6 +150,10 @@ class Job:
     ) -> None:
         self._parts["as it is", unsigned] = await signing
         self.sign_ms += (time.monotonic() - began) * 1000.0
+
+    def take_note(self) -> str | None:
+        taken, self.note = self.note, None
+        return taken
 
     def take_attempts(self) -> tuple[Attempt, ...]:
         taken, self.attempts = tuple(self.attempts), []

@@ -9,7 +9,7 @@ from typing import Literal
 
 from relay.mail.reply import Reply
 from relay.upstream.gate import EXPIRED, NOT_STORED, OUTRUN, SUPERSEDED
-from relay.upstream.results import Phase, Result
+from relay.upstream.results import UNWRITABLE, Phase, Result
 
 JITTER = 0.2
 """a retry comes up to this share later than its ladder says, so that what failed together doesn't return together"""
@@ -94,8 +94,8 @@ def judge(result: Result) -> Verdict:
             if result.phase in _OPENING or speaks_of_us(reply):
                 return Elsewhere(reply)
             if result.phase == "mail":
-                fits = _UNFIT.match(reply.enhanced or "") is None and reply.code not in (552, 555)
-                return Elsewhere(reply) if fits else Unfit(reply)
+                unfit = _UNFIT.match(reply.enhanced or "") or reply.code in (552, 555) or reply == UNWRITABLE
+                return Unfit(reply) if unfit else Elsewhere(reply)
             return Ended(reply)
 
 
@@ -104,9 +104,11 @@ def speaks_of_us(reply: Reply) -> bool:
     return reply.code in ACCOUNT_CODES or _SENDER_UNVERIFIED.search(reply.text) is not None
 
 
-def condemns(results: Sequence[Result]) -> Reply | None:
-    """The reply that says our credentials are no good there, so that nobody else is sent to find out."""
-    return next((result.reply for result in results if result.reply.code in ACCOUNT_CODES), None)
+def condemns(results: Sequence[Result]) -> Result | None:
+    """The one whose reply says that our credentials are no good there; None where it took the mail for anybody."""
+    if any(result.outcome == "sent" for result in results):
+        return None
+    return next((result for result in results if result.reply.code in ACCOUNT_CODES), None)
 
 
 def retry_at(now: float, ladder_s: Sequence[float], step: int, chance: float) -> float:

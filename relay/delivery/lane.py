@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import time
 from collections.abc import Coroutine, Sequence
@@ -19,10 +20,11 @@ from relay.delivery.attempt import Tried
 from relay.delivery.backlog import Backlog, Way
 from relay.delivery.fitting import LARGE_BYTES
 from relay.delivery.job import Job
+from relay.delivery.judge import retry_at
 from relay.delivery.round import Round
 from relay.delivery.services import Services
-from relay.delivery.settling import Moment, conclude, settlement, unknown
-from relay.store.base import Queued, Settlement, StoreError
+from relay.delivery.settling import UNAVAILABLE, Moment, conclude, put_off, settlement, unknown
+from relay.store.base import Booking, Queued, Settlement, StoreError
 from relay.upstream.bucket import Bucket
 from relay.upstream.gate import NOT_STORED, Gate
 from relay.upstream.pool import Pool
@@ -74,6 +76,7 @@ class Lane:
         """messages that a drain should have given back, with what became of some recipients, and the store failed"""
         self._draining = False
         self._pauses = 0
+        self.booking = Booking(tuple(config.retry_s), holder=str(os.getpid()))
         self._claiming = asyncio.Lock()
 
     # what comes in
@@ -82,7 +85,7 @@ class Lane:
         """Open sessions, and take up what the store has."""
         for pool in self._pools.values():
             pool.start()
-        self._feeder = asyncio.create_task(self._feed(), name=f"feed {self.name}")
+        self._feeder = self._services.supervisor.start(f"feed {self.name}", self._feed)
         self.wake(0.0)
 
     def has_room(self, size_bytes: int) -> bool:
@@ -149,9 +152,10 @@ class Lane:
                 self._bytes += len(job.queued.content)
                 self._backlog.push(job)
 
-    async def _give_back(self, job: Job) -> bool:
+    async def _give_back(self, job: Job, due_at: float | None = None) -> bool:
+        """`due_at`: seconds since the epoch; None: at once."""
         try:
-            await self._services.store.unclaim(job.queued.id)
+            await self._services.store.unclaim(job.queued.id, due_at)
         except StoreError as error:
             self._services.events.trouble("unclaim", error)
             return False
@@ -163,21 +167,27 @@ class Lane:
         self.wake(self._services.clock.now())
         self._pump()
 
+    def urge(self) -> None:
+        """An operator asks for a try now: probe the upstreams whose circuit is open, whenever their probe is due."""
+        for pool in self._pools.values():
+            pool.urge()
+
     def upstream_up(self) -> None:
-        """An upstream is back: codes that were put off go now, not at their ladder's next step."""
+        """An upstream is back: codes that were put off, and what an operator asked to be tried, go now and not at their
+        ladder's next step."""
         self._up_at = time.monotonic()
         self._start_hastening()
 
     def _start_hastening(self) -> None:
-        if self.config.express and not self._draining and self._hastening is None:
+        if not self._draining and self._hastening is None:
             self._hastening = asyncio.create_task(self._hasten(), name=f"hasten {self.name}")
 
     async def _hasten(self) -> None:
         now = self._services.clock.now()
         try:
-            if await self._services.store.hasten(self.name, now):
+            if await self._services.store.hasten(self.name, now, only_urged=not self.config.express):
                 self.wake(now)
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - the messages wait for their step then
             self._services.events.trouble("hasten", error)
         finally:
             self._hastening = None
@@ -287,23 +297,32 @@ class Lane:
             finally:
                 if pools:
                     pools[0].under_way -= 1  # from here on the attempt counts itself
+            named = self._upstreams(job.queued.upstreams)
+            if not pools:
+                _note_unavailable(job, named)
             round_ = Round(job, self.config, self._services.clock.epoch, self._settle, self._told)
-            await round_.run(pools, complete=len(pools) == len(self._upstreams(job.queued.upstreams)))
+            await round_.run(pools, complete=len(pools) == len(named))
             await self._finish(job)
         except asyncio.CancelledError:
             await asyncio.shield(self._cut_off(job))
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the message must not be left as being sent
             self._services.events.trouble("delivery", error)
-            await self._finish(job)
+            await self._last_resort(job)
         finally:
             self._bytes -= len(job.queued.content)
             self._active.pop(job.queued.id, None)
             self._leave(job)
+            if job.queued.suspect:
+                self.wake(self._services.clock.now())  # the next suspect may be claimed
 
     def _worth_asking(self, way: Way) -> list[Pool]:
         """The upstreams whose circuit is closed, in order of preference, turned by the ladder's step."""
-        pools = [pool for pool in self._upstreams(way.upstreams) if pool.circuit.state == "closed"]
+        named = self._upstreams(way.upstreams)
+        pools = [pool for pool in named if pool.circuit.state == "closed"]
+        if not pools:
+            # An operator asked for a try now: it waits for how the probe ends.
+            pools = [pool for pool in named if pool.urged]
         if pools:
             turn = way.step % len(pools)
             pools = pools[turn:] + pools[:turn]
@@ -318,13 +337,32 @@ class Lane:
         await job.stored.wait()
         if job.gate.shut_reason is NOT_STORED:
             return
-        conclude(job, self.config, Moment(self._services.clock.now(), time.monotonic(), random.random()))  # noqa: S311
+        conclude(job, self.config, self._moment())
         job.timings_ms["sign"] = job.sign_ms
         await self._settle(job)
 
+    async def _last_resort(self, job: Job) -> None:
+        """What was achieved is written down and the rest is put off, without a look at the content. Where even that
+        can't be, the message goes back to the store, for its next step."""
+        await job.stored.wait()
+        if job.gate.shut_reason is NOT_STORED:
+            return
+        try:
+            put_off(job, self.config, self._moment())
+            await self._settle(job)
+        except Exception as error:  # noqa: BLE001 - as above: it must be given back
+            self._services.events.trouble("delivery", error)
+            step = min((one.step for one in job.queued.due), default=0)
+            due_at = retry_at(self._services.clock.now(), self.config.retry_s, step, 1.0)
+            if await self._give_back(job, due_at):
+                self.wake(due_at)
+
+    def _moment(self) -> Moment:
+        return Moment(self._services.clock.now(), time.monotonic(), random.random())  # noqa: S311
+
     async def _settle(self, job: Job) -> None:
         """Write it down. What was sent must be known, so this is tried until the store takes it."""
-        settled = settlement(job, self._services.bounces)
+        settled = settlement(job, self._services.bounces, self._services.events.trouble)
         if not settled.updates and not settled.attempts:
             return
         while True:
@@ -370,7 +408,7 @@ class Lane:
                 owed.append(settled)
         if self.config.on_ambiguous == "hold" and job.gate.passed is not None:
             unknown(job)
-        settled = settlement(job, self._services.bounces)
+        settled = settlement(job, self._services.bounces, self._services.events.trouble)
         if settled.updates or settled.attempts:
             owed.append(settled)
         self._owed[job.queued.id] = owed
@@ -423,6 +461,7 @@ class Lane:
 
     async def _feed(self) -> None:
         """Claims what is due, in small batches, whenever there is room."""
+        self.wake(self._services.clock.now())  # begun again, it doesn't know what it had been woken for
         while True:
             await self._due.wait()
             self._due.clear()
@@ -439,7 +478,9 @@ class Lane:
     async def _claim(self) -> None:
         store, now = self._services.store, self._services.clock.now()
         self._due_at = None
-        claimed = await store.claim(self.name, now, messages=CLAIM_MESSAGES, size_bytes=CLAIM_BYTES)
+        claimed = await store.claim(
+            self.name, now, messages=CLAIM_MESSAGES, size_bytes=CLAIM_BYTES, booking=self.booking
+        )
         for queued in claimed:
             self.offer(self._job(queued))
         if len(claimed) == CLAIM_MESSAGES:
@@ -505,3 +546,12 @@ class Lane:
 def _unsigned(pool: Pool) -> frozenset[str]:
     """The fields that its upstream rewrites."""
     return frozenset(pool.target.config.unsigned_headers)
+
+
+def _note_unavailable(job: Job, pools: Sequence[Pool]) -> None:
+    """The round asks no upstream: say which circuits are open and why, for the reply and for the time line."""
+    reasons = "; ".join(f"{pool.name}: {pool.circuit.reason}" for pool in pools if pool.circuit.reason)
+    text = f"{UNAVAILABLE} ({reasons})" if reasons else str(UNAVAILABLE)
+    job.note = text.removeprefix(f"{UNAVAILABLE.code} ")
+    for pending in job.pending.values():
+        pending.last = pending.last or text

@@ -79,8 +79,12 @@ class Round:
 
     def _record(self, tried: Tried) -> None:
         job = self._job
+        error = tried.error
         for result in tried.results:
-            reply = redact_reply(str(result.reply), b"" if result.reply.positive else job.queued.content)
+            try:
+                reply = redact_reply(str(result.reply), b"" if result.reply.positive else job.queued.content)
+            except Exception as fault:  # noqa: BLE001 - what became of the recipients must be known all the same
+                reply, error = _bare(result.reply), error or fault
             job.tries[result.position] += 1
             job.attempts.append(
                 Attempt(
@@ -98,7 +102,7 @@ class Round:
             pending = job.pending.get(result.position)
             if pending is not None:
                 self._note(tried, result, pending, reply)
-        self._told(job, tried)
+        self._told(job, tried if error is tried.error else tried._replace(error=error))
 
     def _note(self, tried: Tried, result: Result, pending: Pending, reply: str) -> None:
         """What an attempt means for the recipient."""
@@ -117,8 +121,8 @@ class Round:
                 self._end(pending, "bounced", tried.upstream, reply)
             case Unknown() if self._lane.on_ambiguous == "hold":
                 self._end(pending, "ambiguous", tried.upstream, reply)
-            case Elsewhere(said) | Unfit(said) | Unknown(said):
-                pending.last, pending.upstream = said, tried.upstream
+            case Elsewhere() | Unfit() | Unknown():
+                pending.last, pending.upstream = reply, tried.upstream
             case Withdrawn(why="expired"):
                 self._end(pending, "expired", None, reply)
             case Withdrawn(why="superseded"):
@@ -221,6 +225,6 @@ def _outrun(tried: Tried) -> bool:
     return any(result.reply == OUTRUN for result in tried.results)
 
 
-def last_word(pending: Pending) -> Reply:
-    """Why a recipient still waits."""
-    return pending.last or Reply(451, "4.4.1 no upstream is available")
+def _bare(reply: Reply) -> str:
+    """The reply without its words."""
+    return f"{reply.code} {reply.enhanced or ''}".rstrip()

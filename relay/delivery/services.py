@@ -11,7 +11,8 @@ from relay.delivery.attempt import Tried
 from relay.delivery.clock import Clock
 from relay.delivery.job import Job, Signing, SigningElsewhere
 from relay.delivery.settling import Bounces
-from relay.store.base import Settlement, Store, StoreError
+from relay.store.base import Settlement, Store
+from relay.supervise import Supervisor
 
 
 class Events(Protocol):
@@ -41,6 +42,8 @@ class Services:
     events: Events
     wake: Callable[[str, float], None]
     """wakes another lane: a bounce was queued for it"""
+    supervisor: Supervisor
+    """begins background tasks, and begins them again"""
     sign_elsewhere: SigningElsewhere | None = None
     """where there is another process for that"""
 
@@ -53,7 +56,7 @@ class Services:
         carried = job.carried
         try:
             await self.store.mark_final(job.queued.id, carried)
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - nothing waits for this task
             # Unmarked it may not leave: the attempt runs into its deadline, and the message waits.
             self.events.trouble("mark", error)
             return

@@ -8,16 +8,19 @@ from typing import NamedTuple
 from relay.config.model import Lane
 from relay.delivery.job import Job, Pending
 from relay.delivery.judge import retry_at
-from relay.delivery.round import last_word
-from relay.mail.redact import redact_reply
+from relay.mail.reply import Reply
 from relay.store.base import NewMessage, RecipientUpdate, Settlement, State
+from relay.upstream.results import TROUBLE
 
 EXPIRED_REPLY = "451 4.4.7 expired before it could be sent"
+UNAVAILABLE = Reply(451, "4.4.1 no upstream is available")
 DELAY_NOTICE_SHARE = 0.25
 """an RFC 3461 NOTIFY=DELAY is honoured once this share of a message's life has passed without delivery"""
 
 Bounces = Callable[[Job, Sequence[RecipientUpdate], Sequence[RecipientUpdate]], tuple[NewMessage, ...]]
 """The DSNs to queue for (ended, deferred) recipients of a message."""
+Trouble = Callable[[str, BaseException], None]
+"""`Events.trouble`"""
 
 
 class Moment(NamedTuple):
@@ -35,24 +38,44 @@ def conclude(job: Job, lane: Lane, moment: Moment) -> None:
         case "superseded":
             _end_all(job, "superseded", f"superseded by {job.superseded_by}")
         case "expired":
-            _end_all(job, "expired", EXPIRED_REPLY)
+            _end_all(job, "expired", _expired_reply(job))
         case None:
             for pending in job.pending.values():
                 job.updates.append(_pending(job, pending, lane, moment))
             job.pending.clear()
 
 
+def put_off(job: Job, lane: Lane, moment: Moment) -> None:
+    """`conclude` after a fault of the relay's own: it looks neither at the content nor at a reply, so what is wrong
+    with one message can't keep it from its end."""
+    match job.withdrawn(moment.monotonic):
+        case "superseded":
+            _end_all(job, "superseded", f"superseded by {job.superseded_by}")
+        case "expired":
+            _end_all(job, "expired", EXPIRED_REPLY)
+        case None:
+            for pending in job.pending.values():
+                pending.last, pending.unfit_everywhere = str(TROUBLE), False
+                job.updates.append(_pending(job, pending, lane, moment))
+            job.pending.clear()
+
+
+def _expired_reply(job: Job) -> str:
+    """With what kept it from being sent, where that is known."""
+    last = next((pending.last for pending in job.pending.values() if pending.last is not None), None)
+    return EXPIRED_REPLY if last is None else f"{EXPIRED_REPLY}; before: {last}"
+
+
 def _pending(job: Job, pending: Pending, lane: Lane, moment: Moment) -> RecipientUpdate:
-    said = redact_reply(str(last_word(pending)), job.queued.content)
     position, step = pending.open.position, pending.open.step
     if pending.last is not None and pending.unfit_everywhere:
-        return RecipientUpdate(position, "bounced", upstream=pending.upstream, reply=said, step=step)
+        return RecipientUpdate(position, "bounced", upstream=pending.upstream, reply=pending.last, step=step)
     due = min(retry_at(moment.now, lane.retry_s, step, moment.chance), job.queued.expires_at)
     return RecipientUpdate(
         position,
         "deferred",
         upstream=pending.upstream,
-        reply=said,
+        reply=pending.last or str(UNAVAILABLE),
         next_at=due,
         step=step + 1,
         delay_notified=pending.open.delay_notified or _is_late(job, pending, moment.now),
@@ -86,8 +109,9 @@ def _end_all(job: Job, state: State, reply: str) -> None:
     job.pending.clear()
 
 
-def settlement(job: Job, bounces: Bounces) -> Settlement:
-    """Everything the job has gathered, ready for the store; the job starts afresh."""
+def settlement(job: Job, bounces: Bounces, trouble: Trouble) -> Settlement:
+    """Everything the job has gathered, ready for the store; the job starts afresh. A DSN that can't be made is
+    reported and left out: the outcome that it is about must be written all the same."""
     updates = job.take_updates()
     already = {one.position: one.delay_notified for one in job.queued.due}
     deferred = [one for one in updates if one.state == "deferred" and one.delay_notified and not already[one.position]]
@@ -101,7 +125,23 @@ def settlement(job: Job, bounces: Bounces) -> Settlement:
         updates=updates,
         attempts=job.take_attempts(),
         timings_ms=dict(job.timings_ms),
-        bounces=bounces(job, ended, deferred) if ended or deferred else (),
-        note=f"superseded by {job.superseded_by}" if job.superseded_by is not None else None,
+        bounces=_notifications(job, ended, deferred, bounces, trouble),
+        note=f"superseded by {job.superseded_by}" if job.superseded_by is not None else job.take_note(),
         only_bytes=len(job.queued.content) if len(job.queued.envelope.recipients) == 1 else None,
     )
+
+
+def _notifications(
+    job: Job,
+    ended: Sequence[RecipientUpdate],
+    deferred: Sequence[RecipientUpdate],
+    bounces: Bounces,
+    trouble: Trouble,
+) -> tuple[NewMessage, ...]:
+    if not ended and not deferred:
+        return ()
+    try:
+        return bounces(job, ended, deferred)
+    except Exception as error:  # noqa: BLE001 - see `settlement`
+        trouble("dsn", error)
+        return ()

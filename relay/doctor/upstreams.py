@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import ipaddress
 import ssl
 import time
@@ -13,6 +12,7 @@ from relay.config.model import Config, Upstream
 from relay.doctor.finding import Finding
 from relay.upstream.capabilities import Capabilities
 from relay.upstream.connect import Target, open_session
+from relay.upstream.redaction import without_credentials
 from relay.upstream.results import OpenFailed, Phase
 from relay.upstream.session import Session
 
@@ -20,8 +20,6 @@ OPEN_WITHIN_S = 10.0
 ROUND_TRIP_WITHIN_S = 5.0
 QUIT_WITHIN_S = 2.0
 CERTIFICATE_DAYS = 14
-_SHORT = 4
-"""a credential shorter than this is not looked for in what an upstream says: it would be found everywhere"""
 
 _HINTS: dict[Phase, str] = {
     "connect": "host, port and tls of the upstream, the firewall, DNS",
@@ -158,18 +156,3 @@ def _capabilities(
     if not offered.eightbitmime:
         text = "no 8BITMIME: mail with octets beyond ASCII can't be handed over as it is"
         yield Finding("upstream", name, "warn", text, "have the apps send 7-bit (quoted-printable, base64)")
-
-
-def without_credentials(text: str, upstream: Upstream) -> str:
-    """What an upstream said, without what we said to it: some servers quote the command that they refuse."""
-    user = upstream.username or ""
-    secret = upstream.password.get_secret_value() if upstream.password is not None else ""
-    forms = {user, secret, *(_base64(one) for one in (user, secret, f"\0{user}\0{secret}"))}
-    for form in sorted(forms, key=len, reverse=True):
-        if len(form) >= _SHORT:
-            text = text.replace(form, "***")
-    return text
-
-
-def _base64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode("ascii")

@@ -86,6 +86,7 @@ def _read(text: bytes, path: str, environ: Mapping[str, str]) -> Found:
         raise Failed(EX_CONFIG, f"{path}: not YAML; see `otp-relay check`") from None
     settings = settings if isinstance(settings, dict) else {}
     listeners = settings.get("listen")
+    listeners = [listeners] if isinstance(listeners, dict) else listeners  # one stands for a list of one
     hostname = settings.get("hostname")
     places = tuple(_usable(listeners, os.path.dirname(path), environ)) if isinstance(listeners, list) else (_DEFAULT,)
     if not places:

@@ -8,6 +8,9 @@ from ipaddress import IPv4Address, IPv6Address
 MAX_PATH_OCTETS = 256
 """RFC 5321 4.5.3.1.3, angle brackets included. Its 64 for a local part is not held: VERP senders pass it daily."""
 
+MAX_DOMAIN_OCTETS = 253
+"""what DNS can hold; a longer one is none, and every look at its labels would cost"""
+
 # Atoms as they occur: any dots (docomo.ne.jp has `a..b` and `a.`), and UTF-8 but for its controls and separators.
 _UNSEEN = r"\x00-\x1f\x7f-\xa0\xad\u2000-\u202f\u2060-\u206f\u3000\ud800-\udfff\ufeff"
 _TEXT = rf"[^{_UNSEEN} ()<>\[\]:;,@\\\"]"
@@ -15,11 +18,12 @@ _QUOTED = rf'"(?:[^{_UNSEEN}"\\<>]|\\[ -;=?-~])*"'
 _LABEL = rf"(?:[A-Za-z0-9_]|[^\x00-\x7f{_UNSEEN}])"
 _DOMAIN = rf"{_LABEL}(?:(?:{_LABEL}|-)*{_LABEL})?"
 _ROUTE = rf"@{_DOMAIN}(?:\.{_DOMAIN})*"
+# RFC 5321 4.1.3 lets a literal hold `<` and `>`, in which no program would find its end. No literal in use has them.
 _PATH = re.compile(
     rf"(?:{_ROUTE}(?:,{_ROUTE})*:)?"
-    rf"(?P<mailbox>(?:{_TEXT}+|{_QUOTED})@(?P<domain>{_DOMAIN}(?:\.{_DOMAIN})*|\[(?P<literal>[!-Z^-~]+)\]))"
+    rf"(?P<mailbox>(?:{_TEXT}+|{_QUOTED})@(?P<domain>{_DOMAIN}(?:\.{_DOMAIN})*|\[(?P<literal>[!-;=?-Z^-~]+)\]))"
 )
-_TAGGED = re.compile(r"[A-Za-z0-9-]*[A-Za-z0-9]:[!-Z^-~]+")
+_TAGGED = re.compile(r"[A-Za-z0-9-]*[A-Za-z0-9]:[!-;=?-Z^-~]+")
 
 
 def parse_path(text: str) -> tuple[str, str]:
@@ -73,8 +77,9 @@ def _check_literal(literal: str) -> None:
 
 
 def domain_of(address: str) -> str:
-    """The lower-case domain, '' when there is none."""
-    return address.rpartition("@")[2].lower() if "@" in address else ""
+    """The lower-case domain, '' when there is none, or one that can't be."""
+    domain = address.rpartition("@")[2].lower() if "@" in address else ""
+    return domain if len(domain) <= MAX_DOMAIN_OCTETS else ""
 
 
 def is_ascii(address: str) -> bool:

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from relay.config.model import DkimDomain
+from relay.mail.address import MAX_DOMAIN_OCTETS
 from relay.mail.canonical import BodyHash, relaxed_field
 from relay.mail.message import Message
 from relay.mail.private import sign_digest
@@ -247,18 +248,17 @@ def _folded(names: list[bytes]) -> bytes:
 def ascii_domain(domain: str) -> str:
     """Lower-case, with A-labels (RFC 5890) where it was Unicode; '' when there is no such domain."""
     domain = domain.rstrip(".").lower()
-    if domain.isascii():
-        return domain
+    if len(domain) > MAX_DOMAIN_OCTETS:
+        return ""  # the codec takes quadratic time, and so does a look at each label
     try:
-        # The codec takes quadratic time; no domain is longer than that.
-        return domain.encode("idna").decode("ascii") if len(domain) <= 253 else ""
+        return domain if domain.isascii() else domain.encode("idna").decode("ascii")
     except UnicodeError:
         return ""
 
 
 def is_dns_name(name: str) -> bool:
     """Whether it can be a domain or a selector: ASCII labels, nothing that could end a tag."""
-    return len(name) <= 253 and _LABELS.fullmatch(name) is not None
+    return len(name) <= MAX_DOMAIN_OCTETS and _LABELS.fullmatch(name) is not None
 
 
 def load_private_key(pem: bytes, name: str) -> RSAPrivateKey | Ed25519PrivateKey:

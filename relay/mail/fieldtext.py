@@ -18,12 +18,18 @@ _NO_TEXT = frozenset({
     "list-unsubscribe-post", "auto-submitted",
 })  # fmt: skip
 
+MAX_FIELD_BYTES = 16_384
+"""no program writes a longer field; such a one is left alone"""
+
 _GAP = re.compile(rb"((?:\r\n)?[ \t]+)")
-# A quoted string, an address, a comment, or words.
-_TOKEN = re.compile(
-    rb'"(?:[^"\\]|\\.)*"|<[^>]*>|\((?:[^()\\]|\\.)*\)|[^\s",;:<>()]+(?:[ \t\r\n]+[^\s",;:<>()]+)*', re.DOTALL
+# An address, a comment, or words; before them, a quoted string. What may lack its end is taken as far as it was read,
+# and an address ends at the next `<`: nothing is read a third time, so it is linear whatever comes.
+_UNQUOTED = re.compile(
+    rb'<[^<>]*+>|\((?P<comment>(?:[^()\\]|\\.)*+)(?P<closed>\))?|[^\s",;:<>()]++(?:[ \t\r\n]++[^\s",;:<>()]++)*+',
+    re.DOTALL,
 )
-_PARAMETER = re.compile(rb'([\w-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s;"]+))')
+_TOKEN = re.compile(rb'"(?P<quoted>(?:[^"\\]|\\.)*+)(?P<unquote>")?|' + _UNQUOTED.pattern, re.DOTALL)
+_PARAMETER = re.compile(rb'(?<![\w-])([\w-]{1,60})=(?:"((?:[^"\\]|\\.)*+)"|([^\s;"]++))', re.DOTALL)
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _WORD_BYTES = 45
 """60 characters of base64: an encoded word has 75 at most (RFC 2047 2)"""
@@ -38,7 +44,10 @@ class Unencodable(Exception):
 
 
 def ascii_value(name: str, value: bytes) -> bytes:
-    """The same value in ASCII; `name` is lower-case. Raises Unencodable, as for an address that isn't ASCII."""
+    """The same value in ASCII; `name` is lower-case. Raises Unencodable, as for an address that isn't ASCII, and for a
+    value beyond MAX_FIELD_BYTES."""
+    if len(value) > MAX_FIELD_BYTES:
+        raise Unencodable("8-bit bytes in a header field too large")
     if name in _ADDRESSES:
         new = _TOKEN.sub(_mailbox_token, value)
     elif name in _PARAMETERS:
@@ -53,13 +62,21 @@ def ascii_value(name: str, value: bytes) -> bytes:
 
 
 def _mailbox_token(found: re.Match[bytes]) -> bytes:
+    quoted = found["quoted"]
+    if quoted is None or quoted.isascii():
+        return _unquoted_token(found)
+    if found["unquote"] is None:
+        # A quote that is never closed: read on as if there were none.
+        return b'"' + _UNQUOTED.sub(_unquoted_token, quoted)
+    return _words(_ESCAPED.sub(rb"\1", quoted))
+
+
+def _unquoted_token(found: re.Match[bytes]) -> bytes:
     token = found[0]
     if token.isascii():
         return token
-    if token[:1] == b'"':
-        return _words(_ESCAPED.sub(rb"\1", token[1:-1]))
-    if token[:1] == b"(":
-        return b"(" + _text(token[1:-1]) + b")"
+    if found["comment"] is not None:
+        return b"(" + _text(found["comment"]) + (found["closed"] or b"")
     return token if b"@" in token or token[:1] == b"<" else _text(token)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from relay.mail.address import MAX_DOMAIN_OCTETS
+
 # Every branch takes what it has read, closed or not: no second look, so linear whatever comes.
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|\[[^\]\[<>,]*\]?|[<>,:;]|[^"\[<>,:;]+', re.DOTALL)
 _SPECIAL = re.compile(r'\\.|["()]', re.DOTALL)
@@ -49,6 +51,8 @@ def _address(text: str) -> str | None:
     quoted = left.endswith('"')
     local = left[left.find('"') :] if quoted else left.split()[-1]
     domain = right.split()[0].lower()
+    if len(domain) > MAX_DOMAIN_OCTETS + domain.endswith("."):
+        return None
     if _NO_ADDRESS.search(domain) or (not quoted and _NO_ADDRESS.search(local)):
         return None
     return f"{local}@{domain}"

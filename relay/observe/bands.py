@@ -16,6 +16,9 @@ EDGES_S: tuple[tuple[float, Band], ...] = (
 )
 """Each band ends just below its edge; `failed` is all beyond the last."""
 
+NEVER_ARRIVED = ("bounced", "expired")
+"""States of recipients that count as `failed`, too: no code came at all."""
+
 
 def band(duration_s: float) -> Band:
     """The band of a delivery that took so long."""

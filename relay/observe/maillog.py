@@ -6,6 +6,7 @@ subject, a reply's text (it may quote either), content or a credential: those th
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import re
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from relay.observe.metrics import NO_RULE, NO_UPSTREAM, Metrics
-from relay.observe.recent import Recent
+from relay.observe.recent import NEVER_S, Recent
 
 _BARE = re.compile(r"[!#-<>-\[\]-~]+")
 """printable ASCII without blank, quote, = and backslash"""
@@ -145,12 +146,19 @@ class MailLog:
 
     def bounced(self, message_id: str, lane: str, *, recipients: int = 1, code: int | None = None) -> None:
         """Refused for good (counted as the attempt's outcome)."""
+        self._failed(lane, recipients)
         self._line(logging.WARNING, "bounced", id=message_id, lane=lane, recipients=recipients, code=code)
 
     def expired(self, message_id: str, lane: str, *, recipients: int = 1) -> None:
         """Too old to be sent."""
+        self._failed(lane, recipients)
         self.metrics.recipients[lane, NO_UPSTREAM, "expired"].inc(recipients)
         self._line(logging.WARNING, "expired", id=message_id, lane=lane, recipients=recipients)
+
+    def _failed(self, lane: str, recipients: int) -> None:
+        now = self._clock()
+        for _ in range(recipients):
+            self.recent.note(lane, now, NEVER_S)
 
     def superseded(self, message_id: str, lane: str, *, by: str | None = None, recipients: int = 1) -> None:
         """A newer message took its place."""
@@ -177,6 +185,19 @@ class MailLog:
             error=type(error).__name__,
             reason=_ADDRESS.sub("<address>", str(error)),
         )
+
+    def task_ended(self, task: str, error: BaseException | None) -> None:
+        """A background task ended by `error`, or returned (None), and is begun again. The error's text may be mail."""
+        self.metrics.restarts[(task.partition(" ")[0],)].inc()
+        name = "returned" if error is None else type(error).__name__
+        self._line(logging.ERROR, "task_restarted", task=task, error=name)
+
+    def loop_failed(self, where: str, error: BaseException | None) -> None:
+        """A callback of the event loop failed, or a task that nothing waits for: it ended, and is said."""
+        self.metrics.restarts[("loop",)].inc()
+        name = None if error is None else type(error).__name__
+        system = errno.errorcode.get(error.errno or 0) if isinstance(error, OSError) else None
+        self._line(logging.ERROR, "loop_failed", error=name, errno=system, where=where)
 
     def worker_ready(self, number: int) -> None:
         """A process for bulk mail takes mail."""

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
-from relay.observe.bands import BANDS, Band, band
+from relay.observe.bands import BANDS, NEVER_ARRIVED, Band, band
 from relay.observe.quantiles import percentile_of
 
 
@@ -28,7 +28,8 @@ class Finished(Protocol):
 
 
 class Figures(NamedTuple):
-    """What became of a group of recipients. Percentiles and bands are of those that were sent."""
+    """What became of a group of recipients. Percentiles are of those that were sent, bands also of those that never
+    arrived."""
 
     recipients: int
     states: dict[str, int]
@@ -102,6 +103,7 @@ def _figures(group: Sequence[Finished]) -> Figures:
     bands = dict.fromkeys(BANDS, 0)
     for ms, recipients in times_ms:
         bands[band(ms / 1000)] += recipients
+    bands["failed"] += sum(states[state] for state in NEVER_ARRIVED)
     return Figures(
         recipients=states.total(),
         states=dict(sorted(states.items())),

@@ -43,6 +43,24 @@ class StoreSealed(StoreError):
     """Mail waits in it that is encrypted with a key that isn't given."""
 
 
+class Booking(NamedTuple):
+    """What a claim writes down before anything is sent: who has the message in hand, and when it is due again should
+    that process die."""
+
+    ladder_s: tuple[float, ...] = (1.0,)
+    """the lane's: a recipient is due again at its next step; the last repeats"""
+    holder: str = "local"
+    lease_s: float = 600.0
+    """how long the holder may have it in hand unless it says more; for stores that several relays share"""
+
+
+BOOKED = Booking()
+MOST_DEATHS = 5
+"""A message whose holder died so often with it in hand is `held`: it may be what kills."""
+SUSPECT_DEATHS = 2
+"""From so many on it is claimed alone and behind all others."""
+
+
 class NewMessage(NamedTuple):
     """One accepted submission, as it is first written."""
 
@@ -96,6 +114,8 @@ class Queued(NamedTuple):
     due: tuple[OpenRecipient, ...]
     upstreams: tuple[str, ...] = ()
     supersede_key: str | None = None
+    suspect: bool = False
+    """its process died before, more than once, with it in hand: no other suspect is claimed before it is settled"""
 
 
 class RecipientUpdate(NamedTuple):
@@ -158,6 +178,8 @@ class Selection(NamedTuple):
     """accepted before"""
     limit: int = 100
     """of a listing; an action is about all that match"""
+    ambiguous: bool = False
+    """a `retry` that names no message is also about those that may have been delivered already"""
 
 
 class LaneCount(NamedTuple):
@@ -187,17 +209,20 @@ class Store(Protocol):
     async def close(self) -> None:
         """Finish what was begun, then let go of the files."""
 
-    async def put(self, message: NewMessage, *, claimed: bool) -> None:
-        """Write a message. `claimed`: its recipients begin as `sending`, already in their lane's hands;
-        else as `queued`, due at `accepted_at`. Raises StoreFull, StoreError: then nothing was written."""
+    async def put(self, message: NewMessage, *, claimed: bool, booking: Booking = BOOKED) -> None:
+        """Write a message. `claimed`: its recipients begin as `sending`, already in their lane's hands, booked as by
+        `claim`; else as `queued`, due at `accepted_at`. Raises StoreFull, StoreError: then nothing was written."""
 
-    def start_put(self, message: NewMessage, *, express: bool) -> asyncio.Future[None]:
+    def start_put(self, message: NewMessage, *, express: bool, booking: Booking = BOOKED) -> asyncio.Future[None]:
         """`put`, claimed, and under way before this returns; `express`: ahead of all others. Cancelled before its end,
         the message is `queued`, if it is written at all."""
 
-    async def claim(self, lane: str, now: float, *, messages: int, size_bytes: int) -> Sequence[Queued]:
+    async def claim(
+        self, lane: str, now: float, *, messages: int, size_bytes: int, booking: Booking = BOOKED
+    ) -> Sequence[Queued]:
         """Take up to `messages` due ones (in order of `next_at`), at least one and then until their contents pass
-        `size_bytes`, and mark them `sending`."""
+        `size_bytes`: mark them `sending`, count the attempt, and book the next one. One that can't be read is `held`
+        with a note, and left out. Suspects come one at a time, when nothing else is due."""
 
     async def next_due(self, lane: str) -> float | None:
         """When the lane's next `queued` or `deferred` recipient is due."""
@@ -209,29 +234,31 @@ class Store(Protocol):
         """Write what became of some recipients; the body goes once no recipient is open. An update of a recipient
         that is no longer open changes nothing but adds its attempt."""
 
-    async def unclaim(self, message_id: str) -> None:
-        """Give back what wasn't sent: its `sending` recipients are `queued` again, due at once."""
+    async def unclaim(self, message_id: str, due_at: float | None = None) -> None:
+        """Give back what wasn't sent: its `sending` recipients are `queued` again, due then (default: at once), and the
+        attempt that the claim counted doesn't count."""
 
     async def recover(self, now: float) -> int:
-        """At start: `sending` becomes `queued`, due now; `ambiguous` where the final dot was marked. Returns how
-        many recipients that was."""
+        """At start: `sending` becomes `queued`, due when its claim booked it; `held` where its process died
+        MOST_DEATHS times with it in hand; `ambiguous` where the final dot was marked. What the clock of an earlier
+        start put into the future is due now. Returns how many recipients were `sending`."""
 
     async def supersede(self, key: str, before_id: str, now: float) -> Sequence[str]:
         """End the `queued` and `deferred` recipients of older messages with this key. Returns the messages' ids."""
 
-    async def hasten(self, lane: str, now: float) -> int:
-        """Make the lane's `deferred` recipients due now, their ladder's step kept: an upstream is back. Returns how
-        many those were."""
+    async def hasten(self, lane: str, now: float, *, only_urged: bool = False) -> int:
+        """Make the lane's `deferred` recipients due now, their ladder's step kept: an upstream is back. `only_urged`:
+        those that an operator asked to be tried. Returns how many those were."""
 
     async def adopt(self, lanes: Sequence[str], default: str) -> int:
         """Put open recipients of lanes that are no more into `default`. Returns how many those were."""
 
     async def act(self, action: Action, selection: Selection, now: float) -> Sequence[str]:
-        """An operator's word on open messages: `retry` makes queued, deferred and ambiguous ones due now and starts
-        their ladder anew; `hold` takes queued and deferred ones out; `release` makes held ones due now; `drop` ends
-        queued, deferred, held and ambiguous ones (state `bounced`, reply `dropped by the operator`, no DSN).
-        `sending` ones are never touched; with `to` or `state`, only the recipients they name are. Returns the ids of
-        the messages that changed."""
+        """What an operator asks of open messages. `retry` makes queued and deferred ones due now and starts their
+        ladder anew, and ambiguous ones where the selection names them (`ids`, `state`, `ambiguous`). `hold` takes
+        queued and deferred ones out. `release` makes held ones due now. `drop` ends queued, deferred, held and
+        ambiguous ones (state `bounced`, reply `dropped by the operator`, no DSN). `sending` ones are never touched;
+        with `to` or `state`, only the recipients they name are. Returns the ids of the messages that changed."""
 
     async def get(self, message_id: str) -> Mapping[str, object] | None:
         """One message as the contract's section 4 has it (JSON-ready)."""

@@ -8,6 +8,7 @@ file in `sqlite_file`.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import sqlite3
@@ -29,7 +30,9 @@ from relay.store import (
 )
 from relay.store.addresses import Hashed
 from relay.store.base import (
+    BOOKED,
     Action,
+    Booking,
     DeliveryRow,
     LaneCount,
     NewMessage,
@@ -41,8 +44,9 @@ from relay.store.base import (
 from relay.store.codec import Codec, Plain
 from relay.store.group import Connection, GroupWriter, Operation, Tx
 from relay.store.sqlite_move import Moved
-from relay.store.sqlite_read import Reader
+from relay.store.sqlite_read import Reader, Unreadable
 from relay.store.sqlite_rows import PART_BYTES, BodyRange, Claimed
+from relay.supervise import Supervisor
 
 T = TypeVar("T")
 
@@ -114,6 +118,10 @@ def _begin(connection: sqlite3.Connection, key_id: str | None) -> int:
     return int(last) + 1
 
 
+def _ended(task: str, error: BaseException | None) -> None:
+    _LOG.error("event=task_restarted task=%s error=%s", task, type(error).__name__)
+
+
 class SqliteStore:
     """`base.Store` in one file. A call that was cancelled: a `put` is either not written or left `queued`, a `claim`
     is given back, all else is written."""
@@ -139,6 +147,8 @@ class SqliteStore:
         """bodies that are being written before their message is"""
         self._hashed: Hashed | None = None
         self._hiding: asyncio.Task[None] | None = None
+        self.supervisor = Supervisor(_ended)
+        """of its background tasks; its owner may have another"""
         self._put_all = partial(sqlite_write.put_all, codec=codec)
 
     def begin(self, next_body: int, size: tuple[int, int]) -> None:
@@ -164,59 +174,76 @@ class SqliteStore:
 
     # What writes
 
-    async def put(self, message: NewMessage, *, claimed: bool) -> None:
+    async def put(self, message: NewMessage, *, claimed: bool, booking: Booking = BOOKED) -> None:
+        booked = booking if claimed else None
         body = self._place(message.content)
         if body.parts == 1:
-            await self._put(message, body, claimed=claimed)
+            await self._put(message, body, booked)
             return
         self._arriving.add(body.first)
         try:
             for part in range(body.parts - 1):
                 write = partial(sqlite_write.put_part, message=message, body=body, part=part, codec=self._codec)
                 await self._write(write, size_bytes=PART_BYTES)
-            await self._put(message, body, claimed=claimed, written=body.parts - 1)
+            await self._put(message, body, booked, written=body.parts - 1)
         except BaseException:
             self._writer.follow_up(self._wipe)
             raise
         finally:
             self._arriving.discard(body.first)
 
-    def start_put(self, message: NewMessage, *, express: bool) -> asyncio.Future[None]:
+    def start_put(self, message: NewMessage, *, express: bool, booking: Booking = BOOKED) -> asyncio.Future[None]:
         if len(message.content) > PART_BYTES:
-            return asyncio.ensure_future(self.put(message, claimed=True))
-        return self._submit_put(message, self._place(message.content), claimed=True, express=express).future
+            return asyncio.ensure_future(self.put(message, claimed=True, booking=booking))
+        return self._submit_put(message, self._place(message.content), booking, express=express).future
 
-    async def _put(self, message: NewMessage, body: BodyRange, *, claimed: bool, written: int = 0) -> None:
-        await self._submit_put(message, body, claimed=claimed, express=claimed, written=written).result()
+    async def _put(self, message: NewMessage, body: BodyRange, booking: Booking | None, *, written: int = 0) -> None:
+        await self._submit_put(message, body, booking, express=booking is not None, written=written).result()
 
     def _submit_put(
-        self, message: NewMessage, body: BodyRange, *, claimed: bool, express: bool, written: int = 0
+        self, message: NewMessage, body: BodyRange, booking: Booking | None, *, express: bool, written: int = 0
     ) -> Operation[None]:
         def give_back(_: None) -> None:
-            if claimed:
+            if booking is not None:
                 self._writer.follow_up(partial(sqlite_write.unclaim, message_id=message.id))
 
         write = partial(
-            sqlite_write.put, message=message, body=body, codec=self._codec, claimed=claimed, written=written
+            sqlite_write.put, message=message, body=body, codec=self._codec, booking=booking, written=written
         )
         size_bytes = min(len(message.content), PART_BYTES) + _RECIPIENT_BYTES * len(message.providers)
         is_one = sqlite_write.is_one(message, body)
-        together = (self._put_all, (message, body, claimed)) if is_one else None
+        together = (self._put_all, (message, body, booking)) if is_one else None
         operation = Operation(write, size_bytes=size_bytes, abandoned=give_back, together=together, is_one=is_one)
         return self._writer.submit(operation, express=express)
 
-    async def claim(self, lane: str, now: float, *, messages: int, size_bytes: int) -> Sequence[Queued]:
-        def give_back(claimed: list[Claimed]) -> None:
+    async def claim(
+        self, lane: str, now: float, *, messages: int, size_bytes: int, booking: Booking = BOOKED
+    ) -> Sequence[Queued]:
+        def give_back(claimed: Sequence[Claimed]) -> None:
             for each in claimed:
                 self._writer.follow_up(partial(sqlite_write.unclaim, message_id=each.id))
 
-        write = partial(sqlite_write.claim, lane=lane, now=now, messages=messages, size_bytes=size_bytes)
+        write = partial(
+            sqlite_write.claim, lane=lane, now=now, messages=messages, size_bytes=size_bytes, booking=booking
+        )
         claimed = await self._write(write, size_bytes=_HEAVY_BYTES, abandoned=give_back)
+        loaded: list[Queued] = []
         try:
-            return [await self._load(each) for each in claimed]
+            for each in claimed:
+                try:
+                    loaded.append(await self._load(each))
+                except Unreadable as error:
+                    await self._hold(each.id, str(error))
         except BaseException:
             give_back(claimed)
             raise
+        return loaded
+
+    async def _hold(self, message_id: str, why: str) -> None:
+        """Its neighbours go on."""
+        _LOG.error("event=unreadable id=%s reason=%s", message_id, json.dumps(why))
+        hold = partial(sqlite_write.hold_unreadable, message_id=message_id, now=self._now(), why=why)
+        await self._write(hold)
 
     async def _load(self, claimed: Claimed) -> Queued:
         return Queued(
@@ -224,12 +251,13 @@ class SqliteStore:
             lane=claimed.lane,
             rule=claimed.rule,
             envelope=claimed.envelope,
-            content=await self._contents.content(claimed.id, claimed.body, self._codec),
+            content=await self._contents.content(claimed.id, claimed.body, claimed.size_bytes, self._codec),
             accepted_at=claimed.accepted_at,
             expires_at=claimed.expires_at,
             due=claimed.due,
             upstreams=claimed.upstreams,
             supersede_key=claimed.supersede_key,
+            suspect=claimed.suspect,
         )
 
     async def mark_final(self, message_id: str, positions: Sequence[int]) -> None:
@@ -252,8 +280,8 @@ class SqliteStore:
         together = (sqlite_write.settle_all, settlement) if is_departure else None
         await self._writer.submit(Operation(write, size_bytes=size_bytes, together=together)).result()
 
-    async def unclaim(self, message_id: str) -> None:
-        await self._write(partial(sqlite_write.unclaim, message_id=message_id))
+    async def unclaim(self, message_id: str, due_at: float | None = None) -> None:
+        await self._write(partial(sqlite_write.unclaim, message_id=message_id, due_at=due_at))
 
     async def recover(self, now: float) -> int:
         return await self._write(partial(sqlite_operate.recover, now=now))
@@ -262,8 +290,9 @@ class SqliteStore:
         supersede = partial(sqlite_operate.supersede, key=key, before_id=before_id, now=now, hashed=self._hashed)
         return await self._write(supersede)
 
-    async def hasten(self, lane: str, now: float) -> int:
-        return await self._in_steps(partial(sqlite_operate.hasten, lane=lane, now=now), _STEP_RECIPIENTS)
+    async def hasten(self, lane: str, now: float, *, only_urged: bool = False) -> int:
+        hasten = partial(sqlite_operate.hasten, lane=lane, now=now, only_urged=only_urged)
+        return await self._in_steps(hasten, _STEP_RECIPIENTS)
 
     async def adopt(self, lanes: Sequence[str], default: str) -> int:
         return await self._in_steps(partial(sqlite_operate.adopt, lanes=lanes, default=default), _STEP_RECIPIENTS)
@@ -302,7 +331,7 @@ class SqliteStore:
             self._hiding = None
         self._hashed, older = await self._write(partial(sqlite_hide.begin, wanted=wanted))
         if self._hashed is not None and older:
-            self._hiding = asyncio.create_task(self._hide_older(self._hashed), name="store hide older addresses")
+            self._hiding = self.supervisor.finish("hide_addresses", partial(self._hide_older, self._hashed))
 
     async def _hide_older(self, hashed: Hashed) -> None:
         after: str | None = ""
@@ -316,15 +345,24 @@ class SqliteStore:
 
     # Between files of one relay
 
-    async def foreign(self, lanes: Sequence[str], *, limit: int) -> Sequence[str]:
-        """Ids of open messages whose lane is none of these: another process's."""
-        return await self._lists.run(partial(sqlite_move.foreign, lanes=lanes, limit=limit))
+    async def foreign(self, lanes: Sequence[str], *, limit: int, after: str = "") -> Sequence[str]:
+        """Ids of open messages whose lane is none of these (another process's), behind the id `after`, in order."""
+        return await self._lists.run(partial(sqlite_move.foreign, lanes=lanes, limit=limit, after=after))
 
-    async def export(self, message_id: str) -> Moved:
-        """A message as another file takes it in. Raises StoreError when it isn't here."""
-        message, rows = await self._lists.run(partial(sqlite_move.rows_of, message_id=message_id))
+    async def export(self, message_id: str) -> Moved | None:
+        """A message as another file takes it in. None: it isn't here any more, it has ended meanwhile, or it can't be
+        read, and is `held` now."""
+        found = await self._lists.run(partial(sqlite_move.rows_of, message_id=message_id))
+        if found is None:
+            return None
+        message, rows = found
         body = BodyRange(message["body"], message["parts"], message["body_key"])
-        return Moved(message_id, message, rows, await self._contents.content(message_id, body, self._codec))
+        try:
+            content = await self._contents.content(message_id, body, message["size"], self._codec)
+        except Unreadable as error:
+            await self._hold(message_id, str(error))
+            return None
+        return Moved(message_id, message, rows, content)
 
     async def take_in(self, moved: Moved) -> None:
         """Write a message that another file exported; taking it in twice is the same as once."""

@@ -28,20 +28,25 @@ class Moved:
     content: bytes
 
 
-def foreign(connection: sqlite3.Connection, lanes: Sequence[str], limit: int) -> list[str]:
-    """Open messages of other lanes than these, oldest first."""
+def foreign(connection: sqlite3.Connection, lanes: Sequence[str], limit: int, after: str) -> list[str]:
+    """Open messages of other lanes than these, oldest first, behind the id `after`."""
     others = [lane for lane in open_lanes(connection.execute) if lane not in lanes]
     found = connection.execute(
         "SELECT DISTINCT message_id FROM recipient INDEXED BY recipient_open"
-        " WHERE open = 1 AND lane IN (SELECT value FROM json_each(?)) ORDER BY message_id LIMIT ?",
-        (json.dumps(others), limit),
+        " WHERE open = 1 AND lane IN (SELECT value FROM json_each(?)) AND message_id > ? ORDER BY message_id LIMIT ?",
+        (json.dumps(others), after, limit),
     )
     return [str(row[0]) for row in found]
 
 
-def rows_of(connection: sqlite3.Connection, message_id: str) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
-    """The message's row, and its rows in the other tables."""
-    (message,) = _all(connection.execute("SELECT * FROM message WHERE id = ?", (message_id,)))
+def rows_of(
+    connection: sqlite3.Connection, message_id: str
+) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]] | None:
+    """The message's row, and its rows in the other tables. None: it isn't here, or has ended."""
+    found = _all(connection.execute("SELECT * FROM message WHERE id = ? AND body IS NOT NULL", (message_id,)))
+    if not found:
+        return None
+    (message,) = found
     rows = {
         table: _all(connection.execute(f"SELECT * FROM {table} WHERE message_id = ?", (message_id,)))  # noqa: S608
         for table in _TABLES

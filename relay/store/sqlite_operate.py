@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 
 from relay.store.addresses import Hashed
-from relay.store.base import Action, Selection, State
+from relay.store.base import MOST_DEATHS, SUSPECT_DEATHS, Action, Selection, State
 from relay.store.group import Tx
 from relay.store.sqlite_rows import fold, open_lanes
 from relay.store.sqlite_write import finish_if_done, note
@@ -17,9 +17,12 @@ from relay.store.sqlite_write import finish_if_done, note
 DROPPED = "dropped by the operator"
 
 ACTIONS: dict[Action, tuple[tuple[State, ...], str]] = {
-    "retry": (("queued", "deferred", "ambiguous"), "state = 'queued', next_at = :now, step = 0"),
-    "hold": (("queued", "deferred"), "state = 'held', next_at = NULL"),
-    "release": (("held",), "state = 'queued', next_at = :now"),
+    "retry": (
+        ("queued", "deferred", "ambiguous"),
+        "state = 'queued', next_at = :now, step = 0, deaths = 0, booked_at = NULL, urged = 1",
+    ),
+    "hold": (("queued", "deferred"), "state = 'held', next_at = NULL, booked_at = NULL"),
+    "release": (("held",), "state = 'queued', next_at = :now, deaths = 0, booked_at = NULL"),
     "drop": (
         ("queued", "deferred", "held", "ambiguous"),
         "state = 'bounced', open = 0, next_at = NULL, reply = :reply",
@@ -29,18 +32,60 @@ ACTIONS: dict[Action, tuple[tuple[State, ...], str]] = {
 
 
 def recover(tx: Tx, now: float) -> int:
-    unknown = "the relay stopped while the upstream's answer was awaited"
+    _bring_back_from_the_future(tx, now)
     # What is being sent has no time: in the index it stands apart from all that waits for its own.
-    sending = "open = 1 AND lane = ? AND next_at IS NULL AND state = 'sending'"
+    sending = "open = 1 AND lane = :lane AND next_at IS NULL AND state = 'sending'"
+    update = "UPDATE recipient INDEXED BY recipient_open SET holder = NULL, lease_until = NULL"
     recovered = 0
     for lane in open_lanes(tx.execute):
-        for change, value, further in (
-            ("state = 'ambiguous', reply = ?", unknown, "AND final_dot"),
-            ("state = 'queued', next_at = ?", now, ""),
-        ):
-            sql = f"UPDATE recipient INDEXED BY recipient_open SET {change} WHERE {sending} {further}"
-            recovered += tx.execute(sql, (value, lane)).rowcount
+        values = {"lane": lane, "now": now, "unknown": _UNKNOWN, "most": MOST_DEATHS, "suspect": SUSPECT_DEATHS}
+        fatal = tx.execute(
+            "SELECT DISTINCT message_id FROM recipient INDEXED BY recipient_open"
+            f" WHERE {sending} AND NOT final_dot AND deaths + 1 >= :most",
+            values,
+        )
+        for (message_id,) in fatal.fetchall():
+            note(tx, message_id, now, f"held: the relay ended {MOST_DEATHS} times while it had this message in hand")
+        for change, further in (
+            ("state = 'ambiguous', booked_at = NULL, reply = :unknown", "AND final_dot"),
+            ("state = 'held', booked_at = NULL, deaths = deaths + 1", "AND deaths + 1 >= :most"),
+            ("state = 'queued', booked_at = coalesce(booked_at, :now), deaths = deaths + 1",
+             "AND deaths + 1 >= :suspect"),
+            ("state = 'queued', next_at = coalesce(booked_at, :now), booked_at = NULL, deaths = deaths + 1", ""),
+        ):  # fmt: skip
+            recovered += tx.execute(f"{update}, {change} WHERE {sending} {further}", values).rowcount
     return recovered
+
+
+_UNKNOWN = "the relay stopped while the upstream's answer was awaited"
+
+
+def _bring_back_from_the_future(tx: Tx, now: float) -> None:
+    """Where the clock of an earlier start was ahead, what it wrote down for later is due now; the life of a message
+    that it accepted begins now."""
+    (latest,) = tx.execute("SELECT max(accepted_at) FROM message").fetchone()
+    if latest is None or latest <= now:
+        return
+    ahead = tx.execute(
+        "SELECT id, accepted_at - :now FROM message WHERE accepted_at > :now AND body IS NOT NULL", {"now": now}
+    ).fetchall()
+    for message_id, by_s in ahead:
+        tx.execute(
+            "UPDATE message SET accepted_at = accepted_at - ?, expires_at = expires_at - ? WHERE id = ?",
+            (by_s, by_s, message_id),
+        )
+        tx.execute("UPDATE recipient SET accepted_at = accepted_at - ? WHERE message_id = ?", (by_s, message_id))
+    for lane in open_lanes(tx.execute):
+        tx.execute(
+            "UPDATE recipient INDEXED BY recipient_open SET next_at = :now"
+            " WHERE open = 1 AND lane = :lane AND next_at > :now",
+            {"now": now, "lane": lane},
+        )
+        tx.execute(
+            "UPDATE recipient SET booked_at = min(booked_at, :now)"
+            " WHERE open = 1 AND lane = :lane AND next_at IS NULL AND booked_at > :now",
+            {"now": now, "lane": lane},
+        )
 
 
 def supersede(tx: Tx, key: str, before_id: str, now: float, hashed: Hashed | None) -> list[str]:
@@ -59,10 +104,11 @@ def supersede(tx: Tx, key: str, before_id: str, now: float, hashed: Hashed | Non
     return ended
 
 
-def hasten(tx: Tx, lane: str, now: float, limit: int) -> int:
+def hasten(tx: Tx, lane: str, now: float, limit: int, *, only_urged: bool) -> int:
+    index, further = ("recipient_urged", "AND urged = 1") if only_urged else ("recipient_open", "")
     late = tx.execute(
-        "SELECT message_id, position FROM recipient INDEXED BY recipient_open"
-        " WHERE open = 1 AND lane = ? AND next_at > ? AND state = 'deferred' LIMIT ?",
+        f"SELECT message_id, position FROM recipient INDEXED BY {index}"
+        f" WHERE open = 1 AND lane = ? AND next_at > ? AND state = 'deferred' {further} LIMIT ?",
         (lane, now, limit),
     ).fetchall()
     tx.executemany(
@@ -90,12 +136,19 @@ def adopt(tx: Tx, lanes: Sequence[str], default: str, limit: int) -> int:
     return adopted
 
 
+def takes_ambiguous(selection: Selection) -> bool:
+    """Is an operator's `retry` also about what may have been delivered already?"""
+    return selection.ambiguous or bool(selection.ids) or selection.state == "ambiguous"
+
+
 def act(
     tx: Tx, action: Action, ids: Sequence[str], selection: Selection, now: float, hashed: Hashed | None
 ) -> list[str]:
     """The action on those of `ids` it changes, and there only on the recipients that the selection's `to` and
     `state` name."""
     states, change = ACTIONS[action]
+    if action == "retry" and not takes_ambiguous(selection):
+        states = tuple(state for state in states if state != "ambiguous")
     terms = ["message_id = :id", "state IN ({})".format(", ".join(f"'{state}'" for state in states))]
     if selection.to is not None:
         terms.append("coalesce(folded, address) = :to")

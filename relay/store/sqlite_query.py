@@ -195,4 +195,13 @@ def next_due(connection: sqlite3.Connection, lane: str) -> float | None:
         " ORDER BY next_at LIMIT 1",
         (lane,),
     ).fetchone()
-    return None if due is None else float(due[0])
+    # The other kind, one at a time: while one is in hand, the next isn't due.
+    suspect = connection.execute(
+        "SELECT min(booked_at) FROM recipient INDEXED BY recipient_suspect"
+        " WHERE open = 1 AND deaths >= 2 AND lane = :lane AND state = 'queued' AND next_at IS NULL"
+        " AND NOT EXISTS (SELECT 1 FROM recipient AS r INDEXED BY recipient_suspect"
+        " WHERE r.open = 1 AND r.deaths >= 2 AND r.lane = :lane AND r.state = 'sending')",
+        {"lane": lane},
+    ).fetchone()
+    times = [float(row[0]) for row in (due, suspect) if row is not None and row[0] is not None]
+    return min(times, default=None)

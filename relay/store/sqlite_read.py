@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from relay.store import sqlite_query
-from relay.store.base import DeliveryRow, LaneCount, Selection
+from relay.store.base import DeliveryRow, LaneCount, Selection, StoreError
 from relay.store.codec import Codec
 from relay.store.group import Connection
 from relay.store.sqlite_file import connect_reader, explain
 from relay.store.sqlite_rows import BodyRange
 
 T = TypeVar("T")
+
+
+class Unreadable(StoreError):
+    """A content that is not there, or not what was written, and won't be: one message's trouble, not the store's."""
 
 
 class Reader:
@@ -64,8 +68,12 @@ class Reader:
     async def next_due(self, lane: str) -> float | None:
         return await self.run(partial(sqlite_query.next_due, lane=lane))
 
-    async def content(self, message_id: str, body: BodyRange, codec: Codec) -> bytes:
-        return await self.run(partial(_content, message_id=message_id, body=body, codec=codec))
+    async def content(self, message_id: str, body: BodyRange, size_bytes: int, codec: Codec) -> bytes:
+        """Raises Unreadable where it is not what was written, however often it is asked."""
+        content = await self.run(partial(_content, message_id=message_id, body=body, codec=codec))
+        if len(content) != size_bytes:
+            raise Unreadable(f"its content is damaged: {len(content)} bytes instead of {size_bytes}")
+        return content
 
     async def run(self, read: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -84,8 +92,8 @@ def _content(connection: sqlite3.Connection, message_id: str, body: BodyRange, c
         for part, (content,) in enumerate(rows):
             whole.write(codec.decode(content, f"{message_id}/{part}", body.key_id))
             found += 1
-    except ValueError as error:
-        raise sqlite3.DatabaseError(f"the content of {message_id} is {error}") from None
+    except (TypeError, ValueError) as error:
+        raise Unreadable(f"its content is {error}") from None
     if found != body.parts:
-        raise sqlite3.DatabaseError(f"the content of {message_id} is missing")
+        raise Unreadable("its content is missing")
     return whole.getvalue()

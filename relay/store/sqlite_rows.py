@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from relay.mail.envelope import DeliverBy, Envelope, Notify, Recipient
-from relay.store.base import NewMessage, OpenRecipient
+from relay.store.base import Booking, NewMessage, OpenRecipient
 
 PART_BYTES = 500_000
 """A larger content is written and wiped in parts, so that no transaction is long."""
@@ -20,7 +20,7 @@ _MESSAGE = (
 )  # fmt: skip
 _RECIPIENT = (
     "message_id", "position", "lane", "accepted_at", "address", "folded", "provider", "notify", "orcpt", "state",
-    "open", "next_at",
+    "open", "next_at", "attempts", "booked_at", "holder", "lease_until",
 )  # fmt: skip
 
 
@@ -48,7 +48,8 @@ _DEPARTS = (
     f"INSERT OR REPLACE INTO attempt VALUES ({', '.join(f'NEW.{name}' for name in _ATTEMPT)})",  # noqa: S608 (as above)
     "UPDATE recipient SET state = NEW.state, open = 0, upstream = coalesce(NEW.upstream, upstream),"
     " reply = coalesce(NEW.reply, reply), sent_at = NEW.sent_at, next_at = NULL, step = NEW.step,"
-    " delay_notified = NEW.delay_notified, attempts = max(attempts, NEW.n)"
+    " booked_at = NULL, holder = NULL, lease_until = NULL, delay_notified = NEW.delay_notified,"
+    " attempts = max(attempts, NEW.n)"
     " WHERE message_id = NEW.message_id AND position = NEW.position AND open = 1",
     "DELETE FROM body WHERE id = (SELECT body FROM message WHERE id = NEW.message_id)",
     "UPDATE message SET body = NULL, body_key = NULL, supersede_key = NULL, timings = json_patch(timings, NEW.timings)"
@@ -120,6 +121,8 @@ class Claimed(NamedTuple):
     due: tuple[OpenRecipient, ...]
     upstreams: tuple[str, ...]
     supersede_key: str | None
+    size_bytes: int
+    suspect: bool
 
 
 def message_row(message: NewMessage, body: BodyRange) -> tuple[Any, ...]:
@@ -153,9 +156,14 @@ def message_row(message: NewMessage, body: BodyRange) -> tuple[Any, ...]:
     )
 
 
-def recipient_rows(message: NewMessage, *, claimed: bool) -> list[tuple[Any, ...]]:
-    """The parameters of INSERT_RECIPIENT, one for each recipient."""
-    state, next_at = ("sending", None) if claimed else ("queued", message.accepted_at)
+def recipient_rows(message: NewMessage, booking: Booking | None) -> list[tuple[Any, ...]]:
+    """The parameters of INSERT_RECIPIENT, one for each recipient. `booking` None: it isn't claimed."""
+    end: tuple[Any, ...]
+    if booking is None:
+        end = ("queued", 1, message.accepted_at, 0, None, None, None)
+    else:
+        booked_at, lease_until = message.accepted_at + booking.ladder_s[0], message.accepted_at + booking.lease_s
+        end = ("sending", 1, None, 1, booked_at, booking.holder, lease_until)
     return [
         (
             message.id,
@@ -167,9 +175,7 @@ def recipient_rows(message: NewMessage, *, claimed: bool) -> list[tuple[Any, ...
             provider,
             None if recipient.notify is None else ",".join(sorted(recipient.notify)),
             recipient.orcpt,
-            state,
-            1,
-            next_at,
+            *end,
         )
         for position, (recipient, provider) in enumerate(
             zip(message.envelope.recipients, message.providers, strict=True)

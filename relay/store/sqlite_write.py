@@ -1,7 +1,10 @@
 """Everything that changes the store, as functions of a transaction (`group.Tx`): each applies whole or raises."""
 
+# ruff: noqa: S608 - what is put together here are conditions of this module; every value is a parameter
+
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Container, Sequence
 from typing import Any
@@ -9,7 +12,9 @@ from typing import Any
 from relay.store.addresses import Hashed
 from relay.store.base import (
     OPEN_STATES,
+    SUSPECT_DEATHS,
     Attempt,
+    Booking,
     NewMessage,
     OpenRecipient,
     RecipientUpdate,
@@ -43,11 +48,13 @@ def put_part(tx: Tx, message: NewMessage, body: BodyRange, part: int, codec: Cod
     _insert_part(tx, message, body, part, codec)
 
 
-def put(tx: Tx, message: NewMessage, body: BodyRange, codec: Codec, *, claimed: bool, written: int = 0) -> None:
+def put(
+    tx: Tx, message: NewMessage, body: BodyRange, codec: Codec, *, booking: Booking | None, written: int = 0
+) -> None:
     """Write a message, and its content but for the parts `written` before; one of which `is_one` is true, in one
-    statement."""
+    statement. `booking` None: it isn't claimed."""
     if is_one(message, body):
-        put_all(tx, [(message, body, claimed)], codec)
+        put_all(tx, [(message, body, booking)], codec)
         return
     tx.messages += 1
     tx.size_bytes += len(message.content)
@@ -56,16 +63,16 @@ def put(tx: Tx, message: NewMessage, body: BodyRange, codec: Codec, *, claimed: 
     if written:
         tx.execute("DELETE FROM loose_body WHERE first = ?", (body.first,))
     tx.execute(INSERT_MESSAGE, message_row(message, body))
-    tx.executemany(INSERT_RECIPIENT, recipient_rows(message, claimed=claimed))
+    tx.executemany(INSERT_RECIPIENT, recipient_rows(message, booking))
 
 
-def put_all(tx: Tx, arrivals: Sequence[tuple[NewMessage, BodyRange, bool]], codec: Codec) -> None:
-    """Write messages of which `is_one` is true, each with whether it is claimed, in one statement."""
+def put_all(tx: Tx, arrivals: Sequence[tuple[NewMessage, BodyRange, Booking | None]], codec: Codec) -> None:
+    """Write messages of which `is_one` is true, each with its booking where it is claimed, in one statement."""
     parameters: list[Any] = []
-    for message, body, claimed in arrivals:
+    for message, body, booking in arrivals:
         parameters.append(codec.encode(message.content, f"{message.id}/0"))
         parameters += message_row(message, body)
-        parameters += recipient_rows(message, claimed=claimed)[0]
+        parameters += recipient_rows(message, booking)[0]
         tx.messages += 1
         tx.size_bytes += len(message.content)
     tx.execute(insert_arrivals(len(arrivals)), parameters)
@@ -86,29 +93,81 @@ def _insert_part(tx: Tx, message: NewMessage, body: BodyRange, part: int, codec:
     )
 
 
-def claim(tx: Tx, lane: str, now: float, messages: int, size_bytes: int) -> list[Claimed]:
+def claim(tx: Tx, lane: str, now: float, messages: int, size_bytes: int, booking: Booking) -> list[Claimed]:
+    """Mark what is due as `sending` and book it; a message whose rows can't be read is `held`."""
     claimed: list[Claimed] = []
     while len(claimed) < messages:
-        due = tx.execute(
-            "SELECT message_id FROM recipient INDEXED BY recipient_open WHERE open = 1 AND lane = ? AND next_at <= ?"
-            " ORDER BY next_at LIMIT 1",
-            (lane, now),
-        ).fetchone()
+        due = tx.execute(_NEXT_DUE, (lane, now)).fetchone()
         if due is None:
             break
-        message = _row(tx.execute("SELECT * FROM message WHERE id = ?", due))
-        size_bytes -= message["size"]
+        (message_id,) = due
+        size = tx.execute("SELECT size FROM message WHERE id = ?", due).fetchone()
+        size_bytes -= size[0] if size is not None else 0
         if claimed and size_bytes < 0:
             break
-        recipients = _rows(tx.execute("SELECT * FROM recipient WHERE message_id = ? ORDER BY position", due))
-        # The mark of the final dot speaks of the present try only.
-        tx.execute(
-            "UPDATE recipient SET state = 'sending', next_at = NULL, final_dot = 0"
-            " WHERE message_id = ? AND next_at <= ?",
-            (*due, now),
-        )
-        claimed.append(_claimed(message, recipients, now))
+        found = _claim_one(tx, message_id, now, booking)
+        if found is not None:
+            claimed.append(found)
+    if not claimed and (suspect := _next_suspect(tx, lane, now)) is not None:
+        found = _claim_one(tx, suspect, now, booking)
+        return [] if found is None else [found]
     return claimed
+
+
+_NEXT_DUE = (
+    "SELECT message_id FROM recipient INDEXED BY recipient_open WHERE open = 1 AND lane = ? AND next_at <= ?"
+    " ORDER BY next_at LIMIT 1"
+)
+_STEP_S = "json_extract(:ladder, '$[' || min(step, :last) || ']')"
+_IS_SUSPECT = "open = 1 AND deaths >= 2"
+"""SUSPECT_DEATHS, as the index has it"""
+# What is due of a message: by its time, or as a suspect.
+_IS_DUE = "(next_at <= :now OR (open = 1 AND state = 'queued' AND next_at IS NULL AND booked_at <= :now))"
+
+
+def _next_suspect(tx: Tx, lane: str, now: float) -> str | None:
+    """The suspect that has waited longest, unless another is in hand."""
+    suspects = f"SELECT message_id FROM recipient INDEXED BY recipient_suspect WHERE {_IS_SUSPECT} AND lane = ?"
+    if tx.execute(f"{suspects} AND state = 'sending' LIMIT 1", (lane,)).fetchone() is not None:
+        return None
+    waiting = f"{suspects} AND state = 'queued' AND booked_at <= ? ORDER BY booked_at LIMIT 1"
+    found = tx.execute(waiting, (lane, now)).fetchone()
+    return None if found is None else str(found[0])
+
+
+def _claim_one(tx: Tx, message_id: str, now: float, booking: Booking) -> Claimed | None:
+    try:
+        message = _row(tx.execute("SELECT * FROM message WHERE id = ?", (message_id,)))
+        recipients = _rows(tx.execute("SELECT * FROM recipient WHERE message_id = ? ORDER BY position", (message_id,)))
+        found = _claimed(message, recipients, now)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        hold_unreadable(tx, message_id, now, f"its row can't be read ({type(error).__name__})")
+        return None
+    # The mark of the final dot speaks of the present try only.
+    tx.execute(
+        "UPDATE recipient SET state = 'sending', next_at = NULL, final_dot = 0, attempts = attempts + 1,"
+        f" booked_at = :now + {_STEP_S}, holder = :holder, lease_until = :now + :lease_s"
+        f" WHERE message_id = :id AND {_IS_DUE}",
+        {
+            "now": now,
+            "ladder": json.dumps(booking.ladder_s),
+            "last": len(booking.ladder_s) - 1,
+            "holder": booking.holder,
+            "lease_s": booking.lease_s,
+            "id": message_id,
+        },
+    )
+    return found
+
+
+def hold_unreadable(tx: Tx, message_id: str, now: float, why: str) -> None:
+    """Put a message aside that can't be read: what stands behind it goes on."""
+    tx.execute(
+        "UPDATE recipient SET state = 'held', next_at = NULL, booked_at = NULL, holder = NULL, lease_until = NULL"
+        " WHERE message_id = ? AND +open = 1",
+        (message_id,),
+    )
+    note(tx, message_id, now, f"held: {why}")
 
 
 def _claimed(message: dict[str, Any], recipients: list[dict[str, Any]], now: float) -> Claimed:
@@ -126,11 +185,19 @@ def _claimed(message: dict[str, Any], recipients: list[dict[str, Any]], now: flo
                 row["position"], recipient, row["step"], row["attempts"], delay_notified=bool(row["delay_notified"])
             )
             for row, recipient in zip(recipients, envelope.recipients, strict=True)
-            if row["next_at"] is not None and row["next_at"] <= now
+            if _is_due(row, now)
         ),
         upstreams=lines(message["upstreams"]),
         supersede_key=message["supersede_key"],
+        size_bytes=message["size"],
+        suspect=any(row["deaths"] >= SUSPECT_DEATHS for row in recipients if _is_due(row, now)),
     )
+
+
+def _is_due(row: dict[str, Any], now: float) -> bool:
+    """As _IS_DUE."""
+    at = row["booked_at"] if row["state"] == "queued" and row["next_at"] is None else row["next_at"]
+    return at is not None and at <= now
 
 
 def mark_final(tx: Tx, message_id: str, positions: Sequence[int]) -> None:
@@ -164,7 +231,7 @@ def settle(
     if settlement.note is not None:
         note(tx, message_id, now, settlement.note)
     for bounce, body in zip(settlement.bounces, bodies, strict=True):
-        put(tx, bounce, body, codec, claimed=False)
+        put(tx, bounce, body, codec, booking=None)
     timings = timings_text(settlement.timings_ms)
     if not finish_if_done(tx, message_id, hashed, timings) and settlement.timings_ms:
         tx.execute("UPDATE message SET timings = json_patch(timings, ?) WHERE id = ?", (timings, message_id))
@@ -207,11 +274,18 @@ def settle_all(tx: Tx, settlements: Sequence[Settlement]) -> None:
     tx.wiped = True
 
 
+# What the claim counted and what was made: no attempt is made while all circuits are open.
+_MADE = (
+    "(SELECT coalesce(max(n), 0) FROM attempt"
+    " WHERE attempt.message_id = recipient.message_id AND attempt.position = recipient.position)"
+)
 # An upstream or a reply that isn't named stays: the last word heard is part of the time line.
 _UPDATE_RECIPIENT = (
     "UPDATE recipient SET state = ?1, open = ?11, upstream = coalesce(?2, upstream), reply = coalesce(?3, reply),"
     " sent_at = ?4, next_at = CASE WHEN ?1 IN ('queued', 'deferred') THEN coalesce(?5, accepted_at) END, step = ?6,"
-    " delay_notified = ?7, attempts = max(attempts, ?8)"
+    f" delay_notified = ?7, attempts = CASE WHEN ?8 > 0 THEN max(attempts, ?8) ELSE {_MADE} END,"
+    # What was settled did not kill its process.
+    " booked_at = NULL, holder = NULL, lease_until = NULL, deaths = 0"
     " WHERE message_id = ?9 AND position = ?10 AND open = 1"
 )
 
@@ -294,10 +368,13 @@ def wipe(tx: Tx, arriving: Container[int]) -> bool:
     return False
 
 
-def unclaim(tx: Tx, message_id: str) -> None:
+def unclaim(tx: Tx, message_id: str, due_at: float | None = None) -> None:
     tx.execute(
-        "UPDATE recipient SET state = 'queued', next_at = accepted_at WHERE message_id = ? AND state = 'sending'",
-        (message_id,),
+        "UPDATE recipient SET state = 'queued', holder = NULL,"
+        " next_at = CASE WHEN deaths < 2 THEN coalesce(:due_at, accepted_at) END,"
+        " booked_at = CASE WHEN deaths >= 2 THEN coalesce(:due_at, accepted_at) END,"
+        f" lease_until = NULL, attempts = {_MADE} WHERE message_id = :id AND state = 'sending'",
+        {"due_at": due_at, "id": message_id},
     )
 
 

@@ -26,6 +26,9 @@ class Circuit:
 
     state: State = "closed"
     reason: str = ""
+    """why it isn't closed: a phase with a code and an enhanced code, or words of our own. Fit for every eye"""
+    words: str = ""
+    """what the upstream said to it, redacted: for the operator's eyes only"""
     probe_at: float = 0.0
     _probes: int = 0
     _unproved: bool = False
@@ -33,10 +36,12 @@ class Circuit:
     _relapses: int = 0
     _losses: int = 0
     _lost_at: float = 0.0
+    _turned_away: str = ""
+    """the message with which our account was turned away last, if none was taken since"""
 
-    def failed(self, now: float, reason: str, *, refused: bool = False) -> bool:
+    def failed(self, now: float, reason: str, *, words: str = "", refused: bool = False) -> bool:
         """The host is dead, hangs or is unsafe; `refused`: it turned us away for good (5yz to the greeting, EHLO or
-        AUTH). True when this opened the circuit."""
+        AUTH). `reason` and `words`: see there. True when this opened the circuit."""
         opened = self.state == "closed"
         if opened:
             self._probes = 0
@@ -45,7 +50,7 @@ class Circuit:
         delay = delays[min(self._probes, len(delays) - 1)]
         if self._relapses:
             delay = max(delay, RELAPSE_AFTER_S[min(self._relapses, len(RELAPSE_AFTER_S)) - 1])
-        self.state, self.reason, self.probe_at = "open", reason, now + delay
+        self.state, self.reason, self.words, self.probe_at = "open", reason, words, now + delay
         self._probes += 1
         return opened
 
@@ -56,6 +61,16 @@ class Circuit:
         self._losses, self._lost_at = self._losses + 1, now
         return self._losses >= LOSSES_TO_OPEN and self.failed(now, reason)
 
+    def turned_away(self, message_id: str) -> bool:
+        """Our account was turned away, but only behind MAIL, where it may be meant for this one message. True when
+        that is the second message in a row."""
+        before, self._turned_away = self._turned_away, message_id
+        return before not in ("", message_id)
+
+    def taken(self) -> None:
+        """A message was answered otherwise: nothing is wrong with our account."""
+        self._turned_away = ""
+
     def probing(self) -> None:
         """A probe is under way."""
         self.state = "half-open"
@@ -63,7 +78,8 @@ class Circuit:
     def reached(self) -> bool:
         """A session could be opened; how it carries mail isn't known. True when this closed the circuit."""
         closed_now = self.state != "closed"
-        self.state, self.reason, self._unproved = "closed", "", self._unproved or closed_now
+        self.state, self.reason, self.words = "closed", "", ""
+        self._unproved = self._unproved or closed_now
         return closed_now
 
     def succeeded(self) -> bool:

@@ -8,7 +8,7 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from relay.config.model import Upstream
 from relay.mail.reply import Reply
@@ -16,6 +16,7 @@ from relay.upstream.aimd import Window, says_so, throttles
 from relay.upstream.budget import Budget, Rate, WholeBudget, WholeRate
 from relay.upstream.circuit import Circuit
 from relay.upstream.connect import Target, open_session
+from relay.upstream.redaction import operators_words
 from relay.upstream.results import LOST, TIMED_OUT, OpenFailed, Phase
 from relay.upstream.session import Report, Session
 
@@ -99,12 +100,18 @@ class Pool:
         self.window = Window(most, most) if express else Window(most)
         self.under_way = 0
         """messages begun, or about to be, and not over"""
+        self.urged = False
+        """an operator asked for a try now, and the probe that this set off is under way"""
         self._budget = shared.budget
         self._rate = shared.rate
         self._watcher = watcher
         self._open_within_s = open_within_s
         self._idle: list[Session] = []
         self._sessions: set[Session] = set()
+        self._lent: dict[Session, asyncio.Task[Any] | None] = {}
+        """those in use, with the task that uses each"""
+        self._astray: set[Session] = set()
+        """those that the last sweep found to be in nobody's hands"""
         self._waiting: deque[asyncio.Future[Session]] = deque()
         self._openings: set[asyncio.Task[None]] = set()
         self._idle_limit_s = target.config.sessions.idle_s
@@ -175,6 +182,7 @@ class Pool:
         while self._idle:
             session = self._idle.pop()
             if session.usable:
+                self._lend(session)
                 return session
             session.abort()  # on its way out, or with something half said on it
         return None
@@ -188,23 +196,29 @@ class Pool:
             raise OpenFailed("connect", Reply(451, "4.3.2 shutting down"))
         waiter: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
-        self.room()
         try:
+            self.room()
             async with asyncio.timeout(within_s):
-                return await self._awaited(waiter)
-        except TimeoutError as error:
-            raise OpenFailed("connect", NO_SESSION) from error
-        finally:
-            if waiter in self._waiting:
-                self._waiting.remove(waiter)
-
-    async def _awaited(self, waiter: asyncio.Future[Session]) -> Session:
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._supply(waiter.result())
+                session = await waiter
+        except BaseException as error:
+            self._waits_no_more(waiter)
+            if isinstance(error, TimeoutError):
+                raise OpenFailed("connect", NO_SESSION) from error
             raise
+        self._lend(session)
+        return session
+
+    def _waits_no_more(self, waiter: asyncio.Future[Session]) -> None:
+        """Whatever ended the wait: what it was given meanwhile is for the next."""
+        if waiter in self._waiting:
+            self._waiting.remove(waiter)
+        if not waiter.done():
+            waiter.cancel()
+        elif not waiter.cancelled() and waiter.exception() is None:
+            self._supply(waiter.result())
+
+    def _lend(self, session: Session) -> None:
+        self._lent[session] = asyncio.current_task()
 
     async def pace(self) -> None:
         """Wait for the upstream's rate to allow one more message."""
@@ -215,6 +229,7 @@ class Pool:
         """Back from a transaction that carried `size_bytes`: learn from it, and keep the session if it is good for
         another."""
         now = time.monotonic()
+        self._lent.pop(session, None)
         if not self.express:
             self._learn(session, report, now, timed=size_bytes <= TIMED_UP_TO_BYTES)
         if report.timed_out:
@@ -245,6 +260,19 @@ class Pool:
         """The upstream turned us, not the mail, away (530, 535 in a transaction): open the circuit."""
         self._failed(reason)
 
+    def urge(self) -> None:
+        """Probe an open circuit now, whenever its probe is due."""
+        now = time.monotonic()
+        if self.circuit.state == "open":
+            self.circuit.probe_at = min(self.circuit.probe_at, now)
+            self._probe(now)
+        self.urged = self.circuit.state == "half-open"
+
+    def turned_away(self, reason: OpenFailed, message_id: str) -> None:
+        """The same, said behind MAIL: it may be meant for that message alone. The second in a row opens the circuit."""
+        if self.circuit.turned_away(message_id):
+            self._failed(reason)
+
     def spare(self) -> bool:
         """Budget's Holder: give up an idle session."""
         session = self.take()
@@ -257,7 +285,8 @@ class Pool:
         """Open as many sessions as are waited for, as far as the budget goes; and a probe that is due, for which
         nobody waits: a place that was lent for it would go back unused."""
         self._probe(time.monotonic())
-        while len(self._openings) < len(self._waiting) and self._open_one():
+        # While a probe is under way, what waits waits for its end.
+        while self.circuit.state != "half-open" and len(self._openings) < len(self._waiting) and self._open_one():
             pass
 
     # sessions come and go
@@ -288,17 +317,22 @@ class Pool:
         except Exception as error:  # noqa: BLE001 - else who waits would wait for nothing, and no probe be made again
             self._failed(OpenFailed("connect", Reply(451, f"4.3.0 trouble of the relay's own: {type(error).__name__}")))
         finally:
+            self.urged = False
             self._openings.discard(cast(asyncio.Task[None], asyncio.current_task()))
             if session is None:
                 self._budget.give_back()
         if session is not None:
             self._sessions.add(session)
-            self.window.opened(len(self._sessions))
             session.on_closed = self._closed
             session.on_free = self._keep
-            if self.circuit.reached():
-                self._watcher.up(self.lane, self.name)
-            self._keep(session)
+            try:
+                self.window.opened(len(self._sessions))
+                if self.circuit.reached():
+                    self._watcher.up(self.lane, self.name)
+                self._keep(session)
+            except BaseException:
+                session.abort()
+                raise
 
     def _open_failed(self, failure: OpenFailed) -> None:
         said = failure.reply.transient and failure.phase in ("greeting", "ehlo", "auth")
@@ -316,8 +350,9 @@ class Pool:
     def _failed(self, failure: OpenFailed) -> None:
         now = time.monotonic()
         refused = failure.reply.permanent and failure.phase != "connect"
-        if self.circuit.failed(now, str(failure), refused=refused):
-            self._watcher.down(self.lane, self.name, str(failure))
+        words = operators_words(failure.reply) if failure.said else ""
+        if self.circuit.failed(now, failure.reason, words=words, refused=refused):
+            self._watcher.down(self.lane, self.name, failure.reason)
         self._fail_waiting(failure)
 
     def _fail_waiting(self, failure: OpenFailed) -> None:
@@ -351,13 +386,16 @@ class Pool:
 
     def _closed(self, session: Session) -> None:
         self._sessions.discard(session)
+        self._lent.pop(session, None)
         if not self._sessions:
             self._empty.set()
         if session in self._idle:
             self._idle.remove(session)
-        if session.closed_idle_after_s is not None and not self._closing:
-            self._closed_idle(session, session.closed_idle_after_s)
-        self._budget.give_back()
+        try:
+            if session.closed_idle_after_s is not None and not self._closing:
+                self._closed_idle(session, session.closed_idle_after_s)
+        finally:
+            self._budget.give_back()
         if not self._closing:
             self._refill()
 
@@ -379,6 +417,7 @@ class Pool:
         every_s = min(TEND_EVERY_S, self._idle_limit_s / TENDS_IN_IDLE_TIME)
         self._tender = loop.call_later(every_s, self._tend)
         now = time.monotonic()
+        self._sweep()
         self.room()
         if self.circuit.state == "open" and now >= self.circuit.probe_at and not self._openings:
             self.spare()  # its place may be the only one
@@ -390,6 +429,21 @@ class Pool:
             elif now - session.idle_since >= self._idle_limit_s:
                 self._retire(session)
         self._refill()
+
+    def _sweep(self) -> None:
+        """A net below every way in which a session may be lost: one that is neither idle nor on its way out, and whose
+        attempt is over, is closed, and its place is free again. Found twice in a row, since one may just be handed
+        over."""
+        astray = {session for session in self._sessions if self._is_astray(session)}
+        for session in astray & self._astray:
+            session.abort()
+        self._astray = astray
+
+    def _is_astray(self, session: Session) -> bool:
+        if session in self._idle or session.state not in ("idle", "busy"):
+            return False
+        user = self._lent.get(session)
+        return user is None or user.done()
 
     def _probe(self, now: float) -> None:
         due = self.circuit.state == "open" and now >= self.circuit.probe_at and not self._openings

@@ -24,13 +24,22 @@ class OpenFailed(Exception):
 
     def __init__(self, phase: Phase, reply: Reply, *, said: bool = False) -> None:
         """`said`: the reply is the upstream's own, not our word for what went wrong."""
-        super().__init__(f"{phase}: {reply}")
         self.phase: Phase = phase
         self.reply = reply
         self.said = said
+        super().__init__(self.reason)
+
+    @property
+    def reason(self) -> str:
+        """What may be logged and shown to anybody. An upstream may quote a credential or a code: of what it said, only
+        the code and the enhanced code."""
+        said = f"{self.reply.code} {self.reply.enhanced or ''}".rstrip()
+        return f"{self.phase}: {said if self.said else self.reply}"
 
 
 LOST = Reply(451, "4.4.2 connection lost")
 TIMED_OUT = Reply(451, "4.4.1 no answer in time")
 GARBLED = Reply(451, "4.5.0 the upstream's answer can't be read")
+UNWRITABLE = Reply(553, "5.1.3 an address that can't stand in a command")
+"""said on the upstream's behalf, which isn't asked"""
 TROUBLE = Reply(451, "4.3.0 trouble of the relay's own")

@@ -18,7 +18,7 @@ from relay.upstream.capabilities import Capabilities
 from relay.upstream.gate import EXPIRED, Gate
 from relay.upstream.replies import ProtocolError, ReplyReader
 from relay.upstream.results import LOST, TIMED_OUT, TROUBLE, Result
-from relay.upstream.transaction import Load, Transaction, Way, commands, unfit
+from relay.upstream.transaction import Load, Transaction, Way, commands, unfit, writable
 from relay.upstream.wording import Wording
 
 RESET_WITHIN_S = 10.0
@@ -116,8 +116,7 @@ class Session(asyncio.Protocol):
         """Hand the load over. `content` is asked for its parts once the gate let this session through.
 
         Never raises for what the upstream does: the Report says it. After cancellation the session is closed, and
-        after whatever `content` raised, which is raised again.
-        Raises ValueError for an address that can't stand in a command.
+        after whatever `content` raised, which is raised again. After any other exception it is the caller's to close.
         """
         misfit = unfit(load, self.capabilities)
         if misfit is not None:
@@ -127,7 +126,10 @@ class Session(asyncio.Protocol):
         if withdrawn is not None:
             abandoned = tuple(Result(position, "abandoned", withdrawn, "mail") for position, _ in load.recipients)
             return Report(abandoned, 0, timed_out=False, envelope_ms=0.0, data_ms=0.0)
-        mail, rcpts = commands(load, self.capabilities)
+        try:
+            mail, rcpts = commands(load, self.capabilities)
+        except ValueError:
+            return await self._without_unwritable(load, content, gate, terms)
         flight = _Flight(Transaction(mail, rcpts, self._way), content, gate, terms, self._loop)
         self.sent += 1
         if not self.usable or self._has_unread():
@@ -147,6 +149,17 @@ class Session(asyncio.Protocol):
         if flight.error is not None:
             raise flight.error
         return flight.report(dsn=self.capabilities.dsn)
+
+    async def _without_unwritable(
+        self, load: Load, content: Callable[[], Sequence[bytes]], gate: Gate, terms: Terms
+    ) -> Report:
+        written, refused = writable(load)
+        if not refused:
+            raise ValueError("commands that can't be written")
+        if not written.recipients:
+            return Report(refused, 0, timed_out=False, envelope_ms=0.0, data_ms=0.0)
+        report = await self.transact(written, content, gate, terms)
+        return report._replace(results=(*report.results, *refused))
 
     @property
     def usable(self) -> bool:
@@ -192,6 +205,11 @@ class Session(asyncio.Protocol):
         self._cancel_timer()
         if self.state != "closed":
             self._transport.abort()
+
+    def _close(self) -> None:
+        """Close once what was written has left. A peer that reads nothing more doesn't keep it open."""
+        self._set_timer(QUIT_WITHIN_S)
+        self._transport.close()
 
     # asyncio.Protocol
 
@@ -243,7 +261,7 @@ class Session(asyncio.Protocol):
                 # Nobody asked: 421 before closing, or a stream out of step. Neither is used again.
                 if self.state == "idle":
                     self.closed_idle_after_s = time.monotonic() - self.idle_since
-                self._transport.close()
+                self._close()
 
     def _paired(self, flight: _Flight, reply: Reply) -> bytes:
         """What is to be written because of the reply, if that can be what was asked for."""
@@ -352,7 +370,7 @@ class Session(asyncio.Protocol):
     def _reset_answered(self, reply: Reply) -> None:
         self._cancel_timer()
         if not reply.positive:
-            self._transport.close()
+            self._close()
             return
         self._idle()
         if self.on_free is not None:
@@ -362,7 +380,7 @@ class Session(asyncio.Protocol):
         if not self._reader.idle:
             # Closed by us: that is no idle session which the upstream ended.
             self.state = "quitting"
-            self._transport.close()
+            self._close()
             return
         self.state = "idle"
         self.idle_since = time.monotonic()

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.reply import Reply
 from relay.upstream.capabilities import Capabilities
-from relay.upstream.results import GARBLED, Outcome, Phase, Result
+from relay.upstream.results import GARBLED, UNWRITABLE, Outcome, Phase, Result
 
 _Awaited = Literal["MAIL", "RCPT", "DATA", "DOT", "NOTHING"]
 
@@ -315,10 +315,10 @@ def unfit(load: Load, capabilities: Capabilities) -> Reply | None:
 def commands(load: Load, capabilities: Capabilities) -> tuple[bytes, list[tuple[int, bytes]]]:
     """MAIL and the RCPTs with the parameters that this upstream understands (RFC 1870, 6152, 6531, 3461, 2852, 6710).
 
-    Raises ValueError for an address that would break out of its command.
+    Raises ValueError for an address that would break out of its command: see `writable`.
     """
     envelope = load.envelope
-    mail = [f"MAIL FROM:<{_safe(envelope.sender)}>"]
+    mail = [f"MAIL FROM:<{_path(envelope.sender)}>"]
     if capabilities.size:
         mail.append(f"SIZE={load.size_bytes}")
     if capabilities.eightbitmime and (load.eightbit or envelope.body == "8BITMIME"):
@@ -328,8 +328,8 @@ def commands(load: Load, capabilities: Capabilities) -> tuple[bytes, list[tuple[
     if capabilities.dsn:
         if envelope.ret is not None:
             mail.append(f"RET={envelope.ret}")
-        if envelope.envid is not None:
-            mail.append(f"ENVID={_safe(envelope.envid)}")
+        if envelope.envid is not None and _fits_a_word(envelope.envid):
+            mail.append(f"ENVID={envelope.envid}")
     if capabilities.mt_priority and envelope.priority is not None:
         mail.append(f"MT-PRIORITY={envelope.priority}")
     if capabilities.deliverby and envelope.deliver_by is not None and load.deliver_by_s is not None:
@@ -337,17 +337,41 @@ def commands(load: Load, capabilities: Capabilities) -> tuple[bytes, list[tuple[
         mail.append(f"BY={load.deliver_by_s};{envelope.deliver_by.mode}{trace}")
     rcpts: list[tuple[int, bytes]] = []
     for position, recipient in load.recipients:
-        words = [f"RCPT TO:<{_safe(recipient.address)}>"]
+        words = [f"RCPT TO:<{_path(recipient.address)}>"]
         if capabilities.dsn:
             if recipient.notify is not None:
                 words.append("NOTIFY=" + ",".join(sorted(recipient.notify)))
-            if recipient.orcpt is not None:
-                words.append(f"ORCPT={_safe(recipient.orcpt)}")
+            if recipient.orcpt is not None and _fits_a_word(recipient.orcpt):
+                words.append(f"ORCPT={recipient.orcpt}")
         rcpts.append((position, (" ".join(words) + "\r\n").encode("utf-8")))
     return (" ".join(mail) + "\r\n").encode("utf-8"), rcpts
 
 
-def _safe(text: str) -> str:
-    if "\r" in text or "\n" in text or "\0" in text or ">" in text:
+def writable(load: Load) -> tuple[Load, tuple[Result, ...]]:
+    """The load without the recipients that `commands` can't write, and what these are told. Nobody is left of one
+    whose sender can't be written."""
+    fits = _fits_a_path(load.envelope.sender)
+    kept = [(position, one) for position, one in load.recipients if fits and _fits_a_path(one.address)]
+    positions = {position for position, _ in kept}
+    refused = [position for position, _ in load.recipients if position not in positions]
+    return load._replace(recipients=kept), tuple(Result(one, "refused", UNWRITABLE, "mail") for one in refused)
+
+
+def _path(address: str) -> str:
+    if not _fits_a_path(address):
         raise ValueError("not an address that can stand in a command")
-    return text
+    return address
+
+
+def _fits_a_path(address: str) -> bool:
+    return not ("\r" in address or "\n" in address or "\0" in address or ">" in address) and _is_unicode(address)
+
+
+def _fits_a_word(value: str) -> bool:
+    """What ends a parameter. `<` and `>` are lawful in one (RFC 3461 4: xtext)."""
+    return not ("\r" in value or "\n" in value or "\0" in value or " " in value) and _is_unicode(value)
+
+
+def _is_unicode(text: str) -> bool:
+    """Not so is what Python made of bytes that aren't UTF-8."""
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)

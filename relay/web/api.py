@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Collection
 
 from aiohttp import web
 
 from relay.observe import report
-from relay.store.base import LaneCount, StoreError
-from relay.web import query
-from relay.web.parts import Parts, snapshot
+from relay.store.base import LaneCount, Selection, StoreError
+from relay.web import query, webhooks
+from relay.web.answers import answer, encoded, rested
+from relay.web.parts import LaneHealth, Parts, snapshot
 
 ANSWER_WITHIN_S = 20.0
+MAX_BODY_BYTES = 1_000_000
 LIVE_WINDOW_S = 300.0
+MOST_ROWS = 1_000
 
 
 class Api:
@@ -33,7 +37,7 @@ class Api:
             web.get("/api/queue", self.queue),
             web.get("/api/live", self.live),
             web.post("/api/queue/{action}", self.act),
-            web.post("/webhooks/{upstream}", self.webhook),
+            *webhooks.routes(self._parts.webhooks),
         ]
 
     async def metrics(self, request: web.Request) -> web.Response:
@@ -53,28 +57,24 @@ class Api:
 
     async def readyz(self, _: web.Request) -> web.Response:
         reasons = list(self._parts.health.reasons())
-        lanes = {
-            lane: {"upstreams": {name: health.as_json() for name, health in upstreams.items()}}
-            for lane, upstreams in self._parts.health.lanes().items()
-        }
-        answer = {
+        lanes = {lane: _upstreams(health) for lane, health in self._parts.health.lanes().items()}
+        document = {
             "ready": not reasons,
             "reasons": reasons,
             "queue": self._parts.health.queue().as_json(),
             "intake": self._parts.health.intake().as_json(),
             "lanes": lanes,
         }
-        return web.json_response(answer, status=503 if reasons else 200)
+        return web.json_response(document, status=503 if reasons else 200)
 
     async def messages(self, request: web.Request) -> web.Response:
-        selection = query.listing(_parameters(request), self._parts.clock())
-        return web.json_response(list(await self._parts.store.search(selection)))
+        return await answer(list(await self._parts.store.search(self._listing(request))))
 
     async def message(self, request: web.Request) -> web.Response:
         found = await self._parts.store.get(request.match_info["id"])
         if found is None:
             raise web.HTTPNotFound(text="no such message")
-        return web.json_response(found)
+        return await answer(found)
 
     async def report(self, request: web.Request) -> web.Response:
         given = _parameters(request)
@@ -82,20 +82,24 @@ class Api:
         if given:
             raise query.BadQuery(f"unknown parameter {next(iter(given))!r}; known is since")
         rows = await self._parts.store.deliveries(begin)
-        built = await asyncio.to_thread(report.build, rows)  # a day's rows would hold the loop
-        return web.json_response({"since": query.rfc3339(begin), **built.as_json()})
+
+        def body() -> bytes:
+            return encoded({"since": query.rfc3339(begin), **report.build(rested(rows)).as_json()})
+
+        return web.Response(body=await asyncio.to_thread(body), content_type="application/json", charset="utf-8")
 
     async def queue(self, request: web.Request) -> web.Response:
         now = self._parts.clock()
-        selection = query.listing(_parameters(request), now)
+        selection = self._listing(request)
         counts = await self._parts.store.counts()
         waiting = await self._parts.store.waiting(selection)
-        answer = {
-            "fill": self._parts.health.queue().as_json(),
-            "lanes": [_count(row, now) for row in counts],
-            "messages": list(waiting),
-        }
-        return web.json_response(answer)
+        return await answer(
+            {
+                "fill": self._parts.health.queue().as_json(),
+                "lanes": [_count(row, now) for row in counts],
+                "messages": list(waiting),
+            }
+        )
 
     async def live(self, _: web.Request) -> web.Response:
         """What the console shows, from memory but for the queue's counts."""
@@ -105,12 +109,12 @@ class Api:
             lane: {
                 **self._parts.recent.pace(lane, now - LIVE_WINDOW_S).as_json(),
                 "queue": {row.state: row.recipients for row in counts if row.lane == lane},
-                "upstreams": {name: health.as_json() for name, health in upstreams.items()},
+                **_upstreams(health, words=True),
             }
-            for lane, upstreams in self._parts.health.lanes().items()
+            for lane, health in self._parts.health.lanes().items()
         }
         reasons = list(self._parts.health.reasons())
-        return web.json_response(
+        return await answer(
             {"now": query.rfc3339(now), "window_ms": LIVE_WINDOW_S * 1000, "reasons": reasons, "lanes": lanes}
         )
 
@@ -119,14 +123,30 @@ class Api:
         if action not in query.ACTIONS:
             raise web.HTTPNotFound(text=f"no such action; known are {', '.join(query.ACTIONS)}")
         try:
-            body = json.loads(await request.text())
+            body = json.loads(await webhooks.body_of(request, MAX_BODY_BYTES))
         except (ValueError, RecursionError):
             raise query.BadQuery("the body is not JSON") from None
-        changed = await self._parts.controller.act(action, query.target(body))
-        return web.json_response({"changed": list(changed)})
+        selection = query.target(body, action)
+        changed = list(await self._parts.controller.act(action, selection))
+        document: dict[str, object] = {"changed": changed}
+        if selection.ids:
+            document["unknown"] = [
+                one for one in _others(selection, changed) if await self._parts.store.get(one) is None
+            ]
+        if query.leaves_ambiguous(action, selection):
+            document["left"] = query.left(await self._parts.store.counts(), selection)
+        return await answer(document)
 
-    async def webhook(self, _: web.Request) -> web.Response:
-        return web.json_response({"error": "delivery events are not taken yet"}, status=501)
+    def _listing(self, request: web.Request) -> Selection:
+        """As the request asks, but no more rows than are good for the codes beside it."""
+        selection = query.listing(_parameters(request), self._parts.clock())
+        return selection._replace(limit=min(selection.limit, MOST_ROWS))
+
+
+def _others(selection: Selection, changed: Collection[str]) -> list[str]:
+    """The ids that were given, but for those of messages that changed."""
+    known = frozenset(changed)
+    return [one for one in dict.fromkeys(selection.ids) if one not in known]
 
 
 def _parameters(request: web.Request) -> dict[str, str]:
@@ -134,6 +154,11 @@ def _parameters(request: web.Request) -> dict[str, str]:
     if len(given) != len(request.query):
         raise query.BadQuery("a parameter was given twice")
     return given
+
+
+def _upstreams(lane: LaneHealth, *, words: bool = False) -> dict[str, object]:
+    """`words`: with what the upstreams said, which is for the operator only."""
+    return {"upstreams": {name: health.as_json(words=words) for name, health in lane.items()}}
 
 
 def _count(row: LaneCount, now: float) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from relay.observe.metrics import Family, Metrics, Snapshot
 from relay.observe.pressure import IntakeLoad, QueueFill
@@ -13,7 +13,10 @@ from relay.observe.recent import Recent
 from relay.store.base import OPEN_STATES, Action, LaneCount, Selection
 from relay.store.reading import Reading
 
-UpstreamState = Literal["up", "down", "half-open"]
+if TYPE_CHECKING:
+    from relay.web.webhooks import Webhook
+
+UpstreamState = Literal["up", "untried", "down", "half-open"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +27,22 @@ class UpstreamHealth:
     sessions: Mapping[str, int] = field(default_factory=dict)
     """open sessions by what they do: `idle`, `busy`, ..."""
     reason: str | None = None
-    """why it is not up"""
+    """why it is not up: the phase, the code and the enhanced code, or words of the relay's own"""
     window: int | None = None
     """how many messages it may get at once now; None: it has no window"""
+    words: str | None = None
+    """what the upstream said to it, redacted: for the operator's eyes only"""
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self, *, words: bool = False) -> dict[str, object]:
+        """`words`: with what the upstream said."""
         shown: dict[str, object] = {"state": self.state, "sessions": dict(self.sessions)}
         if self.window is not None:
             shown["window"] = self.window
-        return shown if self.reason is None else {**shown, "reason": self.reason}
+        if self.reason is not None:
+            shown["reason"] = self.reason
+        if words and self.words is not None:
+            shown["words"] = self.words
+        return shown
 
 
 LaneHealth = Mapping[str, UpstreamHealth]
@@ -73,6 +83,8 @@ class Parts:
     health: Health
     controller: Controller
     clock: Callable[[], float] = time.time
+    webhooks: Mapping[str, Webhook] = field(default_factory=dict)
+    """by their upstreams' names"""
 
 
 def snapshot(parts: Parts, queue: Sequence[LaneCount] | None) -> Snapshot:
@@ -83,7 +95,7 @@ def snapshot(parts: Parts, queue: Sequence[LaneCount] | None) -> Snapshot:
     windows: dict[tuple[str, str], int] = {}
     for lane, upstreams in lanes.items():
         for name, health in upstreams.items():
-            up[name] = up.get(name, True) and health.state == "up"
+            up[name] = up.get(name, True) and health.state in ("up", "untried")
             for state, count in health.sessions.items():
                 sessions[name, state] = sessions.get((name, state), 0) + count
             if health.window is not None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, cast, get_args
 
 from relay.config.parse import parse_duration
-from relay.store.base import Action, Selection, State
+from relay.store.base import Action, LaneCount, Selection, State
 
 STATES: frozenset[str] = frozenset(get_args(State))
 ACTIONS: tuple[Action, ...] = get_args(Action)
@@ -76,17 +76,34 @@ def _state(text: str | None) -> State | None:
     return cast("State", text)
 
 
-def target(body: Any) -> Selection:
-    """What an action is on: exactly one of {"ids": [...]}, {"lane": "otp"}, {"all": true}. Raises BadQuery."""
+def target(body: Any, action: Action) -> Selection:
+    """What an action is on: exactly one of {"ids": [...]}, {"lane": "otp"}, {"all": true}; beside it, for `retry`,
+    {"ambiguous": true}. Raises BadQuery."""
     wanted = 'expected exactly one of {"ids": ["..."]}, {"lane": "..."}, {"all": true}'
-    if not isinstance(body, dict) or len(body) != 1:
+    if not isinstance(body, dict):
         raise BadQuery(wanted)
-    match body:
+    given = dict(body)
+    ambiguous = given.pop("ambiguous", False)
+    if not isinstance(ambiguous, bool) or (ambiguous and action != "retry"):
+        raise BadQuery(f"ambiguous: expected true or false, and goes with retry; the action is {action}")
+    if len(given) != 1:
+        raise BadQuery(wanted)
+    match given:
         case {"ids": [_, *_] as ids} if all(isinstance(one, str) and one and one.isprintable() for one in ids):
-            return Selection(ids=tuple(ids))
+            return Selection(ids=tuple(ids), ambiguous=ambiguous)
         case {"lane": str(lane)} if lane and lane.isprintable():
-            return Selection(lane=lane)
+            return Selection(lane=lane, ambiguous=ambiguous)
         case {"all": True}:
-            return Selection()
+            return Selection(ambiguous=ambiguous)
         case _:
             raise BadQuery(wanted)
+
+
+def leaves_ambiguous(action: Action, selection: Selection) -> bool:
+    """Does the action pass over what an upstream may have taken already?"""
+    return action == "retry" and not (selection.ids or selection.ambiguous)
+
+
+def left(counts: Iterable[LaneCount], selection: Selection) -> int:
+    """How many ambiguous recipients the selection has."""
+    return sum(row.recipients for row in counts if row.state == "ambiguous" and selection.lane in (None, row.lane))

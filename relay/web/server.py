@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from relay.config.units import AnyAddress, SystemdAddress, TcpAddress, UnixAddress
+from relay.web.door import FULL, Door, Seat
 from relay.web.guard import Guard
 from relay.web.parts import Parts
 
@@ -37,11 +38,11 @@ class WebServer:
         self._parts = parts
         self._guard = Guard(token, hosts)
         self._address: AnyAddress | None = None
-        self._unix = False
+        self._door = Door()
         self._listening: list[asyncio.Server] = []
         self._service: Service | None = None
         self._loading: asyncio.Task[None] | None = None
-        self._waiting: set[_Waiting] = set()
+        self._waiting: set[_Arrival] = set()
 
     @property
     def address(self) -> AnyAddress:
@@ -67,8 +68,6 @@ class WebServer:
                 for each in passed:
                     create = loop.create_unix_server if each.family == socket.AF_UNIX else loop.create_server
                     self._listening.append(await create(self._protocol, sock=each, backlog=BACKLOG))
-        # Several sockets of one name may be of both kinds: only where all are unix sockets is nobody a browser.
-        self._unix = all(each.family == socket.AF_UNIX for server in self._listening for each in server.sockets)
 
     async def stop(self) -> None:
         """Finish the answers under way, within a short deadline, and let go of the address."""
@@ -80,22 +79,20 @@ class WebServer:
             await self._service.end()
 
     def _protocol(self) -> asyncio.Protocol:
-        if self._service is not None:
-            return self._service.protocol()
-        if self._loading is None:
+        if self._service is None and self._loading is None:
             self._loading = asyncio.create_task(self._load(), name="load the HTTP service")
-        return _Waiting(self._arrived, self._waiting.discard)
+        return _Arrival(self._door, self._arrived, self._waiting.discard)
 
-    def _arrived(self, waiting: _Waiting) -> None:
-        if self._service is not None:  # it came between the connection and its `connection_made`
-            waiting.hand_over(self._service.protocol())
+    def _arrived(self, arrival: _Arrival) -> None:
+        if self._service is not None:
+            arrival.hand_over(self._service)
         else:
-            self._waiting.add(waiting)
+            self._waiting.add(arrival)
 
     async def _load(self) -> None:
         try:
             service_class = await asyncio.to_thread(_imported)
-            service = service_class(self._parts, self._guard, unix=self._unix)
+            service = service_class(self._parts, self._guard)
             await service.begin()
         except Exception as error:  # noqa: BLE001 - mail goes on; the next connection tries again
             _log.error("event=http_unavailable reason=%s", json.dumps(f"{type(error).__name__}: {error}"))
@@ -105,33 +102,45 @@ class WebServer:
             return
         self._service = service
         for waiting in self._waiting:
-            waiting.hand_over(service.protocol())
+            waiting.hand_over(service)
         self._waiting.clear()
 
 
-class _Waiting(asyncio.Protocol):
-    """A connection made before the service was there."""
+class _Arrival(asyncio.Protocol):
+    """A new connection, up to where the service takes it over: at once, once that is loaded."""
 
-    def __init__(self, arrived: Callable[[_Waiting], None], gone: Callable[[_Waiting], None]) -> None:
+    def __init__(self, door: Door, arrived: Callable[[_Arrival], None], gone: Callable[[_Arrival], None]) -> None:
+        self._door = door
         self._arrived = arrived
         self._gone = gone
+        self._seat: Seat | None = None
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._arrived(self)
+        self._seat = self._door.seat(self._transport)
+        if self._seat is not None:
+            self._arrived(self)
+        else:
+            self._transport.write(FULL)
+            self._transport.close()
 
     def data_received(self, data: bytes) -> None:
+        if self._seat is None:
+            return
         # Here and not in connection_made: uvloop begins to read behind that, whatever it said.
         self._transport.pause_reading()
         self._received += data
 
     def connection_lost(self, _: Exception | None) -> None:
+        if self._seat is not None:
+            self._seat.leave()
         self._gone(self)
 
-    def hand_over(self, protocol: asyncio.Protocol) -> None:
-        if self._transport.is_closing():
+    def hand_over(self, service: Service) -> None:
+        if self._transport.is_closing() or self._seat is None:
             return
+        protocol = service.protocol(self._seat)
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         if self._received:

@@ -10,13 +10,18 @@ from importlib.resources import files
 from aiohttp import web
 
 from relay.store.base import StoreError
-from relay.web.api import ANSWER_WITHIN_S, Api
+from relay.web.api import ANSWER_WITHIN_S, MAX_BODY_BYTES, Api
+from relay.web.connection import Connection
+from relay.web.door import Seat
 from relay.web.guard import Denial, Guard
 from relay.web.parts import Parts
 from relay.web.query import BadQuery
 
-MAX_BODY_BYTES = 1_000_000
 STOP_WITHIN_S = 2.0
+CHALLENGES: dict[Denial, str] = {
+    "token": 'Basic realm="otp-relay", charset="UTF-8"',
+    "operator": 'Local realm="otp-relay"',  # no scheme that a browser would ask its user for a password for
+}
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -37,6 +42,10 @@ _STATIC = {
 }
 _DENIED: dict[Denial, tuple[int, str]] = {
     "token": (401, "a token is required"),
+    "operator": (
+        401,
+        "without http.token this is for root and the relay's own user only; run it as one of them, or set http.token",
+    ),
     "host": (403, "the Host header names another server"),
     "origin": (403, "the request comes from another site"),
     "content type": (415, "the body must be application/json"),
@@ -49,10 +58,8 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Service:
     """`begin`, make a `protocol` for each connection, `end`."""
 
-    def __init__(self, parts: Parts, guard: Guard, *, unix: bool) -> None:
-        """`unix`: the connections come over a unix socket."""
+    def __init__(self, parts: Parts, guard: Guard) -> None:
         self._guard = guard
-        self._unix = unix
         app = web.Application(middlewares=[_answer_errors, self._watch], client_max_size=MAX_BODY_BYTES)
         app.add_routes(Api(parts).routes())
         app.add_routes([web.get(path, _static(*source)) for path, source in _STATIC.items()])
@@ -62,10 +69,10 @@ class Service:
     async def begin(self) -> None:
         await self._runner.setup()
 
-    def protocol(self) -> asyncio.Protocol:
+    def protocol(self, seat: Seat) -> asyncio.Protocol:
         server = self._runner.server
         assert server is not None, "begun"
-        return server()
+        return Connection(server, seat)
 
     async def end(self) -> None:
         """Finish the answers under way, within a short deadline."""
@@ -73,14 +80,17 @@ class Service:
 
     @web.middleware
     async def _watch(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        denial = self._guard.denies(request.method, request.path, request.headers, unix=self._unix)
+        connection = request.protocol
+        assert isinstance(connection, Connection), "made by `protocol`"
+        connection.seat.asked()
+        denial = await self._guard.denies(request.method, request.path, request.headers, connection.peer)
         if denial is None:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 return await handler(request)
         status, text = _DENIED[denial]
         answer = _error(status, text)
-        if denial == "token":
-            answer.headers["WWW-Authenticate"] = 'Basic realm="otp-relay", charset="UTF-8"'
+        if denial in CHALLENGES:
+            answer.headers["WWW-Authenticate"] = CHALLENGES[denial]
         return answer
 
 

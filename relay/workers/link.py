@@ -92,6 +92,14 @@ class Link(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        try:
+            self._read(nbytes)
+        except Exception as error:  # noqa: BLE001 - what follows can't be read any more; the other end hears that
+            self._failed(error)
+            if self._transport is not None:
+                self._transport.abort()
+
+    def _read(self, nbytes: int) -> None:
         self._incoming += memoryview(self._buffer)[:nbytes]
         start = 0
         while len(self._incoming) - start >= _HEADER.size:
@@ -122,7 +130,10 @@ class Link(asyncio.BufferedProtocol):
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             case 3:
-                self._notice(kind, value)
+                try:
+                    self._notice(kind, value)
+                except Exception as error:  # noqa: BLE001 - nobody waits for it over there, and more comes behind it
+                    self._failed(error)
             case _:
                 future = self._pending.get(number)
                 if future is not None and not future.done():
@@ -130,6 +141,9 @@ class Link(asyncio.BufferedProtocol):
                         future.set_result(value)
                     else:
                         future.set_exception(value)
+
+    def _failed(self, error: Exception) -> None:
+        self._loop.call_exception_handler({"message": "a link's reading failed", "exception": error})
 
     async def _serve(self, number: int, kind: str, value: Any) -> None:
         try:

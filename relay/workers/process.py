@@ -25,6 +25,7 @@ from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
 from relay.store.base import NewMessage
 from relay.store.sqlite_move import Moved
+from relay.supervise import Supervisor, listen_to
 from relay.upstream.pool import Shared
 from relay.workers import words
 from relay.workers.forward import Forwarder
@@ -55,6 +56,7 @@ class Worker:
         self.metrics = Metrics()
         self.notes = Notes()
         self.ended = asyncio.Event()
+        self._log = MailLog(self.metrics, self.notes)
         self._link: Link | None = None
         self._helper: SigningProcess | None = None
         self._engine: Engine | None = None
@@ -64,10 +66,11 @@ class Worker:
         """by the names in the orders"""
 
     async def serve(self, sock: socket.socket, forked: Forked | None) -> None:
+        listen_to(asyncio.get_running_loop(), self._log.loop_failed)
         if forked is not None:
             self._helper = SigningProcess(forked, self._unhelped)
         self._link = await Link.over(sock, self._answer, self._notice, self.ended.set)
-        status = asyncio.create_task(self._tell_status(), name="status")
+        status = Supervisor(self._log.task_ended).start("status", self._tell_status)
         await self.ended.wait()
         status.cancel()
         await self._end(ORPHANED_DRAIN_S)
@@ -194,6 +197,9 @@ def run(link: socket.socket, forked: Forked | None) -> int:
     """Exit 0 after a drain, or when the main process is gone. `forked`: see `helper.fork`."""
     gc.freeze()  # what was imported stays: no collection looks at it again
     lines.to(sys.stderr, os.environ.get(words.LOG_LEVEL, "INFO"))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(Worker().serve(link, forked))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(Worker().serve(link, forked))
+    finally:
+        lines.close()
     return 0

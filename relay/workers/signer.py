@@ -106,6 +106,8 @@ class SigningProcess:
             return
         except OSError:
             pass
+        except IndexError as error:  # more answers than questions: which is whose isn't known any more
+            self._loop.call_exception_handler({"message": "a helper's answers don't fit", "exception": error})
         self._give_up()
 
     def _look(self) -> None:

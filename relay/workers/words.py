@@ -41,10 +41,13 @@ class UpstreamStatus:
     reason: str
     window: int | None
     """as `Pool.window_now`"""
+    words: str
+    """as `Circuit.words`: for the operator's eyes only"""
 
     @classmethod
     def of(cls, pool: Pool) -> Self:
-        return cls(pool.circuit.state, pool.counts(), pool.circuit.reason, pool.window_now())
+        circuit = pool.circuit
+        return cls(circuit.state, pool.counts(), circuit.reason, pool.window_now(), circuit.words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from relay.observe.maillog import MailLog
 from relay.observe.metrics import Family
 from relay.store.base import Action, Selection
 from relay.store.sqlite_move import Moved
+from relay.supervise import Supervisor
 from relay.upstream.pool import Shared
 from relay.workers import words
 from relay.workers.lease import Tenant
@@ -77,7 +78,7 @@ class Worker:
         self._stopping = False
         self._up = asyncio.Event()
         """set while `ready`"""
-        self._task = asyncio.create_task(self._run(), name=f"worker {number}")
+        self._task = Supervisor(group.log.task_ended).finish(f"worker {number}", self._run)
 
     async def stop(self, within_s: float) -> None:
         """Drain it, then see it gone."""

@@ -148,6 +148,8 @@ def test_log_that_finds_nothing_exits_1_with_a_word(run: Run, filled: float, arg
         ("queue", "drop", "01A", "--lane", "otp"),
         ("queue", "drop", "--lane", "otp", "--state", "held"),
         ("queue", "explode", "01A"),
+        ("queue", "--ambiguous"),
+        ("queue", "drop", "--all", "--ambiguous"),
     ],
 )
 def test_what_makes_no_sense_is_a_usage_error_and_changes_nothing(
@@ -214,6 +216,39 @@ def test_an_action_that_changes_nothing_exits_1(run: Run, filled: float) -> None
     assert (result.code, result.out) == (1, "")
 
 
+def test_an_id_that_is_no_messages_is_named_and_exits_1_while_the_others_change(run: Run, filled: float) -> None:
+    result = run("queue", "hold", "01B", "01Z", "01A", "01Y")
+    assert (result.code, result.out) == (1, "01B\n")
+    assert result.err.splitlines() == ["otp-relay: no message 01Z", "otp-relay: no message 01Y"]
+    assert json.loads(run("queue", "release", "01B", "01Z", "--json").out) == {"changed": ["01B"], "unknown": ["01Z"]}
+
+
+async def make_ambiguous(path: Path, message_id: str) -> None:
+    store = await open_store(path, now=time)
+    await store.put(message(message_id, accepted_at=time()), claimed=True)
+    await store.settle(Settlement(message_id, (RecipientUpdate(0, "ambiguous", "postmark", "no reply"),)))
+    await store.close()
+
+
+@pytest.mark.parametrize("chosen", ["--all", "--lane=otp"])
+def test_a_retry_leaves_what_an_upstream_may_have_taken_unless_it_is_named(
+    run: Run, config_file: Path, filled: float, chosen: str
+) -> None:
+    for message_id in ("01E", "01F"):
+        asyncio.run(make_ambiguous(config_file.parent / "relay.db", message_id))
+    result = run("queue", "retry", chosen)
+    assert result.code == 0
+    assert "01E" not in result.out
+    assert "2 ambiguous left as they are" in result.err
+    assert json.loads(run("queue", "retry", chosen, "--json").out)["left"] == 2
+    assert [one["id"] for one in run("queue", "--state", "ambiguous", "--json").objects] == ["01E", "01F"]
+    assert run("queue", "retry", "01E").out == "01E\n"
+    result = run("queue", "retry", chosen, "--ambiguous")
+    assert "01F" in result.out
+    assert result.err == ""
+    assert run("queue", "--state", "ambiguous", "--json").out == ""
+
+
 @pytest.fixture
 def running(config_file: Path, filled: float) -> Iterator[None]:
     """The HTTP service and its store in a thread of their own, as in another process; the store is locked."""
@@ -244,6 +279,8 @@ def test_an_action_beside_a_running_relay_goes_through_its_http_service(run: Run
     assert json.loads(run("queue", "hold", "--all", "--json").out) == {"changed": ["01C", "01D"]}
     assert run("queue", "hold", "01B").code == 1
     assert run("queue", "release", "01B").out == "01B\n"
+    result = run("queue", "drop", "01B", "01Z")
+    assert (result.code, result.out, result.err) == (1, "01B\n", "otp-relay: no message 01Z\n")
     assert [one["id"] for one in run("log", "--json").objects] == ["01D", "01C", "01B", "01A"]
 
 

@@ -36,6 +36,14 @@ def test_every_example_that_is_shipped_loads(file: Path) -> None:
     load(file, OF_THE_EXAMPLES)
 
 
+def test_where_a_list_is_expected_one_value_will_do(load_text: LoadText) -> None:
+    config = good("one-for-a-list", load_text).config
+    assert [listener.address for listener in config.listen] == [TcpAddress("127.0.0.1", 2526)]
+    assert [rule.name for rule in config.rules] == ["one"]
+    assert [(entry.domain, [key.selector for key in entry.keys]) for entry in config.dkim] == [("example.com", ["s1"])]
+    assert config.lanes["otp"].retry_s == (2.0,)
+
+
 def test_the_annotated_example_needs_nothing_and_leaves_nothing_to_note() -> None:
     assert load(EXAMPLES / "relay.yaml", {}).notes == ()
 

@@ -161,7 +161,7 @@ async def test_a_drain_that_ends_while_messages_are_being_stored_sends_none_of_t
                 await written.wait()
                 await really(message, express=True)
 
-            def slowly(message: NewMessage, *, express: bool) -> asyncio.Future[None]:
+            def slowly(message: NewMessage, *, express: bool, **booked: Any) -> asyncio.Future[None]:
                 return asyncio.ensure_future(later(message))
 
             bench.store.start_put = slowly  # type: ignore[method-assign]

@@ -277,3 +277,25 @@ async def test_a_socket_that_systemd_didnt_pass_is_named(tmp_path: Path) -> None
         await RelayProcess(write_config(tmp_path, {"up": keys}, http=http, workers=0)).start()
     assert "http systemd:http" in str(failed.value)
     assert "Traceback" not in str(failed.value)
+
+
+async def test_the_watchdog_goes_on_when_there_is_no_descriptor_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = Manager(str(tmp_path / "notify"))
+    fed = ServiceManager(manager.name, watchdog_s=0.02)
+    whole, left = socket.socket, [OSError(24, "Too many open files")] * 2
+
+    def short(*arguments: int) -> socket.socket:
+        if left:
+            raise left.pop()
+        return whole(*arguments)
+
+    monkeypatch.setattr(socket, "socket", short)
+    try:
+        fed.ready("takes mail")
+        assert await manager.heard() == {"WATCHDOG": "1"}
+        assert await manager.heard() == {"WATCHDOG": "1"}
+    finally:
+        fed.close()
+        manager.close()

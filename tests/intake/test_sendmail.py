@@ -169,6 +169,7 @@ To: nobody@x.test
             {},
             [("h", 5), ("h", 4)],
         ),
+        ("listen: {address: 127.0.0.1:26}\n", {}, [("127.0.0.1", 26)]),
         ("hostname: x\n", {}, [("127.0.0.1", 2525)]),
         ("", {}, [("127.0.0.1", 2525)]),
     ],
@@ -179,6 +180,16 @@ def test_the_first_usable_listener_is_found(
     path = tmp_path / "relay.yaml"
     path.write_text(config)
     assert list(find_places({"OTP_RELAY_CONFIG": str(path), **environ}, None).places) == places
+
+
+@pytest.mark.parametrize("option", ["-c", "-C"])
+@pytest.mark.parametrize("arguments", ["{} FILE b@x.test", "b@x.test {}FILE", "-t {} FILE"])
+def test_the_configuration_is_named_as_for_other_commands_and_as_for_other_sendmails(
+    option: str, arguments: str
+) -> None:
+    request = parse_arguments(arguments.format(option).split())
+    assert request.config == "FILE"
+    assert "FILE" not in request.recipients
 
 
 def test_a_relative_socket_is_beside_the_configuration(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from relay.observe.bands import BANDS, Band, band, tally
 from relay.observe.quantiles import percentile, percentile_of
-from relay.observe.recent import Recent
+from relay.observe.recent import NEVER_S, Recent
 from relay.observe.report import build
 
 
@@ -84,7 +84,7 @@ def test_the_report_groups_by_lane_upstream_and_provider_and_totals_each_lane() 
     otp = report.lanes[1].figures
     assert (otp.recipients, otp.states) == (4, {"expired": 1, "sent": 3})
     assert (otp.p50_ms, otp.p95_ms) == (60.0, 20_000.0)
-    assert otp.bands == {"excellent": 2, "good": 1, "acceptable": 0, "poor": 0, "failed": 0}
+    assert otp.bands == {"excellent": 2, "good": 1, "acceptable": 0, "poor": 0, "failed": 1}
     assert [(line.lane, line.upstream, line.provider, line.figures.recipients) for line in report.lines] == [
         ("bulk", "ses", "gmx.de", 1),
         ("otp", "postmark", "gmail.com", 2),
@@ -115,7 +115,13 @@ def test_the_report_of_nothing_is_empty_not_an_error() -> None:
 def test_a_refused_recipient_has_no_time_even_when_one_was_measured() -> None:
     (lane,) = build([Row("otp", "a", "x", "bounced", 12.0)]).lanes
     assert lane.figures.p50_ms is None
-    assert sum(lane.figures.bands.values()) == 0
+    assert lane.figures.bands == {**tally(()), "failed": 1}
+
+
+def test_what_never_arrived_has_failed_and_what_was_replaced_or_not_wanted_has_not() -> None:
+    states = ("expired", "bounced", "superseded", "suppressed")
+    (lane,) = build([Row("otp", None, "x", state, None, 3) for state in states]).lanes
+    assert lane.figures.bands == {**tally(()), "failed": 6}
 
 
 def test_the_pace_is_of_the_window_and_the_memory_is_bounded() -> None:
@@ -127,3 +133,13 @@ def test_the_pace_is_of_the_window_and_the_memory_is_bounded() -> None:
     assert pace.latest_ms == (300.0, 400.0)
     assert recent.pace("otp", since=0.0).sent == 3
     assert recent.pace("bulk", since=0.0).sent == 0
+
+
+def test_what_failed_is_in_the_bands_of_the_window_and_in_no_time() -> None:
+    recent = Recent()
+    for at, total_s in enumerate((1.0, NEVER_S, 200.0, NEVER_S)):
+        recent.note("otp", float(at), total_s)
+    pace = recent.pace("otp", since=1.0)
+    assert (pace.sent, pace.failed, pace.max_ms) == (1, 2, 200_000.0)
+    assert pace.bands == {**tally(()), "failed": 3}
+    assert pace.latest_ms == (200_000.0,)

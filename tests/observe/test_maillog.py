@@ -77,6 +77,7 @@ def test_the_events_of_a_message_move_the_metrics_of_the_contract(log: MailLog) 
     log.attempted("01J", "otp", "ses", "sent", recipients=2, code=250, timings_ms={"data": 20.0})
     log.sent("01J", "otp", "ses", recipients=2, total_s=0.5)
     log.attempted("01J", "otp", "ses", "refused", code=550, timings_ms={})
+    log.bounced("01J", "otp")
     log.expired("01K", "otp")
     log.superseded("01L", "otp")
     log.reply("ses", 250)
@@ -95,7 +96,8 @@ def test_the_events_of_a_message_move_the_metrics_of_the_contract(log: MailLog) 
     assert value("relay_phase_seconds_sum", lane="otp", phase="store") == pytest.approx(0.4)
     assert value("relay_phase_seconds_count", lane="otp", phase="data") == 1
     assert value("relay_upstream_replies_total", upstream="ses", code="250") == 1
-    assert log.recent.pace("otp", since=0).sent == 2
+    pace = log.recent.pace("otp", since=0)
+    assert (pace.sent, pace.failed) == (2, 2)
 
 
 def test_a_failed_reload_shows_until_one_succeeds(log: MailLog) -> None:

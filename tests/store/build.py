@@ -7,6 +7,8 @@ from typing import Any
 
 from relay.mail.envelope import Envelope, Recipient
 from relay.store.base import Attempt, NewMessage, Queued, RecipientUpdate, Selection, Settlement, State, Store
+from relay.store.sqlite import SqliteStore
+from relay.store.sqlite_move import Moved
 from relay.store.ulid import IdMaker
 
 NOW = 1_800_000_000.0
@@ -65,6 +67,13 @@ async def states(store: Store, message_id: str) -> list[State]:
 
 async def claim(store: Store, now: float = NOW, *, lane: str = "otp", messages: int = 100) -> list[Queued]:
     return list(await store.claim(lane, now, messages=messages, size_bytes=10**9))
+
+
+async def exported(store: SqliteStore, message_id: str) -> Moved:
+    """A message that is there and can be read, as another file takes it in."""
+    moved = await store.export(message_id)
+    assert moved is not None
+    return moved
 
 
 async def in_state(store: Store, state: State, *addresses: str) -> str:

@@ -9,8 +9,11 @@ import pytest
 
 from relay.mail.envelope import DeliverBy, Envelope, Recipient
 from relay.store.base import (
+    BOOKED,
+    MOST_DEATHS,
     OPEN_STATES,
     Action,
+    Booking,
     LaneCount,
     OpenRecipient,
     Queued,
@@ -230,8 +233,101 @@ class QueueContract:
         assert await store.recover(NOW + 5) == 2
         assert await states(store, new.id) == ["queued", "ambiguous", "sent", "deferred"]
         assert await states(store, held) == ["held"]
-        assert await store.next_due("otp") == NOW + 5
+        assert await store.next_due("otp") == NOW + BOOKED.ladder_s[0]
         assert await store.recover(NOW + 6) == 0
+
+    async def test_a_claim_counts_the_attempt_and_books_the_next_at_the_ladders_step(self, store: Store) -> None:
+        """So a crash is a late, counted retry."""
+        ladder = Booking((2.0, 7.0))
+        new = message()
+        await store.put(new, claimed=False)
+        (first,) = await store.claim("otp", NOW, messages=9, size_bytes=1, booking=ladder)
+        assert first.due[0].attempts == 0
+        await store.settle(settled(new.id, "deferred", next_at=NOW + 1, step=1))
+        await store.claim("otp", NOW + 1, messages=9, size_bytes=1, booking=ladder)
+        await store.recover(NOW + 2)
+        assert await store.next_due("otp") == NOW + 1 + 7
+        (again,) = await store.claim("otp", NOW + 8, messages=9, size_bytes=1, booking=ladder)
+        assert again.due[0].attempts == 1
+        await store.unclaim(new.id)
+        (given_back,) = await store.claim("otp", NOW + 9, messages=9, size_bytes=1, booking=ladder)
+        assert given_back.due[0].attempts == 0
+
+    async def test_what_kills_its_process_comes_alone_and_last_and_is_held_in_the_end(self, store: Store) -> None:
+        poison, *others = [message(at=NOW + n) for n in range(4)]
+        for each in (poison, *others):
+            await store.put(each, claimed=False)
+        now, claims, lost = NOW + 10, [], 0
+        while await store.next_due("otp") is not None:
+            now += 10
+            claimed = [each.id for each in await claim(store, now)]
+            claims.append(claimed)
+            if poison.id in claimed:
+                await store.recover(now)
+                lost += 1
+            else:
+                for message_id in claimed:
+                    await store.settle(settled(message_id))
+        assert lost == MOST_DEATHS
+        assert await states(store, poison.id) == ["held"]
+        view: Any = await store.get(poison.id)
+        assert [note["text"] for note in view["notes"]] == [
+            "held: the relay ended 5 times while it had this message in hand"
+        ]
+        # Twice they die together; then each of them comes alone, and only one kills.
+        assert [len(each) for each in claims[:2]] == [4, 4]
+        assert {len(each) for each in claims[2:]} == {1}
+        for each in others:
+            assert await states(store, each.id) == ["sent"]
+        assert await store.act("release", Selection(ids=(poison.id,)), now) == [poison.id]
+        assert [each.id for each in await claim(store, now)] == [poison.id]
+
+    async def test_suspects_come_one_at_a_time_and_behind_all_that_is_due(self, store: Store) -> None:
+        suspects = [message(at=NOW + n) for n in range(3)]
+        for each in suspects:
+            await store.put(each, claimed=False)
+        for n in range(2):
+            await claim(store, NOW + 10 * (n + 1))
+            await store.recover(NOW + 10 * (n + 1))
+        fresh = message(at=NOW + 50)
+        await store.put(fresh, claimed=False)
+        assert [each.id for each in await claim(store, NOW + 60)] == [fresh.id]
+        (first,) = await claim(store, NOW + 60)
+        assert first.id == suspects[0].id
+        assert first.suspect
+        assert await claim(store, NOW + 60) == []
+        assert await store.next_due("otp") is None
+        await store.settle(settled(first.id, "deferred", next_at=NOW + 70))
+        assert [each.id for each in await claim(store, NOW + 60)] == [suspects[1].id]
+        # What was settled killed no process: it waits with the others again.
+        assert [each.suspect for each in await claim(store, NOW + 80)] == [False]
+
+    async def test_what_a_wrong_clock_put_into_the_future_is_due_now(self, store: Store) -> None:
+        ahead = message(at=NOW + 3600)
+        await store.put(ahead, claimed=True)
+        before = await in_state(store, "deferred")  # due at NOW + 60
+        await store.recover(NOW)
+        assert await store.next_due("otp") == NOW
+        claimed = {each.id: each for each in await claim(store, NOW)}
+        assert set(claimed) == {ahead.id, before}
+        assert (claimed[ahead.id].accepted_at, claimed[ahead.id].expires_at) == (NOW, NOW + 600)
+
+    async def test_only_what_an_operator_urged_is_hastened_where_that_is_asked(self, store: Store) -> None:
+        urged, other = await in_state(store, "deferred"), await in_state(store, "deferred")
+        await store.act("retry", Selection(ids=(urged,)), NOW)
+        await claim(store)
+        await store.settle(settled(urged, "deferred", next_at=NOW + 90))
+        assert await store.hasten("otp", NOW + 1, only_urged=True) == 1
+        assert [each.id for each in await claim(store, NOW + 1)] == [urged]
+        assert await store.hasten("otp", NOW + 1) == 1
+        assert [each.id for each in await claim(store, NOW + 1)] == [other]
+
+    async def test_a_retry_leaves_what_is_ambiguous_unless_it_is_named(self, store: Store) -> None:
+        doubtful = await in_state(store, "ambiguous")
+        assert await store.act("retry", Selection(), NOW) == []
+        assert await store.act("retry", Selection(lane="otp"), NOW) == []
+        assert await store.act("retry", Selection(ambiguous=True), NOW) == [doubtful]
+        assert await states(store, doubtful) == ["queued"]
 
     @pytest.mark.parametrize("then", ["deferred", "unclaimed"])
     async def test_a_mark_lasts_only_until_the_recipient_is_settled_or_given_back(

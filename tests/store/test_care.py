@@ -19,7 +19,7 @@ from relay.store import care, sqlite_sound
 from relay.store.base import Selection, StoreDamaged, StoreError
 from relay.store.several import shard
 from relay.store.sqlite import SqliteStore, open_store
-from tests.store.build import NOW, ids, message, settled
+from tests.store.build import NOW, exported, ids, message, settled
 
 CONFIG = """
 store: relay.db
@@ -127,7 +127,7 @@ async def test_a_message_that_moves_meanwhile_is_in_at_least_one_copy(tmp_path: 
         while not stop.is_set():
             async with moving_one:
                 for message_id in await source.foreign((), limit=1):
-                    await target.take_in(await source.export(message_id))
+                    await target.take_in(await exported(source, message_id))
                     await source.forget(message_id)
                     moves += 1
         return moves

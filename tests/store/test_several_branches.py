@@ -15,7 +15,7 @@ from relay.store.base import LaneCount, StoreDamaged, StoreError
 from relay.store.reading import Several, open_readers
 from relay.store.several import shard
 from relay.store.sqlite import SqliteStore, open_store
-from tests.store.build import EVERYTHING, NOW, ids, in_state, message, settled
+from tests.store.build import EVERYTHING, NOW, exported, ids, in_state, message, settled
 
 
 @asynccontextmanager
@@ -32,7 +32,7 @@ async def two_files(folder: Path) -> AsyncIterator[tuple[SqliteStore, SqliteStor
 
 async def move(message_id: str, source: SqliteStore, target: SqliteStore) -> None:
     """As the forwarder does it."""
-    await target.take_in(await source.export(message_id))
+    await target.take_in(await exported(source, message_id))
     await source.forget(message_id)
 
 

@@ -11,7 +11,7 @@ from relay.store.base import DeliveryRow, LaneCount, Selection
 from relay.store.reading import Several
 from relay.store.several import shard
 from relay.store.sqlite import SqliteStore, open_store
-from tests.store.build import NOW, message
+from tests.store.build import NOW, exported, message
 
 
 class LateRead:
@@ -51,11 +51,11 @@ async def test_a_message_that_moves_meanwhile_is_found(tmp_path: Path, to_worker
 
     async def move() -> None:
         if await target.get(new.id) is None:
-            await target.take_in(await source.export(new.id))
+            await target.take_in(await exported(source, new.id))
             await source.forget(new.id)
 
     async def back() -> None:
-        await source.take_in(await target.export(new.id))
+        await source.take_in(await exported(target, new.id))
         await target.forget(new.id)
 
     late = LateRead(source, move)

@@ -64,7 +64,7 @@ async def test_everything_acknowledged_survives_kill_9(tmp_path: Path) -> None:
         assert {states[message_id] for message_id in sent} <= {"sent"}
         assert {states[message_id] for message_id in put - sent} <= {"queued", "sent"}
         open_messages, size_bytes = store.size()
-        queued = await claim(store, messages=10**6)
+        queued = await claim(store, NOW + 10, messages=10**6)
         assert (len(queued), sum(len(each.content) for each in queued)) == (open_messages, size_bytes)
         for each in queued:
             await store.unclaim(each.id)

@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import tempfile
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,11 +15,23 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from relay.store.base import OPEN_STATES, Action, RecipientUpdate, Selection, Settlement, State, StoreError
+from relay.store.base import (
+    BOOKED,
+    MOST_DEATHS,
+    OPEN_STATES,
+    SUSPECT_DEATHS,
+    Action,
+    RecipientUpdate,
+    Selection,
+    Settlement,
+    State,
+    StoreError,
+)
 from relay.store.sqlite import SqliteStore, open_store
 from tests.store.build import NOW, attempt, message
 
 T = TypeVar("T")
+(STEP_S,) = BOOKED.ladder_s
 SETTLED: tuple[State, ...] = (
     "sent", "deferred", "bounced", "expired", "superseded", "suppressed", "ambiguous", "held", "queued",
 )  # fmt: skip
@@ -36,9 +48,31 @@ class Expected:
     state: State
     due: float | None
     final: bool = False
+    booked: float | None = None
+    """with `sending`: due again then after a crash; with `queued` and no `due`: a suspect's time"""
+    deaths: int = 0
 
-    def become(self, state: State, due: float | None) -> None:
-        self.state, self.due, self.final = state, due, False
+    def become(self, state: State, due: float | None, *, booked: float | None = None, deaths: int = 0) -> None:
+        self.state, self.due, self.final, self.booked, self.deaths = state, due, False, booked, deaths
+
+    @property
+    def suspect_at(self) -> float | None:
+        return self.booked if self.state == "queued" and self.due is None else None
+
+    def is_due(self, now: float) -> bool:
+        return any(at is not None and at <= now for at in (self.due, self.suspect_at))
+
+    def die(self) -> None:
+        """Its relay ended while it was `sending`."""
+        deaths = self.deaths + 1
+        if self.final:
+            self.become("ambiguous", None, deaths=self.deaths)
+        elif deaths >= MOST_DEATHS:
+            self.become("held", None, deaths=deaths)
+        elif deaths >= SUSPECT_DEATHS:
+            self.become("queued", None, booked=self.booked, deaths=deaths)
+        else:
+            self.become("queued", self.booked, deaths=deaths)
 
 
 @dataclass
@@ -89,8 +123,8 @@ class Machine(RuleBasedStateMachine):
         to = [f"user{n}@example.net" for n in range(count)]
         new = message(*to, at=self.now, supersede_key=key, content=key.encode() * size)
         self.run(self.store.put(new, claimed=claimed))
-        begin: tuple[State, float | None] = ("sending", None) if claimed else ("queued", self.now)
-        self.models[new.id] = Model(key, self.now, new.content, [Expected(*begin) for _ in to])
+        begin = Expected("sending", None, booked=self.now + STEP_S) if claimed else Expected("queued", self.now)
+        self.models[new.id] = Model(key, self.now, new.content, [replace(begin) for _ in to])
         return new.id
 
     @rule(limit=st.integers(1, 4), later=st.sampled_from([0, 30]))
@@ -98,17 +132,29 @@ class Machine(RuleBasedStateMachine):
         self.now += later
         taken = self.run(self.store.claim("otp", self.now, messages=limit, size_bytes=10**9))
         due = {
-            message_id: positions
+            message_id: [n for n, each in enumerate(model.recipients) if each.is_due(self.now)]
             for message_id, model in self.models.items()
-            if (positions := [n for n, each in enumerate(model.recipients) if each.due and each.due <= self.now])
+            if any(each.due is not None and each.due <= self.now for each in model.recipients)
         }
+        if not due and not self._suspect_in_hand():
+            limit = 1
+            due = {
+                message_id: positions
+                for message_id, model in self.models.items()
+                if (positions := [n for n, each in enumerate(model.recipients) if each.is_due(self.now)])
+            }
         assert len(taken) == min(limit, len(due))
         for queued in taken:
             model = self.models[queued.id]
             assert [each.position for each in queued.due] == due[queued.id]
             assert queued.content == model.content
             for position in due[queued.id]:
-                model.recipients[position].become("sending", None)
+                each = model.recipients[position]
+                each.become("sending", None, booked=self.now + STEP_S, deaths=each.deaths)
+
+    def _suspect_in_hand(self) -> bool:
+        everybody = [each for model in self.models.values() for each in model.recipients]
+        return any(each.state == "sending" and each.deaths >= SUSPECT_DEATHS for each in everybody)
 
     @rule(message_id=messages, position=st.integers(0, 2))
     def mark_final(self, message_id: str, position: int) -> None:
@@ -174,8 +220,10 @@ class Machine(RuleBasedStateMachine):
         if message_id in self.models:
             model = self.models[message_id]
             for each in model.recipients:
-                if each.state == "sending":
-                    each.become("queued", model.accepted_at)
+                if each.state == "sending" and each.deaths >= SUSPECT_DEATHS:
+                    each.become("queued", None, booked=model.accepted_at, deaths=each.deaths)
+                elif each.state == "sending":
+                    each.become("queued", model.accepted_at, deaths=each.deaths)
 
     @rule(action=st.sampled_from(["retry", "hold", "release", "drop"]), only=st.none() | messages)
     def act(self, action: Action, only: str | None) -> None:
@@ -183,16 +231,18 @@ class Machine(RuleBasedStateMachine):
         expected = set()
         for message_id, model in self.models.items():
             for each in model.recipients:
-                if only in (None, message_id) and self._act(action, each):
+                if only in (None, message_id) and self._act(action, each, named=only is not None):
                     expected.add(message_id)
         assert set(changed) == expected
 
-    def _act(self, action: Action, each: Expected) -> bool:
+    def _act(self, action: Action, each: Expected, *, named: bool) -> bool:
         match action, each.state:
+            case "retry", "ambiguous" if not named:
+                return False
             case "retry", ("queued" | "deferred" | "ambiguous"):
                 each.become("queued", self.now)
             case "hold", ("queued" | "deferred"):
-                each.become("held", None)
+                each.become("held", None, deaths=each.deaths)
             case "release", "held":
                 each.become("queued", self.now)
             case "drop", ("queued" | "deferred" | "held" | "ambiguous"):
@@ -219,7 +269,7 @@ class Machine(RuleBasedStateMachine):
         left = [each for model in self.models.values() for each in model.recipients if each.state == "sending"]
         assert self.run(self.store.recover(self.now)) == len(left)
         for each in left:
-            each.become(*(("ambiguous", None) if each.final else ("queued", self.now)))
+            each.die()
 
     @rule(ago=st.integers(0, 5))
     def prune(self, ago: int) -> None:
@@ -234,7 +284,10 @@ class Machine(RuleBasedStateMachine):
         found: Any = self.run(self.store.search(Selection(limit=10_000)))
         shown = {each["id"]: [recipient["state"] for recipient in each["recipients"]] for each in found}
         assert shown == {key: [each.state for each in model.recipients] for key, model in self.models.items()}
-        times = [each.due for model in self.models.values() for each in model.recipients if each.due is not None]
+        everybody = [each for model in self.models.values() for each in model.recipients]
+        times = [each.due for each in everybody if each.due is not None]
+        if not self._suspect_in_hand():
+            times += [each.suspect_at for each in everybody if each.suspect_at is not None]
         assert self.run(self.store.next_due("otp")) == min(times, default=None)
 
     @invariant()

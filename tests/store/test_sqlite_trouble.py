@@ -9,7 +9,7 @@ import random
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -120,14 +120,32 @@ async def _bodies(store: SqliteStore) -> tuple[int, int]:
             await asyncio.sleep(0.001)
 
 
-async def test_damage_under_way_is_an_error_of_one_line(store: SqliteStore, tmp_path: Path) -> None:
-    new = message(content=os.urandom(100_000))
-    await store.put(new, claimed=False)
-    await run(store, lambda connection: connection.execute("DELETE FROM body"))
-    with pytest.raises(StoreError, match=rf"^{tmp_path}/relay\.db: the content of {new.id} is missing$"):
-        await store.claim("otp", NOW, messages=1, size_bytes=1)
-    await store.unclaim("01UNKNOWN")
-    assert await states(store, new.id) == ["queued"]
+DAMAGES = {
+    "missing": ("DELETE FROM body WHERE id = 1", "held: its content is missing"),
+    "shorter": (
+        "UPDATE body SET content = x'00' WHERE id = 1",
+        "held: its content is damaged: 1 bytes ",
+    ),
+    "no bytes": ("UPDATE body SET content = 7 WHERE id = 1", "held: its content is "),
+    "envelope": ("UPDATE message SET deliver_by = 'soon' WHERE id = '{}'", "held: its row can't be read (ValueError)"),
+}
+
+
+@pytest.mark.parametrize(("damage", "says"), DAMAGES.values(), ids=DAMAGES)
+async def test_a_message_that_cannot_be_read_is_held_and_its_neighbours_go_on(
+    store: SqliteStore, damage: str, says: str
+) -> None:
+    bad, *good = [message(content=bytes([48 + n]) * 1_000) for n in range(3)]
+    for each in (bad, *good):
+        await store.put(each, claimed=False)
+    await run(store, lambda connection: connection.execute(damage.format(bad.id)))
+    claimed = await store.claim("otp", NOW, messages=3, size_bytes=10_000)
+    assert [each.id for each in claimed] == [each.id for each in good]
+    assert await states(store, bad.id) == ["held"]
+    view: Any = await store.get(bad.id)
+    assert [note["text"].startswith(says) for note in view["notes"]] == [True]
+    assert await store.next_due("otp") is None
+    assert await store.act("drop", Selection(ids=(bad.id,)), NOW) == [bad.id]
 
 
 @pytest.mark.parametrize("size", [2_000, 30_000, 1_500_000])

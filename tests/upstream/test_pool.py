@@ -316,3 +316,35 @@ async def test_a_lowered_limit_holds_as_soon_as_sessions_end_their_work() -> Non
                 await send(bulk, one)
             await eventually(lambda: bulk.holds == 2 and upstream.open == 2)
             assert (await send(bulk, await waiting)).results[0].outcome == "sent"
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["idle", "busy"])
+async def test_a_session_whose_user_is_gone_is_swept_up_and_its_place_is_free_again(begun: bool) -> None:
+    async with (
+        Upstream(script={"mail": [Hang()]} if begun else {}) as upstream,
+        pool(config(upstream, sessions={"max": 1, "warm": 0})) as one,
+    ):
+        kept: list[object] = []
+
+        async def forgets() -> None:
+            session = await one.get(within_s=3)
+            if begun:
+                recipients = (Recipient("u@example.net"),)
+                load = Load(Envelope("a@example.com", recipients), list(enumerate(recipients)), len(CONTENT))
+                terms = Terms(time.monotonic() + 60, 60.0, Progress())
+                transacting = session.transact(load, lambda: [CONTENT], Gate(time.monotonic() + 60), terms)
+                kept.append(transacting.send(None))
+            kept.append(session)
+
+        await asyncio.create_task(forgets())
+        assert one.counts() == {"idle": 0, "busy": 1, "opening": 0}
+        assert (await send(one, await one.get(within_s=8))).results[0].outcome == "sent"
+        assert len(upstream.sessions) == 2
+
+
+async def test_a_session_in_use_is_not_swept_up_however_long_that_takes() -> None:
+    async with Upstream() as upstream, pool(config(upstream, sessions={"idle": 0.4, "warm": 2})) as one:
+        session = await one.get(within_s=3)
+        swept = len(upstream.sessions)
+        await eventually(lambda: len(upstream.sessions) >= swept + 3)  # retired in time, so as many rounds have passed
+        assert (await send(one, session)).results[0].outcome == "sent"

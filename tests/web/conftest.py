@@ -30,7 +30,7 @@ class SetHealth:
         default_factory=lambda: {
             "otp": {
                 "postmark": UpstreamHealth("up", {"idle": 2}),
-                "ses": UpstreamHealth("down", reason="535 refused"),
+                "ses": UpstreamHealth("down", reason="auth: 535 5.7.8", words="bad credentials for relay"),
             },
             "bulk": {"ses": UpstreamHealth("half-open", window=6)},
         }

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from relay.config.units import SystemdAddress, TcpAddress, UnixAddress
-from relay.store.base import Store, StoreError
+from relay.store.base import RecipientUpdate, Settlement, Store, StoreError
 from relay.web.parts import Parts
 from relay.web.server import WebServer
 from tests.web.conftest import NOW, SetHealth, message, sent, serve
@@ -55,7 +55,7 @@ async def test_readyz_names_each_lanes_upstreams_and_a_dead_one_leaves_it_ready(
             "otp": {
                 "upstreams": {
                     "postmark": {"state": "up", "sessions": {"idle": 2}},
-                    "ses": {"state": "down", "sessions": {}, "reason": "535 refused"},
+                    "ses": {"state": "down", "sessions": {}, "reason": "auth: 535 5.7.8"},
                 }
             },
             "bulk": {"upstreams": {"ses": {"state": "half-open", "sessions": {}, "window": 6}}},
@@ -145,7 +145,12 @@ async def test_live_gives_each_lanes_pace_queue_and_upstreams(
     assert isinstance(found, dict)
     assert found["lanes"]["otp"]["p50_ms"] == pytest.approx(41)
     assert found["lanes"]["otp"]["queue"] == {"queued": 1}
-    assert found["lanes"]["otp"]["upstreams"]["ses"]["state"] == "down"
+    assert found["lanes"]["otp"]["upstreams"]["ses"] == {
+        "state": "down",
+        "sessions": {},
+        "reason": "auth: 535 5.7.8",
+        "words": "bad credentials for relay",
+    }
     assert found["lanes"]["bulk"]["sent"] == 0
 
 
@@ -168,6 +173,25 @@ async def test_an_action_names_what_it_changed(
         assert sorted((await answer.json())["changed"]) == changed
 
 
+@pytest.mark.parametrize("chosen", [{"all": True}, {"lane": "otp"}])
+async def test_a_retry_leaves_what_an_upstream_may_have_taken_and_says_how_many(
+    client: aiohttp.ClientSession, url: str, store: Store, chosen: dict[str, object]
+) -> None:
+    await store.put(message("01A"), claimed=True)
+    await store.settle(Settlement("01A", (RecipientUpdate(0, "ambiguous", "postmark", "no reply"),)))
+    await store.put(message("01B"), claimed=False)
+    for body, expected in (
+        (chosen, {"changed": ["01B"], "left": 1}),
+        ({"ids": ["01Z", "01B"]}, {"changed": ["01B"], "unknown": ["01Z"]}),
+        ({**chosen, "ambiguous": False}, {"changed": ["01B"], "left": 1}),
+        ({**chosen, "ambiguous": True}, {"changed": ["01A", "01B"]}),
+    ):
+        async with client.post(f"{url}/api/queue/retry", json=body) as answer:
+            assert answer.status == 200
+            found = await answer.json()
+            assert {**found, "changed": sorted(found["changed"])} == expected
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -187,6 +211,9 @@ async def test_an_action_names_what_it_changed(
         b'{"lane": ""}',
         b'{"lane": null}',
         b'{"everything": true}',
+        b'{"ambiguous": true}',
+        b'{"all": true, "ambiguous": true}',
+        b'{"all": true, "ambiguous": 1}',
         b"[" * 100_000,
     ],
 )
@@ -237,7 +264,7 @@ async def test_a_bad_query_is_400_with_a_word_on_it(client: aiohttp.ClientSessio
         ("GET", "/../etc/passwd", 404),
         ("GET", "/static/..%2f..%2fserver.py", 404),
         ("POST", "/api/queue/explode", 404),
-        ("POST", "/webhooks/postmark", 501),
+        ("POST", "/webhooks/postmark", 404),
         ("DELETE", "/api/messages", 405),
         ("POST", "/metrics", 405),
     ],

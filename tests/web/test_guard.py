@@ -14,6 +14,15 @@ from relay.web.parts import Parts
 from tests.web.conftest import TOKEN, serve
 
 
+class Operator:
+    """A peer over TCP."""
+
+    unix = False
+
+    async def is_operator(self) -> bool:
+        return True
+
+
 def basic(user: str, password: str) -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
@@ -41,7 +50,7 @@ async def test_with_a_token_nothing_is_shown_without_it(
         assert await answer.json() == {"error": "a token is required"}
 
 
-@pytest.mark.parametrize("path", ["/api/queue/drop", "/webhooks/postmark"])
+@pytest.mark.parametrize("path", ["/api/queue/drop", "/api/queue/webhooks", "/x"])
 async def test_with_a_token_nothing_is_changed_without_it(
     client: aiohttp.ClientSession, guarded_url: str, path: str
 ) -> None:
@@ -144,11 +153,11 @@ async def test_our_own_page_may_act(client: aiohttp.ClientSession, url: str) -> 
 
 
 @pytest.mark.parametrize("broken", ["[", "[::1", "http://[", "]:80"])
-def test_a_broken_host_or_origin_is_refused_not_an_error(broken: str) -> None:
+async def test_a_broken_host_or_origin_is_refused_not_an_error(broken: str) -> None:
     guard = Guard(None)
-    assert guard.denies("GET", "/", {"Host": broken}) == "host"
+    assert await guard.denies("GET", "/", {"Host": broken}, Operator()) == "host"
     headers = {"Host": "localhost", "Content-Type": "application/json", "Origin": broken}
-    assert guard.denies("POST", "/api/queue/drop", headers) == "origin"
+    assert await guard.denies("POST", "/api/queue/drop", headers, Operator()) == "origin"
 
 
 @pytest.mark.parametrize("path", ["/", "/console.css", "/console.js", "/healthz", "/api/messages", "/nowhere"])

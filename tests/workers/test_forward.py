@@ -13,9 +13,34 @@ from relay.observe.recent import Recent
 from relay.store.sqlite import open_store
 from relay.store.sqlite_move import Moved
 from relay.workers.forward import Forwarder
-from tests.store.build import EVERYTHING, NOW, ids, message
+from tests.store.build import EVERYTHING, NOW, exported, ids, message
 
 WITHIN_S = 10.0
+
+
+async def test_a_forwarder_that_meets_what_it_doesnt_know_goes_on(tmp_path: Path) -> None:
+    near = await open_store(tmp_path / "near.db", now=lambda: NOW)
+    far = await open_store(tmp_path / "far.db", now=lambda: NOW)
+    new = message(lane="bulk")
+    await near.put(new, claimed=False)
+    metrics, tries, there = Metrics(), 0, asyncio.Event()
+
+    async def send(moved: Moved) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise TypeError("nothing that was thought of")
+        await far.take_in(moved)
+        there.set()
+
+    forwarder = Forwarder(near, (), send, MailLog(metrics, Recent()))
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            await there.wait()
+    finally:
+        await forwarder.stop()
+        await near.close()
+        await far.close()
 
 
 @pytest.mark.parametrize("other_way", [False, True])
@@ -26,12 +51,12 @@ async def test_a_message_that_is_sent_back_at_once_is_not_lost(tmp_path: Path, o
     new = message(lane="bulk")
     await near.put(new, claimed=False)
     if other_way:  # as a crash leaves it: in both files
-        await far.take_in(await near.export(new.id))
+        await far.take_in(await exported(near, new.id))
     backs: list[asyncio.Task[None]] = []
     taken = asyncio.Event()
 
     async def back() -> None:
-        moved = await far.export(new.id)
+        moved = await exported(far, new.id)
         taken.set()
         await forwarder.moved(moved.id)
         await near.take_in(moved)

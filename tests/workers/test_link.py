@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from relay.store.base import StoreError
+from relay.supervise import listen_to
 from relay.workers.link import Link, LinkLost, Untold
 
 
@@ -119,4 +120,45 @@ async def test_a_frame_that_breaks_off_or_is_none_ends_the_link(sent: bytes) -> 
         with pytest.raises(LinkLost):
             await asking
         await end.lost.wait()
+    theirs.close()
+
+
+async def test_a_notice_that_fails_loses_neither_the_link_nor_what_comes_behind_it() -> None:
+    ours, theirs = socket.socketpair()
+    heard: list[str] = []
+    failed: list[str] = []
+    listen_to(asyncio.get_running_loop(), lambda where, error: failed.append(type(error).__name__))
+
+    def notice(kind: str, value: Any) -> None:
+        if kind == "unknown":
+            raise ValueError(kind)
+        heard.append(kind)
+
+    lost = asyncio.Event()
+    near = await Link.over(ours, answer, notice, lost.set)
+    far = await End().over(theirs)
+    try:
+        async with asyncio.timeout(10):
+            far.tell("unknown")
+            far.tell("status")
+            assert await far.ask("echo", 1) == 1
+        assert (heard, failed, lost.is_set()) == (["status"], ["ValueError"], False)
+    finally:
+        near.close()
+        far.close()
+
+
+async def test_what_cant_be_read_ends_the_link_with_a_line() -> None:
+    ours, theirs = socket.socketpair()
+    failed: list[str] = []
+    listen_to(asyncio.get_running_loop(), lambda where, error: failed.append(type(error).__name__))
+    end = End()
+    near = await end.over(ours)
+    theirs.setblocking(True)
+    theirs.sendall(struct.pack(">I", 4) + b"\x00\x01\x02\x03")
+    async with asyncio.timeout(10):
+        await end.lost.wait()
+    assert failed == ["UnpicklingError"]
+    with pytest.raises(LinkLost):
+        await near.ask("echo")
     theirs.close()

@@ -25,6 +25,9 @@ class Alone:
     def trouble(self, where: str, error: BaseException) -> None:
         self.troubles.append(str(error))
 
+    def task_ended(self, task: str, error: BaseException | None) -> None:
+        self.troubles.append(f"{task}: {error!r}")
+
 
 def test_a_worker_that_lost_its_link_has_the_time_to_end_by_itself() -> None:
     assert process.ORPHANED_DRAIN_S < one_worker.ENDS_WITHIN_S / 2

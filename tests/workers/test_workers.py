@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from relay.store.sqlite import open_store
-from tests.store.build import message
+from tests.store.build import exported, message
 from tests.support import processes
 from tests.support.relay import RelayProcess, command, get, metrics, post, until, write_config
 from tests.support.upstream import Hang, Upstream
@@ -139,7 +139,7 @@ async def test_a_message_moves_between_files_whole_and_once(tmp_path: Path) -> N
         before = await here.get(new.id)
         assert await here.foreign(("otp",), limit=10) == [new.id]
         assert await here.foreign(("otp", "bulk"), limit=10) == []
-        moved = await here.export(new.id)
+        moved = await exported(here, new.id)
         await there.take_in(moved)
         await there.take_in(moved)
         await here.forget(new.id)

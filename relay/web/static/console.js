@@ -52,9 +52,10 @@ function bands(lane) {
   const title = drawn("title", {});
   title.textContent = BANDS.map((band) => `${band}: ${lane.bands[band]}`).join(", ");
   box.append(title);
+  const all = BANDS.reduce((sum, band) => sum + lane.bands[band], 0);
   let x = 0;
   for (const band of BANDS) {
-    const width = lane.sent ? (100 * lane.bands[band]) / lane.sent : 0;
+    const width = all ? (100 * lane.bands[band]) / all : 0;
     box.append(drawn("rect", { class: band, x, width, y: 0, height: 1 }));
     x += width;
   }
@@ -69,11 +70,12 @@ function waiting(queue) {
 function card(name, lane, windowMs) {
   const made = node("article");
   const head = node("h2", name);
-  head.append(node("span", `${lane.sent} sent in ${duration(windowMs)}`));
+  const failed = lane.failed ? `, ${lane.failed} never arrived` : "";
+  head.append(node("span", `${lane.sent} sent${failed} in ${duration(windowMs)}`, lane.failed ? "bad" : ""));
   const upstreams = node("ul", undefined, "upstreams");
   for (const [upstream, health] of Object.entries(lane.upstreams)) {
     const item = node("li", `${upstream} ${health.state}`, health.state);
-    if (health.reason) item.title = health.reason;
+    if (health.reason) item.title = health.words ? `${health.reason}: ${health.words}` : health.reason;
     upstreams.append(item);
   }
   const shares = BANDS.filter((band) => lane.bands[band]).map((band) => `${lane.bands[band]} ${band}`);
@@ -100,8 +102,14 @@ function row(message) {
 
 async function ask(path) {
   const answer = await fetch(path, { signal: AbortSignal.timeout(WITHIN_MS), cache: "no-store" });
-  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
-  return answer.json();
+  if (answer.ok) return answer.json();
+  const said = await answer.json().catch(() => ({}));
+  throw new Error(`${path}: ${answer.status} ${said.error || ""}`.trim());
+}
+
+function lost(lanes) {
+  const gone = (health) => health.state === "down" || health.state === "half-open";
+  return Object.entries(lanes).filter(([, lane]) => Object.values(lane.upstreams).every(gone)).map(([name]) => name);
 }
 
 function say(text, good) {
@@ -118,6 +126,7 @@ async function refresh() {
     document.getElementById("messages").replaceChildren(...messages.map(row));
     document.getElementById("empty").hidden = messages.length > 0;
     if (live.reasons.length) say(`takes no mail: ${live.reasons.join(", ")}`, false);
+    else if (lost(live.lanes).length) say(`takes mail, but no upstream of ${lost(live.lanes).join(", ")} is up`, false);
     else say("takes mail", true);
   } catch (error) {
     say(`no answer from the relay (${error.message})`, false);

@@ -1,0 +1,54 @@
+"""Credentials out of what upstreams say: some quote the command that they refuse."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+from relay.config.model import Upstream
+from relay.mail.redact import MASK, redact_reply
+from relay.mail.reply import Reply
+
+HIDDEN = "***"
+_SHORT = 4
+"""A credential shorter than this is not looked for: it would be found everywhere."""
+_PIECE = re.compile(r"[^\s<>()\[\]\"',;:]{8,}")
+_MECHANISM = re.compile(
+    r"(\b(?:(?:AUTH|PLAIN|LOGIN|XOAUTH2|OAUTHBEARER|CRAM-MD5|SCRAM-SHA-[\w-]+)\b[\s:=]*)*"
+    r"\b(?:PLAIN|LOGIN|XOAUTH2|OAUTHBEARER|CRAM-MD5|SCRAM-SHA-[\w-]+)\b[\s:=]+)\S+"
+)
+_TOKEN = re.compile(r"[A-Za-z0-9+/_-]{8,}={0,2}")
+
+
+def without_credentials(text: str, upstream: Upstream) -> str:
+    """What an upstream said, without what we said to it: whole or in pieces, in clear or in base64, in any case."""
+    user = upstream.username or ""
+    secret = upstream.password.get_secret_value() if upstream.password is not None else ""
+    secrets = {secret, _base64(secret), _base64(f"\0{user}\0{secret}")} if secret else set()
+    for form in sorted({user, _base64(user), *secrets}, key=len, reverse=True):
+        if len(form) >= _SHORT:
+            text = re.sub(re.escape(form), HIDDEN, text, flags=re.IGNORECASE)
+    quoted = [form.casefold() for form in secrets]
+    return _PIECE.sub(lambda found: HIDDEN if any(found[0].casefold() in form for form in quoted) else found[0], text)
+
+
+def operators_words(reply: Reply) -> str:
+    """What an upstream said, for the operator's eyes: one line without what follows the name of an AUTH mechanism and
+    without anything that looks like base64, bounded like a stored reply. Where it may quote a mail, `redact_reply` has
+    been there before."""
+    enhanced = reply.enhanced or ""
+    text = redact_reply(reply.text.removeprefix(enhanced))
+    text = _MECHANISM.sub(rf"\g<1>{MASK}", text)
+    text = _TOKEN.sub(lambda found: MASK if _looks_encoded(found[0]) else found[0], text)
+    return " ".join(filter(None, (str(reply.code), enhanced, text.strip())))
+
+
+def _looks_encoded(token: str) -> bool:
+    """`AHJlbGF5`, `aGVsbG8=`: no word has capitals inside, digits among its letters or `=` at its end."""
+    inner = token[1:]
+    mixed = inner != inner.lower() and token != token.upper()
+    return token.endswith("=") or mixed or (any(map(str.isdigit, token)) and any(map(str.isalpha, token)))
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode("ascii").rstrip("=")

@@ -1,0 +1,121 @@
+"""Which user of this machine is at the other end of a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import struct
+import sys
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PROC = Path("/proc/net")
+LOOKS = 3
+"""A table that changes while it is read may leave a line out."""
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
+_OWNER = re.compile(rb"\S+ \S+ \S+ +(\d+) +\d+ +(\d+)")
+"""What stands behind a socket's state: queues, timer, retransmits; the user, a timeout, the inode."""
+
+
+class Owner(NamedTuple):
+    """The process's side of a socket."""
+
+    uid: int
+    inode: int
+
+
+class Peer:
+    """The other end of one connection. It is looked up once, when it is first asked for."""
+
+    def __init__(self, transport: asyncio.BaseTransport) -> None:
+        self._socket: Any = transport.get_extra_info("socket")
+        self._ends = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        self._uid: int | None = None
+        self._asked = False
+        self.unix: bool = self._socket is not None and self._socket.family == socket.AF_UNIX
+        """it came over a unix socket"""
+
+    async def is_operator(self) -> bool:
+        """True for root and for the user that this process runs as. Where the user can't be told: False."""
+        if not self._asked:
+            # Over TCP a file of the kernel is read that has a line for each socket of the machine.
+            self._uid = self._credentials() if self.unix else await asyncio.to_thread(user_of, *self._ends)
+            self._asked = True
+        return self._uid is not None and self._uid in (0, os.geteuid())
+
+    def _credentials(self) -> int | None:
+        """unix(7), SO_PEERCRED: the user that connected."""
+        try:
+            given = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        except OSError:
+            return None
+        uid = int(_CREDENTIALS.unpack(given)[1])
+        return uid if uid >= 0 else None
+
+
+def user_of(client: object, server: object, proc: Path = PROC) -> int | None:
+    """The user whose socket is at `client` and connected to `server` (as `getpeername` and `getsockname` give them).
+
+    None where there is no such socket here, or where it isn't open any more. The kernel shows the uid 0 for a socket
+    that its process has closed. So the socket must be there, with its inode, after its uid was read, too.
+    """
+    for _ in range(LOOKS):
+        first = _owner(client, server, proc)
+        if first is not None:
+            return first.uid if first == _owner(client, server, proc) else None
+    return None
+
+
+def _owner(client: object, server: object, proc: Path) -> Owner | None:
+    ends = _end(client), _end(server)
+    if None in ends:
+        return None
+    found: set[Owner] = set()
+    for name, mapped in (("tcp", False), ("tcp6", True)):
+        written = [_hexadecimal(*end, mapped=mapped) for end in ends if end is not None]
+        if all(written):
+            found |= _lines(proc / name, b" ".join(written))
+    owner = found.pop() if len(found) == 1 else None
+    return owner if owner is not None and owner.inode else None
+
+
+def _lines(file: Path, needle: bytes) -> set[Owner]:
+    """The owners of the established sockets with these two addresses: one, or none."""
+    try:
+        table = file.read_bytes()
+    except OSError:
+        return set()
+    found, at = set(), -1
+    while (at := table.find(b" " + needle + b" 01 ", at + 1)) >= 0:
+        if (owner := _OWNER.match(table, at + len(needle) + len("  01 "))) is not None:
+            found.add(Owner(int(owner[1]), int(owner[2])))
+    return found
+
+
+def _end(name: object) -> tuple[IPv4Address | IPv6Address, int] | None:
+    """A socket's address, one of IPv4 as such even where it is written in IPv6's way."""
+    match name:
+        case (str(host), int(port), *_):
+            try:
+                address = ip_address(host.partition("%")[0])
+            except ValueError:
+                return None
+            mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+            return mapped or address, port
+        case _:
+            return None
+
+
+def _hexadecimal(address: IPv4Address | IPv6Address, port: int, *, mapped: bool) -> bytes:
+    """As the kernel writes it: words of 32 bits in the machine's order. `mapped`: in the table of IPv6's sockets. b''
+    where it can't stand in that table."""
+    packed = address.packed
+    if len(packed) == 4 and mapped:
+        packed = bytes(10) + b"\xff\xff" + packed
+    if (len(packed) == 16) is not mapped:
+        return b""
+    words = (int.from_bytes(packed[at : at + 4], sys.byteorder) for at in range(0, len(packed), 4))
+    return b"%s:%04X" % ("".join(f"{word:08X}" for word in words).encode(), port)

@@ -1,0 +1,80 @@
+"""Background tasks of the relay that meet what they don't know: each is told, and goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from relay import engine
+from relay.app import App
+from relay.config.load import load
+from relay.config.model import Loaded
+from relay.store.sqlite import SqliteStore
+from tests.support.app import OTP, Talk, letter
+from tests.support.relay import until, write_config
+from tests.support.upstream import Upstream
+
+
+def alone(directory: Path, upstream: Upstream) -> Loaded:
+    return load(write_config(directory, {"up": upstream}, workers=0), os.environ)
+
+
+def restarts(app: App, task: str) -> float:
+    return app.metrics.registry.get_sample_value("relay_tasks_restarted_total", {"task": task}) or 0.0
+
+
+async def test_housekeeping_that_fails_is_told_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pruned, really, broken = asyncio.Event(), SqliteStore.prune, [TypeError("a row nobody thought of")]
+
+    async def prune(store: SqliteStore, before: float, *, limit: int) -> int:
+        if broken:
+            raise broken.pop()
+        pruned.set()
+        return await really(store, before, limit=limit)
+
+    monkeypatch.setattr(SqliteStore, "prune", prune)
+    monkeypatch.setattr(engine, "PRUNE_EVERY_S", 0.01)
+    async with (
+        Upstream() as upstream,
+        App(load(write_config(tmp_path, {"up": upstream}, workers=0), os.environ)) as app,
+    ):
+        async with asyncio.timeout(10):
+            await pruned.wait()
+        assert restarts(app, "housekeeping") == 1
+
+
+async def test_a_reload_that_fails_in_a_way_nobody_thought_of_ends_no_relay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        Upstream() as upstream,
+        App(load(write_config(tmp_path, {"up": upstream}, workers=0), os.environ)) as app,
+    ):
+        really, failures = app.reload, [KeyError("lane")]
+
+        async def reload() -> bool:
+            if failures:
+                raise failures.pop()
+            return await really()
+
+        monkeypatch.setattr(app, "reload", reload)
+        ready = asyncio.Event()
+        running = asyncio.create_task(app.run(ready.set))
+        await ready.wait()
+        os.kill(os.getpid(), signal.SIGHUP)
+
+        async def said(success: float) -> bool:
+            return app.metrics.registry.get_sample_value("relay_config_reload_success") == success
+
+        await until(lambda: said(0.0))
+        host, _, port = app.smtp_addresses[0].rpartition(":")
+        async with Talk((host, int(port))) as talk:
+            await talk.submit(letter(), OTP, "a@example.net")
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: said(1.0))
+        os.kill(os.getpid(), signal.SIGTERM)
+        await running

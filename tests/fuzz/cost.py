@@ -1,0 +1,43 @@
+"""What a call costs, as processor time of this thread: whether it grows with its input, or with the square of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+GROWTH = 4
+"""the larger input is so many times as large"""
+MOST = 10.0
+"""and may cost so many times as much: linear work costs 4 times, quadratic work 16 times"""
+FLOOR_S = 0.005
+"""below this, a measurement says nothing"""
+TRIES = 3
+"""another process on the machine can make one of them wrong, not all"""
+
+
+def cpu_s(call: Callable[[], object], *expected: type[Exception]) -> float:
+    """Seconds of processor time that `call` takes; it may end with an `expected` exception."""
+    began = time.thread_time()
+    with suppress(*expected):
+        call()
+    return time.thread_time() - began
+
+
+def least_cpu_s(call: Callable[[], object], *expected: type[Exception]) -> float:
+    """The least of TRIES."""
+    return min(cpu_s(call, *expected) for _ in range(TRIES))
+
+
+def assert_linear(
+    call: Callable[[bytes], object], made: Callable[[int], bytes], size: int, *expected: type[Exception]
+) -> None:
+    """`call` costs about in proportion to the size of `made(size)`."""
+    small, large = made(size), made(size * GROWTH)
+    costs: list[tuple[float, float]] = []
+    for _ in range(TRIES):
+        cost = cpu_s(lambda: call(small), *expected), cpu_s(lambda: call(large), *expected)
+        if cost[1] <= MOST * cost[0] + FLOOR_S:
+            return
+        costs.append(cost)
+    raise AssertionError(f"{len(small)} and {len(large)} bytes, of {small[:40]!r}: seconds {costs}")

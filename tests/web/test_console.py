@@ -1,0 +1,97 @@
+"""The console's script, run by a JavaScript engine over a page that has no more than what it uses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from relay.observe.bands import tally
+
+NODE = shutil.which("node")
+pytestmark = pytest.mark.skipif(NODE is None, reason="there is no node to run the console's script")
+
+PAGE = """
+const made = () => ({
+  children: [], append(...more) { this.children.push(...more); }, replaceChildren(...more) { this.children = more; },
+  setAttribute(name, value) { this[name] = value; },
+});
+const byId = {};
+const document = {
+  createElement: made, createElementNS: made, getElementById: (id) => (byId[id] ||= made()), hidden: false,
+};
+const answers = %s;
+const fetch = async (path) => {
+  const answer = answers[path.split("?")[0]];
+  return { ok: answer.status === 200, status: answer.status, json: async () => answer.document };
+};
+const setTimeout = () => {
+  const text = (node) =>
+    [node.textContent || "", node.title || "", ...(node.children || []).map(text)].join(" ").trim();
+  const rects = (node) => (node.class && node.width !== undefined ? [[node.class, node.width]] : [])
+    .concat(...(node.children || []).map(rects));
+  console.log(JSON.stringify({
+    status: byId.status.textContent, good: byId.status.className, text: text(byId.lanes || made()),
+    rects: Object.fromEntries(rects(byId.lanes || made())),
+  }));
+};
+"""
+
+
+def shown(live: object, status: int = 200) -> Any:
+    """What the page shows after one look at the API."""
+    answers = {
+        "/api/live": {"status": status, "document": live},
+        "/api/messages": {"status": status, "document": [] if status == 200 else live},
+    }
+    script = PAGE % json.dumps(answers) + files("relay.web").joinpath("static", "console.js").read_text()
+    assert NODE is not None
+    done = subprocess.run([NODE, "-e", script], capture_output=True, text=True, timeout=30, check=True)
+    return json.loads(done.stdout)
+
+
+def live(sent: int, failed: int, states: dict[str, str]) -> dict[str, object]:
+    lane: dict[str, object] = {
+        "sent": sent, "failed": failed, "p50_ms": None, "p95_ms": None, "max_ms": None, "latest_ms": [], "queue": {},
+        "bands": {**tally([1.0] * sent), "failed": failed},
+        "upstreams": {name: {"state": state} for name, state in states.items()},
+    }  # fmt: skip
+    return {"reasons": [], "window_ms": 300_000, "lanes": {"otp": lane}}
+
+
+def test_codes_that_never_arrived_have_their_share_of_the_bar() -> None:
+    page = shown(live(6, 2, {"ses": "up"}))
+    assert page["rects"]["excellent"] == 75
+    assert page["rects"]["failed"] == 25
+    assert "2 never arrived" in page["text"]
+    assert shown(live(0, 3, {"ses": "up"}))["rects"]["failed"] == 100
+
+
+@pytest.mark.parametrize(
+    ("states", "good"),
+    [
+        ({"ses": "up"}, True),
+        ({"ses": "untried"}, True),
+        ({"ses": "down", "postmark": "up"}, True),
+        ({"ses": "down"}, False),
+        ({"ses": "down", "postmark": "half-open"}, False),
+    ],
+)
+def test_the_head_is_not_green_while_a_whole_lane_is_down(states: dict[str, str], good: bool) -> None:
+    page = shown(live(0, 0, states))
+    assert page["good"] == ("ok" if good else "bad")
+    assert page["status"] == ("takes mail" if good else "takes mail, but no upstream of otp is up")
+
+
+def test_an_upstreams_words_are_beside_its_reason_and_a_refusal_says_what_to_do() -> None:
+    document = live(0, 0, {})
+    lanes: Any = document["lanes"]
+    lanes["otp"]["upstreams"] = {"ses": {"state": "down", "reason": "auth: 535 5.7.8", "words": "bad credentials"}}
+    assert "auth: 535 5.7.8: bad credentials" in shown(document)["text"]
+    page = shown({"error": "for root and the relay's own user only"}, 401)
+    assert "for root and the relay's own user only" in page["status"]
+    assert page["good"] == "bad"

@@ -1,0 +1,181 @@
+"""The HTTP service's connections are few, and none keeps it waiting for long."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+
+import aiohttp
+import pytest
+
+from relay.store.base import Selection, Store
+from relay.web import door, webhooks
+from relay.web.answers import encoded
+from relay.web.api import MOST_ROWS
+from relay.web.parts import Parts
+from tests.web.conftest import NOW, message
+
+WITHIN_S = 20
+SOON_S = 0.2
+HALF = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@pytest.fixture
+async def connections(url: str) -> AsyncIterator[list[Streams]]:
+    opened: list[Streams] = []
+    yield opened
+    for _, writer in opened:
+        writer.transport.abort()
+
+
+async def connect(url: str, opened: list[Streams], sent: bytes = b"") -> Streams:
+    host, _, port = url.removeprefix("http://").partition(":")
+    streams = await asyncio.open_connection(host, int(port))
+    opened.append(streams)
+    streams[1].write(sent)
+    return streams
+
+
+async def everything(reader: asyncio.StreamReader) -> bytes:
+    """What comes until the service closes the connection."""
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            return await reader.read()
+    except ConnectionResetError:
+        return b""
+
+
+async def test_connections_that_say_nothing_shut_no_client_out(
+    url: str, client: aiohttp.ClientSession, connections: list[Streams]
+) -> None:
+    silent = [await connect(url, connections, HALF) for _ in range(300)]
+    async with client.get(f"{url}/healthz") as answer:
+        assert answer.status == 200
+    for reader, _ in silent[: 300 - door.MOST_CONNECTIONS]:
+        assert await everything(reader) == b""
+    # The last ones have kept it waiting for the shortest time: one made room for the client.
+    for reader, writer in silent[-door.MOST_CONNECTIONS + 1 :]:
+        writer.write(b"Connection: close\r\n\r\n")
+        assert (await everything(reader)).startswith(b"HTTP/1.1 200")
+
+
+async def test_where_every_connection_has_a_request_under_way_a_further_one_is_turned_away(
+    url: str, parts: Parts, connections: list[Streams], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: asyncio.Queue[None] = asyncio.Queue()
+    go_on = asyncio.Event()
+
+    async def search(_: Selection) -> Sequence[object]:
+        asked.put_nowait(None)
+        await go_on.wait()
+        return []
+
+    monkeypatch.setattr(parts.store, "search", search)
+    request = b"GET /api/messages HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    busy = [await connect(url, connections, request) for _ in range(door.MOST_CONNECTIONS)]
+    for _ in busy:
+        await asyncio.wait_for(asked.get(), WITHIN_S)
+    late = await connect(url, connections)
+    head, _, body = (await everything(late[0])).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert f"Content-Length: {len(body)}".encode() in head
+    assert json.loads(body) == {"error": "too many connections"}
+    go_on.set()
+    for reader, _ in busy:
+        assert (await everything(reader)).startswith(b"HTTP/1.1 200")
+    again = await connect(url, connections, HALF + b"Connection: close\r\n\r\n")
+    assert (await everything(again[0])).startswith(b"HTTP/1.1 200")
+
+
+async def trickle(streams: Streams) -> None:
+    """A header's bytes, one by one, until the service has enough."""
+    while not streams[0].at_eof() and not streams[1].transport.is_closing():
+        streams[1].write(b"x")
+        await asyncio.sleep(SOON_S / 10)
+
+
+@pytest.mark.parametrize("begun", [b"GET /", HALF, HALF + b"X: "])
+async def test_a_head_that_does_not_end_is_not_waited_for(
+    url: str, connections: list[Streams], monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr(door, "HEAD_WITHIN_S", SOON_S)
+    streams = await connect(url, connections, begun)
+    trickling = asyncio.create_task(trickle(streams))
+    assert await everything(streams[0]) == b""
+    await asyncio.wait_for(trickling, WITHIN_S)
+
+
+async def test_nor_is_a_head_that_does_not_begin(
+    url: str, connections: list[Streams], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "HEAD_WITHIN_S", SOON_S)
+    reader, _ = await connect(url, connections)
+    assert await everything(reader) == b""
+
+
+@pytest.mark.parametrize("further", [b"", HALF])
+async def test_nor_is_a_further_request_that_does_not_come_or_does_not_end(
+    url: str, connections: list[Streams], monkeypatch: pytest.MonkeyPatch, further: bytes
+) -> None:
+    monkeypatch.setattr(door, "IDLE_FOR_S", WITHIN_S * 10 if further else SOON_S)
+    monkeypatch.setattr(door, "HEAD_WITHIN_S", SOON_S)
+    reader, writer = await connect(url, connections, HALF + b"\r\n")
+    async with asyncio.timeout(WITHIN_S):
+        await reader.readuntil(b'{"healthy": true}')
+    writer.write(further)
+    assert await everything(reader) == b""
+
+
+async def test_a_body_that_does_not_end_is_408(
+    url: str, connections: list[Streams], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "BODY_WITHIN_S", SOON_S)
+    head = b"POST /api/queue/hold HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    reader, _ = await connect(url, connections, head + b"Content-Length: 99\r\n\r\n{")
+    assert (await everything(reader)).startswith(b"HTTP/1.1 408")
+
+
+async def test_an_answer_that_is_not_read_is_not_waited_for(
+    url: str, parts: Parts, connections: list[Streams], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "ANSWER_FOR_S", SOON_S * 5)
+
+    async def search(_: Selection) -> Sequence[object]:
+        return ["x" * 1_000_000] * 50
+
+    monkeypatch.setattr(parts.store, "search", search)
+    reader, _ = await connect(url, connections, b"GET /api/messages HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    reader._transport.pause_reading()  # type: ignore[attr-defined] # a client that doesn't read
+    await asyncio.sleep(SOON_S * 10)  # what is read later is what the buffers of both ends held
+    reader._transport.resume_reading()  # type: ignore[attr-defined]
+    assert len(await everything(reader)) < 50_000_000
+
+
+async def test_a_listing_has_a_thousand_rows_at_most(url: str, client: aiohttp.ClientSession, store: Store) -> None:
+    for number in range(MOST_ROWS + 5):
+        await store.put(message(f"{number:026}", accepted_at=NOW), claimed=False)
+    for path in ("/api/messages?limit=10000", "/api/queue?limit=10000"):
+        async with client.get(url + path) as answer:
+            assert answer.status == 200
+            found = await answer.json()
+        assert len(found if isinstance(found, list) else found["messages"]) == MOST_ROWS
+
+
+async def test_a_long_answer_is_made_beside_the_loop() -> None:
+    rows = [{"id": number, "recipients": [{"address": "user@example.net"}] * 20} for number in range(1_000)]
+    making = asyncio.create_task(asyncio.to_thread(encoded, {"messages": rows, "n": 1}))
+    turns = 0
+    while not making.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert turns > 30
+    assert json.loads(await making) == {"messages": rows, "n": 1}
+
+
+@pytest.mark.parametrize(
+    "document", [[], {}, {"a": []}, {"a": {"b": [1]}, "c": [{}, None]}, [1, [2]], None, "x", (1, 2)]
+)
+def test_an_answer_in_pieces_is_the_document(document: object) -> None:
+    assert json.loads(encoded(document)) == json.loads(json.dumps(document))
