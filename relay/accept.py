@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from relay.admission import BROKEN, FULL, Admission
 from relay.config.model import Config
@@ -16,7 +17,7 @@ from relay.delivery.clock import Clock
 from relay.delivery.dispatch import Delivery
 from relay.draft import Draft
 from relay.engine import Engine
-from relay.intake.spool import Large
+from relay.intake.spool import Large, SpoolFull
 from relay.intake.types import Receipt, Refused, Submission
 from relay.mail.address import provider
 from relay.mail.dkim import Signer
@@ -61,8 +62,18 @@ class Helpers:
     admission: Admission
 
 
+class _Case(NamedTuple):
+    """A message on its way to the store. Whatever is reloaded meanwhile, it is judged by one configuration."""
+
+    running: Running
+    submission: Submission
+    id: str
+    began: float
+    """time.monotonic"""
+
+
 class Acceptance:
-    """The intake's `Accept`. `running` is replaced at a reload, between two messages."""
+    """The intake's `Accept`. `running` is replaced at a reload: a message keeps the one that it began with."""
 
     def __init__(self, running: Running, helpers: Helpers) -> None:
         self.running = running
@@ -72,67 +83,72 @@ class Acceptance:
         self._log = helpers.log
         self._admission = helpers.admission
         self._ids = IdMaker()
+        self._large = asyncio.Semaphore(1)
+        """A content that came in by a file is read into this process's memory one at a time."""
 
     async def __call__(self, submission: Submission) -> Receipt:
         """The message is durable when this returns. Raises Refused."""
         began = time.monotonic()
-        id_ = self._ids.new_id(self._clock.now(), os.urandom(10))
+        case = _Case(self.running, submission, self._ids.new_id(self._clock.now(), os.urandom(10)), began)
         try:
             if isinstance(submission.content, Large):
-                new = await self._take_large(submission, submission.content, id_)
+                new = await self._take_large(case, submission.content)
             else:
-                message = parse(normalise(submission.content))
-                new = self._draft(submission, message, id_, began).completed(message)
-                await self._store(new, submission.final_dot)
+                message = _read(submission.content)
+                new = self._draft(case, message).completed(message)
+                await self._store(case, new)
         except Unacceptable as error:
             raise Refused(error.reply) from error
+        except SpoolFull as error:
+            self._log.trouble("spool", error)
+            raise Refused(FULL, "store") from error
         except StoreError as error:
             full = isinstance(error, StoreFull)
             self._admission.store_failed(full=full)
             self._log.trouble("put", error)
             raise Refused(FULL if full else BROKEN, "store") from error
+        # It is stored: from here on its app hears 250, whatever fails.
         self._admission.store_works()
-        self._log.accepted(
-            new.id,
-            new.lane,
-            new.rule,
-            recipients=len(new.envelope.recipients),
-            size_bytes=len(new.content) or _size_bytes(submission),
-            timings_ms=new.timings_ms,
-        )
-        return Receipt(new.id, self.running.config.lanes[new.lane].express)
+        try:
+            self._log.accepted(
+                new.id,
+                new.lane,
+                new.rule,
+                recipients=len(new.envelope.recipients),
+                size_bytes=len(new.content) or _size_bytes(submission),
+                timings_ms=new.timings_ms,
+            )
+        except Exception as error:  # noqa: BLE001
+            self._log.trouble("accepted", error)
+        return Receipt(new.id, case.running.config.lanes[new.lane].express)
 
-    async def _store(self, new: NewMessage, final_dot: float) -> None:
+    async def _store(self, case: _Case, new: NewMessage) -> None:
         """In this process, or in a worker; while none is there, here, from where it is forwarded."""
-        if self.running.delivery.has(new.lane):
-            await self._engine.take(new, final_dot)
+        if case.running.delivery.has(new.lane):
+            await self._engine.take(new, case.submission.final_dot)
             return
         try:
-            await self._workers.put(new, final_dot)
+            await self._workers.put(new, case.submission.final_dot)
         except LinkLost:
-            await self._leave_for_worker(new)
+            await self._engine.leave(new)
 
-    async def _leave_for_worker(self, new: NewMessage) -> None:
-        """Whether the worker that is gone stored it isn't known: what is forwarded to it later is there once."""
-        await self._engine.store.put(new, claimed=False)
-        self._workers.mail_waits()
-
-    async def _take_large(self, submission: Submission, content: Large, id_: str) -> NewMessage:
+    async def _take_large(self, case: _Case, content: Large) -> NewMessage:
         """A content of megabytes stays in its file until it is where it will be stored: this process looks at its
         head only, and codes go on."""
-        began = time.monotonic()
-        draft = self._draft(submission, parse(normalise(content.head)), id_, began)
-        ours = self.running.delivery.has(draft.new.lane)
+        draft = self._draft(case, _read(content.head))
+        ours = case.running.delivery.has(draft.new.lane)
         if not ours:
             with suppress(LinkLost):
-                return await self._workers.put_large(draft, content.path, submission.final_dot)
-        new = await asyncio.to_thread(draft.from_file, content.path)
-        await (self._store(new, submission.final_dot) if ours else self._leave_for_worker(new))
+                return await self._workers.put_large(draft, content, case.submission.final_dot)
+        async with self._large:
+            new = await asyncio.to_thread(draft.from_file, content)
+            # Whether the worker that is gone stored it isn't known: what is forwarded to it later is there once.
+            await (self._store(case, new) if ours else self._engine.leave(new))
         return new
 
-    def _draft(self, submission: Submission, message: Message, id_: str, began: float) -> Draft:
+    def _draft(self, case: _Case, message: Message) -> Draft:
         """Its lane, its deadline, and what the relay changes of it. Raises Unacceptable."""
-        running, envelope = self.running, submission.envelope
+        running, submission, envelope = case.running, case.submission, case.submission.envelope
         accepted_at = self._clock.epoch(submission.final_dot)
         route = running.router.route(_facts(submission, message))
         lane = running.config.lanes[route.lane]
@@ -141,13 +157,13 @@ class Acceptance:
             running.config.hostname,
             submission.helo,
             submission.client,
-            id_,
+            case.id,
             submission.protocol,
             alone,
             accepted_at,
         )
         new = NewMessage(
-            id=id_,
+            id=case.id,
             lane=route.lane,
             rule=route.rule,
             envelope=envelope,
@@ -157,27 +173,32 @@ class Acceptance:
             subject=redact(subject(message)),
             providers=tuple(provider(one.address) for one in envelope.recipients),
             accepted_at=accepted_at,
-            expires_at=accepted_at + self._life_s(submission, route),
+            expires_at=accepted_at + _life_s(running, submission, route),
             signed=self._engine.signatures.selectors(message),
             upstreams=route.upstreams if route.upstreams != lane.upstreams else (),
             supersede_key=_supersede_key(route, envelope) if lane.supersede else None,
             timings_ms={
                 "receive": submission.receive_s * 1000.0,
-                "classify": (time.monotonic() - began) * 1000.0,
+                "classify": (time.monotonic() - case.began) * 1000.0,
             },
         )
-        return Draft(new, trace, rfc5322_date(accepted_at), f"<{id_.lower()}@{running.config.hostname}>")
+        return Draft(new, trace, rfc5322_date(accepted_at), f"<{case.id.lower()}@{running.config.hostname}>")
 
-    def _life_s(self, submission: Submission, route: Route) -> float:
-        """Seconds from the final dot: the lane's, the rule's, or DELIVERBY's (RFC 2852, mode R), whichever is least."""
-        running = self.running
-        lives = [running.config.lanes[route.lane].expires_s]
-        if route.rule in running.expiry:
-            lives.append(running.expiry[route.rule])
-        by = submission.envelope.deliver_by
-        if by is not None and by.mode == "R":
-            lives.append(by.seconds)
-        return min(lives)
+
+def _read(content: bytes) -> Message:
+    """A content, or the head of a large one. Raises Unacceptable."""
+    return parse(normalise(content))
+
+
+def _life_s(running: Running, submission: Submission, route: Route) -> float:
+    """Seconds from the final dot: the lane's, the rule's, or DELIVERBY's (RFC 2852, mode R), whichever is least."""
+    lives = [running.config.lanes[route.lane].expires_s]
+    if route.rule in running.expiry:
+        lives.append(running.expiry[route.rule])
+    by = submission.envelope.deliver_by
+    if by is not None and by.mode == "R":
+        lives.append(by.seconds)
+    return min(lives)
 
 
 def _supersede_key(route: Route, envelope: Envelope) -> str | None:

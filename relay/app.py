@@ -18,11 +18,12 @@ from typing import Self
 
 from relay.accept import Acceptance, Helpers, Running
 from relay.admission import Admission
-from relay.config.model import Config, Loaded, Upstream
+from relay.config.model import Config, Limits, Loaded, Upstream
 from relay.config.units import AnyAddress, SystemdAddress
 from relay.delivery.clock import Clock
 from relay.delivery.dispatch import Share, targets_of
 from relay.engine import Engine
+from relay.intake.descriptors import fitted
 from relay.intake.server import IntakeServer
 from relay.intake.sockets import bind, passed_sockets
 from relay.intake.spool import open_spool
@@ -122,14 +123,13 @@ class App:
                 running, Helpers(self._engine, self._workers, self.clock, self.log, self._admission)
             )
             self._intake = IntakeServer(
-                self._acceptance, self.config.limits, self.config.hostname, admit=self._admit, observer=self.log
+                self._acceptance, _limits(self.config), self.config.hostname, admit=self._admit, observer=self.log
             )
             self._web = await self._start_web()
             started.push_async_callback(self._web.stop)
             await self._engine.start(self.config, running.delivery)
-            spool = _spool(self.config.store)
-            # With a key, no content is on the disk in clear: a large one comes in by memory then.
-            self._intake.spool = spool if self._codec.key_id is None else None
+            # With a key, no content is on the disk in clear.
+            self._intake.spool, self._intake.sealed = _spool(self.config.store), self._codec.key_id is not None
             self._forwarder = Forwarder(self._engine.store, self._own(self.config), self._workers.move, self.log)
             self._workers.start(self.loaded, self._bulk(self.config), self._shared)
             started.push_async_callback(self._drain)
@@ -193,7 +193,7 @@ class App:
             return False
         self._put_in_force(running)
         self._acceptance.running = running
-        self._intake.limits, self._intake.hostname = loaded.config.limits, loaded.config.hostname
+        self._intake.limits, self._intake.hostname = _limits(loaded.config), loaded.config.hostname
         for key in ("store", "store_key_file", "http"):
             rotated = key == "store_key_file" and loaded.store_keys != self.loaded.store_keys
             if rotated or getattr(loaded.config, key) != getattr(self.config, key):
@@ -278,10 +278,6 @@ class App:
         task = self._supervisor.finish("open_store", partial(self._worker_ready, store))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
-
-    def mail_waits(self) -> None:
-        """Workers' Forward."""
-        self._forwarder.wake()
 
     async def take_in(self, moved: Moved) -> None:
         """Workers' Forward."""
@@ -369,6 +365,10 @@ def _spool(store: Path) -> Path:
         return open_spool(store)
     except OSError as error:
         raise CannotStart(f"{store.with_name(f'{store.stem}-spool')}: {error.strerror}") from error
+
+
+def _limits(config: Config) -> Limits:
+    return fitted(config.limits, sum(upstream.sessions.max for upstream in config.upstreams.values()))
 
 
 def _account(upstream: Upstream) -> tuple[str, int, str | None]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from io import BytesIO
-from pathlib import Path
 from typing import NamedTuple
 
+from relay.intake.spool import Large
 from relay.mail.message import MAX_HEADER_BYTES, Message, Prepared, Unacceptable, normalise, parse, prepare
 from relay.store.base import NewMessage
 
@@ -24,19 +24,20 @@ class Draft(NamedTuple):
         """With the content as it will be stored. Raises Unacceptable."""
         return self._with(self._prepared(message))
 
-    def from_file(self, path: Path) -> NewMessage:
-        """The same from a content that came in by a file; megabytes, so off the loop. Raises Unacceptable, OSError."""
+    def from_file(self, content: Large) -> NewMessage:
+        """The same from a content that came in by a file; megabytes, so off the loop. Raises Unacceptable, OSError;
+        SpoolFull where the file isn't what came in."""
         try:
-            copied = self._copied(path)
+            copied = self._copied(content)
         except Unacceptable:
             copied = None  # the whole is judged: something else may be wrong with it, which is said first
-        return self._with(copied or self._prepared(parse(normalise(path.read_bytes()))))
+        return self._with(copied or self._prepared(parse(normalise(content.read()))))
 
-    def _copied(self, path: Path) -> Prepared | None:
+    def _copied(self, large: Large) -> Prepared | None:
         """Prepared while it is read, so that it is in memory once. None where that can't be: the head has no end, or
         some line has another than CRLF."""
         whole = BytesIO()
-        with path.open("rb") as file:
+        with large.open() as file:
             begin = file.read(MAX_HEADER_BYTES)
             body_at = begin.find(b"\r\n\r\n") + 4
             top = begin[:body_at]

@@ -110,6 +110,9 @@ class Engine:
 
     async def take(self, new: NewMessage, final_dot: float) -> None:
         """Store a message and hand it to its lane; it is durable when this returns. Raises StoreError."""
+        if not self.delivery.has(new.lane):
+            await self.leave(new)
+            return
         lane = self.delivery.lane(new.lane)
         if lane.has_room(len(new.content)):
             older = await self._hand_over(lane, new, final_dot)
@@ -120,9 +123,17 @@ class Engine:
         if new.supersede_key is not None:
             try:
                 await lane.supersede(new.supersede_key, new.id, older)
-            except StoreError as error:
-                # The new one is stored and goes out; that an older one may, too, is the lesser evil.
+            except Exception as error:  # noqa: BLE001 - the new one is stored, and its app hears so
+                # It goes out; that an older one may, too, is the lesser evil.
                 self.log.trouble("supersede", error)
+
+    async def leave(self, new: NewMessage) -> None:
+        """Store a message for another process, from where it is forwarded. One whose lane a reload has taken away since
+        it was classified is the default lane's. Raises StoreError."""
+        if new.lane not in self.config.lanes:
+            new = new._replace(lane=self.config.default_lane, upstreams=(), supersede_key=None)
+        await self.store.put(new, claimed=False)
+        self.delivery.wake(new.lane, new.accepted_at)
 
     async def _hand_over(self, lane: Lane, new: NewMessage, final_dot: float) -> Job | None:
         """Commit, and send at the same time as far as that goes: the gate keeps the content back meanwhile. Returns

@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     forked = helper.fork()  # before all else is imported: so it is small
     import asyncio
     import signal
+    import traceback
 
     import uvloop
 
@@ -46,12 +47,18 @@ def run(args: argparse.Namespace) -> int:
     # Until the relay hears it: a reload asked for while it starts must not end it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     lines.to(sys.stderr, args.log_level.upper())
-    loaded = load_or_exit(config_path(args))
-    if forked is not None and not loaded.config.dkim:
-        forked.end()
-        forked = None
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(loaded, forked))
+    try:
+        loaded = load_or_exit(config_path(args))
+        if forked is not None and not loaded.config.dkim:
+            forked.end()
+            forked = None
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_run(loaded, forked))
+    except Exception:  # noqa: BLE001 - said as Python says it, but where nothing reads that, this ends all the same
+        lines.say(traceback.format_exc().rstrip())
+        return EXIT_FAILED
+    finally:
+        lines.close()
 
 
 async def _run(loaded: Loaded, forked: Forked | None) -> int:
@@ -59,11 +66,12 @@ async def _run(loaded: Loaded, forked: Forked | None) -> int:
     import gc
 
     from relay.app import App, CannotStart
+    from relay.observe import lines
     from relay.store.base import StoreDamaged, StoreError
     from relay.supervise import listen_to
 
     def ready() -> None:
-        print(f"ready smtp={','.join(app.smtp_addresses)} http={app.http_address}", file=sys.stderr, flush=True)
+        lines.say(f"ready smtp={','.join(app.smtp_addresses)} http={app.http_address}")
         # Never looked at again: a full collection then takes 1 ms and not 30, which a code would wait for.
         gc.freeze()
         gc.enable()
@@ -75,6 +83,6 @@ async def _run(loaded: Loaded, forked: Forked | None) -> int:
             await app.run(ready)
     except (CannotStart, StoreError) as error:
         advice = f"; {WHAT_TO_DO}" if isinstance(error, StoreDamaged) else ""
-        print(f"otp-relay: {error}{advice}", file=sys.stderr)
+        lines.say(f"otp-relay: {error}{advice}")
         return EXIT_FAILED
     return 0

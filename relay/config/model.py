@@ -182,6 +182,8 @@ class Limits(Section):
     connections: Count = 500
     connections_per_client: Count | None = None
     """default: no cap for loopback and unix sockets, 100 for everyone else"""
+    memory_bytes: Size = Field(64_000_000, alias="memory")
+    """of contents that are coming in, over all connections; what finds no room there comes in by a file"""
     command_timeout_s: Duration = Field(300.0, alias="command_timeout")
     data_timeout_s: Duration = Field(300.0, alias="data_timeout")
 

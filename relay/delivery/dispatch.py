@@ -62,7 +62,7 @@ class Delivery:
             wiring.sign,
             wiring.bounces,
             wiring.events,
-            self._wake,
+            self.wake,
             wiring.supervisor or Supervisor(partial(_trouble, wiring.events)),
             wiring.sign_elsewhere,
         )
@@ -141,7 +141,8 @@ class Delivery:
             for lane in paused:
                 lane.resume()
 
-    def _wake(self, name: str, at: float) -> None:
+    def wake(self, name: str, at: float) -> None:
+        """Mail for a lane, of this process or of another, was put into the store, and is due then."""
         lane = self._lanes.get(name)
         if lane is not None:
             lane.wake(at)

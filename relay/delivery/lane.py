@@ -85,7 +85,7 @@ class Lane:
         """Open sessions, and take up what the store has."""
         for pool in self._pools.values():
             pool.start()
-        self._feeder = asyncio.create_task(self._feed(), name=f"feed {self.name}")
+        self._feeder = self._services.supervisor.start(f"feed {self.name}", self._feed)
         self.wake(0.0)
 
     def has_room(self, size_bytes: int) -> bool:
@@ -461,6 +461,7 @@ class Lane:
 
     async def _feed(self) -> None:
         """Claims what is due, in small batches, whenever there is room."""
+        self.wake(self._services.clock.now())  # begun again, it doesn't know what it had been woken for
         while True:
             await self._due.wait()
             self._due.clear()

@@ -84,6 +84,11 @@ def connections_allowed(peer: Peer, limits: Limits) -> int | None:
     return None if peer.local else 100
 
 
+def kept_for_local(limits: Limits) -> int:
+    """How many connections only clients on this machine can have: whatever others do, an app here gets through."""
+    return max(1, limits.connections // 5)
+
+
 def server_context(cert_file: Path, key_file: Path) -> ssl.SSLContext:
     """TLS 1.2 or newer with that certificate. Raises CannotListen naming the file."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -14,10 +14,12 @@ from pathlib import Path
 from relay.config.model import Limits, Listener
 from relay.config.units import AnyAddress
 from relay.intake import replies
+from relay.intake.logins import Logins
 from relay.intake.pace import Pace
-from relay.intake.policy import Policy, connections_allowed, may_connect
+from relay.intake.policy import Peer, Policy, connections_allowed, kept_for_local, may_connect
 from relay.intake.session import Session
 from relay.intake.sockets import bind, release, shown
+from relay.intake.spool import Budget
 from relay.intake.turns import Turns
 from relay.intake.types import Accept, Admit, Observer, Reason, Silent, always
 from relay.mail.reply import Reply
@@ -46,6 +48,8 @@ class IntakeServer:
         self, accept: Accept, limits: Limits, hostname: str, *, admit: Admit = always, observer: Observer | None = None
     ) -> None:
         self.accept = accept
+        self.budget = Budget()
+        """of contents in memory; they come in by files beyond it"""
         self.limits = limits
         self.hostname = hostname
         self.observer: Observer = observer or Silent()
@@ -53,10 +57,13 @@ class IntakeServer:
         self.loop = asyncio.get_running_loop()
         self.turns = Turns()
         self.pace = Pace()
+        self.logins = Logins()
         self.storing = 0
         """messages between their final dot and their reply"""
         self.spool: Path | None = None
         """where large contents go while they come in; None: they stay in memory"""
+        self.sealed = False
+        """what goes there is encrypted"""
         self._admit = admit
         self._doors: dict[tuple[AnyAddress, int], _Door] = {}
         """by address, and by number where several take any free port"""
@@ -64,10 +71,21 @@ class IntakeServer:
         self._sessions: dict[Session, str | None] = {}
         """with the client that each counts for, once that is known"""
         self._of_client: Counter[str] = Counter()
+        self._local = 0
+        """sessions of clients on this machine"""
         self._empty = asyncio.Event()
         self._empty.set()
 
     # For the app.
+
+    @property
+    def limits(self) -> Limits:
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        self._limits = limits
+        self.budget.limit_bytes = limits.memory_bytes
 
     async def start(
         self, listeners: Sequence[Listener], passed: Mapping[str, list[socket.socket]] | None = None
@@ -150,21 +168,30 @@ class IntakeServer:
         peer = session.peer
         self._of_client[peer.name] += 1
         self._sessions[session] = peer.name
-        allowed = connections_allowed(peer, self.limits)
+        self._local += peer.local
         if self.draining:
             return replies.SHUTTING_DOWN, "busy"
         if not may_connect(peer, listener):
             return replies.NOT_ALLOWED, "allow"
-        if len(self._sessions) > self.limits.connections:
-            return replies.CONNECTIONS, "connections"
-        if allowed is not None and self._of_client[peer.name] > allowed:
+        if self._crowded(peer):
             return replies.CONNECTIONS, "connections"
         return None
+
+    def _crowded(self, peer: Peer) -> bool:
+        """There are more connections now than this one's client may add to."""
+        most, kept, all_of_them = self._limits.connections, kept_for_local(self._limits), len(self._sessions)
+        allowed = connections_allowed(peer, self._limits)
+        if allowed is not None and self._of_client[peer.name] > allowed:
+            return True
+        if peer.local:
+            return all_of_them > most and self._local > kept
+        return all_of_them > most or all_of_them - self._local > max(1, most - kept)
 
     def left(self, session: Session) -> None:
         """A session ended."""
         client = self._sessions.pop(session)
         if client is not None:
+            self._local -= session.peer.local
             self._of_client[client] -= 1
             if not self._of_client[client]:
                 del self._of_client[client]

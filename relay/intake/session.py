@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Awaitable, Callable
-from itertools import count
 from traceback import extract_tb
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +37,15 @@ _REFUSED_RECIPIENTS = 1_000
 """How many errors, commands but for RCPT, and bad addresses a session may have without a message being taken."""
 _FRUITLESS_TIMEOUTS = 12
 """How many times `command_timeout_s` a session may last without a message being taken."""
-_YIELD_EVERY = 64
-"""Pipelined commands run in one go before other sessions have their turn."""
+_FREE_COMMANDS = 32
+"""How many a session may have, from its beginning or its last message, before it takes turns with others for each:
+more than a message to a few recipients needs, however it comes."""
+_REPEATED_RECIPIENTS = 1_000
+"""How many RCPTs a message may have beyond the recipients that it may have: repeated ones, ones too many."""
 _HANDSHAKE_S = 30.0
 _PROXY_S = 10.0
+_LOGIN_WITHIN_S = 30.0
+"""from the connection, TLS included, where a login is required"""
 _AUTH_FAILURES = 3
 _AUTH_DELAY_S = 1.0
 _HTTP = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "PATCH", "DELETE", "CONNECT", "HOST:"})
@@ -63,17 +68,22 @@ class Session(Wire):
         self._esmtp = False
         self._tls = False
         self._authenticated = False
+        self._unknown_since = self.loop.time()
         self._user: str | None = None
         self._over = False
         self._lingers = False
         self._errors = 0
         self._commands = 0
+        self._talk = 0
+        """commands, of any kind, since the last message"""
         self._auth_failures = 0
         self._last_mail_at = 0.0
         self._standing: Standing = "new"
         self._mail: Mail | None = None
         self._recipients: dict[str, Recipient] = {}
         self._refused_recipients = 0
+        self._rcpts = 0
+        """of this message, whatever came of them"""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self.transport is None:
@@ -126,6 +136,7 @@ class Session(Wire):
         if implicit and not await self._secured():
             return False
         self._last_mail_at = self.loop.time()
+        self._server.turns.begin()
         self.say_lines(b"220 %s ESMTP otp-relay\r\n" % self._server.hostname.encode())
         return True
 
@@ -143,7 +154,7 @@ class Session(Wire):
     async def _secured(self) -> bool:
         assert self._policy.tls is not None
         try:
-            await self.secure(self._policy.tls, min(_HANDSHAKE_S, self._server.limits.command_timeout_s))
+            await self.secure(self._policy.tls, min(_HANDSHAKE_S, self._patience_s()))
         except OSError:  # ssl.SSLError is one; a plain-text client, a scanner, a certificate it doesn't like
             self._server.observer.rejected("tls")
             return False
@@ -151,18 +162,21 @@ class Session(Wire):
         return True
 
     async def _converse(self) -> None:
-        for turn in count(1):
+        turns = self._server.turns
+        while True:
+            self._talk += 1
+            if self._talk > _FREE_COMMANDS and not turns.has_command():
+                self.flush()
+                await turns.command(self._standing)
             try:
                 idle = self._mail is None
-                line = await self.read_line(self._server.limits.command_timeout_s, idle=idle)
+                line = await self.read_line(self._patience_s(), idle=idle)
                 await self._execute(line.decode("utf-8", "surrogateescape"))
             except BadLine as bad:
                 self._refuse(bad.reply, "syntax")
             self._judge_patience()
             if self._over:
                 return
-            if turn % _YIELD_EVERY == 0:
-                await asyncio.sleep(0)
 
     async def _execute(self, line: str) -> None:
         verb, _, argument = line.partition(" ")
@@ -185,8 +199,21 @@ class Session(Wire):
             self._refuse(replies.TOO_MANY_ERRORS, "syntax")
         elif self._commands >= _COMMANDS:
             self._refuse(replies.TOO_MANY_COMMANDS, "syntax")
-        elif self.loop.time() - self._last_mail_at > _FRUITLESS_TIMEOUTS * limits.command_timeout_s:
+        elif (
+            self.loop.time() - self._last_mail_at > _FRUITLESS_TIMEOUTS * limits.command_timeout_s
+            or self._login_left_s() <= 0.0
+        ):
             self._refuse(replies.TIMED_OUT, "timeout")
+
+    def _patience_s(self) -> float:
+        """How long what the client says next may take; above zero."""
+        return max(0.001, min(self._server.limits.command_timeout_s, self._login_left_s()))
+
+    def _login_left_s(self) -> float:
+        """Until a client must have logged in: nobody who isn't known holds a connection for long."""
+        if self._authenticated or self._policy.listener.auth != "required":
+            return math.inf
+        return self._unknown_since + _LOGIN_WITHIN_S - self.loop.time()
 
     def _refuse(self, reply: Reply, reason: Reason) -> None:
         self.say(reply)
@@ -201,6 +228,7 @@ class Session(Wire):
         self._mail = None
         self._recipients = {}
         self._refused_recipients = 0
+        self._rcpts = 0
 
     # The commands.
 
@@ -252,6 +280,10 @@ class Session(Wire):
         if self._mail is None:
             self._refuse(self._not_yet() or replies.MAIL_FIRST, "sequence")
             return
+        self._rcpts += 1
+        if self._rcpts > self._server.limits.recipients + _REPEATED_RECIPIENTS:
+            self._refuse(replies.ENDLESS_RECIPIENTS, "recipients")
+            return
         try:
             recipient = parse_rcpt(arg or "", smtputf8=self._mail.smtputf8)
         except BadCommand as bad:
@@ -278,7 +310,7 @@ class Session(Wire):
         self.say(replies.START_DATA)
         began = time.monotonic()
         limits = self._server.limits
-        body = Body(self._server.spool)
+        body = Body(self._server.spool, sealed=self._server.sealed, budget=self._server.budget)
         try:
             decoder = DotDecoder(limits.message_size_bytes, body)
             await self.read_data(decoder, limits.data_timeout_s)
@@ -318,7 +350,7 @@ class Session(Wire):
         else:
             self.say(Reply(250, f"2.0.0 queued as {receipt.id}"))
             self._standing = "express" if receipt.express else "bulk"
-            self._errors = self._commands = 0
+            self._errors = self._commands = self._talk = 0
             self._last_mail_at = self.loop.time()
         finally:
             self._server.storing -= 1
@@ -365,6 +397,8 @@ class Session(Wire):
             # RFC 3207 4.2: nothing said in clear counts inside TLS, least of all what came in the same segment.
             self.drop_input()
             self._reset()
+            if self._authenticated:
+                self._unknown_since = self.loop.time()
             self._helo, self._esmtp, self._authenticated, self._user = "", False, False, None
             self._over = not await self._secured()
 
@@ -388,10 +422,13 @@ class Session(Wire):
     async def _verify(self, credentials: LoginPassword) -> None:
         users = self._policy.users
         name = credentials.login.decode("utf-8", "replace")
-        if users is not None and not await users.verify(name, credentials.password):
+        verdict = "right"
+        if users is not None:
+            verdict = await self._server.logins.verify(users, self._peer, name, credentials.password)
+        if verdict != "right":
             await asyncio.sleep(_AUTH_DELAY_S)
             self._auth_failures += 1
-            self._refuse(replies.AUTH_FAILED, "auth")
+            self._refuse(replies.AUTH_FAILED if verdict == "wrong" else replies.AUTH_LATER, "auth")
             if self._auth_failures >= _AUTH_FAILURES:
                 self._refuse(replies.TOO_MANY_ERRORS, "auth")
             return
@@ -412,7 +449,7 @@ class Session(Wire):
         """aiosmtpd's, without its reader and without its log, which would hold the answer."""
         text = challenge.encode() if isinstance(challenge, str) else challenge
         self.say_lines(b"334 " + (b64encode(text) if encode_to_b64 else text) + b"\r\n")
-        answer = await self.read_line(self._server.limits.command_timeout_s, limit_bytes=MAX_AUTH_BYTES)
+        answer = await self.read_line(self._patience_s(), limit_bytes=MAX_AUTH_BYTES)
         if answer.strip() == b"*":
             self.say(Reply(501, "5.7.0 Authentication given up"))
             return MISSING

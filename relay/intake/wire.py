@@ -155,6 +155,10 @@ class Wire(SMTP):
         """For the methods of aiosmtpd that are used as they are."""
         self._out += (status.encode() if isinstance(status, str) else status) + b"\r\n"
 
+    def flush(self) -> None:
+        """Let what was said leave now, for the next input may wait."""
+        self._send()
+
     async def read_line(self, timeout_s: float, *, limit_bytes: int | None = None, idle: bool = False) -> bytes:
         """The next line without its CRLF, all of it within `timeout_s`; `limit_bytes` None: what its verb may have.
 

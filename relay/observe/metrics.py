@@ -22,6 +22,7 @@ from prometheus_client.samples import Sample
 
 from relay import __version__
 from relay.mail.address import provider_label
+from relay.observe import lines
 from relay.observe.bands import EDGES_S
 from relay.observe.pressure import IntakeLoad, QueueFill
 
@@ -168,6 +169,7 @@ class Metrics:
         ).set(1)
         self._gauges = _Gauges()
         registry.register(self._gauges)
+        registry.register(_LostLines())
 
     def count_rejected(self, reason: str) -> None:
         """A refusal; `reason` is a short word, and past the bound `other`."""
@@ -231,6 +233,15 @@ class _Sum:
 def _child_then_bucket(sample: Sample) -> tuple[list[tuple[str, str]], int, float]:
     labels = sorted((name, value) for name, value in sample.labels.items() if name != "le")
     return labels, 0 if "le" in sample.labels else 1, float(sample.labels.get("le", "0"))
+
+
+class _LostLines(Collector):
+    """Counted where they are lost."""
+
+    def collect(self) -> Iterable[Metric]:
+        yield CounterMetricFamily(
+            "relay_log_lines_lost", "Log lines that stderr's reader did not take in time.", value=lines.lost()
+        )
 
 
 class _Gauges(Collector):

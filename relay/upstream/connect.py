@@ -10,7 +10,7 @@ import ipaddress
 import os
 import ssl
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -18,6 +18,7 @@ import aiosmtplib
 
 from relay.config.model import Upstream
 from relay.mail.reply import Reply
+from relay.upstream.addresses import Addresses, Peer
 from relay.upstream.capabilities import Capabilities
 from relay.upstream.redaction import without_credentials
 from relay.upstream.results import GARBLED, OpenFailed, Phase
@@ -49,20 +50,22 @@ class Target:
     hostname: str
     """our EHLO name"""
     tls_context: ssl.SSLContext | None
+    addresses: Addresses = field(compare=False)
 
     @classmethod
     def of(cls, name: str, config: Upstream, hostname: str, contexts: Contexts | None = None) -> Target:
         """Raises OSError or ssl.SSLError for an unreadable `ca_file`."""
+        addresses = Addresses(config.host, config.port)
         if config.tls == "none":
-            return cls(name, config, hostname, None)
-        return cls(name, config, hostname, (contexts if contexts is not None else Contexts()).trusting(config.ca_file))
+            return cls(name, config, hostname, None, addresses)
+        context = (contexts if contexts is not None else Contexts()).trusting(config.ca_file)
+        return cls(name, config, hostname, context, addresses)
 
 
 async def open_session(target: Target, *, timeout_s: float) -> Session:
     """Connect, secure, authenticate. Raises OpenFailed; `timeout_s` bounds all of it together."""
     client = aiosmtplib.SMTP(
-        hostname=target.config.host,
-        port=target.config.port,
+        hostname=target.config.host,  # whose certificate it must be; where it leads is for `addresses` to find
         use_tls=target.config.tls == "implicit",
         start_tls=False,  # done below, by hand: None would mean 'if offered', which a thief on the wire can undo
         tls_context=target.tls_context,
@@ -73,6 +76,9 @@ async def open_session(target: Target, *, timeout_s: float) -> Session:
     try:
         async with asyncio.timeout(timeout_s):
             return await _open(client, target, step)
+    except asyncio.CancelledError:
+        step.peer = None  # no fault of the address
+        raise
     except TimeoutError as error:
         raise OpenFailed(step.phase, Reply(451, "4.4.1 no answer in time")) from error
     except aiosmtplib.SMTPResponseException as error:
@@ -87,17 +93,27 @@ async def open_session(target: Target, *, timeout_s: float) -> Session:
     finally:
         # After the hand-over the client has no transport any more: then this does nothing.
         client.close()
+        if step.peer is not None:
+            target.addresses.failed(step.peer)
 
 
 @dataclass(slots=True)
 class _Step:
     phase: Phase = "connect"
+    peer: Peer | None = None
+    """the address that is connected to"""
 
 
 async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step) -> Session:
     loop = asyncio.get_running_loop()
     began = time.monotonic()
-    await client.connect()
+    connection = await target.addresses.connected()
+    try:
+        step.peer = connection.getpeername()[:2]
+        await client.connect(sock=connection)
+    except BaseException:
+        connection.close()  # once more, unless it never got into a transport's hands
+        raise
     step.phase = "ehlo"
     await client.ehlo()
     connected = time.monotonic()
@@ -117,7 +133,11 @@ async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step) -> Session
         tls=(secured - connected) * 1000.0,
         auth=(time.monotonic() - secured) * 1000.0,
     )
-    return _hand_over(client, opening, loop)
+    session = _hand_over(client, opening, loop)
+    if step.peer is not None:
+        target.addresses.served(step.peer)
+        step.peer = None
+    return session
 
 
 async def _authenticate(client: aiosmtplib.SMTP, config: Upstream, username: str, secret: str) -> None:

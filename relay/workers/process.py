@@ -7,7 +7,6 @@ import gc
 import os
 import socket
 import sys
-from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -16,6 +15,7 @@ from relay.delivery.clock import Clock
 from relay.delivery.dispatch import Delivery, Share, targets_of, upstreams_of
 from relay.draft import Draft
 from relay.engine import Engine
+from relay.intake.spool import Large
 from relay.mail.dkim import Signer
 from relay.mail.message import Unacceptable
 from relay.mail.reply import Reply
@@ -143,11 +143,11 @@ class Worker:
             raise LinkLost
         await self._link.ask(words.MOVE, moved)
 
-    async def _put_large(self, engine: Engine, draft: Draft, path: Path, final_dot: float) -> NewMessage | Reply:
+    async def _put_large(self, engine: Engine, draft: Draft, content: Large, final_dot: float) -> NewMessage | Reply:
         """One at a time: however many come in at once, few megabytes are in memory."""
         async with self._large:
             try:
-                new = await asyncio.to_thread(draft.from_file, path)
+                new = await asyncio.to_thread(draft.from_file, content)
             except Unacceptable as error:
                 return error.reply
             await engine.take(new, final_dot)
@@ -197,6 +197,9 @@ def run(link: socket.socket, forked: Forked | None) -> int:
     """Exit 0 after a drain, or when the main process is gone. `forked`: see `helper.fork`."""
     gc.freeze()  # what was imported stays: no collection looks at it again
     lines.to(sys.stderr, os.environ.get(words.LOG_LEVEL, "INFO"))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(Worker().serve(link, forked))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(Worker().serve(link, forked))
+    finally:
+        lines.close()
     return 0

@@ -13,6 +13,7 @@ from typing import Protocol, cast
 from relay.config.model import Config, Lane, Loaded
 from relay.delivery.clock import Clock
 from relay.draft import Draft
+from relay.intake.spool import Large
 from relay.mail.message import Unacceptable
 from relay.mail.reply import Reply
 from relay.observe.maillog import MailLog
@@ -70,18 +71,14 @@ class Workers:
         stored isn't known then: `take_in` is safe), StoreError."""
         await self._home(new.id).give(words.PUT, (new, final_dot), len(new.content))
 
-    async def put_large(self, draft: Draft, path: Path, final_dot: float) -> NewMessage:
+    async def put_large(self, draft: Draft, content: Large, final_dot: float) -> NewMessage:
         """As `put`, with a content that is in a file: the worker reads it there. Returns the message, its content
-        left out. Raises Unacceptable, too."""
-        value = (draft, path, final_dot)
-        said = await self._home(draft.new.id).give(words.PUT_LARGE, value, os.stat(path).st_size)
+        left out. Raises Unacceptable, SpoolFull, too."""
+        value = (draft, replace(content, head=b""), final_dot)
+        said = await self._home(draft.new.id).give(words.PUT_LARGE, value, content.size_bytes)
         if isinstance(said, Reply):
             raise Unacceptable(said)
         return cast(NewMessage, said)
-
-    def mail_waits(self) -> None:
-        """Mail for them was put into the main store."""
-        self._forward.mail_waits()
 
     async def move(self, moved: Moved) -> None:
         """As `put`, with a message that has a history."""
@@ -153,9 +150,6 @@ class Forward(Protocol):
 
     def worker_ready(self, store: Path) -> None:
         """A worker takes mail, and has that file: what waits for it in the main store may be sent to it."""
-
-    def mail_waits(self) -> None:
-        """Mail for a worker is in the main store."""
 
     async def take_in(self, moved: Moved) -> None:
         """A worker's bounce for a lane of the main process."""

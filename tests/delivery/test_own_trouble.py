@@ -128,6 +128,19 @@ async def test_a_code_that_expires_behind_an_open_circuit_says_what_opened_it(tm
         assert any("connection refused" in note["text"] for note in view["notes"])
 
 
+async def test_a_claim_that_fails_as_it_never_should_stops_no_lane(tmp_path: Path) -> None:
+    async with Upstream() as one, delivering(tmp_path, config({"one": one})) as bench:
+        really = bench.store.claim
+
+        async def claim(*args: Any, **options: Any) -> Any:
+            bench.store.claim = really  # type: ignore[method-assign]
+            raise RuntimeError("broken")
+
+        bench.store.claim = claim  # type: ignore[method-assign]
+        assert (await bench.ended(await bench.send("u@example.net", claimed=False)))["recipients"][0]["state"] == "sent"
+        assert len(troubles(bench)) == 1
+
+
 @pytest.mark.parametrize("express", [True, False])
 async def test_an_operators_retry_is_tried_at_once_although_the_circuit_is_open(tmp_path: Path, express: bool) -> None:
     """The next probe is seconds away, and the ladder's next step further."""

@@ -142,3 +142,36 @@ async def test_a_damaged_file_of_a_bulk_process_refuses_to_start_and_is_left_as_
     assert line.startswith(f"otp-relay: {bulk}: ")
     assert line.endswith('docs/operating.md, "A damaged store", says what to do')
     assert bulk.read_bytes() == before
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+async def test_a_large_content_of_which_the_disk_took_a_part_is_refused(
+    disk: Path, tmp_path: Path, workers: int
+) -> None:
+    """The store's log has its room already, so the commit would succeed."""
+    line = b"x" * 70 + b"\r\n"
+    async with Upstream() as upstream:
+        config = write_config(
+            tmp_path, {"one": upstream}, store=str(disk / "relay.db"), workers=workers, queue={"min_free": "1B"}
+        )
+        async with RelayProcess(config) as relay:
+            spool = disk / "relay-spool"
+
+            async def come_in() -> bool:
+                # The last line end may be the beginning of the final dot.
+                return [each.stat().st_size for each in spool.iterdir()] == [len(begin) - 2]
+
+            async with Talk(relay.smtp) as app:
+                begin = letter(line.decode() * 4_200, sender=BULK)
+                await app.envelope(BULK, "large@example.net")
+                app.send(begin)
+                await until(come_in)
+                ballast = fill(disk)
+                app.send(line * 800 + b".\r\n")
+                assert (await app.reply()).startswith("452 4.3.1")
+                ballast.unlink()
+                assert list(spool.iterdir()) == []
+            assert await refused(relay, BULK, 400_000) is None
+            await upstream.wait_for(1)
+            assert await relay.terminate() == 0
+    assert len(upstream.messages) == 1

@@ -147,7 +147,7 @@ async def test_a_client_that_never_reads_its_replies_is_made_to_wait_and_then_cu
             assert end is not None
             end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, buffer, 4096)
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        client.writer.write(b"MAIL FROM:<a@x.test>\r\n" + b"RCPT TO:<b@x.test>\r\n" * 60_000)
+        client.writer.write((b"MAIL FROM:<a@x.test>\r\n" + b"RCPT TO:<b@x.test>\r\n" * 1_000 + b"RSET\r\n") * 60)
         await until(lambda: session._unread is not None)
         await relay.quiet()
     assert relay.recorder.begun == 0
@@ -456,3 +456,22 @@ async def test_admission_is_asked_before_mail_and_before_data(answer: Reply) -> 
             await client.ask("RSET")
             assert await client.ask("MAIL FROM:<a@x.test>") == str(answer)
         assert set(relay.heard.reasons) == {"busy"}
+
+
+@pytest.mark.parametrize("recipient", ["<b@x.test>", "<b@>", "<{}@x.test>"], ids=["repeated", "bad", "too many"])
+async def test_a_message_has_only_so_many_rcpts_whatever_comes_of_them(recipient: str) -> None:
+    async with service(limits={"recipients": 10}) as relay, relay.session() as client:
+        await client.ask("MAIL FROM:<a@x.test>")
+        rcpts = "".join(f"RCPT TO:{recipient.format(at)}\r\n" for at in range(2_000))
+        await client.send(rcpts.encode())
+        said = (await client.everything()).decode().splitlines()
+        assert 1_000 <= len(said) <= 1_011
+        assert said[-1].startswith("421 4.")
+
+
+async def test_thousands_of_pipelined_commands_are_answered_each() -> None:
+    async with service() as relay, relay.session() as client:
+        await client.send(b"NOOP\r\n" * 900)
+        for _ in range(900):
+            assert (await client.reply()).startswith("250")
+        assert relay.server.load().held_back_s["turn"] > 0

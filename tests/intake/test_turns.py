@@ -60,3 +60,40 @@ async def test_a_session_that_gave_up_costs_nobody_a_turn() -> None:
     async with asyncio.timeout(5):
         for _ in range(3):
             await turns.take("bulk")
+
+
+# Commands.
+
+
+async def commands(turns: Turns, standings: list[Standing], each: int) -> list[int]:
+    """The order in which sessions had their commands, that many each."""
+    had: list[int] = []
+
+    async def one(at: int, standing: Standing) -> None:
+        for _ in range(each):
+            if not turns.has_command():
+                await turns.command(standing)
+            had.append(at)
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(one(at, standing) for at, standing in enumerate(standings)))
+    return had
+
+
+async def test_all_sessions_together_have_so_many_commands_until_the_loop_has_rested() -> None:
+    turns = Turns(commands=10, rest_s=3600.0)
+    waiting = asyncio.create_task(commands(turns, [*NEW[:3], *EXPRESS[:3]], 100))
+    for _ in range(1_000):
+        await asyncio.sleep(0)
+    assert turns.waiting == 6
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_behind_a_rest_codes_sessions_have_their_commands_first() -> None:
+    turns = Turns(commands=4, rest_s=0.001)
+    had = await commands(turns, [*BULK[:8], *NEW[:8], *EXPRESS[:8]], 20)
+    ends = [len(had) - had[::-1].index(at) for at in range(24)]
+    assert max(ends[16:]) < min(ends[8:16])
+    assert max(ends[8:16]) < min(ends[:8])
+    assert sorted(had) == sorted(list(range(24)) * 20)

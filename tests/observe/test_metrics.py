@@ -26,6 +26,7 @@ CONTRACT = {
     "relay_upstream_replies_total": {"upstream", "code"},
     "relay_config_reload_success": set(),
     "relay_build_info": {"version", "python"},
+    "relay_tasks_restarted_total": {"task"},
 }
 OWN = {
     "relay_upstream_window": {"lane", "upstream"},
@@ -37,6 +38,7 @@ OWN = {
     "relay_intake_messages": {"state"},
     "relay_intake_slowed": set(),
     "relay_intake_held_back_seconds_total": {"brake"},
+    "relay_log_lines_lost_total": set(),
 }
 
 
@@ -66,6 +68,7 @@ def fed() -> Metrics:
     metrics.observe_phases("otp", {"store": 0.4, "total": 43.3})
     metrics.observe_inbox("otp", "gmail.com", 3.0)
     metrics.count_reply("postmark", 250)
+    metrics.restarts[("feed",)].inc()
     return metrics
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from relay import draft
 from relay.draft import Draft
+from relay.intake.spool import Large, SpoolFull
 from relay.mail.message import Unacceptable, normalise, parse
 from relay.store.base import NewMessage
 from tests.mail.material import PIECES
@@ -55,11 +56,19 @@ def test_read_in_pieces_it_is_the_same_as_read_whole(path: Path, pieces: list[by
     content = b"".join(pieces)
     path.write_bytes(content)
     whole = outcome(lambda: made().completed(parse(normalise(content))))
-    assert outcome(lambda: made().from_file(path)) == whole
+    assert outcome(lambda: made().from_file(Large(b"", path, len(content)))) == whole
 
 
 def test_a_content_with_usual_lines_is_read_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = b"From: a@b\r\nSubject: x\r\n\r\n" + b"one line\r\n" * 9
     path.write_bytes(content)
-    monkeypatch.setattr(Path, "read_bytes", None)
-    assert made().from_file(path).content.endswith(content[-90:])
+    monkeypatch.setattr(Large, "read", None)
+    assert made().from_file(Large(b"", path, len(content))).content.endswith(content[-90:])
+
+
+@pytest.mark.parametrize("content", [b"From: a@b\r\n\r\n" + b"one line\r\n" * 9, b"no header\n" * 9])
+@pytest.mark.parametrize("by", [-1, 1])
+def test_a_file_of_another_length_than_what_came_in_makes_no_message(path: Path, content: bytes, by: int) -> None:
+    path.write_bytes(content)
+    with pytest.raises(SpoolFull):
+        made().from_file(Large(b"", path, len(content) + by))
