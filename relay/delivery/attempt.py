@@ -14,6 +14,7 @@ from relay.delivery.job import Job
 from relay.delivery.judge import condemns
 from relay.mail.redact import redact, redact_reply
 from relay.store.base import OpenRecipient
+from relay.upstream.gate import steady
 from relay.upstream.pool import Pool
 from relay.upstream.results import TROUBLE, OpenFailed, Outcome, Result
 from relay.upstream.session import Opening, Progress, Report, Session, Terms
@@ -54,11 +55,12 @@ async def attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lane
 
 async def _attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lane, progress: Progress) -> Tried:
     await pool.pace()
+    now = steady()
     started = time.monotonic()
-    before = min(started + lane.attempt_s, job.deadline)
+    before = started + min(lane.attempt_s, job.deadline - now)
     load = load_of(job, due, _deliver_by_s(job, started))
     positions = [one.position for one in due]
-    withdrawn = job.gate.refusal(started)
+    withdrawn = job.gate.refusal(now)
     if withdrawn is not None:  # while it waited for the upstream's rate
         return _unopened(pool.name, started, positions, OpenFailed("mail", withdrawn))
     unsigned = frozenset(pool.target.config.unsigned_headers)

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from relay.mail.reply import Reply
 from relay.upstream.capabilities import Capabilities
-from relay.upstream.gate import EXPIRED, Gate
+from relay.upstream.gate import EXPIRED, Gate, steady
 from relay.upstream.replies import ProtocolError, ReplyReader
 from relay.upstream.results import LOST, TIMED_OUT, TROUBLE, Result
 from relay.upstream.transaction import Load, Transaction, Way, commands, unfit, writable
@@ -122,7 +122,7 @@ class Session(asyncio.Protocol):
         if misfit is not None:
             refused = tuple(Result(position, "refused", misfit, "mail") for position, _ in load.recipients)
             return Report(refused, 0, timed_out=False, envelope_ms=0.0, data_ms=0.0)
-        withdrawn = gate.refusal(time.monotonic())
+        withdrawn = gate.refusal(steady())
         if withdrawn is not None:
             abandoned = tuple(Result(position, "abandoned", withdrawn, "mail") for position, _ in load.recipients)
             return Report(abandoned, 0, timed_out=False, envelope_ms=0.0, data_ms=0.0)
@@ -302,7 +302,7 @@ class Session(asyncio.Protocol):
         if not transaction.outstanding and self._has_unread():
             transaction.garble()
             return []
-        match flight.gate.ask(self, time.monotonic()):
+        match flight.gate.ask(self, steady()):
             case "wait":
                 return []
             case "shut":
@@ -396,7 +396,7 @@ class Session(asyncio.Protocol):
         flight = self._flight
         if flight is not None and not flight.transaction.done:
             transaction = flight.transaction
-            if not transaction.content_sent and time.monotonic() >= flight.gate.deadline:
+            if not transaction.content_sent and steady() >= flight.gate.deadline:
                 # The message's time is up, not the upstream's.
                 flight.gate.shut(EXPIRED)
                 transaction.withdraw(flight.gate.reason())
