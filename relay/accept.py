@@ -150,6 +150,7 @@ class Acceptance:
         """Its lane, its deadline, and what the relay changes of it. Raises Unacceptable."""
         running, submission, envelope = case.running, case.submission, case.submission.envelope
         accepted_at = self._clock.epoch(submission.final_dot)
+        dated_at = self._clock.of_day(accepted_at)
         route = running.router.route(_facts(submission, message))
         lane = running.config.lanes[route.lane]
         alone = envelope.recipients[0].address if len(envelope.recipients) == 1 else None
@@ -160,7 +161,7 @@ class Acceptance:
             case.id,
             submission.protocol,
             alone,
-            accepted_at,
+            dated_at,
         )
         new = NewMessage(
             id=case.id,
@@ -182,7 +183,7 @@ class Acceptance:
                 "classify": (time.monotonic() - case.began) * 1000.0,
             },
         )
-        return Draft(new, trace, rfc5322_date(accepted_at), f"<{case.id.lower()}@{running.config.hostname}>")
+        return Draft(new, trace, rfc5322_date(dated_at), f"<{case.id.lower()}@{running.config.hostname}>")
 
 
 def _read(content: bytes) -> Message:

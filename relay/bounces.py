@@ -36,10 +36,15 @@ class Bouncer:
         now = self._clock.now()
         id_ = self._ids.new_id(now, os.urandom(10))
         stamp = Stamp(
-            self._config.hostname, now, f"<{id_.lower()}@{self._config.hostname}>", f"=_{os.urandom(12).hex()}"
+            self._config.hostname,
+            self._clock.today(),
+            f"<{id_.lower()}@{self._config.hostname}>",
+            f"=_{os.urandom(12).hex()}",
         )
         queued = job.queued
-        made = bounce(queued.envelope, reports, queued.content, stamp=stamp, arrived_at=queued.accepted_at)
+        made = bounce(
+            queued.envelope, reports, queued.content, stamp=stamp, arrived_at=self._clock.of_day(queued.accepted_at)
+        )
         if made is None:
             return ()
         lane = self._config.default_lane
@@ -66,6 +71,6 @@ class Bouncer:
             _KINDS[update.state],
             reply=update.reply,
             remote_mta=upstream.host if upstream is not None else None,
-            attempted_at=self._clock.now(),
-            retry_until=job.queued.expires_at if update.state == "deferred" else None,
+            attempted_at=self._clock.today(),
+            retry_until=self._clock.of_day(job.queued.expires_at) if update.state == "deferred" else None,
         )

@@ -25,11 +25,13 @@ from relay.store.codec import Codec
 from relay.store.sqlite import SqliteStore, open_store
 from relay.supervise import Supervisor
 from relay.upstream.connect import Target
-from relay.upstream.gate import NOT_STORED
+from relay.upstream.gate import NOT_STORED, steady
 
 PRUNE_EVERY_S = 1.0
 PRUNE_MESSAGES = 2_000
 """at a time: twice what a busy relay takes in a second"""
+SUSPENDED_S = 0.5
+"""a clock that runs in suspension got so far ahead of the one that doesn't"""
 RETIRE_WITHIN_S = 120.0
 """after a reload, what the old lanes have under way may take this long"""
 OWED_EVERY_S = 1.0
@@ -207,9 +209,14 @@ class Engine:
         await self.store.close()
 
     async def _keep_house(self) -> None:
-        """The log's retention, a small batch at a time."""
+        """The log's retention, a small batch at a time; and what came due while the machine was suspended: the event
+        loop's timers stood still meanwhile."""
+        ahead_s = steady() - time.monotonic()
         while True:
             await asyncio.sleep(PRUNE_EVERY_S)
+            before_s, ahead_s = ahead_s, steady() - time.monotonic()
+            if ahead_s - before_s > SUSPENDED_S:
+                self.delivery.wake_all()
             try:
                 if self._untidy:
                     await self._tidy()

@@ -98,7 +98,7 @@ class Signatures:
         if keys is None:
             return None
         try:
-            return self._signer.begin(message, keys, now=int(self._clock.now()), unsigned_headers=unsigned)
+            return self._signer.begin(message, keys, now=int(self._clock.today()), unsigned_headers=unsigned)
         except Unsignable as error:
             self._log.unsigned(queued.id, queued.lane, error.reason)
             return None

@@ -15,6 +15,7 @@ from relay.delivery.judge import condemns
 from relay.delivery.phases import Phases
 from relay.mail.redact import redact, redact_reply
 from relay.store.base import OpenRecipient
+from relay.upstream.gate import steady
 from relay.upstream.pool import NO_SESSION, Pool
 from relay.upstream.results import TROUBLE, OpenFailed, Outcome, Result
 from relay.upstream.session import Opening, Progress, Report, Terms
@@ -64,11 +65,12 @@ async def _attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lan
     started = time.monotonic()
     phases = Phases(started)
     await pool.pace()
+    paced_at = time.monotonic()
     if pool.has_rate:
-        phases.until(time.monotonic(), "rate")
-    now = time.monotonic()
-    before = min(now + lane.attempt_s, job.deadline)
-    load = load_of(job, due, _deliver_by_s(job, now))
+        phases.until(paced_at, "rate")
+    now = steady()
+    before = paced_at + min(lane.attempt_s, job.deadline - now)
+    load = load_of(job, due, _deliver_by_s(job, paced_at))
     positions = [one.position for one in due]
     withdrawn = job.gate.refusal(now)
     if withdrawn is not None:  # while it waited for the upstream's rate

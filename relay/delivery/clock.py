@@ -1,12 +1,15 @@
-"""The relay's clock: the time of day when it started, carried on by the steady clock.
+"""The relay's clock: the time of day when it started, carried on by a steady clock that runs while a machine is
+suspended.
 
-A machine's clock that jumps a day changes no retry and expires no code; what is written down stays in order. Times
-are seconds since the epoch; `monotonic` turns one into time.monotonic, which deadlines in memory use.
+A machine's clock that jumps a day changes no retry and expires no code; what is stored stays in order. Times are
+seconds since the epoch. What is written into mail is the time of day as it is now: `today`, `of_day`.
 """
 
 from __future__ import annotations
 
 import time
+
+from relay.upstream.gate import steady
 
 
 class Clock:
@@ -15,13 +18,27 @@ class Clock:
     __slots__ = ("offset",)
 
     def __init__(self, offset: float | None = None) -> None:
-        self.offset = time.time() - time.monotonic() if offset is None else offset
+        self.offset = time.time() - steady() if offset is None else offset
 
     def now(self) -> float:
-        return self.offset + time.monotonic()
+        return self.offset + steady()
 
-    def monotonic(self, at: float) -> float:
+    def today(self) -> float:
+        """The machine's time of day, which may jump."""
+        return time.time()
+
+    def steady(self, at: float) -> float:
+        """That moment as `gate.steady` has it, for deadlines in memory."""
         return at - self.offset
 
+    def monotonic(self, at: float) -> float:
+        """That moment as time.monotonic has it, for what is measured; a suspension in between isn't measured."""
+        return time.monotonic() + (at - self.now())
+
     def epoch(self, monotonic: float) -> float:
-        return self.offset + monotonic
+        """A moment of time.monotonic that has just been."""
+        return self.now() + (monotonic - time.monotonic())
+
+    def of_day(self, at: float) -> float:
+        """What the machine's clock would have shown then, if it had been as it is now."""
+        return at + (self.today() - self.now())

@@ -108,7 +108,7 @@ class Job:
         return self.deadline, self.queued.id
 
     def withdrawn(self, now: float) -> Literal["superseded", "expired"] | None:
-        """Why nothing more of it may be sent (`now`: time.monotonic); None: it may."""
+        """Why nothing more of it may be sent (`now`: `steady`); None: it may."""
         if self.superseded_by is not None:
             return "superseded"
         return "expired" if now >= self.deadline or self.gate.shut_reason is EXPIRED else None

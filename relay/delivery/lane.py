@@ -26,7 +26,7 @@ from relay.delivery.services import Services
 from relay.delivery.settling import UNAVAILABLE, Moment, conclude, put_off, settlement, unknown
 from relay.store.base import Booking, Queued, Settlement, StoreError
 from relay.upstream.bucket import Bucket
-from relay.upstream.gate import NOT_STORED, Gate
+from relay.upstream.gate import NOT_STORED, Gate, steady
 from relay.upstream.pool import Pool
 
 EXPRESS_IN_MEMORY = (2_000, 64_000_000)
@@ -358,7 +358,7 @@ class Lane:
                 self.wake(due_at)
 
     def _moment(self) -> Moment:
-        return Moment(self._services.clock.now(), time.monotonic(), random.random())  # noqa: S311
+        return Moment(self._services.clock.now(), steady(), random.random())  # noqa: S311
 
     async def _settle(self, job: Job) -> None:
         """Write it down. What was sent must be known, so this is tried until the store takes it."""
@@ -537,7 +537,7 @@ class Lane:
     def job(self, queued: Queued) -> Job:
         """A message as a job of this lane, its gate still closed."""
         clock = self._services.clock
-        gate = Gate(clock.monotonic(queued.expires_at))
+        gate = Gate(clock.steady(queued.expires_at))
         job = Job(queued, gate, self._services.sign, clock.monotonic(queued.accepted_at))
         if self.config.on_ambiguous == "hold":
             gate.mark = lambda: self._services.mark(job)

@@ -19,7 +19,7 @@ from relay.mail.dsn import wants_success
 from relay.mail.redact import redact_reply
 from relay.mail.reply import Reply
 from relay.store.base import Attempt, OpenRecipient, RecipientUpdate, State
-from relay.upstream.gate import OUTRUN
+from relay.upstream.gate import OUTRUN, steady
 from relay.upstream.pool import Pool
 from relay.upstream.results import TIMED_OUT, OpenFailed, Result
 from relay.upstream.session import Progress
@@ -57,7 +57,7 @@ class Round:
         job.gate.unmark()
         while pools:
             due = [job.pending[position].open for position in positions if position in job.pending]
-            if not due or job.withdrawn(time.monotonic()) is not None:
+            if not due or job.withdrawn(steady()) is not None:
                 return
             job.gate.reopen()
             job.carried = tuple(one.position for one in due)

@@ -24,17 +24,17 @@ Trouble = Callable[[str, BaseException], None]
 
 
 class Moment(NamedTuple):
-    """When it is judged: `now` (seconds since the epoch), the same as time.monotonic, and `chance` (0..1) for the
+    """When it is judged: `now` (seconds since the epoch), the same as `steady`, and `chance` (0..1) for the
     jitter."""
 
     now: float
-    monotonic: float
+    steady: float
     chance: float
 
 
 def conclude(job: Job, lane: Lane, moment: Moment) -> None:
     """Turn every recipient still pending into an update: ended, or deferred with its next step."""
-    match job.withdrawn(moment.monotonic):
+    match job.withdrawn(moment.steady):
         case "superseded":
             _end_all(job, "superseded", f"superseded by {job.superseded_by}")
         case "expired":
@@ -48,7 +48,7 @@ def conclude(job: Job, lane: Lane, moment: Moment) -> None:
 def put_off(job: Job, lane: Lane, moment: Moment) -> None:
     """`conclude` after a fault of the relay's own: it looks neither at the content nor at a reply, so what is wrong
     with one message can't keep it from its end."""
-    match job.withdrawn(moment.monotonic):
+    match job.withdrawn(moment.steady):
         case "superseded":
             _end_all(job, "superseded", f"superseded by {job.superseded_by}")
         case "expired":

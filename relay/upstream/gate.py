@@ -7,6 +7,7 @@ expired or was superseded, and lets a single session through.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Literal, Protocol
 
@@ -16,6 +17,15 @@ EXPIRED = Reply(451, "4.4.7 expired before the final dot")
 SUPERSEDED = Reply(451, "4.4.7 a newer message took its place")
 OUTRUN = Reply(451, "4.4.1 another upstream was faster")
 NOT_STORED = Reply(451, "4.3.0 could not be stored")
+
+
+# Linux's runs while the machine is suspended: a code's life does, too.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def steady() -> float:
+    """Seconds on the clock that messages' deadlines are on: it never jumps, and runs through a suspension."""
+    return time.clock_gettime(_CLOCK)
 
 
 class Carrier(Protocol):
@@ -29,7 +39,7 @@ Answer = Literal["wait", "go", "shut"]
 
 
 class Gate:
-    """One a message. Past `deadline` (time.monotonic) nobody goes through.
+    """One a message. Past `deadline` (`steady`) nobody goes through.
 
     `mark` is for lanes that must know after a crash what may have left: it is called once, when the first session
     stands at the open gate, and `marked` lets it go on; after `unmark` (other recipients), once more.
@@ -92,7 +102,7 @@ class Gate:
         return self.shut_reason or OUTRUN
 
     def refusal(self, now: float) -> Reply | None:
-        """Why nothing more need be begun (`now`: time.monotonic); None: it may yet be let through."""
+        """Why nothing more need be begun (`now`: `steady`); None: it may yet be let through."""
         if self.passed is None and self.shut_reason is None and now >= self.deadline:
             self.shut_reason = EXPIRED
         return self.reason() if self.passed is not None or self.shut_reason is not None else None

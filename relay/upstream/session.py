@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from relay.mail.reply import Reply
 from relay.upstream.capabilities import Capabilities
-from relay.upstream.gate import EXPIRED, Gate
+from relay.upstream.gate import EXPIRED, Gate, steady
 from relay.upstream.replies import ProtocolError, ReplyReader
 from relay.upstream.results import LOST, TIMED_OUT, TROUBLE, Result
 from relay.upstream.transaction import Load, Transaction, Way, commands, unfit, writable
@@ -136,7 +136,7 @@ class Session(asyncio.Protocol):
         if misfit is not None:
             refused = tuple(Result(position, "refused", misfit, "mail") for position, _ in load.recipients)
             return _unbegun(refused)
-        withdrawn = gate.refusal(time.monotonic())
+        withdrawn = gate.refusal(steady())
         if withdrawn is not None:
             abandoned = tuple(Result(position, "abandoned", withdrawn, "mail") for position, _ in load.recipients)
             return _unbegun(abandoned)
@@ -316,7 +316,7 @@ class Session(asyncio.Protocol):
         if not transaction.outstanding and self._has_unread():
             transaction.garble()
             return []
-        match flight.gate.ask(self, time.monotonic()):
+        match flight.gate.ask(self, steady()):
             case "wait":
                 flight.waits_since = flight.waits_since or time.monotonic()
                 return []
@@ -411,7 +411,7 @@ class Session(asyncio.Protocol):
         flight = self._flight
         if flight is not None and not flight.transaction.done:
             transaction = flight.transaction
-            if not transaction.content_sent and time.monotonic() >= flight.gate.deadline:
+            if not transaction.content_sent and steady() >= flight.gate.deadline:
                 # The message's time is up, not the upstream's.
                 flight.gate.shut(EXPIRED)
                 transaction.withdraw(flight.gate.reason())

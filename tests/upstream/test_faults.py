@@ -16,7 +16,7 @@ from relay.upstream import connect
 from relay.upstream.budget import WholeBudget
 from relay.upstream.capabilities import Capabilities
 from relay.upstream.circuit import Circuit
-from relay.upstream.gate import EXPIRED, OUTRUN, Gate
+from relay.upstream.gate import EXPIRED, OUTRUN, Gate, steady
 from relay.upstream.pool import Shared
 from relay.upstream.results import TIMED_OUT, TROUBLE, OpenFailed
 from relay.upstream.session import Opening, Progress, Report, Session, Terms
@@ -82,7 +82,7 @@ def talk(
 ) -> Talk:
     line = Line()
     session = Session(line, Capabilities.parse(extensions), Opening(), asyncio.get_running_loop())
-    gate = Gate(time.monotonic() + life_s)
+    gate = Gate(steady() + life_s)
     if is_open:
         gate.open()
     load = Load(Envelope("a@example.com", tuple(to)), list(enumerate(to)), len(content))

@@ -13,7 +13,7 @@ import pytest
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.reply import Reply
 from relay.upstream.capabilities import Capabilities
-from relay.upstream.gate import Gate
+from relay.upstream.gate import Gate, steady
 from relay.upstream.session import Opening, Progress, Report, Session, Terms
 from relay.upstream.transaction import Load
 from relay.upstream.wording import Wording
@@ -28,7 +28,7 @@ MAIL, RCPT = b"250 2.1.0 sender ok\r\n", b"250 2.1.5 u@example.net ok\r\n"
 
 def begin(session: Session, gate: Gate | None = None, to: Sequence[Recipient] = TO) -> asyncio.Task[Report]:
     if gate is None:
-        gate = Gate(time.monotonic() + 60)
+        gate = Gate(steady() + 60)
         gate.open()
     load = Load(Envelope("a@example.com", tuple(to)), list(enumerate(to)), len(CONTENT))
     terms = Terms(time.monotonic() + 30, 30.0, Progress())
@@ -134,7 +134,7 @@ async def test_what_lies_unread_before_a_transaction_is_no_answer_to_it(said: by
 
 async def test_what_lies_unread_when_the_content_is_about_to_leave_is_no_answer_to_it() -> None:
     async with connected("PIPELINING") as (session, server):
-        gate = Gate(time.monotonic() + 60)
+        gate = Gate(steady() + 60)
         running = begin(session, gate)
         await asyncio.sleep(0)
         server.send(MAIL + RCPT + b"354 go on\r\n")

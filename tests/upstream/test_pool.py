@@ -12,7 +12,7 @@ import pytest
 from relay.config.model import Upstream as Config
 from relay.mail.envelope import Envelope, Recipient
 from relay.upstream.connect import Target
-from relay.upstream.gate import Gate
+from relay.upstream.gate import Gate, steady
 from relay.upstream.pool import Pool, Shared
 from relay.upstream.results import OpenFailed
 from relay.upstream.session import Progress, Report, Session, Terms
@@ -64,7 +64,7 @@ async def eventually(true: object) -> None:
 async def send(one: Pool, session: Session, *to: str) -> Report:
     recipients = tuple(Recipient(address) for address in to or ("u@example.net",))
     load = Load(Envelope("a@example.com", recipients), list(enumerate(recipients)), len(CONTENT))
-    gate = Gate(time.monotonic() + 60)
+    gate = Gate(steady() + 60)
     gate.open()
     report = await session.transact(load, lambda: [CONTENT], gate, Terms(time.monotonic() + 2, 2.0, Progress()))
     one.put(session, report)
@@ -332,7 +332,7 @@ async def test_a_session_whose_user_is_gone_is_swept_up_and_its_place_is_free_ag
                 recipients = (Recipient("u@example.net"),)
                 load = Load(Envelope("a@example.com", recipients), list(enumerate(recipients)), len(CONTENT))
                 terms = Terms(time.monotonic() + 60, 60.0, Progress())
-                transacting = session.transact(load, lambda: [CONTENT], Gate(time.monotonic() + 60), terms)
+                transacting = session.transact(load, lambda: [CONTENT], Gate(steady() + 60), terms)
                 kept.append(transacting.send(None))
             kept.append(session)
 

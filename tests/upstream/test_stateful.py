@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from relay.mail.envelope import Envelope, Recipient
 from relay.upstream.capabilities import Capabilities
-from relay.upstream.gate import Gate
+from relay.upstream.gate import Gate, steady
 from relay.upstream.session import Opening, Progress, Report, Session, Terms
 from relay.upstream.transaction import Load
 from tests.upstream.test_faults import Line
@@ -124,7 +124,7 @@ class Messages(RuleBasedStateMachine):
         self.server.taken = []
         to = [(at, Recipient(f"r{at}@example.net")) for at in range(recipients)]
         load = Load(Envelope("a@example.com", tuple(one for _, one in to)), to, len(CONTENT))
-        self.gate = Gate(time.monotonic() + 600)
+        self.gate = Gate(steady() + 600)
         if is_open:
             self.gate.open()
         terms = Terms(time.monotonic() + 600, 600.0, Progress())
