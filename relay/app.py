@@ -381,7 +381,7 @@ def _account(upstream: Upstream) -> tuple[str, int, str | None]:
     return upstream.host, upstream.port, upstream.username
 
 
-_WORST: Sequence[UpstreamState] = ("down", "half-open", "untried", "up")
+_WORST: Sequence[UpstreamState] = ("down", "half-open", "up", "untried")
 
 
 def _add(upstreams: dict[str, UpstreamHealth], name: str, seen: UpstreamStatus) -> None:
