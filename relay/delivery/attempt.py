@@ -70,7 +70,7 @@ async def _attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lan
         phases.until(paced_at, "rate")
     now = steady()
     before = paced_at + min(lane.attempt_s, job.deadline - now)
-    load = load_of(job, due, _deliver_by_s(job, paced_at))
+    load = await load_of(job, due, _deliver_by_s(job, paced_at))
     positions = [one.position for one in due]
     withdrawn = job.gate.refusal(now)
     if withdrawn is not None:  # while it waited for the upstream's rate
@@ -88,7 +88,7 @@ async def _attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lan
             return _unopened(pool.name, started, positions, failure, phases)
         phases.opened(time.monotonic(), session.opening if fresh else Opening())
         try:
-            carried, form = await fitted(job, load, session.capabilities)
+            carried, form = await fitted(job, load, session.capabilities, unsigned)
             if form != "as it is":
                 phases.until(time.monotonic(), "encode")
             terms = Terms(before, lane.final_s, progress)

@@ -16,7 +16,7 @@ from relay.delivery.job import Job, Pending
 from relay.delivery.judge import Delivered, Elsewhere, Ended, Unfit, Unknown, Withdrawn, judge
 from relay.delivery.phases import SOMETIMES, Phases
 from relay.mail.dsn import wants_success
-from relay.mail.redact import redact_reply
+from relay.mail.redact import Refused, redact_reply
 from relay.mail.reply import Reply
 from relay.store.base import Attempt, OpenRecipient, RecipientUpdate, State
 from relay.upstream.gate import OUTRUN, steady
@@ -86,9 +86,10 @@ class Round:
     def _record(self, tried: Tried) -> None:
         job = self._job
         error = tried.error
+        refused = Refused(job.queued.content)
         for result in tried.results:
             try:
-                reply = redact_reply(str(result.reply), b"" if result.reply.positive else job.queued.content)
+                reply = redact_reply(str(result.reply), b"" if result.reply.positive else refused)
             except Exception as fault:  # noqa: BLE001 - what became of the recipients must be known all the same
                 reply, error = _bare(result.reply), error or fault
             job.tries[result.position] += 1

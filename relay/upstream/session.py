@@ -231,6 +231,8 @@ class Session(asyncio.Protocol):
         try:
             for reply in self._reader.feed(data):
                 self._take(reply)
+                if self._transport.is_closing():
+                    return  # however many more there are
         except ProtocolError:
             self._garbled()
 
