@@ -47,7 +47,9 @@ def store_path(args: argparse.Namespace) -> Path:
 
 def told(error: Exception, args: argparse.Namespace) -> str:
     """One line about a store that can't be used; what to do, where this user has no right to it."""
-    return _denied(args) if _is_denial(error) and not _may_use(store_path(args)) else str(error)
+    from relay.store.sqlite_file import is_denial
+
+    return _denied(args) if is_denial(error) and not _may_use(store_path(args)) else str(error)
 
 
 def _denied(args: argparse.Namespace) -> str:
@@ -56,18 +58,6 @@ def _denied(args: argparse.Namespace) -> str:
     address = find_http(config_path(args), os.environ)
     where = f"http://{address}/" if ":" in address and not address.startswith(("unix:", "systemd:")) else address
     return f"permission denied: run it as root or as the relay's user, or ask {where}"
-
-
-def _is_denial(error: BaseException | None) -> bool:
-    """Is that, at its bottom, what a missing right looks like?"""
-    import sqlite3
-
-    while error is not None:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if isinstance(error, PermissionError) or code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
-            return True
-        error = error.__cause__
-    return False
 
 
 def _may_use(store: Path) -> bool:
