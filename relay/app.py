@@ -11,6 +11,7 @@ import signal
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -63,6 +64,8 @@ _STATES: Mapping[str, UpstreamState] = {
     "half-open": "half-open",
 }
 
+RESTART_KEYS = ("store", "store_key_file", "http")
+"""of the configuration: a reload leaves them as they are"""
 CLOSE_WITHIN_S = 5.0
 """a worker's store that is just being opened may take so long at the end"""
 
@@ -90,7 +93,7 @@ class App:
         self._upstreams: Mapping[str, Upstream] = {}
         self._readers: dict[Path, Reader] = {}
         self._opening: set[asyncio.Task[None]] = set()
-        self._draining = False
+        self._starting, self._draining = True, False
         self._service_manager = ServiceManager.of(os.environ, os.getpid())
         self._passed = passed_sockets(os.environ, os.getpid())
 
@@ -130,7 +133,7 @@ class App:
             self._intake = IntakeServer(
                 self._acceptance, _limits(self.config), self.config.hostname, admit=self._admit, observer=self.log
             )
-            self._web = await self._start_web()
+            self._web = self._make_web()
             started.push_async_callback(self._web.stop)
             await self._engine.start(self.config, running.delivery)
             # With a key, no content is on the disk in clear.
@@ -138,11 +141,13 @@ class App:
             self._forwarder = Forwarder(self._engine.store, self._own(self.config), self._workers.move, self.log)
             self._workers.start(self.loaded, self._bulk(self.config), self._shared)
             started.push_async_callback(self._drain)
+            await self._start_web()
             try:
                 await self._intake.start(self.config.listen, self._passed)
             except OSError as error:
                 raise CannotStart(str(error)) from error
             self._started = started.pop_all()
+        self._starting = False
         self.metrics.reload_success.set(1)
         return self
 
@@ -188,7 +193,8 @@ class App:
         from relay.config.load import load
 
         try:
-            loaded = await asyncio.to_thread(load, self.loaded.path, os.environ)
+            read = await asyncio.to_thread(load, self.loaded.path, os.environ)
+            loaded, ignored = _as_started(read, self.loaded)
             running = self._build(loaded)
             await self._intake.reload(loaded.config.listen)
         except (ConfigErrors, CannotStart, OSError, ValueError) as error:
@@ -199,16 +205,14 @@ class App:
         self._put_in_force(running)
         self._acceptance.running = running
         self._intake.limits, self._intake.hostname = _limits(loaded.config), loaded.config.hostname
-        for key in ("store", "store_key_file", "http"):
-            rotated = key == "store_key_file" and loaded.store_keys != self.loaded.store_keys
-            if rotated or getattr(loaded.config, key) != getattr(self.config, key):
-                _LOG.warning("event=reload_ignored key=%s reason=%s", key, json.dumps("takes a restart"))
+        for key in ignored:
+            _LOG.warning("event=reload_ignored key=%s reason=%s", key, json.dumps("takes a restart"))
         self.loaded = loaded
         await self._engine.replace(loaded.config, running.delivery)
         self._forwarder.lanes = self._own(loaded.config)
         await self._workers.reload(loaded, self._bulk(loaded.config), self._shared)
         self._forwarder.wake()
-        self.log.reloaded(success=True)
+        self.log.reloaded(success=True, complete=not ignored)
         return True
 
     def _status(self) -> str:
@@ -255,17 +259,19 @@ class App:
         """The lanes that workers serve, if there are any."""
         return tuple(name for name, lane in config.lanes.items() if not lane.express)
 
-    async def _start_web(self) -> WebServer:
+    def _make_web(self) -> WebServer:
         token = self.config.http.token
         log = Several(lambda: (self._engine.store, *self._readers.values()))
         parts = Parts(log, self.metrics, self.recent, self, self, self.clock.now)
-        web = WebServer(parts, token.get_secret_value() if token is not None else None)
+        return WebServer(parts, token.get_secret_value() if token is not None else None)
+
+    async def _start_web(self) -> None:
+        """Only once all that it shows is there. Raises CannotStart."""
         try:
             address = self.config.http.address
-            await web.start(address, bind(address, self._passed) if isinstance(address, SystemdAddress) else ())
+            await self._web.start(address, bind(address, self._passed) if isinstance(address, SystemdAddress) else ())
         except OSError as error:
             raise CannotStart(f"http {self.config.http.address}: {error.strerror or error}") from error
-        return web
 
     async def _drain(self) -> None:
         """No new mail; sessions and transactions under way finish within `shutdown`; the rest stays queued."""
@@ -326,7 +332,7 @@ class App:
 
     def reasons(self) -> Sequence[str]:
         """Why no mail can be taken now."""
-        said = ["draining"] if self._draining else []
+        said = ["draining"] if self._draining else ["starting"] if self._starting else []
         return [*said, *self._admission.reasons(self.config.queue, self._waiting())]
 
     def lanes(self) -> Mapping[str, LaneHealth]:
@@ -374,6 +380,17 @@ def _spool(store: Path) -> Path:
 
 def _limits(config: Config) -> Limits:
     return fitted(config.limits, sum(upstream.sessions.max for upstream in config.upstreams.values()))
+
+
+def _as_started(read: Loaded, runs: Loaded) -> tuple[Loaded, Sequence[str]]:
+    """What was read, but for what takes a restart: that stays as it runs. And the keys in which they differ."""
+    differs = [key for key in RESTART_KEYS if getattr(read.config, key) != getattr(runs.config, key)]
+    if read.store_keys != runs.store_keys and "store_key_file" not in differs:
+        differs.append("store_key_file")
+    if not differs:
+        return read, ()
+    config = read.config.model_copy(update={key: getattr(runs.config, key) for key in RESTART_KEYS})
+    return replace(read, config=config, store_keys=runs.store_keys), differs
 
 
 def _account(upstream: Upstream) -> tuple[str, int, str | None]:

@@ -203,9 +203,10 @@ class MailLog:
         """A process for bulk mail takes mail."""
         self._line(logging.INFO, "worker_ready", worker=number)
 
-    def reloaded(self, *, success: bool) -> None:
-        """The configuration was read again; without success the old one goes on."""
-        self.metrics.reload_success.set(success)
+    def reloaded(self, *, success: bool, complete: bool = True) -> None:
+        """The configuration was read again; without success the old one goes on. Not `complete`: it also asks for what
+        takes a restart."""
+        self.metrics.reload_success.set(success and complete)
         self._line(logging.INFO if success else logging.ERROR, "reloaded", success=str(success).lower())
 
     def _line(self, level: int, event: str, **values: object) -> None:

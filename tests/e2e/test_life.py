@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import time
@@ -14,12 +15,13 @@ import pytest
 import yaml
 
 from tests.support.app import BULK, OTP, QUEUED, Talk, letter
+from tests.support.processes import workers
 from tests.support.relay import RelayProcess, command, get, metrics, post, time_line, until, upstream_keys, write_config
 from tests.support.upstream import Delay, Hang, Upstream
 
 
-async def reloaded(relay: RelayProcess, *, success: bool = True) -> None:
-    """SIGHUP, and its outcome."""
+async def reloaded(relay: RelayProcess, *, success: bool = True, complete: bool = True) -> None:
+    """SIGHUP, and its outcome. Not `complete`: the file asks for what takes a restart."""
     line = f"event=reloaded success={str(success).lower()}"
     before = relay.stderr.count(line)
     relay.send(signal.SIGHUP)
@@ -28,7 +30,7 @@ async def reloaded(relay: RelayProcess, *, success: bool = True) -> None:
         return relay.stderr.count(line) > before
 
     await until(said)
-    assert (await metrics(relay)).value("relay_config_reload_success") == float(success)
+    assert (await metrics(relay)).value("relay_config_reload_success") == float(success and complete)
 
 
 def changed(config: Path, **keys: Any) -> None:
@@ -278,3 +280,33 @@ async def test_messages_acknowledged_while_the_relay_is_told_to_stop_are_never_l
     assert acknowledged
     assert set(acknowledged) <= set(arrived)
     assert len(arrived) == len(set(arrived))
+
+
+async def test_what_takes_a_restart_is_said_at_each_reload_while_it_differs_from_what_runs(tmp_path: Path) -> None:
+    async with Upstream() as upstream:
+        config = write_config(tmp_path, {"up": upstream}, workers=1)
+        good = config.read_text()
+
+        def ignored(relay: RelayProcess) -> list[str]:
+            return re.findall(r"event=reload_ignored key=(\S+)", relay.stderr)
+
+        async with RelayProcess(config) as relay:
+            await until(lambda: worker_ready(relay, 1))
+            changed(config, store="other.db", http={"address": "127.0.0.1:1"})
+            for times in (1, 2):
+                await reloaded(relay, complete=False)
+                assert ignored(relay) == ["store", "http"] * times
+            # A worker that begins now goes on with the file that it had.
+            for pid in workers(relay.pid):
+                os.kill(pid, signal.SIGKILL)
+            await until(lambda: worker_ready(relay, 2))
+            async with Talk(relay.smtp) as app:
+                await time_line(relay, await app.submit(letter(), BULK, "user@example.net"), "sent")
+            config.write_text(good)
+            await reloaded(relay)
+            assert ignored(relay) == ["store", "http"] * 2
+            assert not list(tmp_path.glob("other*"))
+
+
+async def worker_ready(relay: RelayProcess, times: int) -> bool:
+    return relay.stderr.count("event=worker_ready") >= times

@@ -103,6 +103,8 @@ def test_the_events_of_a_message_move_the_metrics_of_the_contract(log: MailLog) 
 def test_a_failed_reload_shows_until_one_succeeds(log: MailLog) -> None:
     log.reloaded(success=False)
     assert log.metrics.registry.get_sample_value("relay_config_reload_success") == 0
+    log.reloaded(success=True, complete=False)
+    assert log.metrics.registry.get_sample_value("relay_config_reload_success") == 0
     log.reloaded(success=True)
     assert log.metrics.registry.get_sample_value("relay_config_reload_success") == 1
 

@@ -1,0 +1,50 @@
+"""HTTP while the relay starts: it answers only once all that it shows is there, and says that no mail is taken yet."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from relay.app import App
+from relay.config.load import load
+from relay.engine import Engine
+from relay.intake.server import IntakeServer
+from tests.support.relay import write_config
+from tests.support.upstream import Upstream
+
+
+async def test_http_comes_behind_what_it_shows_and_before_mail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "http.sock"
+    early: list[bool] = []
+    said: dict[str, tuple[int, str]] = {}
+    begin, listen = Engine.start, IntakeServer.start
+
+    async def start(engine: Engine, *arguments: Any) -> None:
+        early.append(place.exists())
+        await begin(engine, *arguments)
+
+    async def open_door(server: IntakeServer, *arguments: Any) -> None:
+        await ask()
+        await listen(server, *arguments)
+
+    async def ask() -> None:
+        async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(place))) as session:
+            for path in ("/readyz", "/healthz", "/metrics", "/api/live"):
+                async with session.get(f"http://localhost{path}") as answer:
+                    said[path] = answer.status, await answer.text()
+
+    monkeypatch.setattr(Engine, "start", start)
+    monkeypatch.setattr(IntakeServer, "start", open_door)
+    async with Upstream() as upstream:
+        config = write_config(tmp_path, {"up": upstream}, workers=0, http={"address": f"unix:{place}"})
+        async with App(load(config, os.environ)):
+            assert early == [False]
+            assert said["/readyz"][0] == 503
+            assert '"starting"' in said["/readyz"][1]
+            assert {status for path, (status, _) in said.items() if path != "/readyz"} == {200}
+            await ask()
+            assert said["/readyz"][0] == 200
