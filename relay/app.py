@@ -292,8 +292,7 @@ class App:
 
     async def take_in(self, moved: Moved) -> None:
         """Workers' Forward."""
-        await self._forwarder.moved(moved.id)
-        await self._engine.store.take_in(moved)
+        await self._forwarder.take_in(moved)
         self._engine.delivery.wake_all()
 
     async def _worker_ready(self, store: Path) -> None:
@@ -359,12 +358,13 @@ class App:
 
     async def act(self, action: Action, selection: Selection) -> Sequence[str]:
         try:
-            ours, theirs = await asyncio.gather(
-                self._engine.delivery.act(action, selection), self._workers.act(action, selection)
-            )
+            async with self._forwarder.still():
+                ours, theirs = await asyncio.gather(
+                    self._engine.delivery.act(action, selection), self._workers.act(action, selection)
+                )
         except LinkLost as error:
             raise StoreError("a process for bulk mail does not answer; try again") from error
-        return [*ours, *theirs]
+        return list(dict.fromkeys([*ours, *theirs]))  # one that moves may be in two files
 
     async def others(self) -> Sequence[Family]:
         """What the workers counted."""

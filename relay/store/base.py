@@ -43,6 +43,11 @@ class StoreSealed(StoreError):
     """Mail waits in it that is encrypted with a key that isn't given."""
 
 
+class Unreadable(StoreError):
+    """A message that is not there, or not what was written, and won't be: its own trouble, not the store's. The text
+    goes on from `held: `, and tells nothing of the mail."""
+
+
 class Booking(NamedTuple):
     """What a claim writes down before anything is sent: who has the message in hand, and when it is due again should
     that process die."""

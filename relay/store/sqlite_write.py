@@ -141,7 +141,7 @@ def _claim_one(tx: Tx, message_id: str, now: float, booking: Booking) -> Claimed
         recipients = _rows(tx.execute("SELECT * FROM recipient WHERE message_id = ? ORDER BY position", (message_id,)))
         found = _claimed(message, recipients, now)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        hold_unreadable(tx, message_id, now, f"its row can't be read ({type(error).__name__})")
+        put_aside(tx, message_id, now, f"its row can't be read ({type(error).__name__})")
         return None
     # The mark of the final dot speaks of the present try only.
     tx.execute(
@@ -160,14 +160,18 @@ def _claim_one(tx: Tx, message_id: str, now: float, booking: Booking) -> Claimed
     return found
 
 
-def hold_unreadable(tx: Tx, message_id: str, now: float, why: str) -> None:
-    """Put a message aside that can't be read: what stands behind it goes on."""
-    tx.execute(
+def put_aside(tx: Tx, message_id: str, now: float, why: str, *, in_hand: bool = False) -> bool:
+    """Hold what waits of a message that can't be read, and what is `in_hand`, with a note: what stands behind it goes
+    on. True: there was something."""
+    held = tx.execute(
         "UPDATE recipient SET state = 'held', next_at = NULL, booked_at = NULL, holder = NULL, lease_until = NULL"
-        " WHERE message_id = ? AND +open = 1",
-        (message_id,),
+        " WHERE message_id = ? AND (state IN ('queued', 'deferred') OR (state = 'sending' AND ?))",
+        (message_id, in_hand),
     )
+    if not held.rowcount:
+        return False
     note(tx, message_id, now, f"held: {why}")
+    return True
 
 
 def _claimed(message: dict[str, Any], recipients: list[dict[str, Any]], now: float) -> Claimed:
