@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from relay.store import (
     sqlite_care,
@@ -46,7 +46,7 @@ from relay.store.codec import Codec, Plain
 from relay.store.group import Connection, GroupWriter, Operation, Tx
 from relay.store.sqlite_move import Moved
 from relay.store.sqlite_read import Reader
-from relay.store.sqlite_rows import PART_BYTES, BodyRange, Claimed
+from relay.store.sqlite_rows import PART_BYTES, BodyRange, Claimed, is_unreadable
 from relay.supervise import Supervisor
 
 T = TypeVar("T")
@@ -106,6 +106,30 @@ async def open_reader(path: Path) -> Reader:
     except (sqlite3.Error, OSError) as error:
         raise sqlite_file.explain(path, error) from error
     return await Reader.open(path, "store reader")
+
+
+class _Leaving(NamedTuple):
+    """What another file is to take in, but for its content."""
+
+    message: Mapping[str, Any]
+    rows: Mapping[str, Sequence[Mapping[str, Any]]]
+    body: BodyRange
+    size_bytes: int
+
+
+def _leaving(connection: sqlite3.Connection, message_id: str) -> _Leaving | None:
+    """None: nothing of it is to be sent. Raises Unreadable."""
+    try:
+        found = sqlite_move.rows_of(connection, message_id)
+        if found is None:
+            return None
+        message, rows = found
+        body = BodyRange(int(message["body"]), int(message["parts"]), message["body_key"])
+        return _Leaving(message, rows, body, int(message["size"]))
+    except Exception as error:
+        if not is_unreadable(error):
+            raise
+        raise Unreadable("its rows can't be read") from None
 
 
 def _begin(connection: sqlite3.Connection, key_id: str | None) -> int:
@@ -243,9 +267,11 @@ class SqliteStore:
     async def put_aside(self, message_id: str, why: str, *, in_hand: bool = False) -> bool:
         """Hold a message that can't be read, with `why` as its note. `in_hand`: also what is `sending`. False: nothing
         of it waited."""
-        _LOG.error("event=unreadable id=%s reason=%s", message_id, json.dumps(why))
         write = partial(sqlite_write.put_aside, message_id=message_id, now=self._now(), why=why, in_hand=in_hand)
-        return await self._write(write)
+        held = await self._write(write)
+        if held:
+            _LOG.error("event=unreadable id=%s reason=%s", message_id, json.dumps(why))
+        return held
 
     async def _load(self, claimed: Claimed) -> Queued:
         return Queued(
@@ -359,13 +385,11 @@ class SqliteStore:
     async def export(self, message_id: str) -> Moved | None:
         """A message as another file takes it in; None: it isn't here, or nothing more of it is to be sent. Raises
         StoreError, Unreadable."""
-        found = await self._lists.run(partial(sqlite_move.rows_of, message_id=message_id))
+        found = await self._lists.run(partial(_leaving, message_id=message_id))
         if found is None:
             return None
-        message, rows = found
-        body = BodyRange(message["body"], message["parts"], message["body_key"])
-        content = await self._contents.content(message_id, body, message["size"], self._codec)
-        return Moved(message_id, message, rows, content)
+        content = await self._contents.content(message_id, found.body, found.size_bytes, self._codec)
+        return Moved(message_id, found.message, found.rows, content)
 
     async def take_in(self, moved: Moved) -> None:
         """Write a message that another file exported; taking it in twice is the same as once."""

@@ -33,6 +33,7 @@ from relay.store.sqlite_rows import (
     Claimed,
     insert_arrivals,
     insert_departures,
+    is_unreadable,
     lines,
     message_row,
     read_envelope,
@@ -140,8 +141,10 @@ def _claim_one(tx: Tx, message_id: str, now: float, booking: Booking) -> Claimed
         message = _row(tx.execute("SELECT * FROM message WHERE id = ?", (message_id,)))
         recipients = _rows(tx.execute("SELECT * FROM recipient WHERE message_id = ? ORDER BY position", (message_id,)))
         found = _claimed(message, recipients, now)
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        put_aside(tx, message_id, now, f"its row can't be read ({type(error).__name__})")
+    except Exception as error:
+        if not is_unreadable(error):
+            raise
+        put_aside(tx, message_id, now, "its rows can't be read")
         return None
     # The mark of the final dot speaks of the present try only.
     tx.execute(
