@@ -266,7 +266,7 @@ class Store(Protocol):
         with `to` or `state`, only the recipients they name are. Returns the ids of the messages that changed."""
 
     async def get(self, message_id: str) -> Mapping[str, object] | None:
-        """One message as the contract's section 4 has it (JSON-ready)."""
+        """One message as the contract's section 4 has it (JSON-ready), with `next_at` where a recipient waits."""
 
     async def search(self, selection: Selection) -> Sequence[Mapping[str, object]]:
         """Messages newest first, each as `get` gives it but without attempts."""

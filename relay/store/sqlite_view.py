@@ -62,6 +62,8 @@ def _messages(connection: sqlite3.Connection, ids: Sequence[str], *, attempts: b
         recipient = _recipient(*row[2:8])
         if attempts:
             recipient["attempts"] = tries[row[0], row[1]]
+            if row[8] is not None:
+                recipient["next_at"] = _time(row[8])
         if queue:
             recipient |= {"next_at": _time(row[8]), "attempts": row[9]}
         recipients[row[0]].append(recipient)
