@@ -25,7 +25,6 @@ from relay.mail.envelope import Envelope
 from relay.mail.message import Message, Unacceptable, from_addresses, normalise, parse, subject
 from relay.mail.redact import redact
 from relay.mail.trace import received, rfc5322_date
-from relay.mail.words import decoded
 from relay.observe.maillog import MailLog
 from relay.routing.facts import Facts
 from relay.routing.router import Route, Router
@@ -188,7 +187,7 @@ class Acceptance:
 
 def _read(content: bytes) -> Message:
     """A content, or the head of a large one. Raises Unacceptable."""
-    return parse(normalise(content))
+    return parse(normalise(content), door=True)
 
 
 def _life_s(running: Running, submission: Submission, route: Route) -> float:
@@ -222,7 +221,7 @@ def _facts(submission: Submission, message: Message) -> Facts:
         recipients=tuple(one.address for one in submission.envelope.recipients),
         client=submission.client,
         subject=subject(message),
-        headers=lambda: tuple((field.name, decoded(field.value)) for field in message.fields),
+        headers=lambda: tuple((field.name, field.value) for field in message.fields),
         listener=str(submission.listener.address),
         listener_lane=submission.listener.lane,
         priority=submission.envelope.priority,

@@ -57,7 +57,12 @@ from relay.workers.supervisor import Workers, count_of
 from relay.workers.words import UpstreamStatus
 
 _LOG = logging.getLogger("relay")
-_STATES: Mapping[str, UpstreamState] = {"closed": "up", "open": "down", "half-open": "half-open"}
+_STATES: Mapping[str, UpstreamState] = {
+    "closed": "up",
+    "untried": "untried",
+    "open": "down",
+    "half-open": "half-open",
+}
 
 RESTART_KEYS = ("store", "store_key_file", "http")
 """of the configuration: a reload leaves them as they are"""
@@ -342,8 +347,8 @@ class App:
                         _add(health[name], upstream, seen)
         for name, upstreams_seen in health.items():
             for upstream in self.config.lanes[name].upstreams:
-                # No worker has told of it yet: nothing speaks against it.
-                upstreams_seen.setdefault(upstream, UpstreamHealth("up"))
+                # No worker has told of it yet.
+                upstreams_seen.setdefault(upstream, UpstreamHealth("untried"))
         return health
 
     def queue(self) -> QueueFill:
@@ -393,7 +398,7 @@ def _account(upstream: Upstream) -> tuple[str, int, str | None]:
     return upstream.host, upstream.port, upstream.username
 
 
-_WORST: Sequence[UpstreamState] = ("down", "half-open", "up")
+_WORST: Sequence[UpstreamState] = ("down", "half-open", "up", "untried")
 
 
 def _add(upstreams: dict[str, UpstreamHealth], name: str, seen: UpstreamStatus) -> None:

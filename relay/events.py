@@ -7,8 +7,11 @@ from collections import Counter
 from relay.delivery.attempt import Tried
 from relay.delivery.clock import Clock
 from relay.delivery.job import Job
+from relay.delivery.phases import OF_AN_ATTEMPT, SOMETIMES
 from relay.observe.maillog import MailLog
 from relay.store.base import Outcome, Settlement, State
+
+_COUNTED = frozenset((*OF_AN_ATTEMPT, *SOMETIMES))
 
 
 class DeliveryEvents:
@@ -57,7 +60,9 @@ class DeliveryEvents:
             case "sent" if upstream is not None:
                 total_s = job.timings_ms.get("total", 0.0) / 1000.0
                 self._log.sent(id_, lane, upstream, recipients=recipients, total_s=total_s)
-                self._log.metrics.observe_phases(lane, job.timings_ms)
+                # Those of its attempts were counted with these.
+                of_the_message = {phase: ms for phase, ms in job.timings_ms.items() if phase not in _COUNTED}
+                self._log.metrics.observe_phases(lane, of_the_message)
             case "bounced":
                 self._log.bounced(id_, lane, recipients=recipients)
             case "expired":

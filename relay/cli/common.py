@@ -45,6 +45,30 @@ def store_path(args: argparse.Namespace) -> Path:
     return find_store(path, os.environ) or load_or_exit(path).config.store
 
 
+def told(error: Exception, args: argparse.Namespace) -> str:
+    """One line about a store that can't be used; what to do, where this user has no right to it."""
+    from relay.store.sqlite_file import is_denial
+
+    return _denied(args) if is_denial(error) and not _may_use(store_path(args)) else str(error)
+
+
+def _denied(args: argparse.Namespace) -> str:
+    from relay.config.place import find_http
+
+    address = find_http(config_path(args), os.environ)
+    where = f"http://{address}/" if ":" in address and not address.startswith(("unix:", "systemd:")) else address
+    return f"permission denied: run it as root or as the relay's user, or ask {where}"
+
+
+def _may_use(store: Path) -> bool:
+    """May this user read and write all of the store's files? To read one, SQLite writes beside it."""
+    try:
+        files = [path for path in store.parent.iterdir() if path.name.startswith(store.stem)]
+    except OSError as error:
+        return not isinstance(error, PermissionError)
+    return all(os.access(path, os.R_OK | os.W_OK, effective_ids=True) for path in (store.parent, *files))
+
+
 def write_secret(path: Path, data: bytes) -> None:
     """A new file, 0600 from its first moment. Raises FileExistsError, OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -54,13 +78,13 @@ def write_secret(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def load_or_exit(path: Path) -> Loaded:
-    """The configuration; or every mistake in it, a line each on stderr, and exit 2."""
+def load_or_exit(path: Path, *, users_may_lack: bool = False) -> Loaded:
+    """The configuration; or every mistake in it, a line each on stderr, and exit 2. `users_may_lack`: see `load`."""
     from relay.config.errors import ConfigErrors
     from relay.config.load import load
 
     try:
-        return load(path, os.environ)
+        return load(path, os.environ, users_may_lack=users_may_lack)
     except ConfigErrors as errors:
         print(errors, file=sys.stderr)
         raise SystemExit(EXIT_CONFIG) from None

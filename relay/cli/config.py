@@ -104,7 +104,7 @@ def explain(args: argparse.Namespace) -> int:
     loaded = load_or_exit(config_path(args))
     try:
         content = _content(args.file)
-        message = parse(normalise(content))
+        message = parse(normalise(content), door=True)
         facts = _facts(args, loaded.config, message)
     except OSError as error:
         return _failed(f"{args.file}: {error.strerror or error}")
@@ -132,7 +132,6 @@ def _content(file: str) -> bytes:
 def _facts(args: argparse.Namespace, config: Config, message: Message) -> Facts:
     """Raises ValueError for a listener that there isn't."""
     from relay.mail.message import from_addresses, subject
-    from relay.mail.words import decoded
     from relay.routing.facts import Facts
 
     listener = next((one for one in config.listen if args.listener in (None, str(one.address))), None)
@@ -148,7 +147,7 @@ def _facts(args: argparse.Namespace, config: Config, message: Message) -> Facts:
         recipients=recipients,
         client=args.client,
         subject=subject(message),
-        headers=tuple((field.name, decoded(field.value)) for field in message.fields),
+        headers=tuple((field.name, field.value) for field in message.fields),
         listener=str(listener.address),
         listener_lane=listener.lane,
         priority=args.priority,

@@ -59,7 +59,7 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command's own function: its exit code, or 1 (store, relay) and 2 (usage, configuration) with a line."""
-    from relay.cli.common import Refused
+    from relay.cli.common import Refused, told
     from relay.store.base import StoreError
     from relay.web.query import BadQuery
 
@@ -68,8 +68,10 @@ def run(args: argparse.Namespace) -> int:
         return command(args)
     except BadQuery as error:
         return _complain(str(error), EXIT_USAGE)
-    except (StoreError, Refused) as error:
+    except Refused as error:
         return _complain(str(error), EXIT_NOTHING)
+    except (StoreError, PermissionError) as error:
+        return _complain(told(error, args), EXIT_NOTHING)
 
 
 def show_log(args: argparse.Namespace) -> int:

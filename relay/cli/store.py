@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from relay.cli.common import add_config, config_path, load_or_exit, write_secret
+from relay.cli.common import add_config, store_path, told, write_secret
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -123,7 +123,7 @@ def _with_store(args: argparse.Namespace, run: Callable[[Path], int]) -> int:
     from relay.store.base import StoreError
 
     try:
-        return run(load_or_exit(config_path(args)).config.store)
-    except StoreError as error:
-        print(error, file=sys.stderr)
+        return run(store_path(args))
+    except (StoreError, PermissionError) as error:
+        print(told(error, args), file=sys.stderr)
         return EXIT_FAILED

@@ -16,6 +16,9 @@ def content(path: Path, most_bytes: int = MAX_SECRET_BYTES) -> bytes:
         raise ValueError(f"no such file: {path}") from None
     except IsADirectoryError:
         raise ValueError(f"expected a file, but this is a folder: {path}") from None
+    except PermissionError:
+        hint = "run it as root or as the relay's user"
+        raise ValueError(f"can't read {path}: permission denied: {hint}") from None
     except OSError as error:
         raise ValueError(f"can't read {path}: {(error.strerror or 'input/output error').lower()}") from None
     if len(data) > most_bytes:

@@ -40,11 +40,18 @@ def password(path: Path) -> str:
     return text
 
 
-def check(sections: Mapping[Loc, Section], now: datetime, pems: dict[Path, bytes]) -> Iterator[Finding]:
-    """All files of the sections. The DKIM keys that can be used are put into `pems`."""
+def check(
+    sections: Mapping[Loc, Section], now: datetime, pems: dict[Path, bytes], *, users_may_lack: bool = False
+) -> Iterator[Finding]:
+    """All files of the sections. The DKIM keys that can be used are put into `pems`.
+
+    `users_may_lack`: a users file that isn't there is no mistake.
+    """
     for loc, section in sections.items():
         match section:
             case Listener():
+                if section.users_file is not None and not (users_may_lack and _lacks(section.users_file)):
+                    yield from readable((*loc, "users_file"), section.users_file)
                 yield from _listener(loc, section, now)
             case Upstream():
                 yield from _upstream(loc, section)
@@ -98,6 +105,13 @@ def readable(loc: Loc, path: Path | None) -> Iterator[Finding]:
             yield Finding(loc, str(error))
 
 
+def _lacks(path: Path) -> bool:
+    try:
+        return not path.exists()
+    except OSError:  # it can't be seen whether it is there
+        return False
+
+
 def _exposed(path: Path) -> bool:
     with suppress(OSError):
         return bool(path.stat().st_mode & stat.S_IROTH)
@@ -110,7 +124,6 @@ def secret(loc: Loc, path: Path | None) -> Iterator[Finding]:
 
 
 def _listener(loc: Loc, listener: Listener, now: datetime) -> Iterator[Finding]:
-    yield from readable((*loc, "users_file"), listener.users_file)
     if listener.tls == "none" or listener.cert_file is None or listener.key_file is None:
         return
     missing = [

@@ -24,11 +24,13 @@ def load(
     environ: Mapping[str, str],
     *,
     machine_name: Callable[[], str] = defaults.machine_name,
+    users_may_lack: bool = False,
 ) -> Loaded:
     """Read, check and type a configuration.
 
     Files it names (passwords, keys, certificates) are read and checked too, so that nothing is looked at again later.
-    `machine_name` is asked where the file names no `hostname`. Raises ConfigErrors with all that is wrong.
+    `machine_name` is asked where the file names no `hostname`. `users_may_lack`: a users file may be missing, as before
+    its first user is added. Raises ConfigErrors with all that is wrong.
     """
     try:
         given = content(path, MAX_BYTES)
@@ -46,10 +48,10 @@ def load(
     credential = files.store_key_credential(environ)
     if data.get("store_key_file") is None and credential is not None:
         data["store_key_file"] = str(credential.absolute())
-    return _loaded(path, document, data, origin)
+    return _loaded(path, document, data, origin, users_may_lack=users_may_lack)
 
 
-def _loaded(path: Path, document: Document, data: Mapping[str, Any], origin: Origin) -> Loaded:
+def _loaded(path: Path, document: Document, data: Mapping[str, Any], origin: Origin, *, users_may_lack: bool) -> Loaded:
     own = list(document.findings)
     validated = validate(data, origin)
     pems: dict[Path, bytes] = {}
@@ -57,7 +59,7 @@ def _loaded(path: Path, document: Document, data: Mapping[str, Any], origin: Ori
     others = [
         *validated.findings,
         *checks.check(data, validated.sections),
-        *files.check(validated.sections, files.utc_now(), pems),
+        *files.check(validated.sections, files.utc_now(), pems, users_may_lack=users_may_lack),
         *_store_key(validated.config, store_keys),
     ]
     scrub = _scrubber(document.data)

@@ -1,8 +1,8 @@
 """The configuration as frozen, typed values: one class a YAML mapping, one field a key.
 
 Field names carry their unit; the YAML key is the alias (`expires` in the file is `expires_s` here). A default
-stands in this module and nowhere else, but for the store's place (`parse`). Nothing here reads a file, the environment
-or a clock: see `load`.
+stands in this module and nowhere else, but for the store's place and HTTP's address (`parse`). Nothing here reads a
+file, the environment or a clock: see `load`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from relay.config.parse import DEFAULT_STORE
+from relay.config.network import parse_address
+from relay.config.parse import DEFAULT_HTTP, DEFAULT_STORE
 from relay.config.units import (
     Address,
     Count,
@@ -69,7 +70,7 @@ class Listener(Section):
 class Http(Section):
     """Metrics, health, API, console."""
 
-    address: Address = TcpAddress("127.0.0.1", 8025)
+    address: Address = parse_address(DEFAULT_HTTP, None)
     token: SecretStr | None = None
 
 

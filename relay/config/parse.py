@@ -29,6 +29,7 @@ _WHOLE = re.compile(r"[0-9]{1,9}")
 
 DEFAULT_STORE = Path("data/relay.db")
 """relative to the configuration file's folder"""
+DEFAULT_HTTP = "127.0.0.1:8025"
 
 LONGEST_S = 10 * 365 * 86400.0
 LARGEST_BYTES = 2**40

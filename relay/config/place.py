@@ -1,4 +1,4 @@
-"""Where the store is, found without the rest of the configuration and the libraries that check it."""
+"""Where the store and the HTTP service are, without the rest of the configuration and the libraries that check it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from relay.config.content import content
 from relay.config.document import MAX_BYTES, QUICK_PARSER, read
-from relay.config.parse import DEFAULT_STORE, parse_store
+from relay.config.parse import DEFAULT_HTTP, DEFAULT_STORE, parse_store
 
 
 def find_store(path: Path, environ: Mapping[str, str]) -> Path | None:
@@ -21,6 +21,19 @@ def find_store(path: Path, environ: Mapping[str, str]) -> Path | None:
             return None
         given = document.data.get("store", str(DEFAULT_STORE))
         store = path.absolute().parent / parse_store(given, None)
-        return store if store.exists() else None
     except (ValueError, OSError):
         return None
+    try:
+        return store if store.exists() else None
+    except OSError:  # this user may not look there: that is what is to be said, and not what else is wrong
+        return store
+
+
+def find_http(path: Path, environ: Mapping[str, str]) -> str:
+    """The `http.address` of a configuration file as it is written; the default where that isn't plain to see."""
+    try:
+        document = read(content(path, MAX_BYTES), environ, parser=QUICK_PARSER)
+        given = document.data["http"]["address"]
+    except (ValueError, KeyError, TypeError):
+        return DEFAULT_HTTP
+    return given if isinstance(given, str) and given.isprintable() else DEFAULT_HTTP

@@ -12,12 +12,13 @@ from relay.config.model import Lane
 from relay.delivery.fitting import fitted, load_of
 from relay.delivery.job import Job
 from relay.delivery.judge import condemns
+from relay.delivery.phases import Phases
 from relay.mail.redact import redact, redact_reply
 from relay.store.base import OpenRecipient
 from relay.upstream.gate import steady
-from relay.upstream.pool import Pool
+from relay.upstream.pool import NO_SESSION, Pool
 from relay.upstream.results import TROUBLE, OpenFailed, Outcome, Result
-from relay.upstream.session import Opening, Progress, Report, Session, Terms
+from relay.upstream.session import Opening, Progress, Report, Terms
 
 
 class Tried(NamedTuple):
@@ -30,10 +31,16 @@ class Tried(NamedTuple):
     """`warm`, `new`, or `none` when none could be had"""
     results: tuple[Result, ...]
     timings_ms: dict[str, float]
+    """phases, one behind the other: together they are how long it took"""
     codes: tuple[int, ...]
     dsn: bool
     error: Exception | None = None
     """a fault of the relay's own that ended it"""
+
+    @property
+    def ended_at(self) -> float:
+        """time.monotonic: when the upstream had answered, or it was given up."""
+        return self.started_at + sum(self.timings_ms.values()) / 1000.0
 
 
 async def attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lane, progress: Progress) -> Tried:
@@ -48,21 +55,26 @@ async def attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lane
         return await _attempt(job, pool, due, lane, progress)
     except Exception as error:  # noqa: BLE001 - whatever it is, it must not undo what another attempt achieves
         positions = [one.position for one in due]
-        return _unopened(pool.name, started, positions, OpenFailed("mail", TROUBLE))._replace(error=error)
+        failure = OpenFailed("mail", TROUBLE)
+        return _unopened(pool.name, started, positions, failure, Phases(started))._replace(error=error)
     finally:
         pool.under_way -= 1
 
 
 async def _attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lane, progress: Progress) -> Tried:
-    await pool.pace()
-    now = steady()
     started = time.monotonic()
-    before = started + min(lane.attempt_s, job.deadline - now)
-    load = load_of(job, due, _deliver_by_s(job, started))
+    phases = Phases(started)
+    await pool.pace()
+    paced_at = time.monotonic()
+    if pool.has_rate:
+        phases.until(paced_at, "rate")
+    now = steady()
+    before = paced_at + min(lane.attempt_s, job.deadline - now)
+    load = await load_of(job, due, _deliver_by_s(job, paced_at))
     positions = [one.position for one in due]
     withdrawn = job.gate.refusal(now)
     if withdrawn is not None:  # while it waited for the upstream's rate
-        return _unopened(pool.name, started, positions, OpenFailed("mail", withdrawn))
+        return _unopened(pool.name, started, positions, OpenFailed("mail", withdrawn), phases)
     unsigned = frozenset(pool.target.config.unsigned_headers)
     fresh = False
     while True:
@@ -73,11 +85,15 @@ async def _attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lan
                 session = await pool.get(within_s=max(0.0, before - time.monotonic()))
                 fresh = session.sent == 0
         except OpenFailed as failure:
-            return _unopened(pool.name, started, positions, failure)
+            return _unopened(pool.name, started, positions, failure, phases)
+        phases.opened(time.monotonic(), session.opening if fresh else Opening())
         try:
-            carried, form = await fitted(job, load, session.capabilities)
+            carried, form = await fitted(job, load, session.capabilities, unsigned)
+            if form != "as it is":
+                phases.until(time.monotonic(), "encode")
             terms = Terms(before, lane.final_s, progress)
             report = await session.transact(carried, partial(job.parts, unsigned, form), job.gate, terms)
+            phases.told(report)
             pool.put(session, report, load.size_bytes)
         except BaseException:
             # It is lent to this attempt alone: left as it is, it would be busy for good.
@@ -88,7 +104,8 @@ async def _attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lan
             progress.content_sent = False
             continue
         _mind_the_account(job, pool, report)
-        return _told(pool.name, started, session, fresh, report)
+        kind: Literal["warm", "new"] = "new" if fresh else "warm"
+        return Tried(pool.name, started, kind, report.results, phases.ms, report.codes, report.dsn)
 
 
 def _mind_the_account(job: Job, pool: Pool, report: Report) -> None:
@@ -123,28 +140,12 @@ def _was_dead(report: Report, fresh: bool) -> bool:
     return (report.lost and report.answered == 0) or report.codes == (421,)
 
 
-def phases(opening: Opening, *, envelope: float = 0.0, data: float = 0.0) -> dict[str, float]:
-    """An attempt's timings, in milliseconds."""
-    return {
-        "connect": opening.connect,
-        "tls": opening.tls,
-        "auth": opening.auth,
-        "envelope": envelope,
-        "data": data,
-    }
-
-
-def _told(upstream: str, started: float, session: Session, fresh: bool, report: Report) -> Tried:
-    opening = session.opening if fresh else Opening()
-    timings = phases(opening, envelope=report.envelope_ms, data=report.data_ms)
-    return Tried(upstream, started, "new" if fresh else "warm", report.results, timings, report.codes, report.dsn)
-
-
-def _unopened(upstream: str, started: float, positions: Sequence[int], failure: OpenFailed) -> Tried:
+def _unopened(upstream: str, started: float, positions: Sequence[int], failure: OpenFailed, phases: Phases) -> Tried:
     outcome: Outcome = "abandoned"
     if failure.said:
         outcome = "refused" if failure.reply.permanent else "deferred"
     results = tuple(Result(position, outcome, failure.reply, failure.phase) for position in positions)
-    waited = (time.monotonic() - started) * 1000.0
-    timings = phases(Opening(connect=waited))
-    return Tried(upstream, started, "none", results, timings, (failure.reply.code,) if failure.said else (), dsn=False)
+    opening = failure.phase != "mail" and failure.reply != NO_SESSION
+    phases.until(time.monotonic(), "connect" if opening else "session")
+    codes = (failure.reply.code,) if failure.said else ()
+    return Tried(upstream, started, "none", results, phases.ms, codes, dsn=False)

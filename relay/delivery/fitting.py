@@ -7,17 +7,18 @@ from collections.abc import Sequence
 
 from relay.delivery.job import Job
 from relay.mail.transfer import Form, Unencodable, has_utf8_head
-from relay.store.base import OpenRecipient
+from relay.store.base import OpenRecipient, Queued
 from relay.upstream.capabilities import Capabilities
 from relay.upstream.transaction import Load
 
 LARGE_BYTES = 256_000
-"""from here on it is re-encoded off the loop"""
+"""from here on it is looked through, re-encoded and signed off the loop"""
 
 
-def load_of(job: Job, due: Sequence[OpenRecipient], deliver_by_s: int | None) -> Load:
+async def load_of(job: Job, due: Sequence[OpenRecipient], deliver_by_s: int | None) -> Load:
     """What there is to carry, before it is known what the upstream takes."""
-    envelope, content = job.queued.envelope, job.form("as it is").content
+    envelope = job.queued.envelope
+    content = (await _form(job, "as it is")).content
     eightbit = not content.isascii()
     return Load(
         envelope,
@@ -29,17 +30,29 @@ def load_of(job: Job, due: Sequence[OpenRecipient], deliver_by_s: int | None) ->
     )
 
 
-async def fitted(job: Job, load: Load, capabilities: Capabilities) -> tuple[Load, Form]:
-    """The load in the form to send; as it was where it can't be had in a fitting one, which `unfit` then says."""
+async def fitted(
+    job: Job, load: Load, capabilities: Capabilities, unsigned: frozenset[str] = frozenset()
+) -> tuple[Load, Form]:
+    """The load in the form to send; as it was where it can't be had in a fitting one, which `unfit` then says. A large
+    one is signed, too: `unsigned` are the headers left out."""
+    form: Form = "as it is"
     if load.eightbit and not capabilities.eightbitmime:
-        form: Form = "7bit"
+        form = "7bit"
     elif load.utf8_head and not capabilities.smtputf8:
         form = "ASCII head"
-    else:
-        return load, "as it is"
-    try:
-        made = job.form(form) if load.size_bytes < LARGE_BYTES else await asyncio.to_thread(job.form, form)
-    except Unencodable:
-        return load, "as it is"
-    content = made.content
-    return load._replace(size_bytes=len(content), eightbit=not content.isascii(), utf8_head=False), form
+    if form != "as it is":
+        try:
+            content = (await _form(job, form)).content
+        except Unencodable:
+            form = "as it is"
+        else:
+            load = load._replace(size_bytes=len(content), eightbit=not content.isascii(), utf8_head=False)
+    # What isn't stored yet is being signed already.
+    if load.size_bytes >= LARGE_BYTES and (form != "as it is" or job.stored.is_set()):
+        await asyncio.to_thread(job.parts, unsigned, form)
+    return load, form
+
+
+async def _form(job: Job, form: Form) -> Queued:
+    large = len(job.queued.content) >= LARGE_BYTES and not job.has(form)
+    return await asyncio.to_thread(job.form, form) if large or job.is_toilsome(form) else job.form(form)

@@ -8,9 +8,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from relay.mail.message import over_long_line
 from relay.mail.transfer import Form, recoded
 from relay.store.base import Attempt, OpenRecipient, Queued, RecipientUpdate, Settlement
 from relay.upstream.gate import EXPIRED, SUPERSEDED, Gate
+
+TOILSOME_BYTES = 4_096
+"""a content of more is re-encoded off the event loop"""
 
 Signing = Callable[[Queued, frozenset[str]], Sequence[bytes]]
 """The content's parts with the signatures before them; the set names the headers (lower case) they must not cover."""
@@ -48,6 +52,7 @@ class Job:
         "deadline",
         "final_dot",
         "gate",
+        "is_claimed",
         "marking",
         "note",
         "offered_at",
@@ -81,6 +86,8 @@ class Job:
         """the final dot's mark being written, in lanes that hold what is ambiguous"""
         self.note: str | None = None
         """for the time line, with the next settlement"""
+        self.is_claimed = False
+        """it was in the store before it came into the lane's hands"""
         self.offered_at = self.picked_at = time.monotonic()
         self.pending: dict[int, Pending] = {one.position: Pending(one) for one in queued.due}
         self.carried: tuple[int, ...] = ()
@@ -114,6 +121,16 @@ class Job:
         """A newer message takes its place, unless this one's final dot has left already."""
         self.superseded_by = by
         self.gate.shut(SUPERSEDED)
+
+    def has(self, form: Form) -> bool:
+        """It is made already."""
+        return form in self._forms
+
+    def is_toilsome(self, form: Form = "as it is") -> bool:
+        """Is making this form more than the event loop has time for? A content may be all parts, of a few bytes
+        each."""
+        content = self.queued.content
+        return len(content) > TOILSOME_BYTES and not self.has(form) and (form != "as it is" or over_long_line(content))
 
     def form(self, form: Form) -> Queued:
         """The message in the form that an upstream takes, made once. Raises Unencodable."""

@@ -496,18 +496,18 @@ class Lane:
         """Make the signature for the upstream that the job goes to first, while its commit and its envelope are under
         way."""
         first = self._first(job)
-        if first is not None:
+        if first is not None and (len(job.queued.content) > LARGE_BYTES or not job.is_toilsome()):
             job.parts(_unsigned(first))
 
     def signed_elsewhere(self, job: Job) -> Coroutine[Any, Any, None] | None:
-        """The same by another process, under way when this returns. None: there is none; or the message is large, and
-        takes longer to be hashed than to be signed."""
+        """The same by another process, under way when this returns. None: there is none; or the message is large, or
+        to be re-encoded, and that takes longer than to sign it."""
         first = self._first(job)
         return None if first is None else self._elsewhere(job, first)
 
     def _elsewhere(self, job: Job, pool: Pool) -> Coroutine[Any, Any, None] | None:
         sign = self._services.sign_elsewhere
-        if sign is None or len(job.queued.content) > LARGE_BYTES:
+        if sign is None or len(job.queued.content) > LARGE_BYTES or job.is_toilsome():
             return None
         try:
             return job.sign_elsewhere(_unsigned(pool), sign, express=self.config.express)
@@ -529,6 +529,7 @@ class Lane:
 
     def _job(self, queued: Queued) -> Job:
         job = self.job(queued)
+        job.is_claimed = True
         job.gate.open()
         job.stored.set()
         return job

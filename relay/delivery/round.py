@@ -14,8 +14,9 @@ from relay.config.model import Lane
 from relay.delivery.attempt import Tried, attempt
 from relay.delivery.job import Job, Pending
 from relay.delivery.judge import Delivered, Elsewhere, Ended, Unfit, Unknown, Withdrawn, judge
+from relay.delivery.phases import SOMETIMES, Phases
 from relay.mail.dsn import wants_success
-from relay.mail.redact import redact_reply
+from relay.mail.redact import Refused, redact_reply
 from relay.mail.reply import Reply
 from relay.store.base import Attempt, OpenRecipient, RecipientUpdate, State
 from relay.upstream.gate import OUTRUN, steady
@@ -38,6 +39,8 @@ class Round:
         self._epoch = epoch
         self._settle = settle
         self._told = told
+        self._first_at: float | None = None
+        """when the first try of this round began"""
 
     async def run(self, pools: Sequence[Pool], *, complete: bool = True) -> None:
         """`complete`: these are all the upstreams that the message may go to, none left out because it is down."""
@@ -58,7 +61,10 @@ class Round:
                 return
             job.gate.reopen()
             job.carried = tuple(one.position for one in due)
-            for tried in await self._race(due, pools):
+            race = await self._race(due, pools)
+            if self._first_at is None:
+                self._first_at = min(tried.started_at for tried in race)
+            for tried in race:
                 self._record(tried)
                 if not _outrun(tried):
                     pools[:] = [pool for pool in pools if pool.name != tried.upstream]
@@ -80,9 +86,10 @@ class Round:
     def _record(self, tried: Tried) -> None:
         job = self._job
         error = tried.error
+        refused = Refused(job.queued.content)
         for result in tried.results:
             try:
-                reply = redact_reply(str(result.reply), b"" if result.reply.positive else job.queued.content)
+                reply = redact_reply(str(result.reply), b"" if result.reply.positive else refused)
             except Exception as fault:  # noqa: BLE001 - what became of the recipients must be known all the same
                 reply, error = _bare(result.reply), error or fault
             job.tries[result.position] += 1
@@ -114,9 +121,8 @@ class Round:
             case Delivered():
                 if not tried.dsn and wants_success(pending.open.recipient):
                     job.relayed.add(result.position)
-                job.timings_ms["send"] = (time.monotonic() - tried.started_at) * 1000.0
-                job.timings_ms["total"] = (time.monotonic() - job.final_dot) * 1000.0
-                self._end(pending, "sent", tried.upstream, reply, sent_at=self._epoch(time.monotonic()))
+                job.timings_ms.update(self._way(tried))
+                self._end(pending, "sent", tried.upstream, reply, sent_at=self._epoch(tried.ended_at))
             case Ended():
                 self._end(pending, "bounced", tried.upstream, reply)
             case Unknown() if self._lane.on_ambiguous == "hold":
@@ -129,6 +135,22 @@ class Round:
                 self._end(pending, "superseded", None, reply)
             case Withdrawn():
                 pass
+
+    def _way(self, tried: Tried) -> dict[str, float]:
+        """The message's time up to this try's end, in milliseconds: see `phases.OF_THE_WAY`."""
+        job, first_at = self._job, self._first_at or tried.started_at
+        came_s, earlier_s = job.offered_at - job.final_dot, tried.started_at - first_at
+        way = {"accept": came_s * 1000.0, "wait": (first_at - job.offered_at) * 1000.0}
+        if job.is_claimed:
+            # What came before it was claimed is no part of its acceptance, nor of this round.
+            way["accept"], earlier_s = 0.0, earlier_s + came_s
+        if earlier_s > 0.0:
+            way["earlier"] = earlier_s * 1000.0
+        if len(job.queued.envelope.recipients) > 1:
+            # Phases of another recipient's way, who was sent to before, are none of this one's.
+            way = dict.fromkeys(("earlier", *SOMETIMES), 0.0) | way
+        sent_ms = {"send": sum(tried.timings_ms.values()), "total": (tried.ended_at - job.final_dot) * 1000.0}
+        return way | tried.timings_ms | sent_ms
 
     def _end(
         self, pending: Pending, state: State, upstream: str | None, reply: str, sent_at: float | None = None
@@ -202,23 +224,24 @@ class _Race:
                 started,
                 "none",
                 tuple(Result(one.position, "abandoned", OUTRUN, "mail") for one in self._due),
-                {
-                    "connect": 0.0,
-                    "tls": 0.0,
-                    "auth": 0.0,
-                    "envelope": (time.monotonic() - started) * 1000.0,
-                    "data": 0.0,
-                },
+                _spent(progress, started),
                 (),
                 dsn=False,
             )
-            for pool, _, started in self._running.values()
+            for pool, progress, started in self._running.values()
         ]
 
     async def stop(self) -> None:
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+
+
+def _spent(progress: Progress, started: float) -> dict[str, float]:
+    """On a try that was called off."""
+    phases = Phases(started)
+    phases.until(time.monotonic(), "envelope" if progress.envelope_sent else "session")
+    return phases.ms
 
 
 def _outrun(tried: Tried) -> bool:

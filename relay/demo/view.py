@@ -17,7 +17,7 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 _COLOURS: dict[Band, str] = {
     "excellent": "green", "good": "chartreuse3", "acceptable": "yellow", "poor": "dark_orange", "failed": "red",
 }  # fmt: skip
-_STATE_COLOURS = {"up": "green", "half-open": "yellow", "down": "red"}
+_STATE_COLOURS = {"up": "green", "untried": "dim", "half-open": "yellow", "down": "red"}
 BACKLOG_KEPT = 48
 PACE_KEPT = 24
 """bars that fit into 80 columns"""
@@ -114,7 +114,7 @@ def line(picture: Picture) -> str:
     for name, lane in picture.lanes.items():
         p50, p95, slowest = (milliseconds(lane[key]) for key in ("p50_ms", "p95_ms", "max_ms"))
         parts.append(f"{name}: {lane['sent']} sent, p50 {p50}, p95 {p95}, slowest {slowest}, {waiting(lane)} waiting")
-    down = sorted({name for _, name, state in _upstreams(picture) if state != "up"})
+    down = sorted({name for _, name, state in _upstreams(picture) if state not in ("up", "untried")})
     if down:
         parts.append(f"not up: {', '.join(down)}")
     return " | ".join(parts)

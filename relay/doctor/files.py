@@ -55,6 +55,8 @@ def _at_rest(loaded: Loaded) -> Finding:
     except StoreSealed as error:
         hint = "put its key back into the file that store_key_file names; the relay doesn't start without it"
         return Finding("store", subject, "fail", str(error), hint)
+    except PermissionError:
+        return Finding("store", subject, "unknown", "this user may not look into it", "run doctor as the relay's user")
     except StoreError as error:
         return Finding("store", subject, "unknown", str(error), "otp-relay store check tells more")
     if not keys:

@@ -37,7 +37,7 @@ _TIME_ERROR = 5
 def check_disk(store: Path, min_free_bytes: int) -> list[Finding]:
     """The file system under the store, its free space, and how long a commit waits for it."""
     folder = store.resolve().parent
-    while not folder.exists():
+    while not _there(folder):
         folder = folder.parent
     try:
         mounts = Path("/proc/mounts").read_text(errors="surrogateescape")
@@ -48,6 +48,13 @@ def check_disk(store: Path, min_free_bytes: int) -> list[Finding]:
     if place.status != "fail":  # a network file system may hang, and is no place for the store anyway
         found.append(_sync(folder))
     return found
+
+
+def _there(folder: Path) -> bool:
+    try:
+        return folder.exists()
+    except PermissionError:
+        return False
 
 
 def _file_system(folder: Path, mounts: str) -> Finding:

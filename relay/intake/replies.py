@@ -43,6 +43,8 @@ AUTH_NEEDS_TLS = Reply(538, "5.7.11 Encryption required for authentication")
 AUTH_MECHANISM = Reply(504, "5.5.4 Mechanism not offered")
 AUTH_FAILED = Reply(535, "5.7.8 Authentication credentials invalid")
 
+AUTH_LATER = Reply(454, "4.7.0 Too many wrong logins from there, try again later")
+
 NOT_ALLOWED = Reply(554, "5.7.1 This network may not send mail here")
 CONNECTIONS = Reply(421, "4.7.0 Too many connections")
 TOO_MANY_ERRORS = Reply(421, "4.7.0 Too many errors")

@@ -14,6 +14,7 @@ from pathlib import Path
 from relay.config.model import Limits, Listener
 from relay.config.units import AnyAddress
 from relay.intake import replies
+from relay.intake.logins import Logins
 from relay.intake.pace import Pace
 from relay.intake.policy import Peer, Policy, connections_allowed, kept_for_local, may_connect
 from relay.intake.session import Session
@@ -56,6 +57,7 @@ class IntakeServer:
         self.loop = asyncio.get_running_loop()
         self.turns = Turns()
         self.pace = Pace()
+        self.logins = Logins()
         self.storing = 0
         """messages between their final dot and their reply"""
         self.spool: Path | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
@@ -43,6 +44,8 @@ _REPEATED_RECIPIENTS = 1_000
 """How many RCPTs a message may have beyond the recipients that it may have: repeated ones, ones too many."""
 _HANDSHAKE_S = 30.0
 _PROXY_S = 10.0
+_LOGIN_WITHIN_S = 30.0
+"""from the connection, TLS included, where a login is required"""
 _AUTH_FAILURES = 3
 _AUTH_DELAY_S = 1.0
 _HTTP = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "PATCH", "DELETE", "CONNECT", "HOST:"})
@@ -65,6 +68,7 @@ class Session(Wire):
         self._esmtp = False
         self._tls = False
         self._authenticated = False
+        self._unknown_since = self.loop.time()
         self._user: str | None = None
         self._over = False
         self._lingers = False
@@ -150,7 +154,7 @@ class Session(Wire):
     async def _secured(self) -> bool:
         assert self._policy.tls is not None
         try:
-            await self.secure(self._policy.tls, min(_HANDSHAKE_S, self._server.limits.command_timeout_s))
+            await self.secure(self._policy.tls, min(_HANDSHAKE_S, self._patience_s()))
         except OSError:  # ssl.SSLError is one; a plain-text client, a scanner, a certificate it doesn't like
             self._server.observer.rejected("tls")
             return False
@@ -166,7 +170,7 @@ class Session(Wire):
                 await turns.command(self._standing)
             try:
                 idle = self._mail is None
-                line = await self.read_line(self._server.limits.command_timeout_s, idle=idle)
+                line = await self.read_line(self._patience_s(), idle=idle)
                 await self._execute(line.decode("utf-8", "surrogateescape"))
             except BadLine as bad:
                 self._refuse(bad.reply, "syntax")
@@ -195,8 +199,21 @@ class Session(Wire):
             self._refuse(replies.TOO_MANY_ERRORS, "syntax")
         elif self._commands >= _COMMANDS:
             self._refuse(replies.TOO_MANY_COMMANDS, "syntax")
-        elif self.loop.time() - self._last_mail_at > _FRUITLESS_TIMEOUTS * limits.command_timeout_s:
+        elif (
+            self.loop.time() - self._last_mail_at > _FRUITLESS_TIMEOUTS * limits.command_timeout_s
+            or self._login_left_s() <= 0.0
+        ):
             self._refuse(replies.TIMED_OUT, "timeout")
+
+    def _patience_s(self) -> float:
+        """How long what the client says next may take; above zero."""
+        return max(0.001, min(self._server.limits.command_timeout_s, self._login_left_s()))
+
+    def _login_left_s(self) -> float:
+        """Until a client must have logged in: nobody who isn't known holds a connection for long."""
+        if self._authenticated or self._policy.listener.auth != "required":
+            return math.inf
+        return self._unknown_since + _LOGIN_WITHIN_S - self.loop.time()
 
     def _refuse(self, reply: Reply, reason: Reason) -> None:
         self.say(reply)
@@ -380,6 +397,8 @@ class Session(Wire):
             # RFC 3207 4.2: nothing said in clear counts inside TLS, least of all what came in the same segment.
             self.drop_input()
             self._reset()
+            if self._authenticated:
+                self._unknown_since = self.loop.time()
             self._helo, self._esmtp, self._authenticated, self._user = "", False, False, None
             self._over = not await self._secured()
 
@@ -403,10 +422,13 @@ class Session(Wire):
     async def _verify(self, credentials: LoginPassword) -> None:
         users = self._policy.users
         name = credentials.login.decode("utf-8", "replace")
-        if users is not None and not await users.verify(name, credentials.password):
+        verdict = "right"
+        if users is not None:
+            verdict = await self._server.logins.verify(users, self._peer, name, credentials.password)
+        if verdict != "right":
             await asyncio.sleep(_AUTH_DELAY_S)
             self._auth_failures += 1
-            self._refuse(replies.AUTH_FAILED, "auth")
+            self._refuse(replies.AUTH_FAILED if verdict == "wrong" else replies.AUTH_LATER, "auth")
             if self._auth_failures >= _AUTH_FAILURES:
                 self._refuse(replies.TOO_MANY_ERRORS, "auth")
             return
@@ -427,7 +449,7 @@ class Session(Wire):
         """aiosmtpd's, without its reader and without its log, which would hold the answer."""
         text = challenge.encode() if isinstance(challenge, str) else challenge
         self.say_lines(b"334 " + (b64encode(text) if encode_to_b64 else text) + b"\r\n")
-        answer = await self.read_line(self._server.limits.command_timeout_s, limit_bytes=MAX_AUTH_BYTES)
+        answer = await self.read_line(self._patience_s(), limit_bytes=MAX_AUTH_BYTES)
         if answer.strip() == b"*":
             self.say(Reply(501, "5.7.0 Authentication given up"))
             return MISSING

@@ -10,7 +10,7 @@ import hashlib
 import re
 
 SLICE_BYTES = 131_072
-_BLANKS = re.compile(rb"  +")
+_NOT_AT_A_BREAK = re.compile(rb"[^ \t\r\n]")
 
 
 def relaxed_field(name: bytes, value: bytes) -> bytes:
@@ -19,9 +19,14 @@ def relaxed_field(name: bytes, value: bytes) -> bytes:
         value = value.replace(b"\r\n", b"")
     if b"\t" in value:
         value = value.replace(b"\t", b" ")
-    if b"  " in value:
-        value = _BLANKS.sub(b" ", value)
-    return name + b":" + value.strip(b" ")
+    return name + b":" + _single_blanks(value).strip(b" ")
+
+
+def _single_blanks(text: bytes) -> bytes:
+    """Each run of blanks as one: every pass halves them."""
+    while b"  " in text:
+        text = text.replace(b"  ", b" ")
+    return text
 
 
 def relaxed_lines(lines: bytes) -> bytes:
@@ -31,8 +36,7 @@ def relaxed_lines(lines: bytes) -> bytes:
         lines = lines.replace(b"\t", b" ")
     elif b" " not in lines:
         return lines
-    if b"  " in lines:
-        lines = _BLANKS.sub(b" ", lines)
+    lines = _single_blanks(lines)
     if b" \r\n" in lines:
         lines = lines.replace(b" \r\n", b"\r\n")
     return lines[:-1] if lines.endswith(b" ") else lines
@@ -54,16 +58,25 @@ class BodyHash:
         """CRLFs held back: they count only if something follows"""
 
     def step(self) -> bool:
-        """Hash the next `slice_bytes` or so (whole lines). False when the body is done."""
+        """Hash the next `slice_bytes` or so. False when the body is done."""
         content, at = self._content, self._at
         if at >= len(content):
             return False
         end = len(content)
         if end - at > self._slice_bytes:
-            end = content.find(b"\n", at + self._slice_bytes) + 1 or end
+            end = self._break_behind(at + self._slice_bytes) or end
         self._add(relaxed_lines(content[at:end]))
         self._at = end
         return True
+
+    def _break_behind(self, at: int) -> int:
+        """Where a slice may end: at a line's end, in a long line at a place that no blanks or line ends are at. 0: at
+        the content's end only."""
+        line_end = self._content.find(b"\n", at, at + self._slice_bytes)
+        if line_end >= 0:
+            return line_end + 1
+        found = _NOT_AT_A_BREAK.search(self._content, at)
+        return found.end() if found is not None else 0
 
     def _add(self, lines: bytes) -> None:
         kept = lines.rstrip(b"\r\n")

@@ -10,7 +10,7 @@ from typing import Literal
 
 from relay.mail.address import xtext_decode
 from relay.mail.envelope import Envelope, Recipient
-from relay.mail.message import first, is_8bit, parse, subject
+from relay.mail.message import MAX_KEPT_CHARS, Message, first, is_8bit, parse, subject
 from relay.mail.redact import MASK, redact, redact_reply
 from relay.mail.returned import returned_headers
 from relay.mail.trace import rfc5322_date
@@ -113,14 +113,15 @@ def delivery_status(
     failure returns the message as it is (RFC 3461 4.3).
     """
     utf8 = _is_utf8(envelope, reports)
+    message = parse(content)
     parts = [
-        _explanation(reports, content, stamp, arrived_at),
+        _explanation(reports, message, stamp, arrived_at),
         _status(envelope, reports, stamp, arrived_at, utf8=utf8),
-        _returned(envelope, reports, content, utf8=utf8),
+        _returned(envelope, reports, message, utf8=utf8),
     ]
     fence = b"--" + stamp.boundary.encode()
     body = b"".join(fence + b"\r\n" + part + b"\r\n" for part in parts) + fence + b"--\r\n"
-    return _head(envelope, reports, content, stamp, eight_bit=is_8bit(body)) + b"\r\n" + body
+    return _head(envelope, reports, message, stamp, eight_bit=is_8bit(body)) + b"\r\n" + body
 
 
 def _is_utf8(envelope: Envelope, reports: Sequence[Report]) -> bool:
@@ -138,7 +139,7 @@ _WORST_FIRST: tuple[Kind, ...] = ("failed", "expired", "delayed", "relayed")
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,900}>")
 
 
-def _head(envelope: Envelope, reports: Sequence[Report], content: bytes, stamp: Stamp, *, eight_bit: bool) -> bytes:
+def _head(envelope: Envelope, reports: Sequence[Report], message: Message, stamp: Stamp, *, eight_bit: bool) -> bytes:
     kinds = {report.kind for report in reports}
     worst = next(kind for kind in _WORST_FIRST if kind in kinds)
     lines = [
@@ -148,7 +149,7 @@ def _head(envelope: Envelope, reports: Sequence[Report], content: bytes, stamp: 
         f"Subject: {_SUBJECTS[worst]}",
         f"Message-ID: {stamp.message_id}",
     ]
-    about = decoded(first(parse(content), "message-id") or b"")
+    about = _message_id(message)
     if _MESSAGE_ID.fullmatch(about):
         lines += [f"In-Reply-To: {about}", f"References: {about}"]
     lines += [
@@ -169,9 +170,12 @@ _SENTENCES: dict[Kind, str] = {
 }
 
 
-def _explanation(reports: Sequence[Report], content: bytes, stamp: Stamp, arrived_at: float) -> bytes:
-    message = parse(content)
-    about = decoded(first(message, "message-id") or b"")
+def _message_id(message: Message) -> str:
+    return decoded(first(message, "message-id") or b"")[:MAX_KEPT_CHARS]
+
+
+def _explanation(reports: Sequence[Report], message: Message, stamp: Stamp, arrived_at: float) -> bytes:
+    about = _message_id(message)
     lines = [f"This is the mail relay at {stamp.hostname}."]
     for kind in _WORST_FIRST:
         told = [report for report in reports if report.kind == kind]
@@ -300,14 +304,15 @@ def _field(name: str, value: str, *, utf8: bool) -> bytes:
     return "\r\n".join([*lines, line]).encode() + b"\r\n"
 
 
-def _returned(envelope: Envelope, reports: Sequence[Report], content: bytes, *, utf8: bool) -> bytes:
+def _returned(envelope: Envelope, reports: Sequence[Report], message: Message, *, utf8: bool) -> bytes:
     """RFC 3461 4.3: the whole message only for a failure and when asked for, else its headers."""
+    content = message.content
     failed = any(_ACTIONS[report.kind] == "failed" for report in reports)
     if envelope.ret == "FULL" and failed and len(content) <= MAX_RETURNED_BYTES:
         kind = b"message/global" if utf8 else b"message/rfc822"
         eight_bit = b"Content-Transfer-Encoding: 8bit\r\n" if is_8bit(content) else b""
         return b"Content-Type: " + kind + b"\r\n" + eight_bit + b"\r\n" + content
-    headers = returned_headers(parse(content))
+    headers = returned_headers(message)
     if headers.isascii():
         return b"Content-Type: text/rfc822-headers\r\n\r\n" + headers
     if utf8:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from relay.mail.address import domain_of
 from relay.mail.message import Message, from_addresses, over_long_line, parse, subject
 from relay.mail.mime import Part, leaves
-from relay.mail.redact import redact
+from relay.mail.redact import MAX_TEXT, redact
 
 GMAIL_CLIPS_AT_BYTES = 102_400
 ONLY_ONCE = ("date", "from", "sender", "reply-to", "to", "cc", "message-id", "in-reply-to", "references", "subject")
@@ -30,8 +30,8 @@ class Finding:
 
 
 def lint(content: bytes) -> tuple[Finding, ...]:
-    """Everything found, in the order of the message. Raises Unacceptable where `parse` does."""
-    message = parse(content)
+    """Everything found, in the order of the message. Raises Unacceptable where `parse` does at the door."""
+    message = parse(content, door=True)
     parts = tuple(leaves(message))
     return (*_framing(content), *_header(message), *_body(parts), *_links(message, parts))
 
@@ -57,7 +57,8 @@ def _header(message: Message) -> Iterator[Finding]:
     for name, title in (("date", "Date"), ("message-id", "Message-ID")):
         if name not in names:
             yield Finding(name, f"no {title}: the relay adds one, but the app then can't refer to it")
-    if not subject(message):
+    about = subject(message)[:MAX_TEXT]
+    if not about:
         yield Finding("subject", "no subject")
     for name in ONLY_ONCE:
         if names.count(name) > 1:
@@ -66,8 +67,8 @@ def _header(message: Message) -> Iterator[Finding]:
         yield Finding("8bit-header", "unencoded 8-bit text in the header: use RFC 2047 words")
     if "auto-submitted" not in names:
         yield Finding("auto-submitted", "no Auto-Submitted: auto-generated (RFC 3834): out-of-office replies come back")
-    shown = redact(subject(message))
-    if shown != subject(message):
+    shown = redact(about)
+    if shown != about:
         yield Finding("code-in-subject", f"the subject shows on locked screens; the log keeps it as {shown!r}")
 
 

@@ -15,6 +15,14 @@ from relay.mail.reply import Reply
 from relay.mail.words import decoded, text_of
 
 MAX_HEADER_BYTES = 262_144
+MAX_FIELDS = 1_000
+MAX_FIELD_BYTES = 32_768
+"""of all fields of one name together, where that name is looked into. These three hold at the door only: what was
+accepted is never refused for them."""
+MAX_KEPT_CHARS = 1_000
+"""of a Message-ID: as much is stored"""
+MAX_AUTHORS = 100
+"""addresses of all From fields that are looked at"""
 MAX_RECEIVED = 50
 """RFC 5321 6.3: more trace fields than this is a loop"""
 
@@ -22,8 +30,13 @@ _FIELD = re.compile(rb"(?:([^\x00-\x20\x7f:]+)[ \t]*:)?([^\n]*(?:\n[ \t][^\n]*)*
 # What may stand before the first field and is no body: an mbox separator, continuation lines of nothing.
 _BEFORE_FIELDS = re.compile(rb"(?:>?From [^\n]*\n)?(?:[ \t][^\n]*\n)*")
 _FIELD_START = re.compile(rb"[^\x00-\x20\x7f:]+[ \t]*:")
-_BARE_LF = re.compile(rb"(?<!\r)\n")
 _BARE_CR = re.compile(rb"\r(?!\n)")
+_LOOKED_INTO = re.compile(
+    r"from|sender|reply-to|to|cc|bcc|subject|date|message-id|in-reply-to|references|mime-version|auto-submitted"
+    r"|(?:resent|content|list|x-relay)-.*"
+)
+_SLICE_BYTES = 1_048_576
+"""a large content is looked at in pieces of this size: each look keeps the interpreter's lock"""
 
 
 class Unacceptable(Exception):
@@ -60,12 +73,12 @@ class Prepared(NamedTuple):
 
     content: bytes
     message_id: str
-    """the app's own, or the one that was added; one line, angle brackets included"""
+    """the app's own (MAX_KEPT_CHARS of it), or the one that was added; one line, angle brackets included"""
 
 
-def parse(content: bytes) -> Message:
-    """Find the fields and the body. Takes any bytes; raises Unacceptable only when the header section is larger
-    than MAX_HEADER_BYTES."""
+def parse(content: bytes, *, door: bool = False) -> Message:
+    """Find the fields and the body. Takes any bytes; raises Unacceptable only at the `door`, where the header section
+    is beyond a limit."""
     if content[:2] == b"\r\n" or content[:1] == b"\n":
         return Message(content, (), 0, 1 if content[:1] == b"\n" else 2)
     before = _BEFORE_FIELDS.match(content)
@@ -83,11 +96,28 @@ def parse(content: bytes) -> Message:
                 # No blank line anywhere, so the first line that is no field begins the body.
                 return Message(content, tuple(fields), start, start)
             name = b""
-        if end > MAX_HEADER_BYTES:
-            raise Unacceptable(Reply(554, f"5.6.0 header section is larger than {MAX_HEADER_BYTES} bytes"))
+        if door:
+            _check_section(len(fields) + 1, end)
         value = found[2]
         fields.append(Field(name.lower().decode("latin-1"), value[:-1] if value[-1:] == b"\r" else value, start, end))
+    if door and head_end > MAX_FIELD_BYTES:
+        _check_fields(fields)
     return Message(content, tuple(fields), head_end, body_at)
+
+
+def _check_section(fields: int, size_bytes: int) -> None:
+    if size_bytes > MAX_HEADER_BYTES:
+        raise Unacceptable(Reply(554, f"5.6.0 header section is larger than {MAX_HEADER_BYTES} bytes"))
+    if fields > MAX_FIELDS:
+        raise Unacceptable(Reply(554, f"5.6.0 more than {MAX_FIELDS} header fields"))
+
+
+def _check_fields(fields: list[Field]) -> None:
+    sizes: dict[str, int] = {}
+    for field in fields:
+        size = sizes[field.name] = sizes.get(field.name, 0) + len(field.value)
+        if size > MAX_FIELD_BYTES and _LOOKED_INTO.fullmatch(field.name):
+            raise Unacceptable(Reply(554, f"5.6.0 a header field is larger than {MAX_FIELD_BYTES} bytes"))
 
 
 def _header_section(content: bytes) -> tuple[int, int, bool]:
@@ -116,16 +146,21 @@ def subject(message: Message) -> str:
 
 
 def from_addresses(message: Message) -> tuple[str, ...]:
-    """The addresses of every From field, domains lower-case. Display names, comments, groups and whatever is no
-    address are passed over; encoded words are not decoded first, so a display name can't pose as an address."""
+    """The addresses of every From field, domains lower-case, MAX_AUTHORS at most. Display names, comments, groups and
+    whatever is no address are passed over; encoded words are not decoded first, so a display name can't pose as an
+    address."""
     found: list[str] = []
     for field in message.fields:
         if field.name == "from":
-            found += _author(field.value) if len(field.value) <= _AUTHOR_BYTES else _author.__wrapped__(field.value)
-    return tuple(found)
+            found += _author(field.value) if len(field.value) <= _AUTHOR_BYTES else _authors(field.value)
+            if len(found) >= MAX_AUTHORS:
+                break
+    return tuple(found[:MAX_AUTHORS])
 
 
 _AUTHOR_BYTES = 1_000
+_SIGNS = (b",", b"<", b">", b":", b";", b'"', b"(", b")", b"[", b"\\")
+_MAX_SIGNS = 2_000
 
 
 @lru_cache(maxsize=128)
@@ -136,26 +171,53 @@ def _author(value: bytes) -> list[str]:
     return mailboxes(text) or mailboxes(text.replace('"', ""))
 
 
+@lru_cache(maxsize=2)
+def _authors(value: bytes) -> list[str]:
+    """One message's are asked for several times. None where it has more signs than a program writes: to read only its
+    beginning would let the piece of a name pose as an address."""
+    return _author.__wrapped__(value) if sum(map(value.count, _SIGNS)) <= _MAX_SIGNS else []
+
+
 def normalise(content: bytes) -> bytes:
     """The same content with CRLF at every line's end, the last one's too; the same object when it is so already.
 
     Raises Unacceptable for a NUL, and for a bare CR before the first blank line: turned into a line end it would make
     a header field that the sender of the text never wrote.
     """
+    content = _with_crlf(content, has_head=True) if len(content) <= _SLICE_BYTES else _large_with_crlf(content)
+    if content and not content.endswith(b"\n"):
+        content += b"\r\n"
+    return content
+
+
+def _large_with_crlf(content: bytes) -> bytes:
+    pieces: list[bytes] = []
+    at, changed = 0, False
+    while at < len(content):
+        end = at + _SLICE_BYTES
+        if content[end - 1 : end + 1] == b"\r\n":
+            end -= 1
+        piece = content[at:end]
+        # A header section that goes on behind the first piece is refused for its size.
+        pieces.append(_with_crlf(piece, has_head=at == 0))
+        changed |= pieces[-1] is not piece
+        at = end
+    return b"".join(pieces) if changed else content
+
+
+def _with_crlf(content: bytes, *, has_head: bool) -> bytes:
     pairs = content.count(b"\r\n")
     if b"\0" in content:
         raise Unacceptable(Reply(554, "5.6.0 NUL in the message"))
     if content.count(b"\n") != pairs:
-        content = _BARE_LF.sub(b"\r\n", content)
+        content = content.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
         pairs = content.count(b"\r\n")
     if content.count(b"\r") != pairs:
         blank = -2 if content[:2] == b"\r\n" else content.find(b"\r\n\r\n")
         head = content if blank == -1 else content[: blank + 2]
-        if _BARE_CR.search(head):
+        if has_head and _BARE_CR.search(head):
             raise Unacceptable(Reply(554, "5.6.0 bare CR in the header section"))
-        content = _BARE_CR.sub(b"\r\n", content)
-    if content and not content.endswith(b"\n"):
-        content += b"\r\n"
+        content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
     return content
 
 
@@ -188,7 +250,7 @@ def prepare(message: Message, *, trace: bytes, date: bytes, message_id: str) -> 
         pieces += [content[at : message.head_end], b"\r\n"]
         at = message.head_end
     pieces.append(content[at:])
-    return Prepared(b"".join(pieces), message_id if own_id is None else decoded(own_id))
+    return Prepared(b"".join(pieces), message_id if own_id is None else decoded(own_id)[:MAX_KEPT_CHARS])
 
 
 def over_long_line(content: bytes, limit: int = 998) -> bool:

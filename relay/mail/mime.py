@@ -6,9 +6,9 @@ import binascii
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from typing import NamedTuple
 
-from relay.mail.message import Message, Unacceptable, first, parse
+from relay.mail.message import Message, first, parse
 from relay.mail.words import decode_charset, decoded
 
 MAX_PARTS = 100
@@ -50,7 +50,7 @@ def leaves(message: Message) -> Iterator[Part]:
         kind, parameters = content_type(current)
         boundary = parameters.get("boundary", "")
         if kind.startswith("multipart/") and boundary and depth < MAX_DEPTH:
-            waiting += [(part, depth + 1) for part in reversed(_parts(current, boundary))]
+            waiting += [(part, depth + 1) for part in reversed(_parts(current, boundary.encode()))]
             continue
         found += 1
         encoding = decoded(first(current, "content-transfer-encoding") or b"").lower()
@@ -67,21 +67,38 @@ def content_type(message: Message) -> tuple[str, dict[str, str]]:
     return kind[1].lower(), parameters
 
 
-def _parts(message: Message, boundary: str) -> list[Message]:
-    fence = re.compile(rb"^--" + re.escape(boundary.encode()) + rb"(--)?[ \t]*\r?$", re.MULTILINE)
+class Fence(NamedTuple):
+    """A line that divides parts: where it begins and ends, line end included, and whether it is the last."""
+
+    start: int
+    end: int
+    closing: bool
+
+
+_REST_OF_FENCE = re.compile(rb"(--)?[ \t]*+\r?(?:\n|\Z)")
+
+
+def find_fence(body: bytes, boundary: bytes, at: int = 0) -> Fence | None:
+    """The first one from `at` on, where a line begins; `boundary` isn't empty."""
+    mark = b"--" + boundary
+    is_there = body.startswith(mark, at)
+    while is_there or (at := body.find(b"\n" + mark, at) + 1):
+        is_there = False
+        rest = _REST_OF_FENCE.match(body, at + len(mark))
+        if rest is not None:
+            return Fence(at, rest.end(), rest[1] is not None)
+    return None
+
+
+def _parts(message: Message, boundary: bytes) -> list[Message]:
     body = message.content[message.body_at :]
     found: list[Message] = []
-    start: int | None = None
-    # A message cut short has no closing fence: then its end is one.
-    for line in chain(fence.finditer(body), (None,)):
-        if start is not None and len(found) < MAX_PARTS:
-            # The line end before a fence belongs to the fence (RFC 2046 5.1.1).
-            part = body[start : line.start()].removesuffix(b"\n").removesuffix(b"\r") if line else body[start:]
-            try:
-                found.append(parse(part))
-            except Unacceptable:
-                break
-        if line is None or line[1]:
-            break
-        start = line.end() + 1
+    fence = find_fence(body, boundary)
+    while fence is not None and not fence.closing and len(found) < MAX_PARTS:
+        following = find_fence(body, boundary, fence.end)
+        # The line end before a fence belongs to the fence (RFC 2046 5.1.1). A message cut short has no closing one.
+        end = following.start if following is not None else len(body)
+        part = body[fence.end : end]
+        found.append(parse(part.removesuffix(b"\n").removesuffix(b"\r") if following is not None else part))
+        fence = following
     return found

@@ -13,6 +13,10 @@ from relay.mail.words import one_line
 
 MASK = "••••••"
 MAX_REPLY = 512
+MAX_TEXT = 1_000
+"""characters of a subject that are kept: what is behind them is cut off"""
+_CUT = 40
+"""characters before such a cut that go, too: they may be the beginning of a code"""
 
 # \d is Unicode's decimal digits; then what else people read as digits: superscript, subscript, circled and the like.
 _DIGIT = r"\d²³¹⁰⁴-⁹₀-₉①-⒛⓪-⓿❶-➓㉈-㉏㉑-㉟㊱-㊿🄀-🄊፩-፱᧚𐩀-𐩃𐹠-𐹨𑁒-𑁚"
@@ -66,7 +70,14 @@ _NO_CODE = frozenset(
 
 def redact(text: str) -> str:
     """`text` with every one-time code as `••••••`: four digits and more however spaced or dashed, tokens that mix
-    letters and digits, and beside a word like `code` (in many languages) tokens of letters too."""
+    letters and digits, and beside a word like `code` (in many languages) tokens of letters too. At most MAX_TEXT
+    characters of it, and of what they become."""
+    if len(text) > MAX_TEXT:
+        return _redact(text[:MAX_TEXT])[: MAX_TEXT - _CUT].rstrip() + "…"
+    return _redact(text)
+
+
+def _redact(text: str) -> str:
     spoken_of = _KEYWORD.search(text)
     if spoken_of is not None:
         text = _LED_OUT.sub(_hide_led_out, _LED_IN.sub(_hide_led_in, text))
@@ -131,9 +142,34 @@ _CREDENTIAL = re.compile(
 # An address is no code, whatever digits it has; a word of a reply may be one.
 _QUOTABLE = re.compile(r"\S*@\S*|[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*")
 _LOOKED_AT_BYTES = 65_536
+_PIECE = re.compile(rb"[A-Za-z0-9]+")
+_MAX_SUSPECTS = 20
+"""words of a reply that might be a code; where there are more, the rest goes, quoted or not"""
 
 
-def redact_reply(text: str, refused: bytes = b"") -> str:
+class Refused:
+    """The content that upstreams said no to, read once for all their replies, and only when one of them might quote
+    it."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._said: bytes | None = None
+        self._pieces: frozenset[bytes] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self._content)
+
+    def has(self, word: bytes) -> bool:
+        """Does it stand in there, with no letter or digit at either side?"""
+        if self._said is None:
+            content = self._content
+            self._said = content[:_LOOKED_AT_BYTES] + b"\n" + subject(parse(content)).encode("utf-8", "replace")
+            self._pieces = frozenset(_PIECE.findall(self._said))
+        # Pieces of a word with dashes may stand apart from each other: such a word goes without need.
+        return self._pieces.issuperset(word.split(b"-")) and word in self._said
+
+
+def redact_reply(text: str, refused: bytes | Refused = b"") -> str:
     """An upstream's reply fit to be stored and logged: one line of at most MAX_REPLY characters, credentials and long
     base64 gone. Digits stay: they are the status code and the upstream's id of the message. `refused`: the content
     that it is about, where it says no: then what it quotes of that goes too, if it might be a code."""
@@ -141,18 +177,19 @@ def redact_reply(text: str, refused: bytes = b"") -> str:
     line = one_line(text[: 4 * MAX_REPLY])
     line = _BLOB.sub(MASK, _CREDENTIAL.sub(rf"\1{MASK}", line))
     if refused:
-        line = _without_quotes(line, refused)
+        line = _without_quotes(line, refused if isinstance(refused, Refused) else Refused(refused))
     return line if len(line) <= MAX_REPLY else line[: MAX_REPLY - 1] + "…"
 
 
-def _without_quotes(line: str, content: bytes) -> str:
-    said = content[:_LOOKED_AT_BYTES] + subject(parse(content)).encode()
+def _without_quotes(line: str, refused: Refused) -> str:
+    suspects = 0
 
     def hide(found: re.Match[str]) -> str:
+        nonlocal suspects
         word = found[0]
         if len(word) < 4 or "@" in word or _ANY_DIGIT.search(word) is None:
             return word
-        quoted = re.search(rb"(?<![A-Za-z0-9])%s(?![A-Za-z0-9])" % word.encode(), said)
-        return MASK if quoted is not None else word
+        suspects += 1
+        return MASK if suspects > _MAX_SUSPECTS or refused.has(word.encode()) else word
 
     return _QUOTABLE.sub(hide, line)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 
-from relay.mail.message import Message, subject
-from relay.mail.redact import MASK, redact
+from relay.mail.message import MAX_FIELDS, Message, subject
+from relay.mail.redact import MASK, MAX_TEXT, redact
 from relay.mail.words import decoded, encoded
 
 MAX_HEADERS_BYTES = 32_768
+_MAX_HIDDEN = 50
+"""words out of the subject that are looked for in all fields; where there are more, no text is returned"""
+_MAX_REDACTED = 4_000
+"""characters of subjects and the like that are redacted; those behind them aren't returned"""
 
 _IS_TEXT = re.compile(r"subject|topic|comments|keywords|preheader|preview|description")
 _IS_SECRET = re.compile(r"otp|code|(?:^|-)pin(?:$|-)|token|passw|secret")
@@ -21,15 +25,17 @@ _HARMLESS = frozenset({"date", "received", "message-id", "in-reply-to", "referen
 def returned_headers(message: Message) -> bytes:
     """The header section up to MAX_HEADERS_BYTES, whole fields only. Subjects and the like are redacted, and so is any
     field that is named after a secret or repeats what was hidden in the subject."""
-    hidden = _hidden_words(subject(message))
+    without_codes = _Hiding(subject(message)).without_codes
     kept: list[bytes] = []
     size = 0
-    for field in message.fields:
+    for field in message.fields[:MAX_FIELDS]:
         if not field.name:
             continue
-        text = decoded(field.value)
-        safe = _without_codes(field.name, text, hidden)
         raw = message.content[field.start : field.end]
+        if len(raw) > MAX_HEADERS_BYTES:
+            break
+        text = decoded(field.value)
+        safe = without_codes(field.name, text)
         if safe != text:
             raw = raw.partition(b":")[0] + b": " + encoded(safe.replace(MASK, "******")) + b"\r\n"
         size += len(raw)
@@ -39,17 +45,27 @@ def returned_headers(message: Message) -> bytes:
     return b"".join(kept)
 
 
-def _without_codes(name: str, text: str, hidden: list[str]) -> str:
-    if name in _HARMLESS:
+class _Hiding:
+    """What was hidden in the subject, and what isn't shown of other fields."""
+
+    def __init__(self, subject: str) -> None:
+        self._hidden = _hidden_words(subject)
+        self._left = _MAX_REDACTED
+
+    def without_codes(self, name: str, text: str) -> str:
+        if name in _HARMLESS:
+            return text
+        if _IS_SECRET.search(name):
+            return MASK
+        if _IS_TEXT.search(name):
+            self._left -= min(len(text), MAX_TEXT)
+            text = redact(text) if self._left >= 0 else MASK
+        if len(self._hidden) > _MAX_HIDDEN or any(word in text for word in self._hidden):
+            return MASK
         return text
-    if _IS_SECRET.search(name):
-        return MASK
-    if _IS_TEXT.search(name):
-        text = redact(text)
-    return MASK if any(word in text for word in hidden) else text
 
 
-def _hidden_words(plain: str) -> list[str]:
+def _hidden_words(plain: str) -> frozenset[str]:
     """What `redact` took out of the subject, `123 456` as `123456` too."""
-    shown = set(_WORD.findall(redact(plain)))
-    return [word for word in _WORD.findall(plain) + _WORD.findall(_BETWEEN_DIGITS.sub("", plain)) if word not in shown]
+    words = {*_WORD.findall(plain), *_WORD.findall(_BETWEEN_DIGITS.sub("", plain))}
+    return frozenset(words.difference(_WORD.findall(redact(plain))))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import binascii
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from relay.mail.fieldtext import Unencodable, ascii_value
-from relay.mail.message import Field, Message, Unacceptable, first, over_long_line, parse
-from relay.mail.mime import content_type
+from relay.mail.message import Field, Message, first, over_long_line, parse
+from relay.mail.mime import content_type, find_fence
 from relay.mail.words import decoded
 
 __all__ = ["Form", "Unencodable", "has_utf8_head", "recoded"]
@@ -22,8 +23,15 @@ Form = Literal["as it is", "ASCII head", "7bit"]
 """What a server takes: 8BITMIME and raw UTF-8 in header fields; 8BITMIME; ASCII only"""
 
 MAX_DEPTH = 20
+MAX_PARTS = 1_000
+"""a message of more parts, all levels together, is left alone"""
+SLICE_BYTES = 262_144
+"""a large body is encoded in pieces of about this size: each step keeps the interpreter's lock"""
 _SIGNATURES = frozenset({"dkim-signature", "domainkey-signature", "arc-message-signature", "arc-seal"})
-_BASE64 = re.compile(rb"[A-Za-z0-9+/=\s]*")
+_NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/=\s]")
+_LINE_END = re.compile(rb"\n")
+_NOT_IN_QP = re.compile(rb"[^=]{2}|\n")
+"""no place within an encoded byte"""
 
 
 def recoded(content: bytes, form: Form) -> bytes:
@@ -38,12 +46,12 @@ def recoded(content: bytes, form: Form) -> bytes:
         raise Unencodable("signed by another")
     if form == "ASCII head":
         return recoded(_with_ascii_fields(message) + content[message.head_end :], "as it is")
-    return _entity(content, _Need(seven_bit=form == "7bit"), ())
+    return _entity(content, _Need(form == "7bit", iter(range(MAX_PARTS))), ())
 
 
 def has_utf8_head(content: bytes) -> bool:
     """Are there raw 8-bit bytes in the header section?"""
-    return not content.isascii() and not content[: parse(content).head_end].isascii()
+    return not content[: parse(content).head_end].isascii()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,8 @@ class _Need:
     """What may not stay: over-long lines, and with `seven_bit` also 8-bit bytes."""
 
     seven_bit: bool
+    left: Iterator[int]
+    """counts the parts that may still come"""
     depth: int = 0
 
     def holds(self, body: bytes) -> bool:
@@ -63,12 +73,11 @@ class _Need:
         return data
 
 
-def _entity(content: bytes, need: _Need, fences: tuple[re.Pattern[bytes], ...], default: str = "text/plain") -> bytes:
-    """A message or a part (RFC 2045 2.4), within parts that end at `fences`."""
-    try:
-        message = parse(content)
-    except Unacceptable:
-        return need.kept(content, "a header section too large")
+def _entity(content: bytes, need: _Need, fences: tuple[bytes, ...], default: str = "text/plain") -> bytes:
+    """A message or a part (RFC 2045 2.4), within parts that end at the boundaries `fences`."""
+    if next(need.left, None) is None:
+        return need.kept(content, "too many parts")
+    message = parse(content)
     body = content[message.body_at :]
     encoding = decoded(first(message, "content-transfer-encoding") or b"").strip().lower()
     if not need.holds(body):
@@ -86,7 +95,7 @@ def _entity(content: bytes, need: _Need, fences: tuple[re.Pattern[bytes], ...], 
     kind, parameters = content_type(message)
     if "content-type" not in names:
         kind = default
-    inner = _Need(need.seven_bit, need.depth + 1)
+    inner = replace(need, depth=need.depth + 1)
     if kind == "multipart/signed" or (kind.startswith("message/") and not _may_be_encoded(kind)):
         return need.kept(content, f"{kind} is never re-encoded")
     if not kind.startswith("multipart/") and kind != "message/rfc822":
@@ -108,27 +117,26 @@ def _may_be_encoded(kind: str) -> bool:
     return kind == "message/rfc822" or kind.startswith("message/global")
 
 
-def _multipart(body: bytes, boundary: bytes, need: _Need, fences: tuple[re.Pattern[bytes], ...], default: str) -> bytes:
-    fence = re.compile(rb"^--" + re.escape(boundary) + rb"(--)?[ \t]*\r?$", re.MULTILINE)
-    found = fence.search(body) if boundary else None
-    if found is None:
+def _multipart(body: bytes, boundary: bytes, need: _Need, fences: tuple[bytes, ...], default: str) -> bytes:
+    fence = find_fence(body, boundary) if boundary else None
+    if fence is None:
         return need.kept(body, "a multipart without parts")
-    inside = (*fences, fence)
-    pieces = [need.kept(body[: found.start()], "8-bit text before the first part")]
-    while found is not None and not found[1]:
-        at = found.end() + 1
-        pieces.append(body[found.start() : at])
-        found = fence.search(body, at)
+    inside = (*fences, boundary)
+    pieces = [need.kept(body[: fence.start], "8-bit text before the first part")]
+    while fence is not None and not fence.closing:
+        pieces.append(body[fence.start : fence.end])
+        at = fence.end
+        fence = find_fence(body, boundary, at)
         # The line end before a fence belongs to the fence (RFC 2046 5.1.1); one cut short ends without.
-        part = body[at : found.start()] if found is not None else body[at:]
+        part = body[at : fence.start] if fence is not None else body[at:]
         end = b"\r\n" if part.endswith(b"\r\n") else b""
         pieces += [_entity(part.removesuffix(b"\r\n"), need, inside, default), end]
-    if found is not None:
-        pieces.append(need.kept(body[found.start() :], "8-bit text behind the last part"))
+    if fence is not None:
+        pieces.append(need.kept(body[fence.start :], "8-bit text behind the last part"))
     return b"".join(pieces)
 
 
-def _leaf(message: Message, encoding: str, need: _Need, fences: tuple[re.Pattern[bytes], ...]) -> bytes:
+def _leaf(message: Message, encoding: str, need: _Need, fences: tuple[bytes, ...]) -> bytes:
     content = message.content
     body = content[message.body_at :]
     match encoding:
@@ -136,32 +144,64 @@ def _leaf(message: Message, encoding: str, need: _Need, fences: tuple[re.Pattern
             name, encoded = _encoded(body, fences)
         case "quoted-printable":
             # Its lines can't be wrapped again as they are: they may hold encoded line ends.
-            name, encoded = "base64", _base64(binascii.a2b_qp(body))
-        case "base64" if _BASE64.fullmatch(body):
-            text = b"".join(body.split())
-            name, encoded = "base64", b"".join(text[at : at + 76] + b"\r\n" for at in range(0, len(text), 76))
+            name, encoded = "base64", _base64(b"".join(map(binascii.a2b_qp, _slices(body, _NOT_IN_QP))))
+        case "base64" if not any(map(_NOT_BASE64.search, _slices(body, _LINE_END))):
+            text = b"".join(piece.translate(None, _SPACE) for piece in _slices(body, _LINE_END))
+            name, encoded = "base64", _in_lines(text)
         case _:
             return need.kept(content, "an encoding that isn't what it says, or unknown")
     return _rebuilt(message, name, need, body) + encoded
 
 
-def _encoded(data: bytes, fences: tuple[re.Pattern[bytes], ...]) -> tuple[str, bytes]:
+def _encoded(data: bytes, fences: tuple[bytes, ...]) -> tuple[str, bytes]:
     """The shorter of the two encodings, about; base64 also where a soft line break made a line that ends the part."""
-    if (len(data) - len(data.translate(None, _EIGHT_BIT))) * 6 <= len(data):
-        encoded = binascii.b2a_qp(data)
-        if b"\n" not in data:
-            encoded = encoded.replace(b"\n", b"\r\n")
-        if not any(fence.search(encoded) for fence in fences):
+    eight_bit = sum(len(piece) - len(piece.translate(None, _EIGHT_BIT)) for piece in _slices(data, _LINE_END))
+    if eight_bit * 6 <= len(data):
+        encoded = _quoted_printable(data)
+        if not any(find_fence(encoded, fence) for fence in fences):
             return "quoted-printable", encoded
     return "base64", _base64(data)
 
 
 _EIGHT_BIT = bytes(range(128, 256))
+_SPACE = b" \t\r\n\x0b\x0c"
+
+
+def _slices(data: bytes, end: re.Pattern[bytes]) -> Iterator[bytes]:
+    """`data` in pieces of SLICE_BYTES or more, each ending where `end` does, if that comes within as many again."""
+    at = 0
+    while at < len(data):
+        found = end.search(data, at + SLICE_BYTES, at + 2 * SLICE_BYTES)
+        stop = found.end() if found is not None else min(at + 2 * SLICE_BYTES - 1, len(data))
+        yield data[at:stop]
+        at = stop
+
+
+def _quoted_printable(data: bytes) -> bytes:
+    """CRLF-ended lines, encoded."""
+    pieces: list[bytes] = []
+    for piece in _slices(data, _LINE_END):
+        if pieces and not pieces[-1].endswith(b"\n"):
+            pieces.append(b"=\r\n")  # a soft line break, amid a line without end
+        encoded = binascii.b2a_qp(piece)
+        pieces.append(encoded if b"\n" in piece else encoded.replace(b"\n", b"\r\n"))
+    return b"".join(pieces)
 
 
 def _base64(data: bytes) -> bytes:
-    lines = (binascii.b2a_base64(data[at : at + 57], newline=False) for at in range(0, len(data), 57))
-    return b"".join(line + b"\r\n" for line in lines)
+    step = SLICE_BYTES // 3 * 3
+    return _in_lines(
+        b"".join(binascii.b2a_base64(data[at : at + step], newline=False) for at in range(0, len(data), step))
+    )
+
+
+def _in_lines(text: bytes) -> bytes:
+    """Of 76 characters (RFC 2045 6.8)."""
+    pieces = (text[at : at + _LINES_CHARS] for at in range(0, len(text), _LINES_CHARS))
+    return b"".join(b"".join([piece[at : at + 76] + b"\r\n" for at in range(0, len(piece), 76)]) for piece in pieces)
+
+
+_LINES_CHARS = SLICE_BYTES // 76 * 76
 
 
 def _rebuilt(message: Message, encoding: str | None, need: _Need, body: bytes | None = None) -> bytes:

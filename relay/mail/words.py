@@ -14,6 +14,8 @@ _CHARSETS = (frozenset(aliases) | frozenset(aliases.values()) | {"koi8_u", "cp87
     "ansi", "dbcs", "idna", "punycode", "unicode_escape", "raw_unicode_escape",
 }  # fmt: skip
 _WORD = re.compile(r"=\?([^?\s*]{1,40})(?:\*[^?\s]*)?\?([bBqQ])\?([^?]*)\?=")
+MAX_WORDS = 1_000
+"""encoded words of one value; what comes behind them isn't shown"""
 # C0, DEL, C1, line and paragraph separators, what turns a terminal's writing direction, lone surrogates (UTF-7).
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
 _PLAIN = re.compile(rb"[\x20-\x7e]*")
@@ -45,20 +47,24 @@ def _unfolded(raw: bytes) -> str:
 
 def _decode_words(text: str) -> str:
     out: list[str] = []
-    charset, pending, last = "", b"", 0
-    for word in _WORD.finditer(text):
+    charset, last = "", 0
+    pending: list[bytes] = []
+    for number, word in enumerate(_WORD.finditer(text)):
+        if number == MAX_WORDS:
+            text = text[:last]
+            break
         between = text[last : word.start()]
         same = word[1].lower() == charset and not between.strip()
         if not same:
             # A character may be split over words of one charset (seen often), so those are joined as bytes.
-            out.append(decode_charset(pending, charset))
-            pending, charset = b"", word[1].lower()
+            out.append(decode_charset(b"".join(pending), charset))
+            pending, charset = [], word[1].lower()
             # RFC 2047 6.2: blanks between two encoded words are not shown.
             if between.strip() or last == 0:
                 out.append(between)
-        pending += _word_bytes(word[2], word[3])
+        pending.append(_word_bytes(word[2], word[3]))
         last = word.end()
-    out += [decode_charset(pending, charset), text[last:]]
+    out += [decode_charset(b"".join(pending), charset), text[last:]]
     return "".join(out)
 
 

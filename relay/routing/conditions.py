@@ -10,23 +10,27 @@ from typing import Protocol
 from relay.config.model import Match
 from relay.config.patterns import MAX_TEXT_CHARS, Test, compiled
 from relay.mail.redact import redact
-from relay.routing.facts import Facts
+from relay.mail.words import decoded
+from relay.routing.facts import Facts, Headers
 
 MAX_HEADER_CHARS = MAX_TEXT_CHARS
 """of all fields of one name together: a message can't make a pattern look at more"""
+MAX_RAW_BYTES = 32_768
+"""of all fields of one name together that are decoded"""
 SHOWN_CHARS = 100
 
 
 class View:
     """Facts in the forms that conditions want; each is made when it is first asked for."""
 
-    __slots__ = ("_client", "_client_known", "_headers", "facts")
+    __slots__ = ("_all", "_client", "_client_known", "_headers", "facts")
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
         self._client: IPv4Address | IPv6Address | None = None
         self._client_known = False
-        self._headers: dict[str, list[str]] | None = None
+        self._all: Headers | None = None
+        self._headers: dict[str, list[str]] = {}
 
     def client(self) -> IPv4Address | IPv6Address | None:
         """The client's address, a mapped one as the IPv4 address it is; None for a client without one."""
@@ -43,21 +47,29 @@ class View:
 
     def header(self, name: str) -> Sequence[str]:
         """The values of the fields of that (lower-case) name, as far as MAX_HEADER_CHARS reach."""
-        if self._headers is None:
-            headers = self.facts.headers() if callable(self.facts.headers) else self.facts.headers
-            self._headers = {}
-            for field, value in headers:
-                self._headers.setdefault(field, []).append(value)
-        values = self._headers.get(name, [])
-        if len(values) < 2:
-            return values
-        within, left = [], MAX_HEADER_CHARS
-        for value in values:
-            if left <= 0:
-                break
-            within.append(value[:left])
-            left -= len(value) + 1
-        return within
+        values = self._headers.get(name)
+        if values is None:
+            values = self._headers[name] = _within(self._fields(name))
+        return values
+
+    def _fields(self, name: str) -> Iterable[str | bytes]:
+        if self._all is None:
+            self._all = self.facts.headers() if callable(self.facts.headers) else self.facts.headers
+        return (value for field, value in self._all if field == name)
+
+
+def _within(values: Iterable[str | bytes]) -> list[str]:
+    """As many of them, decoded, as the limits let pass."""
+    within: list[str] = []
+    left, raw_left = MAX_HEADER_CHARS, MAX_RAW_BYTES
+    for value in values:
+        if left <= 0 or raw_left <= 0:
+            break
+        text = decoded(value[:raw_left]) if isinstance(value, bytes) else value
+        raw_left -= len(value) + 1
+        within.append(text[:left])
+        left -= len(text) + 1
+    return within
 
 
 class Condition(Protocol):

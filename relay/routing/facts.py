@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-Headers = Sequence[tuple[str, str]]
-"""name (lower case) and decoded value of each field, in the order of the message"""
+Headers = Sequence[tuple[str, str | bytes]]
+"""name (lower case) and value of each field, in the order of the message; raw values are decoded when a rule asks for
+them"""
 
 
 class Facts(NamedTuple):

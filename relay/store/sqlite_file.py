@@ -37,6 +37,16 @@ def explain(path: Path, error: Exception) -> Exception:
     return error
 
 
+def is_denial(error: BaseException | None) -> bool:
+    """Is this, at its bottom, what a user without rights meets? Other causes look the same to SQLite."""
+    while error is not None:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if isinstance(error, PermissionError) or code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+            return True
+        error = error.__cause__
+    return False
+
+
 def absolute(path: Path) -> Path:
     """The file itself: -wal, -shm and the lock lie beside it, whatever links lead there."""
     return path.resolve()

@@ -49,9 +49,11 @@ def recover(tx: Tx, now: float) -> int:
         for change, further in (
             ("state = 'ambiguous', booked_at = NULL, reply = :unknown", "AND final_dot"),
             ("state = 'held', booked_at = NULL, deaths = deaths + 1", "AND deaths + 1 >= :most"),
-            ("state = 'queued', booked_at = coalesce(booked_at, :now), deaths = deaths + 1",
+            # One that was booked has used up a step.
+            ("state = 'queued', booked_at = coalesce(booked_at, :now), deaths = deaths + 1, step = step + 1",
              "AND deaths + 1 >= :suspect"),
-            ("state = 'queued', next_at = coalesce(booked_at, :now), booked_at = NULL, deaths = deaths + 1", ""),
+            ("state = 'queued', next_at = coalesce(booked_at, :now), step = step + (booked_at IS NOT NULL),"
+             " booked_at = NULL, deaths = deaths + 1", ""),
         ):  # fmt: skip
             recovered += tx.execute(f"{update}, {change} WHERE {sending} {further}", values).rowcount
     return recovered

@@ -30,6 +30,8 @@ class Circuit:
     words: str = ""
     """what the upstream said to it, redacted: for the operator's eyes only"""
     probe_at: float = 0.0
+    tried: bool = False
+    """a session was opened, or couldn't be: before that nothing is known of the upstream"""
     _probes: int = 0
     _unproved: bool = False
     """closed because a session could be opened; no message has been answered since"""
@@ -42,7 +44,7 @@ class Circuit:
     def failed(self, now: float, reason: str, *, words: str = "", refused: bool = False) -> bool:
         """The host is dead, hangs or is unsafe; `refused`: it turned us away for good (5yz to the greeting, EHLO or
         AUTH). `reason` and `words`: see there. True when this opened the circuit."""
-        opened = self.state == "closed"
+        opened, self.tried = self.state == "closed", True
         if opened:
             self._probes = 0
             self._relapses += self._unproved
@@ -77,7 +79,7 @@ class Circuit:
 
     def reached(self) -> bool:
         """A session could be opened; how it carries mail isn't known. True when this closed the circuit."""
-        closed_now = self.state != "closed"
+        closed_now, self.tried = self.state != "closed", True
         self.state, self.reason, self.words = "closed", "", ""
         self._unproved = self._unproved or closed_now
         return closed_now

@@ -132,6 +132,7 @@ async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step) -> Session
         connect=(connected - began) * 1000.0,
         tls=(secured - connected) * 1000.0,
         auth=(time.monotonic() - secured) * 1000.0,
+        began_at=began,
     )
     session = _hand_over(client, opening, loop)
     if step.peer is not None:

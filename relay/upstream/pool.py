@@ -220,6 +220,11 @@ class Pool:
     def _lend(self, session: Session) -> None:
         self._lent[session] = asyncio.current_task()
 
+    @property
+    def has_rate(self) -> bool:
+        """May `pace` wait?"""
+        return self._rate is not None
+
     async def pace(self) -> None:
         """Wait for the upstream's rate to allow one more message."""
         if self._rate is not None:
@@ -342,6 +347,7 @@ class Pool:
             self.window.refused(time.monotonic(), others)
         elif said and not self.express and self.circuit.state == "closed" and says_so(failure.reply):
             # It talks to somebody: to codes, or to another process of ours.
+            self.circuit.tried = True
             self.window.throttled(time.monotonic())
             self._fail_waiting(failure)
         else:

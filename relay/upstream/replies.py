@@ -10,6 +10,7 @@ from relay.mail.reply import Reply
 MAX_LINE_BYTES = 2_048
 """RFC 5321 4.5.3.1.5 asks for 512; servers exceed it, none honest by this much."""
 MAX_REPLY_BYTES = 32_768
+MAX_REPLY_LINES = 500
 
 # The first digit is 2..5; a code alone on its line is legal (RFC 5321 4.2). The text may be anything.
 _LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
@@ -64,7 +65,7 @@ class ReplyReader:
         if self._lines and code != self._code:
             raise ProtocolError("the code changes within one reply")
         self._size += len(line)
-        if self._size > MAX_REPLY_BYTES:
+        if self._size > MAX_REPLY_BYTES or len(self._lines) >= MAX_REPLY_LINES:
             raise ProtocolError("a reply without end")
         self._code = code
         self._lines.append(_CONTROLS.sub(" ", (found[3] or b"").decode("utf-8", "replace")).strip())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -34,11 +34,20 @@ State = Literal["idle", "busy", "resetting", "quitting", "closed"]
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What opening the session cost, in milliseconds."""
+    """What opening the session cost, in milliseconds, one behind the other from `began_at` (time.monotonic) on."""
 
     connect: float = 0.0
     tls: float = 0.0
     auth: float = 0.0
+    began_at: float = 0.0
+
+    def ends(self) -> Iterator[tuple[Literal["connect", "tls", "auth"], float]]:
+        """Each phase with when it ended (time.monotonic)."""
+        connected = self.began_at + self.connect / 1000.0
+        secured = connected + self.tls / 1000.0
+        yield "connect", connected
+        yield "tls", secured
+        yield "auth", secured + self.auth / 1000.0
 
 
 class Report(NamedTuple):
@@ -50,7 +59,12 @@ class Report(NamedTuple):
     timed_out: bool
     """the upstream left something unanswered"""
     envelope_ms: float
+    """until the content could leave, as far as the upstream goes"""
+    gate_ms: float
+    """the content waited for its commit"""
     data_ms: float
+    ended_at: float
+    """time.monotonic; the three phases before it are all of the transaction"""
     codes: tuple[int, ...] = ()
     lost: bool = False
     """the connection broke off, or what came over it was no SMTP"""
@@ -121,11 +135,11 @@ class Session(asyncio.Protocol):
         misfit = unfit(load, self.capabilities)
         if misfit is not None:
             refused = tuple(Result(position, "refused", misfit, "mail") for position, _ in load.recipients)
-            return Report(refused, 0, timed_out=False, envelope_ms=0.0, data_ms=0.0)
+            return _unbegun(refused)
         withdrawn = gate.refusal(steady())
         if withdrawn is not None:
             abandoned = tuple(Result(position, "abandoned", withdrawn, "mail") for position, _ in load.recipients)
-            return Report(abandoned, 0, timed_out=False, envelope_ms=0.0, data_ms=0.0)
+            return _unbegun(abandoned)
         try:
             mail, rcpts = commands(load, self.capabilities)
         except ValueError:
@@ -157,7 +171,7 @@ class Session(asyncio.Protocol):
         if not refused:
             raise ValueError("commands that can't be written")
         if not written.recipients:
-            return Report(refused, 0, timed_out=False, envelope_ms=0.0, data_ms=0.0)
+            return _unbegun(refused)
         report = await self.transact(written, content, gate, terms)
         return report._replace(results=(*report.results, *refused))
 
@@ -217,6 +231,8 @@ class Session(asyncio.Protocol):
         try:
             for reply in self._reader.feed(data):
                 self._take(reply)
+                if self._transport.is_closing():
+                    return  # however many more there are
         except ProtocolError:
             self._garbled()
 
@@ -304,6 +320,7 @@ class Session(asyncio.Protocol):
             return []
         match flight.gate.ask(self, steady()):
             case "wait":
+                flight.waits_since = flight.waits_since or time.monotonic()
                 return []
             case "shut":
                 transaction.withdraw(flight.gate.reason())
@@ -428,6 +445,11 @@ class Session(asyncio.Protocol):
             self._timer = None
 
 
+def _unbegun(results: tuple[Result, ...]) -> Report:
+    """Of a transaction of which nothing left."""
+    return Report(results, 0, timed_out=False, envelope_ms=0.0, gate_ms=0.0, data_ms=0.0, ended_at=time.monotonic())
+
+
 class _Flight:
     """A transaction under way."""
 
@@ -447,6 +469,7 @@ class _Flight:
         "timed_out",
         "transaction",
         "unsent",
+        "waits_since",
     )
 
     def __init__(
@@ -467,6 +490,8 @@ class _Flight:
         """when the upstream was ready for the content"""
         self.content_at: float | None = None
         """when the content began to leave"""
+        self.waits_since: float | None = None
+        """when it stood before the closed gate first"""
         self.error: Exception | None = None
         """what `content` raised"""
         self.timed_out = False
@@ -477,14 +502,18 @@ class _Flight:
         self.unsent: list[memoryview] = []
 
     def report(self, *, dsn: bool) -> Report:
-        ready = self.envelope_at or self.content_at or self.ended_at
-        data_ms = (self.ended_at - self.content_at) * 1000.0 if self.content_at is not None else 0.0
+        left = self.content_at or self.ended_at
+        ready = self.waits_since or self.envelope_at or left
+        if self.content_at is None and self.envelope_at is None:
+            ready = left  # with BDAT it stood at the gate before anything was answered
         return Report(
             self.transaction.results,
             self.transaction.answered,
             self.timed_out,
             envelope_ms=(ready - self.began_at) * 1000.0,
-            data_ms=data_ms,
+            gate_ms=(left - ready) * 1000.0,
+            data_ms=(self.ended_at - left) * 1000.0,
+            ended_at=self.ended_at,
             codes=tuple(self.codes),
             lost=self.lost or self.transaction.garbled,
             dsn=dsn,

@@ -35,9 +35,16 @@ class Wording:
         return shape not in self._of.get(asked, ()) and any(shape in shapes for shapes in self._of.values())
 
 
-@lru_cache(maxsize=1024)
+_LOOKED_AT_CHARS = 512
+
+
 def _shape(text: str) -> str:
     """The text without what changes from reply to reply: addresses, numbers, ids. An enhanced code stays."""
+    return _shape_of(text[:_LOOKED_AT_CHARS])
+
+
+@lru_cache(maxsize=1024)
+def _shape_of(text: str) -> str:
     words = text.lower().split()[:8]
     kept = words[:1] if words and words[0].count(".") == 2 and words[0].replace(".", "").isdigit() else []
     return " ".join(kept + ["#" if _varies(word) else word for word in words[len(kept) :]])

@@ -12,7 +12,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PROC = Path("/proc/net")
+PROC = Path("/proc/self/net")
+"""not /proc/net, which systemd's ProcSubset=pid hides"""
 LOOKS = 3
 """A table that changes while it is read may leave a line out."""
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid

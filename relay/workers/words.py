@@ -37,6 +37,7 @@ class Orders:
 @dataclass(frozen=True, slots=True)
 class UpstreamStatus:
     circuit: str
+    """the circuit's state, or `untried`"""
     sessions: Mapping[str, int]
     reason: str
     window: int | None
@@ -47,7 +48,8 @@ class UpstreamStatus:
     @classmethod
     def of(cls, pool: Pool) -> Self:
         circuit = pool.circuit
-        return cls(circuit.state, pool.counts(), circuit.reason, pool.window_now(), circuit.words)
+        state = circuit.state if circuit.tried or circuit.state != "closed" else "untried"
+        return cls(state, pool.counts(), circuit.reason, pool.window_now(), circuit.words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -55,24 +55,54 @@ async def test_what_waits_is_encrypted_and_goes_out_with_its_key_only(tmp_path: 
         assert text.encode() in upstream.messages[0].content
 
 
-@pytest.mark.parametrize(("keys", "files"), [({}, 1), ({"store_key_file": "key"}, 0)])
-async def test_a_large_content_that_is_still_coming_in_is_on_the_disk_only_without_a_key(
-    tmp_path: Path, keys: dict[str, object], files: int
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("sealed", [False, True])
+async def test_a_large_content_comes_in_by_a_file_which_is_in_clear_only_without_a_key(
+    tmp_path: Path, sealed: bool, workers: int
 ) -> None:
     assert (await command("store", "key", "--out", tmp_path / "key")).code == 0
-    text = f"secret {os.urandom(8).hex()}"
-    async with RelayProcess(write_config(tmp_path, {"up": DEAD}, **keys)) as relay, Talk(relay.smtp) as app:
-        await app.envelope(BULK, "user@example.net")
-        app.send(letter((text + "\r\n") * 40_000, sender=BULK))
-        async with asyncio.timeout(10):
-            await app.writer.drain()
-        # A reply on another connection: by then the relay has read what came in on the first.
-        async with Talk(relay.smtp) as another:
-            await another.ask("NOOP")
-        if files:
-            async with asyncio.timeout(10):
-                while not holding(tmp_path, text):
-                    await asyncio.sleep(0.02)
-        else:
-            await asyncio.sleep(0.3)
-            assert holding(tmp_path, text) == []
+    text, spool = f"secret {os.urandom(8).hex()}", tmp_path / "relay-spool"
+    content = letter((text + "\r\n") * 40_000, sender=BULK)
+    keys: dict[str, Any] = {"store_key_file": "key"} if sealed else {}
+    async with Upstream() as upstream:
+        config = write_config(tmp_path, {"up": upstream}, workers=workers, **keys)
+        async with RelayProcess(config) as relay, Talk(relay.smtp) as app:
+
+            async def come_in() -> bool:
+                # The last line end may be the beginning of the final dot.
+                return [each.stat().st_size for each in spool.iterdir()] == [len(content) - 2]
+
+            await app.envelope(BULK, "user@example.net")
+            app.send(content)
+            await until(come_in)
+            assert bool(holding(tmp_path, text)) is not sealed
+            app.send(b".\r\n")
+            assert (await app.reply()).startswith("250")
+            assert list(spool.iterdir()) == []
+            await upstream.wait_for(1)
+            assert upstream.messages[0].content.endswith(content[-1_000_000:])
+            assert text not in said_of(relay.pid) + relay.stderr
+
+
+async def test_contents_that_come_in_take_little_memory_also_with_a_key(tmp_path: Path) -> None:
+    assert (await command("store", "key", "--out", tmp_path / "key")).code == 0
+    size, clients = 8_000_000, 10
+    line = b"x" * 998 + b"\r\n"
+    config = write_config(tmp_path, {"up": DEAD}, store_key_file="key", workers=0)
+    async with RelayProcess(config) as relay, AsyncExitStack() as stack:
+        before = rss_bytes(relay.pid)
+        for _ in range(clients):
+            app = await stack.enter_async_context(Talk(relay.smtp))
+            await app.envelope(BULK, "user@example.net")
+            app.send(line * (size // len(line)))
+
+        async def come_in() -> bool:
+            sizes = [each.stat().st_size for each in (tmp_path / "relay-spool").iterdir()]
+            return sizes == [size - 2] * clients
+
+        await until(come_in)
+        assert rss_bytes(relay.pid) - before < size * clients // 3
+
+
+def rss_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -6,7 +6,9 @@ import asyncio
 import os
 import socket
 import struct
-from contextlib import suppress
+import subprocess
+import sys
+from contextlib import AsyncExitStack, suppress
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -343,3 +345,63 @@ async def test_two_listeners_on_any_free_port_have_one_each_and_keep_it_at_a_rel
         assert list(server.addresses) == [first]
     finally:
         await server.drain(0.1)
+
+
+# Connections.
+
+
+async def test_others_leave_a_fifth_of_the_connections_to_clients_of_this_machine(tmp_path: Path) -> None:
+    def header(at: int) -> bytes:
+        return f"PROXY TCP4 192.0.2.{at} 127.0.0.1 5 25\r\n".encode()
+
+    doors = listener(proxy_protocol=LOCAL), Listener(address=UnixAddress(str(tmp_path / "smtp")))
+    async with service(*doors, limits={"connections": 10}) as relay, AsyncExitStack() as stack:
+
+        async def come(at: int) -> str:
+            client = await stack.enter_async_context(relay.connect())
+            await client.send(header(at))
+            return (await client.reply())[:3]
+
+        async def come_by_the_socket() -> str:
+            reader, writer = await asyncio.open_unix_connection(tmp_path / "smtp")
+            stack.callback(writer.close)
+            return (await Client(reader, writer).reply())[:3]
+
+        silent = [await stack.enter_async_context(relay.connect()) for _ in range(4)]
+        assert [await come(at) for at in range(10)] == ["220"] * 4 + ["421"] * 6
+        for at, client in enumerate(silent):
+            await client.send(header(at))
+            assert (await client.reply()).startswith("220")
+        assert [await come_by_the_socket() for _ in range(4)] == ["220"] * 2 + ["421"] * 2
+        assert relay.heard.reasons == ["connections"] * 8
+
+
+async def test_one_connection_is_for_whoever_comes_first() -> None:
+    async with service(listener(proxy_protocol=LOCAL), limits={"connections": 1}) as relay, relay.connect() as client:
+        await client.send(b"PROXY TCP4 192.0.2.7 127.0.0.1 5 25\r\n")
+        assert (await client.reply()).startswith("220")
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "wanted", "fits"),
+    [
+        (4_000, 4_000, 500, 500),  # enough
+        (400, 8_000, 500, 500),  # raised
+        (400, 1_000, 500, 367),
+        (400, 400, 500, 67),
+        (100, 100, 500, 1),
+    ],
+)
+def test_there_are_as_many_connections_as_descriptors_are_enough_for(
+    soft: int, hard: int, wanted: int, fits: int
+) -> None:
+    program = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
+from relay.config.model import Limits
+from relay.intake.descriptors import fitted
+print(fitted(Limits(connections={wanted}), 10).connections)
+"""
+    said = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert int(said.stdout) == fits
+    assert ("event=connections_lowered" in said.stderr) is (fits < wanted)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import ssl
+import threading
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +15,8 @@ import pytest
 
 from relay.config.model import Listener
 from relay.intake import session as session_module
+from relay.intake import users as users_module
+from relay.intake.logins import Logins
 from relay.intake.policy import peer_at, server_context
 from relay.intake.types import CannotListen
 from relay.intake.users import Users, UsersError, hash_password, read_users, valid_name
@@ -321,3 +325,173 @@ async def test_a_listener_without_its_files_refuses_to_start(lacking: dict[str, 
 @pytest.mark.parametrize(("name", "valid"), [("app", True), ("a@b", True), ("", False), ("a:b", False), ("#a", False)])
 def test_a_user_s_name_fits_the_file(name: str, valid: bool) -> None:
     assert valid_name(name) is valid
+
+
+# What a login costs, and whom.
+
+
+def login(password: str, user: str = "app") -> str:
+    return "AUTH PLAIN " + b64(f"\0{user}\0{password}")
+
+
+@pytest.fixture
+def verified(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The passwords that were looked at, in their order."""
+    looked_at: list[bytes] = []
+    matches = users_module._matches
+
+    def counted(password: bytes, phc: str) -> bool:
+        looked_at.append(password)
+        return matches(password, phc)
+
+    monkeypatch.setattr(users_module, "_matches", counted)
+    return looked_at
+
+
+async def test_a_login_is_verified_once_however_many_connections_it_comes_by(
+    guarded: Service, verified: list[bytes], users_file: Path
+) -> None:
+    for _ in range(5):
+        async with guarded.session() as client:
+            assert (await client.ask(login(PASSWORD))).startswith("235")
+    async with guarded.session() as client:
+        assert (await client.ask(login("wrong"))).startswith("535")
+        assert (await client.ask(login(PASSWORD))).startswith("235")
+    assert verified == [PASSWORD.encode(), b"wrong"]
+    await guarded.server.reload([listener(auth="required", users_file=users_file)])
+    async with guarded.session() as client:
+        assert (await client.ask(login(PASSWORD))).startswith("235")
+    assert len(verified) == 3
+
+
+async def test_a_login_is_remembered_for_minutes_without_its_password(users_file: Path) -> None:
+    now = [0.0]
+    users = Users(read_users(users_file), lambda: now[0])
+    assert not users.remembers("app", PASSWORD.encode())
+    assert await users.verify("app", PASSWORD.encode())
+    assert users.remembers("app", PASSWORD.encode())
+    for name, password in (("app", "wrong"), ("ap", "p" + PASSWORD), ("", ""), ("app", "")):
+        assert not users.remembers(name, password.encode())
+    held = repr(vars(users)).encode()
+    assert PASSWORD.encode() not in held
+    now[0] = 601.0
+    assert not users.remembers("app", PASSWORD.encode())
+
+
+async def test_only_so_many_logins_are_remembered() -> None:
+    phc = hash_password(b"x")
+    users = Users({f"u{at}": phc for at in range(1_200)})
+    for at in range(1_200):
+        users._remember(f"u{at}", users._proof(f"u{at}", b"x"))
+    assert sum(users.remembers(f"u{at}", b"x") for at in range(1_200)) == 1_000
+
+
+async def test_guesses_count_over_connections_until_they_are_no_longer_looked_at(
+    guarded: Service, verified: list[bytes]
+) -> None:
+    async def guess() -> list[str]:
+        async with guarded.session() as client:
+            return [(await client.ask(login("guess")))[:3] for _ in range(2)]
+
+    replies = [code for codes in await asyncio.gather(*(guess() for _ in range(10))) for code in codes]
+    assert sorted(replies) == ["454"] * 10 + ["535"] * 10
+    assert len(verified) == 10
+
+
+async def test_a_guesser_holds_up_neither_another_client_nor_who_was_let_in_before(
+    users_file: Path, starttls: dict[str, object], certificates: Certificates, monkeypatch: pytest.MonkeyPatch,
+    verified: list[bytes],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(session_module, "_AUTH_DELAY_S", 0.01)
+    door = listener(
+        **{**starttls, "tls": "implicit"}, auth="required", users_file=users_file, proxy_protocol=("127.0.0.0/8",)
+    )
+    async with service(door) as relay:
+
+        async def says(source: str, password: str) -> str:
+            async with asyncio.timeout(20):
+                reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+                writer.write(f"PROXY TCP4 {source} 127.0.0.1 5 25\r\n".encode())
+                await writer.start_tls(certificates.client_context(), server_hostname="localhost")
+                client = await Client(reader, writer).hello()
+                reply = await client.ask(login(password))
+                writer.close()
+                return reply[:3]
+
+        assert await says("192.0.2.7", PASSWORD) == "235"
+        guessing = [asyncio.create_task(says("192.0.2.7", "guess")) for _ in range(40)]
+        while not any(task.done() for task in guessing):
+            await asyncio.sleep(0.001)
+        assert await says("192.0.2.8", PASSWORD + "!") == "535"
+        # It was looked at behind one guess or two, not behind forty.
+        assert verified.index((PASSWORD + "!").encode()) <= 12
+        await asyncio.gather(*guessing)
+        assert await says("192.0.2.7", "guess") == "454"
+        assert await says("192.0.2.7", PASSWORD) == "235"
+
+
+async def test_guesses_are_forgiven_by_and_by() -> None:
+    now = [0.0]
+    logins = Logins(lambda: now[0])
+    users, peer = Users({"app": hash_password(b"right")}), peer_at("2001:db8::1")
+    for at in range(12):
+        await logins.verify(users, peer_at(f"2001:db8::{at}"), f"name{at}", b"guess")
+    assert await logins.verify(users, peer, "app", b"right") == "too many"
+    assert await logins.verify(users, peer_at("2001:db8:0:1::1"), "app", b"right") == "right"
+    now[0] = 31.0
+    assert await logins.verify(users, peer, "app", b"guess") == "wrong"
+    assert await logins.verify(users, peer, "app", b"guess") == "too many"
+
+
+async def test_apps_on_this_machine_answer_for_their_own_user_only() -> None:
+    logins, users = Logins(), Users({"app": hash_password(b"right")})
+    for _ in range(12):
+        await logins.verify(users, peer_at("127.0.0.1"), "other", b"wrong")
+    assert await logins.verify(users, peer_at("127.0.0.1"), "other", b"wrong") == "too many"
+    assert await logins.verify(users, peer_at("127.0.0.1"), "app", b"right") == "right"
+
+
+async def test_logins_are_verified_at_a_low_priority() -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    loop = asyncio.get_running_loop()
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    assert await loop.run_in_executor(users_module._VERIFIERS, priority) == max(10, before)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+@pytest.mark.parametrize("talk", ["silent", "chatty", "in the middle"])
+async def test_where_a_login_is_required_it_must_come_soon(
+    guarded: Service, monkeypatch: pytest.MonkeyPatch, talk: str
+) -> None:
+    monkeypatch.setattr(session_module, "_LOGIN_WITHIN_S", 0.5)
+    async with guarded.connect() as client:
+        await client.hello()
+        if talk == "in the middle":
+            await client.ask("AUTH LOGIN")
+        while talk == "chatty" and (await client.ask("NOOP")).startswith("250"):
+            await asyncio.sleep(0.02)
+        assert talk == "chatty" or (await client.everything()).startswith(b"421 4.4.2")
+        await guarded.quiet()
+    assert guarded.heard.reasons == ["timeout"]
+
+
+async def test_who_has_logged_in_may_take_its_time(guarded: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with guarded.session() as client:
+        assert (await client.ask(login(PASSWORD))).startswith("235")
+        monkeypatch.setattr(session_module, "_LOGIN_WITHIN_S", 0.0)
+        assert (await client.ask("NOOP")).startswith("250")
+        assert (await client.ask("MAIL FROM:<a@x.test>")).startswith("250")
+
+
+@pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01"])
+async def test_the_time_until_a_login_has_the_handshake_in_it(
+    users_file: Path, starttls: dict[str, object], monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr(session_module, "_LOGIN_WITHIN_S", 0.3)
+    door = listener(**{**starttls, "tls": "implicit"}, auth="required", users_file=users_file)
+    async with service(door) as relay, relay.connect() as client:
+        await client.send(begun)
+        await client.everything()
+        await relay.quiet()

@@ -98,9 +98,11 @@ def test_a_spaced_code_of_the_subject_is_found_elsewhere_too() -> None:
 
 
 def test_returned_headers_are_bounded_and_whole() -> None:
-    headers = returned_headers(parse(b"X-A: " + b"x" * 900 + b"\r\n" + b"X-B: y\r\n" * 10_000 + b"\r\n"))
+    headers = returned_headers(
+        parse(b"X-A: " + b"x" * 900 + b"\r\n" + b"X-B: y\r\n".rjust(50, b"X") * 10_000 + b"\r\n")
+    )
     assert MAX_HEADERS_BYTES - 1000 < len(headers) <= MAX_HEADERS_BYTES
-    assert headers.endswith(b"X-B: y\r\n")
+    assert headers.endswith(b"XX-B: y\r\n")
 
 
 def test_the_whole_message_is_returned_when_asked_for() -> None:

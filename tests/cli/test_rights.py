@@ -1,0 +1,123 @@
+"""A user without rights is told in one line what to do, and never in a traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from time import time
+
+import pytest
+
+from tests.cli.test_mail_commands import fill
+from tests.config.keyfiles import write_keys
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+DENIED = "permission denied: run it as root or as the relay's user, or ask http://127.0.0.1:8026/"
+CONFIG = """\
+http: {address: 127.0.0.1:8026}
+upstreams: {mx: {host: 127.0.0.1, port: 1, tls: none}}
+lanes: {otp: {upstreams: mx}, bulk: {upstreams: mx}}
+dkim: {domain: example.com, keys: {selector: s1, key_file: keys/rsa2048.pem}}
+"""
+AS_NOBODY = """
+import contextlib, encodings.idna, io, os, sys, traceback
+import relay.app, relay.config.load, relay.doctor.examine
+from relay.__main__ import main
+usable, config, *arguments = sys.argv[1:]
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with contextlib.suppress(BaseException):
+        main([*arguments, "-c", usable])
+os.setresuid(65534, 65534, 65534)
+sys.exit(main([*arguments, "-c", config]))
+"""
+"""The command once as root, on another store, so that all is loaded: the other user may not read the interpreter."""
+
+
+def made(folder: Path) -> Path:
+    """A configuration that every user may read, with keys and a store of two files."""
+    folder.mkdir()
+    folder.chmod(0o755)
+    write_keys(folder / "keys")
+    (folder / "keys").chmod(0o755)
+    (folder / "keys/rsa2048.pem").chmod(0o644)
+    for name in ("relay.db", "relay-bulk1.db"):
+        asyncio.run(fill(folder / "data" / name, time()))
+    config = folder / "relay.yaml"
+    config.write_text(CONFIG)
+    config.chmod(0o644)
+    return config
+
+
+@pytest.fixture(scope="module")
+def base() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        made(Path(folder) / "usable")
+        made(Path(folder) / "closed")
+        yield Path(folder)
+
+
+@pytest.fixture
+def closed(base: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A configuration, of which one thing is closed to other users: its path and mode are the parameter."""
+    name, others = request.param
+    config = base / "closed/relay.yaml"
+    path = config.parent / name
+    before = path.stat().st_mode
+    (config.parent / "data").chmod(0o755)
+    path.chmod(others)
+    yield config
+    path.chmod(before)
+
+
+def as_nobody(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    usable = config.parent.parent / "usable/relay.yaml"
+    command = [sys.executable, "-c", AS_NOBODY, str(usable), str(config), *arguments]
+    return subprocess.run(command, input="x\n", capture_output=True, text=True, timeout=60, check=False)
+
+
+READS = [
+    ("log",), ("log", "01A"), ("queue",), ("report",), ("store", "check"), ("store", "compact"),
+    ("store", "backup", "/nowhere/copy.db"), ("queue", "hold", "--all"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("closed", [("data", 0o700), ("data", 0o755)], indirect=True, ids=["folder", "files"])
+@pytest.mark.parametrize("arguments", READS, ids=" ".join)
+def test_a_store_of_another_user_is_one_line_with_what_to_do(closed: Path, arguments: tuple[str, ...]) -> None:
+    done = as_nobody(closed, *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1].removeprefix("otp-relay: ") == DENIED
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("closed", [("keys/rsa2048.pem", 0o600), ("keys", 0o700)], indirect=True, ids=["key", "keys"])
+@pytest.mark.parametrize(
+    "arguments", [*READS[:5], ("check",), ("queue", "hold", "--all"), ("user", "add", "x")], ids=" ".join
+)
+def test_so_is_a_key_file_where_it_is_needed(closed: Path, arguments: tuple[str, ...]) -> None:
+    done = as_nobody(closed, *arguments)
+    assert len(done.stderr.splitlines()) == 1
+    assert "permission denied: run it as root or as the relay's user" in done.stderr
+    assert done.returncode in (1, 2)
+
+
+@pytest.mark.parametrize("closed", [("relay.yaml", 0o600)], indirect=True, ids=["configuration"])
+@pytest.mark.parametrize("arguments", [*READS, ("check",), ("user", "add", "x"), ("explain", "-")], ids=" ".join)
+def test_so_is_the_configuration(closed: Path, arguments: tuple[str, ...]) -> None:
+    done = as_nobody(closed, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"{closed}: can't read {closed}: permission denied: run it as root or as the relay's user\n"
+
+
+@pytest.mark.parametrize("closed", [("data", 0o700), ("relay.yaml", 0o600), ("keys", 0o700)], indirect=True)
+def test_doctor_finds_what_it_may_not_look_into(closed: Path) -> None:
+    done = as_nobody(closed, "doctor")
+    assert "Traceback" not in done.stderr
+    assert "run doctor as the relay's user" in done.stdout or "run it as root or as the relay's user" in done.stdout
