@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Hashable
 from typing import Protocol
 
-from relay.upstream.bucket import BULK_LEAVES, Bucket
+from relay.upstream.bucket import BULK_LEAVES, Bucket, Lent
 from relay.upstream.fair import TURN_S, Holder, Holders
 
 
@@ -125,6 +126,8 @@ class WholeRate:
 
     def __init__(self, rate: float) -> None:
         self._bucket = Bucket(rate, time.monotonic())
+        self._in_turn = asyncio.Lock()
+        """of those that wait for bulk mail: the first that came is the first that goes on"""
 
     def change(self, rate: float) -> None:
         """Another rate from now on; what was saved up is spent."""
@@ -132,6 +135,27 @@ class WholeRate:
             self._bucket = Bucket(rate, time.monotonic(), saved=0.0)
 
     async def pace(self, *, express: bool) -> None:
-        leave = 0.0 if express else BULK_LEAVES
+        if express:
+            await self._pace(0.0)
+        else:
+            async with self._in_turn:
+                await self._pace(BULK_LEAVES)
+
+    async def _pace(self, leave: float) -> None:
         for wait_s in iter(lambda: self._bucket.take(time.monotonic(), leave=leave), 0.0):
             await asyncio.sleep(wait_s)
+
+    async def lend(self, holder: Hashable) -> Lent:
+        """A portion for another process's bulk mail (`until`: time.monotonic, which all processes share). `holder` has
+        used what it was lent before."""
+        self._bucket.returned(holder, 0, time.monotonic())
+        async with self._in_turn:
+            lent = self._bucket.lend(holder, time.monotonic(), leave=BULK_LEAVES)
+            while not isinstance(lent, Lent):
+                await asyncio.sleep(lent)
+                lent = self._bucket.lend(holder, time.monotonic(), leave=BULK_LEAVES)
+            return lent
+
+    def returned(self, holder: Hashable, tokens: int) -> None:
+        """So many of those that it was lent are not used."""
+        self._bucket.returned(holder, tokens, time.monotonic())

@@ -5,11 +5,15 @@ What a code needs is never waited for: express lanes are in the main process, wh
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 
+from relay.upstream.bucket import Lent
 from relay.upstream.budget import Budget
 from relay.upstream.fair import TURN_S, Holder, Holders
+from relay.workers import words
 from relay.workers.link import Link
 
 ASK_AGAIN_AFTER_S = 1.0
@@ -92,14 +96,64 @@ class LeasedBudget:
 
 
 class LeasedRate:
-    """A worker's `Rate`: the main process says when."""
+    """A worker's `Rate`: the main process lends it in portions, each good for a tenth of a second. So a busy worker
+    asks it twenty times a second, however many messages those are; what isn't used goes back."""
 
     def __init__(self, upstream: str, link: Link) -> None:
         self._upstream = upstream
         self._link = link
+        self._lent = Lent(0, 0.0)
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._asking: asyncio.Task[None] | None = None
 
     async def pace(self, *, express: bool) -> None:  # noqa: ARG002
-        await self._link.ask("pace", self._upstream)
+        """Raises LinkLost, or what the main process failed at."""
+        if not self._waiting and self._take():
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask(), name=f"rate of {self._upstream}")
+        await turn
+
+    def _take(self) -> bool:
+        tokens, until = self._lent
+        if tokens < 1 or time.monotonic() >= until:
+            return False
+        self._lent = Lent(tokens - 1, until)
+        return True
+
+    async def _ask(self) -> None:
+        """One at a time, as long as somebody waits."""
+        try:
+            while self._waiting:
+                self._serve(await self._link.ask(words.PACE, self._upstream))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is for those that wait
+            waiting, self._waiting = self._waiting, deque()
+            for turn in waiting:
+                if not turn.done():
+                    turn.set_exception(error)
+        finally:
+            self._asking = None
+
+    def _serve(self, lent: Lent) -> None:
+        """Who waits goes on, also where the answer was late: it was asked for them."""
+        tokens, until = lent
+        while tokens and self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                tokens -= 1
+        self._lent = Lent(tokens, until)
+        if tokens:
+            # uvloop makes no timer, but a handle without `when`, of what is nearer than half a millisecond.
+            asyncio.get_running_loop().call_later(max(0.001, until - time.monotonic()), self._lapse, until)
+
+    def _lapse(self, until: float) -> None:
+        tokens = self._lent.tokens
+        if tokens and self._lent.until == until:
+            self._lent = Lent(0, 0.0)
+            self._link.tell(words.UNUSED, (self._upstream, tokens))
 
 
 class Tenant:

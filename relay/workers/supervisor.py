@@ -22,7 +22,7 @@ from relay.store.base import Action, NewMessage, Selection
 from relay.store.codec import Codec
 from relay.store.several import shard, shards
 from relay.store.sqlite_move import Moved
-from relay.upstream.pool import Shared
+from relay.upstream.pool import Whole
 from relay.workers import words
 from relay.workers.link import LinkLost
 from relay.workers.worker import Worker, merged
@@ -34,7 +34,7 @@ class Workers:
 
     def __init__(self, clock: Clock, log: MailLog, forward: Forward, codec: Codec) -> None:
         self.log = log
-        self.lent: Mapping[str, Shared] = {}
+        self.lent: Mapping[str, Whole] = {}
         self._leases: dict[str, str] = {}
         self._clock = clock
         self._codec = codec
@@ -43,7 +43,7 @@ class Workers:
         self._count = 0
         """the first so many are given new mail; the others only empty their files"""
 
-    def start(self, loaded: Loaded, lanes: Sequence[str], shared: Mapping[str, Shared]) -> None:
+    def start(self, loaded: Loaded, lanes: Sequence[str], shared: Mapping[str, Whole]) -> None:
         """Begin, or go on with another configuration's orders. Returns at once; mail waits in the main store until
         a worker is ready."""
         self._lend(shared)
@@ -56,7 +56,7 @@ class Workers:
             else:
                 self._workers.append(Worker(number, orders, self))
 
-    async def reload(self, loaded: Loaded, lanes: Sequence[str], shared: Mapping[str, Shared]) -> None:
+    async def reload(self, loaded: Loaded, lanes: Sequence[str], shared: Mapping[str, Whole]) -> None:
         """The same for those that run already."""
         running = [worker for worker in self._workers if worker.ready]
         self.start(loaded, lanes, shared)
@@ -136,7 +136,7 @@ class Workers:
             replace(loaded, config=share), tuple(lanes), path, self._codec, self._clock.offset, dict(self._leases)
         )
 
-    def _lend(self, shared: Mapping[str, Shared]) -> None:
+    def _lend(self, shared: Mapping[str, Whole]) -> None:
         """One with another budget has another name: what workers give back is what they took."""
         for upstream, one in shared.items():
             before = self.lent.get(self._leases.get(upstream, ""))

@@ -11,7 +11,7 @@ from relay.config.model import Loaded
 from relay.store.codec import Codec
 from relay.upstream.pool import Pool
 
-LEASE, RETURN, GRANTED, WANTED, PACE = "lease", "return", "granted", "wanted", "pace"
+LEASE, RETURN, GRANTED, WANTED, PACE, UNUSED = "lease", "return", "granted", "wanted", "pace", "unused"
 PING, START, PUT, PUT_LARGE, MOVE = "ping", "start", "put", "put_large", "move"
 ACT, RELOAD, METRICS, DRAIN = "act", "reload", "metrics", "drain"
 STATUS = "status"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -14,7 +15,8 @@ from relay.observe.metrics import Family
 from relay.store.base import Action, Selection
 from relay.store.sqlite_move import Moved
 from relay.supervise import Supervisor
-from relay.upstream.pool import Shared
+from relay.upstream.bucket import LENT_FOR_S, Lent
+from relay.upstream.pool import Whole
 from relay.workers import words
 from relay.workers.lease import Tenant
 from relay.workers.link import Link, LinkLost
@@ -36,6 +38,8 @@ SILENT_FOR_S = 10.0
 long"""
 FIRST_WORD_WITHIN_S = 60.0
 """the interpreter's start included"""
+UNLIMITED = 1_000
+"""tokens for a worker that still asks for a rate which a reload took away"""
 ENDS_WITHIN_S = 5.0
 """a worker that has lost its link finishes what it can, and ends"""
 
@@ -44,7 +48,7 @@ class Group(Protocol):
     """What all workers have in common, as one of them uses it."""
 
     log: MailLog
-    lent: Mapping[str, Shared]
+    lent: Mapping[str, Whole]
     """by the names in the orders"""
 
     def ready(self, worker: Worker) -> None:
@@ -218,6 +222,11 @@ class Worker:
                 self._tenant(value).lease()
             case words.RETURN:
                 self._tenant(value).returned()
+            case words.UNUSED:
+                lease, tokens = value
+                rate = self._group.lent[lease].rate
+                if rate is not None:
+                    rate.returned(self.number, tokens)
             case _:
                 raise ValueError(kind)
 
@@ -236,7 +245,9 @@ class Worker:
         match kind:
             case words.PACE:
                 rate = self._group.lent[value].rate
-                return await rate.pace(express=False) if rate is not None else None
+                return (
+                    await rate.lend(self.number) if rate is not None else Lent(UNLIMITED, time.monotonic() + LENT_FOR_S)
+                )
             case words.MOVE:
                 return await self._group.take_in(value)
             case _:
