@@ -27,7 +27,6 @@ from relay.engine import Engine
 from relay.intake.descriptors import fitted
 from relay.intake.server import IntakeServer
 from relay.intake.sockets import bind, passed_sockets
-from relay.intake.spool import open_spool
 from relay.mail.dkim import Signer
 from relay.mail.reply import Reply
 from relay.observe.maillog import MailLog
@@ -36,6 +35,7 @@ from relay.observe.pressure import IntakeLoad, QueueFill
 from relay.observe.recent import Recent
 from relay.routing.router import Router
 from relay.service_manager import ServiceManager
+from relay.spool import open_spool
 from relay.store.base import Action, Selection, StoreError
 from relay.store.codec import codec_for
 from relay.store.reading import Several

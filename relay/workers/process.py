@@ -16,7 +16,6 @@ from relay.delivery.clock import Clock
 from relay.delivery.dispatch import Delivery, Share, targets_of, upstreams_of
 from relay.draft import Draft
 from relay.engine import Engine
-from relay.intake.spool import Large
 from relay.mail.dkim import Signer
 from relay.mail.message import Unacceptable
 from relay.mail.reply import Reply
@@ -24,6 +23,7 @@ from relay.observe import lines
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
+from relay.spool import Large
 from relay.store.base import NewMessage
 from relay.store.sqlite_move import Moved
 from relay.supervise import Supervisor, listen_to

@@ -1,4 +1,4 @@
-"""A header section just within the limits: accepted, delivered, bounced, and only the beginning of its texts is kept."""
+"""A header section just within the limits: accepted, delivered, bounced; only the beginning of its texts is kept."""
 
 from __future__ import annotations
 
