@@ -21,7 +21,7 @@ from relay.intake.types import Receipt, Refused, Submission
 from relay.mail.address import provider
 from relay.mail.dkim import Signer
 from relay.mail.envelope import Envelope
-from relay.mail.message import Message, Unacceptable, from_addresses, normalise, parse, subject
+from relay.mail.message import Message, Unacceptable, from_addresses, has_large_head, normalise, parse, subject
 from relay.mail.redact import redact
 from relay.mail.trace import received, rfc5322_date
 from relay.observe.maillog import MailLog
@@ -93,8 +93,12 @@ class Acceptance:
             if isinstance(submission.content, Large):
                 new = await self._take_large(case, submission.content)
             else:
-                message = _read(submission.content)
-                new = self._draft(case, message).completed(message)
+                content = submission.content
+                new = (
+                    await asyncio.to_thread(self._new, case, content)
+                    if has_large_head(content)
+                    else self._new(case, content)
+                )
                 await self._store(case, new)
         except Unacceptable as error:
             raise Refused(error.reply) from error
@@ -121,6 +125,13 @@ class Acceptance:
             self._log.trouble("accepted", error)
         return Receipt(new.id, case.running.config.lanes[new.lane].express)
 
+    def _of_head(self, case: _Case, head: bytes) -> Draft:
+        return self._draft(case, _read(head))
+
+    def _new(self, case: _Case, content: bytes) -> NewMessage:
+        message = _read(content)
+        return self._draft(case, message).completed(message)
+
     async def _store(self, case: _Case, new: NewMessage) -> None:
         """In this process, or in a worker; while none is there, here, from where it is forwarded."""
         if case.running.delivery.has(new.lane):
@@ -134,7 +145,10 @@ class Acceptance:
     async def _take_large(self, case: _Case, content: Large) -> NewMessage:
         """A content of megabytes stays in its file until it is where it will be stored: this process looks at its
         head only, and codes go on."""
-        draft = self._draft(case, _read(content.head))
+        head = content.head
+        draft = (
+            await asyncio.to_thread(self._of_head, case, head) if has_large_head(head) else self._of_head(case, head)
+        )
         ours = case.running.delivery.has(draft.new.lane)
         if not ours:
             with suppress(LinkLost):

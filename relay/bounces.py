@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from threading import Lock
 
 from relay.config.model import Config
 from relay.delivery.clock import Clock
@@ -25,6 +26,8 @@ class Bouncer:
         self._config = config
         self._clock = clock
         self._ids = IdMaker()
+        self._making_id = Lock()
+        """reports about many recipients are made on threads"""
 
     def __call__(
         self, job: Job, ended: Sequence[RecipientUpdate], deferred: Sequence[RecipientUpdate]
@@ -34,7 +37,8 @@ class Bouncer:
         if not reports or bounces(job.queued.envelope, reports) is None:
             return ()
         now = self._clock.now()
-        id_ = self._ids.new_id(now, os.urandom(10))
+        with self._making_id:
+            id_ = self._ids.new_id(now, os.urandom(10))
         stamp = Stamp(
             self._config.hostname,
             self._clock.today(),

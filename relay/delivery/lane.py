@@ -23,7 +23,17 @@ from relay.delivery.job import Job
 from relay.delivery.judge import retry_at
 from relay.delivery.round import Round
 from relay.delivery.services import Services
-from relay.delivery.settling import UNAVAILABLE, Moment, conclude, put_off, settlement, unknown
+from relay.delivery.settling import (
+    UNAVAILABLE,
+    Bounces,
+    Moment,
+    conclude,
+    is_toilsome,
+    notifications,
+    put_off,
+    settlement,
+    unknown,
+)
 from relay.store.base import Booking, Queued, Settlement, StoreError
 from relay.upstream.bucket import Bucket
 from relay.upstream.gate import NOT_STORED, Gate, steady
@@ -362,7 +372,10 @@ class Lane:
 
     async def _settle(self, job: Job) -> None:
         """Write it down. What was sent must be known, so this is tried until the store takes it."""
-        settled = settlement(job, self._services.bounces, self._services.events.trouble)
+        bounces = self._services.bounces
+        if is_toilsome(job):
+            bounces = await self._made_ahead(job)
+        settled = settlement(job, bounces, self._services.events.trouble)
         if not settled.updates and not settled.attempts:
             return
         while True:
@@ -383,6 +396,15 @@ class Lane:
                 self.wake(update.next_at)
         if any(update.next_at is not None for update in settled.updates):
             await self._put_off(job)
+
+    async def _made_ahead(self, job: Job) -> Bounces:
+        """Its DSNs, made on a thread; the job keeps what it has gathered, in case this is cut off."""
+        try:
+            made = await asyncio.to_thread(notifications, job, self._services.bounces)
+        except Exception as error:  # noqa: BLE001 - see `settlement`
+            self._services.events.trouble("dsn", error)
+            made = ()
+        return lambda *_: made
 
     async def _put_off(self, job: Job) -> None:
         """It waits in the store again; what came while that was written did not find it there."""

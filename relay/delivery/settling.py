@@ -8,12 +8,15 @@ from typing import NamedTuple
 from relay.config.model import Lane
 from relay.delivery.job import Job, Pending
 from relay.delivery.judge import retry_at
+from relay.mail.message import has_large_head
 from relay.mail.reply import Reply
 from relay.store.base import NewMessage, RecipientUpdate, Settlement, State
 from relay.upstream.results import TROUBLE
 
 EXPIRED_REPLY = "451 4.4.7 expired before it could be sent"
 UNAVAILABLE = Reply(451, "4.4.1 no upstream is available")
+TOILSOME_UPDATES = 20
+"""the DSN about the outcome of more recipients is made off the event loop"""
 DELAY_NOTICE_SHARE = 0.25
 """an RFC 3461 NOTIFY=DELAY is honoured once this share of a message's life has passed without delivery"""
 
@@ -112,36 +115,41 @@ def _end_all(job: Job, state: State, reply: str) -> None:
 def settlement(job: Job, bounces: Bounces, trouble: Trouble) -> Settlement:
     """Everything the job has gathered, ready for the store; the job starts afresh. A DSN that can't be made is
     reported and left out: the outcome that it is about must be written all the same."""
-    updates = job.take_updates()
-    already = {one.position: one.delay_notified for one in job.queued.due}
-    deferred = [one for one in updates if one.state == "deferred" and one.delay_notified and not already[one.position]]
-    ended = [
-        one
-        for one in updates
-        if one.state in ("bounced", "expired") or (one.state == "sent" and one.position in job.relayed)
-    ]
+    made = _notifications(job, bounces, trouble)
     return Settlement(
         job.queued.id,
-        updates=updates,
+        updates=job.take_updates(),
         attempts=job.take_attempts(),
         timings_ms=dict(job.timings_ms),
-        bounces=_notifications(job, ended, deferred, bounces, trouble),
+        bounces=made,
         note=f"superseded by {job.superseded_by}" if job.superseded_by is not None else job.take_note(),
         only_bytes=len(job.queued.content) if len(job.queued.envelope.recipients) == 1 else None,
     )
 
 
-def _notifications(
-    job: Job,
-    ended: Sequence[RecipientUpdate],
-    deferred: Sequence[RecipientUpdate],
-    bounces: Bounces,
-    trouble: Trouble,
-) -> tuple[NewMessage, ...]:
-    if not ended and not deferred:
-        return ()
+def is_toilsome(job: Job) -> bool:
+    """Would the event loop stand for long while its DSN is made?"""
+    told = sum(one.state in ("bounced", "expired", "deferred") or one.position in job.relayed for one in job.updates)
+    return told > TOILSOME_UPDATES or (told > 0 and has_large_head(job.queued.content))
+
+
+def notifications(job: Job, bounces: Bounces) -> tuple[NewMessage, ...]:
+    """The DSNs about what the job has gathered so far. It may be called on a thread, while the job stands still."""
+    already = {one.position: one.delay_notified for one in job.queued.due}
+    deferred = [
+        one for one in job.updates if one.state == "deferred" and one.delay_notified and not already[one.position]
+    ]
+    ended = [
+        one
+        for one in job.updates
+        if one.state in ("bounced", "expired") or (one.state == "sent" and one.position in job.relayed)
+    ]
+    return bounces(job, ended, deferred) if ended or deferred else ()
+
+
+def _notifications(job: Job, bounces: Bounces, trouble: Trouble) -> tuple[NewMessage, ...]:
     try:
-        return bounces(job, ended, deferred)
+        return notifications(job, bounces)
     except Exception as error:  # noqa: BLE001 - see `settlement`
         trouble("dsn", error)
         return ()

@@ -19,6 +19,7 @@ MAX_FIELDS = 1_000
 MAX_FIELD_BYTES = 32_768
 """of all fields of one name together, where that name is looked into. These three hold at the door only: what was
 accepted is never refused for them."""
+LARGE_HEAD_BYTES = 16_384
 MAX_KEPT_CHARS = 1_000
 """of a Message-ID: as much is stored"""
 MAX_AUTHORS = 100
@@ -129,6 +130,15 @@ def _header_section(content: bytes) -> tuple[int, int, bool]:
     if blank >= 0:
         return blank + 1, blank + 3, False
     return len(content), len(content), True
+
+
+def has_large_head(content: bytes) -> bool:
+    """Is its header section so large that to look into it takes longer than an event loop may stand?"""
+    return (
+        len(content) > LARGE_HEAD_BYTES
+        and content.find(b"\n\r\n", 0, LARGE_HEAD_BYTES) < 0
+        and content.find(b"\n\n", 0, LARGE_HEAD_BYTES) < 0
+    )
 
 
 def first(message: Message, name: str) -> bytes | None:

@@ -131,12 +131,14 @@ def _hide_led_out(found: re.Match[str]) -> str:
     return found[0] if code.casefold() in _NO_CODE else found[0][: -len(code)] + MASK
 
 
-_BLOB = re.compile(r"[A-Za-z0-9+/]{48,}={0,2}|[A-Za-z0-9+/]{16,}={1,2}")
+_BLOB = re.compile(r"(?<![A-Za-z0-9+/])(?:[A-Za-z0-9+/]{48,}+={0,2}|[A-Za-z0-9+/]{16,}+={1,2})")
 _CREDENTIAL = re.compile(
     r"(\b(?:PLAIN|LOGIN|XOAUTH2|OAUTHBEARER|CRAM-MD5|SCRAM-SHA-[\w-]+|Bearer|Basic|pass(?:word)?[=:]|token[=:])\s*)"
     r"[A-Za-z0-9+/_.~-]{8,}={0,2}",
     re.IGNORECASE,
 )
+# A quick look at what nearly every reply lacks.
+_SPEAK_OF_ONE = ("plain", "login", "oauth", "md5", "sha-", "bearer", "basic", "pass", "token")
 
 
 # An address is no code, whatever digits it has; a word of a reply may be one.
@@ -144,7 +146,9 @@ _QUOTABLE = re.compile(r"\S*@\S*|[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*")
 _LOOKED_AT_BYTES = 65_536
 _PIECE = re.compile(rb"[A-Za-z0-9]+")
 _MAX_SUSPECTS = 20
-"""words of a reply that might be a code; where there are more, the rest goes, quoted or not"""
+"""words of a reply that might be a code; behind so many it is cut off"""
+_MAX_LOOKS = 1_000
+"""for such words of all replies about one content"""
 
 
 class Refused:
@@ -155,12 +159,16 @@ class Refused:
         self._content = content
         self._said: bytes | None = None
         self._pieces: frozenset[bytes] = frozenset()
+        self._looks = 0
 
     def __bool__(self) -> bool:
         return bool(self._content)
 
     def has(self, word: bytes) -> bool:
-        """Does it stand in there, with no letter or digit at either side?"""
+        """Does it stand in there, with no letter or digit at either side? Taken for granted after _MAX_LOOKS."""
+        self._looks += 1
+        if self._looks > _MAX_LOOKS:
+            return True
         if self._said is None:
             content = self._content
             self._said = content[:_LOOKED_AT_BYTES] + b"\n" + subject(parse(content)).encode("utf-8", "replace")
@@ -174,22 +182,32 @@ def redact_reply(text: str, refused: bytes | Refused = b"") -> str:
     base64 gone. Digits stay: they are the status code and the upstream's id of the message. `refused`: the content
     that it is about, where it says no: then what it quotes of that goes too, if it might be a code."""
     # Cut before looking: a blob that the cut shortens is still one.
-    line = one_line(text[: 4 * MAX_REPLY])
-    line = _BLOB.sub(MASK, _CREDENTIAL.sub(rf"\1{MASK}", line))
+    line = one_line(text[: 2 * MAX_REPLY])
+    lower = line.lower()
+    # Beyond ASCII, other letters count as these.
+    if not line.isascii() or any(word in lower for word in _SPEAK_OF_ONE):
+        line = _CREDENTIAL.sub(rf"\1{MASK}", line)
+    line = _BLOB.sub(MASK, line)
     if refused:
         line = _without_quotes(line, refused if isinstance(refused, Refused) else Refused(refused))
     return line if len(line) <= MAX_REPLY else line[: MAX_REPLY - 1] + "…"
 
 
 def _without_quotes(line: str, refused: Refused) -> str:
-    suspects = 0
-
-    def hide(found: re.Match[str]) -> str:
-        nonlocal suspects
+    """As much of it as is kept."""
+    kept: list[str] = []
+    suspects, at = 0, 0
+    for found in _QUOTABLE.finditer(line):
         word = found[0]
         if len(word) < 4 or "@" in word or _ANY_DIGIT.search(word) is None:
-            return word
+            continue
+        if suspects == _MAX_SUSPECTS:
+            kept += [line[at : found.start()], MASK]
+            break
         suspects += 1
-        return MASK if suspects > _MAX_SUSPECTS or refused.has(word.encode()) else word
-
-    return _QUOTABLE.sub(hide, line)
+        if refused.has(word.encode()):
+            kept += [line[at : found.start()], MASK]
+            at = found.end()
+    else:
+        kept.append(line[at:])
+    return "".join(kept)

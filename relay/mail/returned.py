@@ -49,7 +49,8 @@ class _Hiding:
     """What was hidden in the subject, and what isn't shown of other fields."""
 
     def __init__(self, subject: str) -> None:
-        self._hidden = _hidden_words(subject)
+        # What is behind the part that is kept of it isn't looked through for codes.
+        self._hidden = _hidden_words(subject) if len(subject) <= MAX_TEXT else None
         self._left = _MAX_REDACTED
 
     def without_codes(self, name: str, text: str) -> str:
@@ -60,12 +61,13 @@ class _Hiding:
         if _IS_TEXT.search(name):
             self._left -= min(len(text), MAX_TEXT)
             text = redact(text) if self._left >= 0 else MASK
-        if len(self._hidden) > _MAX_HIDDEN or any(word in text for word in self._hidden):
+        if self._hidden is None or any(word in text for word in self._hidden):
             return MASK
         return text
 
 
-def _hidden_words(plain: str) -> frozenset[str]:
-    """What `redact` took out of the subject, `123 456` as `123456` too."""
+def _hidden_words(plain: str) -> frozenset[str] | None:
+    """What `redact` took out of the subject, `123 456` as `123456` too. None: too many to look for each."""
     words = {*_WORD.findall(plain), *_WORD.findall(_BETWEEN_DIGITS.sub("", plain))}
-    return frozenset(words.difference(_WORD.findall(redact(plain))))
+    hidden = words.difference(_WORD.findall(redact(plain)))
+    return frozenset(hidden) if len(hidden) <= _MAX_HIDDEN else None

@@ -23,6 +23,8 @@ _PLAIN = re.compile(rb"[\x20-\x7e]*")
 
 def one_line(text: str) -> str:
     """`text` with each run of control characters as one blank, trimmed."""
+    if text.isascii() and text.isprintable():
+        return text.strip()
     return _UNPRINTABLE.sub(" ", text).strip()
 
 
