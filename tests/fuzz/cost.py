@@ -41,3 +41,15 @@ def assert_linear(
             return
         costs.append(cost)
     raise AssertionError(f"{len(small)} and {len(large)} bytes, of {small[:40]!r}: seconds {costs}")
+
+
+def assert_bounded(call: Callable[[bytes], object], made: Callable[[int], bytes], size: int) -> None:
+    """Past the limit that `size` is beyond, `call` costs no more for a longer input."""
+    small, large = made(size), made(size * GROWTH)
+    costs: list[tuple[float, float]] = []
+    for _ in range(TRIES):
+        cost = cpu_s(lambda: call(small)), cpu_s(lambda: call(large))
+        if cost[1] <= 2 * cost[0] + FLOOR_S:
+            return
+        costs.append(cost)
+    raise AssertionError(f"{len(small)} and {len(large)} bytes, of {small[:40]!r}: seconds {costs}")
