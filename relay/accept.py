@@ -17,7 +17,6 @@ from relay.delivery.clock import Clock
 from relay.delivery.dispatch import Delivery
 from relay.draft import Draft
 from relay.engine import Engine
-from relay.intake.spool import Large, SpoolFull
 from relay.intake.types import Receipt, Refused, Submission
 from relay.mail.address import provider
 from relay.mail.dkim import Signer
@@ -28,6 +27,7 @@ from relay.mail.trace import received, rfc5322_date
 from relay.observe.maillog import MailLog
 from relay.routing.facts import Facts
 from relay.routing.router import Route, Router
+from relay.spool import Large, SpoolFull
 from relay.store.base import NewMessage, StoreError, StoreFull
 from relay.store.ulid import IdMaker
 from relay.upstream.pool import Whole

@@ -27,7 +27,6 @@ from relay.engine import Engine
 from relay.intake.descriptors import fitted
 from relay.intake.server import IntakeServer
 from relay.intake.sockets import bind, passed_sockets
-from relay.intake.spool import open_spool
 from relay.mail.dkim import Signer
 from relay.mail.reply import Reply
 from relay.observe.maillog import MailLog
@@ -36,6 +35,7 @@ from relay.observe.pressure import IntakeLoad, QueueFill
 from relay.observe.recent import Recent
 from relay.routing.router import Router
 from relay.service_manager import ServiceManager
+from relay.spool import open_spool
 from relay.store.base import Action, Selection, StoreError
 from relay.store.codec import codec_for
 from relay.store.reading import Several
@@ -292,8 +292,7 @@ class App:
 
     async def take_in(self, moved: Moved) -> None:
         """Workers' Forward."""
-        await self._forwarder.moved(moved.id)
-        await self._engine.store.take_in(moved)
+        await self._forwarder.take_in(moved)
         self._engine.delivery.wake_all()
 
     async def _worker_ready(self, store: Path) -> None:
@@ -359,12 +358,13 @@ class App:
 
     async def act(self, action: Action, selection: Selection) -> Sequence[str]:
         try:
-            ours, theirs = await asyncio.gather(
-                self._engine.delivery.act(action, selection), self._workers.act(action, selection)
-            )
+            async with self._forwarder.still():
+                ours, theirs = await asyncio.gather(
+                    self._engine.delivery.act(action, selection), self._workers.act(action, selection)
+                )
         except LinkLost as error:
             raise StoreError("a process for bulk mail does not answer; try again") from error
-        return [*ours, *theirs]
+        return list(dict.fromkeys([*ours, *theirs]))  # one that moves may be in two files
 
     async def others(self) -> Sequence[Family]:
         """What the workers counted."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from io import BytesIO
 from typing import NamedTuple
 
-from relay.intake.spool import Large
 from relay.mail.message import MAX_HEADER_BYTES, Message, Prepared, Unacceptable, normalise, parse, prepare
+from relay.spool import Large
 from relay.store.base import NewMessage
 
 _CHUNK_BYTES = 1_048_576

@@ -124,8 +124,10 @@ def message(one: Json) -> str:
     for recipient in one["recipients"]:
         via = f" via {recipient['upstream']}" if recipient["upstream"] else ""
         lines.append(f"  to {recipient['address']}: {recipient['state']}{via}")
-        times = [name for name in ("sent_at", "delivered_at", "next_at") if recipient.get(name)]
+        times = [name for name in ("sent_at", "delivered_at") if recipient.get(name)]
         lines.extend(f"    {name.removesuffix('_at'):9} {recipient[name]}" for name in times)
+        if recipient.get("next_at"):
+            lines.append(f"    next try at {recipient['next_at']}")
         if recipient["reply"]:
             lines.append(f"    reply     {recipient['reply']}")
         lines.extend(_attempt(attempt) for attempt in recipient.get("attempts", ()))
@@ -167,8 +169,9 @@ def _figures(line: Line) -> tuple[str, ...]:
 
 def _attempt(attempt: Json) -> str:
     spent_ms = sum(attempt["timings_ms"].values())
+    session = "no" if attempt["session"] == "none" else attempt["session"]
     return (
-        f"    #{attempt['n']} {attempt['started_at']} {attempt['upstream']} ({attempt['session']} session)"
+        f"    #{attempt['n']} {attempt['started_at']} {attempt['upstream']} ({session} session)"
         f" {attempt['outcome']} in {duration(spent_ms)} ({_timings(attempt['timings_ms'])}): {attempt['reply']}"
     )
 

@@ -43,6 +43,11 @@ class StoreSealed(StoreError):
     """Mail waits in it that is encrypted with a key that isn't given."""
 
 
+class Unreadable(StoreError):
+    """A message that is not there, or not what was written, and won't be: its own trouble, not the store's. The text
+    goes on from `held: `, and tells nothing of the mail."""
+
+
 class Booking(NamedTuple):
     """What a claim writes down before anything is sent: who has the message in hand, and when it is due again should
     that process die."""
@@ -261,7 +266,7 @@ class Store(Protocol):
         with `to` or `state`, only the recipients they name are. Returns the ids of the messages that changed."""
 
     async def get(self, message_id: str) -> Mapping[str, object] | None:
-        """One message as the contract's section 4 has it (JSON-ready)."""
+        """One message as the contract's section 4 has it (JSON-ready), with `next_at` where a recipient waits."""
 
     async def search(self, selection: Selection) -> Sequence[Mapping[str, object]]:
         """Messages newest first, each as `get` gives it but without attempts."""

@@ -41,7 +41,11 @@ def backup(store: Path, destination: Path) -> Mapping[Path, int]:
     sources = files(store)
     copies = (destination, *(shard(destination, number) for number in range(1, len(sources))))
     for copy in copies:
-        if copy.exists():
+        try:
+            there = copy.exists()
+        except OSError as error:
+            raise StoreError(f"{copy}: {error.strerror}") from error
+        if there:
             raise StoreError(f"{copy}: exists already")
     with snapshots(sources) as connections, ExitStack() as undo:
         sizes = {}

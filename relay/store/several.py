@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from relay.store.base import DeliveryRow, LaneCount, State
+from relay.store.sqlite_file import explain
 
 File = TypeVar("File")
 Json = Mapping[str, object]
@@ -24,10 +25,13 @@ def shard(store: Path, number: int) -> Path:
 
 
 def shards(store: Path) -> Sequence[Path]:
-    """The workers' files that are there, in order."""
+    """The workers' files that are there, in order. Raises StoreError where that can't be seen."""
     found: list[Path] = []
-    while shard(store, len(found) + 1).exists():
-        found.append(shard(store, len(found) + 1))
+    try:
+        while shard(store, len(found) + 1).exists():
+            found.append(shard(store, len(found) + 1))
+    except OSError as error:
+        raise explain(store, error) from error
     return found
 
 

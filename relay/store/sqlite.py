@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from relay.store import (
     sqlite_care,
@@ -40,12 +40,13 @@ from relay.store.base import (
     Selection,
     Settlement,
     StoreError,
+    Unreadable,
 )
 from relay.store.codec import Codec, Plain
 from relay.store.group import Connection, GroupWriter, Operation, Tx
 from relay.store.sqlite_move import Moved
-from relay.store.sqlite_read import Reader, Unreadable
-from relay.store.sqlite_rows import PART_BYTES, BodyRange, Claimed
+from relay.store.sqlite_read import Reader
+from relay.store.sqlite_rows import PART_BYTES, BodyRange, Claimed, is_unreadable
 from relay.supervise import Supervisor
 
 T = TypeVar("T")
@@ -105,6 +106,30 @@ async def open_reader(path: Path) -> Reader:
     except (sqlite3.Error, OSError) as error:
         raise sqlite_file.explain(path, error) from error
     return await Reader.open(path, "store reader")
+
+
+class _Leaving(NamedTuple):
+    """What another file is to take in, but for its content."""
+
+    message: Mapping[str, Any]
+    rows: Mapping[str, Sequence[Mapping[str, Any]]]
+    body: BodyRange
+    size_bytes: int
+
+
+def _leaving(connection: sqlite3.Connection, message_id: str) -> _Leaving | None:
+    """None: nothing of it is to be sent. Raises Unreadable."""
+    try:
+        found = sqlite_move.rows_of(connection, message_id)
+        if found is None:
+            return None
+        message, rows = found
+        body = BodyRange(int(message["body"]), int(message["parts"]), message["body_key"])
+        return _Leaving(message, rows, body, int(message["size"]))
+    except Exception as error:
+        if not is_unreadable(error):
+            raise
+        raise Unreadable("its rows can't be read") from None
 
 
 def _begin(connection: sqlite3.Connection, key_id: str | None) -> int:
@@ -233,17 +258,20 @@ class SqliteStore:
                 try:
                     loaded.append(await self._load(each))
                 except Unreadable as error:
-                    await self._hold(each.id, str(error))
+                    await self.put_aside(each.id, str(error), in_hand=True)
         except BaseException:
             give_back(claimed)
             raise
         return loaded
 
-    async def _hold(self, message_id: str, why: str) -> None:
-        """Its neighbours go on."""
-        _LOG.error("event=unreadable id=%s reason=%s", message_id, json.dumps(why))
-        hold = partial(sqlite_write.hold_unreadable, message_id=message_id, now=self._now(), why=why)
-        await self._write(hold)
+    async def put_aside(self, message_id: str, why: str, *, in_hand: bool = False) -> bool:
+        """Hold a message that can't be read, with `why` as its note. `in_hand`: also what is `sending`. False: nothing
+        of it waited."""
+        write = partial(sqlite_write.put_aside, message_id=message_id, now=self._now(), why=why, in_hand=in_hand)
+        held = await self._write(write)
+        if held:
+            _LOG.error("event=unreadable id=%s reason=%s", message_id, json.dumps(why))
+        return held
 
     async def _load(self, claimed: Claimed) -> Queued:
         return Queued(
@@ -346,23 +374,22 @@ class SqliteStore:
     # Between files of one relay
 
     async def foreign(self, lanes: Sequence[str], *, limit: int, after: str = "") -> Sequence[str]:
-        """Ids of open messages whose lane is none of these (another process's), behind the id `after`, in order."""
+        """Ids of open messages whose lane is none of these (another process's), behind the id `after`, in order. None
+        of them is in a lane's hands."""
         return await self._lists.run(partial(sqlite_move.foreign, lanes=lanes, limit=limit, after=after))
 
+    async def foreign_in_hand(self, lanes: Sequence[str]) -> bool:
+        """Is something in a lane's hands whose lane is none of these?"""
+        return await self._lists.run(partial(sqlite_move.foreign_in_hand, lanes=lanes))
+
     async def export(self, message_id: str) -> Moved | None:
-        """A message as another file takes it in. None: it isn't here any more, it has ended meanwhile, or it can't be
-        read, and is `held` now."""
-        found = await self._lists.run(partial(sqlite_move.rows_of, message_id=message_id))
+        """A message as another file takes it in; None: it isn't here, or nothing more of it is to be sent. Raises
+        StoreError, Unreadable."""
+        found = await self._lists.run(partial(_leaving, message_id=message_id))
         if found is None:
             return None
-        message, rows = found
-        body = BodyRange(message["body"], message["parts"], message["body_key"])
-        try:
-            content = await self._contents.content(message_id, body, message["size"], self._codec)
-        except Unreadable as error:
-            await self._hold(message_id, str(error))
-            return None
-        return Moved(message_id, message, rows, content)
+        content = await self._contents.content(message_id, found.body, found.size_bytes, self._codec)
+        return Moved(message_id, found.message, found.rows, content)
 
     async def take_in(self, moved: Moved) -> None:
         """Write a message that another file exported; taking it in twice is the same as once."""

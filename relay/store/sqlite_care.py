@@ -105,7 +105,7 @@ def copy(source: sqlite3.Connection, destination: Path) -> int:
     except FileExistsError as error:
         raise StoreError(f"{destination}: exists already") from error
     except OSError as error:
-        raise sqlite_file.explain(destination, error) from error
+        raise StoreError(f"{destination}: {error.strerror}") from error
     try:
         with closing(sqlite3.connect(destination)) as target:
             source.backup(target)

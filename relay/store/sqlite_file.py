@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
+import stat
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -61,8 +63,8 @@ def lock(path: Path) -> int:
         reason = "not a folder" if isinstance(error, FileExistsError) else error.strerror
         raise StoreError(f"{error.filename}: {reason}") from error
     try:
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
+        descriptor = _open_lock(lock_path, os.O_RDWR | os.O_CREAT)
+    except FileNotFoundError as error:
         raise StoreError(f"{lock_path}: {error.strerror}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -83,11 +85,9 @@ def holder(path: Path) -> str | None:
     StoreError where that can't be seen."""
     lock_path = _lock_path(absolute(path))
     try:
-        descriptor = os.open(lock_path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = _open_lock(lock_path, os.O_RDONLY)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise StoreError(f"{lock_path}: {error.strerror}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back at once: closing does it
     except BlockingIOError:
@@ -101,6 +101,26 @@ def holder(path: Path) -> str | None:
 
 def _lock_path(path: Path) -> Path:
     return path.with_name(path.name + ".lock")
+
+
+def _open_lock(path: Path, flags: int) -> int:
+    """A file of ours, never what a link put there by somebody else leads to: it is written to. Raises StoreError,
+    FileNotFoundError."""
+    try:
+        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise StoreError(f"{path}: a symbolic link; remove it") from error
+        raise explain(path, error) from error
+    found = os.fstat(descriptor)
+    # Its folder's owner can put anything there, and root looks after the stores of others.
+    owners = {0, os.geteuid(), path.parent.stat().st_uid}
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or found.st_uid not in owners:
+        os.close(descriptor)
+        raise StoreError(f"{path}: not a file of the relay's own (owner {found.st_uid}); remove it")
+    return descriptor
 
 
 def _written_pid(descriptor: int) -> str:

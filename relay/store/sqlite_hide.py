@@ -7,9 +7,13 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from relay.store.addresses import SALT_BYTES, Hashed
+from relay.store.sqlite_rows import is_unreadable
 
 if TYPE_CHECKING:
     from relay.store.group import Tx
+
+BLANK = "h:0000000000000000"
+"""in the place of an address that can't be read"""
 
 
 def stored(connection: sqlite3.Connection) -> Hashed | None:
@@ -45,8 +49,30 @@ def hide_older(tx: Tx, hashed: Hashed, after: str, limit: int) -> str | None:
 
 
 def hide(tx: Tx, message_id: str, hashed: Hashed) -> None:
-    """Hash every address of a finished message, also where a reply quotes it. Done twice it is the same as once."""
+    """Hash every address of a finished message, also where a reply quotes it. Done twice it is the same as once. In
+    one that can't be read they are blanked."""
     tx.wiped = True
+    try:
+        _hide(tx, message_id, hashed)
+    except Exception as error:
+        if not is_unreadable(error):
+            raise
+        import logging  # here, for the commands that look: it takes longer than they do
+
+        logging.getLogger(__name__).warning("the addresses of %s can't be read, they are blanked", message_id)
+        _blank(tx, message_id)
+
+
+def _blank(tx: Tx, message_id: str) -> None:
+    for change in (
+        "message SET sender = '', subject = '', envid = NULL WHERE id = ?",
+        f"recipient SET address = '{BLANK}', folded = NULL, orcpt = NULL, reply = NULL WHERE message_id = ?",
+        "attempt SET reply = '' WHERE message_id = ?",
+    ):
+        tx.execute(f"UPDATE {change}", (message_id,))
+
+
+def _hide(tx: Tx, message_id: str, hashed: Hashed) -> None:
     sender, subject = tx.execute("SELECT sender, subject FROM message WHERE id = ?", (message_id,)).fetchone()
     tx.execute(
         "UPDATE message SET sender = ?, subject = ?, envid = NULL WHERE id = ?",

@@ -1,5 +1,7 @@
 """Messages that move from one store file to another: whole, with their time line."""
 
+# ruff: noqa: S608 - what is put together here are names and conditions of this package; every value is a parameter
+
 from __future__ import annotations
 
 import json
@@ -28,15 +30,33 @@ class Moved:
     content: bytes
 
 
-def foreign(connection: sqlite3.Connection, lanes: Sequence[str], limit: int, after: str) -> list[str]:
-    """Open messages of other lanes than these, oldest first, behind the id `after`."""
-    others = [lane for lane in open_lanes(connection.execute) if lane not in lanes]
+_IN_HAND = "SELECT 1 FROM recipient AS r WHERE r.message_id = recipient.message_id AND r.state = 'sending'"
+
+
+def foreign(connection: sqlite3.Connection, lanes: Sequence[str], limit: int, after: str = "") -> list[str]:
+    """Open messages of other lanes than these, oldest first and behind the id `after`; but for those that a lane still
+    has in hand, as one does for a while after a reload."""
     found = connection.execute(
         "SELECT DISTINCT message_id FROM recipient INDEXED BY recipient_open"
-        " WHERE open = 1 AND lane IN (SELECT value FROM json_each(?)) AND message_id > ? ORDER BY message_id LIMIT ?",
-        (json.dumps(others), after, limit),
+        " WHERE open = 1 AND lane IN (SELECT value FROM json_each(?)) AND message_id > ?"
+        f" AND NOT EXISTS ({_IN_HAND}) ORDER BY message_id LIMIT ?",
+        (_others(connection, lanes), after, limit),
     )
     return [str(row[0]) for row in found]
+
+
+def foreign_in_hand(connection: sqlite3.Connection, lanes: Sequence[str]) -> bool:
+    """Has a lane something in hand that is none of these?"""
+    found = connection.execute(
+        "SELECT 1 FROM recipient INDEXED BY recipient_open WHERE open = 1 AND lane IN (SELECT value FROM json_each(?))"
+        " AND next_at IS NULL AND state = 'sending' LIMIT 1",
+        (_others(connection, lanes),),
+    )
+    return found.fetchone() is not None
+
+
+def _others(connection: sqlite3.Connection, lanes: Sequence[str]) -> str:
+    return json.dumps([lane for lane in open_lanes(connection.execute) if lane not in lanes])
 
 
 def rows_of(
@@ -48,7 +68,7 @@ def rows_of(
         return None
     (message,) = found
     rows = {
-        table: _all(connection.execute(f"SELECT * FROM {table} WHERE message_id = ?", (message_id,)))  # noqa: S608
+        table: _all(connection.execute(f"SELECT * FROM {table} WHERE message_id = ?", (message_id,)))
         for table in _TABLES
     }
     return message, rows
@@ -74,7 +94,10 @@ def take_in(tx: Tx, moved: Moved, body: BodyRange, codec: Codec) -> None:
 
 
 def forget(tx: Tx, message_id: str) -> None:
-    """Delete a message that is in another file now."""
+    """Delete a message that is in another file now; not one that a lane here has claimed meanwhile."""
+    in_hand = tx.execute("SELECT 1 FROM recipient WHERE message_id = ? AND state = 'sending'", (message_id,))
+    if in_hand.fetchone() is not None:
+        return
     found = tx.execute("SELECT body, parts, size FROM message WHERE id = ?", (message_id,)).fetchone()
     if found is None:
         return
@@ -85,7 +108,7 @@ def forget(tx: Tx, message_id: str) -> None:
         tx.messages -= 1
         tx.size_bytes -= size
     for table in _TABLES:
-        tx.execute(f"DELETE FROM {table} WHERE message_id = ?", (message_id,))  # noqa: S608
+        tx.execute(f"DELETE FROM {table} WHERE message_id = ?", (message_id,))
     tx.execute("DELETE FROM message WHERE id = ?", (message_id,))
     tx.execute("INSERT INTO setting VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1", (_FORGOTTEN,))
 
@@ -102,7 +125,7 @@ def forgotten(connection: sqlite3.Connection) -> int:
 def _insert(tx: Tx, table: str, row: Mapping[str, Any]) -> None:
     # Columns are the schema's own names, never a stranger's: both files are of one version.
     columns, marks = ", ".join(row), ", ".join("?" for _ in row)
-    tx.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", tuple(row.values()))  # noqa: S608
+    tx.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", tuple(row.values()))
 
 
 def _all(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:

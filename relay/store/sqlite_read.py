@@ -10,17 +10,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from relay.store import sqlite_query
-from relay.store.base import DeliveryRow, LaneCount, Selection, StoreError
+from relay.store.base import DeliveryRow, LaneCount, Selection, Unreadable
 from relay.store.codec import Codec
 from relay.store.group import Connection
 from relay.store.sqlite_file import connect_reader, explain
 from relay.store.sqlite_rows import BodyRange
 
 T = TypeVar("T")
-
-
-class Unreadable(StoreError):
-    """A content that is not there, or not what was written, and won't be: one message's trouble, not the store's."""
 
 
 class Reader:

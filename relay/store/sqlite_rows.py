@@ -12,6 +12,8 @@ from relay.store.base import Booking, NewMessage, OpenRecipient
 
 PART_BYTES = 500_000
 """A larger content is written and wiped in parts, so that no transaction is long."""
+SHOWN_CHARS = 1_000
+"""of a subject and a Message-ID are kept, which are shown only: a message's row stays small"""
 
 _MESSAGE = (
     "id", "lane", "rule", "sender", "client", "message_id", "subject", "size", "accepted_at", "expires_at", "body",
@@ -100,6 +102,17 @@ def open_lanes(execute: Callable[..., sqlite3.Cursor]) -> list[str]:
     return lanes
 
 
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+"""what is raised by a value that its column should not hold"""
+
+
+def is_unreadable(error: Exception) -> bool:
+    """Is it about a value in a row, and not about the file?"""
+    # Python's sqlite3 raises this by itself for a text that isn't UTF-8; what SQLite raises has a code.
+    undecodable = isinstance(error, sqlite3.OperationalError) and not hasattr(error, "sqlite_errorcode")
+    return undecodable or isinstance(error, UNREADABLE)
+
+
 class BodyRange(NamedTuple):
     """Where a content lies: rows `first` to `first + parts - 1` of `body`, encrypted with the key of this id."""
 
@@ -135,8 +148,8 @@ def message_row(message: NewMessage, body: BodyRange) -> tuple[Any, ...]:
         message.rule,
         envelope.sender,
         message.client,
-        message.message_id,
-        message.subject,
+        message.message_id[:SHOWN_CHARS],
+        message.subject[:SHOWN_CHARS],
         len(message.content),
         message.accepted_at,
         message.expires_at,

@@ -11,13 +11,38 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from relay.store.sqlite_rows import lines
+from relay.store.sqlite_rows import SHOWN_CHARS, is_unreadable, lines
 
 Json = dict[str, Any]
 
+_SHOWN = f"substr(message_id, 1, {SHOWN_CHARS}), substr(subject, 1, {SHOWN_CHARS})"  # an older row may hold more
+
 
 def messages(connection: sqlite3.Connection, ids: Sequence[str], *, attempts: bool, queue: bool = False) -> list[Json]:
-    """The messages with these ids, in their order, as the contract's section 4 has them."""
+    """The messages with these ids, in their order, as the contract's section 4 has them. Those that can't be read are
+    left out, and logged."""
+    try:
+        return _messages(connection, ids, attempts=attempts, queue=queue)
+    except Exception as error:
+        if not is_unreadable(error):
+            raise
+    found: list[Json] = []
+    unreadable: list[str] = []
+    for message_id in ids:
+        try:
+            found += _messages(connection, [message_id], attempts=attempts, queue=queue)
+        except Exception as error:
+            if not is_unreadable(error):
+                raise
+            unreadable.append(message_id)
+    import logging  # here, for the commands that look: it takes longer than they do
+
+    log = logging.getLogger(__name__)
+    log.warning("%d messages can't be shown, their rows can't be read: %s", len(unreadable), ", ".join(unreadable))
+    return found
+
+
+def _messages(connection: sqlite3.Connection, ids: Sequence[str], *, attempts: bool, queue: bool) -> list[Json]:
     among = "(SELECT value FROM json_each(?))"
     wanted = (json.dumps(ids),)
     tries: dict[tuple[str, int], list[Json]] = defaultdict(list)
@@ -37,6 +62,8 @@ def messages(connection: sqlite3.Connection, ids: Sequence[str], *, attempts: bo
         recipient = _recipient(*row[2:8])
         if attempts:
             recipient["attempts"] = tries[row[0], row[1]]
+            if row[8] is not None:
+                recipient["next_at"] = _time(row[8])
         if queue:
             recipient |= {"next_at": _time(row[8]), "attempts": row[9]}
         recipients[row[0]].append(recipient)
@@ -48,7 +75,7 @@ def messages(connection: sqlite3.Connection, ids: Sequence[str], *, attempts: bo
     found = {
         row[0]: _message(row, recipients[row[0]], notes[row[0]])
         for row in connection.execute(
-            "SELECT id, lane, rule, sender, client, message_id, subject, size, accepted_at, expires_at, signed,"
+            f"SELECT id, lane, rule, sender, client, {_SHOWN}, size, accepted_at, expires_at, signed,"
             " timings, priority, deliver_by"
             f" FROM message WHERE id IN {among}",
             wanted,
@@ -76,7 +103,7 @@ def _message(row: Sequence[Any], recipients: Iterable[Json], notes: Iterable[Jso
         "signed": list(lines(signed)),
         "priority": priority,
         "deliver_by": deliver_by,
-        "timings_ms": json.loads(timings),
+        "timings_ms": _timings(timings),
         "recipients": list(recipients),
         "notes": list(notes),
     }
@@ -104,12 +131,25 @@ def _attempt(n: int, upstream: str, started_at: float, session: str, outcome: st
         "session": session,
         "outcome": outcome,
         "reply": reply,
-        "timings_ms": json.loads(timings),
+        "timings_ms": _timings(timings),
     }
 
 
+def _timings(text: str) -> Json:
+    """As they were written; none where that can't be read."""
+    try:
+        timings = json.loads(text)
+    except (ValueError, TypeError):
+        return {}
+    return timings if isinstance(timings, dict) else {}
+
+
 def _time(at: float | None) -> str | None:
-    """RFC 3339 in UTC, to the millisecond."""
+    """RFC 3339 in UTC, to the millisecond; None also for what is no time."""
     if at is None:
         return None
-    return datetime.fromtimestamp(round(at, 3), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    try:
+        shown = datetime.fromtimestamp(round(at, 3), UTC)
+    except (ValueError, TypeError, OverflowError, OSError):
+        return None
+    return shown.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -33,6 +33,7 @@ from relay.store.sqlite_rows import (
     Claimed,
     insert_arrivals,
     insert_departures,
+    is_unreadable,
     lines,
     message_row,
     read_envelope,
@@ -140,8 +141,10 @@ def _claim_one(tx: Tx, message_id: str, now: float, booking: Booking) -> Claimed
         message = _row(tx.execute("SELECT * FROM message WHERE id = ?", (message_id,)))
         recipients = _rows(tx.execute("SELECT * FROM recipient WHERE message_id = ? ORDER BY position", (message_id,)))
         found = _claimed(message, recipients, now)
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        hold_unreadable(tx, message_id, now, f"its row can't be read ({type(error).__name__})")
+    except Exception as error:
+        if not is_unreadable(error):
+            raise
+        put_aside(tx, message_id, now, "its rows can't be read")
         return None
     # The mark of the final dot speaks of the present try only.
     tx.execute(
@@ -160,14 +163,18 @@ def _claim_one(tx: Tx, message_id: str, now: float, booking: Booking) -> Claimed
     return found
 
 
-def hold_unreadable(tx: Tx, message_id: str, now: float, why: str) -> None:
-    """Put a message aside that can't be read: what stands behind it goes on."""
-    tx.execute(
+def put_aside(tx: Tx, message_id: str, now: float, why: str, *, in_hand: bool = False) -> bool:
+    """Hold what waits of a message that can't be read, and what is `in_hand`, with a note: what stands behind it goes
+    on. True: there was something."""
+    held = tx.execute(
         "UPDATE recipient SET state = 'held', next_at = NULL, booked_at = NULL, holder = NULL, lease_until = NULL"
-        " WHERE message_id = ? AND +open = 1",
-        (message_id,),
+        " WHERE message_id = ? AND (state IN ('queued', 'deferred') OR (state = 'sending' AND ?))",
+        (message_id, in_hand),
     )
+    if not held.rowcount:
+        return False
     note(tx, message_id, now, f"held: {why}")
+    return True
 
 
 def _claimed(message: dict[str, Any], recipients: list[dict[str, Any]], now: float) -> Claimed:

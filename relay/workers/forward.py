@@ -4,9 +4,11 @@ worker was away. Each is in a file at every moment: taken in there, durably, bef
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
 from relay.observe.maillog import MailLog
+from relay.store.base import StoreError, Unreadable
 from relay.store.sqlite import SqliteStore
 from relay.store.sqlite_move import Moved
 from relay.supervise import Supervisor
@@ -14,6 +16,16 @@ from relay.workers.link import LinkLost
 
 BATCH = 50
 AGAIN_AFTER_S = 1.0
+FAILURES = 10
+"""after so many messages that could not be moved, the others wait for the next time: their process is gone, or its
+disk is full"""
+
+
+class MovesHeld(StoreError):
+    """An operator's action is under way: the message moves after it."""
+
+    def __init__(self, text: str = "an operator's action is under way; the message moves after it") -> None:
+        super().__init__(text)
 
 
 class Forwarder:
@@ -27,20 +39,50 @@ class Forwarder:
         self._store = store
         self._send = send
         self._log = log
-        self._unreadable: set[str] = set()
         self._moving: str | None = None
-        self._moved = asyncio.Event()
+        self._changed = asyncio.Condition()
+        """of what is moving, and of the holds"""
+        self._arriving = 0
+        """messages that are being taken in"""
+        self._holds = 0
+        self._after = ""
+        """the id behind which the next pass goes on"""
         self._due = asyncio.Event()
         self._task = Supervisor(log.task_ended).start("forward", self._run)
 
     def wake(self) -> None:
         self._due.set()
 
+    async def take_in(self, moved: Moved) -> None:
+        """Write a message that another process sends. Raises MovesHeld, StoreError."""
+        if self._holds:
+            raise MovesHeld
+        self._arriving += 1
+        try:
+            await self.moved(moved.id)
+            await self._store.take_in(moved)
+        finally:
+            self._arriving -= 1
+            await self._tell()
+
     async def moved(self, message_id: str) -> None:
         """Before that message is taken in: wait until it isn't just being moved away from here. It may come back so
         soon after a reload, and would be taken for the copy that is about to be forgotten."""
-        while self._moving == message_id:
-            await self._moved.wait()
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._moving != message_id)
+
+    @asynccontextmanager
+    async def still(self) -> AsyncIterator[None]:
+        """No message moves to or from this process's file meanwhile: an operator's action finds each of them in a
+        file, and no copy that was read before it is written after it."""
+        self._holds += 1
+        try:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._moving is None and not self._arriving)
+            yield
+        finally:
+            self._holds -= 1
+            await self._tell()
 
     async def stop(self) -> None:
         self._task.cancel()
@@ -51,43 +93,58 @@ class Forwarder:
         while True:
             await self._due.wait()
             self._due.clear()
-            if not await self._all():
+            try:
+                again = await self._pass()
+            except Exception as error:  # noqa: BLE001 - whatever it is, what waits here must not wait for ever
+                self._log.trouble("forward", error)
+                again = True
+            if again:
                 await asyncio.sleep(AGAIN_AFTER_S)
                 self._due.set()
 
-    async def _all(self) -> bool:
-        """Carry over everything that is there, each message once. False: some of it has to be tried again."""
-        after, complete = "", True
+    async def _pass(self) -> bool:
+        """Move all that isn't this process's. True: something is left that can't be moved now."""
+        failures, left_out = 0, self._after != ""
+        while ids := await self._store.foreign(self.lanes, after=self._after, limit=BATCH):
+            for message_id in ids:
+                self._after = message_id
+                failures += not await self._try_to_move(message_id)
+                if failures >= FAILURES:
+                    return True  # the next pass begins behind it
+        self._after = ""
+        return left_out or failures > 0 or await self._store.foreign_in_hand(self.lanes)
+
+    async def _try_to_move(self, message_id: str) -> bool:
+        """Move one message. False: it could not be done now."""
         try:
-            while ids := await self._store.foreign(self.lanes, limit=BATCH, after=after):
-                for message_id in ids:
-                    complete &= message_id in self._unreadable or await self._carry(message_id)
-                after = ids[-1]
-        except LinkLost:
+            await self._move(message_id)
+        except (LinkLost, MovesHeld):
             return False
-        except Exception as error:  # noqa: BLE001 - whatever it is, the mail behind it waits for this task
+        except Unreadable as error:
+            await self._put_aside(message_id, error)
+        except Exception as error:  # noqa: BLE001 - raised here or by the other process: the others move on
             self._log.trouble("forward", error)
             return False
-        return complete
+        return True
 
-    async def _carry(self, message_id: str) -> bool:
-        """False: it is still here. What one message is in trouble with is no other's. Raises LinkLost."""
-        self._moving = message_id
+    async def _move(self, message_id: str) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._holds)
+            self._moving = message_id
         try:
             moved = await self._store.export(message_id)
-            if moved is None:
-                # It ended meanwhile; or it can't be read, is held, and is looked at again by the next start.
-                self._unreadable.add(message_id)
-                return True
-            await self._send(moved)
-            await self._store.forget(message_id)
-        except LinkLost:
-            raise
-        except Exception as error:  # noqa: BLE001 - as above
-            self._log.trouble("forward", error)
-            return False
+            if moved is not None:  # else it ended meanwhile
+                await self._send(moved)
+                await self._store.forget(message_id)
         finally:
             self._moving = None
-            self._moved.set()
-            self._moved = asyncio.Event()
-        return True
+            await self._tell()
+
+    async def _put_aside(self, message_id: str, error: Unreadable) -> None:
+        """It can't leave: it is held here, where an operator finds it. Said once."""
+        if await self._store.put_aside(message_id, str(error)):
+            self._log.trouble("forward", error)
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()

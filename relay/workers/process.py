@@ -7,6 +7,7 @@ import gc
 import os
 import socket
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import uvloop
@@ -15,7 +16,6 @@ from relay.delivery.clock import Clock
 from relay.delivery.dispatch import Delivery, Share, targets_of, upstreams_of
 from relay.draft import Draft
 from relay.engine import Engine
-from relay.intake.spool import Large
 from relay.mail.dkim import Signer
 from relay.mail.message import Unacceptable
 from relay.mail.reply import Reply
@@ -23,6 +23,7 @@ from relay.observe import lines
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
+from relay.spool import Large
 from relay.store.base import NewMessage
 from relay.store.sqlite_move import Moved
 from relay.supervise import Supervisor, listen_to
@@ -107,12 +108,11 @@ class Worker:
             case words.PUT_LARGE:
                 return await self._put_large(engine, *value)
             case words.MOVE:
-                if self._forwarder is not None:
-                    await self._forwarder.moved(value.id)
-                await engine.store.take_in(value)
+                await (self._forwarder or engine.store).take_in(value)
                 return engine.delivery.wake_all()
             case words.ACT:
-                return await engine.delivery.act(*value)
+                async with self._forwarder.still() if self._forwarder is not None else nullcontext():
+                    return await engine.delivery.act(*value)
             case words.RELOAD:
                 await engine.replace(value.loaded.config, self._build(engine, value))
                 return self._forward(engine, value)

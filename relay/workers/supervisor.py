@@ -13,11 +13,11 @@ from typing import Protocol, cast
 from relay.config.model import Config, Lane, Loaded
 from relay.delivery.clock import Clock
 from relay.draft import Draft
-from relay.intake.spool import Large
 from relay.mail.message import Unacceptable
 from relay.mail.reply import Reply
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Family
+from relay.spool import Large
 from relay.store.base import Action, NewMessage, Selection
 from relay.store.codec import Codec
 from relay.store.several import shard, shards

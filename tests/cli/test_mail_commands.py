@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from time import time
 
@@ -26,6 +27,7 @@ from tests.support.relay import write_config
 from tests.web.conftest import SetHealth, StoreController, message, sent
 
 TOKEN = "a-secret-token"
+DOWN = "postmark is down: connect: refused"
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,30 @@ def test_log_shows_one_messages_time_line(run: Run, filled: float) -> None:
     document = json.loads(run("log", "01D", "--json").out)
     assert [one["state"] for one in document["recipients"]] == ["bounced", "deferred"]
     assert document["recipients"][1]["attempts"][0]["reply"] == "451 4.2.1 later"
+
+
+def test_a_time_line_says_when_the_next_try_is_and_why_none_was_made(
+    run: Run, config_file: Path, filled: float
+) -> None:
+    document = json.loads(run("log", "01D", "--json").out)
+    due = document["recipients"][1]["next_at"]
+    assert datetime.fromisoformat(due).timestamp() == pytest.approx(filled + 3000, abs=0.01)
+    assert "next_at" not in document["recipients"][0]
+    assert f"    next try at {due}" in run("log", "01D").out.splitlines()
+    tried = Attempt(0, 1, "postmark", filled, "none", "abandoned", DOWN, {"session": 12.5})
+    expired = RecipientUpdate(0, "expired", None, "451 4.4.7 expired before it could be sent")
+    asyncio.run(
+        settle(config_file.parent / "relay.db", Settlement("01B", (expired,), (tried,), note="no upstream was up"))
+    )
+    shown = run("log", "01B").out
+    assert "postmark (no session) abandoned in 12 ms (session 12 ms): postmark is down: connect: refused" in shown
+    assert "no upstream was up" in shown
+
+
+async def settle(path: Path, settlement: Settlement) -> None:
+    store = await open_store(path, now=time)
+    await store.settle(settlement)
+    await store.close()
 
 
 @pytest.mark.parametrize("arguments", [("01Z",), ("01Z", "--json"), ("--lane", "nowhere"), ("--state", "expired")])

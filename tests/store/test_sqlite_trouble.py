@@ -127,7 +127,7 @@ DAMAGES = {
         "held: its content is damaged: 1 bytes ",
     ),
     "no bytes": ("UPDATE body SET content = 7 WHERE id = 1", "held: its content is "),
-    "envelope": ("UPDATE message SET deliver_by = 'soon' WHERE id = '{}'", "held: its row can't be read (ValueError)"),
+    "envelope": ("UPDATE message SET deliver_by = 'soon' WHERE id = '{}'", "held: its rows can't be read"),
 }
 
 

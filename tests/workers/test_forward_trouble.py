@@ -1,0 +1,244 @@
+"""What can't be moved, and what is acted on while it moves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from relay.observe.maillog import MailLog
+from relay.observe.metrics import Metrics
+from relay.observe.recent import Recent
+from relay.store.base import Action, Selection, State, StoreError
+from relay.store.sqlite import SqliteStore, open_store
+from relay.store.sqlite_move import Moved
+from relay.workers import forward
+from relay.workers.forward import FAILURES, Forwarder
+from relay.workers.link import LinkLost
+from tests.store.build import EVERYTHING, NOW, claim, ids, message, settled, states
+
+WITHIN_S = 20.0
+Send = Callable[[Moved], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "AGAIN_AFTER_S", 0.01)
+
+
+@asynccontextmanager
+async def two(tmp_path: Path) -> AsyncIterator[tuple[SqliteStore, SqliteStore]]:
+    near = await open_store(tmp_path / "near.db", now=lambda: NOW)
+    far = await open_store(tmp_path / "far.db", now=lambda: NOW)
+    try:
+        yield near, far
+    finally:
+        await near.close()
+        await far.close()
+
+
+async def filled(store: SqliteStore, count: int) -> list[str]:
+    put = [message(lane="bulk", content=b"secret-493871") for _ in range(count)]
+    for new in put:
+        await store.put(new, claimed=False)
+    return [new.id for new in put]
+
+
+async def change(store: SqliteStore, sql: str, message_id: str) -> None:
+    await store._writer._connection.run(lambda connection: connection.execute(sql, (message_id,)))
+
+
+async def until_moved(near: SqliteStore, far: SqliteStore, *wanted: str) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while not set(wanted) <= set(ids(await far.search(EVERYTHING))) - set(ids(await near.search(EVERYTHING))):
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def forwarding(store: SqliteStore, send: Send) -> AsyncIterator[Forwarder]:
+    forwarder = Forwarder(store, ("otp",), send, MailLog(Metrics(), Recent()))
+    try:
+        yield forwarder
+    finally:
+        await forwarder.stop()
+
+
+async def test_a_message_that_ended_before_its_turn_came_is_passed_over(tmp_path: Path) -> None:
+    async with two(tmp_path) as (near, far):
+        first, dropped, last = await filled(near, 3)
+
+        async def send(moved: Moved) -> None:
+            if moved.id == first:
+                await near.act("drop", Selection(ids=(dropped,)), NOW)
+            await far.take_in(moved)
+
+        async with forwarding(near, send) as forwarder:
+            await until_moved(near, far, first, last)
+            [later] = await filled(near, 1)
+            forwarder.wake()
+            await until_moved(near, far, later)
+        assert await states(near, dropped) == ["bounced"]
+        assert await far.get(dropped) is None
+
+
+UNREADABLE = {
+    "content": "DELETE FROM body WHERE id = (SELECT body FROM message WHERE id = ?)",
+    "row": "UPDATE message SET subject = CAST(x'ff' AS TEXT) WHERE id = ?",
+    "number": "UPDATE message SET parts = 'x' WHERE id = ?",
+}
+
+
+@pytest.mark.parametrize("fault", UNREADABLE)
+async def test_a_message_that_cant_be_read_is_held_where_it_is_and_its_neighbours_move(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    caplog.set_level(logging.ERROR)
+    async with two(tmp_path) as (near, far):
+        poison, *others = await filled(near, 4)
+        await change(near, UNREADABLE[fault], poison)
+        async with forwarding(near, far.take_in) as forwarder:
+            for _ in range(3):
+                await until_moved(near, far, *others)
+                others = await filled(near, 1)
+                forwarder.wake()
+            await until_moved(near, far, *others)
+        assert [row.state for row in await near.counts()] == ["held"]
+        assert await far.get(poison) is None
+        assert [each.getMessage().count("where=forward") for each in caplog.records] == [1]
+        assert "secret" not in caplog.text
+
+
+async def test_what_another_process_chokes_on_holds_up_nothing_else_and_is_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with two(tmp_path) as (near, far):
+        choked, *others = await filled(near, 3)
+        well = False
+
+        async def send(moved: Moved) -> None:
+            if moved.id == choked and not well:
+                raise RuntimeError("over there")
+            await far.take_in(moved)
+
+        async with forwarding(near, send):
+            await until_moved(near, far, *others)
+            well = True
+            await until_moved(near, far, choked)
+        assert ids(await near.search(EVERYTHING)) == []
+        assert "where=forward error=RuntimeError" in caplog.text
+
+
+async def test_mail_for_a_process_that_is_gone_holds_up_none_of_the_others(tmp_path: Path) -> None:
+    async with two(tmp_path) as (near, far):
+        put = await filled(near, 4 * FAILURES)
+        gone, others = put[: 3 * FAILURES], put[3 * FAILURES :]
+        back = False
+        exports = 0
+
+        async def send(moved: Moved) -> None:
+            nonlocal exports
+            exports += 1
+            if moved.id in gone and not back:
+                raise LinkLost
+            await far.take_in(moved)
+
+        async with forwarding(near, send):
+            await until_moved(near, far, *others)
+            back = True
+            await until_moved(near, far, *gone)
+        assert ids(await near.search(EVERYTHING)) == []
+
+
+async def test_a_store_that_fails_for_a_while_ends_nothing(tmp_path: Path) -> None:
+    async with two(tmp_path) as (near, far):
+        really = near.foreign
+        fail: list[Exception] = [StoreError("no"), RuntimeError("no")]
+
+        async def foreign(lanes: Sequence[str], *, limit: int, after: str = "") -> Sequence[str]:
+            if fail:
+                raise fail.pop()
+            return await really(lanes, limit=limit, after=after)
+
+        near.foreign = foreign  # type: ignore[method-assign]
+        put = await filled(near, 2)
+        async with forwarding(near, far.take_in):
+            await until_moved(near, far, *put)
+
+
+async def test_what_a_lane_still_has_in_hand_moves_when_that_is_over(tmp_path: Path) -> None:
+    """After a reload a lane is another process's, and what it had under way goes on here."""
+    async with two(tmp_path) as (near, far):
+        sent, deferred = await filled(near, 2)
+        assert len(await claim(near, lane="bulk")) == 2
+        [waiting] = await filled(near, 1)
+        async with forwarding(near, far.take_in):
+            await until_moved(near, far, waiting)
+            assert await near.foreign(("otp",), limit=9) == []
+            await near.settle(settled(sent))
+            await near.settle(settled(deferred, "deferred", next_at=NOW + 60))
+            await until_moved(near, far, deferred)
+        assert await states(near, sent) == ["sent"]
+        assert await far.get(sent) is None
+
+
+AFTER: dict[Action, State] = {"drop": "bounced", "hold": "held", "release": "queued", "retry": "queued"}
+
+
+@pytest.mark.parametrize("moment", ["exported", "taken in", "answer lost"])
+@pytest.mark.parametrize("to_worker", [True, False], ids=["to a worker", "to the main process"])
+@pytest.mark.parametrize("action", AFTER)
+async def test_an_operators_action_beside_a_move_is_about_the_message_wherever_it_is(
+    tmp_path: Path, action: Action, to_worker: bool, moment: str
+) -> None:
+    """As the main process does it: its own moves stand still, then all files are acted on at once, each while its
+    process's moves do."""
+    acting: list[asyncio.Task[set[str]]] = []
+    async with two(tmp_path) as (main, worker):
+        source = main if to_worker else worker
+        [moving] = await filled(source, 1)
+        if action == "release":
+            await source.act("hold", Selection(ids=(moving,)), NOW)
+
+        async def act() -> set[str]:
+            async with mains.still():
+                both = await asyncio.gather(main.act(action, Selection(), NOW + 5), act_there())
+            return {message_id for changed in both for message_id in changed}
+
+        async def act_there() -> Sequence[str]:
+            async with workers.still():
+                return await worker.act(action, Selection(), NOW + 5)
+
+        async def send(moved: Moved) -> None:
+            target = workers if to_worker else mains
+            if acting or moment != "exported":
+                await target.take_in(moved)
+            if not acting:
+                acting.append(asyncio.create_task(act()))
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                if moment == "answer lost":
+                    raise LinkLost
+                if moment == "exported":
+                    await target.take_in(moved)
+
+        mains = Forwarder(main, () if to_worker else ("bulk",), send, MailLog(Metrics(), Recent()))
+        workers = Forwarder(worker, ("bulk",) if to_worker else (), send, MailLog(Metrics(), Recent()))
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                while not acting:
+                    await asyncio.sleep(0.005)
+                assert await acting[0] == {moving}
+                while await source.foreign((), limit=1):
+                    await asyncio.sleep(0.005)
+        finally:
+            await mains.stop()
+            await workers.stop()
+        found = [await store.get(moving) for store in (main, worker)]
+        shown = [each["recipients"][0]["state"] for each in found if each is not None]  # type: ignore[index]
+        assert set(shown) == {AFTER[action]}
+        if moment != "answer lost":
+            assert len(shown) == 1
