@@ -33,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
 
     gc.disable()  # until `ready`: what is made up to then stays
     from relay.workers import helper
+    from relay.workers.undumpable import undumpable
 
+    undumpable()
     forked = helper.fork()  # before all else is imported: so it is small
     import asyncio
     import signal

@@ -9,6 +9,7 @@ import socket
 import sys
 
 from relay.workers import helper
+from relay.workers.undumpable import undumpable
 
 NICENESS = 12
 """where processors are short, a code goes before bulk"""
@@ -16,6 +17,7 @@ NICENESS = 12
 
 def main() -> int:
     """Exit 0 after a drain, or when the main process is gone."""
+    undumpable()
     helper.ignore_signals()  # when to stop is the main process's to say
     os.nice(NICENESS)
     with contextlib.suppress(AttributeError, OSError):  # another system, or a service manager that doesn't let it
