@@ -39,6 +39,7 @@ from relay.store.base import (
     Queued,
     Selection,
     Settlement,
+    StoreDamaged,
     StoreError,
     Unreadable,
 )
@@ -253,25 +254,33 @@ class SqliteStore:
         )
         claimed = await self._write(write, size_bytes=_HEAVY_BYTES, abandoned=give_back)
         loaded: list[Queued] = []
+        failed: list[tuple[str, StoreError]] = []
         try:
             for each in claimed:
                 try:
                     loaded.append(await self._load(each))
-                except Unreadable as error:
+                except (Unreadable, StoreDamaged) as error:
+                    _LOG.error("event=unreadable id=%s reason=%s", each.id, json.dumps(str(error)))
                     await self.put_aside(each.id, str(error), in_hand=True)
+                except StoreError as error:
+                    failed.append((each.id, error))
+            if failed and not loaded:
+                raise failed[0][1]
         except BaseException:
             give_back(claimed)
             raise
+        for message_id, trouble in failed:
+            # A disk that fails in one place: this message waits for its next step, its neighbours go on.
+            _LOG.error("event=unreadable id=%s reason=%s", message_id, json.dumps(str(trouble)))
+            due_at = now + booking.ladder_s[-1]
+            self._writer.follow_up(partial(sqlite_write.unclaim, message_id=message_id, due_at=due_at))
         return loaded
 
     async def put_aside(self, message_id: str, why: str, *, in_hand: bool = False) -> bool:
         """Hold a message that can't be read, with `why` as its note. `in_hand`: also what is `sending`. False: nothing
         of it waited."""
         write = partial(sqlite_write.put_aside, message_id=message_id, now=self._now(), why=why, in_hand=in_hand)
-        held = await self._write(write)
-        if held:
-            _LOG.error("event=unreadable id=%s reason=%s", message_id, json.dumps(why))
-        return held
+        return await self._write(write)
 
     async def _load(self, claimed: Claimed) -> Queued:
         return Queued(

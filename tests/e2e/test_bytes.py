@@ -106,7 +106,7 @@ CONTENTS = {
     "trailing blanks": HEAD + b"Subject: x  \t\r\n\r\nbody  \r\n\t\r\n  \r\n",
     "8-bit everywhere": HEAD + b"Subject: \xc3\xa4\xff\r\nX-\xe4: y\r\n\r\n\xff\xfe\x80\r\n",
     "a line of 998": HEAD + b"\r\n" + b"x" * 998 + b"\r\n",
-    "a very long field": HEAD + b"Subject: " + b"x" * 100_000 + b"\r\n\r\nx\r\n",
+    "a very long field": HEAD + b"X-Long: " + b"x" * 100_000 + b"\r\nSubject: " + b"x" * 32_000 + b"\r\n\r\nx\r\n",
     "a long folded header": HEAD + b"References:" + b"".join(b"\r\n <%d@x>" % n for n in range(300)) + b"\r\n\r\nx\r\n",
     "folding with tabs and blanks": HEAD + b"Subject:\r\n\t a\r\n  \tb\r\nX:\r\n y\r\n\r\nx\r\n",
     "headers twice": HEAD + b"To: a@b\r\nTo: c@d\r\nSubject: 1\r\nSubject: 2\r\n\r\nx\r\n",

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pytest
 
 from relay.store import sqlite_file, sqlite_make
-from relay.store.base import Selection, StoreError, StoreFull
+from relay.store.base import Booking, Selection, StoreDamaged, StoreError, StoreFull
 from relay.store.sqlite import SqliteStore, open_store
 from relay.store.sqlite_query import search_query
 from tests.store.build import NOW, claim, message, settled, states
@@ -146,6 +146,32 @@ async def test_a_message_that_cannot_be_read_is_held_and_its_neighbours_go_on(
     assert [note["text"].startswith(says) for note in view["notes"]] == [True]
     assert await store.next_due("otp") is None
     assert await store.act("drop", Selection(ids=(bad.id,)), NOW) == [bad.id]
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(StoreError("disk I/O error"), "queued"), (StoreDamaged("malformed"), "held")]
+)
+async def test_a_disk_that_fails_in_one_place_puts_off_that_message_only(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, error: StoreError, state: str
+) -> None:
+    bad, *good = [message(content=bytes([48 + n]) * 1_000) for n in range(3)]
+    for each in (bad, *good):
+        await store.put(each, claimed=False)
+    really = store._contents.content
+
+    async def content(message_id: str, *args: Any) -> bytes:
+        if message_id == bad.id:
+            raise error
+        return await really(message_id, *args)
+
+    monkeypatch.setattr(store._contents, "content", content)
+    ladder = Booking((5.0, 60.0))
+    claimed = await store.claim("otp", NOW, messages=3, size_bytes=10_000, booking=ladder)
+    assert [each.id for each in claimed] == [each.id for each in good]
+    async with asyncio.timeout(5):
+        while await states(store, bad.id) != [state]:
+            await asyncio.sleep(0.001)
+    assert await store.next_due("otp") == (None if state == "held" else NOW + 60)
 
 
 @pytest.mark.parametrize("size", [2_000, 30_000, 1_500_000])
