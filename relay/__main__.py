@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return send(argv[1:])
     # The others' parsers would take longer to make than a look at the log.
     asked = [group for group, commands in GROUPS.items() if argv and argv[0] in commands]
-    args = parser(asked or GROUPS).parse_args(argv)
     try:
+        args = parser(asked or GROUPS).parse_args(argv)
         code: int = args.run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:

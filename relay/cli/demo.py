@@ -24,11 +24,17 @@ def _seconds(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0; 1 when the relay could not be started or failed."""
+    """0; 1 when the relay could not be started or failed; 130 for Ctrl-C before there was one."""
+    import signal
+
+    # What is imported now may swallow a KeyboardInterrupt (Python 3.11 makes a RuntimeError of it in __set_name__): a
+    # signal is noted until the loop hears it.
+    asked: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
     import asyncio
 
     from rich.console import Console
 
     from relay.demo.run import run as play
 
-    return asyncio.run(play(args.seconds, Console()))
+    return asyncio.run(play(args.seconds, Console(), asked))

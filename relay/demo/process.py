@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import re
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,6 +18,19 @@ READY_WITHIN_S = 20.0
 END_WITHIN_S = 30.0
 _READY = re.compile(r"ready smtp=(\S+) http=(\S+)")
 KEPT_LINES = 5000
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def _bound_to(parent: int) -> Callable[[], None]:
+    """What a child does before it becomes another program, so that it ends with its parent."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def bind() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it ended before that
+            os._exit(1)
+
+    return bind
 
 
 class RelayFailed(Exception):
@@ -33,8 +47,11 @@ class RelayProcess:
         arguments: Sequence[str] = (),
         program: Sequence[str] = (sys.executable, "-m", "relay"),
         pass_fds: Sequence[int] = (),
+        *,
+        dies_with_us: bool = False,
     ) -> None:
-        """`arguments`: further ones of `run`. `pass_fds`: stay open in `program`, under their numbers."""
+        """`arguments`: further ones of `run`. `pass_fds`: stay open in `program`, under their numbers. `dies_with_us`:
+        it is killed when the thread ends that starts it, also by SIGKILL (Linux only)."""
         self.smtp_addresses: tuple[str, ...] = ()
         """as in the ready line: `127.0.0.1:2525`, `unix:/path`"""
         self.http_address = ""
@@ -43,6 +60,7 @@ class RelayProcess:
         self._arguments = arguments
         self._program = program
         self._pass_fds = pass_fds
+        self._before_exec = _bound_to(os.getpid()) if dies_with_us and sys.platform == "linux" else None
         self._lines: list[str] = []
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -78,6 +96,7 @@ class RelayProcess:
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, **self._environment},
             pass_fds=self._pass_fds,
+            preexec_fn=self._before_exec,
             start_new_session=True,  # the terminal's Ctrl-C is for us: we end it in order
         )  # fmt: skip
         self._ready.clear()

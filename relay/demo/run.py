@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from relay.demo.traffic import CODES_PER_S, NEWS_PER_S, App, code, news
 LOOK_EVERY_S = 0.5
 LOOKS_A_LINE = 2
 LOOK_WITHIN_S = 5.0
-EXIT_OK, EXIT_FAILED = 0, 1
+EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
 
 class Demo:
@@ -50,8 +50,10 @@ class Demo:
         try:
             yield
         finally:
-            await self._codes.end()
-            await self._news.end()
+            ends = await asyncio.gather(self._codes.end(), self._news.end(), return_exceptions=True)
+        for failure in ends:
+            if failure is not None:
+                raise failure
 
     async def look(self) -> view.Picture:
         """Ask the relay how it is. Raises RelayFailed when it doesn't answer."""
@@ -74,12 +76,15 @@ class Demo:
         )
 
 
-async def run(seconds: float | None, console: Console) -> int:
-    """Until SIGINT, SIGTERM, or so many seconds have passed. Returns the exit code."""
+async def run(seconds: float | None, console: Console, asked: Sequence[int] = ()) -> int:
+    """Until SIGINT, SIGTERM, or so many seconds have passed. Returns the exit code. `asked`: signals that came before,
+    while this was loaded."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    if asked:
+        return EXIT_INTERRUPTED
     try:
         async with _stage() as demo:
             async with demo.submitting():
@@ -100,7 +105,10 @@ async def _stage() -> AsyncIterator[Demo]:
         async with StandIn("fast", scene.FAST, seed=1) as fast, StandIn("slow", scene.SLOW, seed=2) as slow:
             config_file = scene.write(Path(directory), fast_port=fast.port, slow_port=slow.port)
             timeout = aiohttp.ClientTimeout(total=LOOK_WITHIN_S)
-            async with RelayProcess(config_file) as relay, aiohttp.ClientSession(timeout=timeout) as client:
+            async with (
+                RelayProcess(config_file, dies_with_us=True) as relay,
+                aiohttp.ClientSession(timeout=timeout) as client,
+            ):
                 yield Demo(relay, client)
 
 

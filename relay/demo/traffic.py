@@ -13,6 +13,7 @@ CODES_PER_S = 4.0
 NEWS_PER_S = 40.0
 WITHIN_S = 10.0
 AGAIN_AFTER_S = 0.5
+CANCEL_EVERY_S = 0.5
 _CODE = """\
 From: Demo Login <codes@auth.demo.example>
 To: {to}
@@ -59,13 +60,15 @@ class App:
     async def end(self) -> None:
         """Stop at once. Raises what the app failed with."""
         # Python 3.11's wait_for, which aiosmtplib sits on, may lose a cancellation to a reply that comes at the same
-        # moment: the flag is what counts, the cancellation only wakes.
+        # moment; and a client that is cancelled says QUIT, which is answered late beside a backlog.
         self._ended = True
-        if self._task is not None:
+        if self._task is None:
+            return
+        while not self._task.done():
             self._task.cancel()
-            await asyncio.wait((self._task,))
-            if not self._task.cancelled():
-                self._task.result()
+            await asyncio.wait((self._task,), timeout=CANCEL_EVERY_S)
+        if not self._task.cancelled():
+            self._task.result()
 
     async def _run(self) -> None:
         while not self._ended:

@@ -6,6 +6,7 @@ import random
 import re
 import signal
 import smtplib
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from relay.demo import scene, traffic, view
 from relay.demo.process import RelayFailed, RelayProcess
 from relay.demo.standin import Manner, StandIn
 from relay.observe.bands import BANDS
+from tests.support.processes import children
 
 
 def lane(sent: int, queued: int, upstreams: dict[str, str]) -> dict[str, Any]:
@@ -193,6 +195,88 @@ async def test_a_signal_ends_the_demo_clean(start_demo: StartDemo, number: signa
     port = int(output.splitlines()[0].rstrip("/").rpartition(":")[2])
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_at_any_moment_ends_the_demo(start_demo: StartDemo, number: signal.Signals) -> None:
+    chance = random.Random(number)
+    for _ in range(6):
+        process = await start_demo()
+        await asyncio.sleep(chance.uniform(0.1, 2.5))
+        process.send_signal(number)
+        await asyncio.wait_for(process.communicate(), 40)
+        assert process.returncode in (0, 1, 130, -number)
+
+
+SWALLOWS = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "aiohttp":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                for _ in range(1000): pass
+            except BaseException:
+                pass
+
+sys.meta_path.insert(0, Finder())
+from relay.__main__ import main
+sys.exit(main(["demo", "--seconds", "30"]))
+"""
+
+
+def test_a_signal_that_an_import_swallows_ends_the_demo_before_it_begins() -> None:
+    done = subprocess.run([sys.executable, "-c", SWALLOWS], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def runs(pid: int) -> bool:
+    """Neither gone nor a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+async def test_a_killed_demo_takes_its_relay_with_it(start_demo: StartDemo) -> None:
+    process = await start_demo()
+    assert process.stdout is not None
+    assert (await asyncio.wait_for(process.stdout.readline(), 30)).startswith(b"console: ")
+    (relay,) = children(process.pid)
+    theirs = [relay, *children(relay)]
+    assert all(map(runs, theirs))
+    process.kill()
+    async with asyncio.timeout(30):
+        while any(map(runs, theirs)):
+            await asyncio.sleep(0.05)
+
+
+class Stubborn:
+    """A mail that is never composed, and loses its first cancellations."""
+
+    def __init__(self, app: traffic.App) -> None:
+        self.lost = 0
+        app._run = self.run  # type: ignore[method-assign]
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.lost += 1
+                if self.lost == 3:
+                    raise
+
+
+async def test_an_app_is_cancelled_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traffic, "CANCEL_EVERY_S", 0.01)
+    app = traffic.App("127.0.0.1", 1, traffic.code, 1.0)
+    stubborn = Stubborn(app)
+    app.start()
+    await asyncio.sleep(0)
+    await asyncio.wait_for(app.end(), 20)
+    assert stubborn.lost == 3
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "soon", "1e9"])
