@@ -143,7 +143,8 @@ HEADS = [
     b'Content-Type: multipart/mixed; boundary="-- "\r\n',
 ]
 PARTS = [
-    b"--b\r\n", b"--b\r\n\r\n\xc3\xa9\r\n", b"--b ", b"\r\n--b x", b"-", b"\xff" * 2_000, b"=", b"A=\r\n", b"\xc3\xa9 \r\n",
+    b"--b\r\n", b"--b\r\n\r\n\xc3\xa9\r\n", b"--b ", b"\r\n--b x", b"-", b"\xff" * 2_000, b"=", b"A=\r\n",
+    b"\xc3\xa9 \r\n",
 ]  # fmt: skip
 
 
