@@ -72,9 +72,10 @@ def redact(text: str) -> str:
     """`text` with every one-time code as `••••••`: four digits and more however spaced or dashed, tokens that mix
     letters and digits, and beside a word like `code` (in many languages) tokens of letters too. At most MAX_TEXT
     characters of it, and of what they become."""
+    shown = _redact(text[:MAX_TEXT])
     if len(text) > MAX_TEXT:
-        return _redact(text[:MAX_TEXT])[: MAX_TEXT - _CUT].rstrip() + "…"
-    return _redact(text)
+        shown = shown[:-_CUT].rstrip() + "…"
+    return shown if len(shown) <= MAX_TEXT else shown[: MAX_TEXT - 1] + "…"
 
 
 def _redact(text: str) -> str:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from email import message_from_bytes
 from pathlib import Path
 
 from relay.config.errors import ConfigErrors
 from relay.config.load import load
+from relay.intake.framing import DotDecoder
+from relay.intake.parameters import BadCommand, parse_mail, parse_rcpt
+from relay.mail.address import KNOWN_PROVIDERS, MAX_DOMAIN_OCTETS, provider
+from relay.mail.canonical import BodyHash
+from relay.mail.dsn import Report, Stamp, delivery_status
 from relay.mail.envelope import Envelope, Recipient
+from relay.mail.fieldtext import Unencodable, ascii_value
+from relay.mail.mailboxes import mailboxes
 from relay.mail.message import (
     MAX_RECEIVED,
     Unacceptable,
@@ -20,8 +28,12 @@ from relay.mail.message import (
     prepare,
     subject,
 )
-from relay.mail.redact import MAX_REPLY, redact, redact_reply
+from relay.mail.mime import MAX_PARTS, leaves
+from relay.mail.redact import MAX_REPLY, MAX_TEXT, redact, redact_reply
 from relay.mail.reply import Reply
+from relay.mail.returned import MAX_HEADERS_BYTES, returned_headers
+from relay.mail.transfer import Form, has_utf8_head, recoded
+from relay.mail.words import decoded, encoded, text_of
 from relay.upstream.capabilities import Capabilities
 from relay.upstream.replies import MAX_LINE_BYTES, MAX_REPLY_BYTES, ProtocolError, ReplyReader
 from relay.upstream.results import LOST
@@ -29,6 +41,11 @@ from relay.upstream.transaction import Load, Transaction, Way, commands
 
 CONTENT = b"Subject: x\r\n\r\n.one\r\n"
 TO = tuple(Recipient(f"{name}@example.net") for name in "abc")
+FORMS: tuple[Form, ...] = ("7bit", "ASCII head")
+USER = Recipient("user@example.net")
+ENVELOPE = Envelope("a@example.com", (USER,), ret="FULL")
+REPORT = Report(USER, "failed", "550 5.1.1 no such user")
+STAMP = Stamp("relay.example.com", 0.0, "<1@relay.example.com>", "=_boundary")
 SECRETS = {"SECRET": "hunter2-from-the-environment"}
 
 
@@ -109,6 +126,84 @@ def headers(data: bytes) -> None:
         assert again.content == prepared.content
 
 
+def fields(data: bytes) -> None:
+    """As the value of a header field: read, shown and put into ASCII without a control or an 8-bit byte left."""
+    for name in ("to", "subject", "content-type", "date"):
+        try:
+            value = ascii_value(name, data)
+        except Unencodable:
+            continue
+        assert value.isascii()
+        assert value == data or not data.isascii()
+    text = decoded(data)
+    assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in text)
+    assert encoded(text).isascii()
+    assert len(redact(text)) <= MAX_TEXT
+    for address in mailboxes(text_of(data)):
+        local, _, domain = address.rpartition("@")
+        assert local
+        assert domain
+        assert address.isprintable()
+        assert len(domain) <= MAX_DOMAIN_OCTETS + 1
+        assert provider(address) in ("", domain) or provider(address) in KNOWN_PROVIDERS
+    kept = redact_reply(text_of(data), data)
+    assert len(kept) <= MAX_REPLY
+    assert "\n" not in kept
+
+
+def contents(data: bytes) -> None:
+    """As a stored content: signed, re-encoded, read and reported about, whatever it is."""
+    try:
+        content = normalise(data)
+    except Unacceptable:
+        return
+    message = parse(content)
+    assert len(list(leaves(message))) <= MAX_PARTS
+    assert len({BodyHash(content, message.body_at, size).digest() for size in (1, 7, 50, 131_072)}) == 1
+    recoded(content, "as it is")
+    for form in FORMS:
+        try:
+            made = recoded(content, form)
+        except Unencodable:
+            continue
+        assert not has_utf8_head(made)
+        assert made.isascii() or form != "7bit"
+    assert len(returned_headers(message)) <= MAX_HEADERS_BYTES
+    report = delivery_status(ENVELOPE, (REPORT,), content, stamp=STAMP, arrived_at=0.0)
+    assert normalise(report) is report
+    assert message_from_bytes(report).get_content_type() == "multipart/report"
+
+
+def commands_in(data: bytes) -> None:
+    """As what a client says: commands are values without a line end, or refused; DATA ends where it ends, however
+    it is cut."""
+    text = data.decode("utf-8", "surrogateescape")
+    for parsed in (parse_mail, lambda argument: parse_rcpt(argument, smtputf8=True)):
+        try:
+            said = parsed(text)
+        except BadCommand:
+            continue
+        assert all(value.isprintable() for value in said if isinstance(value, str))
+    ends = {_framed(data, step) for step in (1, 2, 5, max(1, len(data)))}
+    assert len(ends) == 1
+    ((content, rest),) = ends
+    if rest is not None:
+        before, _, behind = (b"\r\n" + data).partition(b"\r\n.\r\n")
+        assert rest == behind
+        assert content == (before + b"\r\n").replace(b"\r\n.", b"\r\n")[2:]
+
+
+def _framed(data: bytes, step: int) -> tuple[bytes | None, bytes | None]:
+    decoder = DotDecoder(1_000_000)
+    for at in range(0, len(data), step):
+        rest = decoder.feed(data[at : at + step])
+        if rest is not None:
+            content = decoder.content()
+            assert isinstance(content, bytes)
+            return content, rest + data[at + step :]
+    return None, None
+
+
 def config(data: bytes) -> None:
     """As the configuration file: loaded, or refused with errors that name the file and tell no secret."""
     with tempfile.TemporaryDirectory() as directory:
@@ -122,4 +217,11 @@ def config(data: bytes) -> None:
         assert SECRETS["SECRET"] not in told
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"replies": replies, "headers": headers, "config": config}
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "replies": replies,
+    "headers": headers,
+    "fields": fields,
+    "contents": contents,
+    "commands": commands_in,
+    "config": config,
+}

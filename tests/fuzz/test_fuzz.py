@@ -17,7 +17,7 @@ CORPUS = Path(__file__).parent / "corpus"
 SEEDS = {name: sorted((CORPUS / name).iterdir()) for name in TARGETS}
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 """asked for; 0: the usual"""
-USUALLY = {"replies": 300, "headers": 400, "config": 80}
+USUALLY = {"replies": 300, "headers": 400, "fields": 300, "contents": 200, "commands": 300, "config": 80}
 """examples that take a second or so"""
 
 TOKENS: Mapping[str, list[bytes]] = {
@@ -29,6 +29,82 @@ TOKENS: Mapping[str, list[bytes]] = {
         *(b"\r\n", b"\n", b"\r", b"\r\n\r\n", b": ", b":", b" ", b"\t", b"\x00", b"\xff", b"\xa0", b"\x0b", b"\x0c"),
         *(b"Bcc: a@b\r\n", b"X-Relay-Lane: otp\r\n", b"Subject: ", b"From: ", b"Date: x\r\n", b"Received: x\r\n"),
         *(b"=?utf-8?q?=0D=0A?=", b"=?utf-8?b?DQo=?=", b'"', b"<", b">", b"(", b")", b",", b";", b"=?utf-7?q?+AA0-?="),
+    ],
+    "fields": [
+        *(
+            b"\r\n ",
+            b" ",
+            b"\t",
+            b"\x00",
+            b"\xff",
+            b"\xc3\xa9",
+            b'"',
+            b"\\",
+            b"<",
+            b">",
+            b"(",
+            b")",
+            b"[",
+            b"]",
+            b"@",
+            b",",
+        ),
+        *(b";", b":", b".", b"=?utf-8?q?", b"=?utf-8?b?", b"?=", b"name=", b"a@b", b"code ", b"482931", b"AUTH PLAIN "),
+    ],
+    "contents": [
+        *(
+            b"\r\n",
+            b"\n",
+            b"\r\n\r\n",
+            b" ",
+            b"  ",
+            b"\t",
+            b"\xff",
+            b"\xc3\xa9",
+            b"x" * 1_000,
+            b"--b\r\n",
+            b"--b--\r\n",
+            b"=",
+        ),
+        *(
+            b"Content-Type: multipart/mixed; boundary=b\r\n",
+            b"Content-Type: message/rfc822\r\n",
+            b"DKIM-Signature: x\r\n",
+        ),
+        *(b"Content-Transfer-Encoding: base64\r\n", b"Content-Transfer-Encoding: quoted-printable\r\n", b"Subject: "),
+    ],
+    "commands": [
+        *(
+            b"FROM:",
+            b"TO:",
+            b"<",
+            b">",
+            b"<>",
+            b"@",
+            b"[",
+            b"]",
+            b":",
+            b".",
+            b",",
+            b'"',
+            b"\\",
+            b" ",
+            b"\r",
+            b"\n",
+            b"\r\n",
+            b"\xff",
+        ),
+        *(
+            b"\xc3\xa9",
+            b" SIZE=1",
+            b" BODY=8BITMIME",
+            b" SMTPUTF8",
+            b" ENVID=",
+            b" ORCPT=rfc822;",
+            b" ORCPT=utf-8;",
+            b"+2B",
+        ),
+        *(b"+0D", b" NOTIFY=", b"NEVER", b" BY=1;R", b" AUTH=<>", b" MT-PRIORITY=4", b"\r\n.\r\n", b"\r\n..", b"."),
     ],
     "config": [
         *(

@@ -96,6 +96,11 @@ def test_what_is_within_the_limits_is_accepted_and_all_that_is_done_with_it_work
     )
 
 
+@pytest.mark.parametrize("text", ["1234 " * 200, "1234 " * 2_000, "1" * 1_000, "x" * 1_001])
+def test_a_text_that_grows_by_its_masks_is_cut_too(text: str) -> None:
+    assert len(redact(text)) <= MAX_TEXT
+
+
 def test_what_is_stored_of_a_message_id_and_a_subject_is_cut() -> None:
     content = b"Message-ID: <".ljust(5_000, b"x") + b">\r\nSubject: " + b"word " * 2_000 + b"\r\n" + END
     message = at_the_door(content)
@@ -110,8 +115,9 @@ def test_what_is_stored_of_a_message_id_and_a_subject_is_cut() -> None:
 
 @pytest.mark.parametrize("before", range(MAX_TEXT - 50, MAX_TEXT + 10))
 @pytest.mark.parametrize("code", ["482931", "4 8 2 9 3 1", "A1B2-C3D4"])
-def test_a_cut_through_a_code_shows_no_piece_of_it(before: int, code: str) -> None:
-    kept = redact("code".ljust(before, ".") + " " + code + " and so on" * 20)
+@pytest.mark.parametrize("long", ["", "9" * 600])
+def test_a_cut_through_a_code_shows_no_piece_of_it(before: int, code: str, long: str) -> None:
+    kept = redact(f"code {long} ".ljust(before, ".") + " " + code + " and so on" * 20)
     rest = kept.replace(MASK, "")
     assert not any(char.isdigit() for char in rest)
     assert "A" not in rest

@@ -1,0 +1,38 @@
+"""Hostile inputs with a structure: a beginning, one or two units repeated, an end. What takes more than linear time
+does so over repetition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+
+from tests.fuzz.cost import FLOOR_S, GROWTH, assert_linear, cpu_s
+from tests.fuzz.parsers import Parser
+
+
+@dataclass(frozen=True)
+class Shape:
+    """`start`, each of `units` over and over, one behind the other, and `end`."""
+
+    start: bytes
+    units: tuple[bytes, ...]
+    end: bytes
+
+    def made(self, size_bytes: int) -> bytes:
+        each = size_bytes // len(self.units)
+        return self.start + b"".join(unit * max(1, each // len(unit)) for unit in self.units) + self.end
+
+
+def shapes(parser: Parser) -> st.SearchStrategy[Shape]:
+    token = st.sampled_from(parser.tokens)
+    unit = st.lists(token, min_size=1, max_size=3).map(b"".join)
+    units = st.lists(unit, min_size=1, max_size=2).map(tuple)
+    return st.builds(Shape, st.sampled_from(parser.starts), units, st.one_of(st.just(b""), token))
+
+
+def hold(parser: Parser, shape: Shape) -> None:
+    """It costs what is linear in its size, and raises nothing but what it may."""
+    large = shape.made(parser.size_bytes * GROWTH)
+    if cpu_s(lambda: parser.call(large), *parser.expected) > FLOOR_S:
+        assert_linear(parser.call, shape.made, parser.size_bytes, *parser.expected)
