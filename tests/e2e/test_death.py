@@ -10,6 +10,7 @@ from tests.support import strace
 from tests.support.death import SERIES, die_at_every_point
 
 
+@pytest.mark.timeout(180)  # dozens of deaths and starts: 45 s on two idle cores
 @pytest.mark.parametrize("name", SERIES)
 async def test_a_message_survives_death_at_every_step(tmp_path: Path, name: str) -> None:
     if not strace.works():
