@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import unicodedata
 from collections.abc import Callable
 from email import message_from_bytes
 from pathlib import Path
@@ -183,7 +184,9 @@ def commands_in(data: bytes) -> None:
             said = parsed(text)
         except BadCommand:
             continue
-        assert all(value.isprintable() for value in said if isinstance(value, str))
+        # Unassigned and private characters may stand in an address: whether they print depends on Python's tables.
+        unseen = {char for value in said if isinstance(value, str) for char in value if not char.isprintable()}
+        assert {unicodedata.category(char) for char in unseen} <= {"Cn", "Co"}
     ends = {_framed(data, step) for step in (1, 2, 5, max(1, len(data)))}
     assert len(ends) == 1
     ((content, rest),) = ends
