@@ -140,7 +140,7 @@ class Body:
         return self._file is not None
 
     def write(self, piece: bytes) -> None:
-        """Never raises: what can't be written is told by `content`."""
+        """Never raises: `content` raises what couldn't be written."""
         self.size_bytes += len(piece)
         if self._failed:
             return

@@ -56,7 +56,7 @@ class Supervisor:
                 if not endless:
                     return
             except asyncio.CancelledError as cancelled:
-                # Also raised by work that waits for what another task gave up: nobody told this one to end.
+                # Also raised by work that waits for what another task gave up: this one was not cancelled.
                 if _is_cancelled():
                     raise
                 error = cancelled
@@ -76,7 +76,7 @@ def _is_cancelled() -> bool:
 
 
 def listen_to(loop: asyncio.AbstractEventLoop, failed: Failed) -> None:
-    """`failed` hears of each callback and each task that failed with nobody to look at it: where (file, line and
+    """`failed` hears of each callback and each task that failed and that nothing awaits: where (file, line and
     function), and the error. What asyncio would print quotes arguments, which may be mail."""
 
     def handle(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

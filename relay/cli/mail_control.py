@@ -92,11 +92,10 @@ class _Connection(http.client.HTTPConnection):
 def _seen(config: Config, action: Action, selection: Selection, changed: Sequence[str]) -> Acted:
     """With what there is to say beside it; as the HTTP service has it."""
     from relay.store.look import look_at
-    from relay.web.query import leaves_ambiguous, left
+    from relay.web.query import leaves_ambiguous, left, unchanged
 
     with look_at(config.store) as store:
-        others = (one for one in dict.fromkeys(selection.ids) if one not in changed)
-        unknown = [one for one in others if store.get(one) is None]
+        unknown = [one for one in unchanged(selection, changed) if store.get(one) is None]
         passed = left(store.counts(), selection) if leaves_ambiguous(action, selection) else 0
     return Acted(changed, unknown, passed)
 

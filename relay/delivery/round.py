@@ -147,7 +147,7 @@ class Round:
         if earlier_s > 0.0:
             way["earlier"] = earlier_s * 1000.0
         if len(job.queued.envelope.recipients) > 1:
-            # Phases of another recipient's way, who was sent to before, are none of this one's.
+            # Phases of a recipient that was sent to before are none of this one's.
             way = dict.fromkeys(("earlier", *SOMETIMES), 0.0) | way
         sent_ms = {"send": sum(tried.timings_ms.values()), "total": (tried.ended_at - job.final_dot) * 1000.0}
         return way | tried.timings_ms | sent_ms

@@ -37,28 +37,25 @@ class Moment(NamedTuple):
 
 def conclude(job: Job, lane: Lane, moment: Moment) -> None:
     """Turn every recipient still pending into an update: ended, or deferred with its next step."""
-    match job.withdrawn(moment.steady):
-        case "superseded":
-            _end_all(job, "superseded", f"superseded by {job.superseded_by}")
-        case "expired":
-            _end_all(job, "expired", _expired_reply(job))
-        case None:
-            for pending in job.pending.values():
-                job.updates.append(_pending(job, pending, lane, moment))
-            job.pending.clear()
+    _conclude(job, lane, moment, _expired_reply(job))
 
 
 def put_off(job: Job, lane: Lane, moment: Moment) -> None:
     """`conclude` after a fault of the relay's own: it looks neither at the content nor at a reply, so what is wrong
     with one message can't keep it from its end."""
+    for pending in job.pending.values():
+        pending.last, pending.unfit_everywhere = str(TROUBLE), False
+    _conclude(job, lane, moment, EXPIRED_REPLY)
+
+
+def _conclude(job: Job, lane: Lane, moment: Moment, expired_reply: str) -> None:
     match job.withdrawn(moment.steady):
         case "superseded":
             _end_all(job, "superseded", f"superseded by {job.superseded_by}")
         case "expired":
-            _end_all(job, "expired", EXPIRED_REPLY)
+            _end_all(job, "expired", expired_reply)
         case None:
             for pending in job.pending.values():
-                pending.last, pending.unfit_everywhere = str(TROUBLE), False
                 job.updates.append(_pending(job, pending, lane, moment))
             job.pending.clear()
 

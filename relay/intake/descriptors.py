@@ -12,7 +12,7 @@ _A_CONNECTION = 2
 _OTHERS = 256
 """store files, HTTP, workers, and clients that only hear that there are too many"""
 _BACKLOG = 1_024
-"""clients that may come all at once, before the first of them is told so"""
+"""clients that may come all at once, before the first of them is refused"""
 _LOG = logging.getLogger("relay")
 
 

@@ -1,7 +1,7 @@
-"""Logins of all clients: who is believed, and what guessing costs whom.
+"""Logins of all clients: which are right, and what guessing costs a client.
 
 A client's wrong logins count over its connections, and one login of a client is verified at a time: one that guesses
-holds up nobody but itself.
+holds up no other.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Logins:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._wrong: dict[str, tuple[float, float]] = {}
-        """by client: how many, and when that was so; who failed last stands last"""
+        """by client: how many, and when that was so; the one that failed last stands last"""
         self._places: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def verify(self, users: Users, peer: Peer, name: str, password: bytes) -> Verdict:
@@ -64,7 +64,7 @@ class Logins:
 
 
 def _client(peer: Peer, name: str) -> str:
-    """Who guesses: an address, or all that one customer has of IPv6. Apps on this machine share theirs, so there one
+    """What guesses: an address, or all that one customer has of IPv6. Apps on this machine share theirs, so there one
     user's wrong password is that user's."""
     if peer.local:
         return f"{peer.name} {name[:255]}"

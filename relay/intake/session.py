@@ -210,7 +210,7 @@ class Session(Wire):
         return max(0.001, min(self._server.limits.command_timeout_s, self._login_left_s()))
 
     def _login_left_s(self) -> float:
-        """Until a client must have logged in: nobody who isn't known holds a connection for long."""
+        """Until a client must have logged in: one that hasn't by then loses its connection."""
         if self._authenticated or self._policy.listener.auth != "required":
             return math.inf
         return self._unknown_since + _LOGIN_WITHIN_S - self.loop.time()

@@ -1,7 +1,7 @@
 """The users file of a listener with `auth: required`: one `name:$argon2id$...` a line (RFC 9106, PHC strings).
 
-Verifying takes tens of milliseconds and as many megabytes on purpose, so it runs on a few threads of its own, and who
-was verified is remembered for some minutes: most apps connect anew for each code.
+Verifying takes tens of milliseconds and as many megabytes on purpose, so it runs on a few threads of its own, and a
+right login is remembered for some minutes: most apps connect anew for each code.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ def valid_name(name: str) -> bool:
 
 
 class Users:
-    """Who may log in. A reload makes a new object, which remembers nobody."""
+    """The users that may log in. A reload makes a new object, which remembers no login."""
 
     def __init__(self, hashes: Mapping[str, str], now: Callable[[], float] = time.monotonic) -> None:
         self._hashes = dict(hashes)
         self._now = now
         self._key = secrets.token_bytes(32)
         self._remembered: dict[str, tuple[bytes, float]] = {}
-        """by user: the proof of the last right login, and when that was; who logged in last stands last"""
+        """by user: the proof of the last right login, and when that was; the last login stands last"""
         # Verified against when the user is unknown, so that the time taken tells nothing.
         self._nobody = hash_password(os.urandom(16))
 

@@ -193,7 +193,7 @@ class MailLog:
         self._line(logging.ERROR, "task_restarted", task=task, error=name)
 
     def loop_failed(self, where: str, error: BaseException | None) -> None:
-        """A callback of the event loop failed, or a task that nothing waits for: it ended, and is said."""
+        """A callback of the event loop failed, or a task that nothing waits for: it ended, and is logged."""
         self.metrics.restarts[("loop",)].inc()
         name = None if error is None else type(error).__name__
         system = errno.errorcode.get(error.errno or 0) if isinstance(error, OSError) else None

@@ -49,8 +49,8 @@ class Unreadable(StoreError):
 
 
 class Booking(NamedTuple):
-    """What a claim writes down before anything is sent: who has the message in hand, and when it is due again should
-    that process die."""
+    """What a claim writes down before anything is sent: which process has the message in hand, and when it is due
+    again should that process die."""
 
     ladder_s: tuple[float, ...] = (1.0,)
     """the lane's: a recipient is due again at its next step; the last repeats"""
@@ -185,6 +185,11 @@ class Selection(NamedTuple):
     """of a listing; an action is about all that match"""
     ambiguous: bool = False
     """a `retry` that names no message is also about those that may have been delivered already"""
+
+    @property
+    def takes_ambiguous(self) -> bool:
+        """Is an operator's `retry` also about what may have been delivered already?"""
+        return self.ambiguous or bool(self.ids) or self.state == "ambiguous"
 
 
 class LaneCount(NamedTuple):

@@ -104,7 +104,7 @@ def _lock_path(path: Path) -> Path:
 
 
 def _open_lock(path: Path, flags: int) -> int:
-    """A file of ours, never what a link put there by somebody else leads to: it is written to. Raises StoreError,
+    """A file of ours, never what a link of another user leads to: it is written to. Raises StoreError,
     FileNotFoundError."""
     try:
         descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)

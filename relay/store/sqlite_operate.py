@@ -138,18 +138,13 @@ def adopt(tx: Tx, lanes: Sequence[str], default: str, limit: int) -> int:
     return adopted
 
 
-def takes_ambiguous(selection: Selection) -> bool:
-    """Is an operator's `retry` also about what may have been delivered already?"""
-    return selection.ambiguous or bool(selection.ids) or selection.state == "ambiguous"
-
-
 def act(
     tx: Tx, action: Action, ids: Sequence[str], selection: Selection, now: float, hashed: Hashed | None
 ) -> list[str]:
     """The action on those of `ids` it changes, and there only on the recipients that the selection's `to` and
     `state` name."""
     states, change = ACTIONS[action]
-    if action == "retry" and not takes_ambiguous(selection):
+    if action == "retry" and not selection.takes_ambiguous:
         states = tuple(state for state in states if state != "ambiguous")
     terms = ["message_id = :id", "state IN ({})".format(", ".join(f"'{state}'" for state in states))]
     if selection.to is not None:

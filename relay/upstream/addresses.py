@@ -79,7 +79,7 @@ class Addresses:
             self._found = _numeric(self._host, self._port)
             self._stale_at = float("inf") if self._found else self._stale_at
         if not self._found:
-            # Shielded: who waits has a deadline, and the answer is good for the next.
+            # Shielded: the caller has a deadline, and the answer is good for the next.
             await asyncio.shield(self._looked_up())
             if not self._found:
                 raise self._failure.with_traceback(None)

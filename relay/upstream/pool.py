@@ -111,7 +111,7 @@ class Pool:
         self._lent: dict[Session, asyncio.Task[Any] | None] = {}
         """those in use, with the task that uses each"""
         self._astray: set[Session] = set()
-        """those that the last sweep found to be in nobody's hands"""
+        """those that no task used at the last sweep"""
         self._waiting: deque[asyncio.Future[Session]] = deque()
         self._openings: set[asyncio.Task[None]] = set()
         self._idle_limit_s = target.config.sessions.idle_s

@@ -348,8 +348,8 @@ def commands(load: Load, capabilities: Capabilities) -> tuple[bytes, list[tuple[
 
 
 def writable(load: Load) -> tuple[Load, tuple[Result, ...]]:
-    """The load without the recipients that `commands` can't write, and what these are told. Nobody is left of one
-    whose sender can't be written."""
+    """The load without the recipients that `commands` can't write, with the results of these. None is left of a
+    load whose sender can't be written."""
     fits = _fits_a_path(load.envelope.sender)
     kept = [(position, one) for position, one in load.recipients if fits and _fits_a_path(one.address)]
     positions = {position for position, _ in kept}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection
 
 from aiohttp import web
 
@@ -131,7 +130,7 @@ class Api:
         document: dict[str, object] = {"changed": changed}
         if selection.ids:
             document["unknown"] = [
-                one for one in _others(selection, changed) if await self._parts.store.get(one) is None
+                one for one in query.unchanged(selection, changed) if await self._parts.store.get(one) is None
             ]
         if query.leaves_ambiguous(action, selection):
             document["left"] = query.left(await self._parts.store.counts(), selection)
@@ -141,12 +140,6 @@ class Api:
         """As the request asks, but no more rows than are good for the codes beside it."""
         selection = query.listing(_parameters(request), self._parts.clock())
         return selection._replace(limit=min(selection.limit, MOST_ROWS))
-
-
-def _others(selection: Selection, changed: Collection[str]) -> list[str]:
-    """The ids that were given, but for those of messages that changed."""
-    known = frozenset(changed)
-    return [one for one in dict.fromkeys(selection.ids) if one not in known]
 
 
 def _parameters(request: web.Request) -> dict[str, str]:

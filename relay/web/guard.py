@@ -1,4 +1,5 @@
-"""Who may ask: by token or by user. And the checks that keep other people's web pages out of a service on loopback."""
+"""Proof of the operator, by token or by user, and the checks that keep other sites' web pages out of a service on
+loopback."""
 
 from __future__ import annotations
 

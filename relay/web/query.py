@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, cast, get_args
 
@@ -101,7 +101,13 @@ def target(body: Any, action: Action) -> Selection:
 
 def leaves_ambiguous(action: Action, selection: Selection) -> bool:
     """Does the action pass over what an upstream may have taken already?"""
-    return action == "retry" and not (selection.ids or selection.ambiguous)
+    return action == "retry" and not selection.takes_ambiguous
+
+
+def unchanged(selection: Selection, changed: Collection[str]) -> list[str]:
+    """The ids that were given, but for those of messages that changed."""
+    known = frozenset(changed)
+    return [one for one in dict.fromkeys(selection.ids) if one not in known]
 
 
 def left(counts: Iterable[LaneCount], selection: Selection) -> int:

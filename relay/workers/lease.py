@@ -124,7 +124,7 @@ class LeasedRate:
         return True
 
     async def _ask(self) -> None:
-        """One at a time, as long as somebody waits."""
+        """One at a time, as long as something waits."""
         try:
             while self._waiting:
                 self._serve(await self._link.ask(words.PACE, self._upstream))
@@ -137,7 +137,7 @@ class LeasedRate:
             self._asking = None
 
     def _serve(self, lent: Lent) -> None:
-        """Who waits goes on, also where the answer was late: it was asked for them."""
+        """What waits goes on, also where the answer was late: it was asked for them."""
         tokens, until = lent
         while tokens and self._waiting:
             turn = self._waiting.popleft()

@@ -132,7 +132,7 @@ class Link(asyncio.BufferedProtocol):
             case 3:
                 try:
                     self._notice(kind, value)
-                except Exception as error:  # noqa: BLE001 - nobody waits for it over there, and more comes behind it
+                except Exception as error:  # noqa: BLE001 - nothing waits for it over there, and more comes behind it
                     self._failed(error)
             case _:
                 future = self._pending.get(number)
