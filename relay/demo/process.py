@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,19 +17,7 @@ READY_WITHIN_S = 20.0
 END_WITHIN_S = 30.0
 _READY = re.compile(r"ready smtp=(\S+) http=(\S+)")
 KEPT_LINES = 5000
-_PR_SET_PDEATHSIG = 1  # prctl(2)
-
-
-def _bound_to(parent: int) -> Callable[[], None]:
-    """What a child does before it becomes another program, so that it ends with its parent."""
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def bind() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it ended before that
-            os._exit(1)
-
-    return bind
+_BOUND = (sys.executable, "-I", "-S", str(Path(__file__).with_name("bound.py")))
 
 
 class RelayFailed(Exception):
@@ -58,9 +45,10 @@ class RelayProcess:
         self._config_file = config_file
         self._environment = environment or {}
         self._arguments = arguments
-        self._program = program
+        self._program = tuple(program)
+        if dies_with_us and sys.platform == "linux":
+            self._program = (*_BOUND, str(os.getpid()), *program)
         self._pass_fds = pass_fds
-        self._before_exec = _bound_to(os.getpid()) if dies_with_us and sys.platform == "linux" else None
         self._lines: list[str] = []
         self._process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -89,14 +77,13 @@ class RelayProcess:
         return self._process
 
     async def start(self, within_s: float = READY_WITHIN_S) -> None:
-        """Returns once it accepts mail. Raises RelayFailed."""
+        """Returns once it accepts mail. Raises RelayFailed; whatever it raises, no relay is left running."""
         self._process = await asyncio.create_subprocess_exec(
             *self._program, "run", "-c", str(self._config_file), *self._arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, **self._environment},
             pass_fds=self._pass_fds,
-            preexec_fn=self._before_exec,
             start_new_session=True,  # the terminal's Ctrl-C is for us: we end it in order
         )  # fmt: skip
         self._ready.clear()
@@ -107,6 +94,9 @@ class RelayProcess:
         except TimeoutError:
             await self.kill()
             raise RelayFailed(f"not ready within {within_s:.0f} s\n{self.stderr}") from None
+        except BaseException:
+            await self.kill()
+            raise
         if not self.smtp_addresses:
             raise RelayFailed(f"ended before it was ready, exit {await self.wait()}\n{self.stderr}")
 

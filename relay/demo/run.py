@@ -78,20 +78,33 @@ class Demo:
 
 async def run(seconds: float | None, console: Console, asked: Sequence[int] = ()) -> int:
     """Until SIGINT, SIGTERM, or so many seconds have passed. Returns the exit code. `asked`: signals that came before,
-    while this was loaded."""
+    while this was loaded. A signal while the relay starts, and a second one while it drains, end it at once."""
     stop = asyncio.Event()
+    running = asyncio.current_task()
+    assert running is not None
+    is_watching = False
+
+    def end() -> None:
+        if is_watching and not stop.is_set():
+            stop.set()
+        else:
+            running.cancel()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, end)
     if asked:
         return EXIT_INTERRUPTED
     try:
         async with _stage() as demo:
             async with demo.submitting():
+                is_watching = True
                 with _shown(console) as show:
                     await _watch(demo, show, stop, seconds)
                 picture = await demo.look()
             await demo.relay.terminate()
+    except asyncio.CancelledError:
+        return EXIT_INTERRUPTED
     except RelayFailed as error:
         print(f"otp-relay: {error}", file=sys.stderr)  # noqa: T201 - a command's own word
         return EXIT_FAILED

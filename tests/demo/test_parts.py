@@ -231,6 +231,29 @@ def test_a_signal_that_an_import_swallows_ends_the_demo_before_it_begins() -> No
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+NEVER_READY = """
+import functools, sys
+from relay.demo import process, run
+process.RelayProcess.start.__defaults__ = (600.0,)
+relay = (sys.executable, "-c", "import time; time.sleep(600)")
+run.RelayProcess = functools.partial(process.RelayProcess, program=relay)
+from relay.__main__ import main
+sys.exit(main(["demo"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_while_its_relay_starts_ends_the_demo_and_the_relay(number: signal.Signals) -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", NEVER_READY, stderr=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(60):
+        while not (theirs := children(process.pid)):
+            await asyncio.sleep(0.02)
+        process.send_signal(number)
+        _, errors = await process.communicate()
+    assert (process.returncode, errors) == (130, b"")
+    assert not any(map(runs, theirs))
+
+
 def runs(pid: int) -> bool:
     """Neither gone nor a zombie."""
     try:
