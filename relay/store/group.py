@@ -296,6 +296,8 @@ class GroupWriter:
         """As `_commit` gives it; what goes wrong around it is handed to those who wait."""
         try:
             return commit()
+        except asyncio.CancelledError:  # the loop ends
+            return [_Failed(StoreError("the store is closed")) for _ in group], []
         except Exception as error:  # noqa: BLE001 - see above
             return [_Failed(self._explain(error)) for _ in group], []
 
@@ -353,7 +355,7 @@ class GroupWriter:
         self._begin(empty).add_done_callback(self._emptied)
 
     def _emptied(self, emptying: asyncio.Future[bool]) -> None:
-        if emptying.exception() is None and emptying.result():
+        if not emptying.cancelled() and emptying.exception() is None and emptying.result():
             self._stale_at, self._pause_s, self._pages = None, EMPTY_LOG_AFTER_S, 0
         else:
             # Read just now, or the disk doesn't take it: again, but not for ever in short turns.

@@ -270,10 +270,9 @@ class SqliteStore:
             give_back(claimed)
             raise
         for message_id, trouble in failed:
-            # A disk that fails in one place: this message waits for the ladder's last step, its neighbours go on.
+            # A disk that fails in one place: this message waits for its next step, its neighbours go on.
             _LOG.error("event=unreadable id=%s reason=%s", message_id, json.dumps(str(trouble)))
-            due_at = now + booking.ladder_s[-1]
-            self._writer.follow_up(partial(sqlite_write.unclaim, message_id=message_id, due_at=due_at))
+            self._writer.follow_up(partial(sqlite_write.put_off, message_id=message_id))
         return loaded
 
     async def put_aside(self, message_id: str, why: str, *, in_hand: bool = False) -> bool:

@@ -281,16 +281,16 @@ def settle_all(tx: Tx, settlements: Sequence[Settlement]) -> None:
     tx.wiped = True
 
 
-# What the claim counted and what was made: no attempt is made while all circuits are open.
-_MADE = (
-    "(SELECT coalesce(max(n), 0) FROM attempt"
-    " WHERE attempt.message_id = recipient.message_id AND attempt.position = recipient.position)"
+# Without the one that the claim counted, where none was made of it: while all circuits are open, for instance.
+_WITHOUT_THIS_CLAIM = (
+    "max(attempts - (state = 'sending'), (SELECT coalesce(max(n), 0) FROM attempt"
+    " WHERE attempt.message_id = recipient.message_id AND attempt.position = recipient.position))"
 )
 # An upstream or a reply that isn't named stays: the last word heard is part of the time line.
 _UPDATE_RECIPIENT = (
     "UPDATE recipient SET state = ?1, open = ?11, upstream = coalesce(?2, upstream), reply = coalesce(?3, reply),"
     " sent_at = ?4, next_at = CASE WHEN ?1 IN ('queued', 'deferred') THEN coalesce(?5, accepted_at) END, step = ?6,"
-    f" delay_notified = ?7, attempts = CASE WHEN ?8 > 0 THEN max(attempts, ?8) ELSE {_MADE} END,"
+    f" delay_notified = ?7, attempts = CASE WHEN ?8 > 0 THEN max(attempts, ?8) ELSE {_WITHOUT_THIS_CLAIM} END,"
     # What was settled did not kill its process.
     " booked_at = NULL, holder = NULL, lease_until = NULL, deaths = 0"
     " WHERE message_id = ?9 AND position = ?10 AND open = 1"
@@ -376,13 +376,20 @@ def wipe(tx: Tx, arriving: Container[int]) -> bool:
 
 
 def unclaim(tx: Tx, message_id: str, due_at: float | None = None) -> None:
-    tx.execute(
-        "UPDATE recipient SET state = 'queued', holder = NULL,"
-        " next_at = CASE WHEN deaths < 2 THEN coalesce(:due_at, accepted_at) END,"
-        " booked_at = CASE WHEN deaths >= 2 THEN coalesce(:due_at, accepted_at) END,"
-        f" lease_until = NULL, attempts = {_MADE} WHERE message_id = :id AND state = 'sending'",
-        {"due_at": due_at, "id": message_id},
-    )
+    """Give back what is in hand of a message; due at once, or when told."""
+    tx.execute(_GIVE_BACK.format(due="coalesce(:due_at, accepted_at)", steps=0), {"id": message_id, "due_at": due_at})
+
+
+def put_off(tx: Tx, message_id: str) -> None:
+    """Give back what is in hand of a message, due when its claim booked it."""
+    tx.execute(_GIVE_BACK.format(due="booked_at", steps=1), {"id": message_id})
+
+
+_GIVE_BACK = (
+    "UPDATE recipient SET state = 'queued', holder = NULL, lease_until = NULL, step = step + {steps},"
+    " next_at = CASE WHEN deaths < 2 THEN {due} END, booked_at = CASE WHEN deaths >= 2 THEN {due} END,"
+    f" attempts = {_WITHOUT_THIS_CLAIM} WHERE message_id = :id AND state = 'sending'"
+)
 
 
 def note(tx: Tx, message_id: str, at: float, text: str) -> None:

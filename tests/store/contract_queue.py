@@ -251,7 +251,10 @@ class QueueContract:
         assert again.due[0].attempts == 1
         await store.unclaim(new.id)
         (given_back,) = await store.claim("otp", NOW + 9, messages=9, size_bytes=1, booking=ladder)
-        assert given_back.due[0].attempts == 0
+        assert given_back.due[0].attempts == 1
+        await store.settle(settled(new.id, "deferred", next_at=NOW + 10))  # without an attempt, so it doesn't count
+        (put_off,) = await store.claim("otp", NOW + 10, messages=9, size_bytes=1, booking=ladder)
+        assert put_off.due[0].attempts == 1
 
     async def test_what_kills_its_process_comes_alone_and_last_and_is_held_in_the_end(self, store: Store) -> None:
         poison, *others = [message(at=NOW + n) for n in range(4)]

@@ -165,13 +165,25 @@ async def test_a_disk_that_fails_in_one_place_puts_off_that_message_only(
         return await really(message_id, *args)
 
     monkeypatch.setattr(store._contents, "content", content)
-    ladder = Booking((5.0, 60.0))
+    ladder = Booking((5.0, 60.0, 3600.0))
     claimed = await store.claim("otp", NOW, messages=3, size_bytes=10_000, booking=ladder)
     assert [each.id for each in claimed] == [each.id for each in good]
     async with asyncio.timeout(5):
         while await states(store, bad.id) != [state]:
             await asyncio.sleep(0.001)
-    assert await store.next_due("otp") == (None if state == "held" else NOW + 60)
+    assert await store.next_due("otp") == (None if state == "held" else NOW + 5)
+    if state == "held":
+        return
+    # Later and later, until it can be read.
+    await store.put(message(at=NOW + 6), claimed=False)
+    assert len(await store.claim("otp", NOW + 6, messages=3, size_bytes=10_000, booking=ladder)) == 1
+    async with asyncio.timeout(5):
+        while (due_at := await store.next_due("otp")) is None:
+            await asyncio.sleep(0.001)
+    assert due_at == NOW + 66
+    monkeypatch.undo()
+    (read,) = await store.claim("otp", NOW + 66, messages=3, size_bytes=10_000, booking=ladder)
+    assert (read.id, read.due[0].step, read.due[0].attempts) == (bad.id, 2, 0)
 
 
 @pytest.mark.parametrize("size", [2_000, 30_000, 1_500_000])
