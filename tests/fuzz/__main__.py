@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 
 from tests.fuzz.hostile import Shape, hold
-from tests.fuzz.parsers import PARSERS
+from tests.fuzz.parsers import CORE, PARSERS
 from tests.fuzz.targets import TARGETS
 from tests.fuzz.test_fuzz import SEEDS, TOKENS
 
@@ -37,9 +37,14 @@ def mutated(name: str, chance: random.Random) -> bytes:
 
 def repeated(name: str, chance: random.Random) -> Shape:
     parser = PARSERS[name]
-    units = [
-        b"".join(chance.choices(parser.tokens, k=chance.randint(1, 4))) for _ in range(chance.choice((1, 1, 2, 3)))
-    ]
+
+    def unit() -> bytes:
+        return b"".join(
+            chance.choice(CORE if chance.random() < 0.5 else parser.tokens)
+            for _ in range(chance.choice((1, 1, 2, 2, 3, 4)))
+        )
+
+    units = [unit() for _ in range(chance.choice((1, 1, 1, 2, 3)))]
     return Shape(chance.choice(parser.starts), tuple(units), chance.choice((b"", *parser.tokens)))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from tests.fuzz.cost import FLOOR_S, GROWTH, assert_linear, cpu_s
-from tests.fuzz.parsers import Parser
+from tests.fuzz.parsers import CORE, Parser
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Shape:
 
 
 def shapes(parser: Parser) -> st.SearchStrategy[Shape]:
-    token = st.sampled_from(parser.tokens)
-    unit = st.lists(token, min_size=1, max_size=3).map(b"".join)
-    units = st.lists(unit, min_size=1, max_size=2).map(tuple)
+    token = st.one_of(st.sampled_from(CORE), st.sampled_from(parser.tokens))
+    unit = st.one_of(token, st.lists(token, min_size=2, max_size=3).map(b"".join))
+    units = st.one_of(st.tuples(unit), st.tuples(unit, unit))
     return st.builds(Shape, st.sampled_from(parser.starts), units, st.one_of(st.just(b""), token))
 
 

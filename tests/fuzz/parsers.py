@@ -42,6 +42,8 @@ SIGNS = [
     b"-", b"_", b"+", b"/", b"*", b"'", b"%", b"&", b"#", b"a", b"A", b"1", b"x" * 60, b"\xc3\xa9", b"\xff",
     b"\xe2\x91\xa0", b"\xc2\xa0",
 ]  # fmt: skip
+CORE = [b'"', b"\\", b"<", b"(", b")", b"=", b" ", b"a", b"@", b",", b";", b":", b".", b"-", b"1", b"\r\n "]
+"""what grammars turn on: tried as often as all the rest"""
 LINES = [b"\r\n", b"\n", b"\r", b"\r\n ", b"\r\n\t", b"\r\n\r\n", b".\r\n", b"\r\n.", b"\0"]
 WORDS = [b"=?", b"?=", b"=?utf-8?q?", b"=?utf-8?b?", b"=?a*b?q?", b"?q?", b"=?utf-7?q?+?=", b"=20", b"=?hz?b?"]
 CODES = [
