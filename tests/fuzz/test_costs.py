@@ -11,7 +11,7 @@ from tests.fuzz.hostile import Shape, hold, shapes
 from tests.fuzz.parsers import PARSERS
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
-USUALLY = 80
+USUALLY = 60
 """examples that take a second or so"""
 
 
