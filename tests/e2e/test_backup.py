@@ -43,7 +43,12 @@ async def test_a_backup_taken_under_load_begins_in_a_new_folder_with_all_that_wa
                 asyncio.create_task(submit(relay, sender, to, stop))
                 for sender, to in zip((OTP, BULK), lists, strict=True)
             ]
-            await asyncio.sleep(1.5)  # mail of before the bulk process was there moves to its file meanwhile
+
+            async def bulk_process_is_there() -> bool:
+                return (old / "relay-bulk1.db").exists()
+
+            await until(bulk_process_is_there, 30)
+            await asyncio.sleep(1.0)  # mail of before the bulk process was there moves to its file meanwhile
             before = [to for each in lists for to in each]
             made = await command("store", "backup", "-c", config, backup / "monday.db")
             assert made.code == 0, made.err

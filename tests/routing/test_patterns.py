@@ -63,13 +63,13 @@ def test_a_regular_expression_is_found_anywhere(literal: str, text: str, upper: 
     assert compiled(f"/{literal}/")(shown) == (literal in shown)
 
 
-@given(st.lists(PIECES, min_size=1, max_size=8), st.text("ab", max_size=12))
+@given(st.lists(PIECES, min_size=1, max_size=8), st.text("ab", max_size=9))
 @settings(max_examples=300, deadline=None)
 def test_re2_agrees_with_the_library_that_backtracks(pieces: list[str], text: str) -> None:
     pattern = "".join(pieces)
     try:
         test = compiled(f"/{pattern}/")
-        # Nested stars take it for ever even on twelve letters.
+        # Nested stars take it for ever even on nine letters.
         other = None if len(re.findall(r"\)[*+]", pattern)) > 1 else re.compile(pattern, re.DOTALL)
     except (ValueError, re.error):
         return
