@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -26,17 +27,41 @@ lanes: {otp: {upstreams: mx}, bulk: {upstreams: mx}}
 dkim: {domain: example.com, keys: {selector: s1, key_file: keys/rsa2048.pem}}
 """
 AS_NOBODY = """
-import contextlib, encodings.idna, io, os, sys, traceback
+import contextlib, encodings.idna, io, json, os, sys, traceback
 import relay.app, relay.config.load, relay.doctor.examine
 from relay.__main__ import main
-usable, config, *arguments = sys.argv[1:]
-with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-    with contextlib.suppress(BaseException):
-        main([*arguments, "-c", usable])
-os.setresuid(65534, 65534, 65534)
-sys.exit(main([*arguments, "-c", config]))
+
+def run(arguments, config, streams):
+    for number, path in enumerate(streams):
+        os.dup2(os.open(path, os.O_RDWR), number)
+    os.setresuid(65534, 65534, 65534)
+    return main([*arguments, "-c", config])
+
+usable, commands = sys.argv[1], json.loads(sys.argv[2])
+asked = os.fdopen(os.dup(0))
+os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # some of them read it
+for arguments in commands:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.suppress(BaseException):
+            main([*arguments, "-c", usable])
+for line in asked:
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            code = run(**json.loads(line))
+        except SystemExit as end:
+            code = end.code
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
-"""The command once as root, on another store, so that all is loaded: the other user may not read the interpreter."""
+"""Each command once as root, on another store, so that all is loaded: the other user may not read the interpreter.
+Then what stdin asks for, each in a child that has become the other user: its exit code on stdout."""
 
 
 def made(folder: Path) -> Path:
@@ -76,21 +101,48 @@ def closed(base: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     path.chmod(before)
 
 
-def as_nobody(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    usable = config.parent.parent / "usable/relay.yaml"
-    command = [sys.executable, "-c", AS_NOBODY, str(usable), str(config), *arguments]
-    return subprocess.run(command, input="x\n", capture_output=True, text=True, timeout=60, check=False)
-
-
 READS = [
     ("log",), ("log", "01A"), ("queue",), ("report",), ("store", "check"), ("store", "compact"),
     ("store", "backup", "/nowhere/copy.db"), ("queue", "hold", "--all"),
 ]  # fmt: skip
+OTHERS = [("check",), ("user", "add", "x"), ("explain", "-"), ("doctor",)]
+
+
+class Nobody:
+    """Runs commands as another user."""
+
+    def __init__(self, base: Path, server: subprocess.Popen[str]) -> None:
+        self._streams = [base / name for name in ("stdin", "stdout", "stderr")]
+        self._server = server
+
+    def __call__(self, config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        for stream, text in zip(self._streams, ("x\n", "", ""), strict=True):
+            stream.write_text(text)
+        asked = {"arguments": arguments, "config": str(config), "streams": list(map(str, self._streams))}
+        self._server.stdin.write(f"{json.dumps(asked)}\n")
+        self._server.stdin.flush()
+        code = int(self._server.stdout.readline())
+        _, output, errors = (stream.read_text() for stream in self._streams)
+        return subprocess.CompletedProcess(arguments, code, output, errors)
+
+
+@pytest.fixture(scope="module")
+def as_nobody(base: Path) -> Iterator[Nobody]:
+    command = [sys.executable, "-c", AS_NOBODY, str(base / "usable/relay.yaml"), json.dumps([*READS, *OTHERS])]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as server:
+        yield Nobody(base, server)
+        server.terminate()
 
 
 @pytest.mark.parametrize("closed", [("data", 0o700), ("data", 0o755)], indirect=True, ids=["folder", "files"])
 @pytest.mark.parametrize("arguments", READS, ids=" ".join)
-def test_a_store_of_another_user_is_one_line_with_what_to_do(closed: Path, arguments: tuple[str, ...]) -> None:
+def test_a_store_of_another_user_is_one_line_with_what_to_do(
+    closed: Path, arguments: tuple[str, ...], as_nobody: Nobody
+) -> None:
     done = as_nobody(closed, *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1].removeprefix("otp-relay: ") == DENIED
@@ -101,7 +153,7 @@ def test_a_store_of_another_user_is_one_line_with_what_to_do(closed: Path, argum
 @pytest.mark.parametrize(
     "arguments", [*READS[:5], ("check",), ("queue", "hold", "--all"), ("user", "add", "x")], ids=" ".join
 )
-def test_so_is_a_key_file_where_it_is_needed(closed: Path, arguments: tuple[str, ...]) -> None:
+def test_so_is_a_key_file_where_it_is_needed(closed: Path, arguments: tuple[str, ...], as_nobody: Nobody) -> None:
     done = as_nobody(closed, *arguments)
     assert len(done.stderr.splitlines()) == 1
     assert "permission denied: run it as root or as the relay's user" in done.stderr
@@ -110,14 +162,14 @@ def test_so_is_a_key_file_where_it_is_needed(closed: Path, arguments: tuple[str,
 
 @pytest.mark.parametrize("closed", [("relay.yaml", 0o600)], indirect=True, ids=["configuration"])
 @pytest.mark.parametrize("arguments", [*READS, ("check",), ("user", "add", "x"), ("explain", "-")], ids=" ".join)
-def test_so_is_the_configuration(closed: Path, arguments: tuple[str, ...]) -> None:
+def test_so_is_the_configuration(closed: Path, arguments: tuple[str, ...], as_nobody: Nobody) -> None:
     done = as_nobody(closed, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"{closed}: can't read {closed}: permission denied: run it as root or as the relay's user\n"
 
 
 @pytest.mark.parametrize("closed", [("data", 0o700), ("relay.yaml", 0o600), ("keys", 0o700)], indirect=True)
-def test_doctor_finds_what_it_may_not_look_into(closed: Path) -> None:
+def test_doctor_finds_what_it_may_not_look_into(closed: Path, as_nobody: Nobody) -> None:
     done = as_nobody(closed, "doctor")
     assert "Traceback" not in done.stderr
     assert "run doctor as the relay's user" in done.stdout or "run it as root or as the relay's user" in done.stdout
