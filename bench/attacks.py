@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import socket
 import threading
 import time
@@ -53,7 +54,8 @@ def _submit(ports: Ports, content: bytes, *, sender: str = BULK_SENDER, paramete
             if not piece:
                 return
             seen += piece
-        client.sendall(content + b"\r\n.\r\n")
+        client.sendall(content)
+        client.sendall(b"\r\n.\r\n")
         client.recv(4096)
 
 
@@ -97,7 +99,12 @@ def bounces(ports: Ports) -> None:
 
 def lines(ports: Ports) -> None:
     """25 MB of long lines in the lane of codes."""
-    _submit(ports, _mail(b"", lane=_OTP, body=(b"x" * 990 + b"\r\n") * 25_000), sender=OTP_SENDER)
+    _submit(ports, _long_lines(), sender=OTP_SENDER)
+
+
+@functools.cache
+def _long_lines() -> bytes:
+    return _mail(b"", lane=_OTP, body=(b"x" * 990 + b"\r\n") * 25_000)
 
 
 def multipart(ports: Ports) -> None:
@@ -194,6 +201,7 @@ def main() -> None:
     parser.add_argument("name", choices=ATTACKS)
     parser.add_argument("--smtp", type=int, required=True)
     parser.add_argument("--http", type=int, required=True)
+    parser.add_argument("--pause", type=float, default=_PAUSE_S, metavar="S", help="between two")
     args = parser.parse_args()
     stop = threading.Event()
     end_with_stdin(stop.set)
@@ -203,7 +211,7 @@ def main() -> None:
         with contextlib.suppress(OSError):  # a refusal may come by a closed connection
             ATTACKS[args.name](ports)
             done += 1
-        time.sleep(_PAUSE_S)
+        time.sleep(args.pause)
     print(done, flush=True)
 
 

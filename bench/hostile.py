@@ -30,6 +30,10 @@ _LOGGED = Bulk(10_000, 10)
 _BEFORE_S = 1.0
 """an attack is under way for so long before the codes come"""
 _REFUSAL = "550 5.7.1 " + " ".join(str(100_000 + n) for n in range(250))
+_PAST = {"lines-past": "lines"}
+"""these go to the codes' upstream, past the relay: what the measuring processes feel of so many bytes,"""
+_PAST_EVERY_S = 0.7
+"""as often as they go through the relay"""
 HEAD = ("beside 20 codes/s", "p50", "p99", "undisturbed p99", "p99 later by", "low–high", "worst", "times", "wrong")
 
 
@@ -47,7 +51,8 @@ def measure(stage: Stage, name: str, codes: Codes, logged: Bulk) -> Outcome:
     with stage.scene():
         sink = stage.sink(_NETWORK)
         bulk = stage.sink(fast=False, eightbit=name != "encode", refuse=_REFUSAL if name == "bounces" else "")
-        site = stage.site([stage.upstream(sink, _NETWORK)], stage.upstream(bulk, Network()))
+        network = stage.upstream(sink, _NETWORK)
+        site = stage.site([network], stage.upstream(bulk, Network()))
         with Relay(site) as relay:
             stage.warm_up(relay.port, sink)
             if name == "listings":
@@ -55,15 +60,18 @@ def measure(stage: Stage, name: str, codes: Codes, logged: Bulk) -> Outcome:
                 time.sleep(3 * _BEFORE_S)
             time.sleep(_BEFORE_S)
             calm = play(stage, relay, sink, codes)
-            with _attack(stage.fresh("attack.log"), name, relay) as attack:
+            smtp_port = network.port if name in _PAST else relay.port
+            with _attack(stage.fresh("attack.log"), name, smtp_port, relay.http_port) as attack:
                 time.sleep(_BEFORE_S)
                 disturbed = play(stage, relay, sink, codes)
                 times = _end(attack)
     return Outcome(name, calm, disturbed, times)
 
 
-def _attack(log: Path, name: str, relay: Relay) -> Child:
-    child = Child(module("attacks", name, "--smtp", relay.port, "--http", relay.http_port), log, talks=True)
+def _attack(log: Path, name: str, smtp_port: int, http_port: int) -> Child:
+    pause = ["--pause", _PAST_EVERY_S] if name in _PAST else []
+    command = module("attacks", _PAST.get(name, name), "--smtp", smtp_port, "--http", http_port, *pause)
+    child = Child(command, log, talks=True)
     child.line()
     return child
 
@@ -122,7 +130,7 @@ def run(options: Options, stage: Stage) -> tuple[list[Outcome], int]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse("hostile", __doc__ or "", list(ATTACKS), argv)
+    options = parse("hostile", __doc__ or "", [*ATTACKS, *_PAST], argv)
     print(preamble(options), end="\n\n", flush=True)
     with Stage(options.directory, keep=options.keep, realtime=options.realtime) as stage:
         outcomes, failures = run(options, stage)

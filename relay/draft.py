@@ -9,7 +9,7 @@ from relay.mail.message import MAX_HEADER_BYTES, Message, Prepared, Unacceptable
 from relay.spool import Large
 from relay.store.base import NewMessage
 
-_CHUNK_BYTES = 1_048_576
+_CHUNK_BYTES = 262_144
 
 
 class Draft(NamedTuple):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 IN_MEMORY_BYTES = 256_000
 ALWAYS_BYTES = 16_384
 """A content up to this stays in memory, whatever others use: a code doesn't wait for a file, nor is it refused."""
-_CHUNK_BYTES = 1_048_576
+_CHUNK_BYTES = 262_144
 _NONCE = bytes(12)
 """A key encrypts one file and no other, so its only nonce may be any."""
 

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 from relay.mail.reply import Reply
 from relay.upstream.capabilities import Capabilities
 from relay.upstream.gate import EXPIRED, Gate, steady
+from relay.upstream.outgoing import Outgoing
 from relay.upstream.replies import ProtocolError, ReplyReader
 from relay.upstream.results import LOST, TIMED_OUT, TROUBLE, Result
 from relay.upstream.transaction import Load, Transaction, Way, commands, unfit, writable
@@ -27,7 +28,6 @@ CLOSES_WITHIN_S = 2.0
 """who said 421"""
 _ONE_WRITE_BYTES = 65_536
 """content up to this goes out in one write with what frames it"""
-_CHUNK_BYTES = 262_144
 
 State = Literal["idle", "busy", "resetting", "quitting", "closed"]
 
@@ -154,7 +154,7 @@ class Session(asyncio.Protocol):
         self._set_timer(terms.before - time.monotonic())
         terms.progress.envelope_sent = True
         try:
-            self._write([flight.transaction.begin(), *self._content_if_due(flight)])
+            self._write(flight.transaction.begin(), self._content_if_due(flight))
             self._check(flight)
             await flight.over
         except asyncio.CancelledError:
@@ -189,7 +189,7 @@ class Session(asyncio.Protocol):
         flight = self._flight
         if flight is not None and not flight.transaction.done:
             if flight.transaction.outstanding or self._reader.idle:
-                self._write(self._content_if_due(flight))
+                self._write(b"", self._content_if_due(flight))
             else:
                 # Half a reply that nobody asked for: the content's would begin with it.
                 flight.transaction.garble()
@@ -203,7 +203,7 @@ class Session(asyncio.Protocol):
         """RSET on an idle session: one round trip that changes nothing. `on_free` when it was answered."""
         self.state = "resetting"
         self._set_timer(RESET_WITHIN_S)
-        self._write([b"RSET\r\n"])
+        self._write(b"RSET\r\n")
 
     def quit(self) -> None:
         """Take leave (RFC 5321 4.1.1.10) and close; never waits."""
@@ -212,7 +212,7 @@ class Session(asyncio.Protocol):
             return
         self.state = "quitting"
         self._set_timer(QUIT_WITHIN_S)
-        self._write([b"QUIT\r\n"])
+        self._write(b"QUIT\r\n")
 
     def abort(self) -> None:
         """Close at once, whatever is under way."""
@@ -269,7 +269,7 @@ class Session(asyncio.Protocol):
                 flight.codes.append(reply.code)
                 out = self._paired(flight, reply)
                 flight.terms.progress.envelope_answered = flight.transaction.envelope_answered
-                self._write([out, *self._content_if_due(flight)] if out else self._content_if_due(flight))
+                self._write(out, self._content_if_due(flight))
                 self._check(flight)
             case "resetting":
                 self._reset_answered(reply)
@@ -309,58 +309,56 @@ class Session(asyncio.Protocol):
         flight.said.append((asked, reply))
         return self._wording.is_for_another(asked, reply)
 
-    def _content_if_due(self, flight: _Flight) -> list[bytes]:
+    def _content_if_due(self, flight: _Flight) -> Outgoing | None:
         transaction = flight.transaction
         if not transaction.wants_content:
-            return []
+            return None
         if flight.envelope_at is None and not self._way.chunked:
             flight.envelope_at = time.monotonic()
         if not transaction.outstanding and self._has_unread():
             transaction.garble()
-            return []
+            return None
         match flight.gate.ask(self, steady()):
             case "wait":
                 flight.waits_since = flight.waits_since or time.monotonic()
-                return []
+                return None
             case "shut":
                 transaction.withdraw(flight.gate.reason())
-                return []
+                return None
             case "go":
                 return self._content(flight)
 
-    def _content(self, flight: _Flight) -> list[bytes]:
+    def _content(self, flight: _Flight) -> Outgoing | None:
         try:
             parts = flight.content()
         except Exception as error:  # noqa: BLE001 - the owner's, and raised to it: here somebody else may be calling
             flight.error = error
             flight.gate.reopen()
             flight.transaction.withdraw(TROUBLE)
-            return []
+            return None
         flight.content_at = time.monotonic()
         flight.terms.progress.content_sent = True
         self._set_timer(flight.terms.final_s)
         return flight.transaction.send_content(parts)
 
-    def _write(self, parts: list[bytes]) -> None:
-        if not parts or self._transport.is_closing():
+    def _write(self, out: bytes, content: Outgoing | None = None) -> None:
+        if self._transport.is_closing():
             return
-        if len(parts) == 1:
-            self._transport.write(parts[0])
-        elif sum(map(len, parts)) <= _ONE_WRITE_BYTES:
-            self._transport.write(b"".join(parts))
+        if content is None:
+            if out:
+                self._transport.write(out)
+        elif content.size_bytes <= _ONE_WRITE_BYTES:
+            self._transport.write(b"".join((out, *content)))
         elif self._flight is not None:
-            self._flight.unsent = [memoryview(part) for part in parts]
+            if out:
+                self._transport.write(out)
+            self._flight.unsent = content
             self._pump(self._flight)
 
     def _pump(self, flight: _Flight) -> None:
         """Large content leaves in pieces, as fast as the upstream takes it."""
         while flight.unsent and not self._paused and not self._transport.is_closing():
-            part = flight.unsent[0]
-            self._transport.write(part[:_CHUNK_BYTES])
-            if len(part) > _CHUNK_BYTES:
-                flight.unsent[0] = part[_CHUNK_BYTES:]
-            else:
-                flight.unsent.pop(0)
+            self._transport.write(flight.unsent.take())
 
     def _check(self, flight: _Flight) -> None:
         if flight.transaction.done and not flight.over.done():
@@ -499,7 +497,7 @@ class _Flight:
         self.codes: list[int] = []
         self.said: list[tuple[str, Reply]] = []
         """positive replies with what they answered, where the server's wording is looked at"""
-        self.unsent: list[memoryview] = []
+        self.unsent: Outgoing | None = None
 
     def report(self, *, dsn: bool) -> Report:
         left = self.content_at or self.ended_at

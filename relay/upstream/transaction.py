@@ -20,6 +20,7 @@ from typing import Literal, NamedTuple
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.reply import Reply
 from relay.upstream.capabilities import Capabilities
+from relay.upstream.outgoing import Outgoing
 from relay.upstream.results import GARBLED, UNWRITABLE, Outcome, Phase, Result
 
 _Awaited = Literal["MAIL", "RCPT", "DATA", "DOT", "NOTHING"]
@@ -103,15 +104,13 @@ class Transaction:
         self._awaited.append("DATA")
         return flight + b"DATA\r\n"
 
-    def send_content(self, parts: Sequence[bytes]) -> list[bytes]:
+    def send_content(self, parts: Sequence[bytes]) -> Outgoing:
         """The content as it travels, with what frames it. `parts` each begin a line and together end in CRLF
         (mail.message.normalise). From here on a loss of the connection is ambiguous."""
         self.wants_content = False
         self.content_sent = True
         self._awaited.append("DOT")
-        if self._way.chunked:
-            return [b"BDAT %d LAST\r\n" % sum(map(len, parts)), *parts]
-        return [*map(_stuffed, parts), b".\r\n"]
+        return Outgoing(parts, is_chunked=self._way.chunked)
 
     def receive(self, reply: Reply) -> bytes:
         """Take the next reply; returns what is to be written because of it (often nothing)."""
@@ -260,13 +259,6 @@ class Transaction:
         outcome = _outcome(reply)
         for position in self._positions:
             self._results.setdefault(position, Result(position, outcome, reply, phase))
-
-
-def _stuffed(part: bytes) -> bytes:
-    """RFC 5321 4.5.2: a dot that begins a line is doubled."""
-    if b"\r\n." in part:
-        part = part.replace(b"\r\n.", b"\r\n..")
-    return b"." + part if part.startswith(b".") else part
 
 
 def _outcome(reply: Reply) -> Outcome:

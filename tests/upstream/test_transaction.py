@@ -195,7 +195,7 @@ def test_with_chunking_the_content_waits_for_nothing() -> None:
     running = transaction(WAYS["chunked"], "a@example.net")
     running.begin()
     assert running.wants_content
-    assert running.send_content([CONTENT]) == [b"BDAT %d LAST\r\n" % len(CONTENT), CONTENT]
+    assert list(running.send_content([CONTENT])) == [b"BDAT %d LAST\r\n" % len(CONTENT), CONTENT]
 
 
 def test_data_taken_for_nobody_ends_with_an_empty_message() -> None:
