@@ -56,11 +56,11 @@ def parse(program: str, description: str, rows: Sequence[str], argv: Sequence[st
         directory=args.directory,
         keep=args.keep,
         json_file=args.json,
-        realtime=not args.no_realtime and _may_be_realtime(),
+        realtime=not args.no_realtime and may_be_realtime(),
     )
 
 
-def _may_be_realtime() -> bool:
+def may_be_realtime() -> bool:
     """Try it in a child: this process stays as it is."""
     pid = os.fork()
     if pid == 0:

@@ -35,8 +35,9 @@ class Child:
     The kernel ends it too if this process dies, so nothing keeps running behind an aborted run.
     """
 
-    def __init__(self, argv: Sequence[str], log: Path, *, talks: bool = False) -> None:
-        """`talks`: its standard output is read by `line`, and closing its standard input asks it to finish."""
+    def __init__(self, argv: Sequence[str], log: Path, *, talks: bool = False, folder: Path = ROOT) -> None:
+        """`talks`: its standard output is read by `line`, and closing its standard input asks it to finish. `folder`:
+        where it runs."""
         self.argv = tuple(argv)
         self.log = log
         self.began_ns = time.monotonic_ns()
@@ -46,7 +47,7 @@ class Child:
                 stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
                 stdout=subprocess.PIPE if talks else sink,
                 stderr=sink,
-                cwd=ROOT,
+                cwd=folder,
                 start_new_session=True,
                 preexec_fn=_die_measuring if talks else _die_in_order,
             )

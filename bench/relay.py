@@ -6,13 +6,14 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import yaml
 
 from bench.contender import SELECTOR, Contender, Site, Upstream
-from bench.process import Child, Failed
+from bench.process import ROOT, Child, Failed
 from bench.sink import PASSWORD, USERNAME
 
 READY_WITHIN_S = 60.0
@@ -24,8 +25,11 @@ _SESSIONS = {"otp": {"warm": 4, "max": 20}, "bulk": {"max": 10}}
 class Relay(Contender):
     name = "relay"
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, checkout: Path | None = None) -> None:
+        """`checkout`: of another version, with its `.venv`."""
         self._site = site
+        self._folder = checkout or ROOT
+        self._python = sys.executable if checkout is None else str(checkout / ".venv/bin/python")
         self.port = self.http_port = 0
         self.ready_after_s = 0.0
         self._child: Child | None = None
@@ -40,7 +44,7 @@ class Relay(Contender):
         log = self._site.directory / "relay.log"
         log.unlink(missing_ok=True)
         began = time.monotonic()
-        self._child = Child([sys.executable, "-m", "relay", "run", "-c", str(config)], log)
+        self._child = Child([self._python, "-m", "relay", "run", "-c", str(config)], log, folder=self._folder)
         try:
             self.port, self.http_port = self._await_ready(self._child, began + READY_WITHIN_S)
         except BaseException:

@@ -281,10 +281,11 @@ def play(
         time.sleep(max(0.0, least_s - (time.monotonic() - began)))
         child.finish(ARRIVE_WITHIN_S)
     sent = [one for one in records.sent(sent_file) if one.dot_ns >= since_ns or not one.dot_ns]
-    return _judged(sent, sink, lambda: usage.of_trees(running.roots), before)
+    return judged(sent, sink, lambda: usage.of_trees(running.roots), before)
 
 
-def _judged(sent: list[Sent], sink: SinkAt, used: Callable[[], usage.Usage], before: usage.Usage) -> CodesRun:
+def judged(sent: list[Sent], sink: SinkAt, used: Callable[[], usage.Usage], before: usage.Usage) -> CodesRun:
+    """What became of codes once they have arrived."""
     wanted = {one.bench_id for one in sent if one.acknowledged_ns}
     deadline = time.monotonic() + ARRIVE_WITHIN_S
     found: dict[int, Arrival] = {}
