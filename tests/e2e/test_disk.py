@@ -81,7 +81,7 @@ async def test_a_full_disk_is_said_and_what_waits_in_memory_still_goes_out(
                     break
                 acknowledged += 1
             assert said is not None, "the disk took it all"
-            assert said.startswith("452 4.3.1"), said
+            assert "452 4.3.1" in said  # at the final dot, or at MAIL once that was noticed
             unready = await get(relay, "/readyz")
             assert (unready.status, unready.document["reasons"][:1]) == (503, ["store unwritable"])
             large = await refused(relay, BULK, 2_000_000)
