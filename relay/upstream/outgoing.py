@@ -50,7 +50,7 @@ def _stuffed(parts: Sequence[bytes]) -> Iterator[bytes]:
         at = 0
         while at < len(part):
             behind = _cut(part, at)
-            piece = part[at:behind] if behind - at < len(part) else part
+            piece = part[at:behind]
             yield piece.replace(b"\r\n.", b"\r\n..") if b"\r\n." in piece else piece
             at = behind
     yield b".\r\n"
