@@ -18,7 +18,7 @@ from relay.store.base import OpenRecipient
 from relay.upstream.gate import steady
 from relay.upstream.pool import NO_SESSION, Pool
 from relay.upstream.results import TROUBLE, OpenFailed, Outcome, Result
-from relay.upstream.session import Opening, Progress, Report, Terms
+from relay.upstream.session import Opening, Progress, Report, Session, Terms
 
 
 class Tried(NamedTuple):
@@ -55,8 +55,11 @@ async def attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lane
         return await _attempt(job, pool, due, lane, progress)
     except Exception as error:  # noqa: BLE001 - whatever it is, it must not undo what another attempt achieves
         positions = [one.position for one in due]
-        failure = OpenFailed("mail", TROUBLE)
-        return _unopened(pool.name, started, positions, failure, Phases(started))._replace(error=error)
+        tried = _unopened(pool.name, started, positions, OpenFailed("mail", TROUBLE), Phases(started))
+        if progress.content_sent:
+            unknown = tuple(Result(position, "ambiguous", TROUBLE, "dot") for position in positions)
+            tried = tried._replace(results=unknown)
+        return tried._replace(error=error)
     finally:
         pool.under_way -= 1
 
@@ -94,18 +97,31 @@ async def _attempt(job: Job, pool: Pool, due: Sequence[OpenRecipient], lane: Lan
             terms = Terms(before, lane.final_s, progress)
             report = await session.transact(carried, partial(job.parts, unsigned, form), job.gate, terms)
             phases.told(report)
-            pool.put(session, report, load.size_bytes)
         except BaseException:
             # It is lent to this attempt alone: left as it is, it would be busy for good.
             session.abort()
             raise
+        error = _given_back(pool, session, report, load.size_bytes)
         if _was_dead(report, fresh) and time.monotonic() < before:
             job.gate.release(session)
             progress.content_sent = False
             continue
-        _mind_the_account(job, pool, report)
+        try:
+            _mind_the_account(job, pool, report)
+        except Exception as fault:  # noqa: BLE001 - what the upstream said of the mail holds all the same
+            error = error or fault
         kind: Literal["warm", "new"] = "new" if fresh else "warm"
-        return Tried(pool.name, started, kind, report.results, phases.ms, report.codes, report.dsn)
+        return Tried(pool.name, started, kind, report.results, phases.ms, report.codes, report.dsn, error)
+
+
+def _given_back(pool: Pool, session: Session, report: Report, size_bytes: int) -> Exception | None:
+    """The session's transaction is over. A fault here changes nothing of what the upstream said: it is returned."""
+    try:
+        pool.put(session, report, size_bytes)
+    except Exception as error:  # noqa: BLE001 - see above
+        session.abort()
+        return error
+    return None
 
 
 def _mind_the_account(job: Job, pool: Pool, report: Report) -> None:

@@ -36,6 +36,8 @@ class Pending:
     last: str | None = None
     """why it still waits: the last reply, redacted, or a reason of the relay's own"""
     upstream: str | None = None
+    is_unknown: bool = False
+    """an upstream may have it: the answer to a final dot didn't come"""
     unfit_everywhere: bool = True
     """so far every upstream of this round said that it can never carry it"""
 
@@ -53,6 +55,7 @@ class Job:
         "final_dot",
         "gate",
         "is_claimed",
+        "is_stopped",
         "marking",
         "note",
         "offered_at",
@@ -86,6 +89,8 @@ class Job:
         """the final dot's mark being written, in lanes that hold what is ambiguous"""
         self.note: str | None = None
         """for the time line, with the next settlement"""
+        self.is_stopped = False
+        """the relay ends: nothing more of it is begun"""
         self.is_claimed = False
         """it was in the store before it came into the lane's hands"""
         self.offered_at = self.picked_at = time.monotonic()
@@ -111,16 +116,23 @@ class Job:
     def rank(self) -> tuple[float, str]:
         return self.deadline, self.queued.id
 
-    def withdrawn(self, now: float) -> Literal["superseded", "expired"] | None:
+    def withdrawn(self, now: float) -> Literal["superseded", "expired", "stopped"] | None:
         """Why nothing more of it may be sent (`now`: `steady`); None: it may."""
         if self.superseded_by is not None:
             return "superseded"
-        return "expired" if now >= self.deadline or self.gate.shut_reason is EXPIRED else None
+        if now >= self.deadline or self.gate.shut_reason is EXPIRED:
+            return "expired"
+        return "stopped" if self.is_stopped else None
 
     def supersede(self, by: str) -> None:
         """A newer message takes its place, unless this one's final dot has left already."""
         self.superseded_by = by
         self.gate.shut(SUPERSEDED)
+
+    def stop(self) -> bool:
+        """The relay ends. True: it is behind its final dot, and its round ends now, with an answer that is unknown."""
+        self.is_stopped = True
+        return self.gate.stop()
 
     def has(self, form: Form) -> bool:
         """It is made already."""

@@ -32,7 +32,6 @@ from relay.delivery.settling import (
     notifications,
     put_off,
     settlement,
-    unknown,
 )
 from relay.store.base import Booking, Queued, Settlement, StoreError
 from relay.upstream.bucket import Bucket
@@ -46,6 +45,8 @@ BULK_SETTLING = 100
 """bulk messages that were sent and are being written down, while their sessions carry others already"""
 CLAIM_MESSAGES = 50
 CLAIM_BYTES = 4_000_000
+CONCLUDE_WITHIN_S = 1.0
+"""what a drain interrupts behind the final dot has so long to write down that its outcome is unknown"""
 STORE_RETRY_S = 1.0
 """the store failed: ask it again after this long"""
 LEAST_TIMER_S = 0.001
@@ -63,7 +64,7 @@ class Lane:
         self._held_up = 0
         """how many of them wait for an upstream that asked for a pause"""
         self._active: dict[str, Job] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Job] = {}
         self._newest: dict[str, Job] = {}
         """in lanes that supersede: the newest message in hand for each key"""
         self._bytes = 0
@@ -221,7 +222,16 @@ class Lane:
         waiting = self._backlog.take(lambda _: True)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within_s)
-        for task in list(self._tasks):
+        # What stands behind its final dot learns that the answer isn't waited for, and writes that down.
+        concluding = []
+        for task, job in list(self._tasks.items()):
+            if job.stop():
+                concluding.append(task)
+            else:
+                task.cancel()
+        if concluding:
+            await asyncio.wait(concluding, timeout=CONCLUDE_WITHIN_S)
+        for task in concluding:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for job in waiting:
@@ -247,7 +257,7 @@ class Lane:
             if pools:
                 pools[0].under_way += 1
             task = asyncio.create_task(self._deliver(job, pools), name=f"deliver {job.queued.id}")
-            self._tasks.add(task)
+            self._tasks[task] = job
             task.add_done_callback(self._delivered)
         self._arm()
 
@@ -291,7 +301,7 @@ class Lane:
         return wait_s == 0.0
 
     def _delivered(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._services.events.trouble("delivery", error)
         self._pump()
@@ -350,6 +360,9 @@ class Lane:
         conclude(job, self.config, self._moment())
         job.timings_ms["sign"] = job.sign_ms
         await self._settle(job)
+        if job.pending:  # the relay ends
+            self._owed[job.queued.id] = []
+            await self._pay(job.queued.id)
 
     async def _last_resort(self, job: Job) -> None:
         """What was achieved is written down and the rest is put off, without a look at the content. Where even that
@@ -417,8 +430,8 @@ class Lane:
                 self._services.events.trouble("supersede", error)
 
     async def _cut_off(self, job: Job) -> None:
-        """A drain ran out of time. What may have left is written so where the lane wants to know; the rest is given
-        back, and taken up by the next start."""
+        """A drain ran out of time. What is known is written down; the rest is given back, and taken up by the next
+        start."""
         if not job.gate.is_open:
             return
         owed: list[Settlement] = []
@@ -428,8 +441,6 @@ class Lane:
                 await writing
             except StoreError:
                 owed.append(settled)
-        if self.config.on_ambiguous == "hold" and job.gate.passed is not None:
-            unknown(job)
         settled = settlement(job, self._services.bounces, self._services.events.trouble)
         if settled.updates or settled.attempts:
             owed.append(settled)

@@ -129,6 +129,7 @@ class Round:
                 self._end(pending, "ambiguous", tried.upstream, reply)
             case Elsewhere() | Unfit() | Unknown():
                 pending.last, pending.upstream = reply, tried.upstream
+                pending.is_unknown = isinstance(verdict, Unknown)
             case Withdrawn(why="expired"):
                 self._end(pending, "expired", None, reply)
             case Withdrawn(why="superseded"):

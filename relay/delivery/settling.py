@@ -54,6 +54,10 @@ def _conclude(job: Job, lane: Lane, moment: Moment, expired_reply: str) -> None:
             _end_all(job, "superseded", f"superseded by {job.superseded_by}")
         case "expired":
             _end_all(job, "expired", expired_reply)
+        case "stopped":
+            # Those of whom nothing is unknown are given back as they were.
+            for position in [at for at, pending in job.pending.items() if pending.is_unknown]:
+                job.updates.append(_unknown(job, job.pending.pop(position), lane, moment))
         case None:
             for pending in job.pending.values():
                 job.updates.append(_pending(job, pending, lane, moment))
@@ -93,14 +97,23 @@ def _is_late(job: Job, pending: Pending, now: float) -> bool:
     return notify is not None and "DELAY" in notify and late_s >= life_s * DELAY_NOTICE_SHARE
 
 
-def unknown(job: Job) -> None:
-    """The relay stopped while the upstream's answer to the final dot was still out. Who wasn't in that transaction
-    stays pending."""
-    others = {at: one for at, one in job.pending.items() if at not in job.carried}
-    for position in others:
-        del job.pending[position]
-    _end_all(job, "ambiguous", "451 4.3.2 the relay stopped before the upstream answered")
-    job.pending.update(others)
+def _unknown(job: Job, pending: Pending, lane: Lane, moment: Moment) -> RecipientUpdate:
+    """An upstream may have it. The next start goes on with the next upstream at once; where there is but one, at the
+    ladder's next step."""
+    step, due, names = pending.open.step, moment.now, job.queued.upstreams or lane.upstreams
+    if len(names) == 1:
+        due = min(retry_at(due, lane.retry_s, step, moment.chance), job.queued.expires_at)
+    following = names.index(pending.upstream) + 1 if pending.upstream in names else step + 1
+    return RecipientUpdate(
+        pending.open.position,
+        "queued",
+        upstream=pending.upstream,
+        reply=pending.last,
+        next_at=due,
+        # A round begins with the upstream that its step points to.
+        step=step + ((following - step) % len(names) or len(names)),
+        delay_notified=pending.open.delay_notified,
+    )
 
 
 def _end_all(job: Job, state: State, reply: str) -> None:

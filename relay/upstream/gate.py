@@ -17,6 +17,7 @@ EXPIRED = Reply(451, "4.4.7 expired before the final dot")
 SUPERSEDED = Reply(451, "4.4.7 a newer message took its place")
 OUTRUN = Reply(451, "4.4.1 another upstream was faster")
 NOT_STORED = Reply(451, "4.3.0 could not be stored")
+STOPPED = Reply(451, "4.3.2 the relay stopped before the upstream answered")
 
 
 # Linux's runs while the machine is suspended: a code's life does, too.
@@ -33,6 +34,9 @@ class Carrier(Protocol):
 
     def proceed(self) -> None:
         """The gate has moved: ask again."""
+
+    def stop(self, gate: Gate) -> None:
+        """If what went through `gate` is still unanswered, wait no longer: end as if the connection were lost."""
 
 
 Answer = Literal["wait", "go", "shut"]
@@ -78,6 +82,17 @@ class Gate:
         if self.shut_reason is None:
             self.shut_reason = reason
             self._move()
+        return True
+
+    def stop(self) -> bool:
+        """The relay ends: nothing more goes through, and the answer to what did is not waited for. True: something had
+        gone through."""
+        if self.shut_reason is None:
+            self.shut_reason = STOPPED
+        if self.passed is None:
+            self._move()
+            return False
+        self.passed.stop(self)
         return True
 
     def ask(self, carrier: Carrier, now: float) -> Answer:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from relay.mail.reply import Reply
 from relay.upstream.capabilities import Capabilities
-from relay.upstream.gate import EXPIRED, Gate, steady
+from relay.upstream.gate import EXPIRED, STOPPED, Gate, steady
 from relay.upstream.outgoing import Outgoing
 from relay.upstream.replies import ProtocolError, ReplyReader
 from relay.upstream.results import LOST, TIMED_OUT, TROUBLE, Result
@@ -194,6 +194,13 @@ class Session(asyncio.Protocol):
                 # Half a reply that nobody asked for: the content's would begin with it.
                 flight.transaction.garble()
             self._check(flight)
+
+    def stop(self, gate: Gate) -> None:
+        """The relay ends (Carrier)."""
+        flight = self._flight
+        if flight is not None and flight.gate is gate and not flight.transaction.done:
+            flight.transaction.lose(STOPPED, whole=not flight.unsent)
+            self._finish(flight)
 
     def transport_info(self, name: str) -> Any:
         """What the transport knows of the connection, as `ssl_object` (asyncio.BaseTransport.get_extra_info)."""

@@ -1,0 +1,114 @@
+"""A stop that doesn't wait for an upstream's answer says what can't be known: the attempt behind its final dot is
+`ambiguous`, in the log and in the store, and goes on as its lane's policy has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.upstream.pool import Pool
+from relay.upstream.session import Session
+from tests.delivery.harness import Bench, config, delivering, outcomes, until
+from tests.support.upstream import Hang, Upstream
+
+STOPPED = "451 4.3.2 the relay stopped before the upstream answered"
+WAYS = [("PIPELINING",), ("PIPELINING", "CHUNKING")]
+
+
+async def cut_short(bench: Bench, one: Upstream, *to: str) -> dict[str, Any]:
+    """The view of a message whose content the upstream has, and doesn't answer, when the drain ends."""
+    id_ = await bench.send(*to)
+    await one.wait_until(lambda: bool(one.transfers))
+    await bench.delivery.drain(0.2)
+    return await bench.view(id_)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=" ".join)
+async def test_with_resend_it_is_said_and_waits_for_its_next_step(tmp_path: Path, way: tuple[str, ...]) -> None:
+    async with Upstream(way, script={"dot": Hang()}) as one:
+        settings = config({"one": one}, final=30.0, retry=(20.0,))
+        async with delivering(tmp_path, settings) as bench:
+            before = bench.clock.now()
+            (recipient,) = (view := await cut_short(bench, one, "u@example.net"))["recipients"]
+            assert (recipient["state"], recipient["reply"]) == ("queued", STOPPED)
+            assert outcomes(view) == [("one", "ambiguous")]
+            assert bench.heard.tried == [("one", "ambiguous", STOPPED)]
+            due = await bench.store.next_due("otp")
+            assert due is not None and due >= before + 20.0
+
+
+async def test_with_resend_and_another_upstream_that_one_has_it_next_and_at_once(tmp_path: Path) -> None:
+    async with Upstream(script={"dot": Hang()}) as one, Upstream() as two:
+        settings = config({"one": one, "two": two}, final=30.0, retry=(300.0,))
+        async with delivering(tmp_path, settings) as bench:
+            view = await cut_short(bench, one, "u@example.net")
+        async with delivering(tmp_path, settings, recover=True) as bench:
+            view = await bench.ended(view["id"], "sent")
+            assert outcomes(view) == [("one", "ambiguous"), ("two", "sent")]
+            assert len(one.transfers) == 1
+
+
+async def test_with_hold_it_is_said_as_well(tmp_path: Path) -> None:
+    async with Upstream(script={"dot": Hang()}) as one:
+        settings = config({"one": one}, final=30.0, on_ambiguous="hold")
+        async with delivering(tmp_path, settings) as bench:
+            view = await cut_short(bench, one, "a@example.net", "b@example.net")
+            assert [each["state"] for each in view["recipients"]] == ["ambiguous", "ambiguous"]
+            assert outcomes(view) == [("one", "ambiguous")]
+            assert bench.heard.tried == [("one", "ambiguous", STOPPED)] * 2
+
+
+async def test_what_stands_before_its_final_dot_is_only_given_back(tmp_path: Path) -> None:
+    async with Upstream(script={"mail": Hang()}) as one:
+        async with delivering(tmp_path, config({"one": one}, attempt=30.0)) as bench:
+            id_ = await bench.send("u@example.net")
+            await one.wait_until(lambda: bool(one.sessions) and "MAIL" in one.sessions[0].verbs)
+            await bench.delivery.drain(0.2)
+            assert [each["state"] for each in (await bench.view(id_))["recipients"]] == ["queued"]
+            assert bench.heard.tried == []
+        one.set_script({})
+        async with delivering(tmp_path, config({"one": one}), recover=True) as bench:
+            assert outcomes(await bench.ended(id_, "sent")) == [("one", "sent")]
+
+
+async def test_a_fault_behind_an_accepted_final_dot_takes_nothing_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Upstream() as one, delivering(tmp_path, config({"one": one})) as bench:
+        put = Pool.put
+
+        def broken(pool: Pool, session: Session, report: Any, size_bytes: int = 0) -> None:
+            put(pool, session, report, size_bytes)
+            raise RuntimeError("broken")
+
+        monkeypatch.setattr(Pool, "put", broken)
+        view = await bench.ended(await bench.send("u@example.net"))
+        assert outcomes(view) == [("one", "sent")]
+        assert bench.heard.troubles == ["delivery: RuntimeError('broken')"]
+        bench.heard.troubles.clear()
+        assert len(one.transfers) == 1
+
+
+async def test_a_fault_behind_an_unanswered_final_dot_is_ambiguous(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        Upstream(script={"dot": Hang()}) as one,
+        delivering(tmp_path, config({"one": one}, on_ambiguous="hold")) as bench,
+    ):
+        # What its timer does, when the answer takes too long.
+        monkeypatch.setattr(Session, "transact", _failing(Session.transact))
+        view = await bench.ended(await bench.send("u@example.net"), "ambiguous")
+        assert outcomes(view) == [("one", "ambiguous")]
+        await until(lambda: bench.heard.troubles == ["delivery: RuntimeError('broken')"])
+        bench.heard.troubles.clear()
+
+
+def _failing(really: Any) -> Any:
+    async def transact(*args: Any) -> Any:
+        await really(*args)
+        raise RuntimeError("broken")
+
+    return transact
