@@ -117,7 +117,7 @@ class App:
                 helper = SigningProcess(self._forked, self._engine.signatures.unhelped)
                 started.callback(helper.close)
                 self._engine.signatures.helper = helper
-            await self._engine.open(self.config.store, self._codec)
+            await self._engine.open(self.config.store, self._codec, self.config)
             started.push_async_callback(self._engine.close)
             started.push_async_callback(self._close_readers)
             for path in shards(self.config.store):

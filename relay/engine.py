@@ -53,11 +53,13 @@ class Engine:
         self.supervisor = Supervisor(lambda name, error: self.log.task_ended(name, error))
         self._signing = ThreadPoolExecutor(1, thread_name_prefix="sign")
 
-    async def open(self, path: Path, codec: Codec) -> None:
+    async def open(self, path: Path, codec: Codec, config: Config) -> None:
         """Take the store file and find out what waits in it. Raises StoreError."""
         self.store: SqliteStore = await open_store(path, now=self.clock.now, codec=codec)
         self.store.supervisor = self.supervisor
-        await self.store.recover(self.clock.now())
+        marking = [name for name, lane in config.lanes.items() if lane.on_ambiguous == "hold"]
+        for one in await self.store.recover(self.clock.now(), marking):
+            self.log.recovered(one.message_id, one.lane, one.state, recipients=one.recipients)
 
     def build(self, loaded: Loaded, targets: Mapping[str, Target], share: Share) -> Delivery:
         """The lanes of a configuration, not started."""

@@ -142,6 +142,10 @@ class MailLog:
         """The final dot left and no reply came: nobody knows whether it was taken."""
         self._line(logging.WARNING, "ambiguous", id=message_id, lane=lane, upstream=upstream, recipients=recipients)
 
+    def recovered(self, message_id: str, lane: str, state: str, *, recipients: int) -> None:
+        """The relay ended with it in hand; a start found it, and made it `state`: an upstream may have it already."""
+        self._line(logging.WARNING, "recovered", id=message_id, lane=lane, state=state, recipients=recipients)
+
     # The other ends
 
     def bounced(self, message_id: str, lane: str, *, recipients: int = 1, code: int | None = None) -> None:

@@ -9,7 +9,7 @@ made anew for every stay in memory, so a key that was changed meanwhile is the o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from relay.mail.envelope import Envelope, Recipient
@@ -201,6 +201,15 @@ class LaneCount(NamedTuple):
     oldest_at: float | None
 
 
+class Recovered(NamedTuple):
+    """Recipients of a message that the relay had in hand when it ended, and what they are now."""
+
+    message_id: str
+    lane: str
+    state: Literal["queued", "held", "ambiguous"]
+    recipients: int
+
+
 class DeliveryRow(NamedTuple):
     """Finished recipients that are alike, for `report`. `total_ms`: final dot to the upstream's reply, cut off to three
     digits (tenths below 100 ms); None when never sent."""
@@ -248,10 +257,11 @@ class Store(Protocol):
         """Give back what wasn't sent: its `sending` recipients are `queued` again, due then (default: at once), and the
         attempt that the claim counted doesn't count."""
 
-    async def recover(self, now: float) -> int:
+    async def recover(self, now: float, marking: Collection[str] = ()) -> Sequence[Recovered]:
         """At start: `sending` becomes `queued`, due when its claim booked it; `held` where its process died
-        MOST_DEATHS times with it in hand; `ambiguous` where the final dot was marked. What the clock of an earlier
-        start put into the future is due now. Returns how many recipients were `sending`."""
+        MOST_DEATHS times with it in hand; `ambiguous` where the final dot was marked. Each such message has a note of
+        it, which says that an upstream may have it unless its lane is one of `marking` (`mark_final`). What the clock
+        of an earlier start put into the future is due now. Returns what was `sending`."""
 
     async def supersede(self, key: str, before_id: str, now: float) -> Sequence[str]:
         """End the `queued` and `deferred` recipients of older messages with this key. Returns the messages' ids."""

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from relay.store.base import (
     LaneCount,
     NewMessage,
     Queued,
+    Recovered,
     Selection,
     Settlement,
     StoreDamaged,
@@ -319,8 +320,8 @@ class SqliteStore:
     async def unclaim(self, message_id: str, due_at: float | None = None) -> None:
         await self._write(partial(sqlite_write.unclaim, message_id=message_id, due_at=due_at))
 
-    async def recover(self, now: float) -> int:
-        return await self._write(partial(sqlite_operate.recover, now=now))
+    async def recover(self, now: float, marking: Collection[str] = ()) -> Sequence[Recovered]:
+        return await self._write(partial(sqlite_operate.recover, now=now, marking=marking))
 
     async def supersede(self, key: str, before_id: str, now: float) -> Sequence[str]:
         supersede = partial(sqlite_operate.supersede, key=key, before_id=before_id, now=now, hashed=self._hashed)

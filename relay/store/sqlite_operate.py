@@ -6,10 +6,10 @@ or the passing of time asks for. Those that take a `limit` are repeated until th
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from relay.store.addresses import Hashed
-from relay.store.base import MOST_DEATHS, SUSPECT_DEATHS, Action, Selection, State
+from relay.store.base import MOST_DEATHS, SUSPECT_DEATHS, Action, Recovered, Selection, State
 from relay.store.group import Tx
 from relay.store.sqlite_rows import fold, open_lanes
 from relay.store.sqlite_write import finish_if_done, note
@@ -31,21 +31,18 @@ ACTIONS: dict[Action, tuple[tuple[State, ...], str]] = {
 """What an action is about, and what it does to it."""
 
 
-def recover(tx: Tx, now: float) -> int:
+def recover(tx: Tx, now: float, marking: Collection[str]) -> list[Recovered]:
+    """See `Store.recover`."""
     _bring_back_from_the_future(tx, now)
     # What is being sent has no time: in the index it stands apart from all that waits for its own.
     sending = "open = 1 AND lane = :lane AND next_at IS NULL AND state = 'sending'"
     update = "UPDATE recipient INDEXED BY recipient_open SET holder = NULL, lease_until = NULL"
-    recovered = 0
+    recovered: list[Recovered] = []
     for lane in open_lanes(tx.execute):
         values = {"lane": lane, "now": now, "unknown": _UNKNOWN, "most": MOST_DEATHS, "suspect": SUSPECT_DEATHS}
-        fatal = tx.execute(
-            "SELECT DISTINCT message_id FROM recipient INDEXED BY recipient_open"
-            f" WHERE {sending} AND NOT final_dot AND deaths + 1 >= :most",
-            values,
-        )
-        for (message_id,) in fatal.fetchall():
-            note(tx, message_id, now, f"held: the relay ended {MOST_DEATHS} times while it had this message in hand")
+        for message_id, state, recipients in tx.execute(_IN_HAND.format(sending=sending), values).fetchall():
+            recovered.append(Recovered(message_id, lane, state, recipients))
+            note(tx, message_id, now, _NOTES[state] if lane in marking or state != "queued" else _PERHAPS_SENT)
         for change, further in (
             ("state = 'ambiguous', booked_at = NULL, reply = :unknown", "AND final_dot"),
             ("state = 'held', booked_at = NULL, deaths = deaths + 1", "AND deaths + 1 >= :most"),
@@ -55,11 +52,21 @@ def recover(tx: Tx, now: float) -> int:
             ("state = 'queued', next_at = coalesce(booked_at, :now), step = step + (booked_at IS NOT NULL),"
              " booked_at = NULL, deaths = deaths + 1", ""),
         ):  # fmt: skip
-            recovered += tx.execute(f"{update}, {change} WHERE {sending} {further}", values).rowcount
+            tx.execute(f"{update}, {change} WHERE {sending} {further}", values)
     return recovered
 
 
-_UNKNOWN = "the relay stopped while the upstream's answer was awaited"
+_UNKNOWN = "451 4.3.2 the relay ended before the upstream answered"
+_IN_HAND = (
+    "SELECT message_id, CASE WHEN final_dot THEN 'ambiguous' WHEN deaths + 1 >= :most THEN 'held' ELSE 'queued' END,"
+    " count(*) FROM recipient INDEXED BY recipient_open WHERE {sending} GROUP BY 1, 2"
+)
+_PERHAPS_SENT = "the relay ended while it had this message in hand: an upstream may have it already"
+_NOTES = {
+    "queued": "the relay ended while it had this message in hand",
+    "ambiguous": "the relay ended before the upstream answered: it may have this message",
+    "held": f"held: the relay ended {MOST_DEATHS} times while it had this message in hand",
+}
 
 
 def _bring_back_from_the_future(tx: Tx, now: float) -> None:

@@ -126,7 +126,7 @@ class Worker:
         clock = Clock(orders.clock_offset)
         engine = Engine(clock, MailLog(self.metrics, self.notes, clock=clock.now))
         engine.signatures.helper = self._helper
-        await engine.open(orders.store, orders.codec)
+        await engine.open(orders.store, orders.codec, orders.loaded.config)
         await engine.start(orders.loaded.config, self._build(engine, orders))
         self._engine = engine
         self._forward(engine, orders)

@@ -36,7 +36,8 @@ async def test_with_resend_it_is_said_and_waits_for_its_next_step(tmp_path: Path
             assert outcomes(view) == [("one", "ambiguous")]
             assert bench.heard.tried == [("one", "ambiguous", STOPPED)]
             due = await bench.store.next_due("otp")
-            assert due is not None and due >= before + 20.0
+            assert due is not None
+            assert due >= before + 20.0
 
 
 async def test_with_resend_and_another_upstream_that_one_has_it_next_and_at_once(tmp_path: Path) -> None:

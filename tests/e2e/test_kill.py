@@ -16,11 +16,12 @@ import pytest
 
 from tests.support.app import BULK, OTP, Talk, letter
 from tests.support.processes import workers
-from tests.support.relay import RelayProcess, get, until, write_config
+from tests.support.relay import RelayProcess, get, time_line, until, write_config
 from tests.support.script import Script
-from tests.support.upstream import DEFAULT_EXTENSIONS, Delay, Upstream
+from tests.support.upstream import DEFAULT_EXTENSIONS, Delay, Hang, Upstream
 
 ROUNDS = 3
+PERHAPS_SENT = "the relay ended while it had this message in hand: an upstream may have it already"
 _numbers = itertools.count()
 
 
@@ -78,10 +79,12 @@ async def test_nothing_that_was_acknowledged_is_lost(tmp_path: Path, way: str) -
             await until(is_empty(relay), within_s=30)
             listed = (await get(relay, "/api/messages?limit=10000")).document
             states = finished(listed)
+            explained = {one["recipients"][0]["address"] for one in listed if PERHAPS_SENT in str(one["notes"])}
     arrived = Counter(to for one in (*codes.messages, *bulk.messages) for to in one.recipients)
     assert crowd.acknowledged, f"nothing was submitted, seed {seed}"
     assert crowd.acknowledged.keys() - arrived.keys() == set(), f"lost, seed {seed}"
     assert {states[one] for one in crowd.acknowledged.values()} == {"sent"}, f"seed {seed}"
+    assert {to for to, times in arrived.items() if times > 1} <= explained, f"seed {seed}"
     twice = sum(times - 1 for times in arrived.values())
     assert twice <= under_way, f"{twice} duplicates with {under_way} sessions open at the kills, seed {seed}"
 
@@ -89,6 +92,22 @@ async def test_nothing_that_was_acknowledged_is_lost(tmp_path: Path, way: str) -
 def finished(listed: list[Mapping[str, Any]]) -> dict[str, str]:
     """id → state of its one recipient."""
     return {one["id"]: one["recipients"][0]["state"] for one in listed}
+
+
+@pytest.mark.parametrize(("policy", "state"), [("resend", "queued"), ("hold", "ambiguous")])
+async def test_a_kill_behind_the_final_dot_is_told_in_both_logs(tmp_path: Path, policy: str, state: str) -> None:
+    async with Upstream(script={"dot": Hang()}) as upstream:
+        lanes = {"otp": {"upstreams": ["one"], "retry": ["10m"], "expires": "1h", "on_ambiguous": policy}}
+        config = write_config(tmp_path, {"one": upstream}, lanes=lanes, rules=[], default_lane="otp", workers=0)
+        async with RelayProcess(config) as relay:
+            async with Talk(relay.smtp) as app:
+                message_id = await app.submit(letter(), OTP, "user@example.net")
+            await upstream.wait_until(lambda: bool(upstream.transfers))
+            await relay.kill()
+        async with RelayProcess(config) as relay:
+            (note,) = (await time_line(relay, message_id, state))["notes"]
+            assert "upstream" in note["text"]
+            assert f"event=recovered id={message_id} lane=otp state={state} recipients=1" in relay.stderr
 
 
 async def test_a_lane_that_holds_what_is_ambiguous_sends_nothing_twice(tmp_path: Path) -> None:

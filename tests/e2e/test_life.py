@@ -203,13 +203,22 @@ async def test_a_drain_that_is_cut_short_ends_with_0_and_what_is_unsent_stays_qu
         async with RelayProcess(config) as relay:
             async with Talk(relay.smtp) as app:
                 ids = [await app.submit(letter(), sender, "user@example.net") for sender in (OTP, BULK)]
-            await upstream.wait_until(lambda: bool(upstream.sessions))
+            await upstream.wait_until(lambda: sum("MAIL" in one.verbs for one in upstream.sessions) == 2)
+            if where == "behind the dot":
+                await upstream.wait_until(lambda: len(upstream.transfers) == 2)
             began = time.monotonic()
             assert await relay.terminate() == 0
             assert time.monotonic() - began < 10
             assert "Traceback" not in relay.stderr
+            # What an upstream may have is said, once a message, in the log on stderr and in the store's.
+            unknown = ids if where == "behind the dot" else []
+            assert sorted(re.findall(r"event=ambiguous id=(\w+) .* upstream=one", relay.stderr)) == sorted(unknown)
         waiting = (await command("queue", "-c", config, "--json")).objects
         assert sorted(one["id"] for one in waiting) == sorted(ids)
+        for message_id in ids:
+            view = (await command("log", "-c", config, "--json", message_id)).document
+            outcomes = [attempt["outcome"] for attempt in view["recipients"][0]["attempts"]]
+            assert outcomes == (["ambiguous"] if message_id in unknown else [])
         upstream.set_script({})
         async with RelayProcess(config) as relay:
             for message_id in ids:

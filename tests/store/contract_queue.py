@@ -230,11 +230,34 @@ class QueueContract:
         await store.settle(settled(new.id, "sent", 2))
         held = await in_state(store, "held")
         await store.settle(settled(new.id, "deferred", 3, next_at=NOW + 60))
-        assert await store.recover(NOW + 5) == 2
+        assert sorted(await store.recover(NOW + 5)) == [
+            (new.id, "otp", "ambiguous", 1),
+            (new.id, "otp", "queued", 1),
+        ]
         assert await states(store, new.id) == ["queued", "ambiguous", "sent", "deferred"]
         assert await states(store, held) == ["held"]
         assert await store.next_due("otp") == NOW + BOOKED.ladder_s[0]
-        assert await store.recover(NOW + 6) == 0
+        assert await store.recover(NOW + 6) == []
+
+    async def test_what_was_in_hand_at_the_end_has_a_note_that_says_what_is_known(self, store: Store) -> None:
+        perhaps, marked, unmarked = message(), message(lane="bulk"), message(lane="bulk")
+        for each in (perhaps, marked, unmarked):
+            await store.put(each, claimed=True)
+        await store.mark_final(marked.id, [0])
+        recovered = await store.recover(NOW + 5, marking={"bulk"})
+        assert {one.message_id: one.state for one in recovered} == {
+            perhaps.id: "queued",
+            marked.id: "ambiguous",
+            unmarked.id: "queued",
+        }
+        in_hand = "the relay ended while it had this message in hand"
+        for message_id, text in (
+            (perhaps.id, f"{in_hand}: an upstream may have it already"),
+            (marked.id, "the relay ended before the upstream answered: it may have this message"),
+            (unmarked.id, in_hand),
+        ):
+            view: Any = await store.get(message_id)
+            assert [note["text"] for note in view["notes"]] == [text]
 
     async def test_a_claim_counts_the_attempt_and_books_the_next_at_the_ladders_step(self, store: Store) -> None:
         """So a crash is a late, counted retry."""
@@ -274,9 +297,9 @@ class QueueContract:
         assert lost == MOST_DEATHS
         assert await states(store, poison.id) == ["held"]
         view: Any = await store.get(poison.id)
-        assert [note["text"] for note in view["notes"]] == [
-            "held: the relay ended 5 times while it had this message in hand"
-        ]
+        *earlier, last = [note["text"] for note in view["notes"]]
+        assert earlier == ["the relay ended while it had this message in hand: an upstream may have it already"] * 4
+        assert last == "held: the relay ended 5 times while it had this message in hand"
         # Twice they die together; then each of them comes alone, and only one kills.
         assert [len(each) for each in claims[:2]] == [4, 4]
         assert {len(each) for each in claims[2:]} == {1}

@@ -42,7 +42,7 @@ async def steps(path: Path, waiting: int, work: Callable[[sqlite3.Connection], o
 @pytest.mark.parametrize(
     "work",
     [
-        lambda connection: sqlite_operate.recover(Tx(connection), NOW),
+        lambda connection: sqlite_operate.recover(Tx(connection), NOW, ()),
         lambda connection: sqlite_operate.adopt(Tx(connection), LANES, "bulk", 200),
         partial(sqlite_move.foreign, lanes=LANES, limit=50, after=""),
     ],
