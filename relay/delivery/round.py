@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from relay.config.model import Lane
 from relay.delivery.attempt import Tried, attempt
@@ -64,8 +64,10 @@ class Round:
             race = await self._race(due, pools)
             if self._first_at is None:
                 self._first_at = min(tried.started_at for tried in race)
+            numbers = {tried.upstream: n for n, tried in enumerate(sorted(race, key=_began), 1)}
+            before = dict(job.tries)
             for tried in race:
-                self._record(tried)
+                self._record(tried, {position: n + numbers[tried.upstream] for position, n in before.items()})
                 if not _outrun(tried):
                     pools[:] = [pool for pool in pools if pool.name != tried.upstream]
             job.carried = ()
@@ -83,7 +85,9 @@ class Round:
         finally:
             await race.stop()
 
-    def _record(self, tried: Tried) -> None:
+    def _record(self, tried: Tried, numbers: Mapping[int, int]) -> None:
+        """`numbers`: the attempt's own, for each position. Those of a race are judged in another order than they
+        began in."""
         job = self._job
         error = tried.error
         refused = Refused(job.queued.content)
@@ -92,11 +96,12 @@ class Round:
                 reply = redact_reply(str(result.reply), b"" if result.reply.positive else refused)
             except Exception as fault:  # noqa: BLE001 - what became of the recipients must be known all the same
                 reply, error = _bare(result.reply), error or fault
-            job.tries[result.position] += 1
+            n = numbers[result.position]
+            job.tries[result.position] = max(job.tries[result.position], n)
             job.attempts.append(
                 Attempt(
                     result.position,
-                    job.tries[result.position],
+                    n,
                     tried.upstream,
                     self._epoch(tried.started_at),
                     tried.session,
@@ -243,6 +248,10 @@ def _spent(progress: Progress, started: float) -> dict[str, float]:
     phases = Phases(started)
     phases.until(time.monotonic(), "envelope" if progress.envelope_sent else "session")
     return phases.ms
+
+
+def _began(tried: Tried) -> float:
+    return tried.started_at
 
 
 def _outrun(tried: Tried) -> bool:

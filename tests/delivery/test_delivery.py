@@ -237,6 +237,8 @@ async def test_hedging_races_the_next_upstream_and_one_of_them_delivers(tmp_path
         async with delivering(tmp_path, settings) as bench:
             view = await bench.ended(await bench.send("u@example.net"))
             assert view["recipients"][0]["upstream"] == "good"
+            # In the order that they began in, though the last is judged first.
+            assert outcomes(view) == [("slow", "abandoned"), ("good", "sent")]
             # Who stayed silent isn't asked by the next one.
             before = len(slow.sessions)
             await bench.ended(await bench.send("v@example.net"))
