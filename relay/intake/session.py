@@ -68,7 +68,9 @@ class Session(Wire):
         self._esmtp = False
         self._tls = False
         self._authenticated = False
-        self._unknown_since = self.loop.time()
+        required = policy.listener.auth == "required"
+        self._login_before = self.loop.time() + _LOGIN_WITHIN_S if required else math.inf
+        """a client that must log in, and hasn't by then, loses its connection (time of the loop)"""
         self._user: str | None = None
         self._over = False
         self._lingers = False
@@ -201,19 +203,16 @@ class Session(Wire):
             self._refuse(replies.TOO_MANY_COMMANDS, "syntax")
         elif (
             self.loop.time() - self._last_mail_at > _FRUITLESS_TIMEOUTS * limits.command_timeout_s
-            or self._login_left_s() <= 0.0
+            or self.loop.time() >= self._login_before
         ):
             self._refuse(replies.TIMED_OUT, "timeout")
 
     def _patience_s(self) -> float:
         """How long what the client says next may take; above zero."""
-        return max(0.001, min(self._server.limits.command_timeout_s, self._login_left_s()))
-
-    def _login_left_s(self) -> float:
-        """Until a client must have logged in: one that hasn't by then loses its connection."""
-        if self._authenticated or self._policy.listener.auth != "required":
-            return math.inf
-        return self._unknown_since + _LOGIN_WITHIN_S - self.loop.time()
+        timeout_s = self._server.limits.command_timeout_s
+        if self._login_before == math.inf:
+            return timeout_s
+        return max(0.001, min(timeout_s, self._login_before - self.loop.time()))
 
     def _refuse(self, reply: Reply, reason: Reason) -> None:
         self.say(reply)
@@ -397,8 +396,8 @@ class Session(Wire):
             # RFC 3207 4.2: nothing said in clear counts inside TLS, least of all what came in the same segment.
             self.drop_input()
             self._reset()
-            if self._authenticated:
-                self._unknown_since = self.loop.time()
+            if self._authenticated and self._policy.listener.auth == "required":
+                self._login_before = self.loop.time() + _LOGIN_WITHIN_S
             self._helo, self._esmtp, self._authenticated, self._user = "", False, False, None
             self._over = not await self._secured()
 
@@ -432,7 +431,7 @@ class Session(Wire):
             if self._auth_failures >= _AUTH_FAILURES:
                 self._refuse(replies.TOO_MANY_ERRORS, "auth")
             return
-        self._authenticated = True
+        self._authenticated, self._login_before = True, math.inf
         self._user = name if users is not None else None
         self.say(replies.AUTHENTICATED)
 

@@ -7,6 +7,7 @@ goes on.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import select
@@ -18,8 +19,8 @@ from typing import TextIO
 MOST_CHARACTERS = 2_000_000
 """of lines that wait to be written; what comes beyond is lost"""
 TOGETHER_S = 0.005
-"""lines that come so soon behind each other are written together: the thread takes the interpreter from the event loop
-once for all of them"""
+"""lines that come so soon behind each other are written together. A timer of the event loop wakes the thread: a wake
+costs a code more than to make its lines, and by then the code has left"""
 WRITE_BYTES = select.PIPE_BUF
 """at once, at most: so much goes into a pipe in one piece, however many processes write to it (pipe(7))"""
 CLOSE_WITHIN_S = 1.0
@@ -111,7 +112,9 @@ class Writer:
         """held while the thread has nothing to do"""
         self._bell.acquire()
         self._idle = True
-        self._urgent = self._closing = False
+        self._due = False
+        """the loop's timer is to wake the thread"""
+        self._closing = False
         self._done = threading.Event()
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
@@ -123,26 +126,39 @@ class Writer:
                 return
             self._lines.append(line)
             self._waiting += len(line) + 1
-            self._urgent = self._urgent or urgent
-            self._ring()
+            begins, self._idle = self._idle, False
+            self._due = self._due or begins
+            if not urgent and (not begins or self._rings_later()):
+                return
+        self._ring()
 
     def close(self, within_s: float) -> None:
         """The thread ends with the last line; where it can't, it ends with the process."""
         with self._lock:
-            self._closing = self._urgent = True
-            self._ring()
+            self._closing = True
+            self._due = self._due or self._idle
+            self._idle = False
+        self._ring()
         self._done.wait(within_s)
 
+    def _rings_later(self) -> bool:
+        """False: no event loop runs in this thread."""
+        try:
+            asyncio.get_running_loop().call_later(TOGETHER_S, self._ring)
+        except RuntimeError:
+            return False
+        return True
+
     def _ring(self) -> None:
-        if self._idle:
-            self._idle = False
-            self._bell.release()
+        """Wake the thread, if that is still to be done."""
+        with self._lock:
+            if self._due:
+                self._due = False
+                self._bell.release()
 
     def _run(self) -> None:
         while True:
             self._bell.acquire()
-            if not self._urgent:
-                time.sleep(TOGETHER_S)
             while lines := self._take():
                 self._write(lines)
             if self._done.is_set():
@@ -151,7 +167,7 @@ class Writer:
     def _take(self) -> list[str]:
         """All that waits; where lines were lost behind them, that. Empty: the thread may sleep."""
         with self._lock:
-            lines, self._lines, self._waiting, self._urgent = self._lines, [], 0, False
+            lines, self._lines, self._waiting = self._lines, [], 0
             if self._untold:
                 lines.append(Lines().line(time.time(), "WARNING", f"event=lines_lost n={self._untold}"))
                 self._untold = 0
