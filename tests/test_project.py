@@ -176,6 +176,12 @@ def test_the_unit_gives_a_drain_more_time_than_it_takes() -> None:
     assert service["RestartPreventExitStatus"] == "2"
 
 
+def test_the_unit_leaves_no_core_file() -> None:
+    """It would hold mail and keys."""
+    unit = (ROOT / "systemd/otp-relay.service").read_text().splitlines()
+    assert {"LimitCORE=0", "WatchdogSignal=SIGKILL"} <= set(unit)
+
+
 def test_the_image_has_what_the_wheel_is_built_from_and_no_root() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     copied = {name for line in re.findall(r"^COPY (?!--)(.+)$", dockerfile, re.MULTILINE) for name in line.split()[:-1]}
