@@ -10,10 +10,11 @@ from typing import Literal
 
 from relay.mail.address import xtext_decode
 from relay.mail.envelope import Envelope, Recipient
-from relay.mail.message import MAX_KEPT_CHARS, Message, first, is_8bit, parse, subject
+from relay.mail.message import MAX_KEPT_CHARS, MAX_LINE_BYTES, Message, first, is_8bit, over_long_line, parse, subject
 from relay.mail.redact import MASK, redact, redact_reply
 from relay.mail.returned import returned_headers
 from relay.mail.trace import rfc5322_date
+from relay.mail.transfer import recoded
 from relay.mail.words import decoded, one_line
 
 MAX_RETURNED_BYTES = 100_000
@@ -198,7 +199,7 @@ def _explanation(reports: Sequence[Report], message: Message, stamp: Stamp, arri
         "",
     ]
     text = "\n".join(lines)
-    if text.isascii() and all(len(line) <= 998 for line in lines):
+    if text.isascii() and all(len(line) <= MAX_LINE_BYTES for line in lines):
         return b"Content-Type: text/plain; charset=us-ascii\r\n\r\n" + text.replace("\n", "\r\n").encode()
     return (
         b"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
@@ -291,7 +292,7 @@ def _from_xtext(text: str) -> str:
 
 
 def _field(name: str, value: str, *, utf8: bool) -> bytes:
-    """One field, folded at blanks; always one field, whatever the value holds."""
+    """One field, folded at blanks; always one field, whatever the value holds. A word that fills a line is cut."""
     value = one_line(value)
     if not utf8:
         value = value.encode("ascii", "replace").decode()
@@ -300,7 +301,8 @@ def _field(name: str, value: str, *, utf8: bool) -> bytes:
         if len(line) + len(word) > 76 and line.strip() and not line.endswith(":"):
             lines.append(line)
             line = ""
-        line += f" {word}"
+        room = MAX_LINE_BYTES - len(line.encode()) - 1
+        line += " " + word.encode()[:room].decode(errors="ignore")
     return "\r\n".join([*lines, line]).encode() + b"\r\n"
 
 
@@ -308,16 +310,21 @@ def _returned(envelope: Envelope, reports: Sequence[Report], message: Message, *
     """RFC 3461 4.3: the whole message only for a failure and when asked for, else its headers."""
     content = message.content
     failed = any(_ACTIONS[report.kind] == "failed" for report in reports)
-    if envelope.ret == "FULL" and failed and len(content) <= MAX_RETURNED_BYTES:
+    if envelope.ret == "FULL" and failed and len(content) <= MAX_RETURNED_BYTES and _fits_in_lines(content):
         kind = b"message/global" if utf8 else b"message/rfc822"
         eight_bit = b"Content-Transfer-Encoding: 8bit\r\n" if is_8bit(content) else b""
         return b"Content-Type: " + kind + b"\r\n" + eight_bit + b"\r\n" + content
     headers = returned_headers(message)
-    if headers.isascii():
-        return b"Content-Type: text/rfc822-headers\r\n\r\n" + headers
-    if utf8:
-        return b"Content-Type: message/global-headers\r\nContent-Transfer-Encoding: 8bit\r\n\r\n" + headers
-    return (
-        b"Content-Type: text/rfc822-headers\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
-        + quoted_printable(headers)
-    )
+    kind = b"message/global-headers" if utf8 and not headers.isascii() else b"text/rfc822-headers"
+    # The server that refused a message for its long line would refuse the report with that line, too.
+    if over_long_line(headers) or not (headers.isascii() or utf8):
+        encoding, headers = b"quoted-printable", quoted_printable(headers)
+    else:
+        encoding = b"7bit" if headers.isascii() else b"8bit"
+    said = b"" if encoding == b"7bit" else b"Content-Transfer-Encoding: " + encoding + b"\r\n"
+    return b"Content-Type: " + kind + b"\r\n" + said + b"\r\n" + headers
+
+
+def _fits_in_lines(content: bytes) -> bool:
+    """Whether every line is short enough for SMTP, once long lines of bodies are re-encoded on the way out."""
+    return not over_long_line(recoded(content, "as it is"))

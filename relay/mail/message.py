@@ -14,6 +14,8 @@ from relay.mail.mailboxes import mailboxes
 from relay.mail.reply import Reply
 from relay.mail.words import decoded, text_of
 
+MAX_LINE_BYTES = 998
+"""of a line without its end (RFC 5322 2.1.1, RFC 5321 4.5.3.1.6)"""
 MAX_HEADER_BYTES = 262_144
 MAX_FIELDS = 1_000
 MAX_FIELD_BYTES = 32_768
@@ -263,8 +265,8 @@ def prepare(message: Message, *, trace: bytes, date: bytes, message_id: str) -> 
     return Prepared(b"".join(pieces), message_id if own_id is None else decoded(own_id)[:MAX_KEPT_CHARS])
 
 
-def over_long_line(content: bytes, limit: int = 998) -> bool:
-    """Whether a line of CRLF-ended content is longer than `limit` octets without its end (RFC 5322 2.1.1)."""
+def over_long_line(content: bytes, limit: int = MAX_LINE_BYTES) -> bool:
+    """Whether a line of CRLF-ended content is longer than `limit` octets without its end."""
     at, size = 0, len(content)
     while size - at > limit:
         end = content.rfind(b"\n", at, at + limit + 2)

@@ -24,7 +24,7 @@ from relay.mail.dsn import (
     wants_success,
 )
 from relay.mail.envelope import Envelope, Notify, Recipient
-from relay.mail.message import normalise, parse
+from relay.mail.message import normalise, over_long_line, parse
 from relay.mail.returned import MAX_HEADERS_BYTES, returned_headers
 from tests.mail.material import OTP
 
@@ -95,6 +95,37 @@ def test_no_code_is_in_a_report_that_returns_headers() -> None:
 def test_a_spaced_code_of_the_subject_is_found_elsewhere_too() -> None:
     headers = returned_headers(parse(b"Subject: Code 123 456\r\nX-Ref: 123456\r\nDate: 1 Jan 2025\r\n\r\n"))
     assert headers == b"Subject: Code ******\r\nX-Ref: ******\r\nDate: 1 Jan 2025\r\n"
+
+
+LONG = b"x" * 20_000
+LONG_FIELD = b"X-Long: " + LONG + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("envelope", "report", "content"),
+    [
+        (ENVELOPE, FAILED, LONG_FIELD + OTP),
+        (ENVELOPE._replace(ret="FULL"), FAILED, LONG_FIELD + OTP),
+        (ENVELOPE._replace(ret="FULL"), FAILED, b"DKIM-Signature: v=1\r\n" + OTP + LONG + b"\r\n"),
+        (ENVELOPE, Report(Recipient("\u00fc@example.net"), "failed"), LONG_FIELD + OTP),
+        (ENVELOPE, Report(USER, "failed", "550 5.1.1 " + "y" * 2_000), OTP),
+        (ENVELOPE, Report(Recipient("user@example.net", orcpt="rfc822;" + "o" * 2_000), "failed"), OTP),
+        (ENVELOPE._replace(envid="e" * 2_000), FAILED, OTP),
+    ],
+    ids=["headers", "RET=FULL", "a body that stays", "global headers", "reply", "ORCPT", "ENVID"],
+)
+def test_no_line_of_a_report_is_longer_than_smtp_carries(envelope: Envelope, report: Report, content: bytes) -> None:
+    """A server that refused a message for its long line would refuse the report with the same line, too."""
+    bounced = made(envelope, report, content=content)
+    assert not over_long_line(bounced.content)
+    returned = read(bounced)[3]
+    if LONG_FIELD in content:
+        assert LONG in cast(bytes, returned.get_payload(decode=True))
+
+
+def test_a_long_line_of_a_body_that_can_be_re_encoded_is_returned_with_the_message() -> None:
+    content = OTP + LONG + b"\r\n"
+    assert content in made(ENVELOPE._replace(ret="FULL"), content=content).content
 
 
 def test_returned_headers_are_bounded_and_whole() -> None:

@@ -146,6 +146,14 @@ def test_a_long_line_that_cant_be_wrapped_stays(content: bytes) -> None:
     assert recoded(content, "as it is") == content
 
 
+@pytest.mark.parametrize("body", [b"text\r\n", b"x" * 1_500 + b"\r\n", UTF8], ids=["short", "long", "8-bit"])
+def test_a_long_header_line_goes_out_as_it_came(body: bytes) -> None:
+    line = b"X-Report: " + b"x" * 100_000 + b"\r\n"
+    content = HEAD + line + b"\r\n" + body
+    assert recoded(content, "as it is").startswith(HEAD + line)
+    assert recoded(content, "7bit").startswith(HEAD + line)
+
+
 def test_ascii_inside_of_a_signed_part_doesnt_keep_the_rest_from_being_encoded() -> None:
     signed = multi(b"signed", b"s", leaf(b"text/plain", b"7bit", b"x" * 1200), leaf(b"application/x", b"", b"x"))
     made = recoded(HEAD + multi(b"mixed", b"m", leaf(b"text/plain", b"8bit", UTF8), signed), "7bit")
