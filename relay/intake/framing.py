@@ -15,7 +15,8 @@ _UNDECIDED = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
 MAX_COMMAND_BYTES = 998
 """A command line without its CRLF, parameters of MAIL and RCPT aside."""
 MAX_PARAMETERS_BYTES = 3_000
-"""RFC 3461 allows ENVID 100 and ORCPT 500 characters, RFC 4954 AUTH= 500; apps take more than that."""
+"""RFC 3461 allows ENVID 100 and ORCPT 500 characters (each may be three octets in xtext), RFC 4954 AUTH= 500; apps take
+more than that for AUTH=."""
 MAX_AUTH_BYTES = 12_288
 """RFC 4954 section 4: what an initial response may come to."""
 

@@ -22,6 +22,12 @@ _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9!#$%&'*/=?^_`{|}~.-]+")
 _BY = re.compile(r"([+-]?[0-9]{1,9});([NR])(T?)", re.IGNORECASE)
 _PRIORITY = re.compile(r"0|-?[1-9]")
 _SIZE = re.compile(r"[0-9]{1,20}")
+_UTF8_CHARACTER = re.compile(r"\\x\{[0-9A-Fa-f]{2,6}\}")
+"""as RFC 6533 3 writes one in ASCII"""
+MAX_ENVID_CHARS = 100
+"""RFC 3461 4.4"""
+MAX_ORCPT_CHARS = 500
+"""RFC 3461 4.2; of both, as they read decoded"""
 _NOTIFY = frozenset({"SUCCESS", "FAILURE", "DELAY"})
 
 
@@ -130,10 +136,19 @@ def _flag(value: str) -> bool:
     return True
 
 
-def _xtext(value: str) -> str:
-    """Keeps the encoding, once it is known to hold nothing but printable characters."""
-    xtext_decode(value)
+def _xtext(value: str, most_chars: int | None = None) -> str:
+    """Keeps the encoding, once it is known to hold nothing but printable characters, `most_chars` of them."""
+    _check_length(xtext_decode(value), most_chars)
     return value
+
+
+def _check_length(text: str, most_chars: int | None) -> None:
+    if most_chars is not None and len(text) > most_chars:
+        raise ValueError(f"longer than {most_chars} characters")
+
+
+def _envid(value: str) -> str:
+    return _xtext(value, MAX_ENVID_CHARS)
 
 
 def _auth(value: str) -> None:
@@ -174,8 +189,9 @@ def _orcpt(value: str) -> str:
         # RFC 6533 section 3: UTF-8 as it is, or \x{...}; blanks and controls never.
         if not address.isprintable() or "=" in address:
             raise ValueError("expected utf-8;address")
+        _check_length(_UTF8_CHARACTER.sub("x", address), MAX_ORCPT_CHARS)
         return value
-    _xtext(address)
+    _xtext(address, MAX_ORCPT_CHARS)
     return value
 
 
@@ -184,7 +200,7 @@ _MAIL_PARAMETERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "BODY": ("body", _one_of("7BIT", "8BITMIME")),
     "SMTPUTF8": ("smtputf8", _flag),
     "RET": ("ret", _one_of("FULL", "HDRS")),
-    "ENVID": ("envid", _xtext),
+    "ENVID": ("envid", _envid),
     "AUTH": ("", _auth),
     "MT-PRIORITY": ("priority", _priority),
     "BY": ("deliver_by", _deliver_by),

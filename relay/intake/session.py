@@ -241,9 +241,9 @@ class Session(Wire):
             self._esmtp = True
             lines = [self._server.hostname, f"SIZE {self._server.limits.message_size_bytes}"]
             lines += ["8BITMIME", "SMTPUTF8", "PIPELINING", "ENHANCEDSTATUSCODES", "DSN", "DELIVERBY", "MT-PRIORITY"]
-            if self._policy.listener.tls == "starttls" and not self._tls:
+            if self._offers_tls():
                 lines.append("STARTTLS")
-            if self._policy.listener.auth != "none" and self._may_authenticate():
+            if self._offers_auth():
                 lines.append("AUTH PLAIN LOGIN")
             reply = "".join(f"250-{line}\r\n" for line in lines[:-1]) + f"250 {lines[-1]}\r\n"
             self.say_lines(reply.encode())
@@ -365,7 +365,9 @@ class Session(Wire):
         self.say(replies.OK)
 
     async def smtp_HELP(self, arg: str) -> None:  # noqa: ARG002, N802
-        self.say(replies.HELP)
+        commands = ["EHLO", "HELO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "VRFY", "HELP"]
+        commands += ["STARTTLS"] * self._offers_tls() + ["AUTH"] * self._offers_auth()
+        self.say(Reply(214, f"2.0.0 Commands: {' '.join(commands)} QUIT"))
 
     async def smtp_VRFY(self, arg: str) -> None:  # noqa: N802
         # RFC 5321 3.5.3: who exists is the next server's to know.
@@ -459,6 +461,12 @@ class Session(Wire):
             return MISSING
 
     # What holds at this moment.
+
+    def _offers_tls(self) -> bool:
+        return self._policy.listener.tls == "starttls" and not self._tls
+
+    def _offers_auth(self) -> bool:
+        return self._policy.listener.auth != "none" and self._may_authenticate()
 
     def _may_authenticate(self) -> bool:
         """`required` guards real passwords: they cross no network in clear. `any` has none to guard."""

@@ -283,15 +283,17 @@ class Wire(SMTP):
         limit = line_limit(so_far) if limit_bytes is None else limit_bytes
         # A bare LF spoils the line at once, for a client that ends its lines so would wait for ever.
         if so_far.find(b"\n", 0, limit + 1) >= 0:
-            problem = replies.BAD_LINE
+            problem = replies.BARE_LF
         elif len(so_far) - (end < 0 and so_far.endswith(b"\r")) > limit:
             problem = replies.LINE_TOO_LONG
         elif end < 0:
             return None
         else:
             del buffer[: end + 2]
-            if b"\r" in so_far or b"\0" in so_far:
-                raise BadLine(replies.BAD_LINE)
+            if b"\0" in so_far:
+                raise BadLine(replies.NUL)
+            if b"\r" in so_far:
+                raise BadLine(replies.BARE_CR)
             return bytes(so_far)
         self._skipping = True
         raise BadLine(problem)

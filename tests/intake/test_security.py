@@ -53,6 +53,32 @@ def offered(reply: str) -> set[str]:
     return {line[4:] for line in reply.split("\n")[1:]}
 
 
+async def helped(client: Client) -> set[str]:
+    """The commands that HELP names."""
+    return set((await client.ask("HELP")).removeprefix("214 2.0.0 Commands: ").split(" "))
+
+
+async def test_help_names_starttls_and_auth_where_ehlo_offers_them(
+    certificates: Certificates, starttls: dict[str, object], users_file: Path
+) -> None:
+    tried = [
+        (listener(), False, set()),
+        (listener(auth="any"), False, {"AUTH"}),
+        (listener(auth="required", users_file=users_file), False, {"AUTH"}),
+        (listener(**starttls), False, {"STARTTLS"}),
+        (listener(auth="any", **starttls), False, {"STARTTLS", "AUTH"}),
+        (listener(auth="any", **starttls), True, {"AUTH"}),
+    ]
+    for where, secured, expected in tried:
+        async with service(where) as running, running.connect() as client:
+            await client.reply()
+            if secured:
+                await client.run("EHLO me.test", "STARTTLS")
+                await client.start_tls(certificates.client_context())
+            extensions = {line.split(" ")[0] for line in offered(await client.ask("EHLO me.test"))}
+            assert await helped(client) & {"STARTTLS", "AUTH"} == extensions & {"STARTTLS", "AUTH"} == expected
+
+
 # TLS.
 
 
@@ -245,6 +271,7 @@ async def test_required_wants_tls_first_off_this_machine(
         client.writer.write(b"PROXY TCP4 192.0.2.7 127.0.0.1 5 25\r\n")
         await client.hello()
         assert "AUTH PLAIN LOGIN" not in offered(await client.ask("EHLO me"))
+        assert "AUTH" not in await helped(client)
         assert (await client.ask("MAIL FROM:<a@x.test>")).startswith("530 5.7.0 Send STARTTLS")
         assert (await client.ask(f"AUTH PLAIN {b64('x')}")).startswith("538 5.7.11")
         await client.ask("STARTTLS")
