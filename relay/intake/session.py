@@ -24,6 +24,7 @@ from relay.intake.types import Reason, Refused, SmtpProtocol, Submission
 from relay.intake.wire import BadLine, Hangup, TimedOut, Wire, WoundUp
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.reply import Reply
+from relay.observe.lines import logfmt
 from relay.spool import Body, SpoolFull
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Session(Wire):
         except WoundUp:
             self.say(replies.SHUTTING_DOWN)
         except Exception as error:  # noqa: BLE001 (whatever it is, it ends one session only, with a reply)
-            log.error("intake session failed: %s", describe(error))  # noqa: TRY400 (its text may hold mail)
+            log.error(describe("session_failed", error))  # noqa: TRY400 (its text may hold mail)
             self.say(replies.SESSION_TROUBLE)
         finally:
             self.close(linger=self._lingers)
@@ -344,7 +345,7 @@ class Session(Wire):
         except Refused as refused:
             self._refuse(refused.reply, refused.reason)
         except Exception as error:  # noqa: BLE001 (trouble of ours, whatever it is: 451, and the app tries again)
-            log.error("a message could not be stored: %s", describe(error))  # noqa: TRY400
+            log.error(describe("accept_failed", error))  # noqa: TRY400
             self._refuse(replies.TROUBLE, "store")
         else:
             self.say(Reply(250, f"2.0.0 queued as {receipt.id}"))
@@ -527,10 +528,11 @@ class Session(Wire):
         )
 
 
-def describe(error: BaseException) -> str:
-    """An exception for the log: its kind and place, never its text, which may quote mail."""
+def describe(event: str, error: BaseException) -> str:
+    """A log line about an exception: its kind and place, never its text, which may quote mail."""
     frames = extract_tb(error.__traceback__)
-    return f"{type(error).__name__} at {frames[-1].filename}:{frames[-1].lineno}" if frames else type(error).__name__
+    where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
+    return logfmt(event, error=type(error).__name__, where=where)
 
 
 _METHODS: dict[str, Callable[[Session, str], Awaitable[None]]] = {

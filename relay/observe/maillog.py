@@ -7,35 +7,16 @@ subject, a reply's text (it may quote either), content or a credential: those th
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import re
 import time
 from collections.abc import Callable, Mapping
 
+from relay.observe.lines import logfmt
 from relay.observe.metrics import NO_RULE, NO_UPSTREAM, Metrics
 from relay.observe.recent import NEVER_S, Recent
 
-_BARE = re.compile(r"[!#-<>-\[\]-~]+")
-"""printable ASCII without blank, quote, = and backslash"""
 _ADDRESS = re.compile(r"[^\s<>]*@[^\s<>]*")
-MAX_VALUE = 200
-
-
-def logfmt(event: str, **values: object) -> str:
-    """`event=sent id=01J total_ms=41.2`; None is left out, text is bounded and on one line."""
-    parts = [f"event={event}"]
-    for key, value in values.items():
-        if value is not None:
-            parts.append(f"{key}={_value(value)}")
-    return " ".join(parts)
-
-
-def _value(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.1f}"
-    text = str(value)[:MAX_VALUE]
-    return text if _BARE.fullmatch(text) else json.dumps(text)
 
 
 class MailLog:

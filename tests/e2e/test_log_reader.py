@@ -110,4 +110,9 @@ async def test_lines_that_were_logged_before_a_start_fails_come_first(tmp_path: 
     _, err = await process.communicate()
     text = err.decode()
     assert process.returncode == 1
-    assert 0 < text.find("ERROR first") < text.find("Traceback") < text.find("ZeroDivisionError")
+    assert (
+        0
+        < text.find("level=error event=log source=root text=first")
+        < text.find("Traceback")
+        < text.find("ZeroDivisionError")
+    )

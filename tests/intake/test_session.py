@@ -224,7 +224,7 @@ async def test_the_log_names_the_failure_but_nothing_of_the_mail(caplog: pytest.
     async with service(before=fail) as relay, relay.session() as client:
         await up_to_data(client)
         await client.ask(f"Subject: {SECRET}\r\n.")
-    assert "ValueError at " in caplog.text
+    assert "event=accept_failed error=ValueError where=" in caplog.text
     assert SECRET not in caplog.text
     assert "x.test" not in caplog.text
 
