@@ -33,6 +33,7 @@ from relay.delivery.settling import (
     put_off,
     settlement,
 )
+from relay.mail.reply import OWN
 from relay.store.base import Booking, Queued, Settlement, StoreError
 from relay.upstream.bucket import Bucket
 from relay.upstream.gate import NOT_STORED, Gate, steady
@@ -586,6 +587,6 @@ def _note_unavailable(job: Job, pools: Sequence[Pool]) -> None:
     """The round asks no upstream: say which circuits are open and why, for the reply and for the time line."""
     reasons = "; ".join(f"{pool.name}: {pool.circuit.reason}" for pool in pools if pool.circuit.reason)
     text = f"{UNAVAILABLE} ({reasons})" if reasons else str(UNAVAILABLE)
-    job.note = text.removeprefix(f"{UNAVAILABLE.code} ")
+    job.note = text.partition(OWN)[2]
     for pending in job.pending.values():
         pending.last = pending.last or text

@@ -13,8 +13,8 @@ from relay.mail.reply import Reply
 from relay.store.base import NewMessage, RecipientUpdate, Settlement, State
 from relay.upstream.results import TROUBLE
 
-EXPIRED_REPLY = "451 4.4.7 expired before it could be sent"
-UNAVAILABLE = Reply(451, "4.4.1 no upstream is available")
+EXPIRED_REPLY = str(Reply.own(451, "4.4.7", "expired before it could be sent"))
+UNAVAILABLE = Reply.own(451, "4.4.1", "no upstream is available")
 TOILSOME_UPDATES = 20
 """the DSN about the outcome of more recipients is made off the event loop"""
 DELAY_NOTICE_SHARE = 0.25

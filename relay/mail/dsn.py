@@ -12,6 +12,7 @@ from relay.mail.address import xtext_decode
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.message import MAX_KEPT_CHARS, MAX_LINE_BYTES, Message, first, is_8bit, over_long_line, parse, subject
 from relay.mail.redact import MASK, redact, redact_reply
+from relay.mail.reply import is_own
 from relay.mail.returned import returned_headers
 from relay.mail.trace import rfc5322_date
 from relay.mail.transfer import recoded
@@ -185,7 +186,7 @@ def _explanation(reports: Sequence[Report], message: Message, stamp: Stamp, arri
         for report in told:
             lines.append(f"  {report.recipient.address}")
             if report.reply:
-                by = f" (said by {report.remote_mta})" if report.remote_mta else ""
+                by = f" (said by {report.remote_mta})" if report.remote_mta and not is_own(report.reply) else ""
                 lines.append(f"    {redact_reply(report.reply)}{by}")
             if report.kind == "delayed" and report.retry_until is not None:
                 lines.append(f"    trying until {rfc5322_date(report.retry_until).decode()}")
@@ -247,7 +248,7 @@ def _about(report: Report, *, utf8: bool) -> list[tuple[str, str]]:
         ("Action", _ACTIONS[report.kind]),
         ("Status", _status_code(report)),
     ]
-    if report.remote_mta:
+    if report.remote_mta and not is_own(report.reply or ""):  # RFC 3464 2.3.5: the MTA that reported it
         fields.append(("Remote-MTA", f"dns; {report.remote_mta}"))
     if report.reply:
         fields.append(("Diagnostic-Code", f"smtp; {redact_reply(report.reply)}"))

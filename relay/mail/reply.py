@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
+OWN = "otp-relay: "
+"""before the relay's own words, behind the enhanced code"""
 _ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?:[ \t]|$)")
+_OWN = re.compile(rf"\d{{3}} (?:\d\.\d{{1,3}}\.\d{{1,3}} )?{OWN}")
 
 
 class Reply(NamedTuple):
@@ -34,5 +37,16 @@ class Reply(NamedTuple):
     def permanent(self) -> bool:
         return 500 <= self.code < 600
 
+    @classmethod
+    def own(cls, code: int, enhanced: str, text: str) -> Self:
+        """What the relay says in an upstream's place: `451 4.4.1 otp-relay: connection refused`. It stands where the
+        replies of upstreams stand, so it says whose it is."""
+        return cls(code, f"{enhanced} {OWN}{text}")
+
     def __str__(self) -> str:
         return f"{self.code} {self.text}".rstrip()
+
+
+def is_own(reply: str) -> bool:
+    """Whether a reply, as text, is the relay's own and no upstream's."""
+    return _OWN.match(reply) is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 
+from relay.mail.reply import Reply
 from relay.store.addresses import Hashed
 from relay.store.base import MOST_DEATHS, SUSPECT_DEATHS, Action, Recovered, Selection, State
 from relay.store.group import Tx
@@ -56,7 +57,7 @@ def recover(tx: Tx, now: float, marking: Collection[str]) -> list[Recovered]:
     return recovered
 
 
-_UNKNOWN = "451 4.3.2 the relay ended before the upstream answered"
+_UNKNOWN = str(Reply.own(451, "4.3.2", "the relay ended before the upstream answered"))
 _IN_HAND = (
     "SELECT message_id, CASE WHEN final_dot THEN 'ambiguous' WHEN deaths + 1 >= :most THEN 'held' ELSE 'queued' END,"
     " count(*) FROM recipient INDEXED BY recipient_open WHERE {sending} GROUP BY 1, 2"

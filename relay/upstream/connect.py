@@ -80,7 +80,7 @@ async def open_session(target: Target, *, timeout_s: float) -> Session:
         step.peer = None  # no fault of the address
         raise
     except TimeoutError as error:
-        raise OpenFailed(step.phase, Reply(451, "4.4.1 no answer in time")) from error
+        raise OpenFailed(step.phase, Reply.own(451, "4.4.1", "no answer in time")) from error
     except aiosmtplib.SMTPResponseException as error:
         # Still connecting, and something was said: the greeting, or what stands in its place.
         phase: Phase = "greeting" if step.phase == "connect" else step.phase
@@ -120,7 +120,7 @@ async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step) -> Session
     if target.config.tls == "starttls":
         step.phase = "tls"
         if not client.supports_extension("starttls"):
-            raise OpenFailed("tls", Reply(454, "4.7.5 STARTTLS is not offered"))
+            raise OpenFailed("tls", Reply.own(454, "4.7.5", "STARTTLS is not offered"))
         await client.starttls()
         await client.ehlo()
     secured = time.monotonic()
@@ -143,7 +143,7 @@ async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step) -> Session
 
 async def _authenticate(client: aiosmtplib.SMTP, config: Upstream, username: str, secret: str) -> None:
     if not _may_authenticate(client, config):
-        raise OpenFailed("auth", Reply(454, "4.7.0 no credentials over a connection in clear"))
+        raise OpenFailed("auth", Reply.own(454, "4.7.0", "no credentials over a connection in clear"))
     methods = client.supported_auth_methods
     if "plain" in methods:
         # One round trip: the initial response travels with the command.
@@ -151,7 +151,7 @@ async def _authenticate(client: aiosmtplib.SMTP, config: Upstream, username: str
     elif methods:
         await client.login(username, secret)
     else:
-        raise OpenFailed("auth", Reply(454, "4.7.0 AUTH is not offered"))
+        raise OpenFailed("auth", Reply.own(454, "4.7.0", "AUTH is not offered"))
 
 
 def _may_authenticate(client: aiosmtplib.SMTP, config: Upstream) -> bool:
@@ -164,7 +164,7 @@ def _may_authenticate(client: aiosmtplib.SMTP, config: Upstream) -> bool:
 def _hand_over(client: aiosmtplib.SMTP, opening: Opening, loop: asyncio.AbstractEventLoop) -> Session:
     transport = client.transport
     if transport is None or transport.is_closing():
-        raise OpenFailed("ehlo", Reply(451, "4.4.2 connection lost"))
+        raise OpenFailed("ehlo", Reply.own(451, "4.4.2", "connection lost"))
     said = client.last_ehlo_response
     lines = said.message.split("\n")[1:] if said is not None else []
     session = Session(cast(asyncio.Transport, transport), Capabilities.parse(lines), opening, loop)
@@ -184,19 +184,19 @@ def _refused(phase: Phase, code: int, message: str) -> OpenFailed:
 def _mapped(phase: Phase, error: Exception) -> OpenFailed:
     match error:
         case aiosmtplib.SMTPServerDisconnected():
-            return OpenFailed(phase, Reply(451, "4.4.2 connection lost"))
+            return OpenFailed(phase, Reply.own(451, "4.4.2", "connection lost"))
         case aiosmtplib.SMTPException(__cause__=ssl.SSLError() as cause):
             return _insecure(cause)
         case aiosmtplib.SMTPConnectError():
-            return OpenFailed("connect", Reply(451, f"4.4.1 {_plain(error.__cause__ or error)}"))
+            return OpenFailed("connect", Reply.own(451, "4.4.1", _plain(error.__cause__ or error)))
         case _:
-            return OpenFailed(phase, Reply(451, f"4.4.1 {_plain(error)}"))
+            return OpenFailed(phase, Reply.own(451, "4.4.1", _plain(error)))
 
 
 def _insecure(error: ssl.SSLError) -> OpenFailed:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return OpenFailed("tls", Reply(454, f"4.7.5 certificate not trusted: {error.verify_message}"))
-    return OpenFailed("tls", Reply(454, f"4.7.5 TLS failed: {error.reason or 'handshake'}"))
+        return OpenFailed("tls", Reply.own(454, "4.7.5", f"certificate not trusted: {error.verify_message}"))
+    return OpenFailed("tls", Reply.own(454, "4.7.5", f"TLS failed: {error.reason or 'handshake'}"))
 
 
 def _plain(error: BaseException) -> str:

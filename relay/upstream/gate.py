@@ -13,11 +13,11 @@ from typing import Literal, Protocol
 
 from relay.mail.reply import Reply
 
-EXPIRED = Reply(451, "4.4.7 expired before the final dot")
-SUPERSEDED = Reply(451, "4.4.7 a newer message took its place")
-OUTRUN = Reply(451, "4.4.1 another upstream was faster")
-NOT_STORED = Reply(451, "4.3.0 could not be stored")
-STOPPED = Reply(451, "4.3.2 the relay stopped before the upstream answered")
+EXPIRED = Reply.own(451, "4.4.7", "expired before the final dot")
+SUPERSEDED = Reply.own(451, "4.4.7", "a newer message took its place")
+OUTRUN = Reply.own(451, "4.4.1", "another upstream was faster")
+NOT_STORED = Reply.own(451, "4.3.0", "could not be stored")
+STOPPED = Reply.own(451, "4.3.2", "the relay stopped before the upstream answered")
 
 
 # Linux's runs while the machine is suspended: a code's life does, too.

@@ -32,7 +32,7 @@ TIMED_UP_TO_BYTES = 65_536
 """The answer to more than this is late because of its way there."""
 _AT_THE_DOOR: tuple[Phase, ...] = ("connect", "greeting", "ehlo")
 """where an upstream that has enough of us may say so in any way it likes"""
-NO_SESSION = Reply(451, "4.4.5 no session free in time")
+NO_SESSION = Reply.own(451, "4.4.5", "no session free in time")
 
 
 class Watcher(Protocol):
@@ -142,7 +142,7 @@ class Pool:
         if self._openings:
             # With a deadline: Python 3.11's wait_for, which aiosmtplib uses, may swallow a cancellation.
             await asyncio.wait(self._openings, timeout=CLOSE_WITHIN_S)
-        self._fail_waiting(OpenFailed("connect", Reply(451, "4.3.2 shutting down")))
+        self._fail_waiting(OpenFailed("connect", Reply.own(451, "4.3.2", "shutting down")))
         for session in list(self._sessions):
             session.quit()
         if self._sessions:
@@ -193,7 +193,7 @@ class Pool:
         if session is not None:
             return session
         if self._closing:
-            raise OpenFailed("connect", Reply(451, "4.3.2 shutting down"))
+            raise OpenFailed("connect", Reply.own(451, "4.3.2", "shutting down"))
         waiter: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
@@ -320,7 +320,7 @@ class Pool:
         except OpenFailed as failure:
             self._open_failed(failure)
         except Exception as error:  # noqa: BLE001 - else who waits would wait for nothing, and no probe be made again
-            self._failed(OpenFailed("connect", Reply(451, f"4.3.0 trouble of the relay's own: {type(error).__name__}")))
+            self._failed(OpenFailed("connect", Reply.own(451, "4.3.0", f"internal error: {type(error).__name__}")))
         finally:
             self.urged = False
             self._openings.discard(cast(asyncio.Task[None], asyncio.current_task()))

@@ -37,9 +37,9 @@ class OpenFailed(Exception):
         return f"{self.phase}: {said if self.said else self.reply}"
 
 
-LOST = Reply(451, "4.4.2 connection lost")
-TIMED_OUT = Reply(451, "4.4.1 no answer in time")
-GARBLED = Reply(451, "4.5.0 the upstream's answer can't be read")
-UNWRITABLE = Reply(553, "5.1.3 an address that can't stand in a command")
+LOST = Reply.own(451, "4.4.2", "connection lost")
+TIMED_OUT = Reply.own(451, "4.4.1", "no answer in time")
+GARBLED = Reply.own(451, "4.5.0", "the upstream's answer can't be read")
+UNWRITABLE = Reply.own(553, "5.1.3", "an address that can't stand in a command")
 """said on the upstream's behalf, which isn't asked"""
-TROUBLE = Reply(451, "4.3.0 trouble of the relay's own")
+TROUBLE = Reply.own(451, "4.3.0", "internal error")

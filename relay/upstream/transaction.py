@@ -290,17 +290,17 @@ class Load(NamedTuple):
 def unfit(load: Load, capabilities: Capabilities) -> Reply | None:
     """Why this upstream can't carry the load, as it would have said itself; None: it can."""
     if capabilities.size_bytes and load.size_bytes > capabilities.size_bytes:
-        return Reply(552, "5.3.4 message too big for this upstream")
+        return Reply.own(552, "5.3.4", "message too big for this upstream")
     if not capabilities.smtputf8 and not (
         load.envelope.sender.isascii() and all(one.address.isascii() for _, one in load.recipients)
     ):
         # RFC 6531 3.5. The flag alone, on an all-ASCII envelope, stops nothing: some clients always set it.
-        return Reply(550, "5.6.7 this upstream takes no internationalized address")
+        return Reply.own(550, "5.6.7", "this upstream takes no internationalized address")
     if load.utf8_head and not capabilities.smtputf8:
-        return Reply(550, "5.6.7 this upstream takes no internationalized header")
+        return Reply.own(550, "5.6.7", "this upstream takes no internationalized header")
     if load.eightbit and not capabilities.eightbitmime:
         # RFC 6152 3: what could be converted has been.
-        return Reply(550, "5.6.3 this upstream takes 7-bit mail only, and this can't be re-encoded")
+        return Reply.own(550, "5.6.3", "this upstream takes 7-bit mail only, and this can't be re-encoded")
     return None
 
 

@@ -138,7 +138,7 @@ def test_a_time_line_says_when_the_next_try_is_and_why_none_was_made(
     assert "next_at" not in document["recipients"][0]
     assert f"    next try at {due}" in run("log", "01D").out.splitlines()
     tried = Attempt(0, 1, "postmark", filled, "none", "abandoned", DOWN, {"session": 12.5})
-    expired = RecipientUpdate(0, "expired", None, "451 4.4.7 expired before it could be sent")
+    expired = RecipientUpdate(0, "expired", None, "451 4.4.7 otp-relay: expired before it could be sent")
     asyncio.run(
         settle(config_file.parent / "relay.db", Settlement("01B", (expired,), (tried,), note="no upstream was up"))
     )

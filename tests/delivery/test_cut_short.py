@@ -13,7 +13,7 @@ from relay.upstream.session import Session
 from tests.delivery.harness import Bench, config, delivering, outcomes, until
 from tests.support.upstream import Hang, Upstream
 
-STOPPED = "451 4.3.2 the relay stopped before the upstream answered"
+STOPPED = "451 4.3.2 otp-relay: the relay stopped before the upstream answered"
 WAYS = [("PIPELINING",), ("PIPELINING", "CHUNKING")]
 
 

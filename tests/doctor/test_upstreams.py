@@ -67,7 +67,7 @@ async def test_a_refused_connection_is_a_failure_in_words(tmp_path: Path) -> Non
         await upstream.pause()
         (finding,) = await examined(tmp_path, upstream)
     assert finding.status == "fail"
-    assert finding.text == f"127.0.0.1:{upstream.port}: connect: 451 4.4.1 connection refused"
+    assert finding.text == f"127.0.0.1:{upstream.port}: connect: 451 4.4.1 otp-relay: connection refused"
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ async def test_a_certificate_that_does_not_hold_is_a_failure(
     async with Upstream(tls="implicit", certificate=getattr(certificates, broken)) as upstream:
         (finding,) = await examined(tmp_path, upstream, certificates)
     assert finding.status == "fail"
-    assert "tls: 454 4.7.5 certificate not trusted" in finding.text
+    assert "tls: 454 4.7.5 otp-relay: certificate not trusted" in finding.text
 
 
 async def test_starttls_that_is_not_offered_is_a_failure(tmp_path: Path, certificates: Certificates) -> None:

@@ -25,6 +25,7 @@ from relay.mail.dsn import (
 )
 from relay.mail.envelope import Envelope, Notify, Recipient
 from relay.mail.message import normalise, over_long_line, parse
+from relay.mail.reply import Reply
 from relay.mail.returned import MAX_HEADERS_BYTES, returned_headers
 from tests.mail.material import OTP
 
@@ -95,6 +96,16 @@ def test_no_code_is_in_a_report_that_returns_headers() -> None:
 def test_a_spaced_code_of_the_subject_is_found_elsewhere_too() -> None:
     headers = returned_headers(parse(b"Subject: Code 123 456\r\nX-Ref: 123456\r\nDate: 1 Jan 2025\r\n\r\n"))
     assert headers == b"Subject: Code ******\r\nX-Ref: ******\r\nDate: 1 Jan 2025\r\n"
+
+
+def test_the_relay_s_own_words_are_not_said_to_be_an_upstream_s() -> None:
+    own = str(Reply.own(451, "4.4.1", "connection refused"))
+    assert own == "451 4.4.1 otp-relay: connection refused"
+    _, human, groups, _ = read(made(ENVELOPE, replace(FAILED, reply=own)))
+    assert f"    {own}" in human.splitlines()
+    assert "said by" not in human
+    assert "Remote-MTA" not in groups[1]
+    assert groups[1]["Diagnostic-Code"] == f"smtp; {own}"
 
 
 LONG = b"x" * 20_000

@@ -181,7 +181,10 @@ async def test_a_name_that_nobody_knows_is_said_in_the_systems_words(names: Name
     for _ in range(2):
         with pytest.raises(OpenFailed) as failed:
             await peer(target(25))
-        assert (failed.value.phase, failed.value.reason) == ("connect", "connect: 451 4.4.1 name or service not known")
+        assert (failed.value.phase, failed.value.reason) == (
+            "connect",
+            "connect: 451 4.4.1 otp-relay: name or service not known",
+        )
 
 
 async def test_the_whole_opening_has_one_deadline_a_look_up_that_hangs_included() -> None:
@@ -195,7 +198,7 @@ async def test_the_whole_opening_has_one_deadline_a_look_up_that_hangs_included(
         to = target(upstream.port)
         to.addresses._look_up = hangs
         for _ in range(2):
-            with pytest.raises(OpenFailed, match=r"connect: 451 4\.4\.1 no answer in time"):
+            with pytest.raises(OpenFailed, match=r"connect: 451 4\.4\.1 otp-relay: no answer in time"):
                 await peer(to, within_s=0.1)
         goes_on.set()
         assert await peer(to) == "127.0.0.1"

@@ -60,11 +60,11 @@ async def test_credentials_in_clear_stay_on_this_machine_unless_that_is_allowed(
 @pytest.mark.parametrize(
     ("script", "phase", "reply"),
     [
-        ({"ehlo": Close()}, "ehlo", "451 4.4.2 connection lost"),
-        ({"ehlo": Reset()}, "ehlo", "451 4.4.2 connection lost"),
-        ({"ehlo": "250-mock\n250 AUTH XOAUTH2"}, "auth", "454 4.7.0 AUTH is not offered"),
-        ({"auth": Close()}, "auth", "451 4.4.2 connection lost"),
-        ({"auth": Hang()}, "auth", "451 4.4.1 no answer in time"),
+        ({"ehlo": Close()}, "ehlo", "451 4.4.2 otp-relay: connection lost"),
+        ({"ehlo": Reset()}, "ehlo", "451 4.4.2 otp-relay: connection lost"),
+        ({"ehlo": "250-mock\n250 AUTH XOAUTH2"}, "auth", "454 4.7.0 otp-relay: AUTH is not offered"),
+        ({"auth": Close()}, "auth", "451 4.4.2 otp-relay: connection lost"),
+        ({"auth": Hang()}, "auth", "451 4.4.1 otp-relay: no answer in time"),
         ({"auth": "535 5.7.8 wrong"}, "auth", "535 5.7.8 wrong"),
         ({"auth": "454 4.7.0 later"}, "auth", "454 4.7.0 later"),
     ],
@@ -82,7 +82,7 @@ async def test_nobody_there_is_said_in_the_systems_words_without_the_address() -
         pass
     with pytest.raises(OpenFailed) as failed:
         await opened(gone)
-    assert (failed.value.phase, str(failed.value.reply)) == ("connect", "451 4.4.1 connection refused")
+    assert (failed.value.phase, str(failed.value.reply)) == ("connect", "451 4.4.1 otp-relay: connection refused")
     gone.host = "no-such-host.invalid"
     with pytest.raises(OpenFailed) as failed:
         await opened(gone, within_s=10)
@@ -124,7 +124,7 @@ async def test_a_server_that_speaks_no_tls_at_all_is_a_failure_of_tls(certificat
         with pytest.raises(OpenFailed) as failed:
             await opened(upstream, tls="implicit", ca_file=certificates.ca_file)
     assert failed.value.phase == "tls"
-    assert str(failed.value.reply).startswith("454 4.7.5 TLS failed")
+    assert str(failed.value.reply).startswith("454 4.7.5 otp-relay: TLS failed")
 
 
 async def test_a_handshake_that_hangs_ends_with_the_deadline(certificates: Certificates) -> None:
