@@ -108,7 +108,7 @@ class MailLog:
     def deferred(
         self, message_id: str, lane: str, *, recipients: int = 1, code: int | None = None, retry_in_s: float
     ) -> None:
-        """All upstreams were tried: the ladder's next step comes."""
+        """Each upstream failed, or wasn't tried since its circuit is open: the retry ladder's next step comes."""
         self._line(
             logging.INFO,
             "deferred",
@@ -189,8 +189,8 @@ class MailLog:
         self._line(logging.INFO, "worker_ready", worker=number)
 
     def reloaded(self, *, success: bool, complete: bool = True) -> None:
-        """The configuration was read again; without success the old one goes on. Not `complete`: it also asks for what
-        takes a restart."""
+        """The configuration was read again; without success the old one stays in force. Not `complete`: it also asks
+        for what takes a restart."""
         self.metrics.reload_success.set(success and complete)
         self._line(logging.INFO if success else logging.ERROR, "reloaded", success=str(success).lower())
 

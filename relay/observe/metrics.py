@@ -161,7 +161,9 @@ class Metrics:
             )
         )
         self.reload_success = Gauge(
-            "relay_config_reload_success", "1: the configuration in use is the file's.", registry=registry
+            "relay_config_reload_success",
+            "1: the whole file is in force. 0: the last reload was refused, or the file asks for what takes a restart.",
+            registry=registry,
         )
         self.reload_success.set(1)
         Gauge("relay_build_info", "Always 1.", ("version", "python"), registry=registry).labels(
