@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from relay.config.model import Loaded
+    from relay.config.place import Control
 
 DEFAULT_CONFIG = "config/relay.yaml"
 CONFIG_VARIABLE = "OTP_RELAY_CONFIG"
@@ -45,6 +46,19 @@ def store_path(args: argparse.Namespace) -> Path:
     return find_store(path, os.environ) or load_or_exit(path).config.store
 
 
+def control(args: argparse.Namespace) -> Control:
+    """Where the store and the relay's HTTP service are; the rest of the configuration as in `store_path`."""
+    from relay.config.place import Control, find_control
+
+    path = config_path(args)
+    if (found := find_control(path, os.environ)) is not None:
+        return found
+    loaded = load_or_exit(path)
+    http, hashed = loaded.config.http, loaded.config.log.addresses == "hashed"
+    token = None if http.token is None else http.token.get_secret_value()
+    return Control(loaded.config.store, hashed, http.address, token, loaded.places)
+
+
 def told(error: Exception, args: argparse.Namespace) -> str:
     """One line about a store that can't be used; what to do, where this user has no right to it."""
     from relay.store.sqlite_file import is_denial
@@ -53,11 +67,14 @@ def told(error: Exception, args: argparse.Namespace) -> str:
 
 
 def _denied(args: argparse.Namespace) -> str:
-    from relay.config.place import find_http
+    from relay.config.place import find_contact
 
-    address = find_http(config_path(args), os.environ)
-    where = f"http://{address}/" if ":" in address and not address.startswith(("unix:", "systemd:")) else address
-    return f"permission denied: run it as root or as the relay's user, or ask {where}"
+    denied = "permission denied: run it as root or as the relay's user"
+    contact = find_contact(config_path(args), os.environ)
+    if not contact.asks_for_token:  # then the API answers nobody else
+        return denied
+    is_url = ":" in contact.address and not contact.address.startswith(("unix:", "systemd:"))
+    return f"{denied}, or ask {f'http://{contact.address}/' if is_url else contact.address} with its token"
 
 
 def _may_use(store: Path) -> bool:

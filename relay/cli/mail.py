@@ -114,7 +114,7 @@ def show_or_change_queue(args: argparse.Namespace) -> int:
 
 
 def _change_queue(args: argparse.Namespace) -> int:
-    from relay.cli.common import config_path, load_or_exit
+    from relay.cli.common import control
     from relay.cli.mail_control import act
     from relay.web.query import BadQuery, target
 
@@ -123,7 +123,7 @@ def _change_queue(args: argparse.Namespace) -> int:
     if len(chosen) != 1 or args.to or args.state or args.since or args.limit:
         raise BadQuery(f"queue {args.action}: give either IDs, --lane LANE or --all")
     selection = target({**chosen, "ambiguous": args.ambiguous}, args.action)
-    done = act(load_or_exit(config_path(args)).config, args.action, selection)
+    done = act(control(args), args.action, selection)
     if args.json:
         more: dict[str, object] = {"unknown": list(done.unknown), "left": done.left}
         _say(_document({"changed": list(done.changed), **{key: value for key, value in more.items() if value}}))

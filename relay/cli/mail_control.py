@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from relay.cli.common import Refused
-from relay.config.model import Config
-from relay.config.units import AnyAddress, SystemdAddress, TcpAddress, UnixAddress
+from relay.config.network import AnyAddress, SystemdAddress, TcpAddress, UnixAddress
+from relay.config.place import Control
 from relay.store.base import Action, Selection
 
 WITHIN_S = 30.0
+AS_STARTED = "If `http` was changed in the file: the relay has the one that it was started with until a restart"
 _EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what a wildcard listener answers on
 
 
@@ -34,19 +35,36 @@ class NotRunning(Exception):
     """Nobody listens on the relay's HTTP address."""
 
 
-def act(config: Config, action: Action, selection: Selection) -> Acted:
+def act(control: Control, action: Action, selection: Selection) -> Acted:
     """Raises Refused, StoreError."""
-    try:
-        return _ask(config, action, selection)
-    except NotRunning:
-        return _seen(config, action, selection, asyncio.run(_act_on_store(config, action, selection)))
+    if control.http is not None:
+        try:
+            return _ask(control, control.http, action, selection)
+        except NotRunning:
+            pass
+    _refuse_beside_a_relay(control)
+    return _seen(control, action, selection, asyncio.run(_act_on_store(control, action, selection)))
 
 
-def _ask(config: Config, action: Action, selection: Selection) -> Acted:
+def _refuse_beside_a_relay(control: Control) -> None:
+    """The store is a running relay's alone. Raises Refused, StoreError."""
+    from relay.store.sqlite_file import holder
+
+    pid = holder(control.store)
+    if pid is None:
+        return
+    used = f"{control.store}: in use by another relay (pid {pid})"
+    if control.http is None:
+        raise Refused(f"{used}, which can't be asked: {control.places.of('http')}: see `otp-relay check`")
+    where = control.places.of("http", "address")
+    raise Refused(f"{used}, which doesn't answer at {control.http} ({where}). {AS_STARTED}")
+
+
+def _ask(control: Control, address: AnyAddress, action: Action, selection: Selection) -> Acted:
     headers = {"Content-Type": "application/json"}
-    if config.http.token is not None:
-        headers["Authorization"] = f"Bearer {config.http.token.get_secret_value()}"
-    connection = _Connection(config.http.address)
+    if control.token is not None:
+        headers["Authorization"] = f"Bearer {control.token}"
+    connection = _Connection(address)
     try:
         connection.request("POST", f"/api/queue/{action}", _body(selection), headers)
         answer = connection.getresponse()
@@ -54,11 +72,14 @@ def _ask(config: Config, action: Action, selection: Selection) -> Acted:
     except (ConnectionRefusedError, FileNotFoundError):
         raise NotRunning from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise Refused(f"http {config.http.address}: no proper answer ({error})") from error
+        raise Refused(f"http {address}: no proper answer ({error})") from error
     finally:
         connection.close()
     if answer.status != 200:
-        raise Refused(f"http {config.http.address}: {answer.status} {said.get('error', '')}".rstrip())
+        refusal = f"http {address}: {answer.status} {said.get('error', '')}".rstrip()
+        if answer.status == 401:
+            refusal += f" ({control.places.of('http', 'token')}). {AS_STARTED}"
+        raise Refused(refusal)
     changed, unknown = ([str(one) for one in said.get(key, ())] for key in ("changed", "unknown"))
     return Acted(changed, unknown, int(said.get("left", 0)))
 
@@ -89,26 +110,26 @@ class _Connection(http.client.HTTPConnection):
                 raise Refused(f"http.address is systemd:{name}: its real address is unknown here; use the HTTP API")
 
 
-def _seen(config: Config, action: Action, selection: Selection, changed: Sequence[str]) -> Acted:
+def _seen(control: Control, action: Action, selection: Selection, changed: Sequence[str]) -> Acted:
     """With what there is to say beside it; as the HTTP service has it."""
     from relay.store.look import look_at
     from relay.web.query import leaves_ambiguous, left, unchanged
 
-    with look_at(config.store) as store:
+    with look_at(control.store) as store:
         unknown = [one for one in unchanged(selection, changed) if store.get(one) is None]
         passed = left(store.counts(), selection) if leaves_ambiguous(action, selection) else 0
     return Acted(changed, unknown, passed)
 
 
-async def _act_on_store(config: Config, action: Action, selection: Selection) -> Sequence[str]:
+async def _act_on_store(control: Control, action: Action, selection: Selection) -> Sequence[str]:
     from relay.store.several import shards
     from relay.store.sqlite import open_store
 
     changed: list[str] = []
-    for path in (config.store, *shards(config.store)):
+    for path in (control.store, *shards(control.store)):
         store = await open_store(path, now=time.time)
         try:
-            await store.hash_addresses(wanted=config.log.addresses == "hashed")
+            await store.hash_addresses(wanted=control.hashed)
             changed += await store.act(action, selection, time.time())
         finally:
             await store.close()

@@ -66,7 +66,10 @@ def check(args: argparse.Namespace) -> int:
             if not wrong:
                 print(f"{path}: all well")
         if any(found.values()):
-            print("stop the relay, keep a copy of the files, and start with a backup or new ones", file=sys.stderr)
+            print(
+                "otp-relay: stop the relay, keep a copy of the files, and start with a backup or new ones",
+                file=sys.stderr,
+            )
             return EXIT_FAILED
         return 0
 
@@ -125,5 +128,5 @@ def _with_store(args: argparse.Namespace, run: Callable[[Path], int]) -> int:
     try:
         return run(store_path(args))
     except (StoreError, PermissionError) as error:
-        print(told(error, args), file=sys.stderr)
+        print(f"otp-relay: {told(error, args)}", file=sys.stderr)
         return EXIT_FAILED

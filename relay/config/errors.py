@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 Loc = tuple[str | int, ...]
@@ -55,6 +56,20 @@ class ConfigErrors(Exception):
     def __init__(self, errors: Sequence[ConfigError]) -> None:
         super().__init__("\n".join(str(error) for error in errors))
         self.errors = tuple(errors)
+
+
+class Places(NamedTuple):
+    """Where the values of a file stand, for what turns out to be wrong with them only once they are used."""
+
+    file: Path
+    marks: Mapping[Loc, Mark] = {}
+
+    def of(self, *loc: str | int) -> str:
+        """`relay.yaml:3:12: http.address`. Of a value that the file doesn't have: `relay.yaml: http.address`."""
+        # One value may stand for a list of one: then it has no position.
+        ways = (loc, tuple(part for part in loc if isinstance(part, str)))
+        mark = next((self.marks[way] for way in ways if way in self.marks), Mark(0, 0))
+        return str(ConfigError(str(self.file), mark.line, mark.column, dotted(loc), ""))
 
 
 def dotted(loc: Loc) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from relay.config import checks, defaults, files, presets
 from relay.config.content import content
 from relay.config.document import MAX_BYTES, Document, read
-from relay.config.errors import ConfigError, ConfigErrors, Finding, Loc, dotted
+from relay.config.errors import ConfigError, ConfigErrors, Finding, Loc, Places, dotted
 from relay.config.model import Config, Loaded
 from relay.config.parse import DEFAULT_STORE
 from relay.config.validate import SECRETS, suggestion, validate
@@ -76,6 +76,7 @@ def _loaded(path: Path, document: Document, data: Mapping[str, Any], origin: Ori
         tuple(f"{note.file}:{note.line}: {note.key}: {note.message}" for note in notes),
         pems,
         tuple(store_keys),
+        Places(path, document.marks),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from relay.config.errors import Places
 from relay.config.network import parse_address
 from relay.config.parse import DEFAULT_HTTP, DEFAULT_STORE
 from relay.config.units import (
@@ -233,6 +234,8 @@ class Loaded:
     """the private keys of `dkim` by `key_file`, as read when the configuration was loaded (LF line ends)"""
     store_keys: tuple[bytes, ...] = field(default=(), repr=False)
     """the keys in `store_key_file`, 32 bytes each: the first encrypts, all decrypt"""
+    places: Places = field(default=Places(Path()), repr=False)
+    """where the values stand in the file"""
 
 
 IpNetwork = IPv4Network | IPv6Network

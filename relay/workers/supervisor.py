@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, cast
 
+from relay.config.errors import Places
 from relay.config.model import Config, Lane, Loaded
 from relay.delivery.clock import Clock
 from relay.draft import Draft
@@ -133,7 +134,12 @@ class Workers:
         share = Config.model_copy(loaded.config, update={"lanes": _divided(loaded.config, lanes, self._count)})
         path = shard(loaded.config.store, number)
         return words.Orders(
-            replace(loaded, config=share), tuple(lanes), path, self._codec, self._clock.offset, dict(self._leases)
+            replace(loaded, config=share, places=Places(loaded.path)),
+            tuple(lanes),
+            path,
+            self._codec,
+            self._clock.offset,
+            dict(self._leases),
         )
 
     def _lend(self, shared: Mapping[str, Whole]) -> None:

@@ -13,7 +13,7 @@ from time import time
 
 import pytest
 
-from relay.cli import mail, mail_text
+from relay.cli import config, mail, mail_text
 from relay.config.units import UnixAddress
 from relay.mail.envelope import Envelope, Recipient
 from relay.observe.metrics import Metrics
@@ -56,7 +56,9 @@ def run(config_file: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 
     def command(*arguments: str) -> Result:
         parser = argparse.ArgumentParser()
-        mail.register(parser.add_subparsers())
+        subparsers = parser.add_subparsers()
+        mail.register(subparsers)
+        config.register(subparsers)
         try:
             args = parser.parse_args([*arguments, "-c", str(config_file)])
             code = args.run(args)
@@ -330,6 +332,64 @@ def test_a_running_relay_that_can_not_be_asked_is_one_line(
     assert said in result.err
     assert TOKEN not in result.err
     assert len(run("queue", "--json").objects) == 3
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize(
+    ("http", "place"),
+    [
+        ("address: unix:http.sock, token: another", "relay.yaml:1:40: http.token"),
+        ("address: unix:nowhere.sock, token: another", "relay.yaml:1:17: http.address"),
+    ],
+)
+def test_a_changed_http_is_told_to_take_a_restart_with_its_place(
+    run: Run, config_file: Path, http: str, place: str
+) -> None:
+    config_file.write_text(f"http: {{{http}}}\nstore: relay.db\n")
+    result = run("queue", "drop", "--all")
+    assert (result.code, result.out) == (1, "")
+    assert len(result.err.splitlines()) == 1
+    assert f"({config_file.parent}/{place})" in result.err
+    assert "until a restart" in result.err
+
+
+@pytest.mark.usefixtures("running")
+def test_a_running_relay_is_asked_although_there_are_mistakes_elsewhere_in_the_file(
+    run: Run, config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RELAY_TOKEN", TOKEN)
+    config_file.write_text(
+        "store: relay.db\nhttp: {address: unix:http.sock, token: '${RELAY_TOKEN}'}\nlanes: {otp: {expires: 10}}\n"
+    )
+    assert (run("check").code, run("queue", "hold", "--lane", "otp").out) == (2, "01B\n")
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize("http", ["1", "{address: nowhere}", "{token: '${UNSET}'}", "{token: 1}"])
+def test_a_running_relay_whose_place_is_not_plain_is_one_line(run: Run, config_file: Path, http: str) -> None:
+    config_file.write_text(f"store: relay.db\nhttp: {http}\n")
+    result = run("queue", "drop", "--all")
+    assert (result.code, result.out) == (1, "")
+    assert len(result.err.splitlines()) == 1
+    assert "in use by another relay" in result.err
+    assert "relay.yaml:2:" in result.err
+
+
+@pytest.mark.parametrize("rest", ["lanes: {otp: {expires: 10}}", "http: {address: nowhere}", "no_such_key: 1"])
+def test_an_action_on_the_store_needs_nothing_of_the_file_but_its_place(
+    run: Run, config_file: Path, filled: float, rest: str
+) -> None:
+    config_file.write_text(f"store: relay.db\n{rest}\n")
+    result = run("queue", "hold", "--all")
+    assert (result.code, sorted(result.out.split()), result.err) == (0, ["01B", "01C", "01D"], "")
+
+
+@pytest.mark.parametrize("text", ["store: 1", "store: relay.db\nlog: {addresses: all}", "store: 'relay.db"])
+def test_an_action_that_needs_what_is_wrong_says_so(run: Run, config_file: Path, filled: float, text: str) -> None:
+    config_file.write_text(text)
+    result = run("queue", "hold", "--all")
+    assert (result.code, result.out) == (2, "")
+    assert f"{config_file}:" in result.err
 
 
 def test_an_answer_that_is_no_http_is_one_line(run: Run, config_file: Path, filled: float) -> None:

@@ -19,7 +19,7 @@ from tests.config.keyfiles import write_keys
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
-DENIED = "permission denied: run it as root or as the relay's user, or ask http://127.0.0.1:8026/"
+DENIED = "otp-relay: permission denied: run it as root or as the relay's user"
 CONFIG = """\
 http: {address: 127.0.0.1:8026}
 upstreams: {mx: {host: 127.0.0.1, port: 1, tls: none}}
@@ -145,8 +145,27 @@ def test_a_store_of_another_user_is_one_line_with_what_to_do(
 ) -> None:
     done = as_nobody(closed, *arguments)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[-1].removeprefix("otp-relay: ") == DENIED
-    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr == f"{DENIED}\n"
+
+
+@pytest.mark.parametrize("closed", [("data", 0o700)], indirect=True, ids=["folder"])
+def test_the_http_service_is_named_where_it_answers_others_by_a_token(closed: Path, as_nobody: Nobody) -> None:
+    closed.write_text(CONFIG.replace("8026}", "8026, token: '${NOT_THIS_USERS}'}"))
+    try:
+        assert as_nobody(closed, "log").stderr == f"{DENIED}, or ask http://127.0.0.1:8026/ with its token\n"
+    finally:
+        closed.write_text(CONFIG)
+
+
+@pytest.mark.parametrize("closed", [("data", 0o700), ("data", 0o755)], indirect=True, ids=["folder", "files"])
+def test_an_action_names_the_store_and_not_a_file_that_it_does_not_need(closed: Path, as_nobody: Nobody) -> None:
+    keys = closed.parent / "keys"
+    keys.chmod(0o700)
+    try:
+        done = as_nobody(closed, "queue", "hold", "--all")
+    finally:
+        keys.chmod(0o755)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{DENIED}\n")
 
 
 @pytest.mark.parametrize("closed", [("keys/rsa2048.pem", 0o600), ("keys", 0o700)], indirect=True, ids=["key", "keys"])
