@@ -19,14 +19,15 @@ from typing import Self
 
 from relay.accept import Acceptance, Helpers, Running
 from relay.admission import Admission
-from relay.config.model import Config, Limits, Loaded, Upstream
+from relay.config.model import Config, Limits, Loaded, Section, Upstream
 from relay.config.units import AnyAddress, SystemdAddress
 from relay.delivery.clock import Clock
 from relay.delivery.dispatch import Share, targets_of
 from relay.engine import Engine
 from relay.intake.descriptors import fitted
 from relay.intake.server import IntakeServer
-from relay.intake.sockets import bind, passed_sockets
+from relay.intake.sockets import bind, cannot_listen, passed_sockets
+from relay.intake.types import CannotListen
 from relay.mail.dkim import Signer
 from relay.mail.reply import Reply
 from relay.observe.maillog import MailLog
@@ -137,15 +138,15 @@ class App:
             started.push_async_callback(self._web.stop)
             await self._engine.start(self.config, running.delivery)
             # With a key, no content is on the disk in clear.
-            self._intake.spool, self._intake.sealed = _spool(self.config.store), self._codec.key_id is not None
+            self._intake.spool, self._intake.sealed = _spool(self.loaded), self._codec.key_id is not None
             self._forwarder = Forwarder(self._engine.store, self._own(self.config), self._workers.move, self.log)
             self._workers.start(self.loaded, self._bulk(self.config), self._shared)
             started.push_async_callback(self._drain)
             await self._start_web()
             try:
                 await self._intake.start(self.config.listen, self._passed)
-            except OSError as error:
-                raise CannotStart(str(error)) from error
+            except CannotListen as error:
+                raise CannotStart(_placed(error, self.loaded)) from error
             self._started = started.pop_all()
         self._starting = False
         self.metrics.reload_success.set(1)
@@ -196,24 +197,30 @@ class App:
             read = await asyncio.to_thread(load, self.loaded.path, os.environ)
             loaded, ignored = _as_started(read, self.loaded)
             running = self._build(loaded)
-            await self._intake.reload(loaded.config.listen)
         except (ConfigErrors, CannotStart, OSError, ValueError) as error:
-            for line in str(error).splitlines():
-                _LOG.error("event=reload_refused reason=%s", json.dumps(line))
-            self.log.reloaded(success=False)
-            return False
+            return self._refused(str(error))
+        try:
+            await self._intake.reload(loaded.config.listen)
+        except CannotListen as error:
+            return self._refused(_placed(error, loaded))
         self._put_in_force(running)
         self._acceptance.running = running
         self._intake.limits, self._intake.hostname = _limits(loaded.config), loaded.config.hostname
-        for key in ignored:
-            _LOG.warning("event=reload_ignored key=%s reason=%s", key, json.dumps("takes a restart"))
+        for key, place in ignored.items():
+            _LOG.warning("event=reload_ignored key=%s reason=%s", key, json.dumps(f"{place}: takes a restart"))
         self.loaded = loaded
         await self._engine.replace(loaded.config, running.delivery)
         self._forwarder.lanes = self._own(loaded.config)
         await self._workers.reload(loaded, self._bulk(loaded.config), self._shared)
         self._forwarder.wake()
-        self.log.reloaded(success=True, complete=not ignored)
+        self.log.reloaded(success=True, ignored=tuple(ignored))
         return True
+
+    def _refused(self, why: str) -> bool:
+        for line in why.splitlines():
+            _LOG.error("event=reload_refused reason=%s", json.dumps(line))
+        self.log.reloaded(success=False)
+        return False
 
     def _status(self) -> str:
         return f"takes mail on {', '.join(self.smtp_addresses)}"
@@ -223,11 +230,13 @@ class App:
     def _build(self, loaded: Loaded) -> Running:
         """Everything a reload replaces; nothing is started. Raises CannotStart."""
         config = loaded.config
+        about = "upstreams"
         try:
             targets = targets_of(config)
+            about = "dkim"
             signer = Signer(config.dkim, loaded.dkim_pems)
         except (OSError, ssl.SSLError, ValueError) as error:
-            raise CannotStart(str(error)) from error
+            raise CannotStart(f"{loaded.places.of(about)}: {error}") from error
         shared = {name: self._whole(name, upstream) for name, upstream in config.upstreams.items()}
         share = Share(self._own(config), shared, lambda _lane, _at: self._forwarder.wake())
         expiry: dict[str | None, float] = {
@@ -271,7 +280,8 @@ class App:
             address = self.config.http.address
             await self._web.start(address, bind(address, self._passed) if isinstance(address, SystemdAddress) else ())
         except OSError as error:
-            raise CannotStart(f"http {self.config.http.address}: {error.strerror or error}") from error
+            why = error if isinstance(error, CannotListen) else cannot_listen(self.config.http.address, error)
+            raise CannotStart(f"{self.loaded.places.of('http', 'address')}: {why}") from error
 
     async def _drain(self) -> None:
         """No new mail; sessions and transactions under way finish within `shutdown`; the rest stays queued."""
@@ -371,26 +381,45 @@ class App:
         return await self._workers.metrics()
 
 
-def _spool(store: Path) -> Path:
+def _spool(loaded: Loaded) -> Path:
+    store = loaded.config.store
     try:
         return open_spool(store)
     except OSError as error:
-        raise CannotStart(f"{store.with_name(f'{store.stem}-spool')}: {error.strerror}") from error
+        spool = store.with_name(f"{store.stem}-spool")
+        raise CannotStart(f"{loaded.places.of('store')}: {spool}: {error.strerror}") from error
 
 
 def _limits(config: Config) -> Limits:
     return fitted(config.limits, sum(upstream.sessions.max for upstream in config.upstreams.values()))
 
 
-def _as_started(read: Loaded, runs: Loaded) -> tuple[Loaded, Sequence[str]]:
-    """What was read, but for what takes a restart: that stays as it runs. And the keys in which they differ."""
-    differs = [key for key in RESTART_KEYS if getattr(read.config, key) != getattr(runs.config, key)]
+def _placed(error: CannotListen, loaded: Loaded) -> str:
+    return f"{loaded.places.of('listen', error.listener, error.key)}: {error}"
+
+
+def _as_started(read: Loaded, runs: Loaded) -> tuple[Loaded, Mapping[str, str]]:
+    """What was read, but for what takes a restart: that stays as it runs. And the keys in which they differ, each with
+    its place in the file."""
+    differs = {
+        key: read.places.of(*_difference(key, getattr(read.config, key), getattr(runs.config, key)))
+        for key in RESTART_KEYS
+        if getattr(read.config, key) != getattr(runs.config, key)
+    }
     if read.store_keys != runs.store_keys and "store_key_file" not in differs:
-        differs.append("store_key_file")
+        differs["store_key_file"] = read.places.of("store_key_file")
     if not differs:
-        return read, ()
+        return read, differs
     config = read.config.model_copy(update={key: getattr(runs.config, key) for key in RESTART_KEYS})
     return replace(read, config=config, store_keys=runs.store_keys), differs
+
+
+def _difference(key: str, read: object, runs: object) -> Sequence[str]:
+    """The way to the first value of a key that isn't what runs."""
+    if not isinstance(read, Section):
+        return (key,)
+    fields = type(read).model_fields
+    return (key, next(name for name in fields if getattr(read, name) != getattr(runs, name)))
 
 
 def _account(upstream: Upstream) -> tuple[str, int, str | None]:

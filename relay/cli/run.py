@@ -69,7 +69,7 @@ async def _run(loaded: Loaded, forked: Forked | None) -> int:
 
     from relay.app import App, CannotStart
     from relay.observe import lines
-    from relay.store.base import StoreDamaged, StoreError
+    from relay.store.base import StoreDamaged, StoreError, StoreSealed
     from relay.supervise import listen_to
 
     def ready() -> None:
@@ -83,8 +83,12 @@ async def _run(loaded: Loaded, forked: Forked | None) -> int:
     try:
         async with app:
             await app.run(ready)
-    except (CannotStart, StoreError) as error:
+    except CannotStart as error:
+        lines.say(f"otp-relay: {error}")
+        return EXIT_FAILED
+    except StoreError as error:
+        place = loaded.places.of("store_key_file" if isinstance(error, StoreSealed) else "store")
         advice = f"; {WHAT_TO_DO}" if isinstance(error, StoreDamaged) else ""
-        lines.say(f"otp-relay: {error}{advice}")
+        lines.say(f"otp-relay: {place}: {error}{advice}")
         return EXIT_FAILED
     return 0

@@ -28,16 +28,16 @@ class Policy:
         tls = None
         if listener.tls != "none":
             if listener.cert_file is None or listener.key_file is None:
-                raise CannotListen(f"{listener.address}: tls needs cert_file and key_file")
+                raise CannotListen(f"{listener.address}: tls needs cert_file and key_file", "tls")
             tls = server_context(listener.cert_file, listener.key_file)
         users = None
         if listener.auth == "required":
             if listener.users_file is None:
-                raise CannotListen(f"{listener.address}: auth: required needs users_file")
+                raise CannotListen(f"{listener.address}: auth: required needs users_file", "auth")
             try:
                 users = Users.load(listener.users_file)
             except UsersError as error:
-                raise CannotListen(str(error)) from None
+                raise CannotListen(str(error), "users_file") from None
         return cls(listener, tls, users)
 
 
@@ -97,7 +97,9 @@ def server_context(cert_file: Path, key_file: Path) -> ssl.SSLContext:
         # A key with a passphrase must not make the relay wait for someone to type it.
         context.load_cert_chain(cert_file, key_file, password=lambda: "")
     except ssl.SSLError as error:
-        raise CannotListen(f"{cert_file}, {key_file}: no matching certificate and key ({error.reason})") from None
+        raise CannotListen(
+            f"{cert_file}, {key_file}: no matching certificate and key ({error.reason})", "cert_file"
+        ) from None
     except OSError as error:
-        raise CannotListen(f"{cert_file}, {key_file}: {error.strerror}") from None
+        raise CannotListen(f"{cert_file}, {key_file}: {error.strerror}", "cert_file") from None
     return context

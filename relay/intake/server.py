@@ -6,8 +6,8 @@ import asyncio
 import logging
 import socket
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,9 +18,9 @@ from relay.intake.logins import Logins
 from relay.intake.pace import Pace
 from relay.intake.policy import Peer, Policy, connections_allowed, kept_for_local, may_connect
 from relay.intake.session import Session
-from relay.intake.sockets import bind, release, shown
+from relay.intake.sockets import bind, cannot_listen, release, shown
 from relay.intake.turns import Turns
-from relay.intake.types import Accept, Admit, Observer, Reason, Silent, always
+from relay.intake.types import Accept, Admit, CannotListen, Observer, Reason, Silent, always
 from relay.mail.reply import Reply
 from relay.observe.pressure import Brake, IntakeLoad
 from relay.spool import Budget
@@ -100,15 +100,17 @@ class IntakeServer:
         An address that stays keeps its socket, and every session goes on. Raises CannotListen.
         """
         policies: dict[tuple[AnyAddress, int], Policy] = {}
-        for listener in listeners:
+        for number, listener in enumerate(listeners):
             nth = sum(address == listener.address for address, _ in policies)
-            policies[listener.address, nth] = await asyncio.to_thread(Policy.load, listener)
+            with _of_listener(number):
+                policies[listener.address, nth] = await asyncio.to_thread(Policy.load, listener)
         opened: dict[tuple[AnyAddress, int], _Door] = {}
         try:
-            for key, policy in policies.items():
+            for number, (key, policy) in enumerate(policies.items()):
                 if key not in self._doors:
-                    opened[key] = door = _Door(policy, bind(policy.listener.address, self._passed))
-                    await self._serve(door)
+                    with _of_listener(number):
+                        opened[key] = door = _Door(policy, bind(policy.listener.address, self._passed))
+                        await self._serve(door)
         except BaseException:
             for door in opened.values():
                 self._close(door)
@@ -207,15 +209,25 @@ class IntakeServer:
 
     async def _serve(self, door: _Door) -> None:
         for each in door.sockets:
-            if each.family == socket.AF_UNIX:
-                server = await self.loop.create_unix_server(
-                    lambda: Session(self, door.policy), sock=each, backlog=_BACKLOG
-                )
-            else:
-                server = await self.loop.create_server(lambda: Session(self, door.policy), sock=each, backlog=_BACKLOG)
+            is_unix = each.family == socket.AF_UNIX
+            create = self.loop.create_unix_server if is_unix else self.loop.create_server
+            try:
+                server = await create(lambda: Session(self, door.policy), sock=each, backlog=_BACKLOG)
+            except OSError as error:  # another listens there that was bound at the same moment
+                raise cannot_listen(door.policy.listener.address, error) from None
             door.servers.append(server)
 
     def _close(self, door: _Door) -> None:
         for server in door.servers:
             server.close()
         release(door.sockets, door.policy.listener.address)
+
+
+@contextmanager
+def _of_listener(number: int) -> Iterator[None]:
+    """What can't be done in here is this listener's."""
+    try:
+        yield
+    except CannotListen as error:
+        error.listener = number
+        raise

@@ -40,10 +40,14 @@ def bind(address: AnyAddress, passed: Mapping[str, list[socket.socket]]) -> list
                 # Duplicates: what systemd passed stays open, so that a listener can go at a reload and come back.
                 found = [each.dup() for each in passed.get(address.name, [])]
     except OSError as error:
-        raise CannotListen(f"cannot listen on {address}: {error.strerror or error}") from None
+        raise cannot_listen(address, error) from None
     if not found:
         raise CannotListen(f"cannot listen on {address}: systemd passed no socket of that name")
     return found
+
+
+def cannot_listen(address: AnyAddress, error: OSError) -> CannotListen:
+    return CannotListen(f"cannot listen on {address}: {error.strerror or error}")
 
 
 def release(sockets: list[socket.socket], address: AnyAddress) -> None:

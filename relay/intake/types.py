@@ -52,6 +52,12 @@ class Refused(Exception):
 class CannotListen(OSError):
     """A listener can't be put in service (its address, its certificate, its users file); one line for an operator."""
 
+    def __init__(self, text: str, key: str = "address", listener: int = 0) -> None:
+        """`key`: of a listener in the configuration. `listener`: its position there."""
+        super().__init__(text)
+        self.key = key
+        self.listener = listener
+
 
 class Receipt(NamedTuple):
     """A submission that is durable."""

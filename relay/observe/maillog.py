@@ -10,7 +10,7 @@ import errno
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from relay.observe.lines import logfmt
 from relay.observe.metrics import NO_RULE, NO_UPSTREAM, Metrics
@@ -188,11 +188,13 @@ class MailLog:
         """A process for bulk mail takes mail."""
         self._line(logging.INFO, "worker_ready", worker=number)
 
-    def reloaded(self, *, success: bool, complete: bool = True) -> None:
-        """The configuration was read again; without success the old one stays in force. Not `complete`: it also asks
-        for what takes a restart."""
-        self.metrics.reload_success.set(success and complete)
-        self._line(logging.INFO if success else logging.ERROR, "reloaded", success=str(success).lower())
+    def reloaded(self, *, success: bool, ignored: Sequence[str] = ()) -> None:
+        """The configuration was read again; without success the old one stays in force. `ignored`: keys of it that take a
+        restart; the rest of it is in use, but as a whole the file isn't."""
+        self.metrics.reload_success.set(success and not ignored)
+        level = logging.ERROR if not success else logging.WARNING if ignored else logging.INFO
+        words = {"ignored": ",".join(ignored)} if ignored else {}
+        self._line(level, "reloaded", success=str(success and not ignored).lower(), **words)
 
     def _line(self, level: int, event: str, **values: object) -> None:
         if self._logger.isEnabledFor(level):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import socket
 import sqlite3
 from collections.abc import Callable
@@ -90,7 +92,25 @@ def test_a_store_that_cannot_be_made_is_named(tmp_path: Path, store: str) -> Non
     (tmp_path / "notes").write_text("a file where a folder is wanted")
     config = write_config(tmp_path, {"one": NOWHERE}, store=store, workers=0)
     line = failed_with_one_line(asyncio.run(command("run", "-c", config)), 1)
+    assert re.match(rf"otp-relay: {config}:[0-9]+:[0-9]+: store: ", line)
     assert str(tmp_path / store).removesuffix("/relay.db") in line or "/proc" in line
+
+
+def test_a_store_whose_mail_needs_another_key_is_told_with_the_place_of_the_key(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).write_text(f"{os.urandom(32).hex()}\n")
+        (tmp_path / name).chmod(0o600)
+
+    async def leave_mail() -> None:
+        async with Upstream(script={"mail": "451 4.3.0 later"}) as upstream:
+            config = write_config(tmp_path, {"one": upstream}, store_key_file="old", workers=0)
+            async with RelayProcess(config) as relay, Talk(relay.smtp) as app:
+                await app.submit(letter(), BULK, "user@example.net")
+
+    asyncio.run(leave_mail())
+    config = write_config(tmp_path, {"one": NOWHERE}, store_key_file="new", workers=0)
+    line = failed_with_one_line(asyncio.run(command("run", "-c", config)), 1)
+    assert re.match(rf"otp-relay: {config}:[0-9]+:[0-9]+: store_key_file: ", line)
 
 
 async def test_a_store_that_another_relay_has_is_refused_and_that_relay_goes_on(tmp_path: Path) -> None:
@@ -110,9 +130,12 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path, key: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         section: Any = {"address": address}
-        config = write_config(tmp_path, {"one": NOWHERE}, **{key: [section] if key == "listen" else section}, workers=0)
+        keys = {key: [{"address": "127.0.0.1:0"}, section] if key == "listen" else section}
+        config = write_config(tmp_path, {"one": NOWHERE}, **keys, workers=0)
         line = failed_with_one_line(asyncio.run(command("run", "-c", config)), 1)
-    assert address in line
+    named = {"listen": "listen[1].address", "http": "http.address"}[key]
+    place = next(number for number, text in enumerate(config.read_text().splitlines(), 1) if address in text)
+    assert re.match(rf"otp-relay: {config}:{place}:[0-9]+: {re.escape(named)}: cannot listen on {address}: ", line)
     assert "in use" in line.lower()
 
 

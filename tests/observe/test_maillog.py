@@ -101,13 +101,22 @@ def test_the_events_of_a_message_move_the_metrics_of_the_contract(log: MailLog) 
     assert (pace.sent, pace.failed) == (2, 2)
 
 
-def test_a_failed_reload_shows_until_one_succeeds(log: MailLog) -> None:
-    log.reloaded(success=False)
-    assert log.metrics.registry.get_sample_value("relay_config_reload_success") == 0
-    log.reloaded(success=True, complete=False)
-    assert log.metrics.registry.get_sample_value("relay_config_reload_success") == 0
-    log.reloaded(success=True)
-    assert log.metrics.registry.get_sample_value("relay_config_reload_success") == 1
+def test_the_line_about_a_reload_says_what_the_metric_says(log: MailLog, caplog: pytest.LogCaptureFixture) -> None:
+    def seen() -> tuple[str, str, float | None]:
+        record = caplog.records[-1]
+        return (
+            record.levelname,
+            record.getMessage(),
+            log.metrics.registry.get_sample_value("relay_config_reload_success"),
+        )
+
+    with caplog.at_level(logging.INFO, "relay.mail"):
+        log.reloaded(success=False)
+        assert seen() == ("ERROR", "event=reloaded success=false", 0)
+        log.reloaded(success=True, ignored=("store", "http"))
+        assert seen() == ("WARNING", "event=reloaded success=false ignored=store,http", 0)
+        log.reloaded(success=True)
+        assert seen() == ("INFO", "event=reloaded success=true", 1)
 
 
 def test_clients_are_counted_in_and_out(log: MailLog) -> None:
