@@ -134,9 +134,34 @@ def _events(text: str, parser: Any) -> Iterator[Any]:
         mark = error.problem_mark or error.context_mark
         if error.context_mark and error.problem in _BEGUN_EARLIER:
             mark = error.context_mark
+        if (quote := _open_quote(text, parser)) is not None:
+            raise quote from None
         raise NotYaml(_reason(text, error), _mark(mark) if mark else Mark(1, 1)) from None
     except yaml.YAMLError:
         raise NotYaml("the file isn't YAML", Mark(1, 1)) from None
+
+
+_IS_STRUCTURE = re.compile(r"""[ ]*(?:\#|-[ ]|["']?[\w.@*/<-]+["']?[ ]*:(?:[ ]|$))""")
+"""a line of YAML's own: a key, an entry of a list, a comment"""
+
+
+def _open_quote(text: str, parser: Any) -> NotYaml | None:
+    """The first quote that isn't closed in its line, in a text that isn't YAML: the next quote closes it, lines later,
+    and from there on texts and quotes have changed places. So the parser stumbles far behind the slip."""
+    lines = text.split("\n")
+    try:
+        for token in yaml.scan(text, Loader=parser):
+            if not isinstance(token, yaml.ScalarToken) or token.style not in ("'", '"'):
+                continue
+            begin, end = token.start_mark, token.end_mark
+            # A quoted text may well go over several lines, but then they don't look like this.
+            if any(_IS_STRUCTURE.match(line) for line in lines[begin.line + 1 : end.line + 1]):
+                what = f"the quote that opens here is closed by the next one, in line {end.line + 1}"
+                return NotYaml(f"not YAML: {what}", _mark(begin))
+    except yaml.MarkedYAMLError as error:
+        if error.context == "while scanning a quoted scalar" and error.problem == "found unexpected document separator":
+            return NotYaml(_BEGUN_EARLIER["found unexpected end of stream"], _mark(error.context_mark))
+    return None
 
 
 _BEGUN_EARLIER: Mapping[str, str] = {
