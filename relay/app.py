@@ -20,7 +20,7 @@ from typing import Self
 from relay.accept import Acceptance, Helpers, Running
 from relay.admission import Admission
 from relay.config.model import Config, Limits, Loaded, Section, Upstream
-from relay.config.units import AnyAddress, SystemdAddress
+from relay.config.units import AnyAddress, TcpAddress
 from relay.delivery.clock import Clock
 from relay.delivery.dispatch import Share, targets_of
 from relay.engine import Engine
@@ -278,7 +278,7 @@ class App:
         """Only once all that it shows is there. Raises CannotStart."""
         try:
             address = self.config.http.address
-            await self._web.start(address, bind(address, self._passed) if isinstance(address, SystemdAddress) else ())
+            await self._web.start(address, () if isinstance(address, TcpAddress) else bind(address, self._passed))
         except OSError as error:
             why = error if isinstance(error, CannotListen) else cannot_listen(self.config.http.address, error)
             raise CannotStart(f"{self.loaded.places.of('http', 'address')}: {why}") from error

@@ -10,9 +10,11 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 from relay.config.units import AnyAddress, SystemdAddress, TcpAddress, UnixAddress
@@ -38,6 +40,8 @@ class WebServer:
         self._parts = parts
         self._guard = Guard(token, hosts)
         self._address: AnyAddress | None = None
+        self._file: str | None = None
+        """the unix socket's"""
         self._door = Door()
         self._listening: list[asyncio.Server] = []
         self._service: Service | None = None
@@ -51,28 +55,30 @@ class WebServer:
             raise RuntimeError("not started")
         return self._address
 
-    async def start(self, address: AnyAddress, passed: Sequence[socket.socket] = ()) -> None:
-        """Listen. `passed`: the sockets of a SystemdAddress. Raises OSError when the address can't be had."""
+    async def start(self, address: AnyAddress, bound: Sequence[socket.socket] = ()) -> None:
+        """Listen. `bound`: the sockets of an address that isn't TCP's. Raises OSError when the address can't be had."""
         loop = asyncio.get_running_loop()
         match address:
             case TcpAddress(host, port):
                 self._listening = [await loop.create_server(self._protocol, host, port, backlog=BACKLOG)]
                 self._address = TcpAddress(host, int(self._listening[0].sockets[0].getsockname()[1]))
-            case UnixAddress(path):
-                self._listening = [await loop.create_unix_server(self._protocol, path, backlog=BACKLOG)]
-                self._address = address
-            case SystemdAddress(name):
-                if not passed:
-                    raise OSError(f"systemd passed no socket named {name}")
-                self._address = _bound(passed[0])
-                for each in passed:
+            case UnixAddress() | SystemdAddress():
+                if not bound:
+                    raise OSError(f"no socket for {address}")
+                self._address = _bound(bound[0])
+                for each in bound:
                     create = loop.create_unix_server if each.family == socket.AF_UNIX else loop.create_server
                     self._listening.append(await create(self._protocol, sock=each, backlog=BACKLOG))
+                if isinstance(address, UnixAddress):
+                    self._file = address.path
 
     async def stop(self) -> None:
         """Finish the answers under way, within a short deadline, and let go of the address."""
         for server in self._listening:
             server.close()
+        if self._file is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(self._file)
         if self._loading is not None:
             await self._loading  # a third of a second at most; an import can't be broken off
         if self._service is not None:

@@ -15,6 +15,7 @@ import pytest
 
 from relay.cli import config, mail, mail_text
 from relay.config.units import UnixAddress
+from relay.intake.sockets import bind
 from relay.mail.envelope import Envelope, Recipient
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
@@ -286,7 +287,8 @@ def running(config_file: Path, filled: float) -> Iterator[None]:
         store = await open_store(config_file.parent / "relay.db", now=time)
         parts = Parts(store, Metrics(), Recent(), SetHealth(), StoreController(store))
         server = WebServer(parts, TOKEN)
-        await server.start(UnixAddress(f"{config_file.parent}/http.sock"))
+        address = UnixAddress(f"{config_file.parent}/http.sock")
+        await server.start(address, bind(address, {}))
         started.set()
         await stop.wait()
         await server.stop()

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.support.app import BULK, Talk, letter
@@ -145,6 +146,28 @@ def test_a_socket_path_that_is_a_file_is_refused_and_left(tmp_path: Path) -> Non
     config = write_config(tmp_path, {"one": NOWHERE}, listen=[{"address": f"unix:{path}"}], workers=0)
     assert str(path) in failed_with_one_line(asyncio.run(command("run", "-c", config)), 1)
     assert path.read_text() == "somebody's file"
+
+
+async def test_the_socket_of_http_is_for_every_user_and_of_one_relay(tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    http = {"address": f"unix:{path}"}
+    async with Upstream() as upstream:
+        config = write_config(tmp_path, {"one": upstream}, http=http, workers=0)
+        async with RelayProcess(config) as relay:
+            assert path.stat().st_mode & 0o777 == 0o666
+            other = tmp_path / "other"
+            other.mkdir()
+            second = write_config(other, {"one": upstream}, http=http, workers=0)
+            line = failed_with_one_line(await command("run", "-c", second), 1)
+            assert "http.address: cannot listen on unix:" in line
+            connector = aiohttp.UnixConnector(str(path))
+            async with aiohttp.ClientSession(connector=connector) as client, client.get("http://a/healthz") as answer:
+                assert answer.status == 200
+            assert await relay.terminate() == 0
+        assert not path.exists()
+        path.write_text("somebody's file")
+        failed_with_one_line(await command("run", "-c", config), 1)
+        assert path.read_text() == "somebody's file"
 
 
 CONFIGURATIONS: dict[str, tuple[dict[str, object], str]] = {

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from relay.config.units import SystemdAddress, TcpAddress, UnixAddress
+from relay.intake.sockets import bind
 from relay.store.base import RecipientUpdate, Settlement, Store, StoreError
 from relay.web.parts import Parts
 from relay.web.server import WebServer
@@ -341,11 +342,12 @@ async def test_an_unexpected_error_is_a_500_that_tells_nothing(
 async def test_it_listens_on_a_unix_socket(parts: Parts, tmp_path: Path) -> None:
     path = str(tmp_path / "http.sock")
     server = WebServer(parts)
-    await server.start(UnixAddress(path))
+    await server.start(UnixAddress(path), bind(UnixAddress(path), {}))
     assert str(server.address) == f"unix:{path}"
     async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(path)) as client:
         assert await get(client, "http://anything.example/api/messages") == []
     await server.stop()
+    assert not Path(path).exists()
 
 
 async def test_it_takes_a_socket_that_was_handed_over(parts: Parts, client: aiohttp.ClientSession) -> None:
@@ -362,5 +364,5 @@ async def test_a_taken_port_and_a_missing_socket_are_os_errors(parts: Parts) -> 
     with pytest.raises(OSError, match="in use"):
         await WebServer(parts).start(first.address)
     await first.stop()
-    with pytest.raises(OSError, match="no socket named http"):
+    with pytest.raises(OSError, match="no socket for systemd:http"):
         await WebServer(parts).start(SystemdAddress("http"))

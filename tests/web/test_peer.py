@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from relay.config.units import AnyAddress, TcpAddress, UnixAddress
+from relay.intake.sockets import bind
 from relay.store.base import Store
 from relay.web import peer
 from relay.web.parts import Parts
@@ -80,9 +81,8 @@ async def serve(parts: Parts, kind: str, folder: Path, token: str | None = None)
         "v6": TcpAddress("::1", 0),
     }
     server = WebServer(parts, token)
-    await server.start(addresses[kind])
-    if kind == "unix":
-        os.chmod(folder / "http.sock", 0o666)
+    address = addresses[kind]
+    await server.start(address, bind(address, {}) if kind == "unix" else ())
     return server
 
 

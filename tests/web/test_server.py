@@ -14,6 +14,7 @@ import uvloop
 
 from relay.config.units import AnyAddress, TcpAddress, UnixAddress
 from relay.demo.process import RelayProcess
+from relay.intake.sockets import bind
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
 from relay.store.sqlite import open_store
@@ -39,7 +40,7 @@ async def listening(folder: Path, kind: str) -> AsyncIterator[WebServer]:
     store = await open_store(folder / "relay.db", now=lambda: NOW)
     server = WebServer(Parts(store, Metrics(), Recent(), SetHealth(), StoreController(store), clock=lambda: NOW))
     address: AnyAddress = UnixAddress(str(folder / "http.sock")) if kind == "unix" else TcpAddress("127.0.0.1", 0)
-    await server.start(address)
+    await server.start(address, bind(address, {}) if kind == "unix" else ())
     yield server
     await server.stop()
     await store.close()
