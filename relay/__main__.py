@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Sequence
+    from typing import Any, TextIO
 
 GROUPS = {
     "run": ("run",),
@@ -43,6 +44,16 @@ def parser(groups: Iterable[str] = GROUPS) -> argparse.ArgumentParser:
     return top
 
 
+EXIT_OUTPUT = 74
+"""EX_IOERR of sysexits(3): what a command had to say could not be written; no command has another use for it"""
+EXIT_INTERRUPTED = 130
+"""as a shell has it for what Ctrl-C ended"""
+
+
+class Unwritable(Exception):
+    """stdout doesn't take what is written; the cause is the system's OSError."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     argv = sys.argv[1:] if argv is None else argv
@@ -51,19 +62,49 @@ def main(argv: Sequence[str] | None = None) -> int:
         from relay.cli.sendmail import send
 
         return send(argv[1:])
+    if sys.stdout is sys.__stdout__:  # not where a test has put another in its place
+        sys.stdout = _told_apart(sys.stdout)
     # The others' parsers would take longer to make than a look at the log.
     asked = [group for group, commands in GROUPS.items() if argv and argv[0] in commands]
     try:
-        args = parser(asked or GROUPS).parse_args(argv)
-        code: int = args.run(args)
-        sys.stdout.flush()
+        try:
+            args = parser(asked or GROUPS).parse_args(argv)
+            code: int = args.run(args)
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader of our output (`| head`) has gone. Python flushes once more at its end: into nothing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return EXIT_INTERRUPTED
+    except Unwritable as error:
+        # Python flushes once more at its end: into nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if isinstance(error.__cause__, BrokenPipeError):  # the reader (`| head`) has what it wanted
+            return 0
+        print(f"otp-relay: standard output: {error}", file=sys.stderr)  # noqa: T201
+        return EXIT_OUTPUT
     return code
+
+
+def _told_apart(stdout: TextIO | None) -> TextIO:
+    """The same output. What it doesn't take is raised as Unwritable, which no command takes for an error of its own.
+    Python's is None where the descriptor is closed."""
+    import io
+
+    class Output(io.FileIO):
+        def write(self, data: Any, /) -> int:
+            try:
+                return super().write(data)
+            except OSError as error:
+                raise Unwritable(error.strerror) from error
+
+    if stdout is None:
+        return open(os.devnull, "w")
+    return io.TextIOWrapper(
+        io.BufferedWriter(Output(stdout.fileno(), "wb", closefd=False)),
+        encoding=stdout.encoding,
+        errors=stdout.errors,
+        line_buffering=stdout.isatty(),
+        write_through=getattr(stdout, "write_through", False),
+    )
 
 
 if __name__ == "__main__":

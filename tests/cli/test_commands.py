@@ -9,9 +9,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from time import time
 
 import pytest
 
+from tests.cli.test_mail_commands import fill
 from tests.support.relay import Said, command, write_config
 
 COMMANDS = (
@@ -72,6 +74,44 @@ def test_a_reader_that_has_gone_is_no_failure(tmp_path: Path, arguments: tuple[s
     words = [*arguments, str(tmp_path)] if arguments[-1] == "--out" else arguments
     ended = subprocess.run([sys.executable, "-m", "relay", *words], stdout=write, stderr=subprocess.PIPE, timeout=30)
     os.close(write)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this machine has no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "arguments", ["--help", "check", "explain mail.eml", "log", "log --json", "queue", "queue hold --all", "report",
+    "store check", "doctor --dns 127.0.0.1:9", "lint mail.eml", "keygen example.com s1", "demo"],
+)  # fmt: skip
+def test_what_can_not_be_printed_is_one_line_and_74(
+    tmp_path: Path, mail: Path, arguments: str, unbuffered: str
+) -> None:
+    config = write_config(tmp_path, {"one": NOWHERE}, workers=0)
+    mail.write_text("Subject: 482913\n\nhttp://203.0.113.1/login\n")
+    asyncio.run(fill(tmp_path / "relay.db", time()))
+    with open("/dev/full", "wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "relay", *arguments.split()], stdout=full, stderr=subprocess.PIPE, timeout=60,
+            cwd=tmp_path, env={**os.environ, "OTP_RELAY_CONFIG": str(config), "PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
+    assert ended.stderr == b"otp-relay: standard output: No space left on device\n"
+    assert ended.returncode == 74
+
+
+@pytest.mark.parametrize("arguments", ["log", "log --json", "queue", "report", "check", "--help"])
+def test_a_reader_that_goes_away_in_the_middle_is_no_failure(tmp_path: Path, arguments: str) -> None:
+    config = write_config(tmp_path, {"one": NOWHERE}, workers=0)
+    asyncio.run(fill(tmp_path / "relay.db", time()))
+    shell = f"{sys.executable} -m relay {arguments} | :; echo ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, "OTP_RELAY_CONFIG": str(config)}
+    ended = subprocess.run(["bash", "-c", shell], capture_output=True, timeout=60, env=environment)
+    assert (ended.stdout, ended.stderr) == (b"0\n", b"")
+
+
+def test_a_closed_stdout_is_no_traceback(tmp_path: Path) -> None:
+    config = write_config(tmp_path, {"one": NOWHERE}, workers=0)
+    shell = f"{sys.executable} -m relay check -c {config} >&-"
+    ended = subprocess.run(["bash", "-c", shell], capture_output=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
