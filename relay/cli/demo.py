@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -12,25 +13,27 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Runs the relay with a configuration of its own, two stand-in upstreams (one fast, one slow with "
         "hiccups), and two apps that send codes and bulk mail. Ctrl-C ends it.",
     )
-    parser.add_argument("--seconds", type=_seconds, metavar="N", help="end after so long (default: Ctrl-C)")
+    parser.add_argument("--seconds", type=_parsed, metavar="N", help="end after so long (default: Ctrl-C)")
     parser.set_defaults(run=run)
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds <= 86_400:
-        raise argparse.ArgumentTypeError(f"expected seconds, more than 0 and at most a day, got {text}")
-    return seconds
+def _parsed(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (seconds := float(text)) <= 86_400:
+            return seconds
+    raise argparse.ArgumentTypeError(f"expected seconds, more than 0 and at most 86400 (a day), got {text!r}")
 
 
 def run(args: argparse.Namespace) -> int:
-    """0; 1 when the relay could not be started or failed; 130 for Ctrl-C before there was one."""
+    """0, also for Ctrl-C; 1 when the relay could not be started or failed."""
     import signal
 
     # What is imported now may swallow a KeyboardInterrupt (Python 3.11 makes a RuntimeError of it in __set_name__): a
     # signal is noted until the loop hears it.
     asked: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: asked.append(number))
+    print("Starting the relay between two stand-in upstreams; Ctrl-C ends it.", flush=True)
     import asyncio
 
     from rich.console import Console

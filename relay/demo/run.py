@@ -24,7 +24,7 @@ from relay.demo.traffic import CODES_PER_S, NEWS_PER_S, App, code, news
 LOOK_EVERY_S = 0.5
 LOOKS_A_LINE = 2
 LOOK_WITHIN_S = 5.0
-EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+EXIT_OK, EXIT_FAILED = 0, 1
 
 
 class Demo:
@@ -78,7 +78,8 @@ class Demo:
 
 async def run(seconds: float | None, console: Console, asked: Sequence[int] = ()) -> int:
     """Until SIGINT, SIGTERM, or so many seconds have passed. Returns the exit code. `asked`: signals that came before,
-    while this was loaded. A signal while the relay starts, and a second one while it drains, end it at once."""
+    while this was loaded. A signal while the relay starts, and a second one while it drains, end it at once, and are as
+    good an end as any."""
     stop = asyncio.Event()
     running = asyncio.current_task()
     assert running is not None
@@ -94,7 +95,7 @@ async def run(seconds: float | None, console: Console, asked: Sequence[int] = ()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, end)
     if asked:
-        return EXIT_INTERRUPTED
+        return EXIT_OK
     try:
         async with _stage() as demo:
             async with demo.submitting():
@@ -104,7 +105,7 @@ async def run(seconds: float | None, console: Console, asked: Sequence[int] = ()
                 picture = await demo.look()
             await demo.relay.terminate()
     except asyncio.CancelledError:
-        return EXIT_INTERRUPTED
+        return EXIT_OK
     except RelayFailed as error:
         print(f"otp-relay: {error}", file=sys.stderr)  # noqa: T201 - a command's own word
         return EXIT_FAILED
