@@ -7,7 +7,6 @@ import contextlib
 import json
 import logging
 import os
-import signal
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -162,18 +161,13 @@ class App:
         finally:
             self._service_manager.close()
 
-    async def run(self, ready: Callable[[], None]) -> None:
-        """Until SIGTERM or SIGINT; SIGHUP reloads. `ready` is called once signals are heard."""
-        loop = asyncio.get_running_loop()
-        stop, reload = asyncio.Event(), asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, reload.set)
+    async def run(self, ready: Callable[[], None], stop: asyncio.Event, reload: asyncio.Event) -> None:
+        """Until `stop` is set; whenever `reload` is, reload. `ready` is called first."""
         ready()
         self._service_manager.ready(self._status())
-        stopping = asyncio.create_task(stop.wait(), name="wait for SIGTERM")
+        stopping = asyncio.create_task(stop.wait(), name="wait for stop")
         while not stop.is_set():
-            reloading = asyncio.create_task(reload.wait(), name="wait for SIGHUP")
+            reloading = asyncio.create_task(reload.wait(), name="wait for reload")
             await asyncio.wait((stopping, reloading), return_when=asyncio.FIRST_COMPLETED)
             reloading.cancel()
             if reload.is_set() and not stop.is_set():

@@ -7,6 +7,9 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Mapping
+
     from relay.config.model import Loaded
     from relay.workers.helper import Forked
 
@@ -36,9 +39,9 @@ def run(args: argparse.Namespace) -> int:
     from relay.workers.undumpable import undumpable
 
     undumpable()
+    signals = _Signals()
     forked = helper.fork()  # before all else is imported: so it is small
     import asyncio
-    import signal
     import traceback
 
     import uvloop
@@ -46,8 +49,6 @@ def run(args: argparse.Namespace) -> int:
     from relay.cli.common import config_path, load_or_exit
     from relay.observe import lines
 
-    # Until the relay hears it: a reload asked for while it starts must not end it.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     lines.to(sys.stderr, args.log_level.upper())
     try:
         loaded = load_or_exit(config_path(args))
@@ -55,15 +56,57 @@ def run(args: argparse.Namespace) -> int:
             forked.end()
             forked = None
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_run(loaded, forked))
+            return runner.run(_run(loaded, forked, signals))
     except Exception:  # noqa: BLE001 - said as Python says it, but where nothing reads that, this ends all the same
         lines.say(traceback.format_exc().rstrip())
         return EXIT_FAILED
     finally:
         lines.close()
+        signals.ignore()
 
 
-async def _run(loaded: Loaded, forked: Forked | None) -> int:
+class _Signals:
+    """SIGTERM and SIGINT, which stop the relay, and SIGHUP, which reloads it, from its first moments to its last: the
+    event loop would give them back to the system when it closes, and then they kill."""
+
+    def __init__(self) -> None:
+        import signal
+
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._events: Mapping[int, asyncio.Event] = {}
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._came)
+
+    def hear(self) -> tuple[asyncio.Event, asyncio.Event]:
+        """What is set when a signal comes, on the running loop: to stop, to reload."""
+        import asyncio
+        import signal
+
+        stop, reload = asyncio.Event(), asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._events = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: reload}
+        return stop, reload
+
+    def ignore(self) -> None:
+        """Up to the end of the process: Python gives those that it handles back to the system, too."""
+        import signal
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+
+    def _came(self, number: int, _: object) -> None:
+        import os
+        import signal
+
+        if self._loop is None:
+            # Nothing is open yet. No exception, which an import would swallow (Python 3.11's __set_name__).
+            if number != signal.SIGHUP:
+                os._exit(0)
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._events[number].set)
+
+
+async def _run(loaded: Loaded, forked: Forked | None, signals: _Signals) -> int:
     import asyncio
     import gc
 
@@ -78,11 +121,13 @@ async def _run(loaded: Loaded, forked: Forked | None) -> int:
         gc.freeze()
         gc.enable()
 
+    stop, reload = signals.hear()
     app = App(loaded, forked)
     listen_to(asyncio.get_running_loop(), app.log.loop_failed)
     try:
         async with app:
-            await app.run(ready)
+            if not stop.is_set():
+                await app.run(ready, stop, reload)
     except CannotStart as error:
         lines.say(f"otp-relay: {error}")
         return EXIT_FAILED

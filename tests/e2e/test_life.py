@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -323,3 +325,55 @@ async def test_what_takes_a_restart_is_said_at_each_reload_while_it_differs_from
 
 async def worker_ready(relay: RelayProcess, times: int) -> bool:
     return relay.stderr.count("event=worker_ready") >= times
+
+
+SIGNALS_EARLY = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), int(sys.argv[2]))
+            for _ in range(1000): pass
+
+sys.meta_path.insert(0, Finder())
+from relay.__main__ import main
+sys.exit(main(["run", "-c", sys.argv[3]]))
+"""
+"""A relay to which a signal comes just when it imports this module."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("module", ["uvloop", "relay.config.load", "pydantic", "relay.app", "aiosmtpd"])
+async def test_a_relay_that_is_stopped_while_it_begins_ends_with_0(
+    tmp_path: Path, module: str, number: signal.Signals
+) -> None:
+    async with Upstream() as upstream:
+        config = write_config(tmp_path, {"up": upstream}, workers=0)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", SIGNALS_EARLY, module, str(int(number)), str(config), stderr=asyncio.subprocess.PIPE
+        )
+        _, errors = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 0, errors.decode()
+    assert b"ready " not in errors
+    assert b"Traceback" not in errors
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_a_second_signal_changes_nothing_up_to_the_last_moment(
+    tmp_path: Path, first: signal.Signals, second: signal.Signals
+) -> None:
+    async with Upstream() as upstream:
+        config = write_config(tmp_path, {"up": upstream}, workers=1)
+        async with RelayProcess(config) as relay, Talk(relay.smtp) as app:
+            message_id = await app.submit(letter(), BULK, "user@example.net")
+            await time_line(relay, message_id, "sent")
+            relay.send(first)
+            ended = asyncio.create_task(relay.wait())
+            while not ended.done():
+                # Not Popen's, which would take its exit code from asyncio.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(relay.pid, second)
+                await asyncio.sleep(0.001)
+            assert await ended == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -62,10 +61,8 @@ async def test_a_reload_that_fails_in_a_way_nobody_thought_of_ends_no_relay(
             return await really()
 
         monkeypatch.setattr(app, "reload", reload)
-        ready = asyncio.Event()
-        running = asyncio.create_task(app.run(ready.set))
-        await ready.wait()
-        os.kill(os.getpid(), signal.SIGHUP)
+        stop, reload_asked = asyncio.Event(), asyncio.Event()
+        running = asyncio.create_task(app.run(reload_asked.set, stop, reload_asked))
 
         async def said(success: float) -> bool:
             return app.metrics.registry.get_sample_value("relay_config_reload_success") == success
@@ -74,7 +71,7 @@ async def test_a_reload_that_fails_in_a_way_nobody_thought_of_ends_no_relay(
         host, _, port = app.smtp_addresses[0].rpartition(":")
         async with Talk((host, int(port))) as talk:
             await talk.submit(letter(), OTP, "a@example.net")
-        os.kill(os.getpid(), signal.SIGHUP)
+        reload_asked.set()
         await until(lambda: said(1.0))
-        os.kill(os.getpid(), signal.SIGTERM)
+        stop.set()
         await running
