@@ -14,7 +14,25 @@ ROWS_AT_ONCE = 16
 REST_S = 0.0001
 """A thread that runs Python gives the interpreter's lock up every 5 ms at most, and so late the loop gets it. With a
 rest after each half millisecond of work a code waits no longer than that."""
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+    "Server": "otp-relay",
+}
+"""of every answer"""
 T = TypeVar("T")
+
+
+def refusal(status: int, text: str) -> web.Response:
+    """An error as the API has it."""
+    return web.json_response({"error": text}, status=status)
 
 
 async def answer(document: object) -> web.Response:

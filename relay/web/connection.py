@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from http import HTTPStatus
 
 from aiohttp import web
 
+from relay.web.answers import HEADERS, refusal
 from relay.web.door import IDLE_FOR_S, Seat
 from relay.web.peer import Peer
 
+_log = logging.getLogger("relay.web")
 LINGER_S = 5.0
 """for the rest of a body that isn't wanted: a client that is cut off may not see the answer"""
 
@@ -40,11 +44,35 @@ class Connection(web.RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """aiohttp's, for every answer, errors of HTTP among them."""
+        if isinstance(resp, web.HTTPException):  # aiohttp's own, raised outside of the service; its text quotes
+            resp = _refused(resp.status)
         try:
             return await super().finish_response(request, resp, start_time)
         finally:
             self.seat.answered()
 
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - aiohttp's signature
+    ) -> web.StreamResponse:
+        """What can't be read as HTTP, TLS for one. aiohttp's answer and log line quote it, and name its version."""
+        _log.debug("event=http_unreadable status=%s error=%s", status, type(exc).__name__)
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer is under way; another can't be sent")
+        answer = _refused(status)
+        answer.force_close()
+        return answer
+
     def connection_lost(self, exc: BaseException | None) -> None:
         self.seat.leave()
         super().connection_lost(exc)
+
+
+def _refused(status: int) -> web.Response:
+    text = "the request can't be read as HTTP" if status == HTTPStatus.BAD_REQUEST else HTTPStatus(status).phrase
+    answer = refusal(status, text)
+    answer.headers.update(HEADERS)  # nothing else adds them here
+    return answer

@@ -10,6 +10,7 @@ from importlib.resources import files
 from aiohttp import web
 
 from relay.store.base import StoreError
+from relay.web.answers import HEADERS, refusal
 from relay.web.api import ANSWER_WITHIN_S, MAX_BODY_BYTES, Api
 from relay.web.connection import Connection
 from relay.web.door import Seat
@@ -23,18 +24,6 @@ CHALLENGES: dict[Denial, str] = {
     "operator": 'Local realm="otp-relay"',  # no scheme that a browser would ask its user for a password for
 }
 
-_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-store",
-    "Server": "otp-relay",
-}
 _STATIC = {
     "/": ("index.html", "text/html"),
     "/console.css": ("console.css", "text/css"),
@@ -88,7 +77,7 @@ class Service:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 return await handler(request)
         status, text = _DENIED[denial]
-        answer = _error(status, text)
+        answer = refusal(status, text)
         if denial in CHALLENGES:
             answer.headers["WWW-Authenticate"] = CHALLENGES[denial]
         return answer
@@ -101,28 +90,24 @@ async def _answer_errors(request: web.Request, handler: _Handler) -> web.StreamR
         return await handler(request)
     except web.HTTPException as exc:
         ours = exc.text is not None and exc.text != f"{exc.status}: {exc.reason}"
-        answer = _error(exc.status, str(exc.text) if ours else exc.reason)
+        answer = refusal(exc.status, str(exc.text) if ours else exc.reason)
         if "Allow" in exc.headers:
             answer.headers["Allow"] = exc.headers["Allow"]
         return answer
     except BadQuery as exc:
-        return _error(400, str(exc))
+        return refusal(400, str(exc))
     except StoreError as exc:
-        return _error(503, str(exc))
+        return refusal(503, str(exc))
     except TimeoutError:
-        return _error(503, "no answer in time")
+        return refusal(503, "no answer in time")
     except Exception as exc:  # noqa: BLE001 - the last line: a traceback may quote what it held
         _log.error("event=http_error method=%s error=%s", request.method, type(exc).__name__)
         _log.debug("event=http_error_traceback", exc_info=True)
-        return _error(500, "trouble of the relay's own; see its log")
+        return refusal(500, "trouble of the relay's own; see its log")
 
 
 async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(_HEADERS)
-
-
-def _error(status: int, text: str) -> web.Response:
-    return web.json_response({"error": text}, status=status)
+    response.headers.update(HEADERS)
 
 
 def _static(name: str, content_type: str) -> _Handler:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
@@ -366,3 +368,39 @@ async def test_a_taken_port_and_a_missing_socket_are_os_errors(parts: Parts) -> 
     await first.stop()
     with pytest.raises(OSError, match="no socket for systemd:http"):
         await WebServer(parts).start(SystemdAddress("http"))
+
+
+MALFORMED = {
+    "a header that isn't one": b"GET / HTTP/1.1\r\nHost: localhost\r\nX secret-value\r\n\r\n",
+    "a control character": b"GET / HTTP/1.1\r\nHost: localhost\r\nX: secret\x01value\r\n\r\n",
+    "a header too long": b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"secret" * 3000 + b"\r\n\r\n",
+    "an unknown version": b"GET /secret HTTP/7.1\r\nHost: localhost\r\n\r\n",
+    "a chunked body that isn't one": (
+        b"POST /api/queue/hold HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\nsecret\r\n"
+    ),
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03secret" + bytes(64),
+    "an unexpected expectation": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nExpect: secret\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+async def test_what_is_no_http_gets_the_api_s_error_and_nothing_of_it_back(parts: Parts, what: str) -> None:
+    server = WebServer(parts)
+    await server.start(TcpAddress("127.0.0.1", 0))
+    assert isinstance(server.address, TcpAddress)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.address.port)
+    writer.write(MALFORMED[what])
+    async with asyncio.timeout(20):
+        head = await reader.readuntil(b"\r\n\r\n")
+        status, *fields = head.decode().rstrip().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (field.partition(": ") for field in fields)}
+        body = await reader.readexactly(int(headers["content-length"]))
+    writer.close()
+    await server.stop()
+    assert re.fullmatch(r"HTTP/1\.[01] 4\d\d .*", status)
+    assert headers["content-type"] == "application/json; charset=utf-8"
+    assert headers["server"] == "otp-relay"
+    assert set(json.loads(body)) == {"error"}
+    assert "secret" not in (head + body).decode()
+    assert headers["x-content-type-options"] == "nosniff"
