@@ -103,5 +103,24 @@ def load_or_exit(path: Path, *, users_may_lack: bool = False) -> Loaded:
     try:
         return load(path, os.environ, users_may_lack=users_may_lack)
     except ConfigErrors as errors:
-        print(errors, file=sys.stderr)
+        missing = errors.errors[0].message == "no such file"
+        print(f"{errors}{_how_named(path) if missing else ''}", file=sys.stderr)
         raise SystemExit(EXIT_CONFIG) from None
+
+
+def _how_named(path: Path) -> str:
+    """Behind a configuration that isn't there: how it is named, where -c didn't name it."""
+    if os.environ.get(CONFIG_VARIABLE) and path == Path(os.environ[CONFIG_VARIABLE]):
+        return f" (named by ${CONFIG_VARIABLE})"
+    return f"; name it with -c FILE or ${CONFIG_VARIABLE}" if path == Path(DEFAULT_CONFIG) else ""
+
+
+def no_such_lane(lane: str, args: argparse.Namespace) -> str | None:
+    """What to say where nothing was found of a lane that the configuration doesn't have; None: it has it, or that
+    isn't plain to see."""
+    from relay.config.place import find_lanes
+
+    lanes = find_lanes(config_path(args), os.environ)
+    if not lanes or lane in lanes:
+        return None
+    return f"there is no lane {lane}; there are {', '.join(lanes)}"

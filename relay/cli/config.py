@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from relay.cli.common import EXIT_CONFIG, add_config, config_path, load_or_exit
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from relay.config.model import Config, Loaded
     from relay.mail.message import Message
     from relay.routing.facts import Facts
@@ -57,7 +59,7 @@ def check(args: argparse.Namespace) -> int:
     if problems := _problems(loaded):
         print("\n".join(problems), file=sys.stderr)
         return EXIT_CONFIG
-    for note in (*loaded.notes, *contradictions(loaded.dkim_pems)):
+    for note in (*loaded.notes, *contradictions(loaded.dkim_pems), *_without_users(loaded)):
         print(f"note: {note}")
     counts = (
         _count(len(config.listen), "listener"),
@@ -90,6 +92,17 @@ def _problems(loaded: Loaded) -> list[str]:
             except UsersError as error:
                 found.append(str(error))
     return found
+
+
+def _without_users(loaded: Loaded) -> Iterator[str]:
+    """Listeners that ask for a login which none has."""
+    for number, listener in enumerate(loaded.config.listen):
+        if listener.auth == "required" and listener.users_file is not None:
+            from relay.intake.users import read_users
+
+            if not read_users(listener.users_file):
+                place = loaded.places.of("listen", number, "users_file")
+                yield f"{place}: no user yet, so nobody can log in; otp-relay user add NAME"
 
 
 def _count(number: int, noun: str) -> str:

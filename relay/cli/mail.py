@@ -87,13 +87,13 @@ def show_log(args: argparse.Namespace) -> int:
     selection = _listing(args)
     rows = _read(args, lambda store: store.search(selection))
     if not rows:
-        return _complain("no message found", EXIT_NOTHING)
+        return _complain(_nothing_of(args) or "no message found", EXIT_NOTHING)
     _say(_objects(rows) if args.json else mail_text.messages(rows))
     return EXIT_OK
 
 
 def show_or_change_queue(args: argparse.Namespace) -> int:
-    """0; 1 when the action changed nothing."""
+    """0; 1 when the action changed nothing, or there is no such lane."""
     if args.action is not None:
         return _change_queue(args)
     from relay.cli import mail_text
@@ -103,6 +103,8 @@ def show_or_change_queue(args: argparse.Namespace) -> int:
     selection = _listing(args)
 
     rows, counts = _read(args, lambda store: (store.waiting(selection), store.counts()))
+    if not rows and (why := _nothing_of(args)) is not None:
+        return _complain(why, EXIT_NOTHING)
     if args.json:
         _say(_objects(rows))
         return EXIT_OK
@@ -135,7 +137,7 @@ def _change_queue(args: argparse.Namespace) -> int:
         _complain(f"no message {one}", EXIT_NOTHING)
     if done.unknown:
         return EXIT_NOTHING
-    return EXIT_OK if done.changed else _complain("nothing changed", EXIT_NOTHING)
+    return EXIT_OK if done.changed else _complain(_nothing_of(args) or "nothing changed", EXIT_NOTHING)
 
 
 def show_report(args: argparse.Namespace) -> int:
@@ -148,6 +150,13 @@ def show_report(args: argparse.Namespace) -> int:
     built = build(_read(args, lambda store: store.deliveries(begin)))
     _say(_document({"since": query.rfc3339(begin), **built.as_json()}) if args.json else mail_text.report(built))
     return EXIT_OK
+
+
+def _nothing_of(args: argparse.Namespace) -> str | None:
+    """Why there is nothing of the lane that was asked for. A lane that has gone still has its messages."""
+    from relay.cli.common import no_such_lane
+
+    return None if args.lane is None else no_such_lane(args.lane, args)
 
 
 def _listing(args: argparse.Namespace) -> Selection:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from relay.config.content import content
 from relay.config.document import MAX_BYTES, QUICK_PARSER, Document, read
-from relay.config.errors import Places
+from relay.config.errors import Places, plain
 from relay.config.parse import DEFAULT_HTTP, DEFAULT_STORE, parse_store
 
 if TYPE_CHECKING:
@@ -77,6 +77,15 @@ def find_contact(path: Path, environ: Mapping[str, str]) -> Contact:
     given = http.get("address") if isinstance(http, dict) else None
     address = given if isinstance(given, str) and given.isprintable() else DEFAULT_HTTP
     return Contact(address, asks_for_token=isinstance(http, dict) and http.get("token") is not None)
+
+
+def find_lanes(path: Path, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of a configuration file's lanes; none where they aren't plain to see."""
+    try:
+        lanes = _read(path, environ).data.get("lanes")
+    except ValueError:
+        return ()
+    return tuple(map(plain, lanes)) if isinstance(lanes, dict) else ()
 
 
 def _read(path: Path, environ: Mapping[str, str]) -> Document:

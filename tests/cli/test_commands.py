@@ -201,6 +201,33 @@ def test_check_ends_with_0_and_its_notes_or_2_and_the_errors(tmp_path: Path) -> 
     assert said.err.startswith(f"{config}:")
 
 
+@pytest.mark.parametrize("verb", ["check", "log", "run", "queue"])
+def test_a_configuration_that_is_not_there_is_told_with_how_to_name_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OTP_RELAY_CONFIG", raising=False)
+    hint = "config/relay.yaml: no such file; name it with -c FILE or $OTP_RELAY_CONFIG\n"
+    assert (run(verb).code, run(verb).err) == (2, hint)
+    said = run(verb, environment={"OTP_RELAY_CONFIG": "none.yaml"})
+    assert (said.code, said.err) == (2, "none.yaml: no such file (named by $OTP_RELAY_CONFIG)\n")
+
+
+def test_check_tells_of_a_listener_at_which_nobody_can_log_in(tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    users.write_text("# nobody yet\n")
+    users.chmod(0o600)
+    listen = [{"address": "127.0.0.1:0"}, {"address": "127.0.0.1:0", "auth": "required", "users_file": "users"}]
+    config = write_config(tmp_path, {"one": NOWHERE}, listen=listen)
+    said = run("check", "-c", config)
+    assert (said.code, said.err) == (0, "")
+    place = rf"note: {config}:[0-9]+:[0-9]+: listen\[1\]\.users_file: "
+    assert re.search(f"^{place}no user yet, so nobody can log in; otp-relay user add NAME$", said.out, re.MULTILINE)
+    assert run("user", "add", "app", "-c", config, given=b"x\n").code == 0
+    assert "note: " not in run("check", "-c", config).out
+
+
 def test_doctor_ends_with_2_where_an_upstream_is_dead(tmp_path: Path) -> None:
     said = run("doctor", "-c", write_config(tmp_path, {"one": NOWHERE}), "--json")
     assert said.code == 2

@@ -120,6 +120,21 @@ def test_log_lists_newest_first_by_every_filter(
     assert [line.split()[1] for line in shown.out.splitlines()] == ["ID", *ids]
 
 
+@pytest.mark.parametrize("arguments", [("log",), ("log", "--json"), ("queue",), ("queue", "--json"), ("queue", "hold")])
+def test_a_lane_that_there_is_not_is_named_and_exits_1(run: Run, filled: float, arguments: tuple[str, ...]) -> None:
+    result = run(*arguments, "--lane", "opt")
+    assert (result.code, result.out) == (1, "")
+    assert result.err == "otp-relay: there is no lane opt; there are otp, bulk\n"
+
+
+def test_a_lane_that_has_gone_from_the_configuration_still_shows_its_messages(
+    run: Run, config_file: Path, filled: float
+) -> None:
+    config_file.write_text("store: relay.db\nlanes: {bulk: {}}\n")
+    assert [one["id"] for one in run("log", "--lane", "otp", "--json").objects] == ["01B", "01A"]
+    assert [one["id"] for one in run("queue", "--lane", "otp", "--json").objects] == ["01B"]
+
+
 def test_log_shows_one_messages_time_line(run: Run, filled: float) -> None:
     shown = run("log", "01D")
     assert shown.code == 0
