@@ -131,9 +131,11 @@ async def _run(loaded: Loaded, forked: Forked | None, signals: _Signals) -> int:
     except CannotStart as error:
         lines.say(f"otp-relay: {error}")
         return EXIT_FAILED
+    except StoreDamaged as error:  # no mistake of the configuration's
+        lines.say(f"otp-relay: {error}; {WHAT_TO_DO}")
+        return EXIT_FAILED
     except StoreError as error:
         place = loaded.places.of("store_key_file" if isinstance(error, StoreSealed) else "store")
-        advice = f"; {WHAT_TO_DO}" if isinstance(error, StoreDamaged) else ""
-        lines.say(f"otp-relay: {place}: {error}{advice}")
+        lines.say(f"otp-relay: {place}: {error}")
         return EXIT_FAILED
     return 0

@@ -28,7 +28,7 @@ async def examine(
     try:
         loaded = load(path, environ)
     except ConfigErrors as errors:
-        hint = "correct it; nothing else can be checked before"
+        hint = "correct it, or name another with -c FILE or $OTP_RELAY_CONFIG; nothing else can be checked before"
         return tuple(Finding("config", "", "fail", str(error), hint) for error in errors.errors)
     config = loaded.config
     signer, trouble = _signer(loaded)

@@ -107,9 +107,9 @@ async def test_a_store_on_a_read_only_disk_is_named(disk: Path, tmp_path: Path) 
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     said = await command("run", "-c", config)
     assert said.code == 1
-    assert [line for line in said.err.splitlines() if " event=" not in line] == [
-        f"otp-relay: {disk}/relay.db.lock: Read-only file system"
-    ]
+    (line,) = [line for line in said.err.splitlines() if " event=" not in line]
+    assert line.startswith(f"otp-relay: {config}:")
+    assert line.endswith(f": store: {disk}/relay.db.lock: Read-only file system")
     assert (await command("log", "-c", config)).code == 1  # none found; it can be read
 
 
