@@ -189,8 +189,8 @@ class MailLog:
         self._line(logging.INFO, "worker_ready", worker=number)
 
     def reloaded(self, *, success: bool, ignored: Sequence[str] = ()) -> None:
-        """The configuration was read again; without success the old one stays in force. `ignored`: keys of it that take a
-        restart; the rest of it is in use, but as a whole the file isn't."""
+        """The configuration was read again; without success the old one stays in force. `ignored`: keys of the new one
+        that take a restart; the rest of it is in force."""
         self.metrics.reload_success.set(success and not ignored)
         level = logging.ERROR if not success else logging.WARNING if ignored else logging.INFO
         words = {"ignored": ",".join(ignored)} if ignored else {}
