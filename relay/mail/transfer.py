@@ -37,6 +37,8 @@ _NOT_IN_QP = re.compile(rb"[^=]{2}|\n")
 def recoded(content: bytes, form: Form) -> bytes:
     """`content` (CRLF-ended) in that form, with over-long lines of bodies re-encoded where that can be done; the same
     object when nothing is to be done. Raises Unencodable when it can't be had in that form; never for `as it is`."""
+    if content.isascii():
+        form = "as it is"
     if form == "as it is" and not over_long_line(content):
         return content
     message = parse(content)
