@@ -310,7 +310,7 @@ async def test_what_takes_a_restart_is_said_at_each_reload_while_it_differs_from
                 assert ignored(relay) == ["store", "http"] * times
                 for key in ("store", r"http\.address"):
                     assert re.search(rf'reason="{config}:[0-9]+:[0-9]+: {key}: takes a restart"', relay.stderr)
-                assert "WARNING event=reloaded success=false ignored=store,http" in relay.stderr
+                assert "level=warning event=reloaded success=false ignored=store,http" in relay.stderr
             # A worker that begins now goes on with the file that it had.
             for pid in workers(relay.pid):
                 os.kill(pid, signal.SIGKILL)
