@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from tests.support import forks
 from tests.support.tls import Certificates, make_certificates
 
 
@@ -16,3 +19,16 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
     """A long text is no name for a test, least of all one that holds a key made anew each time: tests that run side
     by side have to be called the same in every process."""
     return argname if isinstance(val, str) and len(val) > 50 else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
+    with forks.use():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Around a test with the fixtures that it is the first to ask for."""
+    forks.SERVER.is_used = item.get_closest_marker("fresh") is None
+    return (yield)

@@ -54,6 +54,7 @@ def test_every_command_of_the_contract_has_help(verb: str) -> None:
     assert said.err == ""
 
 
+@pytest.mark.fresh
 def test_the_version_is_that_of_the_package() -> None:
     from relay import __version__
 
@@ -67,6 +68,7 @@ def test_what_no_command_is_ends_with_2_and_the_usage(arguments: tuple[str, ...]
     assert said.err.startswith("usage: otp-relay")
 
 
+@pytest.mark.fresh
 @pytest.mark.parametrize("arguments", [("sendmail", "--help"), ("keygen", "example.com", "s1", "--ed25519", "--out")])
 def test_a_reader_that_has_gone_is_no_failure(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     read, write = os.pipe()

@@ -50,6 +50,7 @@ def exit_code(*args: object) -> int:
         return int(left.code or 0)
 
 
+@pytest.mark.fresh
 def test_check_of_a_fresh_clone_passes() -> None:
     environ = {key: value for key, value in os.environ.items() if key != "OTP_RELAY_CONFIG"}
     done = subprocess.run(
@@ -171,6 +172,7 @@ def test_explain_tells_which_limits_a_message_breaks(
     assert explained(capsys, "-c", contract, message, *many)["refused"] == ["501 recipients, 500 are taken"]
 
 
+@pytest.mark.fresh
 def test_explain_reads_standard_input(contract: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "relay", "explain", "-c", str(contract), "-"],

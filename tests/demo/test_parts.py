@@ -173,6 +173,7 @@ async def end_of_demo(process: asyncio.subprocess.Process) -> str:
     return output.decode()
 
 
+@pytest.mark.fresh
 async def test_the_demo_sends_codes_beside_a_growing_backlog_and_ends_by_itself(start_demo: StartDemo) -> None:
     lines = (await end_of_demo(await start_demo("--seconds", "3"))).splitlines()[1:]
     assert lines[0].startswith("console: http://127.0.0.1:")
@@ -199,6 +200,7 @@ async def test_a_signal_ends_the_demo_clean(start_demo: StartDemo, number: signa
         await asyncio.open_connection("127.0.0.1", port)
 
 
+@pytest.mark.fresh
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_at_any_moment_ends_the_demo(start_demo: StartDemo, number: signal.Signals) -> None:
     chance = random.Random(number)

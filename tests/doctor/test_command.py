@@ -113,6 +113,7 @@ def test_a_name_server_that_is_none_is_a_usage_error(server: str) -> None:
     assert left.value.code == 2
 
 
+@pytest.mark.fresh
 async def test_beside_a_running_relay_it_says_so_and_does_not_disturb_it(tmp_path: Path) -> None:
     async with Upstream() as upstream, NameServer(ZONE) as server:
         http = f"unix:{tmp_path}/http.sock"

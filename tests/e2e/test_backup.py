@@ -8,6 +8,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from tests.support.app import BULK, OTP, Talk, letter
 from tests.support.relay import RelayProcess, command, get, until, write_config
 from tests.support.script import Script
@@ -25,6 +27,7 @@ async def submit(relay: RelayProcess, sender: str, acknowledged: list[str], stop
                 acknowledged.append(to)
 
 
+@pytest.mark.fresh
 async def test_a_backup_taken_under_load_begins_in_a_new_folder_with_all_that_was_acknowledged(tmp_path: Path) -> None:
     old, new, backup = tmp_path / "old", tmp_path / "new", tmp_path / "backup"
     for folder in (old, new, backup):

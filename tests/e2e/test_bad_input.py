@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.app import BULK, OTP, QUEUED, Talk, letter, stuffed
 from tests.support.processes import workers
 from tests.support.relay import RelayProcess, get, metrics, time_line, until, upstream_keys, write_config
@@ -32,6 +34,7 @@ async def code_goes_out(talk: Talk, relay: RelayProcess, to: str) -> None:
     await time_line(relay, message_id, "sent")
 
 
+@pytest.mark.fresh
 async def test_an_upstream_slower_than_intake_ends_in_452_not_in_memory_and_it_recovers(tmp_path: Path) -> None:
     goes_on = asyncio.Event()
     script: Any = {"dot": lambda moment: None if moment.n == 0 else Wait(goes_on)}
@@ -118,6 +121,7 @@ async def silent(place: tuple[str, int], source: str, count: int) -> AsyncIterat
             writer.transport.abort()
 
 
+@pytest.mark.fresh
 async def test_500_connections_that_say_nothing_reach_their_limits_and_time_out(tmp_path: Path) -> None:
     limits = {"connections": 420, "connections_per_client": 300, "command_timeout": "3s"}
     async with Upstream() as upstream:

@@ -156,6 +156,7 @@ async def post_retry(relay: RelayProcess) -> None:
     assert (await post(relay, "/api/queue/retry", {"all": True})).status == 200
 
 
+@pytest.mark.fresh
 @pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 1), (signal.SIGINT, 0)], ids=["SIGTERM", "SIGINT"])
 async def test_a_drain_finishes_what_is_under_way_and_ends_with_0(
     tmp_path: Path, number: signal.Signals, workers: int

@@ -28,6 +28,7 @@ def said_of(pid: int) -> str:
     return "".join(Path(file).read_text(errors="replace") for file in files)
 
 
+@pytest.mark.fresh
 @pytest.mark.parametrize("sender", [OTP, BULK])
 async def test_what_waits_is_encrypted_and_goes_out_with_its_key_only(tmp_path: Path, sender: str) -> None:
     """A code waits in the main file, bulk mail in a worker's."""
@@ -84,6 +85,7 @@ async def test_a_large_content_comes_in_by_a_file_which_is_in_clear_only_without
             assert text not in said_of(relay.pid) + relay.stderr
 
 
+@pytest.mark.fresh
 async def test_contents_that_come_in_take_little_memory_also_with_a_key(tmp_path: Path) -> None:
     assert (await command("store", "key", "--out", tmp_path / "key")).code == 0
     size, clients = 8_000_000, 10

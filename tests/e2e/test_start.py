@@ -200,6 +200,7 @@ def test_a_configuration_that_is_not_there_is_one_line_and_2(tmp_path: Path, ver
     assert str(tmp_path / "none.yaml") in line
 
 
+@pytest.mark.fresh
 async def test_the_ready_line_names_every_address_and_files_are_for_the_owner_only(tmp_path: Path) -> None:
     listen = [{"address": "127.0.0.1:0"}, {"address": "[::1]:0"}, {"address": f"unix:{tmp_path}/smtp.sock"}]
     async with Upstream() as upstream:

@@ -272,8 +272,7 @@ async def settled(life: Life) -> None:
 async def not_yet_given_back_to_the_main_process(life: Life) -> None:
     """A worker's commit, before it says so."""
     life.upstream.set_script(held("mail"))
-    descriptor = Path(f"/proc/{life.victim}/cmdline").read_bytes().split(b"\0")[-2].decode()
-    link = os.readlink(f"/proc/{life.victim}/fd/{descriptor}")
+    link = os.readlink(f"/proc/{life.victim}/fd/{processes.link_of(life.victim)}")
     await life.submit_and_die("write,writev,sendmsg", link)
 
 

@@ -13,9 +13,15 @@ def children(pid: int) -> list[int]:
 
 def workers(pid: int) -> list[int]:
     """Those among a relay's children that are workers; another makes its signatures."""
-    found = []
-    for child in children(pid):
-        with contextlib.suppress(OSError):  # it ends just now
-            if b"relay.workers.begin" in Path(f"/proc/{child}/cmdline").read_bytes():
-                found.append(child)
-    return found
+    return [child for child in children(pid) if link_of(child) is not None]
+
+
+def link_of(pid: int) -> int | None:
+    """The descriptor of a worker's link to its main process. None: it is no worker, or has ended."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        name = Path(f"/proc/{pid}/comm").read_text().split()
+        if name[0] == "worker":  # one that was forked (`forks`)
+            return int(name[1])
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return int(words[words.index(b"relay.workers.begin") + 1])
+    return None
