@@ -98,7 +98,7 @@ async def test_what_is_no_store_is_one_line_and_exit_1(
 ) -> None:
     path.write_text("dear diary\n" * 1000)
     assert run(path, *words) == 1
-    assert capsys.readouterr().err == f"{path}: not a store of otp-relay\n"
+    assert capsys.readouterr().err == f"otp-relay: {path}: not a store of otp-relay\n"
 
 
 async def test_a_backup_taken_beside_a_running_relay_is_a_store(path: Path) -> None:
@@ -127,7 +127,9 @@ async def test_a_backup_overwrites_nothing_and_leaves_no_half_of_one(
     assert run(path, "backup", str(taken)) == 1
     assert run(path, "backup", str(taken / "copy.db")) == 1
     assert taken.read_text() == "mine"
-    assert capsys.readouterr().err == f"{taken}: exists already\n{taken}/copy.db: Not a directory\n"
+    assert capsys.readouterr().err == (
+        f"otp-relay: {taken}: exists already\notp-relay: {taken}/copy.db: Not a directory\n"
+    )
 
 
 async def test_compacting_gives_space_back_and_keeps_the_mail(path: Path) -> None:
@@ -146,4 +148,4 @@ async def test_a_running_relays_store_is_not_compacted(path: Path, capsys: pytes
     store = await open_store(path, now=lambda: NOW)
     assert run(path, "compact") == 1
     await store.close()
-    assert capsys.readouterr().err == f"{path}: in use by another relay (pid {os.getpid()})\n"
+    assert capsys.readouterr().err == f"otp-relay: {path}: in use by another relay (pid {os.getpid()})\n"
