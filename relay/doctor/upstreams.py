@@ -44,7 +44,7 @@ async def _upstream(name: str, upstream: Upstream, config: Config, now: float) -
     try:
         session = await open_session(target, timeout_s=OPEN_WITHIN_S)
     except OpenFailed as error:
-        said = without_credentials(f"{error.phase}: {error.reply}", upstream)
+        said = without_credentials(f"{error.phase}: {error.reply.words}", upstream)
         place = f"{upstream.host}:{upstream.port}"
         return [Finding("upstream", name, "fail", f"{place}: {said}", f"check: {_HINTS.get(error.phase, 'its log')}")]
     try:

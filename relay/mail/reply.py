@@ -37,6 +37,11 @@ class Reply(NamedTuple):
     def permanent(self) -> bool:
         return 500 <= self.code < 600
 
+    @property
+    def words(self) -> str:
+        """Of a reply of the relay's own, what it says without its codes; any other as it is."""
+        return self.text.partition(OWN)[2] if is_own(str(self)) else str(self)
+
     @classmethod
     def own(cls, code: int, enhanced: str, text: str) -> Self:
         """What the relay says in an upstream's place: `451 4.4.1 otp-relay: connection refused`. It stands where the

@@ -31,10 +31,11 @@ class OpenFailed(Exception):
 
     @property
     def reason(self) -> str:
-        """What may be logged and shown to anybody. An upstream may quote a credential or a code: of what it said, only
-        the code and the enhanced code."""
-        said = f"{self.reply.code} {self.reply.enhanced or ''}".rstrip()
-        return f"{self.phase}: {said if self.said else self.reply}"
+        """What may be logged and shown to anybody: `connect: connection refused`, or `auth: 535 5.7.8`. An upstream may
+        quote a credential or a code: of what it said, only the code and the enhanced code."""
+        if self.said:
+            return f"{self.phase}: {self.reply.code} {self.reply.enhanced or ''}".rstrip()
+        return f"{self.phase}: {self.reply.words}"
 
 
 LOST = Reply.own(451, "4.4.2", "connection lost")

@@ -67,14 +67,14 @@ async def test_a_refused_connection_is_a_failure_in_words(tmp_path: Path) -> Non
         await upstream.pause()
         (finding,) = await examined(tmp_path, upstream)
     assert finding.status == "fail"
-    assert finding.text == f"127.0.0.1:{upstream.port}: connect: 451 4.4.1 otp-relay: connection refused"
+    assert finding.text == f"127.0.0.1:{upstream.port}: connect: connection refused"
 
 
 @pytest.mark.parametrize(
     ("script", "said"),
     [
         ({"greeting": "554 5.7.1 go away"}, "greeting: 554 5.7.1 go away"),
-        ({"greeting": Close()}, "connect: 451"),
+        ({"greeting": Close()}, "connect: "),
         ({"ehlo": "550 5.7.1 not with that name", "helo": "550 5.7.1 not with that name"}, "ehlo: 550 5.7.1"),
         ({"auth": "535 5.7.8 no such account"}, "auth: 535 5.7.8 no such account"),
     ],
@@ -96,7 +96,7 @@ async def test_a_certificate_that_does_not_hold_is_a_failure(
     async with Upstream(tls="implicit", certificate=getattr(certificates, broken)) as upstream:
         (finding,) = await examined(tmp_path, upstream, certificates)
     assert finding.status == "fail"
-    assert "tls: 454 4.7.5 otp-relay: certificate not trusted" in finding.text
+    assert "tls: certificate not trusted" in finding.text
 
 
 async def test_starttls_that_is_not_offered_is_a_failure(tmp_path: Path, certificates: Certificates) -> None:

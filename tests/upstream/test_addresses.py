@@ -183,7 +183,7 @@ async def test_a_name_that_nobody_knows_is_said_in_the_systems_words(names: Name
             await peer(target(25))
         assert (failed.value.phase, failed.value.reason) == (
             "connect",
-            "connect: 451 4.4.1 otp-relay: name or service not known",
+            "connect: name or service not known",
         )
 
 
@@ -198,7 +198,7 @@ async def test_the_whole_opening_has_one_deadline_a_look_up_that_hangs_included(
         to = target(upstream.port)
         to.addresses._look_up = hangs
         for _ in range(2):
-            with pytest.raises(OpenFailed, match=r"connect: 451 4\.4\.1 otp-relay: no answer in time"):
+            with pytest.raises(OpenFailed, match=r"connect: no answer in time"):
                 await peer(to, within_s=0.1)
         goes_on.set()
         assert await peer(to) == "127.0.0.1"
