@@ -78,14 +78,23 @@ class Circuit:
         self.state = "half-open"
 
     def reached(self) -> bool:
-        """A session could be opened; how it carries mail isn't known. True when this closed the circuit."""
-        closed_now, self.tried = self.state != "closed", True
-        self.state, self.reason, self.words = "closed", "", ""
+        """A session could be opened; how it carries mail isn't known. True when this closed the circuit, as it does
+        where a probe is under way. A session that was begun before the circuit opened proves nothing."""
+        self.tried = True
+        if self.state == "open":
+            return False
+        closed_now = self._closes()
         self._unproved = self._unproved or closed_now
         return closed_now
 
     def succeeded(self) -> bool:
         """A message was answered as it should be. True when this closed the circuit."""
-        closed_now = self.reached()
+        self.tried = True
+        closed_now = self._closes()
         self._unproved, self._relapses, self._losses, self._probes = False, 0, 0, 0
+        return closed_now
+
+    def _closes(self) -> bool:
+        closed_now = self.state != "closed"
+        self.state, self.reason, self.words = "closed", "", ""
         return closed_now

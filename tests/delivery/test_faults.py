@@ -4,7 +4,8 @@ comes, and the truth of what it writes down then."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from relay.mail.envelope import Envelope, Recipient
 from relay.store.base import NewMessage, OpenRecipient, Queued, Selection, StoreError
 from relay.upstream.gate import NOT_STORED
 from tests.delivery.harness import CONTENT, Bench, config, delivering, outcomes, until, warm
-from tests.support.upstream import Hang, Upstream, Wait
+from tests.support.upstream import Close, Garbage, Hang, Upstream, Wait
 
 DEAD = {"host": "127.0.0.1", "port": 9, "tls": "none"}
 
@@ -324,6 +325,28 @@ async def test_a_reload_puts_its_lanes_in_force_before_it_empties_the_old(tmp_pa
         id_ = await bench.send("u@example.net")
         await bench.ended(id_)
         await engine.drain(1.0)
+
+
+@pytest.mark.parametrize("fault", [Close(), Garbage()], ids=["closes", "jabbers"])
+async def test_an_upstream_that_opens_and_never_answers_the_dot_gets_a_message_seldom(
+    tmp_path: Path, fault: Any
+) -> None:
+    """A session that was being opened when the circuit opened proves nothing: it closed the circuit again at once, and
+    the message was sent some hundred times a second."""
+    async with (
+        Upstream(script={"dot": fault}) as one,
+        delivering(tmp_path, config({"one": one}, retry=(0.05,))) as bench,
+    ):
+        id_ = await bench.send("u@example.net")
+
+        async def tries() -> Sequence[float]:
+            (recipient,) = (await bench.view(id_))["recipients"]
+            return [datetime.fromisoformat(each["started_at"]).timestamp() for each in recipient["attempts"]]
+
+        async with asyncio.timeout(15):
+            while not (found := await tries()) or found[-1] - found[0] < 1.0:
+                await asyncio.sleep(0.02)
+        assert len(found) <= 6
 
 
 GROUPS = ("0@a.test", "1@a.test", "2@a.test", "3@a.test", "4@a.test", "5@a.test")
