@@ -122,9 +122,12 @@ def _seen(control: Control, action: Action, selection: Selection, changed: Seque
 
 
 async def _act_on_store(control: Control, action: Action, selection: Selection) -> Sequence[str]:
+    from relay.store.look import look_at
     from relay.store.several import shards
     from relay.store.sqlite import open_store
 
+    with look_at(control.store):
+        pass  # where there is no store, none is made
     changed: list[str] = []
     for path in (control.store, *shards(control.store)):
         store = await open_store(path, now=time.time)

@@ -219,7 +219,7 @@ class _Race:
             return False
         for pool, progress, _ in self._running.values():
             if progress.envelope_sent or not pool.alive:
-                pool.condemn(OpenFailed("connect", TIMED_OUT))
+                pool.condemn(OpenFailed("mail" if progress.envelope_sent else "connect", TIMED_OUT))
         return True
 
     def _called_off(self) -> list[Tried]:

@@ -38,9 +38,14 @@ class Reply(NamedTuple):
         return 500 <= self.code < 600
 
     @property
+    def is_own(self) -> bool:
+        """No upstream said it."""
+        return OWN in self.text and is_own(str(self))
+
+    @property
     def words(self) -> str:
         """Of a reply of the relay's own, what it says without its codes; any other as it is."""
-        return self.text.partition(OWN)[2] if is_own(str(self)) else str(self)
+        return self.text.partition(OWN)[2] if self.is_own else str(self)
 
     @classmethod
     def own(cls, code: int, enhanced: str, text: str) -> Self:

@@ -228,11 +228,11 @@ async def make_store(path: Path) -> None:
 
 
 def test_without_a_store_there_is_one_line(run: Run) -> None:
-    for command in (("log",), ("queue",), ("report",)):
+    for command in (("log",), ("queue",), ("report",), ("queue", "hold", "--all")):
         result = run(*command)
         assert result.code == 1
         assert len(result.err.splitlines()) == 1
-        assert "relay.db" in result.err
+        assert "relay.db: there is no store" in result.err
 
 
 @pytest.mark.parametrize(
