@@ -105,14 +105,19 @@ class Forwarder:
     async def _pass(self) -> bool:
         """Move all that isn't this process's. True: something is left that can't be moved now."""
         failures, left_out = 0, self._after != ""
-        while ids := await self._store.foreign(self.lanes, after=self._after, limit=BATCH):
+        while True:
+            # Asked first: what a lane lets go of after this is found by the next line.
+            in_hand = await self._store.foreign_in_hand(self.lanes)
+            ids = await self._store.foreign(self.lanes, after=self._after, limit=BATCH)
+            if not ids:
+                break
             for message_id in ids:
                 self._after = message_id
                 failures += not await self._try_to_move(message_id)
                 if failures >= FAILURES:
                     return True  # the next pass begins behind it
         self._after = ""
-        return left_out or failures > 0 or await self._store.foreign_in_hand(self.lanes)
+        return left_out or failures > 0 or in_hand
 
     async def _try_to_move(self, message_id: str) -> bool:
         """Move one message. False: it could not be done now."""

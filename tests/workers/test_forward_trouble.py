@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -183,6 +184,23 @@ async def test_what_a_lane_still_has_in_hand_moves_when_that_is_over(tmp_path: P
             await until_moved(near, far, deferred)
         assert await states(near, sent) == ["sent"]
         assert await far.get(sent) is None
+
+
+async def test_what_a_lane_lets_go_of_between_two_looks_is_not_overlooked(tmp_path: Path) -> None:
+    async with two(tmp_path) as (near, far):
+        [deferred] = await filled(near, 1)
+        await claim(near, lane="bulk")
+        really = near.foreign
+
+        async def foreign(*args: Any, **options: Any) -> Sequence[str]:
+            found = await really(*args, **options)
+            if await states(near, deferred) == ["sending"]:
+                await near.settle(settled(deferred, "deferred", next_at=NOW + 60))
+            return found
+
+        near.foreign = foreign  # type: ignore[method-assign]
+        async with forwarding(near, far.take_in):
+            await until_moved(near, far, deferred)
 
 
 AFTER: dict[Action, State] = {"drop": "bounced", "hold": "held", "release": "queued", "retry": "queued"}
