@@ -50,9 +50,11 @@ class DeliveryEvents:
             states[update.state, update.upstream, _code(update) if update.state == "bounced" else None] += 1
         for (state, upstream, code), recipients in states.items():
             self._settled(lane, job, state, upstream, code, recipients)
-        due = [update for update in settlement.updates if update.next_at is not None]
-        for code in {_code(update): None for update in due}:
-            times = [update.next_at for update in due if update.next_at is not None and _code(update) == code]
+        due: dict[int | None, list[float]] = {}
+        for update in settlement.updates:
+            if update.next_at is not None:
+                due.setdefault(_code(update), []).append(update.next_at)
+        for code, times in due.items():
             wait_s = max(0.0, min(times) - self._clock.now())
             self._log.deferred(job.queued.id, lane, recipients=len(times), code=code, retry_in_s=wait_s)
 

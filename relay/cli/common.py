@@ -71,7 +71,7 @@ def _denied(args: argparse.Namespace) -> str:
 
     denied = "permission denied: run it as root or as the relay's user"
     contact = find_contact(config_path(args), os.environ)
-    if not contact.asks_for_token:  # then the API answers nobody else
+    if not contact.asks_for_token:  # then the API answers root and the relay's user only
         return denied
     is_url = ":" in contact.address and not contact.address.startswith(("unix:", "systemd:"))
     return f"{denied}, or ask {f'http://{contact.address}/' if is_url else contact.address} with its token"

@@ -240,8 +240,7 @@ class Lane:
                 async with asyncio.timeout(within_s):
                     await job.stored.wait()
             if job.gate.is_open and job.gate.shut_reason is not NOT_STORED:
-                self._owed[job.queued.id] = []
-                await self._pay(job.queued.id)
+                await self._owe(job, [])
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
 
     # what goes out
@@ -362,8 +361,7 @@ class Lane:
         job.timings_ms["sign"] = job.sign_ms
         await self._settle(job)
         if job.pending:  # the relay ends
-            self._owed[job.queued.id] = []
-            await self._pay(job.queued.id)
+            await self._owe(job, [])
 
     async def _last_resort(self, job: Job) -> None:
         """What was achieved is written down and the rest is put off, without a look at the content. Where even that
@@ -445,7 +443,11 @@ class Lane:
         settled = settlement(job, self._services.bounces, self._services.events.trouble)
         if settled.updates or settled.attempts:
             owed.append(settled)
-        self._owed[job.queued.id] = owed
+        await self._owe(job, owed)
+
+    async def _owe(self, job: Job, settlements: list[Settlement]) -> None:
+        """Write them and give the message back; what the store doesn't take now is left to `settle_owed`."""
+        self._owed[job.queued.id] = settlements
         await self._pay(job.queued.id)
 
     async def _pay(self, message_id: str) -> bool:

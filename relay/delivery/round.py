@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from relay.config.model import Lane
 from relay.delivery.attempt import Tried, attempt
@@ -64,12 +64,14 @@ class Round:
             race = await self._race(due, pools)
             if self._first_at is None:
                 self._first_at = min(tried.started_at for tried in race)
+            # Those of a race are judged in another order than they began in.
             numbers = {tried.upstream: n for n, tried in enumerate(sorted(race, key=_began), 1)}
-            before = dict(job.tries)
             for tried in race:
-                self._record(tried, {position: n + numbers[tried.upstream] for position, n in before.items()})
+                self._record(tried, numbers[tried.upstream])
                 if not _outrun(tried):
                     pools[:] = [pool for pool in pools if pool.name != tried.upstream]
+            for one in due:
+                job.tries[one.position] += len(race)
             job.carried = ()
             if job.pending and any(update.state == "sent" for update in job.updates):
                 # Some were accepted and others go on: what was accepted must be known before anything else is sent.
@@ -85,9 +87,8 @@ class Round:
         finally:
             await race.stop()
 
-    def _record(self, tried: Tried, numbers: Mapping[int, int]) -> None:
-        """`numbers`: the attempt's own, for each position. Those of a race are judged in another order than they
-        began in."""
+    def _record(self, tried: Tried, number: int) -> None:
+        """`number`: its own among those under way together, from 1."""
         job = self._job
         error = tried.error
         refused = Refused(job.queued.content)
@@ -96,12 +97,10 @@ class Round:
                 reply = redact_reply(str(result.reply), b"" if result.reply.positive else refused)
             except Exception as fault:  # noqa: BLE001 - what became of the recipients must be known all the same
                 reply, error = _bare(result.reply), error or fault
-            n = numbers[result.position]
-            job.tries[result.position] = max(job.tries[result.position], n)
             job.attempts.append(
                 Attempt(
                     result.position,
-                    n,
+                    job.tries[result.position] + number,
                     tried.upstream,
                     self._epoch(tried.started_at),
                     tried.session,

@@ -70,7 +70,7 @@ class StandIn:
         self._sessions.add(task)
         gone = (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError)
         try:
-            # The client left or never spoke: there is nobody to tell. A cancelled session (see __aexit__) ends as
+            # The client left or never spoke: no reply is due. A cancelled session (see __aexit__) ends as
             # others do: Python 3.11's streams print a traceback for one that ends as cancelled.
             with contextlib.suppress(*gone, asyncio.CancelledError):
                 await self._talk(reader, writer)

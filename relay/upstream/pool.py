@@ -238,7 +238,7 @@ class Pool:
         if not self.express:
             self._learn(session, report, now, timed=size_bytes <= TIMED_UP_TO_BYTES)
         if report.timed_out:
-            self._failed(OpenFailed("connect", TIMED_OUT), f"session: {TIMED_OUT.words}")
+            self._failed(OpenFailed("session", TIMED_OUT))
         elif report.lost:
             # A kept one that is dead before its first reply has only been idle for too long.
             if report.answered or session.sent == 1:
@@ -353,13 +353,12 @@ class Pool:
         else:
             self._failed(failure)
 
-    def _failed(self, failure: OpenFailed, reason: str | None = None) -> None:
-        """`reason`: for the circuit; None: the failure's own."""
-        now, reason = time.monotonic(), reason or failure.reason
+    def _failed(self, failure: OpenFailed) -> None:
+        now = time.monotonic()
         refused = failure.reply.permanent and failure.phase != "connect"
         words = operators_words(failure.reply) if failure.said else ""
-        if self.circuit.failed(now, reason, words=words, refused=refused):
-            self._watcher.down(self.lane, self.name, reason)
+        if self.circuit.failed(now, failure.reason, words=words, refused=refused):
+            self._watcher.down(self.lane, self.name, failure.reason)
         self._fail_waiting(failure)
 
     def _fail_waiting(self, failure: OpenFailed) -> None:
@@ -369,10 +368,10 @@ class Pool:
                 waiter.set_exception(failure)
 
     def _lost(self) -> None:
-        reason = f"session: {LOST.words}"
-        if self.circuit.lost(time.monotonic(), reason):
-            self._watcher.down(self.lane, self.name, reason)
-            self._fail_waiting(OpenFailed("connect", LOST))
+        failure = OpenFailed("session", LOST)
+        if self.circuit.lost(time.monotonic(), failure.reason):
+            self._watcher.down(self.lane, self.name, failure.reason)
+            self._fail_waiting(failure)
 
     def _keep(self, session: Session) -> None:
         """An idle session: for who waits, else for later, unless its time has come."""

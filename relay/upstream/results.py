@@ -6,7 +6,8 @@ from typing import Literal, NamedTuple
 
 from relay.mail.reply import Reply
 
-Phase = Literal["connect", "greeting", "ehlo", "tls", "auth", "mail", "rcpt", "data", "dot"]
+Phase = Literal["connect", "greeting", "ehlo", "tls", "auth", "mail", "rcpt", "data", "dot", "session"]
+"""`session`: one that was in use, or might have been"""
 Outcome = Literal["sent", "deferred", "refused", "ambiguous", "abandoned"]
 
 
