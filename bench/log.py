@@ -31,8 +31,8 @@ from bench.process import ROOT
 from relay.mail.envelope import Envelope, Recipient
 from relay.observe.report import build
 from relay.store.base import Attempt, NewMessage, RecipientUpdate, Selection, Settlement
-from relay.store.reading import Several
-from relay.store.sqlite import open_reader, open_store
+from relay.store.merged import Several
+from relay.store.sqlite.store import open_reader, open_store
 from relay.store.ulid import IdMaker
 
 MESSAGES = 1_000_000

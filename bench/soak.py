@@ -30,7 +30,7 @@ from bench.usage import trees
 from bench.weather import KINDS, NOBODY, Station
 from relay.demo.process import RelayProcess
 from relay.store.base import Selection
-from relay.store.reading import Several, open_readers
+from relay.store.merged import Several, open_readers
 from tests.support.app import Talk, Unexpected, letter
 from tests.support.relay import command, get, until, upstream_keys, write_config
 from tests.support.tls import make_certificates

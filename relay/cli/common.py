@@ -61,7 +61,7 @@ def control(args: argparse.Namespace) -> Control:
 
 def told(error: Exception, args: argparse.Namespace) -> str:
     """One line about a store that can't be used; what to do, where this user has no right to it."""
-    from relay.store.sqlite_file import is_denial
+    from relay.store.sqlite.files import is_denial
 
     return _denied(args) if is_denial(error) and not _may_use(store_path(args)) else str(error)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from relay.store.base import Selection
-    from relay.store.look import Look
+    from relay.store.offline import Look
 
 EXIT_OK, EXIT_NOTHING, EXIT_USAGE = 0, 1, 2
 ACTIONS = ("retry", "hold", "release", "drop")
@@ -169,7 +169,7 @@ def _listing(args: argparse.Namespace) -> Selection:
 def _read(args: argparse.Namespace, ask: Callable[[Look], T]) -> T:
     """One question to the store, beside a running relay or without one. Raises StoreError."""
     from relay.cli.common import store_path
-    from relay.store.look import look_at
+    from relay.store.offline import look_at
 
     with look_at(store_path(args)) as store:
         return ask(store)

@@ -48,7 +48,7 @@ def act(control: Control, action: Action, selection: Selection) -> Acted:
 
 def _refuse_beside_a_relay(control: Control) -> None:
     """The store is a running relay's alone. Raises Refused, StoreError."""
-    from relay.store.sqlite_file import holder
+    from relay.store.sqlite.files import holder
 
     pid = holder(control.store)
     if pid is None:
@@ -112,7 +112,7 @@ class _Connection(http.client.HTTPConnection):
 
 def _seen(control: Control, action: Action, selection: Selection, changed: Sequence[str]) -> Acted:
     """With what there is to say beside it; as the HTTP service has it."""
-    from relay.store.look import look_at
+    from relay.store.offline import look_at
     from relay.web.query import leaves_ambiguous, left, unchanged
 
     with look_at(control.store) as store:
@@ -122,9 +122,9 @@ def _seen(control: Control, action: Action, selection: Selection, changed: Seque
 
 
 async def _act_on_store(control: Control, action: Action, selection: Selection) -> Sequence[str]:
-    from relay.store.look import look_at
-    from relay.store.several import shards
-    from relay.store.sqlite import open_store
+    from relay.store.merge import shards
+    from relay.store.offline import look_at
+    from relay.store.sqlite.store import open_store
 
     with look_at(control.store):
         pass  # where there is no store, none is made

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from relay.config.model import Loaded
-    from relay.workers.helper import Forked
+    from relay.signing.helper import Forked
 
 EXIT_FAILED = 1
 WHAT_TO_DO = 'it was left as it is; docs/operating.md, "A damaged store", says what to do'
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     import gc
 
     gc.disable()  # until `ready`: what is made up to then stays
-    from relay.workers import helper
+    from relay.signing import helper
     from relay.workers.undumpable import undumpable
 
     undumpable()
@@ -110,8 +110,8 @@ async def _run(loaded: Loaded, forked: Forked | None, signals: _Signals) -> int:
     import asyncio
     import gc
 
-    from relay.app import App, CannotStart
     from relay.observe import lines
+    from relay.service.app import App, CannotStart
     from relay.store.base import StoreDamaged, StoreError, StoreSealed
     from relay.supervise import listen_to
 

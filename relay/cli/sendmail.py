@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from relay.intake.sendmail import EX_IOERR, EX_TEMPFAIL, EX_USAGE, Failed, Request, compose
+from relay.sendmail.compose import EX_IOERR, EX_TEMPFAIL, EX_USAGE, Failed, Request, compose
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _set(request: Request, letter: str, value: str) -> None:
 
 
 def _submit(request: Request) -> str:
-    from relay.intake.client import NobodyThere, find_places, submit
+    from relay.sendmail.submit import NobodyThere, find_places, submit
 
     found = find_places(os.environ, request.config)
     try:

@@ -57,9 +57,9 @@ def check(args: argparse.Namespace) -> int:
     """Exit 0 when all is well, else 1 and what is wrong."""
 
     def run(store: Path) -> int:
-        from relay.store import care
+        from relay.store import maintenance
 
-        found = care.check(store)
+        found = maintenance.check(store)
         for path, wrong in found.items():
             for line in wrong:
                 print(f"{path}: {line}", file=sys.stderr)
@@ -80,9 +80,9 @@ def backup(args: argparse.Namespace) -> int:
     """Exit 0 when the copies are on the disk."""
 
     def run(store: Path) -> int:
-        from relay.store import care
+        from relay.store import maintenance
 
-        for path, size_bytes in care.backup(store, args.destination).items():
+        for path, size_bytes in maintenance.backup(store, args.destination).items():
             print(f"{path}: {size_bytes} bytes")
         return 0
 
@@ -93,9 +93,9 @@ def compact(args: argparse.Namespace) -> int:
     """Exit 0 when the files are rewritten."""
 
     def run(store: Path) -> int:
-        from relay.store import care
+        from relay.store import maintenance
 
-        for path, (before, after) in care.compact(store).items():
+        for path, (before, after) in maintenance.compact(store).items():
             print(f"{path}: {before} bytes before, {after} after")
         return 0
 

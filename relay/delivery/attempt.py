@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
+from relay.clock import steady
 from relay.config.model import Lane
 from relay.delivery.fitting import fitted, load_of
-from relay.delivery.job import Job
-from relay.delivery.judge import condemns
+from relay.delivery.message import Job
 from relay.delivery.phases import Phases
+from relay.delivery.verdict import condemns
 from relay.mail.redact import redact, redact_reply
 from relay.store.base import OpenRecipient
-from relay.upstream.gate import steady
-from relay.upstream.pool import NO_SESSION, Pool
 from relay.upstream.results import TROUBLE, OpenFailed, Outcome, Result
-from relay.upstream.session import Opening, Progress, Report, Session, Terms
+from relay.upstream.smtp.pool import NO_SESSION, Pool
+from relay.upstream.smtp.session import Opening, Progress, Report, Session, Terms
 
 
 class Tried(NamedTuple):

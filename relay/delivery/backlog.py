@@ -7,7 +7,7 @@ import heapq
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from relay.delivery.job import Job
+from relay.delivery.message import Job
 
 Rank = tuple[float, str]
 

@@ -7,16 +7,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from relay.clock import Clock
 from relay.config.model import Config
-from relay.delivery.clock import Clock
-from relay.delivery.job import Signing, SigningElsewhere
 from relay.delivery.lane import Lane
+from relay.delivery.message import Signing, SigningElsewhere
 from relay.delivery.services import Events, Services
-from relay.delivery.settling import Bounces
+from relay.delivery.settlement import Bounces
 from relay.store.base import Action, Selection, Store
 from relay.supervise import Supervisor
-from relay.upstream.connect import Contexts, Target
-from relay.upstream.pool import Pool, Shared, Watcher
+from relay.upstream.smtp.connect import Contexts, Target
+from relay.upstream.smtp.pool import Pool, Shared, Watcher
 
 
 @dataclass(frozen=True, slots=True)

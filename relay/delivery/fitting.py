@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from relay.delivery.job import Job
+from relay.delivery.message import Job
 from relay.mail.transfer import Form, Unencodable, has_utf8_head
 from relay.store.base import OpenRecipient, Queued
-from relay.upstream.capabilities import Capabilities
-from relay.upstream.transaction import Load
+from relay.upstream.smtp.capabilities import Capabilities
+from relay.upstream.smtp.transaction import Load
 
 LARGE_BYTES = 256_000
 """from here on it is looked through, re-encoded and signed off the loop"""

@@ -15,15 +15,15 @@ import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
+from relay.clock import steady
 from relay.config.model import Lane as LaneConfig
 from relay.delivery.attempt import Tried
 from relay.delivery.backlog import Backlog, Way
 from relay.delivery.fitting import LARGE_BYTES
-from relay.delivery.job import Job
-from relay.delivery.judge import retry_at
+from relay.delivery.message import Job
 from relay.delivery.round import Round
 from relay.delivery.services import Services
-from relay.delivery.settling import (
+from relay.delivery.settlement import (
     UNAVAILABLE,
     Bounces,
     Moment,
@@ -33,11 +33,12 @@ from relay.delivery.settling import (
     put_off,
     settlement,
 )
+from relay.delivery.verdict import retry_at
 from relay.mail.reply import OWN
 from relay.store.base import Booking, Queued, Settlement, StoreError
-from relay.upstream.bucket import Bucket
-from relay.upstream.gate import NOT_STORED, Gate, steady
-from relay.upstream.pool import Pool
+from relay.upstream.gate import NOT_STORED, Gate
+from relay.upstream.rate import Bucket
+from relay.upstream.smtp.pool import Pool
 
 EXPRESS_IN_MEMORY = (2_000, 64_000_000)
 BULK_IN_MEMORY = (200, 32_000_000)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.upstream.session import Opening, Report
+from relay.upstream.smtp.session import Opening, Report
 
 OF_AN_ATTEMPT = ("session", "connect", "tls", "auth", "envelope", "gate", "data")
 SOMETIMES = ("rate", "encode")

@@ -10,19 +10,20 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
+from relay.clock import steady
 from relay.config.model import Lane
 from relay.delivery.attempt import Tried, attempt
-from relay.delivery.job import Job, Pending
-from relay.delivery.judge import Delivered, Elsewhere, Ended, Unfit, Unknown, Withdrawn, judge
+from relay.delivery.message import Job, Pending
 from relay.delivery.phases import SOMETIMES, Phases
+from relay.delivery.verdict import Delivered, Elsewhere, Ended, Unfit, Unknown, Withdrawn, judge
 from relay.mail.dsn import wants_success
 from relay.mail.redact import Refused, redact_reply
 from relay.mail.reply import Reply
 from relay.store.base import Attempt, OpenRecipient, RecipientUpdate, State
-from relay.upstream.gate import OUTRUN, steady
-from relay.upstream.pool import Pool
+from relay.upstream.gate import OUTRUN
 from relay.upstream.results import TIMED_OUT, OpenFailed, Result
-from relay.upstream.session import Progress
+from relay.upstream.smtp.pool import Pool
+from relay.upstream.smtp.session import Progress
 
 Settle = Callable[[Job], Awaitable[None]]
 Told = Callable[[Job, Tried], None]

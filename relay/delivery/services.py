@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from relay.clock import Clock
 from relay.delivery.attempt import Tried
-from relay.delivery.clock import Clock
-from relay.delivery.job import Job, Signing, SigningElsewhere
-from relay.delivery.settling import Bounces
+from relay.delivery.message import Job, Signing, SigningElsewhere
+from relay.delivery.settlement import Bounces
 from relay.store.base import Settlement, Store
 from relay.supervise import Supervisor
 

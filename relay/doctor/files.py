@@ -12,8 +12,8 @@ from relay.config.model import Config, Loaded
 from relay.doctor.finding import Finding
 from relay.store.base import StoreError, StoreSealed
 from relay.store.codec import codec_for
-from relay.store.several import shards
-from relay.store.sqlite_care import check_keys
+from relay.store.merge import shards
+from relay.store.sqlite.maintenance import check_keys
 
 
 def secrets(config: Config) -> dict[Path, str]:

@@ -11,7 +11,7 @@ from relay.config.model import Config
 from relay.config.units import SystemdAddress, TcpAddress, UnixAddress
 from relay.doctor.finding import Finding
 from relay.store.base import StoreError
-from relay.store.sqlite_file import holder
+from relay.store.sqlite.files import holder
 
 READY_WITHIN_S = 5.0
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what it listens on, not where we do)

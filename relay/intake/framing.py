@@ -6,7 +6,7 @@ CR for a line's end where the next server does not lets mail be smuggled behind 
 
 from __future__ import annotations
 
-from relay.spool import Body, Large
+from relay.intake.spool import Body, Large
 
 _END_OF_DATA = b"\r\n.\r\n"
 _UNDECIDED = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")

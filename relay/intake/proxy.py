@@ -6,8 +6,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 from aiosmtpd.proxy_protocol import V2_CMD, get_proxy
 
+from relay.intake.connection import Hangup, TimedOut, Wire
 from relay.intake.policy import Peer, peer_at
-from relay.intake.wire import Hangup, TimedOut, Wire
 
 _MAX_V1_BYTES = 107
 """The specification's longest line."""

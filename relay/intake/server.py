@@ -19,11 +19,11 @@ from relay.intake.pace import Pace
 from relay.intake.policy import Peer, Policy, connections_allowed, kept_for_local, may_connect
 from relay.intake.session import Session
 from relay.intake.sockets import bind, cannot_listen, release, shown
+from relay.intake.spool import Budget
 from relay.intake.turns import Turns
 from relay.intake.types import Accept, Admit, CannotListen, Observer, Reason, Silent, always
 from relay.mail.reply import Reply
 from relay.observe.pressure import Brake, IntakeLoad
-from relay.spool import Budget
 
 _BACKLOG = 1024
 

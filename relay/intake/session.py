@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 from aiosmtpd.smtp import MISSING, AuthResult, LoginPassword
 
 from relay.intake import replies
+from relay.intake.connection import BadLine, Hangup, TimedOut, Wire, WoundUp
 from relay.intake.framing import MAX_AUTH_BYTES, DotDecoder
 from relay.intake.parameters import BadCommand, Mail, parse_mail, parse_rcpt
 from relay.intake.policy import UNIX, Peer, Policy, peer_at
 from relay.intake.proxy import BadProxyHeader, read_proxied_peer
+from relay.intake.spool import Body, SpoolFull
 from relay.intake.turns import Standing
 from relay.intake.types import Reason, Refused, SmtpProtocol, Submission
-from relay.intake.wire import BadLine, Hangup, TimedOut, Wire, WoundUp
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.reply import Reply
 from relay.observe.lines import logfmt
-from relay.spool import Body, SpoolFull
 
 if TYPE_CHECKING:
     from relay.intake.server import IntakeServer

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Literal, NamedTuple, Protocol
 
 from relay.config.model import Listener
+from relay.intake.spool import Large
 from relay.mail.envelope import Envelope
 from relay.mail.reply import Reply
-from relay.spool import Large
 
 Reason = Literal[
     "address", "allow", "auth", "busy", "connections", "policy", "proxy", "recipients", "sequence", "size", "store",

@@ -7,7 +7,6 @@ expired or was superseded, and lets a single session through.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Literal, Protocol
 
@@ -18,15 +17,6 @@ SUPERSEDED = Reply.own(451, "4.4.7", "a newer message took its place")
 OUTRUN = Reply.own(451, "4.4.1", "another upstream was faster")
 NOT_STORED = Reply.own(451, "4.3.0", "could not be stored")
 STOPPED = Reply.own(451, "4.3.2", "the relay stopped before the upstream answered")
-
-
-# Linux's runs while the machine is suspended: a code's life does, too.
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def steady() -> float:
-    """Seconds on the clock that messages' deadlines are on: it never jumps, and runs through a suspension."""
-    return time.clock_gettime(_CLOCK)
 
 
 class Carrier(Protocol):

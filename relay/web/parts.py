@@ -11,7 +11,7 @@ from relay.observe.metrics import Family, Metrics, Snapshot
 from relay.observe.pressure import IntakeLoad, QueueFill
 from relay.observe.recent import Recent
 from relay.store.base import OPEN_STATES, Action, LaneCount, Selection
-from relay.store.reading import Reading
+from relay.store.merged import Reading
 
 if TYPE_CHECKING:
     from relay.web.webhooks import Webhook

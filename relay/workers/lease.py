@@ -10,10 +10,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from relay.upstream.bucket import Lent
-from relay.upstream.budget import Budget
 from relay.upstream.fair import TURN_S, Holder, Holders
-from relay.workers import words
+from relay.upstream.quota import Budget
+from relay.upstream.rate import Lent
+from relay.workers import messages
 from relay.workers.link import Link
 
 ASK_AGAIN_AFTER_S = 1.0
@@ -127,7 +127,7 @@ class LeasedRate:
         """One at a time, as long as something waits."""
         try:
             while self._waiting:
-                self._serve(await self._link.ask(words.PACE, self._upstream))
+                self._serve(await self._link.ask(messages.PACE, self._upstream))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is for those that wait
             waiting, self._waiting = self._waiting, deque()
             for turn in waiting:
@@ -153,7 +153,7 @@ class LeasedRate:
         tokens = self._lent.tokens
         if tokens and self._lent.until == until:
             self._lent = Lent(0, 0.0)
-            self._link.tell(words.UNUSED, (self._upstream, tokens))
+            self._link.tell(messages.UNUSED, (self._upstream, tokens))
 
 
 class Tenant:

@@ -12,10 +12,11 @@ from typing import Any
 
 import uvloop
 
-from relay.delivery.clock import Clock
+from relay.clock import Clock
 from relay.delivery.dispatch import Delivery, Share, targets_of, upstreams_of
-from relay.draft import Draft
-from relay.engine import Engine
+from relay.delivery.engine import Engine
+from relay.intake.draft import Draft
+from relay.intake.spool import Large
 from relay.mail.dkim import Signer
 from relay.mail.message import Unacceptable
 from relay.mail.reply import Reply
@@ -23,17 +24,16 @@ from relay.observe import lines
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
-from relay.spool import Large
+from relay.signing.client import SigningProcess
+from relay.signing.helper import Forked
 from relay.store.base import NewMessage
-from relay.store.sqlite_move import Moved
+from relay.store.sqlite.transfer import Moved
 from relay.supervise import Supervisor, listen_to
-from relay.upstream.pool import Shared
-from relay.workers import words
-from relay.workers.forward import Forwarder
-from relay.workers.helper import Forked
+from relay.upstream.smtp.pool import Shared
+from relay.workers import messages
 from relay.workers.lease import LeasedBudget, LeasedRate
 from relay.workers.link import Link, LinkLost
-from relay.workers.signer import SigningProcess
+from relay.workers.transfer import Forwarder
 
 STATUS_EVERY_S = 0.5
 ORPHANED_DRAIN_S = 2.0
@@ -93,36 +93,36 @@ class Worker:
 
     async def _answer(self, kind: str, value: Any) -> Any:
         engine = self._engine
-        if kind == words.PING:
+        if kind == messages.PING:
             return None
-        if kind == words.START:
+        if kind == messages.START:
             return await self._start(value)
-        if kind == words.METRICS:
+        if kind == messages.METRICS:
             return self.metrics.numbers()
         if engine is None:
             raise LinkLost  # before its orders, or behind its drain: as good as not there
         match kind:
-            case words.PUT:
+            case messages.PUT:
                 new, final_dot = value
                 return await engine.take(new, final_dot)
-            case words.PUT_LARGE:
+            case messages.PUT_LARGE:
                 return await self._put_large(engine, *value)
-            case words.MOVE:
+            case messages.MOVE:
                 await (self._forwarder or engine.store).take_in(value)
                 return engine.delivery.wake_all()
-            case words.ACT:
+            case messages.ACT:
                 async with self._forwarder.still() if self._forwarder is not None else nullcontext():
                     return await engine.delivery.act(*value)
-            case words.RELOAD:
+            case messages.RELOAD:
                 await engine.replace(value.loaded.config, self._build(engine, value))
                 return self._forward(engine, value)
-            case words.DRAIN:
+            case messages.DRAIN:
                 await self._end(value)
                 return self.ended.set()
             case _:
                 raise ValueError(kind)
 
-    async def _start(self, orders: words.Orders) -> None:
+    async def _start(self, orders: messages.Orders) -> None:
         clock = Clock(orders.clock_offset)
         engine = Engine(clock, MailLog(self.metrics, self.notes, clock=clock.now))
         engine.signatures.helper = self._helper
@@ -131,7 +131,7 @@ class Worker:
         self._engine = engine
         self._forward(engine, orders)
 
-    def _forward(self, engine: Engine, orders: words.Orders) -> None:
+    def _forward(self, engine: Engine, orders: messages.Orders) -> None:
         """Bounces, and mail of lanes that aren't bulk any more, are the main process's."""
         if self._forwarder is None:
             self._forwarder = Forwarder(engine.store, orders.lanes, self._hand_back, engine.log)
@@ -141,7 +141,7 @@ class Worker:
     async def _hand_back(self, moved: Moved) -> None:
         if self._link is None:
             raise LinkLost
-        await self._link.ask(words.MOVE, moved)
+        await self._link.ask(messages.MOVE, moved)
 
     async def _put_large(self, engine: Engine, draft: Draft, content: Large, final_dot: float) -> NewMessage | Reply:
         """One at a time: however many come in at once, few megabytes are in memory."""
@@ -153,7 +153,7 @@ class Worker:
             await engine.take(new, final_dot)
         return new._replace(content=b"")
 
-    def _build(self, engine: Engine, orders: words.Orders) -> Delivery:
+    def _build(self, engine: Engine, orders: messages.Orders) -> Delivery:
         loaded, config = orders.loaded, orders.loaded.config
         link = self._link
         assert link is not None
@@ -174,9 +174,9 @@ class Worker:
         budget = self._budgets.get(value)
         if budget is None:
             return
-        if kind == words.GRANTED:
+        if kind == messages.GRANTED:
             budget.granted()
-        elif kind == words.WANTED:
+        elif kind == messages.WANTED:
             budget.wanted()
 
     async def _tell_status(self) -> None:
@@ -187,16 +187,16 @@ class Worker:
                 continue
             recent, self.notes.untold = self.notes.untold, []
             lanes = {
-                lane.name: {pool.name: words.UpstreamStatus.of(pool) for pool in lane.pools}
+                lane.name: {pool.name: messages.UpstreamStatus.of(pool) for pool in lane.pools}
                 for lane in engine.delivery.lanes()
             }
-            link.tell(words.STATUS, words.Status(lanes, engine.store.size(), recent))
+            link.tell(messages.STATUS, messages.Status(lanes, engine.store.size(), recent))
 
 
 def run(link: socket.socket, forked: Forked | None) -> int:
     """Exit 0 after a drain, or when the main process is gone. `forked`: see `helper.fork`."""
     gc.freeze()  # what was imported stays: no collection looks at it again
-    lines.to(sys.stderr, os.environ.get(words.LOG_LEVEL, "INFO"))
+    lines.to(sys.stderr, os.environ.get(messages.LOG_LEVEL, "INFO"))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(Worker().serve(link, forked))

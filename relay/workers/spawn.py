@@ -9,9 +9,12 @@ import socket
 import sys
 from pathlib import Path
 
-from relay.service_manager import VARIABLES
-from relay.workers import words
+from relay.workers import messages
 
+SERVICE_MANAGER_VARIABLES = frozenset(
+    {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"}
+)
+"""of the environment: addressed to the service's main process, not to the processes that it starts"""
 _HERE = Path(__file__).parents[2]
 """what `relay` was imported from"""
 _GIVEN_BACK_BYTES = 262_144
@@ -24,7 +27,7 @@ async def spawn(theirs: socket.socket, *, signs: bool = False) -> asyncio.subpro
         sys.executable,
         "-P",
         "-m",
-        "relay.workers.begin",
+        "relay.workers.fork",
         str(theirs.fileno()),
         *(["sign"] if signs else []),
         pass_fds=(theirs.fileno(),),
@@ -34,13 +37,13 @@ async def spawn(theirs: socket.socket, *, signs: bool = False) -> asyncio.subpro
 
 
 def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    kept = {name: value for name, value in os.environ.items() if name not in SERVICE_MANAGER_VARIABLES}
     return {
         **kept,
         # glibc would keep the memory of a large message for the next one, for each thread (mallopt(3)).
         "MALLOC_MMAP_THRESHOLD_": str(_GIVEN_BACK_BYTES),
         "MALLOC_ARENA_MAX": "2",
-        words.LOG_LEVEL: logging.getLevelName(logging.getLogger().getEffectiveLevel()),
+        messages.LOG_LEVEL: logging.getLevelName(logging.getLogger().getEffectiveLevel()),
         # Modules come from where this process has them. `-m` alone would look into the working directory first (hence
         # -P), where anybody may have put some, and where what was started as a script has never looked. The relay
         # itself may have come from there (python -c), and it is the same that must be found.

@@ -10,23 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, cast
 
+from relay.clock import Clock
 from relay.config.errors import Places
 from relay.config.model import Config, Lane, Loaded
-from relay.delivery.clock import Clock
-from relay.draft import Draft
+from relay.intake.draft import Draft
+from relay.intake.spool import Large
 from relay.mail.message import Unacceptable
 from relay.mail.reply import Reply
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Family
-from relay.spool import Large
 from relay.store.base import Action, NewMessage, Selection
 from relay.store.codec import Codec
-from relay.store.several import shard, shards
-from relay.store.sqlite_move import Moved
-from relay.upstream.pool import Whole
-from relay.workers import words
+from relay.store.merge import shard, shards
+from relay.store.sqlite.transfer import Moved
+from relay.upstream.smtp.pool import Whole
+from relay.workers import messages as words
+from relay.workers.handle import Worker, merged
 from relay.workers.link import LinkLost
-from relay.workers.worker import Worker, merged
 
 
 class Workers:

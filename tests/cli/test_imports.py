@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from relay.__main__ import GROUPS, parser
-from relay.store import sqlite_make
+from relay.store.sqlite import schema
 
 LIBRARIES = {
     "aiohttp", "aiosmtpd", "aiosmtplib", "aiosqlite", "cryptography", "dkim", "dns", "prometheus_client", "pydantic",
@@ -65,7 +65,7 @@ def test_a_command_loads_no_other_ones() -> None:
 def test_sendmail_loads_next_to_nothing() -> None:
     nobody = {"OTP_RELAY_SUBMIT": "127.0.0.1:1"}
     loaded = loaded_by(run("sendmail", "-i", "user@example.net"), nobody)
-    assert "relay.intake.client" in loaded
+    assert "relay.sendmail.submit" in loaded
     assert not loaded & (COSTLY | {"argparse", "dataclasses", "json", "pathlib", "typing"})
 
 
@@ -79,7 +79,7 @@ def test_sendmail_with_a_configuration_loads_the_parser_of_it_besides(tmp_path: 
 @pytest.fixture(scope="module")
 def config_with_a_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("relay")
-    sqlite_make.prepare(folder / "relay.db")
+    schema.prepare(folder / "relay.db")
     config = folder / "relay.yaml"
     config.write_text("store: relay.db\nlanes: {bulk: {upstreams: [sink]}}\n")
     return config
@@ -94,12 +94,12 @@ def test_what_only_looks_loads_the_store_and_the_parser_of_yaml(
     words: tuple[str, ...], config_with_a_store: Path
 ) -> None:
     loaded = loaded_by(run(*words, "-c", str(config_with_a_store)))
-    assert {"relay.store.look", "sqlite3", "yaml"} <= loaded
+    assert {"relay.store.offline", "sqlite3", "yaml"} <= loaded
     assert loaded & COSTLY == {"sqlite3", "yaml"}
 
 
 def test_the_relay_begins_without_what_only_some_of_it_needs() -> None:
-    loaded = loaded_by("import relay.config.load, relay.app")
+    loaded = loaded_by("import relay.config.load, relay.service.app")
     assert loaded & LIBRARIES >= {"aiosmtpd", "aiosmtplib", "pydantic"}
     assert not loaded & {"aiohttp", "dkim", "dns", "rich", "relay.demo", "relay.doctor", "relay.web.service"}
 
@@ -108,4 +108,5 @@ def test_a_worker_has_neither_the_smtp_nor_the_http_service() -> None:
     loaded = loaded_by("import relay.workers.process")
     assert loaded & LIBRARIES >= {"aiosmtplib", "aiosqlite"}
     assert not loaded & {"aiohttp", "aiosmtpd", "dkim", "dns", "re2", "rich", "yaml"}
-    assert not {name for name in loaded if name.startswith(("relay.intake", "relay.web", "relay.routing"))}
+    services = ("relay.intake.server", "relay.intake.session", "relay.intake.accept", "relay.web", "relay.routing")
+    assert not {name for name in loaded if name.startswith(services)}

@@ -21,7 +21,7 @@ from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
 from relay.observe.report import build
 from relay.store.base import Attempt, DeliveryRow, RecipientUpdate, Settlement
-from relay.store.sqlite import open_store
+from relay.store.sqlite.store import open_store
 from relay.web.parts import Parts
 from relay.web.server import WebServer
 from tests.support.relay import write_config

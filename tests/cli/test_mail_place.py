@@ -10,8 +10,8 @@ from time import time
 import pytest
 
 from relay.__main__ import main
-from relay.store.several import shard
-from relay.store.sqlite import open_store
+from relay.store.merge import shard
+from relay.store.sqlite.store import open_store
 from tests.web.conftest import message, sent
 
 Log = Callable[..., int]

@@ -28,7 +28,7 @@ dkim: {domain: example.com, keys: {selector: s1, key_file: keys/rsa2048.pem}}
 """
 AS_NOBODY = """
 import contextlib, encodings.idna, io, json, os, sys, traceback
-import relay.app, relay.config.load, relay.doctor.examine
+import relay.service.app, relay.config.load, relay.doctor.examine
 from relay.__main__ import main
 
 def run(arguments, config, streams):

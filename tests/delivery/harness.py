@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from relay.bounces import Bouncer
+from relay.clock import Clock
 from relay.config.model import Config
 from relay.delivery.attempt import Tried
-from relay.delivery.clock import Clock
+from relay.delivery.bounce import Bouncer
 from relay.delivery.dispatch import Delivery, Share, Wiring, targets_of
-from relay.delivery.job import Job, Signing
+from relay.delivery.message import Job, Signing
 from relay.mail.envelope import Envelope, Recipient
 from relay.store.base import NewMessage, OpenRecipient, Queued, Settlement
-from relay.store.sqlite import SqliteStore, open_store
+from relay.store.sqlite.store import SqliteStore, open_store
 from relay.store.ulid import IdMaker
 from tests.support.upstream import Upstream
 

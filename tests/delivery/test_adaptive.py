@@ -13,9 +13,9 @@ import pytest
 from relay.config.model import Config
 from relay.delivery.lane import BULK_SETTLING, CLAIM_MESSAGES
 from relay.store.base import Settlement
-from relay.store.sqlite import SqliteStore
-from relay.upstream import aimd
-from relay.upstream.pool import Pool
+from relay.store.sqlite.store import SqliteStore
+from relay.upstream import window
+from relay.upstream.smtp.pool import Pool
 from tests.delivery.harness import Bench, delivering, outcomes, until
 from tests.support.upstream import Delay, Moment, Upstream, Wait
 
@@ -87,14 +87,14 @@ async def test_an_upstream_with_room_for_two_sessions_gets_two_and_nobody_is_put
             assert counts["idle"] + counts["busy"] == 2
             assert one.open == 2
         # More were tried at the start only.
-        assert len(one.sessions) <= 2 + aimd.START
+        assert len(one.sessions) <= 2 + window.START
 
 
 async def test_an_upstream_that_throttles_for_a_while_gets_everything_and_ever_more_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aimd, "PAUSES_S", (0.02, 0.04))
-    monkeypatch.setattr(aimd, "CAP_FOR_S", 0.05)
+    monkeypatch.setattr(window, "PAUSES_S", (0.02, 0.04))
+    monkeypatch.setattr(window, "CAP_FOR_S", 0.05)
     script: Any = {"mail": [None] * 10 + [THROTTLED] * 12}
     async with Upstream(script=script, latency_s=0.005) as one, delivering(tmp_path, config({"one": one})) as bench:
         first = await send(bench, 30)
@@ -113,13 +113,13 @@ async def test_an_upstream_that_throttles_for_a_while_gets_everything_and_ever_m
 async def test_what_waits_while_an_upstream_throttles_is_not_tried_and_loses_no_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aimd, "PAUSES_S", (30.0,))
+    monkeypatch.setattr(window, "PAUSES_S", (30.0,))
     async with Upstream(script={"mail": lambda _: THROTTLED}) as one:
         settings = config({"one": one}, retry=(600.0,))
         async with delivering(tmp_path, settings) as bench:
             ids = await send(bench, 60)
             tried = await throttled(bench, ids)
-            assert 1 <= len(tried) <= aimd.START
+            assert 1 <= len(tried) <= window.START
             assert pool(bench).circuit.state == "closed"
         one.set_script({})
         # The relay starts afresh: what was tried waits for its step, the others are due at once.
@@ -132,20 +132,20 @@ async def test_what_waits_while_an_upstream_throttles_is_not_tried_and_loses_no_
 async def test_while_the_first_upstream_throttles_all_go_to_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aimd, "PAUSES_S", (30.0,))
+    monkeypatch.setattr(window, "PAUSES_S", (30.0,))
     async with Upstream(script={"dot": lambda _: THROTTLED}) as bad, Upstream() as good:
         settings = config({"bad": bad, "good": good}, retry=(600.0,))
         async with delivering(tmp_path, settings) as bench:
             views = await sent(bench, await send(bench, 60), good)
             ways = Counter(tuple(outcomes(view)) for view in views)
             assert set(ways) <= {(("good", "sent"),), (("bad", "deferred"), ("good", "sent"))}
-            assert ways[("bad", "deferred"), ("good", "sent")] <= aimd.START
+            assert ways[("bad", "deferred"), ("good", "sent")] <= window.START
 
 
 async def test_an_upstream_that_pauses_or_is_full_holds_up_nobody_who_goes_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aimd, "PAUSES_S", (30.0,))
+    monkeypatch.setattr(window, "PAUSES_S", (30.0,))
     async with Upstream(script={"mail": lambda _: THROTTLED}) as bad, Upstream() as good:
         settings = config({"bad": bad, "good": good}, retry=(600.0,))
         async with delivering(tmp_path, settings) as bench:
@@ -154,11 +154,11 @@ async def test_an_upstream_that_pauses_or_is_full_holds_up_nobody_who_goes_elsew
             others = await send(bench, CLAIM_MESSAGES, upstreams=("good",), claimed=False)
             await sent(bench, others, good)
             tried = [id_ for id_ in stuck if outcomes(await bench.view(id_))]
-            assert len(tried) <= aimd.START
+            assert len(tried) <= window.START
 
 
 async def test_an_upstream_that_gets_slow_under_load_gets_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aimd, "CUT_EVERY_S", 0.05)
+    monkeypatch.setattr(window, "CUT_EVERY_S", 0.05)
     at_work, most = 0, 0
     loads: list[int] = []
 
@@ -246,7 +246,7 @@ async def test_bulk_sessions_that_have_nothing_to_do_take_their_leave(tmp_path: 
 
 
 async def test_a_code_never_waits_for_a_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aimd, "PAUSES_S", (30.0,))
+    monkeypatch.setattr(window, "PAUSES_S", (30.0,))
     script: Any = {"mail": {"news@*": THROTTLED, "code@*": [THROTTLED] * 3}}
     async with Upstream(script=script) as one, delivering(tmp_path, config({"one": one}, retry=(600.0,))) as bench:
         await throttled(bench, await send(bench, 20))

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from relay.upstream.pool import Pool
-from relay.upstream.session import Session
+from relay.upstream.smtp.pool import Pool
+from relay.upstream.smtp.session import Session
 from tests.delivery.harness import Bench, config, delivering, outcomes, until
 from tests.support.upstream import Hang, Upstream
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from relay.delivery.attempt import attempt
-from relay.delivery.job import Job
+from relay.delivery.message import Job
 from relay.mail.envelope import Recipient
-from relay.upstream.pool import Pool
-from relay.upstream.session import Progress, Session
+from relay.upstream.smtp.pool import Pool
+from relay.upstream.smtp.session import Progress, Session
 from tests.delivery.harness import Bench, config, delivering, until, warm
 from tests.delivery.test_faults import job_of
 from tests.support.upstream import Close, Delay, Hang, Upstream
@@ -126,7 +126,7 @@ def _in_the_envelope(_: Bench, patch: pytest.MonkeyPatch) -> None:
     def raises(*_: object) -> None:
         raise KeyError("commands")
 
-    patch.setattr("relay.upstream.session.commands", raises)
+    patch.setattr("relay.upstream.smtp.session.commands", raises)
 
 
 def _in_the_write(_: Bench, patch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ from typing import Any, cast
 import pytest
 
 from relay.delivery.dispatch import Delivery, Share, Wiring, targets_of
-from relay.delivery.job import Job
-from relay.engine import Engine
+from relay.delivery.engine import Engine
+from relay.delivery.message import Job
 from relay.mail.envelope import Envelope, Recipient
 from relay.store.base import NewMessage, OpenRecipient, Queued, Selection, StoreError
 from relay.upstream.gate import NOT_STORED

@@ -14,7 +14,7 @@ from relay.delivery.dispatch import upstreams_of
 from relay.delivery.lane import BULK_IN_MEMORY, CLAIM_MESSAGES
 from relay.mail.envelope import DeliverBy, Recipient
 from relay.store.base import NewMessage, Queued, Selection
-from relay.upstream import aimd
+from relay.upstream import window
 from tests.delivery.harness import config, delivering, until, warm
 from tests.delivery.test_adaptive import THROTTLED
 from tests.delivery.test_adaptive import config as bulk_config
@@ -123,7 +123,7 @@ async def test_mail_that_is_past_its_by_time_goes_on_and_its_sender_hears_of_the
 async def test_what_an_upstreams_pause_holds_up_takes_bounded_memory_and_goes_when_it_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aimd, "PAUSES_S", (0.5,))
+    monkeypatch.setattr(window, "PAUSES_S", (0.5,))
     pausing = [True]
     messages, _ = BULK_IN_MEMORY
     async with (
@@ -139,7 +139,7 @@ async def test_what_an_upstreams_pause_holds_up_takes_bounded_memory_and_goes_wh
         await asyncio.sleep(0.3)
         counts = {row.state: row.recipients for row in await bench.store.counts() if row.lane == "bulk"}
         # One batch may have been on its way when it became too much, and some messages to the upstream.
-        assert counts["sending"] <= messages + CLAIM_MESSAGES + aimd.START
+        assert counts["sending"] <= messages + CLAIM_MESSAGES + window.START
         assert counts["queued"] > 0
         pausing[0] = False
         for id_ in ids:

@@ -1,4 +1,4 @@
-"""What is logged of deliveries, as `relay.events` makes it of real ones."""
+"""What is logged of deliveries, as `relay.delivery.events` makes it of real ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from relay.events import DeliveryEvents
+from relay.delivery.events import DeliveryEvents
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent

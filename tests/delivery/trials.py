@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from relay.bounces import Bouncer
+from relay.clock import Clock
 from relay.config.model import Config
-from relay.delivery.clock import Clock
+from relay.delivery.bounce import Bouncer
 from relay.delivery.dispatch import Delivery, Share, Wiring, targets_of
 from relay.mail.envelope import Envelope, Recipient
 from relay.store.base import NewMessage, OpenRecipient, Queued
-from relay.store.sqlite import SqliteStore, open_store
+from relay.store.sqlite.store import SqliteStore, open_store
 from relay.store.ulid import IdMaker
-from relay.upstream.budget import WholeBudget
+from relay.upstream.quota import WholeBudget
 from tests.delivery.harness import CONTENT, Heard
 from tests.support.tls import Certificates
 from tests.support.upstream import Received, Upstream

@@ -14,7 +14,7 @@ from relay.__main__ import main
 from relay.config.load import load
 from relay.doctor import service
 from relay.mail.dkim import dns_record
-from relay.store import sqlite_file
+from relay.store.sqlite import files
 from tests.doctor.nameserver import NameServer
 from tests.mail.material import pem, rsa_key
 from tests.support.relay import RelayProcess, Said, command, upstream_keys, write_config
@@ -178,7 +178,7 @@ async def test_an_address_that_the_configuration_does_not_hold_is_unknown(tmp_pa
 async def test_a_store_that_nobody_holds_is_said_to_be_free(tmp_path: Path) -> None:
     config = load(write_config(tmp_path, {"esp": {"host": "127.0.0.1", "port": 1, "tls": "none"}}), {}).config
     (before,) = await service.check(config)
-    descriptor = sqlite_file.lock(config.store)
+    descriptor = files.lock(config.store)
     os.close(descriptor)
     (after,) = await service.check(config)
     assert before.text == after.text == "no relay runs on this store"
@@ -190,7 +190,7 @@ async def _of_service(folder: Path, address: str) -> Any:
     config = load(
         write_config(folder, {"esp": upstream}, http={"address": address, "token": "hunter2-token"}), {}
     ).config
-    descriptor = sqlite_file.lock(config.store)
+    descriptor = files.lock(config.store)
     try:
         return await service.check(config)
     finally:

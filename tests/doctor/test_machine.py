@@ -15,7 +15,7 @@ from relay.doctor import files
 from relay.doctor.finding import Finding, exit_code
 from relay.doctor.machine import check_clock, check_disk, file_system, judge_clock
 from relay.store.codec import codec_for
-from relay.store.sqlite import open_store
+from relay.store.sqlite.store import open_store
 from tests.store.build import NOW, message
 from tests.support.relay import write_config
 

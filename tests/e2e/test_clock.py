@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from relay.app import App
+from relay.clock import Clock
 from relay.config.load import load
-from relay.delivery.clock import Clock
+from relay.service.app import App
 from tests.support.app import OTP, Talk
 from tests.support.relay import command, until, write_config
 from tests.support.upstream import Moment, Upstream, Wait

@@ -100,8 +100,8 @@ async def test_a_relay_whose_log_nothing_reads_ends_in_order(tmp_path: Path) -> 
 
 async def test_lines_that_were_logged_before_a_start_fails_come_first(tmp_path: Path) -> None:
     broken = (
-        "import sys; import relay.app; from relay.__main__ import main;"
-        "import logging; relay.app.App.__init__ = lambda *_: logging.error('first') or 1 / 0; sys.exit(main())"
+        "import sys; import relay.service.app; from relay.__main__ import main;"
+        "import logging; relay.service.app.App.__init__ = lambda *_: logging.error('first') or 1 / 0; sys.exit(main())"
     )
     config = write_config(tmp_path, {"up": {"host": "127.0.0.1", "port": 9}})
     process = await asyncio.create_subprocess_exec(

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import pytest
 
-from relay.app import App
 from relay.config.load import load
+from relay.service.app import App
 from relay.store.base import Selection
 from tests.support.app import BULK, OTP, Talk, letter
 from tests.support.relay import until, write_config

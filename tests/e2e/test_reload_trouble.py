@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from relay.app import App
 from relay.config.load import load
 from relay.config.units import TcpAddress
+from relay.service.app import App
 from relay.store.base import Selection, StoreError
 from tests.support.app import BULK, Talk, letter
 from tests.support.relay import until, upstream_keys, write_config
@@ -68,7 +68,7 @@ async def test_what_a_failing_store_did_not_take_back_is_taken_up_again(
 async def test_what_a_cut_off_lane_could_not_write_down_is_written_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.engine.RETIRE_WITHIN_S", 0.2)
+    monkeypatch.setattr("relay.delivery.engine.RETIRE_WITHIN_S", 0.2)
     async with Upstream(script={"dot": [Hang()]}) as upstream:
         config = write_config(tmp_path, {"up": upstream}, lanes={"bulk": BULK_LANE}, rules=[], workers=0)
         async with App(load(config, {})) as app:

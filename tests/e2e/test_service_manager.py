@@ -17,7 +17,8 @@ import aiohttp
 import pytest
 
 import relay
-from relay.service_manager import VARIABLES, ServiceManager
+from relay.service.sdnotify import ServiceManager
+from relay.workers.spawn import SERVICE_MANAGER_VARIABLES as VARIABLES
 from tests.support.app import BULK, Talk, letter
 from tests.support.processes import workers
 from tests.support.relay import RelayProcess, until, write_config

@@ -9,10 +9,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from relay.app import App
 from relay.config.load import load
-from relay.engine import Engine
+from relay.delivery.engine import Engine
 from relay.intake.server import IntakeServer
+from relay.service.app import App
 from tests.support.relay import write_config
 from tests.support.upstream import Upstream
 

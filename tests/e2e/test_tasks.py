@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from relay import engine
-from relay.app import App
 from relay.config.load import load
 from relay.config.model import Loaded
-from relay.store.sqlite import SqliteStore
+from relay.delivery import engine
+from relay.service.app import App
+from relay.store.sqlite.store import SqliteStore
 from tests.support.app import OTP, Talk, letter
 from tests.support.relay import until, write_config
 from tests.support.upstream import Upstream

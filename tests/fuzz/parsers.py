@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from relay.intake.framing import DotDecoder, line_limit
 from relay.intake.parameters import BadCommand, parse_mail, parse_rcpt
-from relay.intake.sendmail import Failed, Request, compose
 from relay.mail.address import parse_path, provider, xtext_decode, xtext_encode
 from relay.mail.canonical import BodyHash, relaxed_field
 from relay.mail.dkim import Unsignable, ascii_domain
@@ -27,9 +26,10 @@ from relay.mail.transfer import Form, has_utf8_head, recoded
 from relay.mail.words import decoded, encoded, text_of
 from relay.routing.conditions import View
 from relay.routing.facts import Facts
-from relay.upstream.capabilities import Capabilities
-from relay.upstream.replies import ProtocolError, ReplyReader
-from relay.upstream.wording import Wording
+from relay.sendmail.compose import Failed, Request, compose
+from relay.upstream.smtp.capabilities import Capabilities
+from relay.upstream.smtp.replies import ProtocolError, ReplyReader
+from relay.upstream.smtp.wording import Wording
 from tests.fuzz.door import DOOR
 from tests.mail.material import ed25519_key, signer
 

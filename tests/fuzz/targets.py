@@ -35,10 +35,10 @@ from relay.mail.reply import Reply
 from relay.mail.returned import MAX_HEADERS_BYTES, returned_headers
 from relay.mail.transfer import Form, has_utf8_head, recoded
 from relay.mail.words import decoded, encoded, text_of
-from relay.upstream.capabilities import Capabilities
-from relay.upstream.replies import MAX_LINE_BYTES, MAX_REPLY_BYTES, ProtocolError, ReplyReader
 from relay.upstream.results import LOST
-from relay.upstream.transaction import Load, Transaction, Way, commands
+from relay.upstream.smtp.capabilities import Capabilities
+from relay.upstream.smtp.replies import MAX_LINE_BYTES, MAX_REPLY_BYTES, ProtocolError, ReplyReader
+from relay.upstream.smtp.transaction import Load, Transaction, Way, commands
 
 CONTENT = b"Subject: x\r\n\r\n.one\r\n"
 TO = tuple(Recipient(f"{name}@example.net") for name in "abc")

@@ -12,8 +12,8 @@ from typing import Any, Self
 from relay.config.model import Limits, Listener
 from relay.config.units import TcpAddress
 from relay.intake.server import IntakeServer
+from relay.intake.spool import Large
 from relay.intake.types import Admit, Reason, Receipt, Submission, always
-from relay.spool import Large
 
 PATIENCE_S = 10.0
 ANYWHERE = TcpAddress("127.0.0.1", 0)

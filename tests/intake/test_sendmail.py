@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from relay.cli.sendmail import parse_arguments
 from relay.config.model import Listener
 from relay.config.units import UnixAddress
-from relay.intake.client import find_places
-from relay.intake.sendmail import Failed, Outgoing, compose
 from relay.intake.types import Refused, Submission
 from relay.mail.envelope import Notify, Recipient
 from relay.mail.reply import Reply
+from relay.sendmail.compose import Failed, Outgoing, compose
+from relay.sendmail.submit import find_places
 from tests.intake.harness import PATIENCE_S, listener, service
 
 MESSAGE = b"From: f@x.test\nTo: b@x.test\n\nhi\n"

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.intake.framing import DotDecoder
-from relay.spool import ALWAYS_BYTES, IN_MEMORY_BYTES, Body, Budget, Large, SpoolFull, open_spool
+from relay.intake.spool import ALWAYS_BYTES, IN_MEMORY_BYTES, Body, Budget, Large, SpoolFull, open_spool
 
 
 @given(st.lists(st.integers(0, 200_000), max_size=8), st.integers(0, 255))

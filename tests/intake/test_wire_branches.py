@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from relay.intake.spool import Large
 from relay.intake.types import Submission
-from relay.spool import Large
 from tests.intake.harness import PATIENCE_S, listener, service, whole
 from tests.support.tls import Certificates
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from relay.mail.envelope import Envelope, Recipient
 from relay.store.base import Attempt, NewMessage, Queued, RecipientUpdate, Selection, Settlement, State, Store
-from relay.store.sqlite import SqliteStore
-from relay.store.sqlite_move import Moved
+from relay.store.sqlite.store import SqliteStore
+from relay.store.sqlite.transfer import Moved
 from relay.store.ulid import IdMaker
 
 NOW = 1_800_000_000.0

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from relay.cli import store as command
-from relay.store import care, sqlite_sound
+from relay.store import maintenance
 from relay.store.base import Selection, StoreDamaged, StoreError
-from relay.store.several import shard
-from relay.store.sqlite import SqliteStore, open_store
+from relay.store.merge import shard
+from relay.store.sqlite import integrity
+from relay.store.sqlite.store import SqliteStore, open_store
 from tests.store.build import NOW, exported, ids, message, settled
 
 CONFIG = """
@@ -80,17 +81,17 @@ def test_check_names_the_file_in_which_something_is_wrong(path: Path, capsys: py
 
 
 def test_compact_rewrites_every_file(path: Path) -> None:
-    before = [each.stat().st_size for each in care.files(path)]
+    before = [each.stat().st_size for each in maintenance.files(path)]
     assert run(path, "compact") == 0
-    assert all(each.stat().st_size < was / 2 for each, was in zip(care.files(path), before, strict=True))
-    assert all(not wrong for wrong in care.check(path).values())
+    assert all(each.stat().st_size < was / 2 for each, was in zip(maintenance.files(path), before, strict=True))
+    assert all(not wrong for wrong in maintenance.check(path).values())
 
 
 async def test_nothing_is_compacted_while_a_bulk_process_still_has_its_file(path: Path) -> None:
-    before = [each.stat().st_size for each in care.files(path)]
+    before = [each.stat().st_size for each in maintenance.files(path)]
     store = await open_store(shard(path, 1), now=lambda: NOW)
     with pytest.raises(StoreError, match=r"relay-bulk1\.db: in use by another relay"):
-        await asyncio.to_thread(care.compact, path)
+        await asyncio.to_thread(maintenance.compact, path)
     await store.close()
     assert [path.stat().st_size, shard(path, 2).stat().st_size] == [before[0], before[2]]
 
@@ -101,7 +102,7 @@ def test_a_backup_is_a_store_of_as_many_files(path: Path, tmp_path: Path) -> Non
     assert run(path, "backup", str(copy)) == 0
     assert {each.name for each in copy.parent.iterdir()} == {"monday.db", "monday-bulk1.db", "monday-bulk2.db"}
     assert {stat.S_IMODE(each.stat().st_mode) for each in copy.parent.iterdir()} == {0o600}
-    assert all(not wrong for wrong in care.check(copy).values())
+    assert all(not wrong for wrong in maintenance.check(copy).values())
 
 
 def test_a_backup_that_would_overwrite_one_of_its_files_leaves_none(path: Path, tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ async def test_a_message_that_moves_meanwhile_is_in_at_least_one_copy(tmp_path: 
                     moved.append(message_id)
 
     def found() -> set[str]:
-        with care.snapshots((main, shard(main, 1))) as connections:
+        with maintenance.snapshots((main, shard(main, 1))) as connections:
             return {row[0] for each in connections for row in each.execute("SELECT id FROM message")}
 
     movers = [asyncio.create_task(move(*stores)), asyncio.create_task(move(*reversed(stores)))]
@@ -212,9 +213,9 @@ async def test_a_sound_log_is_no_damage_whatever_was_written_before_it(tmp_path:
     store = await open_store(path, now=lambda: NOW)
     for _ in range(5):
         await asyncio.gather(*(store.put(message(content=os.urandom(9_000)), claimed=False) for _ in range(300)))
-        sqlite_sound.look(path)
+        integrity.look(path)
         for suffix in ("", "-wal"):
             shutil.copy(path.with_name(f"relay.db{suffix}"), path.with_name(f"copy.db{suffix}"))
         path.with_name("copy.db-shm").unlink(missing_ok=True)
-        sqlite_sound.inspect(path.with_name("copy.db"))
+        integrity.inspect(path.with_name("copy.db"))
     await store.close()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from relay.store.base import StoreError
-from relay.store.group import GROUP_BYTES, GROUP_OPERATIONS, Connection, GroupWriter, Operation, Tx
+from relay.store.sqlite.group import GROUP_BYTES, GROUP_OPERATIONS, Connection, GroupWriter, Operation, Tx
 
 
 def explain(error: Exception) -> Exception:
@@ -305,7 +305,7 @@ async def test_what_is_large_is_not_written_in_place(tmp_path: Path) -> None:
 
 
 async def test_behind_a_slow_commit_the_thread_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.store.group._SLOW_S", -1.0)  # as if every one were
+    monkeypatch.setattr("relay.store.sqlite.group._SLOW_S", -1.0)  # as if every one were
     async with bench(tmp_path) as on:
         assert on.writer.submit(on.operation("first", is_one=True), express=True).future.done()
         second = on.writer.submit(on.operation("second", is_one=True), express=True)

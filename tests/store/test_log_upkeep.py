@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from relay.store import sqlite_log, sqlite_make, sqlite_sound
+from relay.store.sqlite import integrity, schema, wal
 
 SECRET = b"Your code is 480917"
 _READ_LOCK_1 = 124
@@ -24,13 +24,13 @@ _READ_LOCK_1 = 124
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     made = tmp_path / "relay.db"
-    sqlite_make.prepare(made)
+    schema.prepare(made)
     return made
 
 
 @pytest.fixture
 def writer(path: Path) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite_make.connect_writer(path)) as connection:
+    with closing(schema.connect_writer(path)) as connection:
         yield connection
 
 
@@ -49,17 +49,17 @@ def names_after_a_crash(path: Path) -> list[str]:
     killed.mkdir()
     for one in (path, log_of(path)):
         shutil.copy(one, killed / one.name)
-    sqlite_sound.inspect(killed / path.name)
+    integrity.inspect(killed / path.name)
     with closing(sqlite3.connect(killed / path.name)) as connection:
         return [name for (name,) in connection.execute("SELECT name FROM setting ORDER BY name")]
 
 
 def test_a_log_is_laid_out_once_and_keeps_its_length(path: Path, writer: sqlite3.Connection) -> None:
-    assert log_of(path).stat().st_size == sqlite_log.LOG_BYTES
+    assert log_of(path).stat().st_size == wal.LOG_BYTES
     for number in range(20):
         put(writer, f"{number:02}")
-        assert sqlite_log.empty(writer)
-    assert log_of(path).stat().st_size == sqlite_log.LOG_BYTES
+        assert wal.empty(writer)
+    assert log_of(path).stat().st_size == wal.LOG_BYTES
 
 
 @pytest.mark.parametrize("size_bytes", [60, 3_000, 700_000, 9_000_000])
@@ -68,9 +68,9 @@ def test_an_emptied_log_holds_nothing_and_the_file_all(path: Path, writer: sqlit
         put(writer, f"{number}", size_bytes)
     writer.execute("UPDATE setting SET value = 'gone'")
     assert SECRET in log_of(path).read_bytes()
-    assert sqlite_log.empty(writer)
+    assert wal.empty(writer)
     assert SECRET not in log_of(path).read_bytes()
-    assert log_of(path).stat().st_size == sqlite_log.LOG_BYTES
+    assert log_of(path).stat().st_size == wal.LOG_BYTES
     put(writer, "3")
     assert names_after_a_crash(path) == ["0", "1", "2", "3"]
 
@@ -95,7 +95,7 @@ def test_a_log_that_is_being_emptied_can_be_read_after_a_crash_at_any_write(
         return whole(log, piece, at)
 
     monkeypatch.setattr(os, "pwrite", tearing)
-    assert sqlite_log.empty(writer)
+    assert wal.empty(writer)
     assert len(torn) > 20
     assert all(names == [f"{number}" for number in range(8)] for names in torn)
 
@@ -129,7 +129,7 @@ def test_a_log_that_could_not_begin_anew_is_left_as_it_is(path: Path, writer: sq
     put(writer, "before")
     connection = Interrupted(writer, path)
     try:
-        assert not sqlite_log.empty(connection)  # type: ignore[arg-type]
+        assert not wal.empty(connection)  # type: ignore[arg-type]
     finally:
         assert connection.reader is not None
         connection.reader.kill()
@@ -138,7 +138,7 @@ def test_a_log_that_could_not_begin_anew_is_left_as_it_is(path: Path, writer: sq
         connection.reader.stdout.close()
     put(writer, "behind")
     assert names_after_a_crash(path) == ["before", "behind"]
-    assert sqlite_log.empty(writer)
+    assert wal.empty(writer)
 
 
 def test_what_a_stranger_writes_while_the_log_is_emptied_stays(path: Path, writer: sqlite3.Connection) -> None:
@@ -154,7 +154,7 @@ def test_what_a_stranger_writes_while_the_log_is_emptied_stays(path: Path, write
             return writer.in_transaction
 
     put(writer, "ours")
-    assert not sqlite_log.empty(Beside())  # type: ignore[arg-type]
+    assert not wal.empty(Beside())  # type: ignore[arg-type]
     assert names_after_a_crash(path) == ["ours", "stranger's"]
 
 
@@ -168,7 +168,7 @@ def test_trouble_while_a_log_is_emptied_leaves_no_transaction_open(
 
     monkeypatch.setattr(os, "fdatasync", broken)
     with pytest.raises(MemoryError):
-        sqlite_log.empty(writer)
+        wal.empty(writer)
     assert not writer.in_transaction
     put(writer, "behind")
     assert names_after_a_crash(path) == ["before", "behind"]

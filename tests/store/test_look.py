@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from relay.store import sqlite_query
 from relay.store.base import Selection, State, StoreDamaged, StoreError
-from relay.store.look import look_at
-from relay.store.reading import Several
-from relay.store.several import shard
-from relay.store.sqlite import open_store
+from relay.store.merge import shard
+from relay.store.merged import Several
+from relay.store.offline import look_at
+from relay.store.sqlite import search
+from relay.store.sqlite.store import open_store
 from tests.store.build import EVERYTHING, NOW, in_state, message
 
 STATES: tuple[State, ...] = ("queued", "deferred", "held", "sent", "bounced")
@@ -23,7 +23,7 @@ STATES: tuple[State, ...] = ("queued", "deferred", "held", "sent", "bounced")
 async def test_both_views_of_several_files_are_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, selection: Selection
 ) -> None:
-    monkeypatch.setattr(sqlite_query, "SLICE_MESSAGES", 2)
+    monkeypatch.setattr(search, "SLICE_MESSAGES", 2)
     path = tmp_path / "relay.db"
     files = [await open_store(one, now=lambda: NOW) for one in (path, shard(path, 1), shard(path, 2))]
     several = Several(lambda: files)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from relay.store import sqlite_file, sqlite_make, sqlite_query
 from relay.store.base import DeliveryRow
-from relay.store.sqlite import SqliteStore, open_store
+from relay.store.sqlite import files, schema, search
+from relay.store.sqlite.store import SqliteStore, open_store
 from tests.store.build import NOW, message, settled
 
 
@@ -29,7 +29,7 @@ async def finished(store: SqliteStore, at: float, took_s: float = 0.04) -> None:
 async def test_every_message_is_counted_once_however_the_log_is_sliced(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_query, "SLICE_MESSAGES", 4)
+    monkeypatch.setattr(search, "SLICE_MESSAGES", 4)
     # Many at the very same moment, as at an end of a slice.
     for at in (*range(7), *[7] * 9, *range(8, 20)):
         await finished(store, NOW + at)
@@ -54,12 +54,12 @@ async def test_a_time_is_cut_off_to_three_digits_and_stays_in_its_band(
 
 
 async def test_a_report_walks_the_messages_by_their_time(tmp_path: Path) -> None:
-    sqlite_make.prepare(tmp_path / "relay.db")
-    connection = sqlite_file.connect_reader(tmp_path / "relay.db")
+    schema.prepare(tmp_path / "relay.db")
+    connection = files.connect_reader(tmp_path / "relay.db")
     given = {"since": 1.0, "before": 2.0, "messages": 10}
     plans = [
         [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", given)]
-        for sql in (sqlite_query.DELIVERIES, sqlite_query.SLICE_ENDS)
+        for sql in (search.DELIVERIES, search.SLICE_ENDS)
     ]
     connection.close()
     assert all("message_accepted (accepted_at>?" in plan[0] for plan in plans)

@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from relay.__main__ import main
 from relay.config.files import store_keys
 from relay.mail.envelope import Envelope, Recipient
-from relay.store import group, sqlite_file
 from relay.store.addresses import Hashed
 from relay.store.base import Selection, Settlement, Store, StoreError, StoreSealed
 from relay.store.codec import Codec, Plain, Sealed, codec_for, key_id
-from relay.store.sqlite import SqliteStore, open_reader, open_store
-from relay.store.sqlite_care import check_keys
-from relay.store.sqlite_rows import PART_BYTES
+from relay.store.sqlite import files, group
+from relay.store.sqlite.maintenance import check_keys
+from relay.store.sqlite.rows import PART_BYTES
+from relay.store.sqlite.store import SqliteStore, open_reader, open_store
 from tests.store.build import CONTENT, NOW, attempt, claim, exported, ids, message, settled
 from tests.store.contract import StoreContract
 
@@ -249,7 +249,7 @@ async def test_a_long_reader_delays_the_wiping_and_nothing_else(tmp_path: Path) 
     finished = code()
     new = message(content=finished)
     await store.put(new, claimed=True)
-    with closing(sqlite_file.connect_reader(tmp_path / "relay.db")) as reader:
+    with closing(files.connect_reader(tmp_path / "relay.db")) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM message").fetchall()
         await store.settle(settled(new.id))
@@ -594,7 +594,7 @@ async def test_a_store_that_closes_does_not_wait_for_older_messages_to_be_hashed
         new = personal(f"gwendolyn{number}")
         await store.put(new, claimed=True)
         await store.settle(refusals(new))
-    monkeypatch.setattr("relay.store.sqlite._HIDE_EVERY_S", 60.0)
+    monkeypatch.setattr("relay.store.sqlite.store._HIDE_EVERY_S", 60.0)
     await store.hash_addresses(wanted=True)
     await store.close()
     monkeypatch.undo()

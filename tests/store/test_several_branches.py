@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from relay.store import care, sqlite_care
+from relay.store import maintenance
 from relay.store.base import LaneCount, StoreDamaged, StoreError
-from relay.store.reading import Several, open_readers
-from relay.store.several import shard
-from relay.store.sqlite import SqliteStore, open_store
+from relay.store.merge import shard
+from relay.store.merged import Several, open_readers
+from relay.store.sqlite import maintenance as sqlite_maintenance
+from relay.store.sqlite.store import SqliteStore, open_store
 from tests.store.build import EVERYTHING, NOW, exported, ids, in_state, message, settled
 
 
@@ -80,7 +81,7 @@ async def test_a_finished_message_that_is_forgotten_takes_nothing_off_what_waits
 def at_begin(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> None:
     """Call `act` right before a connection of a backup begins its reading transaction, with the file's number: 0 is
     the main file, 1 the worker's."""
-    really = sqlite_care.connect_for_copy
+    really = sqlite_maintenance.connect_for_copy
     opened: list[sqlite3.Connection] = []
 
     def connect(path: Path) -> sqlite3.Connection:
@@ -95,7 +96,7 @@ def at_begin(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> Non
         opened.append(connection)
         return connection
 
-    monkeypatch.setattr(sqlite_care, "connect_for_copy", connect)
+    monkeypatch.setattr(sqlite_maintenance, "connect_for_copy", connect)
 
 
 async def copied(tmp_path: Path) -> list[list[str]]:
@@ -128,7 +129,7 @@ async def test_a_message_that_moves_in_the_middle_of_a_backup_is_in_a_copy(
             moved.append(number)
 
         at_begin(monkeypatch, act)
-        await asyncio.to_thread(care.backup, tmp_path / "relay.db", tmp_path / "copy.db")
+        await asyncio.to_thread(maintenance.backup, tmp_path / "relay.db", tmp_path / "copy.db")
         assert moved == [0, 1]
     assert await copied(tmp_path) == [[new.id], []]
 
@@ -149,7 +150,7 @@ async def test_a_backup_that_never_finds_a_moment_says_so_and_leaves_no_file(
 
         at_begin(monkeypatch, act)
         with pytest.raises(StoreError, match="too much moves"):
-            await asyncio.to_thread(care.backup, tmp_path / "relay.db", tmp_path / "copy.db")
+            await asyncio.to_thread(maintenance.backup, tmp_path / "relay.db", tmp_path / "copy.db")
         assert len(moves) > 2
         await main.settle(settled(await in_state(main, "sending")))  # nothing of the backup holds the store
     assert not list(tmp_path.glob("copy*"))

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from relay.store.base import DeliveryRow, LaneCount, Selection
-from relay.store.reading import Several
-from relay.store.several import shard
-from relay.store.sqlite import SqliteStore, open_store
+from relay.store.merge import shard
+from relay.store.merged import Several
+from relay.store.sqlite.store import SqliteStore, open_store
 from tests.store.build import NOW, exported, message
 
 

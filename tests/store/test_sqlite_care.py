@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from relay.cli import store as command
-from relay.store import sqlite_care
 from relay.store.base import Selection
-from relay.store.sqlite import open_store
+from relay.store.sqlite import maintenance
+from relay.store.sqlite.store import open_store
 from tests.store.build import NOW, claim, ids, message, settled
 
 CONFIG = """
@@ -111,7 +111,7 @@ async def test_a_backup_taken_beside_a_running_relay_is_a_store(path: Path) -> N
     await store.put(message(), claimed=False)
     await store.close()
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
-    assert sqlite_care.check(copy) == []
+    assert maintenance.check(copy) == []
     restored = await open_store(copy, now=lambda: NOW)
     assert ids(await restored.search(Selection())) == [second.id, message_id]
     assert len(await claim(restored)) == 2

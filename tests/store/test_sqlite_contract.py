@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from relay.store.base import Store
-from relay.store.sqlite import open_store
+from relay.store.sqlite.store import open_store
 from tests.store.build import NOW
 from tests.store.contract import StoreContract
 

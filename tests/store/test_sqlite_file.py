@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from relay.store import sqlite_file
 from relay.store.base import Selection, StoreDamaged, StoreError
-from relay.store.sqlite import SqliteStore, open_reader, open_store
+from relay.store.sqlite import files
+from relay.store.sqlite.store import SqliteStore, open_reader, open_store
 from tests.store.build import CONTENT, NOW, claim, ids, message, settled, states
 
 
@@ -177,7 +177,7 @@ async def test_a_folder_that_cannot_be_made_is_an_error_of_one_line(tmp_path: Pa
 UNWRITABLE = """
 import asyncio, os, pathlib, sys
 from relay.store.base import StoreError
-from relay.store.sqlite import open_store
+from relay.store.sqlite.store import open_store
 if os.getuid() == 0:
     os.setgid(65534)
     os.setuid(65534)  # for root nothing is unwritable
@@ -228,7 +228,7 @@ async def test_a_reader_sees_what_a_running_store_commits_and_cannot_write(tmp_p
     await store.settle(settled(new.id))
     assert await reader.get(new.id) == await store.get(new.id)
     assert len(await reader.deliveries(0)) == 1
-    with closing(sqlite_file.connect_reader(path)) as connection, pytest.raises(sqlite3.OperationalError):
+    with closing(files.connect_reader(path)) as connection, pytest.raises(sqlite3.OperationalError):
         connection.execute("DELETE FROM message")
     await store.close()
     assert await reader.size() == (0, 0)
@@ -303,7 +303,7 @@ async def test_a_schema_step_and_its_version_are_taken_together(
     """A later version's step that fails leaves the store as the present one made it."""
     path = tmp_path / "relay.db"
     message_id = await filled(path)
-    monkeypatch.setattr(sqlite_file, "MIGRATIONS", (*sqlite_file.MIGRATIONS, "1.sql"))  # its tables exist already
+    monkeypatch.setattr(files, "MIGRATIONS", (*files.MIGRATIONS, "1.sql"))  # its tables exist already
     with pytest.raises(StoreError, match="already exists"):
         await opened(path)
     monkeypatch.undo()

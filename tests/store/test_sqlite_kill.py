@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 from relay.store.base import Selection
-from relay.store.sqlite import open_store
+from relay.store.sqlite.store import open_store
 from tests.store.build import NOW, claim
 
 WRITER = """
 import asyncio, os, pathlib, sys
-from relay.store.sqlite import open_store
+from relay.store.sqlite.store import open_store
 from tests.store.build import NOW, message, settled
 
 async def stream(store, number):

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from relay.store import care, sqlite_file
+from relay.store import maintenance
 from relay.store.base import Selection, StoreError
-from relay.store.look import look_at
-from relay.store.reading import open_readers
-from relay.store.sqlite import open_store
+from relay.store.merged import open_readers
+from relay.store.offline import look_at
+from relay.store.sqlite import files
+from relay.store.sqlite.store import open_store
 from tests.store.build import NOW, message
 
 NOBODY = 65_534
@@ -45,7 +46,7 @@ def as_another(do: Callable[[], object]) -> str:
             os.setresuid(NOBODY, NOBODY, NOBODY)
             do()
         except StoreError as error:
-            said = str(error) if sqlite_file.is_denial(error) else "no denial"
+            said = str(error) if files.is_denial(error) else "no denial"
         except BaseException:
             said = traceback.format_exc()
         finally:
@@ -76,12 +77,12 @@ def act(store: Path) -> None:
 
 COMMANDS: dict[str, Callable[[Path], object]] = {
     "log, queue, report": search,
-    "store check": care.check,
-    "store backup": lambda store: care.backup(store, Path("/tmp/never-made.db")),
-    "store compact": care.compact,
+    "store check": maintenance.check,
+    "store backup": lambda store: maintenance.backup(store, Path("/tmp/never-made.db")),
+    "store compact": maintenance.compact,
     "an action": act,
     "the relay's own view": lambda store: asyncio.run(_readers(store)),
-    "is a relay running": sqlite_file.holder,
+    "is a relay running": files.holder,
 }
 
 
@@ -111,7 +112,7 @@ async def test_a_lock_that_is_a_link_is_refused_and_what_it_leads_to_left_alone(
         victim.write_text("precious")
     lock = tmp_path / "relay.db.lock"
     lock.symlink_to(victim)
-    for take in (sqlite_file.lock, sqlite_file.holder):
+    for take in (files.lock, files.holder):
         with pytest.raises(StoreError) as caught:
             take(store)
         assert str(caught.value) == f"{lock}: a symbolic link; remove it"
@@ -125,13 +126,13 @@ def test_a_lock_that_is_another_name_of_a_file_is_refused(tmp_path: Path) -> Non
     victim.write_text("precious")
     os.link(victim, lock)
     with pytest.raises(StoreError, match=rf"^{lock}: not a file of the relay's own \(owner \d+\); remove it$"):
-        sqlite_file.lock(tmp_path / "relay.db")
+        files.lock(tmp_path / "relay.db")
     assert victim.read_text() == "precious"
 
 
 def test_a_lock_that_is_no_file_is_refused_and_keeps_nothing_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "relay.db.lock")
-    for take in (sqlite_file.lock, sqlite_file.holder):
+    for take in (files.lock, files.holder):
         with pytest.raises(StoreError, match="not a file of the relay's own"):
             take(tmp_path / "relay.db")
 
@@ -142,7 +143,7 @@ def test_a_lock_that_another_user_put_there_is_refused(tmp_path: Path) -> None:
     lock.touch()
     os.chown(lock, NOBODY, NOBODY)
     with pytest.raises(StoreError, match=rf"\(owner {NOBODY}\); remove it$"):
-        sqlite_file.lock(tmp_path / "relay.db")
+        files.lock(tmp_path / "relay.db")
 
 
 @as_root
@@ -153,4 +154,4 @@ def test_root_looks_after_the_store_of_the_relays_user(tmp_path: Path) -> None:
     lock.touch()
     for each in (folder, lock):
         os.chown(each, NOBODY, NOBODY)
-    os.close(sqlite_file.lock(folder / "relay.db"))
+    os.close(files.lock(folder / "relay.db"))

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from relay.store import sqlite_make, sqlite_move, sqlite_operate
-from relay.store.group import Tx
-from relay.store.sqlite import open_store
+from relay.store.sqlite import operate, schema, transfer
+from relay.store.sqlite.group import Tx
+from relay.store.sqlite.store import open_store
 from tests.store.build import NOW, message
 
 LANES = ("bulk", "otp")
@@ -30,7 +30,7 @@ async def steps(path: Path, waiting: int, work: Callable[[sqlite3.Connection], o
         count += 1
         return 0
 
-    with closing(sqlite_make.connect_writer(path)) as connection:
+    with closing(schema.connect_writer(path)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.set_progress_handler(step, 1)
         work(connection)
@@ -42,9 +42,9 @@ async def steps(path: Path, waiting: int, work: Callable[[sqlite3.Connection], o
 @pytest.mark.parametrize(
     "work",
     [
-        lambda connection: sqlite_operate.recover(Tx(connection), NOW, ()),
-        lambda connection: sqlite_operate.adopt(Tx(connection), LANES, "bulk", 200),
-        partial(sqlite_move.foreign, lanes=LANES, limit=50, after=""),
+        lambda connection: operate.recover(Tx(connection), NOW, ()),
+        lambda connection: operate.adopt(Tx(connection), LANES, "bulk", 200),
+        partial(transfer.foreign, lanes=LANES, limit=50, after=""),
     ],
     ids=["recover", "adopt", "foreign"],
 )

@@ -27,7 +27,7 @@ from relay.store.base import (
     State,
     StoreError,
 )
-from relay.store.sqlite import SqliteStore, open_store
+from relay.store.sqlite.store import SqliteStore, open_store
 from tests.store.build import NOW, attempt, message
 
 T = TypeVar("T")

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from relay.store import sqlite_file, sqlite_make
 from relay.store.base import Booking, Selection, StoreDamaged, StoreError, StoreFull
-from relay.store.sqlite import SqliteStore, open_store
-from relay.store.sqlite_query import search_query
+from relay.store.sqlite import files, schema
+from relay.store.sqlite.search import search_query
+from relay.store.sqlite.store import SqliteStore, open_store
 from tests.store.build import NOW, claim, message, settled, states
 
 T = TypeVar("T")
@@ -248,8 +248,8 @@ PLANS = [
 
 @pytest.mark.parametrize(("selection", "index"), PLANS)
 async def test_a_search_walks_an_index_newest_first(tmp_path: Path, selection: Selection, index: str) -> None:
-    sqlite_make.prepare(tmp_path / "relay.db")
-    connection = sqlite_file.connect_reader(tmp_path / "relay.db")
+    schema.prepare(tmp_path / "relay.db")
+    connection = files.connect_reader(tmp_path / "relay.db")
     sql, values = search_query(selection)
     plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
     connection.close()

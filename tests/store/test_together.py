@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.store import group
 from relay.store.base import NewMessage, RecipientUpdate, Selection, Settlement, State
-from relay.store.group import GROUP_OPERATIONS, Operation, Tx
-from relay.store.sqlite import SqliteStore, open_store
-from relay.store.sqlite_rows import PART_BYTES
+from relay.store.sqlite import group
+from relay.store.sqlite.group import GROUP_OPERATIONS, Operation, Tx
+from relay.store.sqlite.rows import PART_BYTES
+from relay.store.sqlite.store import SqliteStore, open_store
 from tests.store.build import CONTENT, NOW, attempt, claim, message, settled, states
 
 Call = Callable[[SqliteStore], Awaitable[Any]]

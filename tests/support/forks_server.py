@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import relay
-from relay.workers import begin, spawn, worker
+from relay.workers import fork, handle, spawn
 
 SPARE = "spare worker"
 _CLONE = {"x86_64": 56, "aarch64": 220}
@@ -110,8 +110,8 @@ def _place(descriptors: list[int], numbers: list[int], link: socket.socket | Non
 def _worker(words: list[str]) -> Job:
     """`words`: those behind the module's name."""
     _be_called(f"worker {words[0]}")
-    sys.argv = [str(begin.__file__), *words]
-    return begin.main
+    sys.argv = [str(fork.__file__), *words]
+    return fork.main
 
 
 def _be_called(name: str) -> None:
@@ -194,7 +194,7 @@ def _use(spare: Spare) -> None:
             return left.pop().become(theirs, signs, spawn._environment())
         return await spawn.spawn(theirs, signs=signs)
 
-    vars(worker)["spawn"] = first
+    vars(handle)["spawn"] = first
 
 
 def end(job: Job) -> None:

@@ -23,5 +23,5 @@ def link_of(pid: int) -> int | None:
         if name[0] == "worker":  # one that was forked (`forks`)
             return int(name[1])
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        return int(words[words.index(b"relay.workers.begin") + 1])
+        return int(words[words.index(b"relay.workers.fork") + 1])
     return None

@@ -17,16 +17,16 @@ def measured(covered: int, missing: list[list[int]]) -> dict[str, Any]:
 
 
 FILES = {
-    "relay/store/group.py": measured(97, [[7, 9], [3, -1], [20, 21]]),
+    "relay/store/sqlite/group.py": measured(97, [[7, 9], [3, -1], [20, 21]]),
     "relay/store/ulid.py": measured(0, []),
-    "relay/intake/wire.py": measured(18, [[1, 2], [1, 3]]),
+    "relay/intake/connection.py": measured(18, [[1, 2], [1, 3]]),
 }
 
 
 def test_a_rooms_branches_are_those_of_its_files_and_the_missing_ones_are_named_in_order() -> None:
     store = room("store", FILES)
     assert (store.branches, store.covered, store.per_cent) == (100, 97, 97.0)
-    assert store.missing == {"relay/store/group.py": "3->exit 7->9 20->21"}
+    assert store.missing == {"relay/store/sqlite/group.py": "3->exit 7->9 20->21"}
 
 
 def test_a_room_that_was_not_measured_is_no_room_without_gaps() -> None:

@@ -13,8 +13,8 @@ import pytest
 import uvloop
 
 from relay.config.model import Upstream as Config
-from relay.upstream.connect import Target, open_session
 from relay.upstream.results import OpenFailed
+from relay.upstream.smtp.connect import Target, open_session
 from tests.support.tls import Certificates
 from tests.support.upstream import Hang, Upstream
 from tests.upstream.test_pool import config, eventually, pool, send
@@ -132,7 +132,7 @@ async def test_a_name_is_looked_up_once_for_many_sessions(names: Names) -> None:
 async def test_a_look_up_that_fails_leaves_the_last_good_answer_in_use(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.upstream.addresses.FRESH_FOR_S", 0.0)
+    monkeypatch.setattr("relay.upstream.smtp.addresses.FRESH_FOR_S", 0.0)
     async with Upstream() as upstream:
         names.addresses = ("127.0.0.1",)
         to = target(upstream.port)
@@ -146,7 +146,7 @@ async def test_a_look_up_that_fails_leaves_the_last_good_answer_in_use(
 async def test_an_answer_that_grew_old_is_asked_for_again_without_anybody_waiting(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.upstream.addresses.FRESH_FOR_S", 0.0)
+    monkeypatch.setattr("relay.upstream.smtp.addresses.FRESH_FOR_S", 0.0)
     async with Upstream() as upstream, Upstream(host=SECOND, port=upstream.port):
         names.addresses = ("127.0.0.1",)
         to = target(upstream.port)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from relay.mail.reply import Reply
-from relay.upstream.aimd import (
+from relay.upstream.results import Phase
+from relay.upstream.window import (
     CAP_FOR_AT_MOST_S,
     CAP_FOR_S,
     FORGET_S,
@@ -19,7 +20,6 @@ from relay.upstream.aimd import (
     says_so,
     throttles,
 )
-from relay.upstream.results import Phase
 
 QUICK_S = 0.02
 

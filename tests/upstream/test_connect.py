@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from relay.config.model import Upstream
-from relay.upstream.connect import Contexts, Target
+from relay.upstream.smtp.connect import Contexts, Target
 from tests.support.tls import Certificates
 
 

@@ -11,16 +11,17 @@ from typing import Any, cast
 
 import pytest
 
+from relay.clock import steady
 from relay.mail.envelope import Envelope, Recipient
-from relay.upstream import connect
-from relay.upstream.budget import WholeBudget
-from relay.upstream.capabilities import Capabilities
 from relay.upstream.circuit import Circuit
-from relay.upstream.gate import EXPIRED, OUTRUN, Gate, steady
-from relay.upstream.pool import Shared
+from relay.upstream.gate import EXPIRED, OUTRUN, Gate
+from relay.upstream.quota import WholeBudget
 from relay.upstream.results import TIMED_OUT, TROUBLE, OpenFailed
-from relay.upstream.session import Opening, Progress, Report, Session, Terms
-from relay.upstream.transaction import Load
+from relay.upstream.smtp import connect
+from relay.upstream.smtp.capabilities import Capabilities
+from relay.upstream.smtp.pool import Shared
+from relay.upstream.smtp.session import Opening, Progress, Report, Session, Terms
+from relay.upstream.smtp.transaction import Load
 from tests.support.upstream import Close, Drip, Hang, ReplyThenClose, Reset, Upstream
 from tests.upstream.test_pool import CONTENT, config, eventually, pool, send
 
@@ -295,7 +296,7 @@ async def test_a_fault_of_ours_while_opening_fails_who_waits_and_is_tried_again(
             raise faults.pop()
         return await really(*args, **options)
 
-    monkeypatch.setattr("relay.upstream.pool.open_session", opened)
+    monkeypatch.setattr("relay.upstream.smtp.pool.open_session", opened)
     async with Upstream() as upstream, pool(config(upstream)) as one:
         with pytest.raises(OpenFailed, match="ValueError"):
             await one.get(within_s=8)
@@ -315,8 +316,8 @@ async def test_a_session_that_opens_behind_the_pools_back_is_closed(monkeypatch:
                 continue
         return await really(*args, **options)
 
-    monkeypatch.setattr("relay.upstream.pool.open_session", opened)
-    monkeypatch.setattr("relay.upstream.pool.CLOSE_WITHIN_S", 0.05)
+    monkeypatch.setattr("relay.upstream.smtp.pool.open_session", opened)
+    monkeypatch.setattr("relay.upstream.smtp.pool.CLOSE_WITHIN_S", 0.05)
     async with Upstream() as upstream:
         async with pool(config(upstream)) as one:
             await asyncio.sleep(0)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from relay.config.model import Upstream as Config
-from relay.upstream.connect import Target, open_session
 from relay.upstream.results import OpenFailed
+from relay.upstream.smtp.connect import Target, open_session
 from tests.support.tls import Certificates
 from tests.support.upstream import Close, Hang, Reset, Split, Upstream
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.upstream import outgoing
-from relay.upstream.outgoing import PIECE_BYTES, Outgoing
+from relay.upstream.smtp import outgoing
+from relay.upstream.smtp.outgoing import PIECE_BYTES, Outgoing
 
 LINES = st.lists(st.sampled_from([b".", b"..", b"x", b"\r\n", b"\r\n.", b"\r", b"\n", b"\n."]), max_size=12)
 

@@ -10,13 +10,14 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from relay.clock import steady
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.reply import Reply
-from relay.upstream.capabilities import Capabilities
-from relay.upstream.gate import Gate, steady
-from relay.upstream.session import Opening, Progress, Report, Session, Terms
-from relay.upstream.transaction import Load
-from relay.upstream.wording import Wording
+from relay.upstream.gate import Gate
+from relay.upstream.smtp.capabilities import Capabilities
+from relay.upstream.smtp.session import Opening, Progress, Report, Session, Terms
+from relay.upstream.smtp.transaction import Load
+from relay.upstream.smtp.wording import Wording
 from tests.support.script import Script
 from tests.support.upstream import Split, Upstream
 from tests.upstream.test_faults import Line, talk, told

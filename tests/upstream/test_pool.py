@@ -9,14 +9,15 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from relay.clock import steady
 from relay.config.model import Upstream as Config
 from relay.mail.envelope import Envelope, Recipient
-from relay.upstream.connect import Target
-from relay.upstream.gate import Gate, steady
-from relay.upstream.pool import Pool, Shared
+from relay.upstream.gate import Gate
 from relay.upstream.results import OpenFailed
-from relay.upstream.session import Progress, Report, Session, Terms
-from relay.upstream.transaction import Load
+from relay.upstream.smtp.connect import Target
+from relay.upstream.smtp.pool import Pool, Shared
+from relay.upstream.smtp.session import Progress, Report, Session, Terms
+from relay.upstream.smtp.transaction import Load
 from tests.support.tls import Certificates
 from tests.support.upstream import Close, Garbage, Hang, ReplyThenClose, Upstream
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.mail.reply import Reply
-from relay.upstream.replies import MAX_LINE_BYTES, ProtocolError, ReplyReader
+from relay.upstream.smtp.replies import MAX_LINE_BYTES, ProtocolError, ReplyReader
 
 TEXT = st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
 REPLY = st.tuples(st.integers(200, 559), st.lists(TEXT, min_size=1, max_size=4))

@@ -14,11 +14,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from relay.clock import steady
 from relay.mail.envelope import Envelope, Recipient
-from relay.upstream.capabilities import Capabilities
-from relay.upstream.gate import Gate, steady
-from relay.upstream.session import Opening, Progress, Report, Session, Terms
-from relay.upstream.transaction import Load
+from relay.upstream.gate import Gate
+from relay.upstream.smtp.capabilities import Capabilities
+from relay.upstream.smtp.session import Opening, Progress, Report, Session, Terms
+from relay.upstream.smtp.transaction import Load
 from tests.upstream.test_faults import Line
 
 CONTENT = b"Subject: x\r\n\r\n.one\r\n..\r\n"

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from relay.mail.envelope import DeliverBy, Envelope, Recipient
 from relay.mail.reply import Reply
-from relay.upstream.capabilities import Capabilities
 from relay.upstream.results import LOST
-from relay.upstream.transaction import Load, Transaction, Way, commands, unfit
+from relay.upstream.smtp.capabilities import Capabilities
+from relay.upstream.smtp.transaction import Load, Transaction, Way, commands, unfit
 
 CONTENT = b"Subject: x\r\n\r\n.one\r\n..two\r\nend\r\n"
 WAYS = {

@@ -15,7 +15,7 @@ from relay.observe.metrics import Family, Metrics
 from relay.observe.pressure import IntakeLoad, QueueFill
 from relay.observe.recent import Recent
 from relay.store.base import Action, Attempt, NewMessage, RecipientUpdate, Selection, Settlement, Store
-from relay.store.sqlite import open_store
+from relay.store.sqlite.store import open_store
 from relay.web.parts import LaneHealth, Parts, UpstreamHealth
 from relay.web.server import WebServer
 

@@ -17,7 +17,7 @@ from relay.demo.process import RelayProcess
 from relay.intake.sockets import bind
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
-from relay.store.sqlite import open_store
+from relay.store.sqlite.store import open_store
 from relay.web.parts import Parts
 from relay.web.server import WebServer
 from tests.support.relay import write_config

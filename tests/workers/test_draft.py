@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay import draft
-from relay.draft import Draft
+from relay.intake import draft
+from relay.intake.draft import Draft
+from relay.intake.spool import Large, SpoolFull
 from relay.mail.message import Unacceptable, normalise, parse
-from relay.spool import Large, SpoolFull
 from relay.store.base import NewMessage
 from tests.mail.material import PIECES
 from tests.store.build import message

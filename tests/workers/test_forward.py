@@ -10,9 +10,9 @@ import pytest
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
-from relay.store.sqlite import open_store
-from relay.store.sqlite_move import Moved
-from relay.workers.forward import Forwarder
+from relay.store.sqlite.store import open_store
+from relay.store.sqlite.transfer import Moved
+from relay.workers.transfer import Forwarder
 from tests.store.build import EVERYTHING, NOW, exported, ids, message
 
 WITHIN_S = 10.0

@@ -15,11 +15,11 @@ from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
 from relay.store.base import Action, Selection, State, StoreError
-from relay.store.sqlite import SqliteStore, open_store
-from relay.store.sqlite_move import Moved
-from relay.workers import forward
-from relay.workers.forward import FAILURES, Forwarder
+from relay.store.sqlite.store import SqliteStore, open_store
+from relay.store.sqlite.transfer import Moved
+from relay.workers import transfer
 from relay.workers.link import LinkLost
+from relay.workers.transfer import FAILURES, Forwarder
 from tests.store.build import EVERYTHING, NOW, claim, ids, message, settled, states
 
 WITHIN_S = 20.0
@@ -28,7 +28,7 @@ Send = Callable[[Moved], Awaitable[None]]
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward, "AGAIN_AFTER_S", 0.01)
+    monkeypatch.setattr(transfer, "AGAIN_AFTER_S", 0.01)
 
 
 @asynccontextmanager

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from relay.app import App
 from relay.config.load import load
+from relay.service.app import App
 from relay.store.base import Selection
-from relay.store.sqlite import open_reader
-from relay.workers import worker
+from relay.store.sqlite.store import open_reader
+from relay.workers import handle
 from relay.workers.spawn import spawn
 from tests.support import processes
 from tests.support.app import BULK, Talk, letter
@@ -26,8 +26,8 @@ from tests.support.upstream import Hang, Upstream
 
 @pytest.fixture(autouse=True)
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "SILENT_FOR_S", 1.0)
-    monkeypatch.setattr(worker, "PING_EVERY_S", 0.1)
+    monkeypatch.setattr(handle, "SILENT_FOR_S", 1.0)
+    monkeypatch.setattr(handle, "PING_EVERY_S", 0.1)
 
 
 def workers() -> list[int]:
@@ -103,7 +103,7 @@ async def test_a_worker_that_hangs_before_it_is_ready_is_replaced_too(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr(worker, "FIRST_WORD_WITHIN_S", 1.0)
+    monkeypatch.setattr(handle, "FIRST_WORD_WITHIN_S", 1.0)
     started = spawn
     stopped: list[int] = []
 
@@ -112,10 +112,10 @@ async def test_a_worker_that_hangs_before_it_is_ready_is_replaced_too(
         if not stopped:
             os.kill(child.pid, signal.SIGSTOP)
             stopped.append(child.pid)
-        monkeypatch.setattr(worker, "FIRST_WORD_WITHIN_S", 1.0 if child.pid in stopped else 20.0)
+        monkeypatch.setattr(handle, "FIRST_WORD_WITHIN_S", 1.0 if child.pid in stopped else 20.0)
         return child
 
-    monkeypatch.setattr(worker, "spawn", stopped_at_once)
+    monkeypatch.setattr(handle, "spawn", stopped_at_once)
     keys = {"host": "127.0.0.1", "port": 9, "tls": "none"}
     async with App(load(write_config(tmp_path, {"up": keys}, workers=1), {})):
 
@@ -133,7 +133,7 @@ async def test_a_process_that_outlives_its_link_is_killed(
 ) -> None:
     """It would hold its store file, and no other could begin."""
     caplog.set_level("INFO")
-    monkeypatch.setattr(worker, "ENDS_WITHIN_S", 0.2)
+    monkeypatch.setattr(handle, "ENDS_WITHIN_S", 0.2)
     keys = {"host": "127.0.0.1", "port": 9, "tls": "none"}
     async with App(load(write_config(tmp_path, {"up": keys}, workers=1), {})) as app:
 

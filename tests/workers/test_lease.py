@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from relay.upstream.budget import Budget, WholeBudget
 from relay.upstream.fair import TURN_S, Holders
+from relay.upstream.quota import Budget, WholeBudget
 from relay.workers import lease
 from relay.workers.lease import LeasedBudget, Tenant
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from relay.app import App
 from relay.config.load import load
+from relay.service.app import App
 from relay.store.base import Selection
-from relay.store.sqlite import open_reader
-from relay.workers import worker
+from relay.store.sqlite.store import open_reader
+from relay.workers import handle
 from tests.support import processes
 from tests.support.app import BULK, Talk, letter
 from tests.support.relay import until, write_config
@@ -29,9 +29,9 @@ NEIGHBOURS = 20
 async def test_it_is_held_after_five_deaths_and_its_neighbours_go_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    monkeypatch.setattr(worker, "RESTART_AFTER_S", (0.05,))
-    monkeypatch.setattr(worker, "SILENT_FOR_S", 2.0)  # a new one is silent while it imports
-    monkeypatch.setattr(worker, "PING_EVERY_S", 0.1)
+    monkeypatch.setattr(handle, "RESTART_AFTER_S", (0.05,))
+    monkeypatch.setattr(handle, "SILENT_FOR_S", 2.0)  # a new one is silent while it imports
+    monkeypatch.setattr(handle, "PING_EVERY_S", 0.1)
     met: set[int] = set()
 
     def rcpt(moment: Moment) -> Hang | None:

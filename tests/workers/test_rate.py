@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from relay.upstream.bucket import BULK_LEAVES, LENT_FOR_S, Bucket, Lent
-from relay.upstream.budget import WholeRate
-from relay.workers import words
+from relay.upstream.quota import WholeRate
+from relay.upstream.rate import BULK_LEAVES, LENT_FOR_S, Bucket, Lent
+from relay.workers import messages
 from relay.workers.lease import LeasedRate
 from relay.workers.link import LinkLost
 from tests.support.app import BULK, Talk, letter
@@ -31,7 +31,7 @@ class Main:
         self.broken: Exception | None = None
 
     async def ask(self, kind: str, value: str) -> Lent:
-        assert kind == words.PACE
+        assert kind == messages.PACE
         self.asked += 1
         await asyncio.sleep(0)
         if self.broken is not None:
@@ -41,7 +41,7 @@ class Main:
         return lent
 
     def tell(self, kind: str, value: Any) -> None:
-        assert kind == words.UNUSED
+        assert kind == messages.UNUSED
         self.unused += value[1]
         self.rate.returned("worker", value[1])
 

@@ -19,20 +19,20 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from relay.clock import Clock
 from relay.config.model import DkimDomain, DkimKey
-from relay.delivery.clock import Clock
 from relay.mail.dkim import Key, Signature, Signer, Unsigned
 from relay.mail.envelope import Envelope, Recipient
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
-from relay.signatures import NotHelped, Signatures
+from relay.signing import client as signing
+from relay.signing import helper
+from relay.signing.client import SigningProcess
+from relay.signing.helper import Forked
+from relay.signing.signatures import NotHelped, Signatures
 from relay.store.base import Queued
-from relay.workers import helper
-from relay.workers import signer as signing
-from relay.workers.helper import Forked
 from relay.workers.process import Worker
-from relay.workers.signer import SigningProcess
 from tests.mail.material import OTP, ed25519_key, keys, pem, rsa_key, signer
 from tests.mail.test_dkim import verdicts
 

@@ -23,11 +23,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.mail.dkim import Key
-from relay.signatures import NotHelped
-from relay.workers import helper
-from relay.workers import signer as signing
-from relay.workers.helper import Forked
-from relay.workers.signer import SigningProcess
+from relay.signing import client as signing
+from relay.signing import helper
+from relay.signing.client import SigningProcess
+from relay.signing.helper import Forked
+from relay.signing.signatures import NotHelped
 from tests.mail.material import PrivateKey, ed25519_key, rsa_key
 
 WITHIN_S = 10.0

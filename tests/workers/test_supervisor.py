@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import pytest
 
+from relay.workers import handle as one_worker
 from relay.workers import process
-from relay.workers import worker as one_worker
-from relay.workers.worker import Group, Worker
+from relay.workers.handle import Group, Worker
 
 
 class Alone:

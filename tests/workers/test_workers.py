@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from relay.store.sqlite import open_store
+from relay.store.sqlite.store import open_store
 from tests.store.build import exported, message
 from tests.support import processes
 from tests.support.relay import RelayProcess, command, get, metrics, post, until, write_config

@@ -1,0 +1,91 @@
+"""What delivery reports, turned into log lines and metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from relay.clock import Clock
+from relay.delivery.attempt import Tried
+from relay.delivery.message import Job
+from relay.delivery.phases import OF_AN_ATTEMPT, SOMETIMES
+from relay.mail.reply import is_own
+from relay.observe.maillog import MailLog
+from relay.store.base import Outcome, RecipientUpdate, Settlement, State
+
+_COUNTED = frozenset((*OF_AN_ATTEMPT, *SOMETIMES))
+
+
+class DeliveryEvents:
+    """delivery's `Events`."""
+
+    def __init__(self, log: MailLog, clock: Clock) -> None:
+        self._log = log
+        self._clock = clock
+
+    def told(self, lane: str, job: Job, tried: Tried) -> None:
+        for code in tried.codes:
+            self._log.reply(tried.upstream, code)
+        # A warm session spent nothing on connecting: that is no time of nought to count.
+        timings_ms = {phase: spent_ms for phase, spent_ms in tried.timings_ms.items() if spent_ms > 0.0}
+        outcomes: dict[tuple[Outcome, int | None], int] = {}
+        for result in tried.results:
+            key = result.outcome, None if result.reply.is_own else result.reply.code
+            outcomes[key] = outcomes.get(key, 0) + 1
+        for (outcome, answered), recipients in outcomes.items():
+            self._log.attempted(
+                job.queued.id,
+                lane,
+                tried.upstream,
+                outcome,
+                recipients=recipients,
+                code=answered,
+                timings_ms=timings_ms,
+            )
+            if outcome == "ambiguous":
+                self._log.ambiguous(job.queued.id, lane, tried.upstream, recipients=recipients)
+
+    def settled(self, lane: str, job: Job, settlement: Settlement) -> None:
+        states: Counter[tuple[State, str | None, int | None]] = Counter()
+        for update in settlement.updates:
+            states[update.state, update.upstream, _code(update) if update.state == "bounced" else None] += 1
+        for (state, upstream, code), recipients in states.items():
+            self._settled(lane, job, state, upstream, code, recipients)
+        due: dict[int | None, list[float]] = {}
+        for update in settlement.updates:
+            if update.next_at is not None:
+                due.setdefault(_code(update), []).append(update.next_at)
+        for code, times in due.items():
+            wait_s = max(0.0, min(times) - self._clock.now())
+            self._log.deferred(job.queued.id, lane, recipients=len(times), code=code, retry_in_s=wait_s)
+
+    def _settled(
+        self, lane: str, job: Job, state: State, upstream: str | None, code: int | None, recipients: int
+    ) -> None:
+        id_ = job.queued.id
+        match state:
+            case "sent" if upstream is not None:
+                total_s = job.timings_ms.get("total", 0.0) / 1000.0
+                self._log.sent(id_, lane, upstream, recipients=recipients, total_s=total_s)
+                # Those of its attempts were counted with these.
+                of_the_message = {phase: ms for phase, ms in job.timings_ms.items() if phase not in _COUNTED}
+                self._log.metrics.observe_phases(lane, of_the_message)
+            case "bounced":
+                self._log.bounced(id_, lane, recipients=recipients, code=code)
+            case "expired":
+                self._log.expired(id_, lane, recipients=recipients)
+            case "superseded":
+                self._log.superseded(id_, lane, by=job.superseded_by, recipients=recipients)
+            case _:
+                pass
+
+    def superseded(self, lane: str, message_id: str, by: str) -> None:
+        self._log.superseded(message_id, lane, by=by)
+
+    def trouble(self, where: str, error: BaseException) -> None:
+        self._log.trouble(where, error)
+
+
+def _code(update: RecipientUpdate) -> int | None:
+    """What an upstream answered; None: the relay's own reason."""
+    reply = update.reply or ""
+    return int(reply[:3]) if reply[:3].isdecimal() and not is_own(reply) else None

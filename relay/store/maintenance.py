@@ -1,0 +1,103 @@
+"""Looking after all files of a store, the main one and those of the bulk processes: `otp-relay store`. Blocking."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+from relay.store.base import StoreError
+from relay.store.merge import shard, shards
+from relay.store.sqlite import files as sqlite_file
+from relay.store.sqlite import integrity, maintenance, transfer
+
+_SNAPSHOT_TRIES = 200
+
+
+def files(store: Path) -> Sequence[Path]:
+    """The main file, then those of the bulk processes that are there."""
+    return (sqlite_file.absolute(store), *shards(sqlite_file.absolute(store)))
+
+
+def check(store: Path) -> Mapping[Path, Sequence[str]]:
+    """What is wrong with each file, a line each. Also beside a running relay. Raises StoreError, StoreDamaged where
+    one can't even be opened."""
+    found: dict[Path, Sequence[str]] = {}
+    for path in files(store):
+        integrity.look(path)
+        found[path] = maintenance.check(path)
+    return found
+
+
+def backup(store: Path, destination: Path) -> Mapping[Path, int]:
+    """Copy all files into new ones (0600): the main one to `destination`, the others beside it, by the names that
+    a store of that name has. Also beside a running relay; the size in bytes of each copy.
+
+    Each copy is its file at one moment. The moments differ by less than a millisecond, and a message that moved from
+    one file to another between them is in at least one copy. Raises StoreError, also when one of the copies exists;
+    then nothing is left.
+    """
+    sources = files(store)
+    copies = (destination, *(shard(destination, number) for number in range(1, len(sources))))
+    for copy in copies:
+        try:
+            there = copy.exists()
+        except OSError as error:
+            raise StoreError(f"{copy}: {error.strerror}") from error
+        if there:
+            raise StoreError(f"{copy}: exists already")
+    with snapshots(sources) as connections, ExitStack() as undo:
+        sizes = {}
+        for copy, source in zip(copies, connections, strict=True):
+            sizes[copy] = maintenance.copy(source, copy)
+            undo.callback(copy.unlink)
+        _sync_folder(destination.absolute().parent)
+        undo.pop_all()
+    return sizes
+
+
+@contextmanager
+def snapshots(paths: Sequence[Path]) -> Iterator[Sequence[sqlite3.Connection]]:
+    """A reading transaction on each file in which every message is found that was in one of them when it began.
+    Raises StoreError.
+
+    A message that moves is committed where it goes before it is deleted where it was, so only one that was deleted
+    between two of the looks can be missed. Each file counts those it deleted: the counts are taken from all files
+    before the first transaction begins and again in each transaction, and all is begun again while they differ.
+    """
+    with ExitStack() as stack:
+        try:
+            looks = [stack.enter_context(closing(maintenance.connect_for_copy(path))) for path in paths]
+            for _ in range(_SNAPSHOT_TRIES):
+                before = [transfer.forgotten(look) for look in looks]
+                for look in looks:
+                    look.execute("BEGIN")
+                if before == [transfer.forgotten(look) for look in looks]:  # with this each transaction begins
+                    break
+                for look in looks:
+                    look.execute("ROLLBACK")
+            else:
+                raise StoreError(f"{paths[0]}: too much moves between its files just now; try again")
+        except (sqlite3.Error, OSError) as error:
+            raise sqlite_file.explain(paths[0], error) from error
+        yield looks
+
+
+def compact(store: Path) -> Mapping[Path, tuple[int, int]]:
+    """Rewrite all files without their free pages; the size in bytes of each before and after. No relay may be
+    running: raises StoreError then."""
+    paths = files(store)
+    with ExitStack() as stack:
+        for path in paths:  # all of them first: no relay begins in between
+            stack.callback(os.close, sqlite_file.lock(path))
+        return {path: maintenance.compact(path) for path in paths}
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,185 @@
+"""Changes to what waits as a whole, and to the log, as functions of a transaction: what an operator, a start, a reload
+or the passing of time asks for. Those that take a `limit` are repeated until they find nothing."""
+
+# ruff: noqa: S608 - what is put together here are conditions of this package; every value is a parameter
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+
+from relay.mail.reply import Reply
+from relay.store.addresses import Hashed
+from relay.store.base import MOST_DEATHS, SUSPECT_DEATHS, Action, Recovered, Selection, State
+from relay.store.sqlite.group import Tx
+from relay.store.sqlite.rows import fold, open_lanes
+from relay.store.sqlite.write import finish_if_done, note
+
+DROPPED = "dropped by the operator"
+
+ACTIONS: dict[Action, tuple[tuple[State, ...], str]] = {
+    "retry": (
+        ("queued", "deferred", "ambiguous"),
+        "state = 'queued', next_at = :now, step = 0, deaths = 0, booked_at = NULL, urged = 1",
+    ),
+    "hold": (("queued", "deferred"), "state = 'held', next_at = NULL, booked_at = NULL"),
+    "release": (("held",), "state = 'queued', next_at = :now, deaths = 0, booked_at = NULL"),
+    "drop": (
+        ("queued", "deferred", "held", "ambiguous"),
+        "state = 'bounced', open = 0, next_at = NULL, reply = :reply",
+    ),
+}
+"""What an action is about, and what it does to it."""
+
+
+def recover(tx: Tx, now: float, marking: Collection[str]) -> list[Recovered]:
+    """See `Store.recover`."""
+    _bring_back_from_the_future(tx, now)
+    # What is being sent has no time: in the index it stands apart from all that waits for its own.
+    sending = "open = 1 AND lane = :lane AND next_at IS NULL AND state = 'sending'"
+    update = "UPDATE recipient INDEXED BY recipient_open SET holder = NULL, lease_until = NULL"
+    recovered: list[Recovered] = []
+    for lane in open_lanes(tx.execute):
+        values = {"lane": lane, "now": now, "unknown": _UNKNOWN, "most": MOST_DEATHS, "suspect": SUSPECT_DEATHS}
+        for message_id, state, recipients in tx.execute(_IN_HAND.format(sending=sending), values).fetchall():
+            recovered.append(Recovered(message_id, lane, state, recipients))
+            note(tx, message_id, now, _NOTES[state] if lane in marking or state != "queued" else _PERHAPS_SENT)
+        for change, further in (
+            ("state = 'ambiguous', booked_at = NULL, reply = :unknown", "AND final_dot"),
+            ("state = 'held', booked_at = NULL, deaths = deaths + 1", "AND deaths + 1 >= :most"),
+            # One that was booked has used up a step.
+            ("state = 'queued', booked_at = coalesce(booked_at, :now), deaths = deaths + 1, step = step + 1",
+             "AND deaths + 1 >= :suspect"),
+            ("state = 'queued', next_at = coalesce(booked_at, :now), step = step + (booked_at IS NOT NULL),"
+             " booked_at = NULL, deaths = deaths + 1", ""),
+        ):  # fmt: skip
+            tx.execute(f"{update}, {change} WHERE {sending} {further}", values)
+    return recovered
+
+
+_UNKNOWN = str(Reply.own(451, "4.3.2", "the relay ended before the upstream answered"))
+_IN_HAND = (
+    "SELECT message_id, CASE WHEN final_dot THEN 'ambiguous' WHEN deaths + 1 >= :most THEN 'held' ELSE 'queued' END,"
+    " count(*) FROM recipient INDEXED BY recipient_open WHERE {sending} GROUP BY 1, 2"
+)
+_PERHAPS_SENT = "the relay ended while it had this message in hand: an upstream may have it already"
+_NOTES = {
+    "queued": "the relay ended while it had this message in hand",
+    "ambiguous": "the relay ended before the upstream answered: it may have this message",
+    "held": f"held: the relay ended {MOST_DEATHS} times while it had this message in hand",
+}
+
+
+def _bring_back_from_the_future(tx: Tx, now: float) -> None:
+    """Where the clock of an earlier start was ahead, what it wrote down for later is due now; the life of a message
+    that it accepted begins now."""
+    (latest,) = tx.execute("SELECT max(accepted_at) FROM message").fetchone()
+    if latest is None or latest <= now:
+        return
+    ahead = tx.execute(
+        "SELECT id, accepted_at - :now FROM message WHERE accepted_at > :now AND body IS NOT NULL", {"now": now}
+    ).fetchall()
+    for message_id, by_s in ahead:
+        tx.execute(
+            "UPDATE message SET accepted_at = accepted_at - ?, expires_at = expires_at - ? WHERE id = ?",
+            (by_s, by_s, message_id),
+        )
+        tx.execute("UPDATE recipient SET accepted_at = accepted_at - ? WHERE message_id = ?", (by_s, message_id))
+    for lane in open_lanes(tx.execute):
+        tx.execute(
+            "UPDATE recipient INDEXED BY recipient_open SET next_at = :now"
+            " WHERE open = 1 AND lane = :lane AND next_at > :now",
+            {"now": now, "lane": lane},
+        )
+        tx.execute(
+            "UPDATE recipient SET booked_at = min(booked_at, :now)"
+            " WHERE open = 1 AND lane = :lane AND next_at IS NULL AND booked_at > :now",
+            {"now": now, "lane": lane},
+        )
+
+
+def supersede(tx: Tx, key: str, before_id: str, now: float, hashed: Hashed | None) -> list[str]:
+    older = tx.execute("SELECT id FROM message WHERE supersede_key = ? AND id < ? ORDER BY id", (key, before_id))
+    ended = []
+    for (message_id,) in older.fetchall():
+        changed = tx.execute(
+            "UPDATE recipient SET state = 'superseded', open = 0, next_at = NULL, reply = ?"
+            " WHERE message_id = ? AND state IN ('queued', 'deferred')",
+            (f"superseded by {before_id}", message_id),
+        )
+        if changed.rowcount:
+            ended.append(message_id)
+            note(tx, message_id, now, f"superseded by {before_id}")
+            finish_if_done(tx, message_id, hashed)
+    return ended
+
+
+def hasten(tx: Tx, lane: str, now: float, limit: int, *, only_urged: bool) -> int:
+    index, further = ("recipient_urged", "AND urged = 1") if only_urged else ("recipient_open", "")
+    late = tx.execute(
+        f"SELECT message_id, position FROM recipient INDEXED BY {index}"
+        f" WHERE open = 1 AND lane = ? AND next_at > ? AND state = 'deferred' {further} LIMIT ?",
+        (lane, now, limit),
+    ).fetchall()
+    tx.executemany(
+        "UPDATE recipient SET next_at = ? WHERE message_id = ? AND position = ?", [(now, *each) for each in late]
+    )
+    return len(late)
+
+
+def adopt(tx: Tx, lanes: Sequence[str], default: str, limit: int) -> int:
+    """The messages of at least `limit` recipients, if there are so many; each whole, so its finished recipients are
+    shown with it."""
+    lost = [lane for lane in open_lanes(tx.execute) if lane not in (*lanes, default)]
+    orphans = tx.execute(
+        "SELECT message_id FROM recipient INDEXED BY recipient_open"
+        " WHERE open = 1 AND lane IN (SELECT value FROM json_each(?)) LIMIT ?",
+        (json.dumps(lost), limit),
+    ).fetchall()
+    adopted = 0
+    for message_id in dict.fromkeys(orphans):
+        tx.execute("UPDATE message SET lane = ? WHERE id = ?", (default, *message_id))
+        tx.execute("UPDATE recipient SET lane = ? WHERE message_id = ? AND open = 0", (default, *message_id))
+        adopted += tx.execute(
+            "UPDATE recipient SET lane = ? WHERE message_id = ? AND +open = 1", (default, *message_id)
+        ).rowcount
+    return adopted
+
+
+def act(
+    tx: Tx, action: Action, ids: Sequence[str], selection: Selection, now: float, hashed: Hashed | None
+) -> list[str]:
+    """The action on those of `ids` it changes, and there only on the recipients that the selection's `to` and
+    `state` name."""
+    states, change = ACTIONS[action]
+    if action == "retry" and not selection.takes_ambiguous:
+        states = tuple(state for state in states if state != "ambiguous")
+    terms = ["message_id = :id", "state IN ({})".format(", ".join(f"'{state}'" for state in states))]
+    if selection.to is not None:
+        terms.append("coalesce(folded, address) = :to")
+    if selection.state is not None:
+        terms.append("state = :state")
+    sql = f"UPDATE recipient SET {change} WHERE {' AND '.join(terms)}"
+    values = {"now": now, "reply": DROPPED, "state": selection.state, "to": selection.to and fold(selection.to)}
+    changed = []
+    for message_id in ids:
+        if tx.execute(sql, {**values, "id": message_id}).rowcount:
+            changed.append(message_id)
+            note(tx, message_id, now, f"{action} by the operator")
+            if action == "drop":
+                finish_if_done(tx, message_id, hashed)
+    return changed
+
+
+def prune(tx: Tx, before: float, limit: int) -> int:
+    old = tx.execute(
+        "SELECT id FROM message WHERE accepted_at < ? AND body IS NULL ORDER BY accepted_at LIMIT ?", (before, limit)
+    ).fetchall()
+    for table, column in (
+        ("attempt", "message_id"),
+        ("note", "message_id"),
+        ("recipient", "message_id"),
+        ("message", "id"),
+    ):
+        tx.executemany(f"DELETE FROM {table} WHERE {column} = ?", old)
+    return len(old)

@@ -1,0 +1,207 @@
+"""What is asked of one store file, as functions of a connection: what the log, the queue and the report show.
+
+Nothing here needs an event loop, nor loads one: the commands ask so by themselves (`look`), the relay through its
+readers' threads (`sqlite_read`).
+"""
+
+# ruff: noqa: S608 - what is put together here are conditions of this package; every value is a parameter
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from relay.store.addresses import Hashed
+from relay.store.base import OPEN_STATES, DeliveryRow, LaneCount, Selection, State
+from relay.store.sqlite.pseudonymise import stored
+from relay.store.sqlite.rows import fold
+from relay.store.sqlite.view import Json, messages
+
+T = TypeVar("T")
+
+SLICE_MESSAGES = 20_000
+"""of the log that a report reads at a time: some 100 ms"""
+
+
+def at_one_moment(read: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
+    """The answer, from one moment of the file, whatever is written meanwhile."""
+    connection.execute("BEGIN")
+    try:
+        return read(connection)
+    finally:
+        connection.execute("COMMIT")
+
+
+def get(connection: sqlite3.Connection, message_id: str) -> Json | None:
+    found = messages(connection, [message_id], attempts=True)
+    return found[0] if found else None
+
+
+def search(connection: sqlite3.Connection, selection: Selection) -> list[Json]:
+    sql, values = search_query(selection, stored(connection) if selection.to is not None else None)
+    ids = [row[0] for row in connection.execute(sql, values)]
+    return messages(connection, ids, attempts=False)
+
+
+def search_query(selection: Selection, hashed: Hashed | None = None) -> tuple[str, dict[str, object]]:
+    """The ids of the messages selected, newest first. It walks an index in that order, from the recipients where they
+    tell more (an address; a state that few are in), else from the messages. `hashed`: an address may be that, too;
+    then the messages to one address are sorted."""
+    values = _values(selection)
+    address = "= :to"
+    if selection.to is not None and hashed is not None:
+        address, values["hash"] = "IN (:to, :hash)", hashed.address(selection.to)
+    of_recipient = _terms(selection, address=address, state=True)
+    rare = selection.state is not None and selection.state != "sent"
+    if (selection.to is None and not rare) or selection.ids:
+        terms = [*_terms(selection, ids="id", time=True, lane=True), "TRUE"]
+        if of_recipient:
+            within = " AND ".join(["r.message_id = m.id", *of_recipient])
+            terms.append(f"EXISTS (SELECT 1 FROM recipient AS r WHERE {within})")
+        return (
+            f"SELECT id FROM message AS m WHERE {' AND '.join(terms)} ORDER BY accepted_at DESC, id DESC LIMIT :limit",
+            values,
+        )
+    terms = [*of_recipient, *_terms(selection, time=True, lane=True)]
+    if selection.to is None:
+        terms.append("open = 1" if selection.state in OPEN_STATES else "open = 0 AND state <> 'sent'")
+    return (
+        f"SELECT DISTINCT message_id, accepted_at FROM recipient WHERE {' AND '.join(terms)}"
+        " ORDER BY accepted_at DESC, message_id DESC LIMIT :limit",
+        values,
+    )
+
+
+def waiting_query(selection: Selection) -> tuple[str, dict[str, object]]:
+    """The ids of the open messages selected, earliest due first, those that have no time (held, sending) last."""
+    narrow = bool(selection.ids) or selection.to is not None
+    open_ones = "+open = 1" if narrow else "open = 1"  # the plus: not by the index of all that is open
+    terms = [open_ones, *_terms(selection, ids="message_id", address="= :to", state=True, time=True, lane=True)]
+    return (
+        f"SELECT message_id, min(coalesce(next_at, 1e18)) AS due FROM recipient"
+        f" WHERE {' AND '.join(terms)} GROUP BY message_id ORDER BY due, message_id LIMIT :limit",
+        _values(selection),
+    )
+
+
+def _terms(
+    selection: Selection,
+    *,
+    ids: str = "",
+    address: str = "",
+    state: bool = False,
+    time: bool = False,
+    lane: bool = False,
+) -> list[str]:
+    """The conditions of the kinds asked for that the selection has. `ids`: the name of the id's column; `address`:
+    what the recipient's is to be."""
+    kinds = (
+        (bool(ids) and bool(selection.ids), f"{ids} IN (SELECT value FROM json_each(:ids))"),
+        (bool(address) and selection.to is not None, f"coalesce(folded, address) {address}"),
+        (state and selection.state is not None, "state = :state"),
+        (time and selection.since is not None, "accepted_at >= :since"),
+        (time and selection.until is not None, "accepted_at < :until"),
+        (lane and selection.lane is not None, "lane = :lane"),
+    )
+    return [term for wanted, term in kinds if wanted]
+
+
+def _values(selection: Selection) -> dict[str, object]:
+    return {
+        "ids": json.dumps(selection.ids),
+        "to": None if selection.to is None else fold(selection.to),
+        "state": selection.state,
+        "since": selection.since,
+        "until": selection.until,
+        "lane": selection.lane,
+        "limit": selection.limit,
+    }
+
+
+def waiting(connection: sqlite3.Connection, selection: Selection) -> list[Json]:
+    return messages(connection, waiting_ids(connection, selection, selection.limit), attempts=False, queue=True)
+
+
+def waiting_ids(connection: sqlite3.Connection, selection: Selection, limit: int) -> list[str]:
+    sql, values = waiting_query(selection)
+    return [row[0] for row in connection.execute(sql, {**values, "limit": limit})]
+
+
+def counts(connection: sqlite3.Connection) -> list[LaneCount]:
+    rows = connection.execute(
+        "SELECT lane, state, count(*), min(accepted_at) FROM recipient INDEXED BY recipient_open"
+        " WHERE open = 1 GROUP BY lane, state"
+    )
+    return [LaneCount(*row) for row in rows]
+
+
+def size(connection: sqlite3.Connection) -> tuple[int, int]:
+    open_messages, size_bytes = connection.execute(
+        "SELECT count(*), coalesce(sum(size), 0) FROM message WHERE id IN"
+        " (SELECT message_id FROM recipient INDEXED BY recipient_open WHERE open = 1)"
+    ).fetchone()
+    return open_messages, size_bytes
+
+
+# Cut off, not rounded: no time is taken into the next band. What is added is more than a float's error and less than
+# anything that was measured.
+_MS = "(r.sent_at - r.accepted_at) * 1000 + 0.001"
+DELIVERIES = (
+    "SELECT r.lane, r.upstream, r.provider, r.state,"
+    f" CASE WHEN {_MS} < 100 THEN CAST(({_MS}) * 10 AS INTEGER) / 10.0"
+    f" WHEN {_MS} < 1000 THEN CAST({_MS} AS INTEGER) * 1.0"
+    f" WHEN {_MS} < 10000 THEN CAST(({_MS}) / 10 AS INTEGER) * 10.0"
+    f" ELSE CAST(({_MS}) / 100 AS INTEGER) * 100.0 END AS ms, count(*)"
+    " FROM message AS m JOIN recipient AS r ON r.message_id = m.id"
+    " WHERE m.accepted_at >= :since AND m.accepted_at < :before AND r.open = 0"
+    " GROUP BY r.lane, r.upstream, r.provider, r.state, ms"
+)
+SLICE_ENDS = "SELECT accepted_at FROM message WHERE accepted_at > :since ORDER BY accepted_at LIMIT 1 OFFSET :messages"
+
+
+def deliveries(connection: sqlite3.Connection, since: float) -> tuple[list[tuple[Any, ...]], float | None]:
+    """What finished of the messages accepted from then on: of some of them, and from where the others follow."""
+    found = connection.execute(SLICE_ENDS, {"since": since, "messages": SLICE_MESSAGES}).fetchone()
+    before = None if found is None else float(found[0])
+    given = {"since": since, "before": math.inf if before is None else before}
+    return connection.execute(DELIVERIES, given).fetchall(), before
+
+
+class Tally:
+    """The sums of `deliveries`, slice by slice, each of its own moment: the log may be long, and neither its rows in
+    memory nor a transaction that keeps the writer's log from being emptied would be welcome."""
+
+    def __init__(self, since: float) -> None:
+        self.begin: float | None = since
+        """where the next slice begins; None: all was read"""
+        self._sums: Counter[tuple[str, str | None, str, State, float | None]] = Counter()
+
+    def add(self, rows: Iterable[tuple[Any, ...]], begin: float | None) -> None:
+        for *alike, recipients in rows:
+            self._sums[tuple(alike)] += recipients
+        self.begin = begin
+
+    def rows(self) -> Sequence[DeliveryRow]:
+        return [DeliveryRow(*alike, recipients) for alike, recipients in self._sums.items()]
+
+
+def next_due(connection: sqlite3.Connection, lane: str) -> float | None:
+    due = connection.execute(
+        "SELECT next_at FROM recipient INDEXED BY recipient_open WHERE open = 1 AND lane = ? AND next_at IS NOT NULL"
+        " ORDER BY next_at LIMIT 1",
+        (lane,),
+    ).fetchone()
+    # The other kind, one at a time: while one is in hand, the next isn't due.
+    suspect = connection.execute(
+        "SELECT min(booked_at) FROM recipient INDEXED BY recipient_suspect"
+        " WHERE open = 1 AND deaths >= 2 AND lane = :lane AND state = 'queued' AND next_at IS NULL"
+        " AND NOT EXISTS (SELECT 1 FROM recipient AS r INDEXED BY recipient_suspect"
+        " WHERE r.open = 1 AND r.deaths >= 2 AND r.lane = :lane AND r.state = 'sending')",
+        {"lane": lane},
+    ).fetchone()
+    times = [float(row[0]) for row in (due, suspect) if row is not None and row[0] is not None]
+    return min(times, default=None)

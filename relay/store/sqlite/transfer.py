@@ -1,0 +1,133 @@
+"""Messages that move from one store file to another: whole, with their time line."""
+
+# ruff: noqa: S608 - what is put together here are names and conditions of this package; every value is a parameter
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from relay.store.codec import Codec
+from relay.store.sqlite.group import Tx
+from relay.store.sqlite.rows import PART_BYTES, BodyRange, open_lanes
+
+_TABLES = ("recipient", "attempt", "note")
+_FORGOTTEN = "forgotten"
+"""in `setting`: see `forgotten`"""
+_SINCE_VERSION = 2  # of the schema: `setting` is there
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A message's rows by table, as dictionaries, and its content."""
+
+    id: str
+    message: Mapping[str, Any]
+    rows: Mapping[str, Sequence[Mapping[str, Any]]]
+    content: bytes
+
+
+_IN_HAND = "SELECT 1 FROM recipient AS r WHERE r.message_id = recipient.message_id AND r.state = 'sending'"
+
+
+def foreign(connection: sqlite3.Connection, lanes: Sequence[str], limit: int, after: str = "") -> list[str]:
+    """Open messages of other lanes than these, oldest first and behind the id `after`; but for those that a lane still
+    has in hand, as one does for a while after a reload."""
+    found = connection.execute(
+        "SELECT DISTINCT message_id FROM recipient INDEXED BY recipient_open"
+        " WHERE open = 1 AND lane IN (SELECT value FROM json_each(?)) AND message_id > ?"
+        f" AND NOT EXISTS ({_IN_HAND}) ORDER BY message_id LIMIT ?",
+        (_others(connection, lanes), after, limit),
+    )
+    return [str(row[0]) for row in found]
+
+
+def foreign_in_hand(connection: sqlite3.Connection, lanes: Sequence[str]) -> bool:
+    """Has a lane something in hand that is none of these?"""
+    found = connection.execute(
+        "SELECT 1 FROM recipient INDEXED BY recipient_open WHERE open = 1 AND lane IN (SELECT value FROM json_each(?))"
+        " AND next_at IS NULL AND state = 'sending' LIMIT 1",
+        (_others(connection, lanes),),
+    )
+    return found.fetchone() is not None
+
+
+def _others(connection: sqlite3.Connection, lanes: Sequence[str]) -> str:
+    return json.dumps([lane for lane in open_lanes(connection.execute) if lane not in lanes])
+
+
+def rows_of(
+    connection: sqlite3.Connection, message_id: str
+) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]] | None:
+    """The message's row, and its rows in the other tables. None: it isn't here, or has ended."""
+    found = _all(connection.execute("SELECT * FROM message WHERE id = ? AND body IS NOT NULL", (message_id,)))
+    if not found:
+        return None
+    (message,) = found
+    rows = {
+        table: _all(connection.execute(f"SELECT * FROM {table} WHERE message_id = ?", (message_id,)))
+        for table in _TABLES
+    }
+    return message, rows
+
+
+def take_in(tx: Tx, moved: Moved, body: BodyRange, codec: Codec) -> None:
+    """Write a message that came from another file. One that is here already stays as it is."""
+    if tx.execute("SELECT 1 FROM message WHERE id = ?", (moved.id,)).fetchone() is not None:
+        return
+    for part in range(body.parts):
+        content = moved.content[part * PART_BYTES : (part + 1) * PART_BYTES]
+        tx.execute(
+            "INSERT INTO body (id, content) VALUES (?, ?)",
+            (body.first + part, codec.encode(content, f"{moved.id}/{part}")),
+        )
+    place = {"body": body.first, "parts": body.parts, "body_key": body.key_id}
+    _insert(tx, "message", {**moved.message, **place})
+    for table, rows in moved.rows.items():
+        for row in rows:
+            _insert(tx, table, row)
+    tx.messages += 1
+    tx.size_bytes += moved.message["size"]
+
+
+def forget(tx: Tx, message_id: str) -> None:
+    """Delete a message that is in another file now; not one that a lane here has claimed meanwhile."""
+    in_hand = tx.execute("SELECT 1 FROM recipient WHERE message_id = ? AND state = 'sending'", (message_id,))
+    if in_hand.fetchone() is not None:
+        return
+    found = tx.execute("SELECT body, parts, size FROM message WHERE id = ?", (message_id,)).fetchone()
+    if found is None:
+        return
+    first, parts, size = found
+    if first is not None:
+        tx.execute("DELETE FROM body WHERE id BETWEEN ? AND ?", (first, first + parts - 1))
+        tx.wiped = True
+        tx.messages -= 1
+        tx.size_bytes -= size
+    for table in _TABLES:
+        tx.execute(f"DELETE FROM {table} WHERE message_id = ?", (message_id,))
+    tx.execute("DELETE FROM message WHERE id = ?", (message_id,))
+    tx.execute("INSERT INTO setting VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1", (_FORGOTTEN,))
+
+
+def forgotten(connection: sqlite3.Connection) -> int:
+    """How many messages the file has handed to others since it is there: a reader of several files tells by it
+    whether one moved meanwhile."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] < _SINCE_VERSION:  # as an older relay left it
+        return 0
+    found = connection.execute("SELECT value FROM setting WHERE name = ?", (_FORGOTTEN,)).fetchone()
+    return 0 if found is None else int(found[0])
+
+
+def _insert(tx: Tx, table: str, row: Mapping[str, Any]) -> None:
+    # Columns are the schema's own names, never a stranger's: both files are of one version.
+    columns, marks = ", ".join(row), ", ".join("?" for _ in row)
+    tx.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", tuple(row.values()))
+
+
+def _all(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]

@@ -1,0 +1,207 @@
+"""Opens sessions: aiosmtplib does connect, TLS and AUTH, then hands its transport over to `Session`.
+
+aiosmtplib's exceptions stop here: each becomes OpenFailed with the phase and a Reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import ssl
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import aiosmtplib
+
+from relay.config.model import Upstream
+from relay.mail.reply import Reply
+from relay.upstream.results import GARBLED, OpenFailed, Phase
+from relay.upstream.smtp.addresses import Addresses, Peer
+from relay.upstream.smtp.capabilities import Capabilities
+from relay.upstream.smtp.redaction import without_credentials
+from relay.upstream.smtp.session import Opening, Session
+
+
+class Contexts:
+    """TLS contexts of one load: reading the system's CAs takes 20 ms, so upstreams that trust the same share one."""
+
+    def __init__(self) -> None:
+        self._built: dict[Path | None, ssl.SSLContext] = {}
+
+    def trusting(self, ca_file: Path | None) -> ssl.SSLContext:
+        """Raises OSError or ssl.SSLError for an unreadable `ca_file`; None: the system's CAs."""
+        context = self._built.get(ca_file)
+        if context is None:
+            context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            self._built[ca_file] = context
+        return context
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An upstream, ready to be connected to."""
+
+    name: str
+    config: Upstream
+    hostname: str
+    """our EHLO name"""
+    tls_context: ssl.SSLContext | None
+    addresses: Addresses = field(compare=False)
+
+    @classmethod
+    def of(cls, name: str, config: Upstream, hostname: str, contexts: Contexts | None = None) -> Target:
+        """Raises OSError or ssl.SSLError for an unreadable `ca_file`."""
+        addresses = Addresses(config.host, config.port)
+        if config.tls == "none":
+            return cls(name, config, hostname, None, addresses)
+        context = (contexts if contexts is not None else Contexts()).trusting(config.ca_file)
+        return cls(name, config, hostname, context, addresses)
+
+
+async def open_session(target: Target, *, timeout_s: float) -> Session:
+    """Connect, secure, authenticate. Raises OpenFailed; `timeout_s` bounds all of it together."""
+    client = aiosmtplib.SMTP(
+        hostname=target.config.host,  # whose certificate it must be; where it leads is for `addresses` to find
+        use_tls=target.config.tls == "implicit",
+        start_tls=False,  # done below, by hand: None would mean 'if offered', which a thief on the wire can undo
+        tls_context=target.tls_context,
+        local_hostname=target.hostname,
+        timeout=timeout_s,
+    )
+    step = _Step()
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _open(client, target, step)
+    except asyncio.CancelledError:
+        step.peer = None  # no fault of the address
+        raise
+    except TimeoutError as error:
+        raise OpenFailed(step.phase, Reply.own(451, "4.4.1", "no answer in time")) from error
+    except aiosmtplib.SMTPResponseException as error:
+        # Still connecting, and something was said: the greeting, or what stands in its place.
+        phase: Phase = "greeting" if step.phase == "connect" else step.phase
+        # Not `from error`: a traceback would show what was said.
+        raise _refused(phase, error.code, without_credentials(error.message, target.config)) from None
+    except ssl.SSLError as error:
+        raise _insecure(error) from error
+    except (aiosmtplib.SMTPException, OSError) as error:
+        raise _mapped(step.phase, error) from error
+    finally:
+        # After the hand-over the client has no transport any more: then this does nothing.
+        client.close()
+        if step.peer is not None:
+            target.addresses.failed(step.peer)
+
+
+@dataclass(slots=True)
+class _Step:
+    phase: Phase = "connect"
+    peer: Peer | None = None
+    """the address that is connected to"""
+
+
+async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step) -> Session:
+    loop = asyncio.get_running_loop()
+    began = time.monotonic()
+    connection = await target.addresses.connected()
+    try:
+        step.peer = connection.getpeername()[:2]
+        await client.connect(sock=connection)
+    except BaseException:
+        connection.close()  # once more, unless it never got into a transport's hands
+        raise
+    step.phase = "ehlo"
+    await client.ehlo()
+    connected = time.monotonic()
+    if target.config.tls == "starttls":
+        step.phase = "tls"
+        if not client.supports_extension("starttls"):
+            raise OpenFailed("tls", Reply.own(454, "4.7.5", "STARTTLS is not offered"))
+        await client.starttls()
+        await client.ehlo()
+    secured = time.monotonic()
+    username, password = target.config.username, target.config.password
+    if username is not None and password is not None:
+        step.phase = "auth"
+        await _authenticate(client, target.config, username, password.get_secret_value())
+    opening = Opening(
+        connect=(connected - began) * 1000.0,
+        tls=(secured - connected) * 1000.0,
+        auth=(time.monotonic() - secured) * 1000.0,
+        began_at=began,
+    )
+    session = _hand_over(client, opening, loop)
+    if step.peer is not None:
+        target.addresses.served(step.peer)
+        step.peer = None
+    return session
+
+
+async def _authenticate(client: aiosmtplib.SMTP, config: Upstream, username: str, secret: str) -> None:
+    if not _may_authenticate(client, config):
+        raise OpenFailed("auth", Reply.own(454, "4.7.0", "no credentials over a connection in clear"))
+    methods = client.supported_auth_methods
+    if "plain" in methods:
+        # One round trip: the initial response travels with the command.
+        await client.auth_plain(username, secret)
+    elif methods:
+        await client.login(username, secret)
+    else:
+        raise OpenFailed("auth", Reply.own(454, "4.7.0", "AUTH is not offered"))
+
+
+def _may_authenticate(client: aiosmtplib.SMTP, config: Upstream) -> bool:
+    if client.get_transport_info("sslcontext") is not None or config.allow_plaintext:
+        return True
+    peer = client.get_transport_info("peername")
+    return isinstance(peer, tuple) and ipaddress.ip_address(str(peer[0]).split("%")[0]).is_loopback
+
+
+def _hand_over(client: aiosmtplib.SMTP, opening: Opening, loop: asyncio.AbstractEventLoop) -> Session:
+    transport = client.transport
+    if transport is None or transport.is_closing():
+        raise OpenFailed("ehlo", Reply.own(451, "4.4.2", "connection lost"))
+    said = client.last_ehlo_response
+    lines = said.message.split("\n")[1:] if said is not None else []
+    session = Session(cast(asyncio.Transport, transport), Capabilities.parse(lines), opening, loop)
+    client.transport = None
+    client.protocol = None
+    return session
+
+
+def _refused(phase: Phase, code: int, message: str) -> OpenFailed:
+    """What the upstream said; a code that refuses nothing here (250, 354), and aiosmtplib's own -1 for garbage, say
+    nothing that could be relied on."""
+    if not 400 <= code <= 599:
+        return OpenFailed(phase, GARBLED)
+    return OpenFailed(phase, Reply(code, " ".join(message.split())), said=True)
+
+
+def _mapped(phase: Phase, error: Exception) -> OpenFailed:
+    match error:
+        case aiosmtplib.SMTPServerDisconnected():
+            return OpenFailed(phase, Reply.own(451, "4.4.2", "connection lost"))
+        case aiosmtplib.SMTPException(__cause__=ssl.SSLError() as cause):
+            return _insecure(cause)
+        case aiosmtplib.SMTPConnectError():
+            return OpenFailed("connect", Reply.own(451, "4.4.1", _plain(error.__cause__ or error)))
+        case _:
+            return OpenFailed(phase, Reply.own(451, "4.4.1", _plain(error)))
+
+
+def _insecure(error: ssl.SSLError) -> OpenFailed:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return OpenFailed("tls", Reply.own(454, "4.7.5", f"certificate not trusted: {error.verify_message}"))
+    return OpenFailed("tls", Reply.own(454, "4.7.5", f"TLS failed: {error.reason or 'handshake'}"))
+
+
+def _plain(error: BaseException) -> str:
+    """A system error in the system's words, without addresses or paths."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return "connection failed"
+    # asyncio's own text has the address in it. What the name look-up says (negative numbers) has no other.
+    return (os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror).lower()

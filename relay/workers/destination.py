@@ -1,0 +1,45 @@
+"""Sends each accepted message to its lane: in this process, or in a bulk worker."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from relay.delivery.engine import Engine
+from relay.intake.draft import Draft
+from relay.intake.spool import Large
+from relay.store.base import NewMessage
+from relay.workers.link import LinkLost
+from relay.workers.supervisor import Workers
+
+
+class LanesAndWorkers:
+    """Intake's `Destination`. While no worker is there, its mail is stored in the main store and forwarded later."""
+
+    def __init__(self, engine: Engine, workers: Workers) -> None:
+        self._engine = engine
+        self._workers = workers
+        self._large = asyncio.Semaphore(1)
+        """This process reads spooled contents into its memory one at a time."""
+
+    async def submit(self, message: NewMessage, final_dot: float) -> None:
+        """`Destination.submit`."""
+        if self._engine.delivery.has(message.lane):
+            await self._engine.take(message, final_dot)
+            return
+        try:
+            await self._workers.put(message, final_dot)
+        except LinkLost:
+            await self._engine.leave(message)
+
+    async def submit_spooled(self, draft: Draft, content: Large, final_dot: float) -> NewMessage:
+        """`Destination.submit_spooled`. A worker reads the file itself; this process then sees only its head."""
+        ours = self._engine.delivery.has(draft.new.lane)
+        if not ours:
+            with suppress(LinkLost):
+                return await self._workers.put_large(draft, content, final_dot)
+        async with self._large:
+            message = await asyncio.to_thread(draft.from_file, content)
+            # The lost worker may have stored it. What is forwarded to it later is stored there once.
+            await (self._engine.take(message, final_dot) if ours else self._engine.leave(message))
+        return message
