@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from http import HTTPStatus
+from typing import cast
 
 from aiohttp import web
 
 from relay.web.answers import HEADERS, refusal
-from relay.web.door import IDLE_FOR_S, Seat
+from relay.web.door import FULL, IDLE_FOR_S, Door, Seat
 from relay.web.peer import Peer
 
 _log = logging.getLogger("relay.web")
@@ -18,11 +19,11 @@ LINGER_S = 5.0
 
 
 class Connection(web.RequestHandler):
-    """Tells its seat what it is at."""
+    """Tells its seat what it is at. Without a seat it is answered 503 and closed."""
 
-    __slots__ = ("peer", "seat")
+    __slots__ = ("_door", "_seat", "peer")
 
-    def __init__(self, server: web.Server, seat: Seat) -> None:
+    def __init__(self, server: web.Server, door: Door) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -30,15 +31,28 @@ class Connection(web.RequestHandler):
             keepalive_timeout=IDLE_FOR_S,
             lingering_time=LINGER_S,
         )
-        self.seat = seat
+        self._door = door
+        self._seat: Seat | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        stream = cast(asyncio.Transport, transport)
+        self._seat = self._door.seat(stream)
+        if self._seat is None:
+            stream.write(FULL)
+            stream.close()
+            return
         self.peer = Peer(transport)
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
-        self.seat.arrived()
-        super().data_received(data)
+        if self._seat is not None:
+            self._seat.arrived()
+            super().data_received(data)
+
+    def asked(self) -> None:
+        """A request's head is complete."""
+        if self._seat is not None:
+            self._seat.asked()
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -49,7 +63,8 @@ class Connection(web.RequestHandler):
         try:
             return await super().finish_response(request, resp, start_time)
         finally:
-            self.seat.answered()
+            if self._seat is not None:
+                self._seat.answered()
 
     def handle_error(
         self,
@@ -67,8 +82,9 @@ class Connection(web.RequestHandler):
         return answer
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.seat.leave()
-        super().connection_lost(exc)
+        if self._seat is not None:
+            self._seat.leave()
+            super().connection_lost(exc)
 
 
 def _refused(status: int) -> web.Response:

@@ -1,4 +1,4 @@
-"""The HTTP service itself, on aiohttp: metrics, health, API, console. Loaded by `server` when somebody asks."""
+"""The HTTP service itself, on aiohttp: metrics, health, API, console."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from relay.store.base import StoreError
 from relay.web.answers import HEADERS, refusal
 from relay.web.api import ANSWER_WITHIN_S, MAX_BODY_BYTES, Api
 from relay.web.connection import Connection
-from relay.web.door import Seat
+from relay.web.door import Door
 from relay.web.guard import Denial, Guard
 from relay.web.parts import Parts
 from relay.web.query import BadQuery
@@ -49,6 +49,7 @@ class Service:
 
     def __init__(self, parts: Parts, guard: Guard) -> None:
         self._guard = guard
+        self._door = Door()
         app = web.Application(middlewares=[_answer_errors, self._watch], client_max_size=MAX_BODY_BYTES)
         app.add_routes(Api(parts).routes())
         app.add_routes([web.get(path, _static(*source)) for path, source in _STATIC.items()])
@@ -58,10 +59,11 @@ class Service:
     async def begin(self) -> None:
         await self._runner.setup()
 
-    def protocol(self, seat: Seat) -> asyncio.Protocol:
+    def protocol(self) -> asyncio.Protocol:
+        """Of a new connection."""
         server = self._runner.server
         assert server is not None, "begun"
-        return Connection(server, seat)
+        return Connection(server, self._door)
 
     async def end(self) -> None:
         """Finish the answers under way, within a short deadline."""
@@ -71,7 +73,7 @@ class Service:
     async def _watch(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         connection = request.protocol
         assert isinstance(connection, Connection), "made by `protocol`"
-        connection.seat.asked()
+        connection.asked()
         denial = await self._guard.denies(request.method, request.path, request.headers, connection.peer)
         if denial is None:
             async with asyncio.timeout(ANSWER_WITHIN_S):

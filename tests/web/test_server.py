@@ -1,10 +1,9 @@
-"""The service is loaded at the first connection: whoever comes meanwhile is answered all the same."""
+"""Where the HTTP service listens, on either event loop: start, requests, stop."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -67,7 +66,7 @@ async def answered(reader: asyncio.StreamReader) -> bytes:
 
 @type_of_loop
 @kind_of_address
-def test_requests_that_come_before_the_service_is_loaded_are_answered(
+def test_requests_in_pieces_and_behind_each_other_are_answered(
     tmp_path: Path, new_loop: Callable[[], asyncio.AbstractEventLoop], kind: str
 ) -> None:
     async def test() -> None:
@@ -88,38 +87,14 @@ def test_requests_that_come_before_the_service_is_loaded_are_answered(
 
 
 @type_of_loop
-def test_a_service_that_can_not_be_loaded_is_logged_and_tried_again(
-    tmp_path: Path,
-    new_loop: Callable[[], asyncio.AbstractEventLoop],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async def test() -> None:
-        async with listening(tmp_path, "tcp") as server:
-            with monkeypatch.context() as broken:
-                broken.setitem(sys.modules, "relay.web.service", None)
-                reader, writer = await connect(server)
-                writer.write(REQUEST)
-                with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
-                    await answered(reader)
-                writer.close()
-            assert "event=http_unavailable" in caplog.text
-            reader, writer = await connect(server)
-            writer.write(REQUEST)
-            assert await answered(reader) == b"HTTP/1.1 200 OK"
-            writer.close()
-
-    run(new_loop, test())
-
-
-@type_of_loop
-def test_it_stops_while_the_service_is_being_loaded(
+def test_a_stop_closes_connections_and_takes_no_new_ones(
     tmp_path: Path, new_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
     async def test() -> None:
         async with listening(tmp_path, "tcp") as server:
             reader, writer = await connect(server)
-            await asyncio.sleep(0)
+            writer.write(REQUEST)
+            assert await answered(reader) == b"HTTP/1.1 200 OK"
             await server.stop()
             with pytest.raises(ConnectionRefusedError):
                 await connect(server)
