@@ -30,8 +30,8 @@ from bench import fill
 from bench.process import ROOT
 from relay.mail.envelope import Envelope, Recipient
 from relay.observe.report import build
-from relay.store.base import Attempt, NewMessage, RecipientUpdate, Selection, Settlement
 from relay.store.merged import Several
+from relay.store.model import Attempt, NewMessage, RecipientUpdate, Selection, Settlement
 from relay.store.sqlite.store import open_reader, open_store
 from relay.store.ulid import IdMaker
 

@@ -29,8 +29,8 @@ from bench.growth import Growth
 from bench.usage import trees
 from bench.weather import KINDS, NOBODY, Station
 from relay.demo.process import RelayProcess
-from relay.store.base import Selection
 from relay.store.merged import Several, open_readers
+from relay.store.model import Selection
 from tests.support.app import Talk, Unexpected, letter
 from tests.support.relay import command, get, until, upstream_keys, write_config
 from tests.support.tls import make_certificates

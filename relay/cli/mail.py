@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from relay.store.base import Selection
+    from relay.store.model import Selection
     from relay.store.offline import Look
 
 EXIT_OK, EXIT_NOTHING, EXIT_USAGE = 0, 1, 2

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from relay.cli.common import Refused
 from relay.config.network import AnyAddress, SystemdAddress, TcpAddress, UnixAddress
 from relay.config.place import Control
-from relay.store.base import Action, Selection
+from relay.store.model import Action, Selection
 
 WITHIN_S = 30.0
 AS_STARTED = "If `http` was changed in the file: the relay has the one that it was started with until a restart"

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from relay.observe.bands import BANDS
-from relay.store.base import OPEN_STATES
+from relay.store.model import OPEN_STATES
 
 if TYPE_CHECKING:
     from relay.observe.report import Line, Report

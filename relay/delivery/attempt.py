@@ -15,7 +15,7 @@ from relay.delivery.message import Job
 from relay.delivery.phases import Phases
 from relay.delivery.verdict import condemns
 from relay.mail.redact import redact, redact_reply
-from relay.store.base import OpenRecipient
+from relay.store.model import OpenRecipient
 from relay.upstream.results import TROUBLE, OpenFailed, Outcome, Result
 from relay.upstream.smtp.pool import NO_SESSION, Pool
 from relay.upstream.smtp.session import Opening, Progress, Report, Session, Terms

@@ -13,7 +13,7 @@ from relay.mail.address import provider
 from relay.mail.dsn import Kind, Report, Stamp, bounce, bounces
 from relay.mail.message import parse, subject
 from relay.mail.redact import redact
-from relay.store.base import NewMessage, RecipientUpdate, State
+from relay.store.model import NewMessage, RecipientUpdate, State
 from relay.store.ulid import IdMaker
 
 _KINDS: dict[State, Kind] = {"bounced": "failed", "expired": "expired", "deferred": "delayed", "sent": "relayed"}

@@ -13,7 +13,8 @@ from relay.delivery.lane import Lane
 from relay.delivery.message import Signing, SigningElsewhere
 from relay.delivery.services import Events, Services
 from relay.delivery.settlement import Bounces
-from relay.store.base import Action, Selection, Store
+from relay.store.base import Store
+from relay.store.model import Action, Selection
 from relay.supervise import Supervisor
 from relay.upstream.smtp.connect import Contexts, Target
 from relay.upstream.smtp.pool import Pool, Shared, Watcher

@@ -20,8 +20,9 @@ from relay.delivery.lane import Lane
 from relay.delivery.message import Job
 from relay.observe.maillog import MailLog
 from relay.signing.signatures import Signatures
-from relay.store.base import NewMessage, OpenRecipient, Queued, StoreError
+from relay.store.base import StoreError
 from relay.store.codec import Codec
+from relay.store.model import NewMessage, OpenRecipient, Queued
 from relay.store.sqlite.store import SqliteStore, open_store
 from relay.supervise import Supervisor
 from relay.upstream.gate import NOT_STORED

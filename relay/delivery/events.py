@@ -10,7 +10,7 @@ from relay.delivery.message import Job
 from relay.delivery.phases import OF_AN_ATTEMPT, SOMETIMES
 from relay.mail.reply import is_own
 from relay.observe.maillog import MailLog
-from relay.store.base import Outcome, RecipientUpdate, Settlement, State
+from relay.store.model import Outcome, RecipientUpdate, Settlement, State
 
 _COUNTED = frozenset((*OF_AN_ATTEMPT, *SOMETIMES))
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from relay.delivery.message import Job
 from relay.mail.transfer import Form, Unencodable, has_utf8_head
-from relay.store.base import OpenRecipient, Queued
+from relay.store.model import OpenRecipient, Queued
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.transaction import Load
 

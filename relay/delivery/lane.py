@@ -35,7 +35,8 @@ from relay.delivery.settlement import (
 )
 from relay.delivery.verdict import retry_at
 from relay.mail.reply import OWN
-from relay.store.base import Booking, Queued, Settlement, StoreError
+from relay.store.base import StoreError
+from relay.store.model import Booking, Queued, Settlement
 from relay.upstream.gate import NOT_STORED, Gate
 from relay.upstream.rate import Bucket
 from relay.upstream.smtp.pool import Pool
@@ -198,7 +199,7 @@ class Lane:
     async def _hasten(self) -> None:
         now = self._services.clock.now()
         try:
-            if await self._services.store.hasten(self.name, now, only_urged=not self.config.express):
+            if await self._services.store.retry_deferred(self.name, now, only_urged=not self.config.express):
                 self.wake(now)
         except Exception as error:  # noqa: BLE001 - the messages wait for their step then
             self._services.events.trouble("hasten", error)

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from relay.mail.message import over_long_line
 from relay.mail.transfer import Form, recoded
-from relay.store.base import Attempt, OpenRecipient, Queued, RecipientUpdate, Settlement
+from relay.store.model import Attempt, OpenRecipient, Queued, RecipientUpdate, Settlement
 from relay.upstream.gate import EXPIRED, SUPERSEDED, Gate
 
 TOILSOME_BYTES = 4_096

@@ -19,7 +19,7 @@ from relay.delivery.verdict import Delivered, Elsewhere, Ended, Unfit, Unknown, 
 from relay.mail.dsn import wants_success
 from relay.mail.redact import Refused, redact_reply
 from relay.mail.reply import Reply
-from relay.store.base import Attempt, OpenRecipient, RecipientUpdate, State
+from relay.store.model import Attempt, OpenRecipient, RecipientUpdate, State
 from relay.upstream.gate import OUTRUN
 from relay.upstream.results import TIMED_OUT, OpenFailed, Result
 from relay.upstream.smtp.pool import Pool

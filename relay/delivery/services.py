@@ -11,7 +11,8 @@ from relay.clock import Clock
 from relay.delivery.attempt import Tried
 from relay.delivery.message import Job, Signing, SigningElsewhere
 from relay.delivery.settlement import Bounces
-from relay.store.base import Settlement, Store
+from relay.store.base import Store
+from relay.store.model import Settlement
 from relay.supervise import Supervisor
 
 

@@ -10,7 +10,7 @@ from relay.delivery.message import Job, Pending
 from relay.delivery.verdict import retry_at
 from relay.mail.message import has_large_head
 from relay.mail.reply import Reply
-from relay.store.base import NewMessage, RecipientUpdate, Settlement, State
+from relay.store.model import NewMessage, RecipientUpdate, Settlement, State
 from relay.upstream.results import TROUBLE
 
 EXPIRED_REPLY = str(Reply.own(451, "4.4.7", "expired before it could be sent"))

@@ -25,7 +25,8 @@ from relay.mail.trace import received, rfc5322_date
 from relay.observe.maillog import MailLog
 from relay.routing.facts import Facts
 from relay.routing.router import Route, Router
-from relay.store.base import NewMessage, StoreError, StoreFull
+from relay.store.base import StoreError, StoreFull
+from relay.store.model import NewMessage
 from relay.store.ulid import IdMaker
 
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from relay.intake.draft import Draft
 from relay.intake.spool import Large
-from relay.store.base import NewMessage
+from relay.store.model import NewMessage
 
 
 class Destination(Protocol):

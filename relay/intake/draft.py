@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from relay.intake.spool import Large
 from relay.mail.message import MAX_HEADER_BYTES, Message, Prepared, Unacceptable, normalise, parse, prepare
-from relay.store.base import NewMessage
+from relay.store.model import NewMessage
 
 _CHUNK_BYTES = 262_144
 

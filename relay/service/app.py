@@ -38,15 +38,15 @@ from relay.routing.router import Router
 from relay.service.sdnotify import ServiceManager
 from relay.signing.client import SigningProcess
 from relay.signing.helper import Forked
-from relay.store.base import Action, Selection, StoreError
+from relay.store.base import StoreError
 from relay.store.codec import codec_for
 from relay.store.merge import shards
 from relay.store.merged import Several
+from relay.store.model import Action, Selection, TransferredMessage
 from relay.store.sqlite.integrity import look
 from relay.store.sqlite.maintenance import check_keys
 from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.store import open_reader
-from relay.store.sqlite.transfer import Moved
 from relay.supervise import Supervisor
 from relay.upstream.smtp.pool import Shared, Whole
 from relay.web.parts import LaneHealth, Parts, UpstreamHealth, UpstreamState
@@ -313,9 +313,9 @@ class App:
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
-    async def take_in(self, moved: Moved) -> None:
+    async def import_message(self, moved: TransferredMessage) -> None:
         """Workers' Forward."""
-        await self._forwarder.take_in(moved)
+        await self._forwarder.import_message(moved)
         self._engine.delivery.wake_all()
 
     async def _worker_ready(self, store: Path) -> None:

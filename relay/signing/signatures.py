@@ -10,7 +10,7 @@ from relay.mail.address import domain_of
 from relay.mail.dkim import Key, KeySet, Signer, Unsignable, Unsigned, why_unsignable
 from relay.mail.message import Message, from_addresses, parse
 from relay.observe.maillog import MailLog
-from relay.store.base import Queued
+from relay.store.model import Queued
 
 HELP_WITHIN_S = 0.02
 """what the helper hasn't signed of a code by then is signed by this process"""

@@ -1,30 +1,31 @@
-"""The store: what must survive. An interface, so that a second one (PostgreSQL) can stand beside SQLite's.
+"""The store's roles, as protocols, and its errors.
 
-Every implementation passes the one contract test-suite in `tests/store/contract.py`.
-
-Times are seconds since the epoch (`*_at`), from the relay's own steady clock; durations are milliseconds where they
-are shown (`*_ms`). Content is the message's bytes with CRLF line ends, not dot-stuffed and not signed: a signature is
-made anew for every stay in memory, so a key that was changed meanwhile is the one that signs.
+`Queue` is what intake and delivery call, `Log` what the web interface shows, `Transfer` what moves messages between
+the files of one relay. A store implements all of them (`Store`), and passes the test suite `tests/store/contract.py`.
+A caller depends on the one role it needs. The values are in `store/model.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from relay.mail.envelope import Envelope, Recipient
+from relay.store.model import (
+    BOOKED,
+    Action,
+    Booking,
+    DeliveryRow,
+    LaneCount,
+    NewMessage,
+    Queued,
+    Recovered,
+    Selection,
+    Settlement,
+    TransferredMessage,
+)
 
 if TYPE_CHECKING:
     import asyncio
-
-State = Literal[
-    "queued", "sending", "sent", "deferred", "bounced", "expired", "superseded", "held", "suppressed", "ambiguous"
-]
-OPEN_STATES: frozenset[State] = frozenset({"queued", "sending", "deferred", "held", "ambiguous"})
-"""Not finished: the body is kept. `ambiguous` is open only while its lane holds it for an operator."""
-
-Outcome = Literal["sent", "deferred", "refused", "ambiguous", "abandoned"]
-Action = Literal["retry", "hold", "release", "drop"]
 
 
 class StoreError(Exception):
@@ -32,271 +33,129 @@ class StoreError(Exception):
 
 
 class StoreFull(StoreError):
-    """No room: answer 452 and take mail again when there is."""
+    """No space is left. The SMTP reply is 452."""
 
 
 class StoreDamaged(StoreError):
-    """Not a store of ours, or a broken one. It was left untouched."""
+    """The file is not a store, or it is damaged. It was left untouched."""
 
 
 class StoreSealed(StoreError):
-    """Mail waits in it that is encrypted with a key that isn't given."""
+    """Waiting mail is encrypted with a key that isn't configured."""
 
 
 class Unreadable(StoreError):
-    """A message that is not there, or not what was written, and won't be: its own trouble, not the store's. The text
-    goes on from `held: `, and tells nothing of the mail."""
+    """One message is missing or damaged for good; the rest of the store is well. The text continues `held: `, and
+    quotes nothing of the mail."""
 
 
-class Booking(NamedTuple):
-    """What a claim writes down before anything is sent: which process has the message in hand, and when it is due
-    again should that process die."""
-
-    ladder_s: tuple[float, ...] = (1.0,)
-    """the lane's: a recipient is due again at its next step; the last repeats"""
-    holder: str = "local"
-    lease_s: float = 600.0
-    """how long the holder may have it in hand unless it says more; for stores that several relays share"""
-
-
-BOOKED = Booking()
-MOST_DEATHS = 5
-"""A message whose holder died so often with it in hand is `held`: it may be what kills."""
-SUSPECT_DEATHS = 2
-"""From so many on it is claimed alone and behind all others."""
-
-
-class NewMessage(NamedTuple):
-    """One accepted submission, as it is first written."""
-
-    id: str
-    lane: str
-    rule: str | None
-    """None: the default lane, no rule matched"""
-    envelope: Envelope
-    content: bytes
-    client: str
-    """the peer's IP, or `unix`; `local` for mail of the relay's own (bounces)"""
-    message_id: str
-    subject: str
-    """decoded, codes redacted, one line"""
-    providers: tuple[str, ...]
-    """one per recipient: the mailbox provider, at least the domain"""
-    accepted_at: float
-    expires_at: float
-    signed: tuple[str, ...] = ()
-    """selectors of the keys that sign"""
-    upstreams: tuple[str, ...] = ()
-    """a rule's narrowed or reordered upstreams; empty: the lane's"""
-    supersede_key: str | None = None
-    timings_ms: Mapping[str, float] = {}
-
-
-class OpenRecipient(NamedTuple):
-    """A recipient still to be sent to."""
-
-    position: int
-    """its place in the envelope, from 0: the key of a recipient within its message"""
-    recipient: Recipient
-    step: int = 0
-    """rungs of the retry ladder already used"""
-    attempts: int = 0
-    """attempts made so far; the next is `attempts + 1`"""
-    delay_notified: bool = False
-
-
-class Queued(NamedTuple):
-    """A message claimed for sending: only its recipients that are due, the rest stay in the store."""
-
-    id: str
-    lane: str
-    rule: str | None
-    envelope: Envelope
-    """with all the recipients of the submission"""
-    content: bytes
-    accepted_at: float
-    expires_at: float
-    due: tuple[OpenRecipient, ...]
-    upstreams: tuple[str, ...] = ()
-    supersede_key: str | None = None
-    suspect: bool = False
-    """its process died before, more than once, with it in hand: no other suspect is claimed before it is settled"""
-
-
-class RecipientUpdate(NamedTuple):
-    """What became of a recipient."""
-
-    position: int
-    state: State
-    upstream: str | None = None
-    reply: str | None = None
-    """the upstream's last word, or the relay's own reason"""
-    sent_at: float | None = None
-    next_at: float | None = None
-    """when `deferred` (or `queued`): due again"""
-    step: int = 0
-    delay_notified: bool = False
-
-
-class Attempt(NamedTuple):
-    """One try at handing some recipients to one upstream, written as a row for each of them."""
-
-    position: int
-    n: int
-    upstream: str
-    started_at: float
-    session: Literal["warm", "new", "none"]
-    """`none`: no session could be had"""
-    outcome: Outcome
-    reply: str
-    timings_ms: Mapping[str, float]
-    """connect, tls, auth, envelope, data"""
-
-
-class Settlement(NamedTuple):
-    """Everything that one try changes, in one transaction."""
-
-    message_id: str
-    updates: tuple[RecipientUpdate, ...] = ()
-    attempts: tuple[Attempt, ...] = ()
-    timings_ms: Mapping[str, float] = {}
-    """merged over what the message has"""
-    bounces: tuple[NewMessage, ...] = ()
-    """DSNs to queue (state `queued`, due at once) in the same transaction"""
-    note: str | None = None
-    """why, for the time line: `expired before the final dot`"""
-    only_bytes: int | None = None
-    """the content's size, where the message has but this one recipient; None: it has others, or that isn't known"""
-
-
-class Selection(NamedTuple):
-    """Which messages an operator's action or a listing is about. All that is given must hold."""
-
-    ids: tuple[str, ...] = ()
-    lane: str | None = None
-    to: str | None = None
-    """a recipient's address, compared case-insensitively"""
-    state: State | None = None
-    since: float | None = None
-    """accepted at or after"""
-    until: float | None = None
-    """accepted before"""
-    limit: int = 100
-    """of a listing; an action is about all that match"""
-    ambiguous: bool = False
-    """a `retry` that names no message is also about those that may have been delivered already"""
-
-    @property
-    def takes_ambiguous(self) -> bool:
-        """Is an operator's `retry` also about what may have been delivered already?"""
-        return self.ambiguous or bool(self.ids) or self.state == "ambiguous"
-
-
-class LaneCount(NamedTuple):
-    """A row of the queue's gauges."""
-
-    lane: str
-    state: State
-    recipients: int
-    oldest_at: float | None
-
-
-class Recovered(NamedTuple):
-    """Recipients of a message that the relay had in hand when it ended, and what they are now."""
-
-    message_id: str
-    lane: str
-    state: Literal["queued", "held", "ambiguous"]
-    recipients: int
-
-
-class DeliveryRow(NamedTuple):
-    """Finished recipients that are alike, for `report`. `total_ms`: final dot to the upstream's reply, cut off to three
-    digits (tenths below 100 ms); None when never sent."""
-
-    lane: str
-    upstream: str | None
-    provider: str
-    state: State
-    total_ms: float | None
-    recipients: int = 1
-
-
-class Store(Protocol):
-    """One writer, many readers. Every call that changes something is durable when it returns."""
-
-    async def close(self) -> None:
-        """Finish what was begun, then let go of the files."""
+class Queue(Protocol):
+    """Mail that is to be sent. Every call that changes something is durable when it returns. Each raises StoreError."""
 
     async def put(self, message: NewMessage, *, claimed: bool, booking: Booking = BOOKED) -> None:
-        """Write a message. `claimed`: its recipients begin as `sending`, already in their lane's hands, booked as by
-        `claim`; else as `queued`, due at `accepted_at`. Raises StoreFull, StoreError: then nothing was written."""
+        """Write a message. `claimed`: its recipients begin as `sending`, booked as by `claim`, because their lane has
+        them already; else as `queued`, due at `accepted_at`. Raises StoreFull, StoreError: nothing was written."""
 
     def start_put(self, message: NewMessage, *, express: bool, booking: Booking = BOOKED) -> asyncio.Future[None]:
-        """`put`, claimed, and under way before this returns; `express`: ahead of all others. Cancelled before its end,
-        the message is `queued`, if it is written at all."""
+        """`put`, claimed, and under way before this returns. `express`: ahead of all others. If the future is
+        cancelled, the message is either not written or left `queued`."""
 
     async def claim(
         self, lane: str, now: float, *, messages: int, size_bytes: int, booking: Booking = BOOKED
     ) -> Sequence[Queued]:
-        """Take up to `messages` due ones (in order of `next_at`), at least one and then until their contents pass
-        `size_bytes`: mark them `sending`, count the attempt, and book the next one. One that can't be read is `held`
-        with a note, and left out. Suspects come one at a time, when nothing else is due."""
+        """Claim up to `messages` due ones in order of `next_at`: at least one, then until their contents exceed
+        `size_bytes`. Mark them `sending`, count the attempt, and book the next one. A message that can't be read is
+        `held` with a note, and left out. Suspects are claimed one at a time, when nothing else is due."""
 
     async def next_due(self, lane: str) -> float | None:
-        """When the lane's next `queued` or `deferred` recipient is due."""
+        """When the lane's next `queued` or `deferred` recipient is due; None: there is none."""
 
     async def mark_final(self, message_id: str, positions: Sequence[int]) -> None:
-        """Note, durably, that the final dot is about to leave: after a crash these are `ambiguous`, not `queued`."""
+        """Record that the final dot is about to leave. After a crash these recipients are `ambiguous`, not `queued`."""
 
     async def settle(self, settlement: Settlement) -> None:
-        """Write what became of some recipients; the body goes once no recipient is open. An update of a recipient
-        that is no longer open changes nothing but adds its attempt."""
+        """Write the outcome of an attempt for some recipients. The content is deleted once no recipient is open. An
+        update of a recipient that is no longer open only adds its attempt."""
 
     async def unclaim(self, message_id: str, due_at: float | None = None) -> None:
-        """Give back what wasn't sent: its `sending` recipients are `queued` again, due then (default: at once), and the
-        attempt that the claim counted doesn't count."""
+        """Give back what wasn't sent: its `sending` recipients are `queued` again, due then (default: at once). The
+        attempt that the claim counted no longer counts."""
 
     async def recover(self, now: float, marking: Collection[str] = ()) -> Sequence[Recovered]:
-        """At start: `sending` becomes `queued`, due when its claim booked it; `held` where its process died
-        MOST_DEATHS times with it in hand; `ambiguous` where the final dot was marked. Each such message has a note of
-        it, which says that an upstream may have it unless its lane is one of `marking` (`mark_final`). What the clock
-        of an earlier start put into the future is due now. Returns what was `sending`."""
+        """At start: `sending` becomes `queued`, due when its claim booked it; `held` after MOST_DEATHS crashes with it
+        in hand; `ambiguous` where the final dot was marked. Each such message gets a note, which says that an upstream
+        may have it unless its lane is one of `marking` (those that call `mark_final`). Times that an earlier start's
+        wrong clock put into the future become now. Returns what was `sending`."""
 
     async def supersede(self, key: str, before_id: str, now: float) -> Sequence[str]:
         """End the `queued` and `deferred` recipients of older messages with this key. Returns the messages' ids."""
 
-    async def hasten(self, lane: str, now: float, *, only_urged: bool = False) -> int:
-        """Make the lane's `deferred` recipients due now, their ladder's step kept: an upstream is back. `only_urged`:
-        those that an operator asked to be tried. Returns how many those were."""
+    async def retry_deferred(self, lane: str, now: float, *, only_urged: bool = False) -> int:
+        """Make the lane's `deferred` recipients due now, at their step of the ladder, because an upstream is back.
+        `only_urged`: only those that an operator asked to be tried. Returns how many recipients those were."""
 
     async def adopt(self, lanes: Sequence[str], default: str) -> int:
-        """Put open recipients of lanes that are no more into `default`. Returns how many those were."""
+        """Move open recipients of lanes that no longer exist to `default`. Returns how many those were."""
 
     async def act(self, action: Action, selection: Selection, now: float) -> Sequence[str]:
-        """What an operator asks of open messages. `retry` makes queued and deferred ones due now and starts their
-        ladder anew, and ambiguous ones where the selection names them (`ids`, `state`, `ambiguous`). `hold` takes
-        queued and deferred ones out. `release` makes held ones due now. `drop` ends queued, deferred, held and
-        ambiguous ones (state `bounced`, reply `dropped by the operator`, no DSN). `sending` ones are never touched;
-        with `to` or `state`, only the recipients they name are. Returns the ids of the messages that changed."""
+        """Apply an operator's action to open messages. `retry` makes queued and deferred ones due now and restarts
+        their ladder; ambiguous ones too where the selection names them (`ids`, `state`, `ambiguous`). `hold` suspends
+        queued and deferred ones. `release` makes held ones due now. `drop` ends queued, deferred, held and ambiguous
+        ones (state `bounced`, reply `dropped by the operator`, no DSN). `sending` ones are never changed. With `to` or
+        `state`, only matching recipients are. Returns the ids of the messages that changed."""
+
+    def size(self) -> tuple[int, int]:
+        """Open messages, and the bytes of their contents, from memory: asked before every message."""
+
+    async def prune(self, before: float, *, limit: int) -> int:
+        """Delete up to `limit` finished messages accepted before then. Returns how many."""
+
+
+class Log(Protocol):
+    """What the store shows. It changes nothing. Each call raises StoreError."""
 
     async def get(self, message_id: str) -> Mapping[str, object] | None:
-        """One message as the contract's section 4 has it (JSON-ready), with `next_at` where a recipient waits."""
+        """One message as docs/reference.md has it (JSON-ready), with `next_at` where a recipient waits."""
 
     async def search(self, selection: Selection) -> Sequence[Mapping[str, object]]:
-        """Messages newest first, each as `get` gives it but without attempts."""
+        """Messages newest first, each as `get` returns it but without attempts."""
 
     async def waiting(self, selection: Selection) -> Sequence[Mapping[str, object]]:
-        """Open messages, earliest due first, as `search` gives them, with `next_at` and `attempts` a recipient."""
+        """Open messages, earliest due first, as `search` returns them, with each recipient's `next_at` and number of
+        `attempts`."""
 
     async def counts(self) -> Sequence[LaneCount]:
         """Open recipients by lane and state."""
 
-    def size(self) -> tuple[int, int]:
-        """Open messages and the bytes of their contents, as this process knows them: asked before every message."""
-
     async def deliveries(self, since: float) -> Sequence[DeliveryRow]:
-        """What `report` counts: finished recipients of messages accepted since then; those alike are one row."""
+        """Finished recipients of messages accepted since then, counted by outcome: the rows of `report`."""
 
-    async def prune(self, before: float, *, limit: int) -> int:
-        """Delete up to `limit` finished messages accepted before then. Returns how many."""
+
+class Transfer(Protocol):
+    """What moves messages from one store of a relay to another: written there, durably, before it is deleted here."""
+
+    async def messages_for_other_lanes(self, lanes: Sequence[str], *, limit: int, after: str = "") -> Sequence[str]:
+        """Ids of open messages whose lane is none of `lanes`, in order, those behind the id `after`. A message of
+        which something is `sending` is left out."""
+
+    async def sends_for_other_lanes(self, lanes: Sequence[str]) -> bool:
+        """Is some recipient `sending` whose lane is none of `lanes`?"""
+
+    async def export_message(self, message_id: str) -> TransferredMessage | None:
+        """A message as `import_message` takes it; None: it isn't here, or it has finished. Raises Unreadable."""
+
+    async def import_message(self, moved: TransferredMessage) -> None:
+        """Write a message that another store exported. A second call with the same message changes nothing."""
+
+    async def hold_unreadable(self, message_id: str, why: str) -> bool:
+        """Hold what waits of a message that can't be read, with the note `held: WHY`. False: nothing of it waited."""
+
+    async def delete_transferred(self, message_id: str) -> None:
+        """Delete a message that another store has imported, unless something of it is `sending` here."""
+
+
+class Store(Queue, Log, Transfer, Protocol):
+    """All roles of one store."""
+
+    async def close(self) -> None:
+        """Write what was begun, then let go of the files. Later calls raise StoreError."""

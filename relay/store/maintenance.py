@@ -71,10 +71,10 @@ def snapshots(paths: Sequence[Path]) -> Iterator[Sequence[sqlite3.Connection]]:
         try:
             looks = [stack.enter_context(closing(maintenance.connect_for_copy(path))) for path in paths]
             for _ in range(_SNAPSHOT_TRIES):
-                before = [transfer.forgotten(look) for look in looks]
+                before = [transfer.transfer_count(look) for look in looks]
                 for look in looks:
                     look.execute("BEGIN")
-                if before == [transfer.forgotten(look) for look in looks]:  # with this each transaction begins
+                if before == [transfer.transfer_count(look) for look in looks]:  # with this each transaction begins
                     break
                 for look in looks:
                     look.execute("ROLLBACK")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from relay.store.base import DeliveryRow, LaneCount, State
+from relay.store.model import DeliveryRow, LaneCount, State
 from relay.store.sqlite.files import explain
 
 File = TypeVar("File")

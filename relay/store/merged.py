@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from relay.store import merge
-from relay.store.base import DeliveryRow, LaneCount, Selection
+from relay.store.model import DeliveryRow, LaneCount, Selection
 from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.store import open_reader
 

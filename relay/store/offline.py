@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from relay.store import merge
-from relay.store.base import DeliveryRow, LaneCount, Selection
+from relay.store.model import DeliveryRow, LaneCount, Selection
 from relay.store.sqlite import search as sqlite_query
 from relay.store.sqlite.files import absolute, check, connect_reader, explain
 

@@ -8,7 +8,8 @@ import json
 from aiohttp import web
 
 from relay.observe import report
-from relay.store.base import LaneCount, Selection, StoreError
+from relay.store.base import StoreError
+from relay.store.model import LaneCount, Selection
 from relay.web import query, webhooks
 from relay.web.answers import answer, encoded, rested
 from relay.web.parts import LaneHealth, Parts, snapshot

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from relay.observe.metrics import Family, Metrics, Snapshot
 from relay.observe.pressure import IntakeLoad, QueueFill
 from relay.observe.recent import Recent
-from relay.store.base import OPEN_STATES, Action, LaneCount, Selection
 from relay.store.merged import Reading
+from relay.store.model import OPEN_STATES, Action, LaneCount, Selection
 
 if TYPE_CHECKING:
     from relay.web.webhooks import Webhook

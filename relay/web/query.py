@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, cast, get_args
 
 from relay.config.parse import parse_duration
-from relay.store.base import Action, LaneCount, Selection, State
+from relay.store.model import Action, LaneCount, Selection, State
 
 STATES: frozenset[str] = frozenset(get_args(State))
 ACTIONS: tuple[Action, ...] = get_args(Action)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from relay.delivery.engine import Engine
 from relay.intake.draft import Draft
 from relay.intake.spool import Large
-from relay.store.base import NewMessage
+from relay.store.model import NewMessage
 from relay.workers.link import LinkLost
 from relay.workers.supervisor import Workers
 

@@ -12,8 +12,7 @@ from typing import Any, Protocol
 
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Family
-from relay.store.base import Action, Selection
-from relay.store.sqlite.transfer import Moved
+from relay.store.model import Action, Selection, TransferredMessage
 from relay.supervise import Supervisor
 from relay.upstream.rate import LENT_FOR_S, Lent
 from relay.upstream.smtp.pool import Whole
@@ -57,7 +56,7 @@ class Group(Protocol):
     def told(self, status: words.Status) -> None:
         """How it is, twice a second."""
 
-    async def take_in(self, moved: Moved) -> None:
+    async def import_message(self, moved: TransferredMessage) -> None:
         """A message that is the main process's."""
 
 
@@ -249,7 +248,7 @@ class Worker:
                     await rate.lend(self.number) if rate is not None else Lent(UNLIMITED, time.monotonic() + LENT_FOR_S)
                 )
             case words.MOVE:
-                return await self._group.take_in(value)
+                return await self._group.import_message(value)
             case _:
                 raise ValueError(kind)
 

@@ -26,8 +26,7 @@ from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
 from relay.signing.client import SigningProcess
 from relay.signing.helper import Forked
-from relay.store.base import NewMessage
-from relay.store.sqlite.transfer import Moved
+from relay.store.model import NewMessage, TransferredMessage
 from relay.supervise import Supervisor, listen_to
 from relay.upstream.smtp.pool import Shared
 from relay.workers import messages
@@ -108,7 +107,7 @@ class Worker:
             case messages.PUT_LARGE:
                 return await self._put_large(engine, *value)
             case messages.MOVE:
-                await (self._forwarder or engine.store).take_in(value)
+                await (self._forwarder or engine.store).import_message(value)
                 return engine.delivery.wake_all()
             case messages.ACT:
                 async with self._forwarder.still() if self._forwarder is not None else nullcontext():
@@ -138,7 +137,7 @@ class Worker:
         self._forwarder.lanes = orders.lanes
         self._forwarder.wake()
 
-    async def _hand_back(self, moved: Moved) -> None:
+    async def _hand_back(self, moved: TransferredMessage) -> None:
         if self._link is None:
             raise LinkLost
         await self._link.ask(messages.MOVE, moved)

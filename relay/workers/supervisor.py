@@ -19,10 +19,9 @@ from relay.mail.message import Unacceptable
 from relay.mail.reply import Reply
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Family
-from relay.store.base import Action, NewMessage, Selection
 from relay.store.codec import Codec
 from relay.store.merge import shard, shards
-from relay.store.sqlite.transfer import Moved
+from relay.store.model import Action, NewMessage, Selection, TransferredMessage
 from relay.upstream.smtp.pool import Whole
 from relay.workers import messages as words
 from relay.workers.handle import Worker, merged
@@ -69,7 +68,7 @@ class Workers:
 
     async def put(self, new: NewMessage, final_dot: float) -> None:
         """Durable in a worker's store when this returns. Raises LinkLost when no worker is there (whether it was
-        stored isn't known then: `take_in` is safe), StoreError."""
+        stored isn't known then: `import_message` is safe), StoreError."""
         await self._home(new.id).give(words.PUT, (new, final_dot), len(new.content))
 
     async def put_large(self, draft: Draft, content: Large, final_dot: float) -> NewMessage:
@@ -81,7 +80,7 @@ class Workers:
             raise Unacceptable(said)
         return cast(NewMessage, said)
 
-    async def move(self, moved: Moved) -> None:
+    async def move(self, moved: TransferredMessage) -> None:
         """As `put`, with a message that has a history."""
         await self._home(moved.id).give(words.MOVE, moved, len(moved.content))
 
@@ -117,8 +116,8 @@ class Workers:
         for lane, at, total_s in status.recent:
             self.log.recent.note(lane, at, total_s)
 
-    async def take_in(self, moved: Moved) -> None:
-        await self._forward.take_in(moved)
+    async def import_message(self, moved: TransferredMessage) -> None:
+        await self._forward.import_message(moved)
 
     def _home(self, message_id: str) -> Worker:
         """A message has one worker, whoever is ready: what it was given may be given again, and is there once.
@@ -157,7 +156,7 @@ class Forward(Protocol):
     def worker_ready(self, store: Path) -> None:
         """A worker takes mail, and has that file: what waits for it in the main store may be sent to it."""
 
-    async def take_in(self, moved: Moved) -> None:
+    async def import_message(self, moved: TransferredMessage) -> None:
         """A worker's bounce for a lane of the main process."""
 
 

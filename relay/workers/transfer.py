@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 from relay.observe.maillog import MailLog
 from relay.store.base import StoreError, Unreadable
+from relay.store.model import TransferredMessage
 from relay.store.sqlite.store import SqliteStore
-from relay.store.sqlite.transfer import Moved
 from relay.supervise import Supervisor
 from relay.workers.link import LinkLost
 
@@ -32,7 +32,11 @@ class Forwarder:
     """`wake` it when something may be there; `stop` it before the store closes."""
 
     def __init__(
-        self, store: SqliteStore, lanes: Sequence[str], send: Callable[[Moved], Awaitable[None]], log: MailLog
+        self,
+        store: SqliteStore,
+        lanes: Sequence[str],
+        send: Callable[[TransferredMessage], Awaitable[None]],
+        log: MailLog,
     ) -> None:
         """`lanes`: this process's own, which stay. `send` returns when the message is durable in the other file."""
         self.lanes = tuple(lanes)
@@ -53,14 +57,14 @@ class Forwarder:
     def wake(self) -> None:
         self._due.set()
 
-    async def take_in(self, moved: Moved) -> None:
+    async def import_message(self, moved: TransferredMessage) -> None:
         """Write a message that another process sends. Raises MovesHeld, StoreError."""
         if self._holds:
             raise MovesHeld
         self._arriving += 1
         try:
             await self.moved(moved.id)
-            await self._store.take_in(moved)
+            await self._store.import_message(moved)
         finally:
             self._arriving -= 1
             await self._tell()
@@ -107,8 +111,8 @@ class Forwarder:
         failures, left_out = 0, self._after != ""
         while True:
             # Asked first: what a lane lets go of after this is found by the next line.
-            in_hand = await self._store.foreign_in_hand(self.lanes)
-            ids = await self._store.foreign(self.lanes, after=self._after, limit=BATCH)
+            in_hand = await self._store.sends_for_other_lanes(self.lanes)
+            ids = await self._store.messages_for_other_lanes(self.lanes, after=self._after, limit=BATCH)
             if not ids:
                 break
             for message_id in ids:
@@ -137,17 +141,17 @@ class Forwarder:
             await self._changed.wait_for(lambda: not self._holds)
             self._moving = message_id
         try:
-            moved = await self._store.export(message_id)
+            moved = await self._store.export_message(message_id)
             if moved is not None:  # else it ended meanwhile
                 await self._send(moved)
-                await self._store.forget(message_id)
+                await self._store.delete_transferred(message_id)
         finally:
             self._moving = None
             await self._tell()
 
     async def _put_aside(self, message_id: str, error: Unreadable) -> None:
         """It can't leave: it is held here, where an operator finds it. Said once."""
-        if await self._store.put_aside(message_id, str(error)):
+        if await self._store.hold_unreadable(message_id, str(error)):
             self._log.trouble("forward", error)
 
     async def _tell(self) -> None:

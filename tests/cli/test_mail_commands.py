@@ -20,7 +20,7 @@ from relay.mail.envelope import Envelope, Recipient
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
 from relay.observe.report import build
-from relay.store.base import Attempt, DeliveryRow, RecipientUpdate, Settlement
+from relay.store.model import Attempt, DeliveryRow, RecipientUpdate, Settlement
 from relay.store.sqlite.store import open_store
 from relay.web.parts import Parts
 from relay.web.server import WebServer

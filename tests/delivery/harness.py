@@ -17,7 +17,7 @@ from relay.delivery.bounce import Bouncer
 from relay.delivery.dispatch import Delivery, Share, Wiring, targets_of
 from relay.delivery.message import Job, Signing
 from relay.mail.envelope import Envelope, Recipient
-from relay.store.base import NewMessage, OpenRecipient, Queued, Settlement
+from relay.store.model import NewMessage, OpenRecipient, Queued, Settlement
 from relay.store.sqlite.store import SqliteStore, open_store
 from relay.store.ulid import IdMaker
 from tests.support.upstream import Upstream

@@ -12,7 +12,7 @@ import pytest
 
 from relay.config.model import Config
 from relay.delivery.lane import BULK_SETTLING, CLAIM_MESSAGES
-from relay.store.base import Settlement
+from relay.store.model import Settlement
 from relay.store.sqlite.store import SqliteStore
 from relay.upstream import window
 from relay.upstream.smtp.pool import Pool

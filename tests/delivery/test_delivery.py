@@ -11,7 +11,7 @@ import pytest
 
 from relay.delivery.phases import OF_AN_ATTEMPT
 from relay.mail.envelope import DeliverBy, Recipient
-from relay.store.base import Queued, Selection
+from relay.store.model import Queued, Selection
 from tests.delivery.harness import CONTENT, config, delivering, outcomes, until, warm
 from tests.support.upstream import Close, Garbage, Hang, Upstream
 

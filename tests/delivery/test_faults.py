@@ -15,7 +15,8 @@ from relay.delivery.dispatch import Delivery, Share, Wiring, targets_of
 from relay.delivery.engine import Engine
 from relay.delivery.message import Job
 from relay.mail.envelope import Envelope, Recipient
-from relay.store.base import NewMessage, OpenRecipient, Queued, Selection, StoreError
+from relay.store.base import StoreError
+from relay.store.model import NewMessage, OpenRecipient, Queued, Selection
 from relay.upstream.gate import NOT_STORED
 from tests.delivery.harness import CONTENT, Bench, config, delivering, outcomes, until, warm
 from tests.support.upstream import Close, Garbage, Hang, Upstream, Wait

@@ -13,7 +13,7 @@ from relay.config.model import Match, Rule
 from relay.delivery.dispatch import upstreams_of
 from relay.delivery.lane import BULK_IN_MEMORY, CLAIM_MESSAGES
 from relay.mail.envelope import DeliverBy, Recipient
-from relay.store.base import NewMessage, Queued, Selection
+from relay.store.model import NewMessage, Queued, Selection
 from relay.upstream import window
 from tests.delivery.harness import config, delivering, until, warm
 from tests.delivery.test_adaptive import THROTTLED

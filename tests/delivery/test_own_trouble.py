@@ -14,7 +14,7 @@ from relay.delivery import round as round_module
 from relay.delivery import settlement
 from relay.mail.envelope import Recipient
 from relay.mail.redact import redact_reply
-from relay.store.base import Selection
+from relay.store.model import Selection
 from tests.delivery.harness import Bench, config, delivering, outcomes, until
 from tests.support.upstream import Upstream
 

@@ -21,7 +21,7 @@ from relay.config.model import Config
 from relay.delivery.bounce import Bouncer
 from relay.delivery.dispatch import Delivery, Share, Wiring, targets_of
 from relay.mail.envelope import Envelope, Recipient
-from relay.store.base import NewMessage, OpenRecipient, Queued
+from relay.store.model import NewMessage, OpenRecipient, Queued
 from relay.store.sqlite.store import SqliteStore, open_store
 from relay.store.ulid import IdMaker
 from relay.upstream.quota import WholeBudget

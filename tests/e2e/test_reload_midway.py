@@ -10,7 +10,7 @@ import pytest
 
 from relay.config.load import load
 from relay.service.app import App
-from relay.store.base import Selection
+from relay.store.model import Selection
 from tests.support.app import BULK, OTP, Talk, letter
 from tests.support.relay import until, write_config
 from tests.support.upstream import Upstream

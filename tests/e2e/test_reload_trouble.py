@@ -13,7 +13,8 @@ import pytest
 from relay.config.load import load
 from relay.config.units import TcpAddress
 from relay.service.app import App
-from relay.store.base import Selection, StoreError
+from relay.store.base import StoreError
+from relay.store.model import Selection
 from tests.support.app import BULK, Talk, letter
 from tests.support.relay import until, upstream_keys, write_config
 from tests.support.upstream import Delay, Hang, Upstream

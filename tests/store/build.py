@@ -6,9 +6,18 @@ import os
 from typing import Any
 
 from relay.mail.envelope import Envelope, Recipient
-from relay.store.base import Attempt, NewMessage, Queued, RecipientUpdate, Selection, Settlement, State, Store
+from relay.store.base import Store
+from relay.store.model import (
+    Attempt,
+    NewMessage,
+    Queued,
+    RecipientUpdate,
+    Selection,
+    Settlement,
+    State,
+    TransferredMessage,
+)
 from relay.store.sqlite.store import SqliteStore
-from relay.store.sqlite.transfer import Moved
 from relay.store.ulid import IdMaker
 
 NOW = 1_800_000_000.0
@@ -69,9 +78,9 @@ async def claim(store: Store, now: float = NOW, *, lane: str = "otp", messages: 
     return list(await store.claim(lane, now, messages=messages, size_bytes=10**9))
 
 
-async def exported(store: SqliteStore, message_id: str) -> Moved:
+async def exported(store: SqliteStore, message_id: str) -> TransferredMessage:
     """A message that is there and can be read, as another file takes it in."""
-    moved = await store.export(message_id)
+    moved = await store.export_message(message_id)
     assert moved is not None
     return moved
 

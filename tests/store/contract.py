@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from relay.store.base import LaneCount, Store, StoreError
+from relay.store.base import Store, StoreError
+from relay.store.model import LaneCount
 from tests.store.build import EVERYTHING, NOW, claim, in_state, message, settled, states
 from tests.store.contract_log import LogContract
 from tests.store.contract_queue import QueueContract

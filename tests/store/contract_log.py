@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from relay.store.base import DeliveryRow, LaneCount, RecipientUpdate, Selection, Settlement, State, Store
+from relay.store.base import Store
+from relay.store.model import DeliveryRow, LaneCount, RecipientUpdate, Selection, Settlement, State
 from tests.store.build import CONTENT, EVERYTHING, NOW, attempt, ids, in_state, message, settled
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from relay.mail.envelope import DeliverBy, Envelope, Recipient
-from relay.store.base import (
+from relay.store.base import Store, StoreError
+from relay.store.model import (
     BOOKED,
     MOST_DEATHS,
     OPEN_STATES,
@@ -21,8 +22,6 @@ from relay.store.base import (
     Selection,
     Settlement,
     State,
-    Store,
-    StoreError,
 )
 from tests.store.build import CONTENT, NOW, attempt, claim, ids_of, in_state, message, settled, states
 
@@ -343,9 +342,9 @@ class QueueContract:
         await store.act("retry", Selection(ids=(urged,)), NOW)
         await claim(store)
         await store.settle(settled(urged, "deferred", next_at=NOW + 90))
-        assert await store.hasten("otp", NOW + 1, only_urged=True) == 1
+        assert await store.retry_deferred("otp", NOW + 1, only_urged=True) == 1
         assert [each.id for each in await claim(store, NOW + 1)] == [urged]
-        assert await store.hasten("otp", NOW + 1) == 1
+        assert await store.retry_deferred("otp", NOW + 1) == 1
         assert [each.id for each in await claim(store, NOW + 1)] == [other]
 
     async def test_a_retry_leaves_what_is_ambiguous_unless_it_is_named(self, store: Store) -> None:
@@ -481,8 +480,8 @@ class QueueContract:
         await store.put(other, claimed=True)
         await store.settle(settled(other.id, "deferred", next_at=NOW + 60))
         held = await in_state(store, "held")
-        assert await store.hasten("otp", NOW + 1) == 3
-        assert await store.hasten("otp", NOW + 1) == 0
+        assert await store.retry_deferred("otp", NOW + 1) == 3
+        assert await store.retry_deferred("otp", NOW + 1) == 0
         claimed = await claim(store, NOW + 1)
         assert sorted(ids_of(claimed)) == sorted(deferred)
         assert {queued.due[0].step for queued in claimed} == {2}
@@ -493,7 +492,7 @@ class QueueContract:
         new = message(*(f"user{n}@example.net" for n in range(450)), lane="gone")
         await store.put(new, claimed=True)
         await store.settle(settled(new.id, "deferred", *range(450), next_at=NOW + 60))
-        assert await store.hasten("gone", NOW) == 450
+        assert await store.retry_deferred("gone", NOW) == 450
         assert await store.adopt(["otp", "bulk"], "bulk") == 450
         assert len((await claim(store, lane="bulk"))[0].due) == 450
 

@@ -16,8 +16,9 @@ import pytest
 
 from relay.cli import store as command
 from relay.store import maintenance
-from relay.store.base import Selection, StoreDamaged, StoreError
+from relay.store.base import StoreDamaged, StoreError
 from relay.store.merge import shard
+from relay.store.model import Selection
 from relay.store.sqlite import integrity
 from relay.store.sqlite.store import SqliteStore, open_store
 from tests.store.build import NOW, exported, ids, message, settled
@@ -128,9 +129,9 @@ async def test_a_message_that_moves_meanwhile_is_in_at_least_one_copy(tmp_path: 
     async def move(source: SqliteStore, target: SqliteStore) -> None:
         while not stop.is_set():
             async with moving_one:
-                for message_id in await source.foreign((), limit=1):
-                    await target.take_in(await exported(source, message_id))
-                    await source.forget(message_id)
+                for message_id in await source.messages_for_other_lanes((), limit=1):
+                    await target.import_message(await exported(source, message_id))
+                    await source.delete_transferred(message_id)
                     moved.append(message_id)
 
     def found() -> set[str]:

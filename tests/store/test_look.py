@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from relay.store.base import Selection, State, StoreDamaged, StoreError
+from relay.store.base import StoreDamaged, StoreError
 from relay.store.merge import shard
 from relay.store.merged import Several
+from relay.store.model import Selection, State
 from relay.store.offline import look_at
 from relay.store.sqlite import search
 from relay.store.sqlite.store import open_store

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.store.base import DeliveryRow
+from relay.store.model import DeliveryRow
 from relay.store.sqlite import files, schema, search
 from relay.store.sqlite.store import SqliteStore, open_store
 from tests.store.build import NOW, message, settled

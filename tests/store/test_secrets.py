@@ -22,8 +22,9 @@ from relay.__main__ import main
 from relay.config.files import store_keys
 from relay.mail.envelope import Envelope, Recipient
 from relay.store.addresses import Hashed
-from relay.store.base import Selection, Settlement, Store, StoreError, StoreSealed
+from relay.store.base import Store, StoreError, StoreSealed
 from relay.store.codec import Codec, Plain, Sealed, codec_for, key_id
+from relay.store.model import Selection, Settlement
 from relay.store.sqlite import files, group
 from relay.store.sqlite.maintenance import check_keys
 from relay.store.sqlite.rows import PART_BYTES
@@ -166,7 +167,7 @@ async def test_no_end_of_a_message_leaves_it_behind(tmp_path: Path, how: str) ->
         case "superseded":
             await store.supersede("k", message().id, NOW)
         case "moved away":
-            await store.forget(new.id)
+            await store.delete_transferred(new.id)
         case _:
             await store.settle(settled(new.id, "expired"))
     await emptied(tmp_path, finished)
@@ -360,8 +361,8 @@ async def test_a_message_moves_between_files_with_keys_of_their_own(
     source, target = await opened(tmp_path / "here.db", *here), await opened(tmp_path / "there.db", *there)
     new = message(content=filled(code(), PART_BYTES + 10))
     await source.put(new, claimed=False)
-    await target.take_in(await exported(source, new.id))
-    await source.forget(new.id)
+    await target.import_message(await exported(source, new.id))
+    await source.delete_transferred(new.id)
     (queued,) = await claim(target)
     assert queued.content == new.content
     await source.close()

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from relay.store import maintenance
-from relay.store.base import LaneCount, StoreDamaged, StoreError
+from relay.store.base import StoreDamaged, StoreError
 from relay.store.merge import shard
 from relay.store.merged import Several, open_readers
+from relay.store.model import LaneCount
 from relay.store.sqlite import maintenance as sqlite_maintenance
 from relay.store.sqlite.store import SqliteStore, open_store
 from tests.store.build import EVERYTHING, NOW, exported, ids, in_state, message, settled
@@ -33,8 +34,8 @@ async def two_files(folder: Path) -> AsyncIterator[tuple[SqliteStore, SqliteStor
 
 async def move(message_id: str, source: SqliteStore, target: SqliteStore) -> None:
     """As the forwarder does it."""
-    await target.take_in(await exported(source, message_id))
-    await source.forget(message_id)
+    await target.import_message(await exported(source, message_id))
+    await source.delete_transferred(message_id)
 
 
 async def test_what_waits_in_a_lane_is_counted_over_all_files_and_as_old_as_the_oldest(tmp_path: Path) -> None:
@@ -64,7 +65,7 @@ async def test_what_was_carried_to_another_file_is_forgotten_once_however_often_
         new = message(lane="bulk")
         await main.put(new, claimed=False)
         await move(new.id, main, bulk)
-        await main.forget(new.id)
+        await main.delete_transferred(new.id)
         assert main.size() == (0, 0)
         assert bulk.size() == (1, len(new.content))
 
@@ -73,7 +74,7 @@ async def test_a_finished_message_that_is_forgotten_takes_nothing_off_what_waits
     async with two_files(tmp_path) as (main, _):
         waits, done = await in_state(main, "queued"), await in_state(main, "sent")
         before = main.size()
-        await main.forget(done)
+        await main.delete_transferred(done)
         assert main.size() == before
         assert ids(await main.search(EVERYTHING)) == [waits]
 

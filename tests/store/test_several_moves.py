@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from relay.store.base import DeliveryRow, LaneCount, Selection
 from relay.store.merge import shard
 from relay.store.merged import Several
+from relay.store.model import DeliveryRow, LaneCount, Selection
 from relay.store.sqlite.store import SqliteStore, open_store
 from tests.store.build import NOW, exported, message
 
@@ -51,12 +51,12 @@ async def test_a_message_that_moves_meanwhile_is_found(tmp_path: Path, to_worker
 
     async def move() -> None:
         if await target.get(new.id) is None:
-            await target.take_in(await exported(source, new.id))
-            await source.forget(new.id)
+            await target.import_message(await exported(source, new.id))
+            await source.delete_transferred(new.id)
 
     async def back() -> None:
-        await source.take_in(await exported(target, new.id))
-        await target.forget(new.id)
+        await source.import_message(await exported(target, new.id))
+        await target.delete_transferred(new.id)
 
     late = LateRead(source, move)
     several = Several(lambda: (late, bulk) if to_worker else (main, late))

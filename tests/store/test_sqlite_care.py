@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from relay.cli import store as command
-from relay.store.base import Selection
+from relay.store.model import Selection
 from relay.store.sqlite import maintenance
 from relay.store.sqlite.store import open_store
 from tests.store.build import NOW, claim, ids, message, settled

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.store.base import Selection, StoreDamaged, StoreError
+from relay.store.base import StoreDamaged, StoreError
+from relay.store.model import Selection
 from relay.store.sqlite import files
 from relay.store.sqlite.store import SqliteStore, open_reader, open_store
 from tests.store.build import CONTENT, NOW, claim, ids, message, settled, states

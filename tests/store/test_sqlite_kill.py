@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from relay.store.base import Selection
+from relay.store.model import Selection
 from relay.store.sqlite.store import open_store
 from tests.store.build import NOW, claim
 

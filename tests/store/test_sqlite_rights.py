@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from relay.store import maintenance
-from relay.store.base import Selection, StoreError
+from relay.store.base import StoreError
 from relay.store.merged import open_readers
+from relay.store.model import Selection
 from relay.store.offline import look_at
 from relay.store.sqlite import files
 from relay.store.sqlite.store import open_store

@@ -44,9 +44,9 @@ async def steps(path: Path, waiting: int, work: Callable[[sqlite3.Connection], o
     [
         lambda connection: operate.recover(Tx(connection), NOW, ()),
         lambda connection: operate.adopt(Tx(connection), LANES, "bulk", 200),
-        partial(transfer.foreign, lanes=LANES, limit=50, after=""),
+        partial(transfer.messages_for_other_lanes, lanes=LANES, limit=50, after=""),
     ],
-    ids=["recover", "adopt", "foreign"],
+    ids=["recover", "adopt", "other lanes"],
 )
 async def test_a_start_takes_the_same_steps_however_much_waits(
     tmp_path: Path, work: Callable[[sqlite3.Connection], object]

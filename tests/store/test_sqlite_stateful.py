@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from relay.store.base import (
+from relay.store.base import StoreError
+from relay.store.model import (
     BOOKED,
     MOST_DEATHS,
     OPEN_STATES,
@@ -25,7 +26,6 @@ from relay.store.base import (
     Selection,
     Settlement,
     State,
-    StoreError,
 )
 from relay.store.sqlite.store import SqliteStore, open_store
 from tests.store.build import NOW, attempt, message

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from relay.store.base import Booking, Selection, StoreDamaged, StoreError, StoreFull
+from relay.store.base import StoreDamaged, StoreError, StoreFull
+from relay.store.model import Booking, Selection
 from relay.store.sqlite import files, schema
 from relay.store.sqlite.search import search_query
 from relay.store.sqlite.store import SqliteStore, open_store

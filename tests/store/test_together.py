@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.store.base import NewMessage, RecipientUpdate, Selection, Settlement, State
+from relay.store.model import NewMessage, RecipientUpdate, Selection, Settlement, State
 from relay.store.sqlite import group
 from relay.store.sqlite.group import GROUP_OPERATIONS, Operation, Tx
 from relay.store.sqlite.rows import PART_BYTES

@@ -14,7 +14,8 @@ from relay.mail.envelope import Envelope, Recipient
 from relay.observe.metrics import Family, Metrics
 from relay.observe.pressure import IntakeLoad, QueueFill
 from relay.observe.recent import Recent
-from relay.store.base import Action, Attempt, NewMessage, RecipientUpdate, Selection, Settlement, Store
+from relay.store.base import Store
+from relay.store.model import Action, Attempt, NewMessage, RecipientUpdate, Selection, Settlement
 from relay.store.sqlite.store import open_store
 from relay.web.parts import LaneHealth, Parts, UpstreamHealth
 from relay.web.server import WebServer

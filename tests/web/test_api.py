@@ -12,7 +12,8 @@ import pytest
 
 from relay.config.units import SystemdAddress, TcpAddress, UnixAddress
 from relay.intake.sockets import bind
-from relay.store.base import RecipientUpdate, Settlement, Store, StoreError
+from relay.store.base import Store, StoreError
+from relay.store.model import RecipientUpdate, Settlement
 from relay.web.parts import Parts
 from relay.web.server import WebServer
 from tests.web.conftest import NOW, SetHealth, message, sent, serve

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Sequence
 import aiohttp
 import pytest
 
-from relay.store.base import Selection, Store
+from relay.store.base import Store
+from relay.store.model import Selection
 from relay.web import door, webhooks
 from relay.web.answers import encoded
 from relay.web.api import MOST_ROWS

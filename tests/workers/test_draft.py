@@ -12,7 +12,7 @@ from relay.intake import draft
 from relay.intake.draft import Draft
 from relay.intake.spool import Large, SpoolFull
 from relay.mail.message import Unacceptable, normalise, parse
-from relay.store.base import NewMessage
+from relay.store.model import NewMessage
 from tests.mail.material import PIECES
 from tests.store.build import message
 

@@ -10,8 +10,8 @@ import pytest
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
+from relay.store.model import TransferredMessage
 from relay.store.sqlite.store import open_store
-from relay.store.sqlite.transfer import Moved
 from relay.workers.transfer import Forwarder
 from tests.store.build import EVERYTHING, NOW, exported, ids, message
 
@@ -25,12 +25,12 @@ async def test_a_forwarder_that_meets_what_it_doesnt_know_goes_on(tmp_path: Path
     await near.put(new, claimed=False)
     metrics, tries, there = Metrics(), 0, asyncio.Event()
 
-    async def send(moved: Moved) -> None:
+    async def send(moved: TransferredMessage) -> None:
         nonlocal tries
         tries += 1
         if tries == 1:
             raise TypeError("nothing that was thought of")
-        await far.take_in(moved)
+        await far.import_message(moved)
         there.set()
 
     forwarder = Forwarder(near, (), send, MailLog(metrics, Recent()))
@@ -51,7 +51,7 @@ async def test_a_message_that_is_sent_back_at_once_is_not_lost(tmp_path: Path, o
     new = message(lane="bulk")
     await near.put(new, claimed=False)
     if other_way:  # as a crash leaves it: in both files
-        await far.take_in(await exported(near, new.id))
+        await far.import_message(await exported(near, new.id))
     backs: list[asyncio.Task[None]] = []
     taken = asyncio.Event()
 
@@ -59,11 +59,11 @@ async def test_a_message_that_is_sent_back_at_once_is_not_lost(tmp_path: Path, o
         moved = await exported(far, new.id)
         taken.set()
         await forwarder.moved(moved.id)
-        await near.take_in(moved)
-        await far.forget(moved.id)
+        await near.import_message(moved)
+        await far.delete_transferred(moved.id)
 
-    async def send(moved: Moved) -> None:
-        await far.take_in(moved)
+    async def send(moved: TransferredMessage) -> None:
+        await far.import_message(moved)
         if not backs:
             forwarder.lanes = ("bulk",)
             backs.append(asyncio.create_task(back()))

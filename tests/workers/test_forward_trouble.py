@@ -14,16 +14,16 @@ import pytest
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
-from relay.store.base import Action, Selection, State, StoreError
+from relay.store.base import StoreError
+from relay.store.model import Action, Selection, State, TransferredMessage
 from relay.store.sqlite.store import SqliteStore, open_store
-from relay.store.sqlite.transfer import Moved
 from relay.workers import transfer
 from relay.workers.link import LinkLost
 from relay.workers.transfer import FAILURES, Forwarder
 from tests.store.build import EVERYTHING, NOW, claim, ids, message, settled, states
 
 WITHIN_S = 20.0
-Send = Callable[[Moved], Awaitable[None]]
+Send = Callable[[TransferredMessage], Awaitable[None]]
 
 
 @pytest.fixture(autouse=True)
@@ -72,10 +72,10 @@ async def test_a_message_that_ended_before_its_turn_came_is_passed_over(tmp_path
     async with two(tmp_path) as (near, far):
         first, dropped, last = await filled(near, 3)
 
-        async def send(moved: Moved) -> None:
+        async def send(moved: TransferredMessage) -> None:
             if moved.id == first:
                 await near.act("drop", Selection(ids=(dropped,)), NOW)
-            await far.take_in(moved)
+            await far.import_message(moved)
 
         async with forwarding(near, send) as forwarder:
             await until_moved(near, far, first, last)
@@ -101,7 +101,7 @@ async def test_a_message_that_cant_be_read_is_held_where_it_is_and_its_neighbour
     async with two(tmp_path) as (near, far):
         poison, *others = await filled(near, 4)
         await change(near, UNREADABLE[fault], poison)
-        async with forwarding(near, far.take_in) as forwarder:
+        async with forwarding(near, far.import_message) as forwarder:
             for _ in range(3):
                 await until_moved(near, far, *others)
                 others = await filled(near, 1)
@@ -120,10 +120,10 @@ async def test_what_another_process_chokes_on_holds_up_nothing_else_and_is_tried
         choked, *others = await filled(near, 3)
         well = False
 
-        async def send(moved: Moved) -> None:
+        async def send(moved: TransferredMessage) -> None:
             if moved.id == choked and not well:
                 raise RuntimeError("over there")
-            await far.take_in(moved)
+            await far.import_message(moved)
 
         async with forwarding(near, send):
             await until_moved(near, far, *others)
@@ -140,12 +140,12 @@ async def test_mail_for_a_process_that_is_gone_holds_up_none_of_the_others(tmp_p
         back = False
         exports = 0
 
-        async def send(moved: Moved) -> None:
+        async def send(moved: TransferredMessage) -> None:
             nonlocal exports
             exports += 1
             if moved.id in gone and not back:
                 raise LinkLost
-            await far.take_in(moved)
+            await far.import_message(moved)
 
         async with forwarding(near, send):
             await until_moved(near, far, *others)
@@ -156,17 +156,17 @@ async def test_mail_for_a_process_that_is_gone_holds_up_none_of_the_others(tmp_p
 
 async def test_a_store_that_fails_for_a_while_ends_nothing(tmp_path: Path) -> None:
     async with two(tmp_path) as (near, far):
-        really = near.foreign
+        really = near.messages_for_other_lanes
         fail: list[Exception] = [StoreError("no"), RuntimeError("no")]
 
-        async def foreign(lanes: Sequence[str], *, limit: int, after: str = "") -> Sequence[str]:
+        async def messages_for_other_lanes(lanes: Sequence[str], *, limit: int, after: str = "") -> Sequence[str]:
             if fail:
                 raise fail.pop()
             return await really(lanes, limit=limit, after=after)
 
-        near.foreign = foreign  # type: ignore[method-assign]
+        near.messages_for_other_lanes = messages_for_other_lanes  # type: ignore[method-assign]
         put = await filled(near, 2)
-        async with forwarding(near, far.take_in):
+        async with forwarding(near, far.import_message):
             await until_moved(near, far, *put)
 
 
@@ -176,9 +176,9 @@ async def test_what_a_lane_still_has_in_hand_moves_when_that_is_over(tmp_path: P
         sent, deferred = await filled(near, 2)
         assert len(await claim(near, lane="bulk")) == 2
         [waiting] = await filled(near, 1)
-        async with forwarding(near, far.take_in):
+        async with forwarding(near, far.import_message):
             await until_moved(near, far, waiting)
-            assert await near.foreign(("otp",), limit=9) == []
+            assert await near.messages_for_other_lanes(("otp",), limit=9) == []
             await near.settle(settled(sent))
             await near.settle(settled(deferred, "deferred", next_at=NOW + 60))
             await until_moved(near, far, deferred)
@@ -190,16 +190,16 @@ async def test_what_a_lane_lets_go_of_between_two_looks_is_not_overlooked(tmp_pa
     async with two(tmp_path) as (near, far):
         [deferred] = await filled(near, 1)
         await claim(near, lane="bulk")
-        really = near.foreign
+        really = near.messages_for_other_lanes
 
-        async def foreign(*args: Any, **options: Any) -> Sequence[str]:
+        async def messages_for_other_lanes(*args: Any, **options: Any) -> Sequence[str]:
             found = await really(*args, **options)
             if await states(near, deferred) == ["sending"]:
                 await near.settle(settled(deferred, "deferred", next_at=NOW + 60))
             return found
 
-        near.foreign = foreign  # type: ignore[method-assign]
-        async with forwarding(near, far.take_in):
+        near.messages_for_other_lanes = messages_for_other_lanes  # type: ignore[method-assign]
+        async with forwarding(near, far.import_message):
             await until_moved(near, far, deferred)
 
 
@@ -230,10 +230,10 @@ async def test_an_operators_action_beside_a_move_is_about_the_message_wherever_i
             async with workers.still():
                 return await worker.act(action, Selection(), NOW + 5)
 
-        async def send(moved: Moved) -> None:
+        async def send(moved: TransferredMessage) -> None:
             target = workers if to_worker else mains
             if acting or moment != "exported":
-                await target.take_in(moved)
+                await target.import_message(moved)
             if not acting:
                 acting.append(asyncio.create_task(act()))
                 for _ in range(20):
@@ -241,7 +241,7 @@ async def test_an_operators_action_beside_a_move_is_about_the_message_wherever_i
                 if moment == "answer lost":
                     raise LinkLost
                 if moment == "exported":
-                    await target.take_in(moved)
+                    await target.import_message(moved)
 
         mains = Forwarder(main, () if to_worker else ("bulk",), send, MailLog(Metrics(), Recent()))
         workers = Forwarder(worker, ("bulk",) if to_worker else (), send, MailLog(Metrics(), Recent()))
@@ -250,7 +250,7 @@ async def test_an_operators_action_beside_a_move_is_about_the_message_wherever_i
                 while not acting:
                     await asyncio.sleep(0.005)
                 assert await acting[0] == {moving}
-                while await source.foreign((), limit=1):
+                while await source.messages_for_other_lanes((), limit=1):
                     await asyncio.sleep(0.005)
         finally:
             await mains.stop()

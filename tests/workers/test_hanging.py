@@ -14,7 +14,7 @@ import pytest
 
 from relay.config.load import load
 from relay.service.app import App
-from relay.store.base import Selection
+from relay.store.model import Selection
 from relay.store.sqlite.store import open_reader
 from relay.workers import handle
 from relay.workers.spawn import spawn

@@ -12,7 +12,7 @@ import pytest
 
 from relay.config.load import load
 from relay.service.app import App
-from relay.store.base import Selection
+from relay.store.model import Selection
 from relay.store.sqlite.store import open_reader
 from relay.workers import handle
 from tests.support import processes

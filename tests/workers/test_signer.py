@@ -31,7 +31,7 @@ from relay.signing import helper
 from relay.signing.client import SigningProcess
 from relay.signing.helper import Forked
 from relay.signing.signatures import NotHelped, Signatures
-from relay.store.base import Queued
+from relay.store.model import Queued
 from relay.workers.process import Worker
 from tests.mail.material import OTP, ed25519_key, keys, pem, rsa_key, signer
 from tests.mail.test_dkim import verdicts

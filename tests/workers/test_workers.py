@@ -137,12 +137,12 @@ async def test_a_message_moves_between_files_whole_and_once(tmp_path: Path) -> N
         new = message("a@example.net", lane="bulk")
         await here.put(new, claimed=False)
         before = await here.get(new.id)
-        assert await here.foreign(("otp",), limit=10) == [new.id]
-        assert await here.foreign(("otp", "bulk"), limit=10) == []
+        assert await here.messages_for_other_lanes(("otp",), limit=10) == [new.id]
+        assert await here.messages_for_other_lanes(("otp", "bulk"), limit=10) == []
         moved = await exported(here, new.id)
-        await there.take_in(moved)
-        await there.take_in(moved)
-        await here.forget(new.id)
+        await there.import_message(moved)
+        await there.import_message(moved)
+        await here.delete_transferred(new.id)
         assert await here.get(new.id) is None
         assert here.size() == (0, 0)
         assert await there.get(new.id) == before

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 
 from relay.mail.reply import Reply
 from relay.store.addresses import Hashed
-from relay.store.base import MOST_DEATHS, SUSPECT_DEATHS, Action, Recovered, Selection, State
+from relay.store.model import MOST_DEATHS, SUSPECT_DEATHS, Action, Recovered, Selection, State
 from relay.store.sqlite.group import Tx
 from relay.store.sqlite.rows import fold, open_lanes
 from relay.store.sqlite.write import finish_if_done, note
@@ -114,7 +114,7 @@ def supersede(tx: Tx, key: str, before_id: str, now: float, hashed: Hashed | Non
     return ended
 
 
-def hasten(tx: Tx, lane: str, now: float, limit: int, *, only_urged: bool) -> int:
+def retry_deferred(tx: Tx, lane: str, now: float, limit: int, *, only_urged: bool) -> int:
     index, further = ("recipient_urged", "AND urged = 1") if only_urged else ("recipient_open", "")
     late = tx.execute(
         f"SELECT message_id, position FROM recipient INDEXED BY {index}"

@@ -9,8 +9,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
 
-from relay.store.base import DeliveryRow, LaneCount, Selection, Unreadable
+from relay.store.base import Unreadable
 from relay.store.codec import Codec
+from relay.store.model import DeliveryRow, LaneCount, Selection
 from relay.store.sqlite import search as sqlite_query
 from relay.store.sqlite.files import connect_reader, explain
 from relay.store.sqlite.group import Connection

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from relay.mail.envelope import DeliverBy, Envelope, Notify, Recipient
-from relay.store.base import Booking, NewMessage, OpenRecipient
+from relay.store.model import Booking, NewMessage, OpenRecipient
 
 PART_BYTES = 500_000
 """A larger content is written and wiped in parts, so that no transaction is long."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from relay.store.addresses import Hashed
-from relay.store.base import OPEN_STATES, DeliveryRow, LaneCount, Selection, State
+from relay.store.model import OPEN_STATES, DeliveryRow, LaneCount, Selection, State
 from relay.store.sqlite.pseudonymise import stored
 from relay.store.sqlite.rows import fold
 from relay.store.sqlite.view import Json, messages

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from relay.store.addresses import Hashed
-from relay.store.base import (
+from relay.store.base import StoreDamaged, StoreError, Unreadable
+from relay.store.codec import Codec, Plain
+from relay.store.model import (
     BOOKED,
     Action,
     Booking,
@@ -30,17 +32,13 @@ from relay.store.base import (
     Recovered,
     Selection,
     Settlement,
-    StoreDamaged,
-    StoreError,
-    Unreadable,
+    TransferredMessage,
 )
-from relay.store.codec import Codec, Plain
 from relay.store.sqlite import files, integrity, maintenance, operate, pseudonymise, schema, transfer
 from relay.store.sqlite import write as sqlite_write
 from relay.store.sqlite.group import Connection, GroupWriter, Operation, Tx
 from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.rows import PART_BYTES, BodyRange, Claimed, is_unreadable
-from relay.store.sqlite.transfer import Moved
 from relay.supervise import Supervisor
 
 T = TypeVar("T")
@@ -254,7 +252,7 @@ class SqliteStore:
                     loaded.append(await self._load(each))
                 except (Unreadable, StoreDamaged) as error:
                     _LOG.error("event=unreadable id=%s reason=%s", each.id, json.dumps(str(error)))
-                    await self.put_aside(each.id, str(error), in_hand=True)
+                    await self.hold_unreadable(each.id, str(error), in_hand=True)
                 except StoreError as error:
                     failed.append((each.id, error))
             if failed and not loaded:
@@ -268,7 +266,7 @@ class SqliteStore:
             self._writer.follow_up(partial(sqlite_write.put_off, message_id=message_id))
         return loaded
 
-    async def put_aside(self, message_id: str, why: str, *, in_hand: bool = False) -> bool:
+    async def hold_unreadable(self, message_id: str, why: str, *, in_hand: bool = False) -> bool:
         """Hold a message that can't be read, with `why` as its note. `in_hand`: also what is `sending`. False: nothing
         of it waited."""
         write = partial(sqlite_write.put_aside, message_id=message_id, now=self._now(), why=why, in_hand=in_hand)
@@ -319,8 +317,8 @@ class SqliteStore:
         supersede = partial(operate.supersede, key=key, before_id=before_id, now=now, hashed=self._hashed)
         return await self._write(supersede)
 
-    async def hasten(self, lane: str, now: float, *, only_urged: bool = False) -> int:
-        hasten = partial(operate.hasten, lane=lane, now=now, only_urged=only_urged)
+    async def retry_deferred(self, lane: str, now: float, *, only_urged: bool = False) -> int:
+        hasten = partial(operate.retry_deferred, lane=lane, now=now, only_urged=only_urged)
         return await self._in_steps(hasten, _STEP_RECIPIENTS)
 
     async def adopt(self, lanes: Sequence[str], default: str) -> int:
@@ -372,33 +370,33 @@ class SqliteStore:
 
     # Between files of one relay
 
-    async def foreign(self, lanes: Sequence[str], *, limit: int, after: str = "") -> Sequence[str]:
+    async def messages_for_other_lanes(self, lanes: Sequence[str], *, limit: int, after: str = "") -> Sequence[str]:
         """Ids of open messages whose lane is none of these (another process's), behind the id `after`, in order. None
         of them is in a lane's hands."""
-        return await self._lists.run(partial(transfer.foreign, lanes=lanes, limit=limit, after=after))
+        return await self._lists.run(partial(transfer.messages_for_other_lanes, lanes=lanes, limit=limit, after=after))
 
-    async def foreign_in_hand(self, lanes: Sequence[str]) -> bool:
+    async def sends_for_other_lanes(self, lanes: Sequence[str]) -> bool:
         """Is something in a lane's hands whose lane is none of these?"""
-        return await self._lists.run(partial(transfer.foreign_in_hand, lanes=lanes))
+        return await self._lists.run(partial(transfer.sends_for_other_lanes, lanes=lanes))
 
-    async def export(self, message_id: str) -> Moved | None:
+    async def export_message(self, message_id: str) -> TransferredMessage | None:
         """A message as another file takes it in; None: it isn't here, or nothing more of it is to be sent. Raises
         StoreError, Unreadable."""
         found = await self._lists.run(partial(_leaving, message_id=message_id))
         if found is None:
             return None
         content = await self._contents.content(message_id, found.body, found.size_bytes, self._codec)
-        return Moved(message_id, found.message, found.rows, content)
+        return TransferredMessage(message_id, found.message, found.rows, content)
 
-    async def take_in(self, moved: Moved) -> None:
+    async def import_message(self, moved: TransferredMessage) -> None:
         """Write a message that another file exported; taking it in twice is the same as once."""
         body = self._place(moved.content)
-        write = partial(transfer.take_in, moved=moved, body=body, codec=self._codec)
+        write = partial(transfer.import_message, moved=moved, body=body, codec=self._codec)
         await self._write(write, size_bytes=len(moved.content))
 
-    async def forget(self, message_id: str) -> None:
+    async def delete_transferred(self, message_id: str) -> None:
         """Delete a message that another file has taken in."""
-        await self._write(partial(transfer.forget, message_id=message_id), size_bytes=_HEAVY_BYTES)
+        await self._write(partial(transfer.delete_transferred, message_id=message_id), size_bytes=_HEAVY_BYTES)
 
     # What reads
 

@@ -7,33 +7,25 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from relay.store.codec import Codec
+from relay.store.model import TransferredMessage
 from relay.store.sqlite.group import Tx
 from relay.store.sqlite.rows import PART_BYTES, BodyRange, open_lanes
 
 _TABLES = ("recipient", "attempt", "note")
-_FORGOTTEN = "forgotten"
-"""in `setting`: see `forgotten`"""
+_COUNT = "forgotten"
+"""in `setting`: see `transfer_count`"""
 _SINCE_VERSION = 2  # of the schema: `setting` is there
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """A message's rows by table, as dictionaries, and its content."""
-
-    id: str
-    message: Mapping[str, Any]
-    rows: Mapping[str, Sequence[Mapping[str, Any]]]
-    content: bytes
 
 
 _IN_HAND = "SELECT 1 FROM recipient AS r WHERE r.message_id = recipient.message_id AND r.state = 'sending'"
 
 
-def foreign(connection: sqlite3.Connection, lanes: Sequence[str], limit: int, after: str = "") -> list[str]:
+def messages_for_other_lanes(
+    connection: sqlite3.Connection, lanes: Sequence[str], limit: int, after: str = ""
+) -> list[str]:
     """Open messages of other lanes than these, oldest first and behind the id `after`; but for those that a lane still
     has in hand, as one does for a while after a reload."""
     found = connection.execute(
@@ -45,7 +37,7 @@ def foreign(connection: sqlite3.Connection, lanes: Sequence[str], limit: int, af
     return [str(row[0]) for row in found]
 
 
-def foreign_in_hand(connection: sqlite3.Connection, lanes: Sequence[str]) -> bool:
+def sends_for_other_lanes(connection: sqlite3.Connection, lanes: Sequence[str]) -> bool:
     """Has a lane something in hand that is none of these?"""
     found = connection.execute(
         "SELECT 1 FROM recipient INDEXED BY recipient_open WHERE open = 1 AND lane IN (SELECT value FROM json_each(?))"
@@ -74,7 +66,7 @@ def rows_of(
     return message, rows
 
 
-def take_in(tx: Tx, moved: Moved, body: BodyRange, codec: Codec) -> None:
+def import_message(tx: Tx, moved: TransferredMessage, body: BodyRange, codec: Codec) -> None:
     """Write a message that came from another file. One that is here already stays as it is."""
     if tx.execute("SELECT 1 FROM message WHERE id = ?", (moved.id,)).fetchone() is not None:
         return
@@ -93,7 +85,7 @@ def take_in(tx: Tx, moved: Moved, body: BodyRange, codec: Codec) -> None:
     tx.size_bytes += moved.message["size"]
 
 
-def forget(tx: Tx, message_id: str) -> None:
+def delete_transferred(tx: Tx, message_id: str) -> None:
     """Delete a message that is in another file now; not one that a lane here has claimed meanwhile."""
     in_hand = tx.execute("SELECT 1 FROM recipient WHERE message_id = ? AND state = 'sending'", (message_id,))
     if in_hand.fetchone() is not None:
@@ -110,15 +102,15 @@ def forget(tx: Tx, message_id: str) -> None:
     for table in _TABLES:
         tx.execute(f"DELETE FROM {table} WHERE message_id = ?", (message_id,))
     tx.execute("DELETE FROM message WHERE id = ?", (message_id,))
-    tx.execute("INSERT INTO setting VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1", (_FORGOTTEN,))
+    tx.execute("INSERT INTO setting VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1", (_COUNT,))
 
 
-def forgotten(connection: sqlite3.Connection) -> int:
+def transfer_count(connection: sqlite3.Connection) -> int:
     """How many messages the file has handed to others since it is there: a reader of several files tells by it
     whether one moved meanwhile."""
     if connection.execute("PRAGMA user_version").fetchone()[0] < _SINCE_VERSION:  # as an older relay left it
         return 0
-    found = connection.execute("SELECT value FROM setting WHERE name = ?", (_FORGOTTEN,)).fetchone()
+    found = connection.execute("SELECT value FROM setting WHERE name = ?", (_COUNT,)).fetchone()
     return 0 if found is None else int(found[0])
 
 

@@ -10,7 +10,9 @@ from collections.abc import Container, Sequence
 from typing import Any
 
 from relay.store.addresses import Hashed
-from relay.store.base import (
+from relay.store.base import StoreError
+from relay.store.codec import Codec
+from relay.store.model import (
     OPEN_STATES,
     SUSPECT_DEATHS,
     Attempt,
@@ -19,9 +21,7 @@ from relay.store.base import (
     OpenRecipient,
     RecipientUpdate,
     Settlement,
-    StoreError,
 )
-from relay.store.codec import Codec
 from relay.store.sqlite.group import Tx
 from relay.store.sqlite.pseudonymise import hide
 from relay.store.sqlite.rows import (

@@ -1,0 +1,205 @@
+"""The store's values: what is put, claimed, settled and shown.
+
+Times are seconds since the epoch (`*_at`), from the relay's own steady clock; durations are milliseconds where they
+are shown (`*_ms`). Content is the message's bytes with CRLF line ends, not dot-stuffed and not signed. Each claim is
+signed anew, with the keys that are configured then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from relay.mail.envelope import Envelope, Recipient
+
+State = Literal[
+    "queued", "sending", "sent", "deferred", "bounced", "expired", "superseded", "held", "suppressed", "ambiguous"
+]
+OPEN_STATES: frozenset[State] = frozenset({"queued", "sending", "deferred", "held", "ambiguous"})
+"""Not finished: the body is kept. `ambiguous` is open only while its lane holds it for an operator."""
+
+Outcome = Literal["sent", "deferred", "refused", "ambiguous", "abandoned"]
+Action = Literal["retry", "hold", "release", "drop"]
+
+
+class Booking(NamedTuple):
+    """What a claim writes down before anything is sent: which process has the message in hand, and when it is due
+    again should that process die."""
+
+    ladder_s: tuple[float, ...] = (1.0,)
+    """the lane's: a recipient is due again at its next step; the last repeats"""
+    holder: str = "local"
+    lease_s: float = 600.0
+    """how long the holder may have it in hand unless it says more; for stores that several relays share"""
+
+
+BOOKED = Booking()
+MOST_DEATHS = 5
+"""A message whose holder died so often with it in hand is `held`: it may be what kills."""
+SUSPECT_DEATHS = 2
+"""From so many on it is claimed alone and behind all others."""
+
+
+class NewMessage(NamedTuple):
+    """One accepted submission, as it is first written."""
+
+    id: str
+    lane: str
+    rule: str | None
+    """None: the default lane, no rule matched"""
+    envelope: Envelope
+    content: bytes
+    client: str
+    """the peer's IP, or `unix`; `local` for mail of the relay's own (bounces)"""
+    message_id: str
+    subject: str
+    """decoded, codes redacted, one line"""
+    providers: tuple[str, ...]
+    """one per recipient: the mailbox provider, at least the domain"""
+    accepted_at: float
+    expires_at: float
+    signed: tuple[str, ...] = ()
+    """selectors of the keys that sign"""
+    upstreams: tuple[str, ...] = ()
+    """a rule's narrowed or reordered upstreams; empty: the lane's"""
+    supersede_key: str | None = None
+    timings_ms: Mapping[str, float] = {}
+
+
+class OpenRecipient(NamedTuple):
+    """A recipient still to be sent to."""
+
+    position: int
+    """its place in the envelope, from 0: the key of a recipient within its message"""
+    recipient: Recipient
+    step: int = 0
+    """rungs of the retry ladder already used"""
+    attempts: int = 0
+    """attempts made so far; the next is `attempts + 1`"""
+    delay_notified: bool = False
+
+
+class Queued(NamedTuple):
+    """A message claimed for sending: only its recipients that are due, the rest stay in the store."""
+
+    id: str
+    lane: str
+    rule: str | None
+    envelope: Envelope
+    """with all the recipients of the submission"""
+    content: bytes
+    accepted_at: float
+    expires_at: float
+    due: tuple[OpenRecipient, ...]
+    upstreams: tuple[str, ...] = ()
+    supersede_key: str | None = None
+    suspect: bool = False
+    """its process died before, more than once, with it in hand: no other suspect is claimed before it is settled"""
+
+
+class RecipientUpdate(NamedTuple):
+    """What became of a recipient."""
+
+    position: int
+    state: State
+    upstream: str | None = None
+    reply: str | None = None
+    """the upstream's last word, or the relay's own reason"""
+    sent_at: float | None = None
+    next_at: float | None = None
+    """when `deferred` (or `queued`): due again"""
+    step: int = 0
+    delay_notified: bool = False
+
+
+class Attempt(NamedTuple):
+    """One try at handing some recipients to one upstream, written as a row for each of them."""
+
+    position: int
+    n: int
+    upstream: str
+    started_at: float
+    session: Literal["warm", "new", "none"]
+    """`none`: no session could be had"""
+    outcome: Outcome
+    reply: str
+    timings_ms: Mapping[str, float]
+    """connect, tls, auth, envelope, data"""
+
+
+class Settlement(NamedTuple):
+    """Everything that one try changes, in one transaction."""
+
+    message_id: str
+    updates: tuple[RecipientUpdate, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    timings_ms: Mapping[str, float] = {}
+    """merged over what the message has"""
+    bounces: tuple[NewMessage, ...] = ()
+    """DSNs to queue (state `queued`, due at once) in the same transaction"""
+    note: str | None = None
+    """why, for the time line: `expired before the final dot`"""
+    only_bytes: int | None = None
+    """the content's size, where the message has but this one recipient; None: it has others, or that isn't known"""
+
+
+class Selection(NamedTuple):
+    """Which messages an operator's action or a listing is about. All that is given must hold."""
+
+    ids: tuple[str, ...] = ()
+    lane: str | None = None
+    to: str | None = None
+    """a recipient's address, compared case-insensitively"""
+    state: State | None = None
+    since: float | None = None
+    """accepted at or after"""
+    until: float | None = None
+    """accepted before"""
+    limit: int = 100
+    """of a listing; an action is about all that match"""
+    ambiguous: bool = False
+    """a `retry` that names no message is also about those that may have been delivered already"""
+
+    @property
+    def takes_ambiguous(self) -> bool:
+        """Is an operator's `retry` also about what may have been delivered already?"""
+        return self.ambiguous or bool(self.ids) or self.state == "ambiguous"
+
+
+class LaneCount(NamedTuple):
+    """A row of the queue's gauges."""
+
+    lane: str
+    state: State
+    recipients: int
+    oldest_at: float | None
+
+
+class Recovered(NamedTuple):
+    """Recipients of a message that the relay had in hand when it ended, and what they are now."""
+
+    message_id: str
+    lane: str
+    state: Literal["queued", "held", "ambiguous"]
+    recipients: int
+
+
+class DeliveryRow(NamedTuple):
+    """Finished recipients that are alike, for `report`. `total_ms`: final dot to the upstream's reply, cut off to three
+    digits (tenths below 100 ms); None when never sent."""
+
+    lane: str
+    upstream: str | None
+    provider: str
+    state: State
+    total_ms: float | None
+    recipients: int = 1
+
+
+class TransferredMessage(NamedTuple):
+    """A message on its way to another store of this relay: its rows by table, as dictionaries, and its content."""
+
+    id: str
+    message: Mapping[str, Any]
+    rows: Mapping[str, Sequence[Mapping[str, Any]]]
+    content: bytes
