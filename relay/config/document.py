@@ -89,9 +89,10 @@ def read(content: bytes, environ: Mapping[str, str], *, parser: Any = yaml.SafeL
     usual `parser`."""
     document = Document()
     try:
-        events = _events(_decoded(content), parser)
+        text = _decoded(content)
+        events = _events(text, parser)
         if (first := next(events, None)) is not None:
-            document.data = _Builder(document, events, environ).value(first, ())
+            document.data = _Builder(document, text, events, environ).value(first, ())
         if (further := next(events, None)) is not None:
             raise NotYaml("a second document begins here; a configuration is one document", _mark(further.start_mark))
     except NotYaml as error:
@@ -197,8 +198,9 @@ def _reason(text: str, error: Any) -> str:
 class _Builder:
     """Builds the data of one document from its events."""
 
-    def __init__(self, document: Document, events: Iterator[Any], environ: Mapping[str, str]) -> None:
+    def __init__(self, document: Document, text: str, events: Iterator[Any], environ: Mapping[str, str]) -> None:
         self.document = document
+        self.text = text
         self.events = events
         self.environ = environ
 
@@ -234,19 +236,31 @@ class _Builder:
                 raise NotYaml(f"a key must be a word{hint}", mark)
             key = str(event.value)
             at = (*loc, key)
+            value = next(self.events)
+            if ":" not in key and self.lacks_colon(value):
+                # Not a key, so no error may show it: after a typing mistake it can be a password.
+                message = "expected key: value, got a word without a colon"
+                self.document.findings.append(Finding(loc, message, mark=mark))
+                continue
             if key in data:
                 message = f"duplicate key; it stands in line {lines[key]} already"
                 self.document.findings.append(Finding(at, message, mark=mark))
-                _Builder(Document(), self.events, self.environ).value(next(self.events), at)
+                _Builder(Document(), self.text, self.events, self.environ).value(value, at)
                 continue
             self.document.key_marks[at] = mark
             lines[key] = mark.line
-            data[key] = self.value(next(self.events), at)
+            data[key] = self.value(value, at)
             if event.anchor is not None or event.tag is not None:
                 self.refuse(at, "anchors and tags aren't supported")
             elif key == "<<" and event.implicit[0]:
                 self.refuse(at, "merge keys (<<) aren't supported; write the keys out")
         return data
+
+    def lacks_colon(self, value: Any) -> bool:
+        """Whether the parser made up this empty value: `{word}`. After a colon an empty value stands at once."""
+        at = value.start_mark.index
+        made_up = isinstance(value, yaml.ScalarEvent) and at == value.end_mark.index
+        return made_up and self.text[at - 1 : at] != ":"
 
     def sequence(self, loc: Loc) -> tuple[Any, ...]:
         data: list[Any] = []

@@ -55,6 +55,15 @@ def test_a_file_with_slips_of_the_pen_is_loaded_or_refused_and_tells_no_secret(
         assert part not in said
 
 
+@pytest.mark.parametrize("slip", [",!token: hunter2-token", ", toke, hunter2-token", ", !token: hunter2-token # :\n"])
+def test_a_secret_that_lost_its_colon_is_not_taken_for_a_key(load_text: LoadText, slip: str) -> None:
+    text = TEXT.replace(", token: hunter2-token", slip)
+    with pytest.raises(ConfigErrors) as caught:
+        load_text(text)
+    assert "hunter2" not in str(caught.value)
+    assert "http: expected key: value, got a word without a colon" in str(caught.value)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
