@@ -258,9 +258,8 @@ class _Builder:
 
     def lacks_colon(self, value: Any) -> bool:
         """Whether the parser made up this empty value: `{word}`. After a colon an empty value stands at once."""
-        at = value.start_mark.index
-        made_up = isinstance(value, yaml.ScalarEvent) and at == value.end_mark.index
-        return made_up and self.text[at - 1 : at] != ":"
+        at, end = value.start_mark.index, value.end_mark.index
+        return isinstance(value, yaml.ScalarEvent) and at == end and self.text[at - 1 : at] != ":"
 
     def sequence(self, loc: Loc) -> tuple[Any, ...]:
         data: list[Any] = []
