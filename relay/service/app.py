@@ -258,7 +258,7 @@ class App:
         return Running(rules, signer, shared, self._engine.build(loaded, targets, share))
 
     def _whole(self, name: str, upstream: Upstream) -> Whole:
-        """An upstream that is where it was keeps its budget: old and new lanes, and workers, share it while a reload
+        """An upstream that is where it was keeps its quota: old and new lanes, and workers, share it while a reload
         goes on, within the new limits. One that is elsewhere isn't held up by sessions that hang where it was."""
         before = self._upstreams.get(name)
         if before is None or _account(before) != _account(upstream):

@@ -1,5 +1,4 @@
-"""Who gives up a session for whom, among those of bulk that share an upstream's: everybody alike, and where there are
-too few for that, in turn."""
+"""Fair sharing of an upstream's bulk sessions: max-min, and round-robin when there are fewer sessions than clients."""
 
 from __future__ import annotations
 
@@ -8,79 +7,82 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 TURN_S = 5.0
-"""where there are fewer places than holders, each keeps its place so long before another who has none gets it"""
+"""when there are fewer sessions than clients, a client keeps its session for this long before another gets it"""
 
 
-class Holder(Protocol):
-    """A pool (or another process's pools), as its upstream's budget sees it."""
+class QuotaClient(Protocol):
+    """A pool, or the pools of a worker, as the upstream's quota sees them."""
 
     express: bool
     reserved: int
-    """sessions that are kept for it whatever others do"""
+    """sessions kept for this client whatever the others do"""
 
     @property
-    def holds(self) -> int:
-        """How many places it has."""
+    def session_count(self) -> int:
+        """Sessions of the quota that it has, open or opening."""
 
-    def spare(self) -> bool:
-        """Close an idle session for someone else's sake; False: there is none to close now."""
+    def close_idle(self) -> bool:
+        """Close an idle session so that another client can open one. False: it can't close one now."""
 
-    def room(self) -> None:
-        """A place became free: open what is waited for."""
+    def on_capacity(self) -> None:
+        """A session became free: acquire what is needed."""
 
 
-class Holders:
-    """Those of one budget; in iteration, who was served last comes last."""
+class QuotaClients:
+    """The clients of one quota. Iteration is in the order in which they were last served."""
 
     def __init__(self, turn_s: float = TURN_S, clock: Callable[[], float] = time.monotonic) -> None:
         self._turn_s = turn_s
         self._clock = clock
-        self._served_at: dict[Holder, float] = {}
-        self._called: set[Holder] = set()
+        self._served_at: dict[QuotaClient, float] = {}
+        self._reclaimed: set[QuotaClient] = set()
 
-    def __iter__(self) -> Iterator[Holder]:
+    def __iter__(self) -> Iterator[QuotaClient]:
         return iter(list(self._served_at))
 
-    def join(self, holder: Holder) -> None:
-        self._served_at[holder] = self._clock()
+    def join(self, client: QuotaClient) -> None:
+        self._served_at[client] = self._clock()
 
-    def leave(self, holder: Holder) -> None:
-        """Nothing happens when it has left before: a drain may be cut off and begun again."""
-        self._served_at.pop(holder, None)
-        self._called.discard(holder)
+    def leave(self, client: QuotaClient) -> None:
+        """May be called again: a drain that was interrupted is repeated."""
+        self._served_at.pop(client, None)
+        self._reclaimed.discard(client)
 
-    def served(self, holder: Holder) -> None:
-        """It was given a place."""
-        self._served_at.pop(holder, None)
-        self._served_at[holder] = self._clock()
+    def served(self, client: QuotaClient) -> None:
+        """Note that the client got a session."""
+        self._served_at.pop(client, None)
+        self._served_at[client] = self._clock()
 
-    def poorest_first(self) -> list[Holder]:
-        """Codes, then whoever has the fewest places, then whoever waits longest."""
-        return sorted(self, key=lambda one: (not one.express, one.holds))
+    def fewest_sessions_first(self) -> list[QuotaClient]:
+        """Express clients, then by number of sessions; of equals the one that was served longest ago comes first."""
+        return sorted(self, key=lambda one: (not one.express, one.session_count))
 
-    def richest_first(self) -> list[Holder]:
-        """Whoever of bulk has most places, ..., codes."""
-        return sorted(self, key=lambda one: (one.express, -one.holds))
+    def most_sessions_first(self) -> list[QuotaClient]:
+        """Bulk clients by number of sessions, then express clients."""
+        return sorted(self, key=lambda one: (one.express, -one.session_count))
 
-    def call(self, holder: Holder) -> None:
-        """Close a session: an idle one now, or the next that ends its work."""
-        if not holder.spare():
-            self._called.add(holder)
+    def reclaim(self, client: QuotaClient) -> None:
+        """Make the client close a session: an idle one now, or the next one that becomes idle."""
+        if not client.close_idle():
+            self._reclaimed.add(client)
 
-    def is_called(self, holder: Holder) -> bool:
-        """Is it to close the session that just ended its work? Asked once for each call."""
-        if holder not in self._called:
+    def is_reclaimed(self, client: QuotaClient) -> bool:
+        """Must the client close the session that has just become idle? True once for each `reclaim`."""
+        if client not in self._reclaimed:
             return False
-        self._called.discard(holder)
+        self._reclaimed.discard(client)
         return True
 
-    def call_for(self, waiting: Holder, holds: int) -> None:
-        """One of bulk that has so many places waits for one more: call the richest, if it would then have no fewer, or
-        if it had its turn."""
+    def reclaim_for(self, waiting: QuotaClient) -> None:
+        """Reclaim a session for a waiting bulk client from the one with the most sessions.
+
+        That is done only if the other then has no fewer than `waiting`, or if its turn is over.
+        """
         others = [one for one in self if not one.express and one is not waiting]
-        richest = max(others, key=lambda one: one.holds, default=None)  # of several the one served longest ago
+        richest = max(others, key=lambda one: one.session_count, default=None)  # of equals: served longest ago
         if richest is None:
             return
-        had_its_turn = holds == 0 < richest.holds and self._clock() - self._served_at[richest] >= self._turn_s
-        if richest.holds > holds + 1 or had_its_turn:
-            self.call(richest)
+        mine, most = waiting.session_count, richest.session_count
+        turn_is_over = mine == 0 < most and self._clock() - self._served_at[richest] >= self._turn_s
+        if most > mine + 1 or turn_is_over:
+            self.reclaim(richest)

@@ -46,24 +46,24 @@ class Bucket:
             return 0.0
         return missing / self.rate
 
-    def lend(self, holder: Hashable, now: float, *, leave: float = 0.0) -> Lent | float:
+    def lend(self, client: Hashable, now: float, *, leave: float = 0.0) -> Lent | float:
         """Tokens for another process, which has none any more; where there are none, the seconds until there may be as
         many as it is lent at most: it isn't to come back for each."""
-        self.returned(holder, 0, now)
+        self.returned(client, 0, now)
         most = max(1, int(self.rate * LENT_FOR_S))
         above = self._above(now, leave)
         there = math.floor(above + 1e-9)
         if there < 1:
             return (most - above) / self.rate
-        lent = self._lent[holder] = Lent(min(there, most), now + LENT_FOR_S)
+        lent = self._lent[client] = Lent(min(there, most), now + LENT_FOR_S)
         self._tokens -= lent.tokens
         return lent
 
-    def returned(self, holder: Hashable, tokens: int, now: float) -> None:
-        """So many of those that `holder` was lent are not used, and the others are. Those that come back too late are
+    def returned(self, client: Hashable, tokens: int, now: float) -> None:
+        """So many of those that `client` was lent are not used, and the others are. Those that come back too late are
         lost: the bucket has filled meanwhile."""
         self._fill(now)
-        lent = self._lent.pop(holder, None)
+        lent = self._lent.pop(client, None)
         if lent is not None:
             self._tokens += min(tokens, lent.tokens)
 
@@ -75,7 +75,7 @@ class Bucket:
 
     def _fill(self, now: float) -> None:
         if self._lent:
-            self._lent = {holder: one for holder, one in self._lent.items() if now < one.until + BACK_WITHIN_S}
+            self._lent = {client: one for client, one in self._lent.items() if now < one.until + BACK_WITHIN_S}
         self._tokens += max(0.0, now - self._at) * self.rate
         self._at = now
         self._cap()

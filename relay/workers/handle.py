@@ -17,7 +17,7 @@ from relay.supervise import Supervisor
 from relay.upstream.rate import LENT_FOR_S, Lent
 from relay.upstream.smtp.pool import Whole
 from relay.workers import messages as words
-from relay.workers.lease import Tenant
+from relay.workers.lease import WorkerQuota
 from relay.workers.link import Link, LinkLost
 from relay.workers.spawn import spawn
 
@@ -77,7 +77,7 @@ class Worker:
         self._group = group
         self._link: Link | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._tenants: dict[str, Tenant] = {}
+        self._tenants: dict[str, WorkerQuota] = {}
         self._stopping = False
         self._up = asyncio.Event()
         """set while `ready`"""
@@ -229,11 +229,11 @@ class Worker:
             case _:
                 raise ValueError(kind)
 
-    def _tenant(self, lease: str) -> Tenant:
+    def _tenant(self, lease: str) -> WorkerQuota:
         tenant = self._tenants.get(lease)
         if tenant is None:
-            budget = self._group.lent[lease].budget
-            tenant = self._tenants[lease] = Tenant(budget, lambda kind: self._tell(kind, lease))
+            quota = self._group.lent[lease].quota
+            tenant = self._tenants[lease] = WorkerQuota(quota, lambda kind: self._tell(kind, lease))
         return tenant
 
     def _tell(self, kind: str, value: str) -> None:

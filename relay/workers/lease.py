@@ -1,6 +1,6 @@
 """An upstream's sessions and rate when two processes share it: the main process owns them, a worker leases.
 
-What a code needs is never waited for: express lanes are in the main process, where the budget is.
+What a code needs is never waited for: express lanes are in the main process, where the quota is.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from relay.upstream.fair import TURN_S, Holder, Holders
-from relay.upstream.quota import Budget
+from relay.upstream.fair import TURN_S, QuotaClient, QuotaClients
+from relay.upstream.quota import Quota
 from relay.upstream.rate import Lent
 from relay.workers import messages
 from relay.workers.link import Link
@@ -20,14 +20,14 @@ ASK_AGAIN_AFTER_S = 1.0
 """a place that doesn't come may be somebody's whose turn is over by now"""
 
 
-class LeasedBudget:
-    """A worker's `Budget`. Places come one by one, by a notice each, and every one goes back when its session ends: the
+class RemoteSessionQuota:
+    """A worker's `Quota`. Places come one by one, by a notice each, and every one goes back when its session ends: the
     main process knows who has the fewest."""
 
     def __init__(self, upstream: str, link: Link, turn_s: float = TURN_S) -> None:
         self._upstream = upstream
         self._link = link
-        self._holders = Holders(turn_s)
+        self._clients = QuotaClients(turn_s)
         self._held = 0
         """places here"""
         self._free = 0
@@ -39,22 +39,22 @@ class LeasedBudget:
         self._wanted = False
         """whoever ends some work next closes the session"""
 
-    def join(self, holder: Holder) -> None:
-        self._holders.join(holder)
+    def join(self, client: QuotaClient) -> None:
+        self._clients.join(client)
 
-    def leave(self, holder: Holder) -> None:
-        self._holders.leave(holder)
+    def leave(self, client: QuotaClient) -> None:
+        self._clients.leave(client)
 
-    def take(self, holder: Holder, holds: int) -> bool:
+    def acquire(self, client: QuotaClient) -> bool:
         if self._free:
             self._free -= 1
-            self._holders.served(holder)
+            self._clients.served(client)
             return True
         now = time.monotonic()
         if self._asked_at is None or now - self._asked_at >= ASK_AGAIN_AFTER_S:
             self._asked_at = now
             self._link.tell("lease", self._upstream)
-        self._holders.call_for(holder, holds)
+        self._clients.reclaim_for(client)
         return False
 
     def granted(self) -> None:
@@ -67,7 +67,7 @@ class LeasedBudget:
             self._free -= 1
             self._return()
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         self._return()
         self._offer()
 
@@ -75,18 +75,18 @@ class LeasedBudget:
         """Somebody else waits for a place: close an idle session, or the next one that ends its work."""
         if self._owed < self._held:
             self._owed += 1
-            self._wanted = not any(holder.spare() for holder in self._holders.richest_first())
+            self._wanted = not any(client.close_idle() for client in self._clients.most_sessions_first())
 
-    def wanted_elsewhere(self, holder: Holder) -> bool:
-        if self._holders.is_called(holder):
+    def must_close(self, client: QuotaClient) -> bool:
+        if self._clients.is_reclaimed(client):
             return True
         wanted, self._wanted = self._wanted, False
         return wanted
 
     def _offer(self) -> None:
         """Without a free place, who waits asks for one."""
-        for holder in self._holders.poorest_first():
-            holder.room()
+        for client in self._clients.fewest_sessions_first():
+            client.on_capacity()
 
     def _return(self) -> None:
         self._held -= 1
@@ -95,8 +95,8 @@ class LeasedBudget:
         self._link.tell("return", self._upstream)
 
 
-class LeasedRate:
-    """A worker's `Rate`: the main process lends it in portions, each good for a tenth of a second. So a busy worker
+class RemoteRateLimiter:
+    """A worker's `Limiter`: the main process lends it in portions, each good for a tenth of a second. So a busy worker
     asks it twenty times a second, however many messages those are; what isn't used goes back."""
 
     def __init__(self, upstream: str, link: Link) -> None:
@@ -156,47 +156,47 @@ class LeasedRate:
             self._link.tell(messages.UNUSED, (self._upstream, tokens))
 
 
-class Tenant:
-    """A worker's sessions at one upstream, as the main process's budget sees them (Holder)."""
+class WorkerQuota:
+    """A worker's sessions at one upstream, as the main process's quota sees them (QuotaClient)."""
 
     express = False
     reserved = 0
 
-    def __init__(self, budget: Budget, tell: Callable[[str], None]) -> None:
+    def __init__(self, quota: Quota, tell: Callable[[str], None]) -> None:
         """`tell`: sends `granted` or `wanted` to the worker."""
-        self._budget = budget
+        self._quota = quota
         self._tell = tell
         self._held = 0
         self._asked = False
         self._called = False
         """one was asked back that hasn't come"""
-        budget.join(self)
+        quota.join(self)
 
     @property
-    def holds(self) -> int:
+    def session_count(self) -> int:
         return self._held
 
     def lease(self) -> None:
         """The worker asks for one place more."""
         self._asked = True
-        self.room()
+        self.on_capacity()
 
     def returned(self) -> None:
         """The worker gave one back."""
         self._called = False
         if self._held:
             self._held -= 1
-            self._budget.give_back()
+            self._quota.release()
 
-    def spare(self) -> bool:
+    def close_idle(self) -> bool:
         """Ask for one back; it comes when it comes."""
         if self._held and not self._called:
             self._called = True
             self._tell("wanted")
         return False
 
-    def room(self) -> None:
-        if self._asked and self._budget.take(self, self._held):
+    def on_capacity(self) -> None:
+        if self._asked and self._quota.acquire(self):
             self._asked = False
             self._held += 1
             self._tell("granted")
@@ -204,7 +204,7 @@ class Tenant:
     def gone(self) -> None:
         """The worker died, and its sessions with it."""
         self._asked = False
-        self._budget.leave(self)
+        self._quota.leave(self)
         while self._held:
             self._held -= 1
-            self._budget.give_back()
+            self._quota.release()

@@ -30,7 +30,7 @@ from relay.store.model import NewMessage, TransferredMessage
 from relay.supervise import Supervisor, listen_to
 from relay.upstream.smtp.pool import Shared
 from relay.workers import messages
-from relay.workers.lease import LeasedBudget, LeasedRate
+from relay.workers.lease import RemoteRateLimiter, RemoteSessionQuota
 from relay.workers.link import Link, LinkLost
 from relay.workers.transfer import Forwarder
 
@@ -62,7 +62,7 @@ class Worker:
         self._engine: Engine | None = None
         self._forwarder: Forwarder | None = None
         self._large = asyncio.Semaphore(1)
-        self._budgets: dict[str, LeasedBudget] = {}
+        self._quotas: dict[str, RemoteSessionQuota] = {}
         """by the names in the orders"""
 
     async def serve(self, sock: socket.socket, forked: Forked | None) -> None:
@@ -159,8 +159,10 @@ class Worker:
         shared: dict[str, Shared] = {}
         for name in {name for lane in orders.lanes for name in upstreams_of(config, lane)}:
             lease = orders.leases[name]
-            budget = self._budgets.setdefault(lease, LeasedBudget(lease, link))
-            shared[name] = Shared(budget, LeasedRate(lease, link) if config.upstreams[name].rate is not None else None)
+            quota = self._quotas.setdefault(lease, RemoteSessionQuota(lease, link))
+            shared[name] = Shared(
+                quota, RemoteRateLimiter(lease, link) if config.upstreams[name].rate is not None else None
+            )
         engine.signatures.use(Signer(config.dkim, loaded.dkim_pems))
         share = Share(orders.lanes, shared, lambda _lane, _at: self._wake_forwarder())
         return engine.build(loaded, targets_of(config), share)
@@ -170,13 +172,13 @@ class Worker:
             self._forwarder.wake()
 
     def _notice(self, kind: str, value: Any) -> None:
-        budget = self._budgets.get(value)
-        if budget is None:
+        quota = self._quotas.get(value)
+        if quota is None:
             return
         if kind == messages.GRANTED:
-            budget.granted()
+            quota.granted()
         elif kind == messages.WANTED:
-            budget.wanted()
+            quota.wanted()
 
     async def _tell_status(self) -> None:
         while True:

@@ -142,10 +142,10 @@ class Workers:
         )
 
     def _lend(self, shared: Mapping[str, Whole]) -> None:
-        """One with another budget has another name: what workers give back is what they took."""
+        """One with another quota has another name: what workers give back is what they took."""
         for upstream, one in shared.items():
             before = self.lent.get(self._leases.get(upstream, ""))
-            if before is None or before.budget is not one.budget:
+            if before is None or before.quota is not one.quota:
                 self._leases[upstream] = f"{upstream}#{len(self.lent)}"
             self.lent = {**self.lent, self._leases[upstream]: one}
 

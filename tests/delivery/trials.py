@@ -24,7 +24,7 @@ from relay.mail.envelope import Envelope, Recipient
 from relay.store.model import NewMessage, OpenRecipient, Queued
 from relay.store.sqlite.store import SqliteStore, open_store
 from relay.store.ulid import IdMaker
-from relay.upstream.quota import WholeBudget
+from relay.upstream.quota import SessionQuota
 from tests.delivery.harness import CONTENT, Heard
 from tests.support.tls import Certificates
 from tests.support.upstream import Received, Upstream
@@ -202,9 +202,9 @@ class Trial:
 
     def _open(self) -> dict[str, int]:
         return {
-            name: shared.budget.open
+            name: shared.quota.open
             for name, shared in self.share.upstreams.items()
-            if isinstance(shared.budget, WholeBudget)
+            if isinstance(shared.quota, SessionQuota)
         }
 
     async def close(self) -> None:

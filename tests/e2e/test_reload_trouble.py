@@ -153,7 +153,7 @@ async def test_a_lowered_max_holds_for_the_lanes_and_the_workers_that_run(
             upstream.peak, dot_s = 0, 0.01
             await upstream.wait_for(120)
             assert upstream.peak <= 2
-            assert app._shared["up"].budget.open <= 2
+            assert app._shared["up"].quota.open <= 2
 
 
 @pytest.mark.parametrize("workers", [0, 1])

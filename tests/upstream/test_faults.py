@@ -15,7 +15,7 @@ from relay.clock import steady
 from relay.mail.envelope import Envelope, Recipient
 from relay.upstream.circuit import Circuit
 from relay.upstream.gate import EXPIRED, OUTRUN, Gate
-from relay.upstream.quota import WholeBudget
+from relay.upstream.quota import SessionQuota
 from relay.upstream.results import TIMED_OUT, TROUBLE, OpenFailed
 from relay.upstream.smtp import connect
 from relay.upstream.smtp.capabilities import Capabilities
@@ -323,7 +323,7 @@ async def test_a_session_that_opens_behind_the_pools_back_is_closed(monkeypatch:
             await asyncio.sleep(0)
         go.set()
         await upstream.wait_until(lambda: len(upstream.sessions) == 1 and upstream.open == 0)
-        await eventually(lambda: one.holds == 0)
+        await eventually(lambda: one.session_count == 0)
 
 
 async def test_an_opening_that_is_called_off_before_it_began_gives_its_place_back() -> None:
@@ -332,8 +332,8 @@ async def test_an_opening_that_is_called_off_before_it_began_gives_its_place_bac
         shared = Shared.of(settings)
         async with pool(settings, shared=shared) as one:
             assert one.counts()["opening"] == 1
-        assert one.holds == 0
-        assert shared.budget.open == 0
+        assert one.session_count == 0
+        assert shared.quota.open == 0
 
 
 async def test_a_pool_can_be_closed_again() -> None:
@@ -376,21 +376,21 @@ def test_losses_far_apart_say_nothing() -> None:
 def test_what_codes_reserve_is_not_lent_to_several_others_together() -> None:
     class Lane:
         def __init__(self, *, express: bool) -> None:
-            self.express, self.reserved, self.holds = express, int(express), 0
+            self.express, self.reserved, self.session_count = express, int(express), 0
 
-        def spare(self) -> bool:
+        def close_idle(self) -> bool:
             return False
 
-        def room(self) -> None: ...
+        def on_capacity(self) -> None: ...
 
-    budget = WholeBudget(3)
+    quota = SessionQuota(3)
     codes, bulk, more = Lane(express=True), Lane(express=False), Lane(express=False)
     for lane in (codes, bulk, more):
-        budget.join(lane)
+        quota.join(lane)
 
     def take(lane: Lane) -> bool:
-        taken = budget.take(lane, lane.holds)
-        lane.holds += taken
+        taken = quota.acquire(lane)
+        lane.session_count += taken
         return taken
 
     assert take(bulk)

@@ -312,10 +312,10 @@ async def test_a_lowered_limit_holds_as_soon_as_sessions_end_their_work() -> Non
             held = [await bulk.get(within_s=3) for _ in range(4)]
             waiting = asyncio.create_task(bulk.get(within_s=8))
             shared.put_in_force(config(upstream, sessions={"max": 2, "warm": 0}))
-            assert bulk.holds == 4
+            assert bulk.session_count == 4
             for one in held:
                 await send(bulk, one)
-            await eventually(lambda: bulk.holds == 2 and upstream.open == 2)
+            await eventually(lambda: bulk.session_count == 2 and upstream.open == 2)
             assert (await send(bulk, await waiting)).results[0].outcome == "sent"
 
 

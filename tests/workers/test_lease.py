@@ -9,10 +9,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from relay.upstream.fair import TURN_S, Holders
-from relay.upstream.quota import Budget, WholeBudget
+from relay.upstream.fair import TURN_S, QuotaClients
+from relay.upstream.quota import Quota, SessionQuota
 from relay.workers import lease
-from relay.workers.lease import LeasedBudget, Tenant
+from relay.workers.lease import RemoteSessionQuota, WorkerQuota
 
 MAX = 3
 
@@ -28,17 +28,17 @@ def no_patience() -> Iterator[None]:
 class Pool:
     """As a pool holds sessions: opens when told of room and somebody waits."""
 
-    def __init__(self, budget: Budget, *, express: bool) -> None:
+    def __init__(self, quota: Quota, *, express: bool) -> None:
         self.express = express
         self.reserved = 1 if express else 0
         self.open = 0
         self.idle = 0
         self.waiting = 0
-        self._budget = budget
-        budget.join(self)
+        self._quota = quota
+        quota.join(self)
 
     @property
-    def holds(self) -> int:
+    def session_count(self) -> int:
         return self.open
 
     @property
@@ -50,23 +50,23 @@ class Pool:
             self.idle -= 1
         else:
             self.waiting += 1
-            self.room()
+            self.on_capacity()
 
-    def room(self) -> None:
-        while self.waiting and self._budget.take(self, self.open):
+    def on_capacity(self) -> None:
+        while self.waiting and self._quota.acquire(self):
             self.open += 1
             self.waiting -= 1
 
     def done(self) -> None:
         """A session's transaction is over."""
-        if self._budget.wanted_elsewhere(self):
+        if self._quota.must_close(self):
             self.closed()
         elif self.waiting:
             self.waiting -= 1
         else:
             self.idle += 1
 
-    def spare(self) -> bool:
+    def close_idle(self) -> bool:
         if not self.idle:
             return False
         self.idle -= 1
@@ -75,7 +75,7 @@ class Pool:
 
     def closed(self) -> None:
         self.open -= 1
-        self._budget.give_back()
+        self._quota.release()
 
 
 class Wire:
@@ -91,10 +91,10 @@ class Wire:
 class Worker:
     """A worker's pool, and the main process's side of it."""
 
-    def __init__(self, main: WholeBudget, lanes: int = 1, turn_s: float = TURN_S) -> None:
+    def __init__(self, main: SessionQuota, lanes: int = 1, turn_s: float = TURN_S) -> None:
         self.to_main, self.to_worker = Wire(), Wire()
-        self.tenant = Tenant(main, self.to_worker.tell)
-        self.leased = LeasedBudget("up", self.to_main, turn_s)  # type: ignore[arg-type]
+        self.tenant = WorkerQuota(main, self.to_worker.tell)
+        self.leased = RemoteSessionQuota("up", self.to_main, turn_s)  # type: ignore[arg-type]
         self.pools = [Pool(self.leased, express=False) for _ in range(lanes)]
 
     @property
@@ -118,7 +118,7 @@ class Worker:
 class SeveralProcesses(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.main = WholeBudget(MAX, turn_s=0)
+        self.main = SessionQuota(MAX, turn_s=0)
         self.codes = Pool(self.main, express=True)
         self.workers = [Worker(self.main, 1, 0), Worker(self.main, 2, 0)]
         self.bulk = [pool for worker in self.workers for pool in worker.pools]
@@ -141,7 +141,7 @@ class SeveralProcesses(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 3))
     def an_idle_session_grows_old(self, which: int) -> None:
-        self.pools[which].spare()
+        self.pools[which].close_idle()
 
     @rule(which=st.integers(0, 1))
     def the_main_process_hears(self, which: int) -> None:
@@ -173,11 +173,11 @@ class SeveralProcesses(RuleBasedStateMachine):
             for worker in self.workers:
                 worker.all_is_heard()
             for pool in self.pools:
-                pool.room()  # as a pool does twice a second
+                pool.on_capacity()  # as a pool does twice a second
                 if pool.busy:
                     pool.done()
                 elif pool.idle and pool is self.codes:
-                    pool.spare()  # it grew old
+                    pool.close_idle()  # it grew old
         assert [pool.waiting for pool in self.pools] == [0] * 4
         assert self.main.open == sum(pool.open for pool in self.pools)
         assert self.main.open <= self.main.limit
@@ -194,7 +194,7 @@ def busy_for(turns: int, workers: list[Worker], pools: list[Pool]) -> None:
             worker.all_is_heard()
         pool = pools[turn % len(pools)]
         pool.waiting = 9
-        pool.room()
+        pool.on_capacity()
         if pool.busy:
             pool.done()
         for worker in workers:
@@ -202,7 +202,7 @@ def busy_for(turns: int, workers: list[Worker], pools: list[Pool]) -> None:
 
 
 def test_a_worker_that_comes_late_gets_its_share_of_an_upstream() -> None:
-    main = WholeBudget(7)
+    main = SessionQuota(7)
     workers = [Worker(main) for _ in range(3)]
     busy_for(20, workers[:1], workers[0].pools)
     assert workers[0].open == 7
@@ -211,7 +211,7 @@ def test_a_worker_that_comes_late_gets_its_share_of_an_upstream() -> None:
 
 
 def test_two_lanes_of_one_worker_share_what_it_has() -> None:
-    main = WholeBudget(6)
+    main = SessionQuota(6)
     worker = Worker(main, lanes=2)
     busy_for(20, [worker], worker.pools[:1])
     assert worker.open == 6
@@ -220,7 +220,7 @@ def test_two_lanes_of_one_worker_share_what_it_has() -> None:
 
 
 def test_what_one_doesnt_need_the_other_may_have() -> None:
-    main = WholeBudget(6)
+    main = SessionQuota(6)
     workers = [Worker(main), Worker(main)]
     workers[0].pools[0].want()
     busy_for(100, workers, workers[1].pools)
@@ -228,7 +228,7 @@ def test_what_one_doesnt_need_the_other_may_have() -> None:
 
 
 def test_a_lowered_limit_takes_sessions_back_as_they_end_their_work_and_a_raised_one_gives_more() -> None:
-    main = WholeBudget(6)
+    main = SessionQuota(6)
     workers = [Worker(main), Worker(main)]
     pools = [pool for worker in workers for pool in worker.pools]
     busy_for(100, workers, pools)
@@ -243,7 +243,7 @@ def test_a_lowered_limit_takes_sessions_back_as_they_end_their_work_and_a_raised
 
 
 def test_idle_sessions_above_a_lowered_limit_are_closed_at_once() -> None:
-    main = WholeBudget(4)
+    main = SessionQuota(4)
     worker = Worker(main)
     (pool,) = worker.pools
     for _ in range(4):
@@ -257,7 +257,7 @@ def test_idle_sessions_above_a_lowered_limit_are_closed_at_once() -> None:
 
 
 def test_a_worker_doesnt_take_the_session_that_is_kept_for_codes() -> None:
-    main = WholeBudget(2)
+    main = SessionQuota(2)
     codes, workers = Pool(main, express=True), [Worker(main), Worker(main)]
     codes.want()
     codes.done()
@@ -268,7 +268,7 @@ def test_a_worker_doesnt_take_the_session_that_is_kept_for_codes() -> None:
 
 
 def test_a_code_gets_the_place_of_a_worker_whose_mail_never_ends() -> None:
-    main = WholeBudget(1)
+    main = SessionQuota(1)
     codes, worker = Pool(main, express=True), Worker(main)
     busy_for(5, [worker], worker.pools)
     assert worker.open == 1
@@ -279,30 +279,30 @@ def test_a_code_gets_the_place_of_a_worker_whose_mail_never_ends() -> None:
 
 def test_where_there_are_fewer_places_than_holders_each_has_its_turn() -> None:
     now = [0.0]
-    holders = Holders(turn_s=5.0, clock=lambda: now[0])
+    clients = QuotaClients(turn_s=5.0, clock=lambda: now[0])
     first, second = Idle(1), Idle(0)
-    holders.join(first)
-    holders.join(second)
-    holders.served(first)
-    holders.call_for(second, 0)
-    assert not holders.is_called(first)
+    clients.join(first)
+    clients.join(second)
+    clients.served(first)
+    clients.reclaim_for(second)
+    assert not clients.is_reclaimed(first)
     now[0] = 5.0
-    holders.call_for(second, 0)
-    assert holders.is_called(first)
-    assert not holders.is_called(first)
-    assert holders.poorest_first()[0] is second
+    clients.reclaim_for(second)
+    assert clients.is_reclaimed(first)
+    assert not clients.is_reclaimed(first)
+    assert clients.fewest_sessions_first()[0] is second
 
 
 class Idle:
-    """A holder with places, none of them idle."""
+    """A client with places, none of them idle."""
 
     express = False
     reserved = 0
 
     def __init__(self, holds: int) -> None:
-        self.holds = holds
+        self.session_count = holds
 
-    def spare(self) -> bool:
+    def close_idle(self) -> bool:
         return False
 
-    def room(self) -> None: ...
+    def on_capacity(self) -> None: ...

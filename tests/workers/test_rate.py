@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from relay.upstream.quota import WholeRate
+from relay.upstream.quota import RateLimiter
 from relay.upstream.rate import BULK_LEAVES, LENT_FOR_S, Bucket, Lent
 from relay.workers import messages
-from relay.workers.lease import LeasedRate
+from relay.workers.lease import RemoteRateLimiter
 from relay.workers.link import LinkLost
 from tests.support.app import BULK, Talk, letter
 from tests.support.relay import RelayProcess, upstream_keys, write_config
@@ -25,7 +25,7 @@ WITHIN_S = 20.0
 class Main:
     """The main process's end of a link: lends, and counts what it is asked."""
 
-    def __init__(self, rate: WholeRate) -> None:
+    def __init__(self, rate: RateLimiter) -> None:
         self.rate = rate
         self.asked = self.unused = self.lent = 0
         self.broken: Exception | None = None
@@ -46,13 +46,13 @@ class Main:
         self.rate.returned("worker", value[1])
 
 
-def leased(main: Main) -> LeasedRate:
+def leased(main: Main) -> RemoteRateLimiter:
     link: Any = main
-    return LeasedRate("up", link)
+    return RemoteRateLimiter("up", link)
 
 
 async def test_a_worker_asks_for_many_messages_at_once() -> None:
-    main = Main(WholeRate(1000.0))
+    main = Main(RateLimiter(1000.0))
     rate = leased(main)
     began, paced = time.monotonic(), 0
     async with asyncio.timeout(WITHIN_S):
@@ -64,7 +64,7 @@ async def test_a_worker_asks_for_many_messages_at_once() -> None:
 
 
 async def test_what_is_not_used_goes_back() -> None:
-    main = Main(WholeRate(100.0))
+    main = Main(RateLimiter(100.0))
     rate = leased(main)
     async with asyncio.timeout(WITHIN_S):
         await rate.pace(express=False)
@@ -74,7 +74,7 @@ async def test_what_is_not_used_goes_back() -> None:
 
 
 async def test_a_lost_link_is_told_to_each_that_waits_and_the_next_asks_again() -> None:
-    main = Main(WholeRate(100.0))
+    main = Main(RateLimiter(100.0))
     main.broken = LinkLost()
     rate = leased(main)
     async with asyncio.timeout(WITHIN_S):
@@ -85,7 +85,7 @@ async def test_a_lost_link_is_told_to_each_that_waits_and_the_next_asks_again() 
 
 
 async def test_who_gave_up_waiting_takes_no_token() -> None:
-    main = Main(WholeRate(1.0))
+    main = Main(RateLimiter(1.0))
     rate = leased(main)
     async with asyncio.timeout(WITHIN_S):
         await rate.pace(express=False)

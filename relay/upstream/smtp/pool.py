@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 from relay.config.model import Upstream
 from relay.mail.reply import Reply
 from relay.upstream.circuit import Circuit
-from relay.upstream.quota import Budget, Rate, WholeBudget, WholeRate
+from relay.upstream.quota import Limiter, Quota, RateLimiter, SessionQuota
 from relay.upstream.results import LOST, TIMED_OUT, OpenFailed, Phase
 from relay.upstream.smtp.connect import Target, open_session
 from relay.upstream.smtp.redaction import operators_words
@@ -45,34 +45,34 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the lanes of one upstream have in common: its sessions' budget and its rate."""
+    """What the lanes of one upstream have in common: its sessions' quota and its rate."""
 
-    budget: Budget
-    rate: Rate | None
+    quota: Quota
+    rate: Limiter | None
 
     @staticmethod
     def of(config: Upstream) -> Whole:
         """For an upstream that only this process uses, or lends."""
-        return Whole(WholeBudget(config.sessions.max), WholeRate(config.rate) if config.rate is not None else None)
+        return Whole(SessionQuota(config.sessions.max), RateLimiter(config.rate) if config.rate is not None else None)
 
 
 @dataclass(frozen=True, slots=True)
 class Whole(Shared):
     """A `Shared` that is all in this process."""
 
-    budget: WholeBudget
-    rate: WholeRate | None
+    quota: SessionQuota
+    rate: RateLimiter | None
 
     def follow(self, config: Upstream) -> Whole:
         """For another configuration of the same upstream: what is open counts, for the old lanes too, while these end.
         Nothing changes before it is `put_in_force`."""
         if config.rate is None:
-            return Whole(self.budget, None)
-        return Whole(self.budget, self.rate or WholeRate(config.rate))
+            return Whole(self.quota, None)
+        return Whole(self.quota, self.rate or RateLimiter(config.rate))
 
     def put_in_force(self, config: Upstream) -> None:
         """Its limits from now on."""
-        self.budget.resize(config.sessions.max)
+        self.quota.resize(config.sessions.max)
         if self.rate is not None and config.rate is not None:
             self.rate.change(config.rate)
 
@@ -102,7 +102,7 @@ class Pool:
         """messages begun, or about to be, and not over"""
         self.urged = False
         """an operator asked for a try now, and the probe that this set off is under way"""
-        self._budget = shared.budget
+        self._quota = shared.quota
         self._rate = shared.rate
         self._watcher = watcher
         self._open_within_s = open_within_s
@@ -129,7 +129,7 @@ class Pool:
     def start(self) -> None:
         """Open the warm sessions in the background and keep them."""
         # Not before: a pool that a reload built in vain would have places kept for it.
-        self._budget.join(self)
+        self._quota.join(self)
         self._tend()
 
     async def close(self) -> None:
@@ -151,7 +151,7 @@ class Pool:
                 await asyncio.wait_for(self._empty.wait(), CLOSE_WITHIN_S)
         for session in list(self._sessions):
             session.abort()
-        self._budget.leave(self)
+        self._quota.leave(self)
 
     def has_place(self, now: float) -> bool:
         """May one more bulk message be begun?"""
@@ -168,8 +168,8 @@ class Pool:
         return {"idle": idle, "busy": len(self._sessions) - idle, "opening": len(self._openings)}
 
     @property
-    def holds(self) -> int:
-        """Sessions open or opening (Budget's Holder)."""
+    def session_count(self) -> int:
+        """Sessions open or opening (QuotaClient)."""
         return len(self._sessions) + len(self._openings)
 
     @property
@@ -197,7 +197,7 @@ class Pool:
         waiter: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
-            self.room()
+            self.on_capacity()
             async with asyncio.timeout(within_s):
                 session = await waiter
         except BaseException as error:
@@ -278,16 +278,16 @@ class Pool:
         if self.circuit.turned_away(message_id):
             self._failed(reason)
 
-    def spare(self) -> bool:
-        """Budget's Holder: give up an idle session."""
+    def close_idle(self) -> bool:
+        """QuotaClient: give up an idle session."""
         session = self.take()
         if session is None:
             return False
         session.quit()
         return True
 
-    def room(self) -> None:
-        """Open as many sessions as are waited for, as far as the budget goes; and a probe that is due, for which
+    def on_capacity(self) -> None:
+        """Open as many sessions as are waited for, as far as the quota goes; and a probe that is due, for which
         nobody waits: a place that was lent for it would go back unused."""
         self._probe(time.monotonic())
         # While a probe is under way, what waits waits for its end.
@@ -297,10 +297,9 @@ class Pool:
     # sessions come and go
 
     def _open_one(self) -> bool:
-        holds = self.holds
-        if self._closing or holds >= self.window.sessions(time.monotonic()):
+        if self._closing or self.session_count >= self.window.sessions(time.monotonic()):
             return False
-        if not self._budget.take(self, holds):
+        if not self._quota.acquire(self):
             return False
         task = asyncio.create_task(self._open(), name=f"open {self.lane}/{self.name}")
         self._openings.add(task)
@@ -311,7 +310,7 @@ class Pool:
         """Cancelled before its first step, a task runs nothing of its own, not even what it does in the end."""
         if task in self._openings:
             self._openings.discard(task)
-            self._budget.give_back()
+            self._quota.release()
 
     async def _open(self) -> None:
         session = None
@@ -325,7 +324,7 @@ class Pool:
             self.urged = False
             self._openings.discard(cast(asyncio.Task[None], asyncio.current_task()))
             if session is None:
-                self._budget.give_back()
+                self._quota.release()
         if session is not None:
             self._sessions.add(session)
             session.on_closed = self._closed
@@ -375,7 +374,7 @@ class Pool:
 
     def _keep(self, session: Session) -> None:
         """An idle session: for who waits, else for later, unless its time has come."""
-        if self._closing or session.sent >= self.target.config.sessions.messages or self._budget.wanted_elsewhere(self):
+        if self._closing or session.sent >= self.target.config.sessions.messages or self._quota.must_close(self):
             session.quit()
         else:
             self._supply(session)
@@ -402,7 +401,7 @@ class Pool:
             if session.closed_idle_after_s is not None and not self._closing:
                 self._closed_idle(session, session.closed_idle_after_s)
         finally:
-            self._budget.give_back()
+            self._quota.release()
         if not self._closing:
             self._refill()
 
@@ -425,9 +424,9 @@ class Pool:
         self._tender = loop.call_later(every_s, self._tend)
         now = time.monotonic()
         self._sweep()
-        self.room()
+        self.on_capacity()
         if self.circuit.state == "open" and now >= self.circuit.probe_at and not self._openings:
-            self.spare()  # its place may be the only one
+            self.close_idle()  # its place may be the only one
             return
         for session in list(self._idle):
             if not session.usable:
