@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,25 +69,3 @@ async def test_a_bulk_process_syncs_its_commit_before_it_tells_of_it(tmp_path: P
     written = places(seen.calls, "relay-bulk1.db-wal>", {"pwrite64"})
     (left, *_) = places(seen.calls, "Received: from", WRITES - {"pwrite64"})
     assert min(written) < min(synced) < left, seen.said
-
-
-async def test_a_log_is_emptied_behind_its_new_header(tmp_path: Path) -> None:
-    """The old header before frames of which some are gone would bring back what is older than the file; without any,
-    what is committed behind it would be lost."""
-    async with Upstream() as upstream:
-        config = write_config(tmp_path, {"one": upstream}, workers=0)
-        async with RelayProcess(config) as relay:
-            calls = "fdatasync,fsync,pwrite64,ftruncate"
-            with Strace(relay.pid, calls, path=tmp_path / "relay.db-wal") as seen:
-                async with Talk(relay.smtp) as app:
-                    for at in range(20):
-                        await app.submit(letter("x" * 60_000), OTP, f"user{at}@example.net")
-                await upstream.wait_for(20)
-                await asyncio.sleep(2.0)  # it is emptied a second after the last message
-    # A frame is written in 24 and 4096 bytes.
-    emptied = [at for at, call in enumerate(seen.calls) if re.search(r"\.\.\., 65536, \d+\) = 65536$", call.text)]
-    assert emptied, "it was not emptied"
-    assert not [at for at in emptied if seen.calls[at].text.endswith(", 0) = 65536")]
-    headers = [at for at, call in enumerate(seen.calls[: emptied[0]]) if call.text.endswith(", 32, 0) = 32")]
-    assert "fdatasync" in [call.name for call in seen.calls[headers[-1] : emptied[0]]]
-    assert not [call for call in seen.calls[: emptied[0]] if call.name == "ftruncate"]

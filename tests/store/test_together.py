@@ -18,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.store.model import NewMessage, RecipientUpdate, Selection, Settlement, State
-from relay.store.sqlite import group
 from relay.store.sqlite.group import GROUP_OPERATIONS, Operation, Tx
 from relay.store.sqlite.rows import PART_BYTES
 from relay.store.sqlite.store import SqliteStore, open_store
@@ -137,23 +136,6 @@ async def test_no_content_of_what_departed_together_is_left_in_the_closed_store(
     for path in tmp_path.iterdir():
         assert SECRET not in path.read_bytes()
     assert b"another" in (tmp_path / "relay.db").read_bytes()
-
-
-async def test_the_log_is_emptied_of_what_departed_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group, "EMPTY_LOG_AFTER_S", 0.02)
-    store = await opened(tmp_path)
-    try:
-        async with asyncio.timeout(10):
-            while store._writer._stale_at is not None:  # of an earlier life, as far as the store knows
-                await asyncio.sleep(0.005)
-            new = [message(content=SECRET) for _ in range(6)]
-            await at_once(store, [put(each) for each in new])
-            assert any(SECRET in path.read_bytes() for path in tmp_path.iterdir())
-            await at_once(store, [settle(departs(each)) for each in new])
-            while any(SECRET in path.read_bytes() for path in tmp_path.iterdir()):
-                await asyncio.sleep(0.01)
-    finally:
-        await store.close()
 
 
 async def test_addresses_that_are_to_be_hashed_are_when_they_depart_at_once(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from typing import Any, Generic, TypeVar
 import aiosqlite
 
 from relay.store.base import StoreError
-from relay.store.sqlite.wal import checkpoint, empty, roll_back
 
 T = TypeVar("T")
 _C = TypeVar("_C", bound="Connection")
@@ -32,10 +31,6 @@ _BESIDE_EXPRESS_BYTES = 64_000
 
 _CHECKPOINT_IDLE_PAGES = 1000
 _CHECKPOINT_BUSY_PAGES = 3000
-EMPTY_LOG_AFTER_S = 1.0
-"""The log is emptied of what was wiped in the file when no message came or went for this long,"""
-EMPTY_LOG_WITHIN_S = 30.0
-"""and in any pause when so long has passed since."""
 
 _IN_PLACE_SHARE = 5
 """One part in so many of the loop's time, at most, goes into commits in place,"""
@@ -94,7 +89,7 @@ class Connection(aiosqlite.Connection):
 class Tx:
     """A transaction as an operation sees it, with what its commit means for the store's running totals."""
 
-    __slots__ = ("_connection", "execute", "executemany", "loose", "messages", "size_bytes", "wiped")
+    __slots__ = ("_connection", "execute", "executemany", "loose", "messages", "size_bytes")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -106,8 +101,6 @@ class Tx:
         """bytes of open contents more (or less)"""
         self.loose = False
         """some body was let go that is to be wiped in transactions of their own"""
-        self.wiped = False
-        """something was wiped that the write-ahead log still holds"""
 
     @property
     def changes(self) -> int:
@@ -203,13 +196,6 @@ class GroupWriter:
         self._written: asyncio.Future[None] | None = None
         """while closing: done when all is written"""
         self._pages = 0
-        self._used_at = self._loop.time()
-        """when a message last came or went"""
-        self._stale_at: float | None = self._used_at  # a relay that was killed may have left such a log
-        """since when the log holds what was wiped"""
-        self._pause_s = EMPTY_LOG_AFTER_S
-        self._rest: asyncio.TimerHandle | None = None
-        self._set_rest()
 
     def submit(self, operation: Operation[T], *, express: bool = False) -> Operation[T]:
         """Queue an operation; an express one is on its way before this returns, and perhaps done. Raises StoreError
@@ -236,8 +222,6 @@ class GroupWriter:
     async def close(self) -> None:
         """Write what waits, then let go of the connection."""
         self._closing = True
-        if self._rest is not None:
-            self._rest.cancel()
         try:
             if self._busy or self._express or self._others:
                 self._written = self._written or self._loop.create_future()
@@ -263,8 +247,6 @@ class GroupWriter:
             self._begin(partial(self._commit, group)).add_done_callback(partial(self._done, group))
         elif self._written is not None and not self._written.done():
             self._written.set_result(None)
-        else:
-            self._set_rest()
 
     def _in_place(self) -> bool:
         """Commit what waits here and now, where that is one statement and the disk has been quick: False where not.
@@ -302,11 +284,10 @@ class GroupWriter:
             return [_Failed(self._explain(error)) for _ in group], []
 
     def _tell(self, group: list[Operation[Any]], outcomes: list[Any], committed: list[Tx]) -> None:
-        """Callers first, then the log's upkeep, then the next group."""
+        """Callers first, then a checkpoint if one is due, then the next group."""
         try:
             for tx in committed:
                 self._committed(tx)
-                self._note_use(tx)
             for operation, outcome in zip(group, outcomes, strict=True):
                 operation.finish(outcome)
         finally:
@@ -327,47 +308,9 @@ class GroupWriter:
 
     def _free(self, over: asyncio.Future[Any] | None = None) -> None:
         if over is not None and not over.cancelled():
-            over.exception()  # looked at: what can go wrong with the log's upkeep is said where it happens
+            over.exception()  # looked at: `checkpoint` logs what can go wrong
         self._busy = False
         self._next()
-
-    # The log is emptied of what was wiped while nothing is to be written.
-
-    def _set_rest(self) -> None:
-        if self._stale_at is None or self._closing:
-            return
-        at = min(self._used_at + self._pause_s, self._stale_at + EMPTY_LOG_WITHIN_S)
-        if self._rest is not None:
-            if self._rest.when() <= at and not self._rest.cancelled():
-                return  # it looks again when it fires
-            self._rest.cancel()
-        # uvloop makes no timer, but a handle without `when`, of what is nearer than half a millisecond.
-        self._rest = self._loop.call_at(max(at, self._loop.time() + 0.001), self._empty)
-
-    def _empty(self) -> None:
-        self._rest = None
-        if self._busy or self._express or self._others or self._closing or self._stale_at is None:
-            return  # what is under way ends with `_set_rest`
-        if self._loop.time() < min(self._used_at + self._pause_s, self._stale_at + EMPTY_LOG_WITHIN_S):
-            self._set_rest()
-            return
-        self._busy = True
-        self._begin(empty).add_done_callback(self._emptied)
-
-    def _emptied(self, emptying: asyncio.Future[bool]) -> None:
-        if not emptying.cancelled() and emptying.exception() is None and emptying.result():
-            self._stale_at, self._pause_s, self._pages = None, EMPTY_LOG_AFTER_S, 0
-        else:
-            # Read just now, or the disk doesn't take it: again, but not for ever in short turns.
-            self._used_at = self._stale_at = self._loop.time()
-            self._pause_s = min(2 * self._pause_s, EMPTY_LOG_WITHIN_S)
-        self._free()
-
-    def _note_use(self, tx: Tx) -> None:
-        if tx.wiped or tx.messages:
-            self._used_at = self._loop.time()
-        if tx.wiped and self._stale_at is None:
-            self._stale_at = self._used_at
 
     def _next_group(self) -> list[Operation[Any]]:
         group: list[Operation[Any]] = []
@@ -414,13 +357,32 @@ class GroupWriter:
         return outcomes, committed
 
     def _checkpoint_is_due(self, group: list[Operation[Any]]) -> bool:
-        """Shall the log move into the file now, after the answers, rather than inside of somebody's commit?"""
+        """Is a checkpoint due? It runs after the answers, and so never inside of a commit."""
         self._pages += 6 + 2 * len(group) + sum(operation.size_bytes for operation in group) // 4096
         idle = not self._express and not self._others
         if self._pages <= (_CHECKPOINT_IDLE_PAGES if idle else _CHECKPOINT_BUSY_PAGES):
             return False
         self._pages = 0
         return True
+
+
+def checkpoint(connection: sqlite3.Connection) -> None:
+    """Move the write-ahead log into the file, as far as no reader needs it. SQLite then uses the log from its beginning
+    again and keeps its size: to cut it would make the next commits grow it, which costs more than writing over it."""
+    try:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    except sqlite3.Error as error:
+        # A full disk, say. Nothing is lost: all of it is in the log, and the next checkpoint tries again.
+        _LOG.warning("the store could not move its log into its file: %s", error)
+
+
+def roll_back(connection: sqlite3.Connection) -> None:
+    """End an open transaction. SQLite rolls back by itself after some errors (a full disk), and not after others."""
+    if connection.in_transaction:
+        try:
+            connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            _LOG.warning("the store could not roll back", exc_info=True)
 
 
 def _move(source: deque[Operation[Any]], group: list[Operation[Any]], *, operations: int, size_bytes: int) -> None:

@@ -51,7 +51,6 @@ def hide_older(tx: Tx, hashed: Hashed, after: str, limit: int) -> str | None:
 def hide(tx: Tx, message_id: str, hashed: Hashed) -> None:
     """Hash every address of a finished message, also where a reply quotes it. Done twice it is the same as once. In
     one that can't be read they are blanked."""
-    tx.wiped = True
     try:
         _hide(tx, message_id, hashed)
     except Exception as error:

@@ -12,11 +12,12 @@ from relay.store.base import StoreError
 from relay.store.sqlite import files
 from relay.store.sqlite.files import APPLICATION_ID, check, connect, explain
 from relay.store.sqlite.rows import MAKE_VIEWS
-from relay.store.sqlite.wal import lay_out
 
 _WRITER_CACHE_KIB = 8192
 _NET_PAGES = 8000
 """SQLite's own checkpoint inside of a commit: a net, `GroupWriter` is earlier."""
+LOG_LIMIT_BYTES = 40_000_000
+"""SQLite cuts the log to this when it uses it again after a long reader let it grow. Other mail doesn't reach it."""
 
 
 def prepare(path: Path) -> None:
@@ -76,13 +77,13 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {_NET_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT_BYTES}")
         migrate(connection)
         # Says now if the file can't be written: SQLite opens such a one for reading and lets a transaction begin.
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(f"PRAGMA user_version = {len(files.MIGRATIONS)}")
         connection.execute("ROLLBACK")
         connection.executescript(MAKE_VIEWS)
-        lay_out(connection)
     except BaseException:
         connection.close()
         raise

@@ -173,7 +173,7 @@ def deliveries(connection: sqlite3.Connection, since: float) -> tuple[list[tuple
 
 class Tally:
     """The sums of `deliveries`, slice by slice, each of its own moment: the log may be long, and neither its rows in
-    memory nor a transaction that keeps the writer's log from being emptied would be welcome."""
+    memory nor a transaction that keeps the writer's log from being used again would be welcome."""
 
     def __init__(self, since: float) -> None:
         self.begin: float | None = since

@@ -96,7 +96,6 @@ def delete_transferred(tx: Tx, message_id: str) -> None:
     first, parts, size = found
     if first is not None:
         tx.execute("DELETE FROM body WHERE id BETWEEN ? AND ?", (first, first + parts - 1))
-        tx.wiped = True
         tx.messages -= 1
         tx.size_bytes -= size
     for table in _TABLES:

@@ -278,7 +278,6 @@ def settle_all(tx: Tx, settlements: Sequence[Settlement]) -> None:
     tx.execute(insert_departures(len(settlements)), parameters)
     if tx.changes - before != DEPARTURE_CHANGES * len(settlements):
         raise NotADeparture
-    tx.wiped = True
 
 
 # Without the one that the claim counted, where none was made of it: while all circuits are open, for instance.
@@ -354,7 +353,6 @@ def finish_if_done(tx: Tx, message_id: str, hashed: Hashed | None, timings: str 
     else:
         tx.execute("INSERT INTO loose_body VALUES (?, ?)", (first, parts))
         tx.loose = True
-    tx.wiped = True
     tx.messages -= 1
     tx.size_bytes -= size
     return True
@@ -370,7 +368,6 @@ def wipe(tx: Tx, arriving: Container[int]) -> bool:
             tx.execute("DELETE FROM loose_body WHERE first = ?", (first,))
         else:
             tx.execute("UPDATE loose_body SET parts = parts - 1 WHERE first = ?", (first,))
-        tx.wiped = True
         return True
     return False
 
