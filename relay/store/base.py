@@ -1,8 +1,8 @@
 """The store's roles, as protocols, and its errors.
 
 `Queue` is what intake and delivery call, `Log` what the web interface shows, `Transfer` what moves messages between
-the files of one relay. A store implements all of them (`Store`), and passes the test suite `tests/store/contract.py`.
-A caller depends on the one role it needs. The values are in `store/model.py`.
+the files of one relay. Every store implements the first two (`Store`), and passes the test suite
+`tests/store/contract.py`. A caller depends on the one role it needs. The values are in `store/model.py`.
 """
 
 from __future__ import annotations
@@ -154,8 +154,8 @@ class Transfer(Protocol):
         """Delete a message that another store has imported, unless something of it is `sending` here."""
 
 
-class Store(Queue, Log, Transfer, Protocol):
-    """All roles of one store."""
+class Store(Queue, Log, Protocol):
+    """What every store implements. Only one whose relay has several files implements `Transfer` besides."""
 
     async def close(self) -> None:
         """Write what was begun, then let go of the files. Later calls raise StoreError."""

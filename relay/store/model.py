@@ -20,6 +20,13 @@ OPEN_STATES: frozenset[State] = frozenset({"queued", "sending", "deferred", "hel
 
 Outcome = Literal["sent", "deferred", "refused", "ambiguous", "abandoned"]
 Action = Literal["retry", "hold", "release", "drop"]
+ACTS_ON: Mapping[Action, frozenset[State]] = {
+    "retry": frozenset({"queued", "deferred", "ambiguous"}),
+    "hold": frozenset({"queued", "deferred"}),
+    "release": frozenset({"held"}),
+    "drop": frozenset({"queued", "deferred", "held", "ambiguous"}),
+}
+"""The states of recipients that an operator's action changes."""
 
 
 class Booking(NamedTuple):
@@ -160,10 +167,11 @@ class Selection(NamedTuple):
     ambiguous: bool = False
     """a `retry` that names no message is also about those that may have been delivered already"""
 
-    @property
-    def takes_ambiguous(self) -> bool:
-        """Is an operator's `retry` also about what may have been delivered already?"""
-        return self.ambiguous or bool(self.ids) or self.state == "ambiguous"
+    def states_for(self, action: Action) -> frozenset[State]:
+        """The states of recipients that this action changes. A `retry` is about ambiguous ones, which may have been
+        delivered already, only where the selection names them."""
+        is_named = self.ambiguous or bool(self.ids) or self.state == "ambiguous"
+        return ACTS_ON[action] if is_named or action != "retry" else ACTS_ON[action] - {"ambiguous"}
 
 
 class LaneCount(NamedTuple):

@@ -101,7 +101,7 @@ def target(body: Any, action: Action) -> Selection:
 
 def leaves_ambiguous(action: Action, selection: Selection) -> bool:
     """Does the action pass over what an upstream may have taken already?"""
-    return action == "retry" and not selection.takes_ambiguous
+    return action == "retry" and "ambiguous" not in selection.states_for(action)
 
 
 def unchanged(selection: Selection, changed: Collection[str]) -> list[str]:

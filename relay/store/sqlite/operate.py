@@ -8,28 +8,19 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 
-from relay.mail.reply import Reply
 from relay.store.addresses import Hashed
-from relay.store.model import MOST_DEATHS, SUSPECT_DEATHS, Action, Recovered, Selection, State
+from relay.store.model import MOST_DEATHS, SUSPECT_DEATHS, Action, Recovered, Selection
 from relay.store.sqlite.group import Tx
 from relay.store.sqlite.rows import fold, open_lanes
 from relay.store.sqlite.write import finish_if_done, note
+from relay.store.texts import DROPPED, UNKNOWN, recovered_note
 
-DROPPED = "dropped by the operator"
-
-ACTIONS: dict[Action, tuple[tuple[State, ...], str]] = {
-    "retry": (
-        ("queued", "deferred", "ambiguous"),
-        "state = 'queued', next_at = :now, step = 0, deaths = 0, booked_at = NULL, urged = 1",
-    ),
-    "hold": (("queued", "deferred"), "state = 'held', next_at = NULL, booked_at = NULL"),
-    "release": (("held",), "state = 'queued', next_at = :now, deaths = 0, booked_at = NULL"),
-    "drop": (
-        ("queued", "deferred", "held", "ambiguous"),
-        "state = 'bounced', open = 0, next_at = NULL, reply = :reply",
-    ),
+_CHANGES: dict[Action, str] = {
+    "retry": "state = 'queued', next_at = :now, step = 0, deaths = 0, booked_at = NULL, urged = 1",
+    "hold": "state = 'held', next_at = NULL, booked_at = NULL",
+    "release": "state = 'queued', next_at = :now, deaths = 0, booked_at = NULL",
+    "drop": "state = 'bounced', open = 0, next_at = NULL, reply = :reply",
 }
-"""What an action is about, and what it does to it."""
 
 
 def recover(tx: Tx, now: float, marking: Collection[str]) -> list[Recovered]:
@@ -40,10 +31,10 @@ def recover(tx: Tx, now: float, marking: Collection[str]) -> list[Recovered]:
     update = "UPDATE recipient INDEXED BY recipient_open SET holder = NULL, lease_until = NULL"
     recovered: list[Recovered] = []
     for lane in open_lanes(tx.execute):
-        values = {"lane": lane, "now": now, "unknown": _UNKNOWN, "most": MOST_DEATHS, "suspect": SUSPECT_DEATHS}
+        values = {"lane": lane, "now": now, "unknown": UNKNOWN, "most": MOST_DEATHS, "suspect": SUSPECT_DEATHS}
         for message_id, state, recipients in tx.execute(_IN_HAND.format(sending=sending), values).fetchall():
             recovered.append(Recovered(message_id, lane, state, recipients))
-            note(tx, message_id, now, _NOTES[state] if lane in marking or state != "queued" else _PERHAPS_SENT)
+            note(tx, message_id, now, recovered_note(recovered[-1], is_marked=lane in marking))
         for change, further in (
             ("state = 'ambiguous', booked_at = NULL, reply = :unknown", "AND final_dot"),
             ("state = 'held', booked_at = NULL, deaths = deaths + 1", "AND deaths + 1 >= :most"),
@@ -57,17 +48,10 @@ def recover(tx: Tx, now: float, marking: Collection[str]) -> list[Recovered]:
     return recovered
 
 
-_UNKNOWN = str(Reply.own(451, "4.3.2", "the relay ended before the upstream answered"))
 _IN_HAND = (
     "SELECT message_id, CASE WHEN final_dot THEN 'ambiguous' WHEN deaths + 1 >= :most THEN 'held' ELSE 'queued' END,"
     " count(*) FROM recipient INDEXED BY recipient_open WHERE {sending} GROUP BY 1, 2"
 )
-_PERHAPS_SENT = "the relay ended while it had this message in hand: an upstream may have it already"
-_NOTES = {
-    "queued": "the relay ended while it had this message in hand",
-    "ambiguous": "the relay ended before the upstream answered: it may have this message",
-    "held": f"held: the relay ended {MOST_DEATHS} times while it had this message in hand",
-}
 
 
 def _bring_back_from_the_future(tx: Tx, now: float) -> None:
@@ -151,15 +135,13 @@ def act(
 ) -> list[str]:
     """The action on those of `ids` it changes, and there only on the recipients that the selection's `to` and
     `state` name."""
-    states, change = ACTIONS[action]
-    if action == "retry" and not selection.takes_ambiguous:
-        states = tuple(state for state in states if state != "ambiguous")
+    states = selection.states_for(action)
     terms = ["message_id = :id", "state IN ({})".format(", ".join(f"'{state}'" for state in states))]
     if selection.to is not None:
         terms.append("coalesce(folded, address) = :to")
     if selection.state is not None:
         terms.append("state = :state")
-    sql = f"UPDATE recipient SET {change} WHERE {' AND '.join(terms)}"
+    sql = f"UPDATE recipient SET {_CHANGES[action]} WHERE {' AND '.join(terms)}"
     values = {"now": now, "reply": DROPPED, "state": selection.state, "to": selection.to and fold(selection.to)}
     changed = []
     for message_id in ids:

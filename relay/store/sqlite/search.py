@@ -19,7 +19,8 @@ from relay.store.addresses import Hashed
 from relay.store.model import OPEN_STATES, DeliveryRow, LaneCount, Selection, State
 from relay.store.sqlite.pseudonymise import stored
 from relay.store.sqlite.rows import fold
-from relay.store.sqlite.view import Json, messages
+from relay.store.sqlite.view import messages
+from relay.store.view import Json
 
 T = TypeVar("T")
 

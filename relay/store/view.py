@@ -1,0 +1,70 @@
+"""The JSON form of a message, its recipients and attempts (docs/reference.md), the same for every store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+Json = dict[str, Any]
+
+
+def message_json(row: Mapping[str, Any], recipients: Iterable[Json], notes: Iterable[tuple[float, str]]) -> Json:
+    """`row`: the message's columns, with `signed` as names and `timings_ms` as a mapping."""
+    return {
+        "id": row["id"],
+        "lane": row["lane"],
+        "rule": row["rule"],
+        "sender": row["sender"],
+        "client": row["client"],
+        "message_id": row["message_id"],
+        "subject": row["subject"],
+        "size": row["size"],
+        "accepted_at": time_text(row["accepted_at"]),
+        "expires_at": time_text(row["expires_at"]),
+        "signed": list(row["signed"]),
+        "priority": row["priority"],
+        "deliver_by": row["deliver_by"],
+        "timings_ms": dict(row["timings_ms"]),
+        "recipients": list(recipients),
+        "notes": [{"at": time_text(at), "text": text} for at, text in notes],
+    }
+
+
+def recipient_json(
+    address: str, provider: str, state: str, upstream: str | None, reply: str | None, sent_at: float | None
+) -> Json:
+    return {
+        "address": address,
+        "provider": provider,
+        "state": state,
+        "upstream": upstream,
+        "reply": reply,
+        "sent_at": time_text(sent_at),
+        "delivered_at": None,
+    }
+
+
+def attempt_json(
+    n: int, upstream: str, started_at: float, session: str, outcome: str, reply: str, timings_ms: Mapping[str, float]
+) -> Json:
+    return {
+        "n": n,
+        "upstream": upstream,
+        "started_at": time_text(started_at),
+        "session": session,
+        "outcome": outcome,
+        "reply": reply,
+        "timings_ms": dict(timings_ms),
+    }
+
+
+def time_text(at: float | None) -> str | None:
+    """RFC 3339 in UTC, to the millisecond; None for None, and for what is no time."""
+    if at is None:
+        return None
+    try:
+        shown = datetime.fromtimestamp(round(at, 3), UTC)
+    except (ValueError, TypeError, OverflowError, OSError):
+        return None
+    return shown.isoformat(timespec="milliseconds").replace("+00:00", "Z")
