@@ -111,7 +111,8 @@ async def _run(loaded: Loaded, forked: Forked | None, signals: _Signals) -> int:
     import gc
 
     from relay.observe import lines
-    from relay.service.app import App, CannotStart
+    from relay.service.app import App
+    from relay.service.build import CannotStart
     from relay.store.base import StoreDamaged, StoreError, StoreSealed
     from relay.supervise import listen_to
 

@@ -39,6 +39,10 @@ _BARE = re.compile(r"[!#-<>-\[\]-~]+")
 """printable ASCII without blank, quote, = and backslash"""
 
 
+class LongText(str):
+    """A value that `logfmt` cuts at MAX_TEXT instead of MAX_VALUE: a configuration error names file, key and cause."""
+
+
 def logfmt(event: str, **values: object) -> str:
     """`event=sent id=01J total_ms=41.2`; None is left out, text is bounded and on one line."""
     parts = [f"event={event}"]
@@ -51,6 +55,8 @@ def logfmt(event: str, **values: object) -> str:
 def _value(value: object, most_chars: int = MAX_VALUE) -> str:
     if isinstance(value, float):
         return f"{value:.1f}"
+    if isinstance(value, LongText):
+        most_chars = MAX_TEXT
     text = str(value)[:most_chars]
     return text if _BARE.fullmatch(text) else json.dumps(text)
 

@@ -134,6 +134,7 @@ class Worker:
         """Bounces, and mail of lanes that aren't bulk any more, are the main process's."""
         if self._forwarder is None:
             self._forwarder = Forwarder(engine.store, orders.lanes, self._hand_back, engine.log)
+            self._forwarder.start()
         self._forwarder.lanes = orders.lanes
         self._forwarder.wake()
 

@@ -29,7 +29,7 @@ class MovesHeld(StoreError):
 
 
 class Forwarder:
-    """`wake` it when something may be there; `stop` it before the store closes."""
+    """`start` it; `wake` it when something may be there; `stop` it before the store closes."""
 
     def __init__(
         self,
@@ -52,7 +52,11 @@ class Forwarder:
         self._after = ""
         """the id behind which the next pass goes on"""
         self._due = asyncio.Event()
-        self._task = Supervisor(log.task_ended).start("forward", self._run)
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Move messages from now on."""
+        self._task = Supervisor(self._log.task_ended).start("forward", self._run)
 
     def wake(self) -> None:
         self._due.set()
@@ -89,8 +93,9 @@ class Forwarder:
             await self._tell()
 
     async def stop(self) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
         self._due.set()  # what was there when it began, or when it failed, is looked for

@@ -136,5 +136,5 @@ def test_a_clock_says_what_the_time_of_day_would_have_been(machine: Machine) -> 
 
 
 async def state_is(app: App, id_: str, state: str) -> bool:
-    found: Any = await app._engine.store.get(id_)
+    found: Any = await app.parts.engine.store.get(id_)
     return all(one["state"] == state for one in found["recipients"])

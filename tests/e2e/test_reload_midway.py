@@ -55,7 +55,7 @@ async def test_a_lane_that_goes_while_its_message_is_stored_costs_nothing(
             if workers:
 
                 async def there() -> bool:
-                    return all(worker.ready for worker in app._workers._workers)
+                    return all(worker.ready for worker in app.parts.workers._workers)
 
                 await until(there)
             names = {"codes": "10m", "bulk": "2d"} if sender == OTP else {"otp": "10m", "letters": "2d"}
@@ -64,7 +64,7 @@ async def test_a_lane_that_goes_while_its_message_is_stored_costs_nothing(
                 "default_lane": list(names)[-1],
             }
             write_config(tmp_path, {"up": upstream}, lanes=lanes(**names), **renamed, **kept)
-            owner = app._workers if workers else app._engine
+            owner = app.parts.workers if workers else app.parts.engine
             method = ("put" if size == SMALL else "put_large") if workers else "take"
             monkeypatch.setattr(owner, method, reloading(getattr(owner, method), app, when))
             host, _, port = app.smtp_addresses[0].rpartition(":")
@@ -74,8 +74,8 @@ async def test_a_lane_that_goes_while_its_message_is_stored_costs_nothing(
             await upstream.wait_for(1)
 
             async def sent() -> bool:
-                found = await app._engine.store.search(Selection(limit=100))
-                for reader in app._readers.values():
+                found = await app.parts.engine.store.search(Selection(limit=100))
+                for reader in app.parts.host.readers:
                     found = [*found, *await reader.search(Selection(limit=100))]
                 return [(one["id"], one["recipients"][0]["state"]) for one in found] == [(id_, "sent")]  # type: ignore[index]
 

@@ -43,7 +43,7 @@ async def submitted(app: App, count: int) -> list[str]:
 
 async def all_sent(app: App, count: int) -> None:
     async def sent() -> bool:
-        found = await app._engine.store.search(Selection(limit=100))
+        found = await app.parts.engine.store.search(Selection(limit=100))
         return [one["state"] for message in found for one in message["recipients"]] == ["sent"] * count  # type: ignore[attr-defined]
 
     await until(sent)
@@ -58,7 +58,7 @@ async def test_what_a_failing_store_did_not_take_back_is_taken_up_again(
             await submitted(app, 5)
             await upstream.wait_until(lambda: bool(upstream.transfers))
             # Those that wait in memory, when they are to be given back and once more at the old lanes' end.
-            monkeypatch.setattr(app._engine.store, "unclaim", failing(app._engine.store.unclaim, 9))
+            monkeypatch.setattr(app.parts.engine.store, "unclaim", failing(app.parts.engine.store.unclaim, 9))
             assert await app.reload()
             await all_sent(app, 5)
             assert sorted(to for one in upstream.messages for to in one.recipients) == [
@@ -75,8 +75,8 @@ async def test_what_a_cut_off_lane_could_not_write_down_is_written_later(
         async with App(load(config, {})) as app:
             await submitted(app, 2)
             await upstream.wait_until(lambda: bool(upstream.transfers))
-            monkeypatch.setattr(app._engine.store, "settle", failing(app._engine.store.settle, 2))
-            monkeypatch.setattr(app._engine.store, "unclaim", failing(app._engine.store.unclaim, 3))
+            monkeypatch.setattr(app.parts.engine.store, "settle", failing(app.parts.engine.store.settle, 2))
+            monkeypatch.setattr(app.parts.engine.store, "unclaim", failing(app.parts.engine.store.unclaim, 3))
             assert await app.reload()
             await all_sent(app, 2)
 
@@ -97,7 +97,7 @@ async def test_a_reload_whose_tidying_up_fails_runs_all_the_same_and_tidies_up_l
             await submitted(app, 1)
             await bad.wait_until(lambda: any("MAIL" in session.verbs for session in bad.sessions))
             write_config(tmp_path, upstreams, lanes={"bulk": lanes["bulk"]}, rules=[], workers=0)
-            monkeypatch.setattr(app._engine.store, method, failing(getattr(app._engine.store, method), 1))
+            monkeypatch.setattr(app.parts.engine.store, method, failing(getattr(app.parts.engine.store, method), 1))
             assert await app.reload()
             await all_sent(app, 1)
             await submitted(app, 1)
@@ -118,7 +118,7 @@ async def test_reloads_that_fail_take_nothing_from_bulk(tmp_path: Path) -> None:
                 for _ in range(3):
                     assert not await app.reload()
                 config.write_text(good)
-                assert app.loaded.config.listen[0].address == TcpAddress("127.0.0.1", 0)
+                assert app.config.listen[0].address == TcpAddress("127.0.0.1", 0)
                 await submitted(app, 4)
                 await all_sent(app, 4)
         assert upstream.peak > 2  # the warm one, and more than one of bulk
@@ -153,7 +153,7 @@ async def test_a_lowered_max_holds_for_the_lanes_and_the_workers_that_run(
             upstream.peak, dot_s = 0, 0.01
             await upstream.wait_for(120)
             assert upstream.peak <= 2
-            assert app._shared["up"].quota.open <= 2
+            assert app.parts.builder.limits["up"].quota.open <= 2
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -34,6 +34,7 @@ async def test_a_forwarder_that_meets_what_it_doesnt_know_goes_on(tmp_path: Path
         there.set()
 
     forwarder = Forwarder(near, (), send, MailLog(metrics, Recent()))
+    forwarder.start()
     try:
         async with asyncio.timeout(WITHIN_S):
             await there.wait()
@@ -70,6 +71,7 @@ async def test_a_message_that_is_sent_back_at_once_is_not_lost(tmp_path: Path, o
             await taken.wait()
 
     forwarder = Forwarder(near, (), send, MailLog(Metrics(), Recent()))
+    forwarder.start()
     try:
         async with asyncio.timeout(WITHIN_S):
             while not backs:

@@ -62,6 +62,7 @@ async def until_moved(near: SqliteStore, far: SqliteStore, *wanted: str) -> None
 @asynccontextmanager
 async def forwarding(store: SqliteStore, send: Send) -> AsyncIterator[Forwarder]:
     forwarder = Forwarder(store, ("otp",), send, MailLog(Metrics(), Recent()))
+    forwarder.start()
     try:
         yield forwarder
     finally:
@@ -244,7 +245,9 @@ async def test_an_operators_action_beside_a_move_is_about_the_message_wherever_i
                     await target.import_message(moved)
 
         mains = Forwarder(main, () if to_worker else ("bulk",), send, MailLog(Metrics(), Recent()))
+        mains.start()
         workers = Forwarder(worker, ("bulk",) if to_worker else (), send, MailLog(Metrics(), Recent()))
+        workers.start()
         try:
             async with asyncio.timeout(WITHIN_S):
                 while not acting:

@@ -146,7 +146,7 @@ async def test_a_process_that_outlives_its_link_is_killed(
         await until(is_ready)
         (pid,) = workers()
         os.kill(pid, signal.SIGSTOP)
-        link = app._workers._workers[0]._link
+        link = app.parts.workers._workers[0]._link
         assert link is not None
         link.close()
         await until(is_ready_again)

@@ -1,0 +1,162 @@
+"""Builds the relay's parts from its configuration and connects them. Nothing is started here."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from relay.config.model import Config, Limits, Loaded, Upstream
+from relay.delivery.dispatch import Delivery, Share, targets_of
+from relay.delivery.engine import Engine
+from relay.intake.accept import Acceptance, Rules
+from relay.intake.admission import Admission
+from relay.intake.descriptors import fitted
+from relay.intake.server import IntakeServer
+from relay.intake.types import CannotListen
+from relay.mail.dkim import Signer
+from relay.routing.router import Router
+from relay.service.current import Current
+from relay.service.health import Operator, QueueGate, RelayHealth
+from relay.service.host import WorkerHost
+from relay.store.codec import Codec
+from relay.store.merged import Several
+from relay.upstream.smtp.pool import Shared, Whole
+from relay.web.parts import Parts as WebParts
+from relay.web.server import WebServer
+from relay.workers.destination import LanesAndWorkers
+from relay.workers.supervisor import Workers, count_of
+from relay.workers.transfer import Forwarder
+
+
+class CannotStart(Exception):
+    """The relay can't start, or can't go on with a new configuration. The text is one line for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What is built from one configuration. A reload replaces it as a whole."""
+
+    loaded: Loaded
+    rules: Rules
+    signer: Signer
+    limits: Mapping[str, Whole]
+    """sessions and rate of each upstream"""
+    delivery: Delivery
+    """the lanes of this process"""
+
+
+class Builder:
+    """Builds a `Generation` and puts it in force. Upstreams that stay keep their open sessions in the count."""
+
+    def __init__(self, engine: Engine, forward: Callable[[], None]) -> None:
+        """`forward` is called when the store holds mail for a lane of another process."""
+        self.limits: Mapping[str, Whole] = {}
+        """in force, by upstream"""
+        self._engine = engine
+        self._forward = forward
+        self._upstreams: Mapping[str, Upstream] = {}
+
+    def build(self, loaded: Loaded) -> Generation:
+        """Nothing of the result is started. Raises CannotStart."""
+        config, key = loaded.config, "upstreams"
+        try:
+            targets = targets_of(config)
+            key = "dkim"
+            signer = Signer(config.dkim, loaded.dkim_pems)
+        except (OSError, ssl.SSLError, ValueError) as error:
+            raise CannotStart(f"{loaded.places.of(key)}: {error}") from error
+        limits = {name: self._limits_of(name, upstream) for name, upstream in config.upstreams.items()}
+        share = Share(own_lanes(config), limits, lambda _lane, _at: self._forward())
+        expiry: dict[str | None, float] = {
+            rule.name: rule.expires_s for rule in config.rules if rule.expires_s is not None
+        }
+        rules = Rules(config, Router(config), expiry)
+        return Generation(loaded, rules, signer, limits, self._engine.build(loaded, targets, share))
+
+    def apply(self, generation: Generation) -> None:
+        """Put its limits and its signing keys in force."""
+        self.limits, self._upstreams = generation.limits, generation.loaded.config.upstreams
+        for name, limits in self.limits.items():
+            limits.put_in_force(self._upstreams[name])
+        self._engine.signatures.use(generation.signer)
+
+    def _limits_of(self, name: str, upstream: Upstream) -> Whole:
+        """The same account keeps its counters: during a reload, old and new lanes and the workers share them.
+
+        An upstream with another address begins anew, so sessions that hang at the old address don't count.
+        """
+        before = self._upstreams.get(name)
+        if before is None or _account(before) != _account(upstream):
+            return Shared.of(upstream)
+        return self.limits[name].follow(upstream)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of the relay, connected with each other."""
+
+    engine: Engine
+    builder: Builder
+    forwarder: Forwarder
+    workers: Workers
+    host: WorkerHost
+    acceptance: Acceptance
+    intake: IntakeServer
+    health: RelayHealth
+    web: WebServer
+
+
+def connect(current: Current, engine: Engine, codec: Codec) -> tuple[Parts, Generation]:
+    """The parts, and what the first configuration became. `engine` has its store open. Raises CannotStart."""
+    config, log, clock = current.config, engine.log, engine.clock
+    forwarder = Forwarder(engine.store, own_lanes(config), lambda moved: workers.move(moved), log)
+    host = WorkerHost(engine, forwarder)
+    workers = Workers(clock, log, host, codec)
+    builder = Builder(engine, forwarder.wake)
+    generation = builder.build(current.loaded)
+    builder.apply(generation)
+    admission = Admission(config.store)
+    gate = QueueGate(current, admission, engine, workers)
+    acceptance = Acceptance(
+        generation.rules, LanesAndWorkers(engine, workers), clock, log, admission, engine.signatures.selectors
+    )
+    intake = IntakeServer(acceptance, intake_limits(config), config.hostname, admit=gate.refusal, observer=log)
+    health = RelayHealth(current, gate, engine, workers, intake)
+    token = config.http.token
+    shown = WebParts(
+        Several(lambda: (engine.store, *host.readers)),
+        log.metrics,
+        log.recent,
+        health,
+        Operator(engine, workers, forwarder),
+        clock.now,
+    )
+    web = WebServer(shown, token.get_secret_value() if token is not None else None)
+    return Parts(engine, builder, forwarder, workers, host, acceptance, intake, health, web), generation
+
+
+def own_lanes(config: Config) -> Sequence[str]:
+    """The lanes of the main process: the express lanes; all lanes where there are no workers."""
+    bulk = bulk_lanes(config) if count_of(config) else ()
+    return tuple(name for name in config.lanes if name not in bulk)
+
+
+def bulk_lanes(config: Config) -> Sequence[str]:
+    """The lanes that workers serve, if there are workers."""
+    return tuple(name for name, lane in config.lanes.items() if not lane.express)
+
+
+def intake_limits(config: Config) -> Limits:
+    """The configured limits, lowered where the process may open too few descriptors."""
+    return fitted(config.limits, sum(upstream.sessions.max for upstream in config.upstreams.values()))
+
+
+def place_of(error: CannotListen, loaded: Loaded) -> str:
+    """The error, with the place in the configuration that it is about."""
+    return f"{loaded.places.of('listen', error.listener, error.key)}: {error}"
+
+
+def _account(upstream: Upstream) -> tuple[str, int, str | None]:
+    """What the limits of an upstream belong to."""
+    return upstream.host, upstream.port, upstream.username

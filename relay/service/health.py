@@ -1,0 +1,137 @@
+"""The relay's health and the operator's actions, as the HTTP service asks for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from relay.delivery.engine import Engine
+from relay.intake.admission import Admission
+from relay.intake.server import IntakeServer
+from relay.mail.reply import Reply
+from relay.observe.metrics import Family
+from relay.observe.pressure import IntakeLoad, QueueFill
+from relay.service.current import Current
+from relay.store.base import StoreError
+from relay.store.model import Action, Selection
+from relay.web.parts import LaneHealth, UpstreamHealth, UpstreamState
+from relay.workers.link import LinkLost
+from relay.workers.messages import UpstreamStatus
+from relay.workers.supervisor import Workers
+from relay.workers.transfer import Forwarder
+
+_STATES: Mapping[str, UpstreamState] = {
+    "closed": "up",
+    "untried": "untried",
+    "open": "down",
+    "half-open": "half-open",
+}
+_WORST_FIRST: Sequence[UpstreamState] = ("down", "half-open", "up", "untried")
+
+
+class QueueGate:
+    """Whether the queue takes more mail, by what waits in all store files."""
+
+    def __init__(self, current: Current, admission: Admission, engine: Engine, workers: Workers) -> None:
+        self._current = current
+        self._admission = admission
+        self._engine = engine
+        self._workers = workers
+
+    def refusal(self) -> Reply | None:
+        """The reply that refuses a message now; None: it may come."""
+        return self._admission.refusal(self._current.config.queue, self._waiting())
+
+    def reasons(self) -> Sequence[str]:
+        """Why the queue takes no mail; empty: it does."""
+        return self._admission.reasons(self._current.config.queue, self._waiting())
+
+    def fill(self) -> QueueFill:
+        return self._admission.fill(self._current.config.queue, self._waiting())
+
+    def _waiting(self) -> tuple[int, int]:
+        """Open messages and their bytes."""
+        ours, theirs = self._engine.store.size(), self._workers.size()
+        return ours[0] + theirs[0], ours[1] + theirs[1]
+
+
+class RelayHealth:
+    """The web's `Health`."""
+
+    def __init__(
+        self, current: Current, gate: QueueGate, engine: Engine, workers: Workers, intake: IntakeServer
+    ) -> None:
+        self.starting, self.draining = True, False
+        self._current = current
+        self._gate = gate
+        self._engine = engine
+        self._workers = workers
+        self._intake = intake
+
+    def reasons(self) -> Sequence[str]:
+        """Why no mail can be taken now; empty: it can."""
+        phase = ["draining"] if self.draining else ["starting"] if self.starting else []
+        return [*phase, *self._gate.reasons()]
+
+    def lanes(self) -> Mapping[str, LaneHealth]:
+        """Each lane's upstreams, as all processes together see them."""
+        config = self._current.config
+        health: dict[str, dict[str, UpstreamHealth]] = {name: {} for name in config.lanes}
+        for lane in self._engine.delivery.lanes():
+            for pool in lane.pools:
+                _merge(health[lane.name], pool.name, UpstreamStatus.of(pool))
+        for status in self._workers.statuses():
+            for name, upstreams in status.lanes.items():
+                for upstream, seen in upstreams.items():
+                    if name in health:
+                        _merge(health[name], upstream, seen)
+        for name, merged in health.items():
+            for upstream in config.lanes[name].upstreams:
+                merged.setdefault(upstream, UpstreamHealth("untried"))  # no worker has reported it yet
+        return health
+
+    def queue(self) -> QueueFill:
+        return self._gate.fill()
+
+    def intake(self) -> IntakeLoad:
+        return self._intake.load()
+
+    async def others(self) -> Sequence[Family]:
+        """The workers' metrics."""
+        return await self._workers.metrics()
+
+
+class Operator:
+    """The web's `Controller`: carries out an operator's actions in all store files."""
+
+    def __init__(self, engine: Engine, workers: Workers, forwarder: Forwarder) -> None:
+        self._engine = engine
+        self._workers = workers
+        self._forwarder = forwarder
+
+    async def act(self, action: Action, selection: Selection) -> Sequence[str]:
+        """The ids of the messages that changed. Raises StoreError."""
+        try:
+            async with self._forwarder.still():
+                ours, theirs = await asyncio.gather(
+                    self._engine.delivery.act(action, selection), self._workers.act(action, selection)
+                )
+        except LinkLost as error:
+            raise StoreError("a process for bulk mail does not answer; try again") from error
+        return list(dict.fromkeys([*ours, *theirs]))  # a message that is being moved may be in two files
+
+
+def _merge(upstreams: dict[str, UpstreamHealth], name: str, seen: UpstreamStatus) -> None:
+    """Add one process's view of an upstream: the worst state, the sums of sessions and windows."""
+    state, sessions = _STATES[seen.circuit], dict(seen.sessions)
+    reason, window, words = seen.reason or None, seen.window, seen.words or None
+    before = upstreams.get(name)
+    if before is not None:
+        state = min(state, before.state, key=_WORST_FIRST.index)
+        sessions = {
+            kind: sessions.get(kind, 0) + before.sessions.get(kind, 0) for kind in {*sessions, *before.sessions}
+        }
+        reason, words = before.reason or reason, before.words or words
+        if before.window is not None:
+            window = before.window + (window or 0)
+    upstreams[name] = UpstreamHealth(state, sessions, reason, window, words)

@@ -1,0 +1,68 @@
+"""What the main process does for its workers: reads their store files, and takes over their mail for other lanes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from functools import partial
+from pathlib import Path
+
+from relay.delivery.engine import Engine
+from relay.store.base import StoreError
+from relay.store.model import TransferredMessage
+from relay.store.sqlite.reader import Reader
+from relay.store.sqlite.store import open_reader
+from relay.workers.transfer import Forwarder
+
+CLOSE_WITHIN_S = 5.0
+"""at the end, how long a reader that is being opened is waited for"""
+
+
+class WorkerHost:
+    """The workers' `Host`."""
+
+    def __init__(self, engine: Engine, forwarder: Forwarder) -> None:
+        self._engine = engine
+        self._forwarder = forwarder
+        self._readers: dict[Path, Reader] = {}
+        self._opening: set[asyncio.Task[None]] = set()
+
+    @property
+    def readers(self) -> Collection[Reader]:
+        """One for each worker's store file that is open."""
+        return self._readers.values()
+
+    def worker_ready(self, store: Path) -> None:
+        """Read the worker's file from now on, then forward what waits for the worker."""
+        task = self._engine.supervisor.finish("open_store", partial(self._worker_ready, store))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def import_message(self, moved: TransferredMessage) -> None:
+        """Store a message of a worker that belongs to a lane of the main process."""
+        await self._forwarder.import_message(moved)
+        self._engine.delivery.wake_all()
+
+    async def read(self, store: Path) -> None:
+        """Open a reader for a store file, once. A failure is logged."""
+        if store in self._readers:
+            return
+        try:
+            self._readers[store] = await open_reader(store)
+        except StoreError as error:
+            self._engine.log.trouble("read", error)
+
+    async def close(self) -> None:
+        """Close all readers."""
+        if self._opening:
+            _, unopened = await asyncio.wait(self._opening, timeout=CLOSE_WITHIN_S)
+            for task in unopened:
+                task.cancel()
+            await asyncio.gather(*unopened, return_exceptions=True)
+        for reader in self._readers.values():
+            await reader.close()
+
+    async def _worker_ready(self, store: Path) -> None:
+        # First the reader: a message must be visible in the file that it is forwarded to.
+        await self.read(store)
+        self._forwarder.wake()

@@ -1,0 +1,90 @@
+"""SIGHUP: reads the configuration again and puts it in force, all or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from relay.config.model import Loaded, Section
+from relay.intake.types import CannotListen
+from relay.observe.lines import LongText, logfmt
+from relay.observe.maillog import MailLog
+from relay.service.build import CannotStart, Parts, bulk_lanes, intake_limits, own_lanes, place_of
+from relay.service.current import Current
+
+_LOG = logging.getLogger("relay")
+
+RESTART_KEYS = ("store", "store_key_file", "http")
+"""keys of the configuration that take a restart; a reload keeps what runs"""
+
+
+class Reloader:
+    """Replaces the configuration of running parts."""
+
+    def __init__(self, current: Current, parts: Parts, log: MailLog) -> None:
+        self._current = current
+        self._parts = parts
+        self._log = log
+
+    async def reload(self) -> bool:
+        """True: the new configuration is in force. False: it was refused, and each reason was logged."""
+        from relay.config.errors import ConfigErrors
+        from relay.config.load import load
+
+        parts, running = self._parts, self._current.loaded
+        try:
+            read = await asyncio.to_thread(load, running.path, os.environ)
+            loaded, ignored = without_restart_keys(read, running)
+            generation = parts.builder.build(loaded)
+        except (ConfigErrors, CannotStart, OSError, ValueError) as error:
+            return self._refused(str(error))
+        config = loaded.config
+        try:
+            await parts.intake.reload(config.listen)
+        except CannotListen as error:
+            return self._refused(place_of(error, loaded))
+        parts.builder.apply(generation)
+        parts.acceptance.rules = generation.rules
+        parts.intake.limits, parts.intake.hostname = intake_limits(config), config.hostname
+        for key, place in ignored.items():
+            _LOG.warning(logfmt("reload_ignored", key=key, reason=LongText(f"{place}: takes a restart")))
+        self._current.loaded = loaded
+        await parts.engine.replace(config, generation.delivery)
+        parts.forwarder.lanes = tuple(own_lanes(config))
+        await parts.workers.reload(loaded, bulk_lanes(config), parts.builder.limits)
+        parts.forwarder.wake()
+        self._log.reloaded(success=True, ignored=tuple(ignored))
+        return True
+
+    def _refused(self, errors: str) -> bool:
+        for line in errors.splitlines():
+            _LOG.error(logfmt("reload_refused", reason=LongText(line)))
+        self._log.reloaded(success=False)
+        return False
+
+
+def without_restart_keys(read: Loaded, running: Loaded) -> tuple[Loaded, Mapping[str, str]]:
+    """The configuration that was read, with the running values of RESTART_KEYS; and for each of these keys that
+    differs, its place in the file."""
+    differs = {
+        key: read.places.of(*_difference(key, getattr(read.config, key), getattr(running.config, key)))
+        for key in RESTART_KEYS
+        if getattr(read.config, key) != getattr(running.config, key)
+    }
+    if read.store_keys != running.store_keys and "store_key_file" not in differs:
+        differs["store_key_file"] = read.places.of("store_key_file")
+    if not differs:
+        return read, differs
+    config = read.config.model_copy(update={key: getattr(running.config, key) for key in RESTART_KEYS})
+    return replace(read, config=config, store_keys=running.store_keys), differs
+
+
+def _difference(key: str, read: object, running: object) -> Sequence[str]:
+    """The path of the first value of a key that differs."""
+    if not isinstance(read, Section):
+        return (key,)
+    fields = type(read).model_fields
+    return (key, next(name for name in fields if getattr(read, name) != getattr(running, name)))
