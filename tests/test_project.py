@@ -20,7 +20,6 @@ from pydantic_core import PydanticUndefined
 import relay
 from relay.__main__ import parser
 from relay.config import model
-from relay.config.values import Origin
 from relay.observe.metrics import Metrics, Snapshot
 from relay.observe.pressure import QueueFill
 
@@ -145,7 +144,7 @@ def plain_fields() -> Iterator[Any]:
 @pytest.mark.parametrize(("field", "told"), list(plain_fields()))
 def test_a_documented_default_is_the_models(field: FieldInfo, told: str) -> None:
     adapter: TypeAdapter[Any] = TypeAdapter(field.rebuild_annotation())
-    assert adapter.validate_python(yaml.safe_load(told), context=Origin(Path())) == field.default
+    assert adapter.validate_python(yaml.safe_load(told), context=Path()) == field.default
 
 
 def test_the_reference_lists_exactly_the_metrics_there_are() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from relay.config.model import Loaded
-    from relay.config.place import Control
+    from relay.config.partial import Control
 
 DEFAULT_CONFIG = "config/relay.yaml"
 CONFIG_VARIABLE = "OTP_RELAY_CONFIG"
@@ -40,7 +40,7 @@ def config_path(args: argparse.Namespace) -> Path:
 def store_path(args: argparse.Namespace) -> Path:
     """Where the store is. The rest of the configuration is looked at only where that can't be told without; then as
     `load_or_exit` does."""
-    from relay.config.place import find_store
+    from relay.config.partial import find_store
 
     path = config_path(args)
     return find_store(path, os.environ) or load_or_exit(path).config.store
@@ -48,7 +48,7 @@ def store_path(args: argparse.Namespace) -> Path:
 
 def control(args: argparse.Namespace) -> Control:
     """Where the store and the relay's HTTP service are; the rest of the configuration as in `store_path`."""
-    from relay.config.place import Control, find_control
+    from relay.config.partial import Control, find_control
 
     path = config_path(args)
     if (found := find_control(path, os.environ)) is not None:
@@ -67,7 +67,7 @@ def told(error: Exception, args: argparse.Namespace) -> str:
 
 
 def _denied(args: argparse.Namespace) -> str:
-    from relay.config.place import find_contact
+    from relay.config.partial import find_contact
 
     denied = "permission denied: run it as root or as the relay's user"
     contact = find_contact(config_path(args), os.environ)
@@ -95,13 +95,13 @@ def write_secret(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def load_or_exit(path: Path, *, users_may_lack: bool = False) -> Loaded:
-    """The configuration; or every mistake in it, a line each on stderr, and exit 2. `users_may_lack`: see `load`."""
+def load_or_exit(path: Path, *, may_lack_users: bool = False) -> Loaded:
+    """The configuration; or every mistake in it, a line each on stderr, and exit 2. `may_lack_users`: see `load`."""
     from relay.config.errors import ConfigErrors
     from relay.config.load import load
 
     try:
-        return load(path, os.environ, users_may_lack=users_may_lack)
+        return load(path, os.environ, may_lack_users=may_lack_users)
     except ConfigErrors as errors:
         missing = errors.errors[0].message == "no such file"
         print(f"{errors}{_how_named(path) if missing else ''}", file=sys.stderr)
@@ -118,7 +118,7 @@ def _how_named(path: Path) -> str:
 def no_such_lane(lane: str, args: argparse.Namespace) -> str | None:
     """What to say where nothing was found of a lane that the configuration doesn't have; None: it has it, or that
     isn't plain to see."""
-    from relay.config.place import find_lanes
+    from relay.config.partial import find_lanes
 
     lanes = find_lanes(config_path(args), os.environ)
     if not lanes or lane in lanes:

@@ -52,7 +52,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def check(args: argparse.Namespace) -> int:
     """Exit 0 and a summary, with what is worth knowing; or 2 and the errors."""
-    from relay.config.files import contradictions
+    from relay.config.private_keys import contradictions
 
     loaded = load_or_exit(config_path(args))
     config = loaded.config

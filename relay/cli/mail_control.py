@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from relay.cli.common import Refused
 from relay.config.network import AnyAddress, SystemdAddress, TcpAddress, UnixAddress
-from relay.config.place import Control
+from relay.config.partial import Control
 from relay.store.model import Action, Selection
 
 WITHIN_S = 30.0

@@ -56,7 +56,7 @@ def add(args: argparse.Namespace) -> int:
 def _configured(args: argparse.Namespace) -> Path | None:
     from relay.cli.common import config_path, load_or_exit
 
-    listeners = load_or_exit(config_path(args), users_may_lack=True).config.listen
+    listeners = load_or_exit(config_path(args), may_lack_users=True).config.listen
     return next((each.users_file for each in listeners if each.users_file is not None), None)
 
 

@@ -1,6 +1,6 @@
-"""What a schema can't say: that names exist, that a listener isn't open to the world, that patterns compile.
+"""Check what a schema can't: names exist, no listener is an open relay, no password goes in clear, patterns compile.
 
-Each check takes typed sections and yields findings; none reads a file (see `files`).
+Each check takes typed sections and yields diagnostics. None reads a file: see `files`.
 """
 
 from __future__ import annotations
@@ -9,29 +9,23 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from relay.config.check_peers import check_http, check_listener, check_upstream
-from relay.config.errors import Finding, Loc, note, plain
+from relay.config import presets
+from relay.config.errors import Diagnostic, Loc, note, plain
+from relay.config.masking import shown
 from relay.config.model import PINNED_RULE, DkimDomain, Http, Lane, Listener, Match, Rule, Section, Upstream
-from relay.config.network import AnyAddress, TcpAddress, is_host
+from relay.config.network import AnyAddress, TcpAddress, UnixAddress, is_host, is_loopback
 from relay.config.parse import is_header_name
 from relay.config.patterns import compiled
 from relay.config.validate import absent
-from relay.config.values import shown
-
-NOT_YET: Mapping[Loc, str] = {
-    ("lanes", "*", "limits"): "nothing is limited",
-    ("rules", "*", "match", "content"): "the rule never matches",
-}
-"""Keys that are read and checked but change nothing so far, with what that means."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-_NAME_WORDS = "up to 63 letters, digits, dots, dashes and underscores, beginning with a letter or digit"
+_NAME_RULE = "up to 63 letters, digits, dots, dashes and underscores, beginning with a letter or digit"
 _SELECTOR = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?)*"
 )
 
 
-def check(data: Mapping[str, Any], sections: Mapping[Loc, Section]) -> Iterator[Finding]:
+def check(data: Mapping[str, Any], sections: Mapping[Loc, Section]) -> Iterator[Diagnostic]:
     """All checks. `data` has the names of every entry, `sections` only those entries that are well formed."""
     upstreams, lanes = _mapping(data.get("upstreams")), _mapping(data.get("lanes"))
     yield from _names("upstream", "upstreams", upstreams)
@@ -40,11 +34,11 @@ def check(data: Mapping[str, Any], sections: Mapping[Loc, Section]) -> Iterator[
     for loc, section in sections.items():
         match section:
             case Listener():
-                yield from check_listener(loc, section, lanes)
+                yield from _listener(loc, section, lanes)
             case Http():
-                yield from check_http(loc, section)
+                yield from _http(loc, section)
             case Upstream():
-                yield from check_upstream(loc, section)
+                yield from _upstream(loc, section)
             case Lane():
                 yield from _lane(loc, section, upstreams)
             case Rule():
@@ -54,57 +48,145 @@ def check(data: Mapping[str, Any], sections: Mapping[Loc, Section]) -> Iterator[
     yield from _collisions(sections)
     yield from _listener_patterns(sections)
     yield from _unused(data, sections)
-    yield from _not_yet(data)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _names(what: str, key: str, names: Collection[str]) -> Iterator[Finding]:
-    """They become metric labels and parts of URLs."""
+def _names(what: str, key: str, names: Collection[str]) -> Iterator[Diagnostic]:
+    """Names become metric labels and parts of URLs."""
     for name in names:
         if not _NAME.fullmatch(name):
-            yield Finding((key, name), f"expected the name of the {what}: {_NAME_WORDS}", at="key")
+            yield Diagnostic((key, name), f"expected the name of the {what}: {_NAME_RULE}", at="key")
 
 
-def _top(data: Mapping[str, Any], lanes: Collection[str]) -> Iterator[Finding]:
+def _top(data: Mapping[str, Any], lanes: Collection[str]) -> Iterator[Diagnostic]:
     given = data.get("default_lane")
     if isinstance(given, str) and lanes and given not in lanes:
-        yield Finding(("default_lane",), absent("lane", given, lanes))
+        yield Diagnostic(("default_lane",), absent("lane", given, lanes))
     hostname = data.get("hostname")
     # RFC 5321 4.1.1.1: EHLO says a domain or an address literal.
     if isinstance(hostname, str) and not is_host(hostname.removeprefix("[IPv6:").removeprefix("[").removesuffix("]")):
-        yield Finding(("hostname",), f"expected a name such as relay.example.com, got {shown(hostname)}")
+        yield Diagnostic(("hostname",), f"expected a name such as relay.example.com, got {shown(hostname)}")
 
 
-def _lane(loc: Loc, lane: Lane, upstreams: Collection[str]) -> Iterator[Finding]:
+def _is_private(address: AnyAddress) -> bool:
+    """Whether only this machine can reach it. False for a socket of systemd, whose address isn't known."""
+    return isinstance(address, UnixAddress) or (isinstance(address, TcpAddress) and is_loopback(address.host))
+
+
+def _listener(loc: Loc, listener: Listener, lanes: Collection[str]) -> Iterator[Diagnostic]:
+    where = listener.address
+    private = _is_private(where)
+    if listener.lane is not None and listener.lane not in lanes:
+        yield Diagnostic((*loc, "lane"), absent("lane", listener.lane, lanes))
+    if listener.tls == "none":
+        for key in ("cert_file", "key_file"):
+            if getattr(listener, key) is not None:
+                yield Diagnostic((*loc, key), "set tls: starttls or tls: implicit, or drop this key: tls is none")
+    elif missing := [key for key in ("cert_file", "key_file") if getattr(listener, key) is None]:
+        yield Diagnostic((*loc, "tls"), f"tls: {listener.tls} needs {' and '.join(missing)}")
+    if listener.auth == "any" and not private:
+        yield Diagnostic((*loc, "auth"), "auth: any takes every password, so it is for loopback and unix sockets only")
+    if listener.auth == "required" and listener.users_file is None:
+        yield Diagnostic((*loc, "auth"), "auth: required needs users_file")
+    if listener.auth == "required" and listener.tls == "none" and not private:
+        yield Diagnostic((*loc, "auth"), "auth: required needs TLS off loopback; set tls: starttls or tls: implicit")
+    if listener.auth != "required" and listener.users_file is not None:
+        yield note((*loc, "users_file"), f"isn't used, as auth is {listener.auth}")
+    guarded = listener.allow or (listener.auth == "required" and listener.tls != "none")
+    if isinstance(where, TcpAddress) and not private and not guarded:
+        yield Diagnostic(
+            (*loc, "address"),
+            f"{shown(str(where))} isn't loopback, and an open relay isn't wanted: "
+            "name the clients' networks in allow, or set auth: required with TLS",
+        )
+    if any(network.prefixlen == 0 for network in listener.allow):
+        yield note((*loc, "allow"), "allows every client there is")
+    if isinstance(where, UnixAddress) and listener.proxy_protocol:
+        yield note((*loc, "proxy_protocol"), "has no effect on a unix socket, whose clients have no address")
+
+
+def _http(loc: Loc, http: Http) -> Iterator[Diagnostic]:
+    where = http.address
+    private = _is_private(where)
+    if not private and http.token is None:
+        yield Diagnostic((*loc, "address"), f"{shown(str(where))} isn't loopback: set http.token")
+
+
+def _upstream(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
+    local = is_loopback(upstream.host)
+    if not is_host(upstream.host):
+        hint = "; the port has a key of its own" if ":" in upstream.host else ""
+        yield Diagnostic((*loc, "host"), f"expected a host name or an IP address, got {shown(upstream.host)}{hint}")
+    elif upstream.tls == "none" and not local and not upstream.allow_plaintext:
+        yield Diagnostic(
+            (*loc, "tls"),
+            "tls: none would send mail in clear to another machine; "
+            "set starttls or implicit, or allow_plaintext: true if that is wanted",
+        )
+    elif upstream.tls == "none" and not local and upstream.password is not None:
+        yield Diagnostic((*loc, "tls"), "a password isn't sent in clear to another machine; set starttls or implicit")
+    if upstream.tls == "none" and upstream.ca_file is not None:
+        yield note((*loc, "ca_file"), "isn't used, as tls is none")
+    if upstream.tls == "implicit" and upstream.port in (25, 587, 2525):
+        yield note((*loc, "port"), f"port {upstream.port} usually speaks starttls, not implicit TLS (465)")
+    if upstream.tls == "starttls" and upstream.port in (465, 2465):
+        yield note((*loc, "port"), f"port {upstream.port} usually speaks implicit TLS, not starttls")
+    yield from _credentials(loc, upstream)
+    if upstream.sessions.warm > upstream.sessions.max:
+        yield Diagnostic(
+            (*loc, "sessions", "warm"),
+            f"expected at most max ({upstream.sessions.max}), got {upstream.sessions.warm}",
+        )
+
+
+def _credentials(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
+    preset = presets.find(upstream.preset) if upstream.preset is not None else None
+    needed = dict(preset.needs) if preset else {}
+    if preset is not None and upstream.password is None:
+        yield Diagnostic(loc, f"preset {upstream.preset} needs password or password_file", at="key")
+    if upstream.username is None and upstream.password is not None:
+        hint = f": {needed['username']}" if "username" in needed else ""
+        yield Diagnostic(loc, f"password without username{hint}", at="key")
+    elif upstream.password is None and upstream.username is not None and preset is None:
+        yield Diagnostic((*loc, "username"), "username without password or password_file")
+    elif upstream.username is not None and re.search(r"[\0\r\n]", upstream.username):
+        yield Diagnostic((*loc, "username"), "expected one line of text")
+    if upstream.password is not None and re.search(r"[\0\r\n]", upstream.password.get_secret_value()):
+        yield Diagnostic((*loc, "password"), "expected one line of text")
+
+
+def _lane(loc: Loc, lane: Lane, upstreams: Collection[str]) -> Iterator[Diagnostic]:
     yield from _upstream_names((*loc, "upstreams"), lane.upstreams, upstreams)
     if not lane.retry_s:
-        yield Finding((*loc, "retry"), "expected at least one duration; the last one repeats until expiry")
+        yield Diagnostic((*loc, "retry"), "expected at least one duration; the last one repeats until expiry")
     if lane.hedge_s is not None and len(lane.upstreams) < 2:
         yield note((*loc, "hedge"), "needs a second upstream to race; this lane has one")
     if lane.hedge_s is not None and lane.hedge_s >= lane.attempt_s:
         yield note((*loc, "hedge"), "never comes into play: attempt ends no later")
+    if lane.limits.model_fields_set:
+        yield note((*loc, "limits"), "has no effect yet: nothing is limited")
 
 
-def _upstream_names(loc: Loc, names: tuple[str, ...], known: Collection[str]) -> Iterator[Finding]:
+def _upstream_names(loc: Loc, names: tuple[str, ...], known: Collection[str]) -> Iterator[Diagnostic]:
     if not names:
-        yield Finding(loc, "expected at least one upstream, got none")
+        yield Diagnostic(loc, "expected at least one upstream, got none")
     for n, name in enumerate(names):
         if name not in known:
-            yield Finding((*loc, n), absent("upstream", name, known))
+            yield Diagnostic((*loc, n), absent("upstream", name, known))
         elif name in names[:n]:
-            yield Finding((*loc, n), f"{shown(name)} is listed twice")
+            yield Diagnostic((*loc, n), f"{shown(name)} is listed twice")
 
 
-def _rule(loc: Loc, rule: Rule, lanes: Mapping[str, Any], upstreams: Collection[str]) -> Iterator[Finding]:
+def _rule(loc: Loc, rule: Rule, lanes: Mapping[str, Any], upstreams: Collection[str]) -> Iterator[Diagnostic]:
     if not _NAME.fullmatch(rule.name):
-        yield Finding((*loc, "name"), f"expected a name: {_NAME_WORDS}; got {shown(rule.name)}")
+        yield Diagnostic((*loc, "name"), f"expected a name: {_NAME_RULE}; got {shown(rule.name)}")
     elif rule.name == PINNED_RULE:
-        yield Finding((*loc, "name"), f"{PINNED_RULE} is what the log calls a listener's own lane; take another name")
+        yield Diagnostic((*loc, "name"), f"the log names a listener's own lane {PINNED_RULE}; use another name")
     if rule.lane not in lanes:
-        yield Finding((*loc, "lane"), absent("lane", rule.lane, lanes))
+        yield Diagnostic((*loc, "lane"), absent("lane", rule.lane, lanes))
     if rule.upstreams is not None:
         yield from _upstream_names((*loc, "upstreams"), rule.upstreams, upstreams)
         own = _mapping(lanes.get(rule.lane)).get("upstreams", ())
@@ -115,47 +197,49 @@ def _rule(loc: Loc, rule: Rule, lanes: Mapping[str, Any], upstreams: Collection[
     yield from _match((*loc, "match"), rule.match)
 
 
-def _match(loc: Loc, match: Match) -> Iterator[Finding]:
+def _match(loc: Loc, match: Match) -> Iterator[Diagnostic]:
     for key in ("sender", "recipient", "subject", "listener"):
         yield from _patterns((*loc, key), getattr(match, key))
     for name, patterns in (match.header or {}).items():
         if not is_header_name(name):
-            yield Finding((*loc, "header", name), "expected the name of a header, such as X-Relay-Lane", at="key")
+            yield Diagnostic((*loc, "header", name), "expected the name of a header, such as X-Relay-Lane", at="key")
         yield from _patterns((*loc, "header", name), patterns)
+    if match.content is not None:
+        yield note((*loc, "content"), "has no effect yet: the rule never matches")
     if match.header == {}:
-        yield Finding((*loc, "header"), "expected at least one header, got none")
+        yield Diagnostic((*loc, "header"), "expected at least one header, got none")
     if match.client == ():
-        yield Finding((*loc, "client"), "expected at least one network, got none")
+        yield Diagnostic((*loc, "client"), "expected at least one network, got none")
 
 
-def _patterns(loc: Loc, patterns: tuple[str, ...] | None) -> Iterator[Finding]:
+def _patterns(loc: Loc, patterns: tuple[str, ...] | None) -> Iterator[Diagnostic]:
     if patterns == ():
-        yield Finding(loc, "expected at least one pattern, got none")
+        yield Diagnostic(loc, "expected at least one pattern, got none")
     for n, pattern in enumerate(patterns or ()):
         try:
             compiled(pattern)
         except ValueError as error:
-            yield Finding((*loc, n), str(error))
+            yield Diagnostic((*loc, n), str(error))
 
 
-def _dkim(loc: Loc, entry: DkimDomain) -> Iterator[Finding]:
+def _dkim(loc: Loc, entry: DkimDomain) -> Iterator[Diagnostic]:
     if "." not in entry.domain or entry.domain.endswith(".") or not is_host(entry.domain):
         hint = "; a domain beyond ASCII is written in its xn-- form" if not entry.domain.isascii() else ""
         if entry.domain.startswith("*."):
             hint = "; the domains below it are signed too, without *."
-        yield Finding((*loc, "domain"), f"expected a domain such as example.com, got {shown(entry.domain)}{hint}")
+        yield Diagnostic((*loc, "domain"), f"expected a domain such as example.com, got {shown(entry.domain)}{hint}")
     seen: set[str] = set()
     for n, key in enumerate(entry.keys):
         if len(key.selector) > 63 or not _SELECTOR.fullmatch(key.selector):
             expected = "expected a selector of letters, digits, dashes and dots, such as s1"
-            yield Finding((*loc, "keys", n, "selector"), f"{expected}, got {shown(key.selector)}")
+            yield Diagnostic((*loc, "keys", n, "selector"), f"{expected}, got {shown(key.selector)}")
         elif key.selector.lower() in seen:
-            yield Finding((*loc, "keys", n, "selector"), f"{shown(key.selector)} is a selector of this domain already")
+            yield Diagnostic((*loc, "keys", n, "selector"), f"there is a selector {shown(key.selector)} already")
         seen.add(key.selector.lower())
 
 
-def _collisions(sections: Mapping[Loc, Section]) -> Iterator[Finding]:
-    """Things of which there may be one only."""
+def _collisions(sections: Mapping[Loc, Section]) -> Iterator[Diagnostic]:
+    """What may occur once only: a rule's name, a domain, an address."""
     rules: set[str] = set()
     domains: set[str] = set()
     addresses: dict[AnyAddress, Loc] = {}
@@ -163,25 +247,24 @@ def _collisions(sections: Mapping[Loc, Section]) -> Iterator[Finding]:
         match section:
             case Rule():
                 if section.name in rules:
-                    yield Finding((*loc, "name"), f"there is a rule {shown(section.name)} already")
+                    yield Diagnostic((*loc, "name"), f"there is a rule {shown(section.name)} already")
                 rules.add(section.name)
             case DkimDomain():
-                if section.domain.lower() in domains:
+                if section.domain in domains:
                     message = f"{shown(section.domain)} stands above already; list all its keys there"
-                    yield Finding((*loc, "domain"), message)
-                domains.add(section.domain.lower())
+                    yield Diagnostic((*loc, "domain"), message)
+                domains.add(section.domain)
             case Listener() | Http():
                 where = section.address
-                if where in addresses and not (isinstance(where, TcpAddress) and where.port == 0):
-                    taken = "http" if addresses[where] == ("http",) else "another listener"
-                    mine = loc if isinstance(section, Listener) else addresses[where]
-                    taken = "http" if ("http",) in (loc, addresses[where]) else taken
-                    yield Finding((*mine, "address"), f"{shown(str(where))} is taken by {taken} already")
-                addresses[where] = loc
+                other = addresses.setdefault(where, loc)
+                if other != loc and not (isinstance(where, TcpAddress) and where.port == 0):
+                    listener = other if isinstance(section, Http) else loc
+                    taken_by = "http" if ("http",) in (loc, other) else "another listener"
+                    yield Diagnostic((*listener, "address"), f"{shown(str(where))} is taken by {taken_by} already")
 
 
-def _listener_patterns(sections: Mapping[Loc, Section]) -> Iterator[Finding]:
-    """A rule about a listener that there isn't would silently never match."""
+def _listener_patterns(sections: Mapping[Loc, Section]) -> Iterator[Diagnostic]:
+    """A rule about an unknown listener would silently never match."""
     addresses = [str(section.address) for section in sections.values() if isinstance(section, Listener)]
     for loc, section in sections.items():
         if not isinstance(section, Rule) or not addresses:
@@ -190,14 +273,14 @@ def _listener_patterns(sections: Mapping[Loc, Section]) -> Iterator[Finding]:
             try:
                 test = compiled(pattern)
             except ValueError:
-                continue  # said already
+                continue  # reported already
             if not any(test(address) for address in addresses):
                 message = absent("listener", pattern, addresses)
-                yield Finding((*loc, "match", "listener", n), message)
+                yield Diagnostic((*loc, "match", "listener", n), message)
 
 
-def _unused(data: Mapping[str, Any], sections: Mapping[Loc, Section]) -> Iterator[Finding]:
-    """What nothing leads to is most likely a slip."""
+def _unused(data: Mapping[str, Any], sections: Mapping[Loc, Section]) -> Iterator[Diagnostic]:
+    """A lane or an upstream that nothing uses is probably a mistake."""
     lanes = {data.get("default_lane")}
     upstreams: set[str] = set()
     for section in sections.values():
@@ -212,24 +295,3 @@ def _unused(data: Mapping[str, Any], sections: Mapping[Loc, Section]) -> Iterato
             yield note(loc, "no rule, listener or default_lane leads to this lane")
         if isinstance(section, Upstream) and loc[1] not in upstreams:
             yield note(loc, "no lane or rule uses this upstream")
-
-
-def _not_yet(data: Mapping[str, Any]) -> Iterator[Finding]:
-    for way, meaning in NOT_YET.items():
-        for loc, value in _found(data, way, ()):
-            if value not in (None, False) and value != {}:
-                yield note(loc, f"has no effect yet: {meaning}")
-
-
-def _found(value: Any, way: Loc, loc: Loc) -> Iterator[tuple[Loc, Any]]:
-    """Every value that a way with `*` for any entry leads to."""
-    if not way:
-        yield loc, value
-        return
-    step, rest = way[0], way[1:]
-    if step == "*":
-        entries = enumerate(value) if isinstance(value, tuple) else _mapping(value).items()
-        for key, entry in entries:
-            yield from _found(entry, rest, (*loc, key))
-    elif isinstance(value, dict) and step in value:
-        yield from _found(value[step], rest, (*loc, step))

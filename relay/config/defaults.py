@@ -1,17 +1,27 @@
-"""Defaults that depend on other keys: a lane's on being express, a port on the kind of TLS, the default lane on
-the lanes there are. In the words of the configuration file; all other defaults stand in `model`."""
+"""Fill in what a configuration leaves out and what depends on other keys, before types are checked.
+
+A lane's defaults depend on whether it is express, a port on the kind of TLS, an upstream's keys on its preset. All
+other defaults stand in `model`.
+"""
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+from relay.config import presets
+from relay.config.document import Document
+from relay.config.errors import Loc
+from relay.config.files import read_password
+from relay.config.masking import Expanded, shown
 from relay.config.model import EXPRESS_WITHIN_S
 from relay.config.network import is_host
-from relay.config.parse import parse_duration
+from relay.config.parse import DEFAULT_STORE, parse_duration
+from relay.config.validate import suggestion
 
 _EXPRESS: Mapping[str, Any] = {
     "retry": ("200ms", "1s", "3s", "8s", "20s", "30s"),
@@ -24,42 +34,113 @@ _BULK: Mapping[str, Any] = {
     "final": "5m",
 }
 _PORT = {"implicit": 465, "starttls": 587, "none": 25}
+_UNREADABLE = Expanded("unread", {"unread": "unread"})
 _LOOKUP_S = 2.0
 
 
-def lane(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a lane with what it leaves out: codes live for ten minutes, other mail for two days, and a lane
-    whose mail expires within the hour is express unless it says otherwise."""
+def complete(document: Document, folder: Path, machine_name: Callable[[], str]) -> dict[str, Any]:
+    """The document's data with its defaults. Mistakes that are found on the way become the document's diagnostics."""
+    data = dict(document.data)
+    for key in ("listen", "rules", "dkim"):
+        if key in data and data[key] is None and key != "listen":
+            data[key] = ()  # every entry is commented out
+        if isinstance(data.get(key), dict):
+            data[key] = (data[key],)  # one stands for a list of one
+    if isinstance(data.get("listen"), tuple):
+        data["listen"] = tuple(map(_listener, data["listen"]))
+    data.setdefault("store", str(DEFAULT_STORE))
+    if data.get("hostname") is None:
+        data["hostname"] = machine_name()
+    lanes, upstreams = _mapping(data.get("lanes")), _mapping(data.get("upstreams"))
+    if upstreams:
+        data["upstreams"] = {name: _upstream(document, folder, name, given) for name, given in upstreams.items()}
+    else:
+        document.broken.update(("lanes", name, "upstreams") for name in lanes)
+    if lanes:
+        data["lanes"] = {name: _lane(name, given) for name, given in lanes.items()}
+        if data.get("default_lane") is None:
+            data["default_lane"] = "bulk" if "bulk" in lanes else next(iter(lanes)) if len(lanes) == 1 else None
+        if data["default_lane"] is None:
+            document.refuse(("default_lane",), "missing: name the lane of mail that no rule claims", at="key")
+    else:
+        document.broken.add(("default_lane",))
+    return data
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _listener(given: Any) -> Any:
+    """The address of systemd's sockets isn't known here: without `allow` they serve this machine only."""
+    if not isinstance(given, dict) or not str(given.get("address")).startswith("systemd:"):
+        return given
+    if given.get("allow") or given.get("auth") == "required":
+        return given
+    return {**given, "allow": ("127.0.0.0/8", "::1/128")}
+
+
+def _lane(name: str, given: Any) -> Any:
+    """Codes live for ten minutes, other mail for two days. A lane whose mail expires within the hour is express unless
+    it says otherwise."""
+    if not isinstance(given, dict):
+        return given
     expires = given.get("expires", "10m" if name == "otp" else "2d")
-    express = given.get("express", _within_the_hour(expires))
+    try:
+        is_short = parse_duration(expires, None) <= EXPRESS_WITHIN_S
+    except ValueError:
+        is_short = False  # the duration is refused later
+    express = given.get("express", is_short)
     return {**(_EXPRESS if express is True else _BULK), "expires": expires, "express": express, **given}
 
 
-def _within_the_hour(expires: Any) -> bool:
+def _upstream(document: Document, folder: Path, name: str, given: Any) -> Any:
+    if not isinstance(given, dict):
+        return given
+    loc: Loc = ("upstreams", name)
+    keys = _with_password(document, folder, loc, given)
+    preset = keys.get("preset")
+    if isinstance(preset, str):
+        known = presets.find(preset)
+        if known is None:
+            close = presets.nearest(preset)
+            document.refuse(
+                (*loc, "preset"), f"there is no preset {shown(preset)}{suggestion([close] if close else [])}"
+            )
+            document.broken.add((*loc, "host"))
+        else:
+            keys = presets.filled(keys, known)
+            for key, what in known.needs:
+                if keys.get(key) is None and (key != "username" or keys.get("password") is None):
+                    document.refuse((*loc, key), f"missing: preset {preset} needs {key}: {what}", at="key")
+    if "port" not in keys:  # RFC 6409 3.1, RFC 8314 7.3
+        tls = keys.get("tls", "starttls")
+        keys["port"] = _PORT.get(tls, 587) if isinstance(tls, str) else 587
+    return keys
+
+
+def _with_password(document: Document, folder: Path, loc: Loc, given: Mapping[str, Any]) -> dict[str, Any]:
+    keys = dict(given)
+    file = keys.get("password_file")
+    if not isinstance(file, str) or not file:
+        return keys
+    if keys.get("password") is not None:
+        document.refuse((*loc, "password_file"), "password is given too; keep one of the two")
+        return keys
     try:
-        return parse_duration(expires, None) <= EXPRESS_WITHIN_S
-    except ValueError:
-        return False  # refused later, with its place
-
-
-def port(tls: Any) -> int:
-    """Of an upstream that names none (RFC 6409 3.1, RFC 8314 7.3)."""
-    return _PORT.get(tls, 587) if isinstance(tls, str) else 587
-
-
-def default_lane(lanes: Mapping[str, Any]) -> str | None:
-    """The lane of mail that no rule claims, where the file names none: `bulk`, or the only one there is."""
-    if "bulk" in lanes:
-        return "bulk"
-    return next(iter(lanes)) if len(lanes) == 1 else None
+        keys["password"] = read_password(folder / file)
+    except ValueError as error:
+        document.refuse((*loc, "password_file"), str(error))
+        keys["password"] = _UNREADABLE
+    return keys
 
 
 @cache
 def machine_name() -> str:
-    """The name this machine goes by in EHLO, looked up once in its life.
+    """This machine's name for EHLO, looked up once in the process's life.
 
-    A host name with a dot is taken as it is; else DNS is asked, for two seconds at most, and what it doesn't know
-    stays the plain name.
+    A host name with a dot is used as it is. Else DNS is asked, for two seconds at most; without an answer it is the
+    plain host name.
     """
     name = socket.gethostname()
     if "." in name and is_host(name):

@@ -1,78 +1,54 @@
-"""A YAML file as plain data with the place of every value, read strictly.
+"""Read YAML strictly: plain data, with the place of every value.
 
-Only what a configuration needs is taken: one document of mappings, lists and scalars. Anchors, aliases, merge keys,
-tags, duplicate keys and further documents are refused, nesting and size are bounded, and a plain scalar is only ever
-null, `true`, `false`, a decimal integer or text: YAML 1.1's `no`, `on`, `0o17`, `1_000`, `22:22` and dates stay text.
+A file is one document of mappings, lists and scalars. Anchors, aliases, merge keys, tags, duplicate keys and further
+documents are refused. Nesting and size are bounded. A plain scalar is null, `true`, `false`, a decimal integer or a
+text: YAML 1.1's `no`, `on`, `0o17`, `1_000`, `22:22` and dates stay texts.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
-from relay.config.errors import Finding, Loc, Mark, plain
-from relay.config.values import Expanded
+from relay.config.errors import Diagnostic, Loc, Mark, plain
+from relay.config.masking import Expanded
 
 QUICK_PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Where PyYAML has libyaml, twenty times as fast; it lets a few slips pass (tabs) that the usual one doesn't."""
+"""Twenty times as fast, where PyYAML has libyaml. It accepts a few mistakes (tabs) that the usual one refuses."""
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
 
 _INTEGER = re.compile(r"[+-]?(?:0|[1-9][0-9]{0,17})")
 _VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?:(:-)([^}]*))?\}|\$\{")
+_NO_TAGS = "tags (!name) aren't supported; a value that begins with ! goes in quotes"
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 
 
 class Document:
-    """`data` holds dict (text keys), tuple, str, Expanded, int, bool, None. `broken` are the values that already have
-    an error of their own: what else is said about them is a consequence, and left out."""
+    """A file's `data`: dict (text keys), tuple, str, Expanded, int, bool, None.
 
-    __slots__ = ("broken", "data", "findings", "key_marks", "marks", "readable")
+    `broken` are the values that have an error of their own. Whatever else is wrong with them is a consequence.
+    """
+
+    __slots__ = ("broken", "data", "diagnostics", "key_marks", "marks", "readable")
 
     def __init__(self) -> None:
         self.data: Any = None
         self.marks: dict[Loc, Mark] = {}
         self.key_marks: dict[Loc, Mark] = {}
-        self.findings: list[Finding] = []
+        self.diagnostics: list[Diagnostic] = []
         self.broken: set[Loc] = set()
         self.readable = True
-        """False: the text isn't one YAML document, and `data` isn't to be looked at"""
+        """False: the text isn't one YAML document, and `data` is of no use"""
 
-    def written(self, loc: Loc) -> Loc:
-        """The way to a value as the file has it: where one value stands for a list of one, it has no position."""
-        way: Loc = ()
-        value = self.data
-        for part in loc:
-            if isinstance(part, int) and value is not None and not isinstance(value, tuple):
-                continue
-            way = (*way, part)
-            value = _inside(value, part)
-        return way
-
-    def known(self, loc: Loc) -> Loc:
-        """The longest part of `loc` that stands in the file."""
-        while loc and loc not in self.marks:
-            loc = loc[:-1]
-        return loc
-
-    def place(self, finding: Finding) -> Mark:
-        if finding.mark is not None:
-            return finding.mark
-        known = self.known(finding.loc)
-        # What is missing is missing from the section that its key opens.
-        if finding.at == "key" or any(isinstance(part, str) for part in finding.loc[len(known) :]):
-            return self.key_marks.get(known) or self.marks.get(known, Mark(1, 1))
-        return self.marks.get(known, Mark(1, 1))
-
-
-def _inside(value: Any, part: str | int) -> Any:
-    if isinstance(value, dict):
-        return value.get(part)
-    return value[part] if isinstance(value, tuple) and isinstance(part, int) and part < len(value) else None
+    def refuse(self, loc: Loc, message: str, *, at: Literal["value", "key"] = "value") -> None:
+        """Note an error about a value, which hides its consequences."""
+        self.diagnostics.append(Diagnostic(loc, message, at=at))
+        self.broken.add(loc)
 
 
 class NotYaml(Exception):
@@ -85,8 +61,8 @@ class NotYaml(Exception):
 
 
 def read(content: bytes, environ: Mapping[str, str], *, parser: Any = yaml.SafeLoader) -> Document:
-    """Parse a configuration file; whatever is wrong with it stands in the document's `findings`, in words made for the
-    usual `parser`."""
+    """Parse a configuration file. Every mistake becomes one of the document's `diagnostics`; their texts are made for
+    the usual `parser`."""
     document = Document()
     try:
         text = _decoded(content)
@@ -96,7 +72,7 @@ def read(content: bytes, environ: Mapping[str, str], *, parser: Any = yaml.SafeL
         if (further := next(events, None)) is not None:
             raise NotYaml("a second document begins here; a configuration is one document", _mark(further.start_mark))
     except NotYaml as error:
-        document.findings.append(Finding((), error.message, mark=error.mark))
+        document.diagnostics.append(Diagnostic((), error.message, mark=error.mark))
         document.readable = False
     return document
 
@@ -126,7 +102,7 @@ _STRUCTURE = (yaml.StreamStartEvent, yaml.StreamEndEvent, yaml.DocumentStartEven
 
 
 def _events(text: str, parser: Any) -> Iterator[Any]:
-    """The parser's events; it works on a stack of its own, so nesting costs no recursion here."""
+    """The parser's events. It has its own stack, so nesting costs no recursion here. Raises NotYaml."""
     try:
         for event in yaml.parse(text, Loader=parser):
             if not isinstance(event, _STRUCTURE):
@@ -143,19 +119,21 @@ def _events(text: str, parser: Any) -> Iterator[Any]:
 
 
 _IS_STRUCTURE = re.compile(r"""[ ]*(?:\#|-[ ]|["']?[\w.@*/<-]+["']?[ ]*:(?:[ ]|$))""")
-"""a line of YAML's own: a key, an entry of a list, a comment"""
+"""a line of YAML structure: a key, an entry of a list, a comment"""
 
 
 def _open_quote(text: str, parser: Any) -> NotYaml | None:
-    """The first quote that isn't closed in its line, in a text that isn't YAML: the next quote closes it, lines later,
-    and from there on texts and quotes have changed places. So the parser stumbles far behind the slip."""
+    """The first quote that isn't closed in its line, in a text that isn't YAML.
+
+    The next quote closes it, lines later, so the parser notices the mistake far behind its place.
+    """
     lines = text.split("\n")
     try:
         for token in yaml.scan(text, Loader=parser):
             if not isinstance(token, yaml.ScalarToken) or token.style not in ("'", '"'):
                 continue
             begin, end = token.start_mark, token.end_mark
-            # A quoted text may well go over several lines, but then they don't look like this.
+            # A quoted text may span several lines, but those don't look like structure.
             if any(_IS_STRUCTURE.match(line) for line in lines[begin.line + 1 : end.line + 1]):
                 what = f"the quote that opens here is closed by the next one, in line {end.line + 1}"
                 return NotYaml(f"not YAML: {what}", _mark(begin))
@@ -169,14 +147,14 @@ _BEGUN_EARLIER: Mapping[str, str] = {
     "could not find expected ':'": "not YAML: a colon is missing, or the indentation is wrong",
     "found unexpected end of stream": "not YAML: what begins here is never closed",
 }
-"""problems that are noticed behind the place that they are about"""
+"""problems that PyYAML notices behind their place"""
 
 
 def _reason(text: str, error: Any) -> str:
-    """PyYAML's words, and the slip that is most likely behind them."""
+    """PyYAML's error as a sentence that names the likely mistake."""
     problem = str(error.problem or "the file isn't YAML")
-    if "tag handle" in problem:  # it would be quoted, and may be the beginning of a password
-        return "tags (!name) aren't supported; a value that begins with ! goes in quotes"
+    if "tag handle" in problem:  # PyYAML quotes the tag, which may be the beginning of a password
+        return _NO_TAGS
     line = ""
     if error.problem_mark is not None:
         line = text.split("\n")[error.problem_mark.line] if error.problem_mark.line <= text.count("\n") else ""
@@ -209,21 +187,17 @@ class _Builder:
         if len(loc) > MAX_DEPTH:
             raise NotYaml(f"nested more than {MAX_DEPTH} levels deep", _mark(event.start_mark))
         if isinstance(event, yaml.AliasEvent):
-            self.refuse(loc, "aliases (*name) aren't supported; a value that begins with * goes in quotes")
+            self.document.refuse(loc, "aliases (*name) aren't supported; a value that begins with * goes in quotes")
             return Expanded("alias", {"alias": "alias"})
         if event.anchor is not None:
-            self.refuse(loc, "anchors (&name) aren't supported; a value that begins with & goes in quotes")
+            self.document.refuse(loc, "anchors (&name) aren't supported; a value that begins with & goes in quotes")
         if event.tag is not None:
-            self.refuse(loc, "tags (!name) aren't supported; a value that begins with ! goes in quotes")
+            self.document.refuse(loc, _NO_TAGS)
         if isinstance(event, yaml.MappingStartEvent):
             return self.mapping(loc)
         if isinstance(event, yaml.SequenceStartEvent):
             return self.sequence(loc)
         return self.scalar(event, loc)
-
-    def refuse(self, loc: Loc, message: str) -> None:
-        self.document.findings.append(Finding(loc, message))
-        self.document.broken.add(loc)
 
     def mapping(self, loc: Loc) -> dict[str, Any]:
         data: dict[str, Any] = {}
@@ -240,20 +214,20 @@ class _Builder:
             if ":" not in key and self.lacks_colon(value):
                 # Not a key, so no error may show it: after a typing mistake it can be a password.
                 message = "expected key: value, got a word without a colon"
-                self.document.findings.append(Finding(loc, message, mark=mark))
+                self.document.diagnostics.append(Diagnostic(loc, message, mark=mark))
                 continue
             if key in data:
                 message = f"duplicate key; it stands in line {lines[key]} already"
-                self.document.findings.append(Finding(at, message, mark=mark))
+                self.document.diagnostics.append(Diagnostic(at, message, mark=mark))
                 _Builder(Document(), self.text, self.events, self.environ).value(value, at)
                 continue
             self.document.key_marks[at] = mark
             lines[key] = mark.line
             data[key] = self.value(value, at)
             if event.anchor is not None or event.tag is not None:
-                self.refuse(at, "anchors and tags aren't supported")
+                self.document.refuse(at, "anchors and tags aren't supported")
             elif key == "<<" and event.implicit[0]:
-                self.refuse(at, "merge keys (<<) aren't supported; write the keys out")
+                self.document.refuse(at, "merge keys (<<) aren't supported; write the keys out")
         return data
 
     def lacks_colon(self, value: Any) -> bool:
@@ -288,7 +262,7 @@ class _Builder:
             if found[0] == "$${":
                 return "${"
             if found[1] is None:
-                self.refuse(loc, "expected ${NAME} or ${NAME:-default} (a literal ${ is written $${)")
+                self.document.refuse(loc, "expected ${NAME} or ${NAME:-default} (a literal ${ is written $${)")
                 return ""
             value = self.environ.get(found[1])
             variables[found[1]] = value or ""
@@ -300,7 +274,8 @@ class _Builder:
 
         result = _VARIABLE.sub(substitute, text)
         for name in unset:
-            self.refuse(loc, f"the environment variable {plain(name)} isn't set; ${{{plain(name)}:-...}} has a default")
+            name = plain(name)
+            self.document.refuse(loc, f"the environment variable {name} isn't set; ${{{name}:-...}} has a default")
         if loc in self.document.broken:
             return Expanded("unset", {"unset": "unset"})
         if not variables:

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, and where."""
+"""Mistakes in a configuration, and where its values stand in the file."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 Loc = tuple[str | int, ...]
-"""The way to a value: ("lanes", "otp", "retry", 2)"""
+"""The path to a value: ("lanes", "otp", "retry", 2)"""
 
 
 class Mark(NamedTuple):
-    """A place in the file, from 1."""
+    """Line and column in the file, from 1."""
 
     line: int
     column: int
 
 
-class Finding(NamedTuple):
-    """Something to say about a value, before its place in the file is known.
+class Diagnostic(NamedTuple):
+    """An error or a note about a value, before its place in the file is known.
 
-    `note`: worth knowing, nothing is refused. `at` "key": the key itself is meant, not its value. `mark`: where, if it
-    isn't simply where `loc` stands.
+    A note refuses nothing. `at` "key": the message is about the key, not its value. `mark` is the place, where it
+    isn't simply that of `loc`.
     """
 
     loc: Loc
@@ -31,13 +31,13 @@ class Finding(NamedTuple):
     mark: Mark | None = None
 
 
-def note(loc: Loc, message: str) -> Finding:
-    return Finding(loc, message, "note")
+def note(loc: Loc, message: str) -> Diagnostic:
+    return Diagnostic(loc, message, "note")
 
 
 class ConfigError(NamedTuple):
-    """One mistake. `line` and `column` count from 1; 0 when the file as a whole is meant. `key` is dotted, with list
-    positions from 0: `rules[2].match.sender`; '' for the file."""
+    """One mistake. `line` and `column` count from 1; 0 means the file as a whole. `key` is dotted, with list positions
+    from 0: `rules[2].match.sender`; '' for the file."""
 
     file: str
     line: int
@@ -51,7 +51,7 @@ class ConfigError(NamedTuple):
 
 
 class ConfigErrors(Exception):
-    """Everything found wrong with a configuration, in the order of the file. Its text never holds a secret."""
+    """Every mistake in a configuration, in the order of the file. The text holds no secret."""
 
     def __init__(self, errors: Sequence[ConfigError]) -> None:
         super().__init__("\n".join(str(error) for error in errors))
@@ -59,22 +59,41 @@ class ConfigErrors(Exception):
 
 
 class Places(NamedTuple):
-    """Where the values of a file stand, for what turns out to be wrong with them only once they are used."""
+    """Where the values and keys of a file stand."""
 
     file: Path
     marks: Mapping[Loc, Mark] = {}
+    key_marks: Mapping[Loc, Mark] = {}
 
     def of(self, *loc: str | int) -> str:
         """`relay.yaml:3:12: http.address`. Of a value that the file doesn't have: `relay.yaml: http.address`."""
-        # One value may stand for a list of one: then it has no position.
-        ways = (loc, tuple(part for part in loc if isinstance(part, str)))
-        mark = next((self.marks[way] for way in ways if way in self.marks), Mark(0, 0))
+        mark = self.marks.get(self.written(loc), Mark(0, 0))
         return str(ConfigError(str(self.file), mark.line, mark.column, dotted(loc), ""))
+
+    def written(self, loc: Loc) -> Loc:
+        """The path as the file has it: one value that stands for a list of one has no position."""
+        way: Loc = ()
+        for part in loc:
+            if isinstance(part, str) or way not in self.marks or (*way, part) in self.marks:
+                way = (*way, part)
+        return way
+
+    def mark(self, diagnostic: Diagnostic) -> Mark:
+        """The place of a diagnostic whose `loc` is as written."""
+        if diagnostic.mark is not None:
+            return diagnostic.mark
+        known = diagnostic.loc
+        while known and known not in self.marks:
+            known = known[:-1]
+        mark = self.marks.get(known, Mark(1, 1))
+        # A missing key is missing from the section that `known` opens.
+        is_about_key = diagnostic.at == "key" or any(isinstance(part, str) for part in diagnostic.loc[len(known) :])
+        return self.key_marks.get(known, mark) if is_about_key else mark
 
 
 def dotted(loc: Loc) -> str:
-    """("rules", 2, "match") → `rules[2].match`. A key that isn't a plain word is cut short: in a file with a slip of
-    the pen it may be anything, a password included."""
+    """("rules", 2, "match") → `rules[2].match`. A key that isn't a plain word is cut: after a typing mistake it can be
+    anything, even a password."""
     text = ""
     for part in loc:
         if isinstance(part, int):

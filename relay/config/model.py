@@ -1,8 +1,7 @@
-"""The configuration as frozen, typed values: one class a YAML mapping, one field a key.
+"""The configuration as frozen, typed values: one class for each YAML mapping, one field for each key.
 
-Field names carry their unit; the YAML key is the alias (`expires` in the file is `expires_s` here). A default
-stands in this module and nowhere else, but for the store's place and HTTP's address (`parse`). Nothing here reads a
-file, the environment or a clock: see `load`.
+Field names carry their unit; the YAML key is the alias (`expires` in the file is `expires_s` here). Defaults stand
+here, but for those that depend on other keys (`defaults`), the store's path and HTTP's address (`parse`).
 """
 
 from __future__ import annotations
@@ -16,9 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from relay.config.errors import Places
-from relay.config.network import parse_address
-from relay.config.parse import DEFAULT_HTTP, DEFAULT_STORE
-from relay.config.units import (
+from relay.config.field_types import (
     Address,
     Count,
     CountOrZero,
@@ -37,9 +34,10 @@ from relay.config.units import (
     RateLimit,
     Size,
     StorePath,
-    TcpAddress,
     Workers,
 )
+from relay.config.network import TcpAddress, parse_address
+from relay.config.parse import DEFAULT_HTTP, DEFAULT_STORE
 
 EXPRESS_WITHIN_S = 3600.0
 """A lane whose mail expires within the hour is express unless it says otherwise."""
@@ -205,16 +203,16 @@ class Log(Section):
 class Config(Section):
     """The whole file."""
 
-    listen: OneOrManyMappings[Listener] = Field((Listener(address=TcpAddress("127.0.0.1", 2525)),), min_length=1)
+    listen: tuple[Listener, ...] = Field((Listener(address=TcpAddress("127.0.0.1", 2525)),), min_length=1)
     http: Http = Http()
     store: StorePath = DEFAULT_STORE
     store_key_file: FilePath | None = None
     hostname: str
     upstreams: dict[str, Upstream] = Field(min_length=1)
     lanes: dict[str, Lane] = Field(min_length=1)
-    rules: OneOrManyMappings[Rule] = ()
+    rules: tuple[Rule, ...] = ()
     default_lane: str
-    dkim: OneOrManyMappings[DkimDomain] = ()
+    dkim: tuple[DkimDomain, ...] = ()
     limits: Limits = Limits()
     queue: Queue = Queue()
     log: Log = Log()

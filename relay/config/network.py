@@ -1,4 +1,4 @@
-"""Addresses, networks and host names, as the configuration writes them."""
+"""Parse the configuration's addresses, networks and host names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
-from relay.config.values import Expanded, Origin, shown
+from relay.config.masking import Expanded, shown
+from relay.config.parse import in_folder
 
 if TYPE_CHECKING:
     from pydantic import ValidationInfo
@@ -95,11 +96,9 @@ def parse_address(value: Any, info: ValidationInfo | None) -> AnyAddress:
 
 
 def _unix_address(value: str, info: ValidationInfo | None) -> UnixAddress:
-    path = value[5:]
-    if not path or "\0" in path:
+    if not value[5:] or "\0" in value:
         raise ValueError(f"expected unix:/path, got {shown(value)}")
-    if info is not None and isinstance(info.context, Origin):
-        path = str(info.context.folder / path)
+    path = str(in_folder(value[5:], info))
     if len(path.encode(errors="surrogateescape")) > UNIX_PATH_BYTES:
         raise ValueError(f"a socket's absolute path holds at most {UNIX_PATH_BYTES} bytes, got {shown(value)}")
     return UnixAddress(path)

@@ -1,33 +1,20 @@
-"""Plain data → the typed configuration, and pydantic's complaints → sentences an operator understands."""
+"""Type the configuration's data with pydantic, and turn pydantic's errors into sentences for an operator."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, get_args, get_origin
+from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from relay.config.errors import Finding, Loc, plain
-from relay.config.model import (
-    Config,
-    DkimDomain,
-    Http,
-    Lane,
-    Limits,
-    Listener,
-    Rule,
-    Section,
-    Upstream,
-)
-from relay.config.values import Origin, shown
-
-SECRETS = frozenset({"password", "token", "username"})
-"""keys whose value no message shows; a user name may be a token"""
+from relay.config.errors import Diagnostic, Loc, plain
+from relay.config.masking import SECRETS, shown
+from relay.config.model import Config, DkimDomain, Http, Lane, Limits, Listener, Rule, Section, Upstream
 
 _ENTRIES: Mapping[str, type[Section]] = MappingProxyType(
     {"listen": Listener, "upstreams": Upstream, "lanes": Lane, "rules": Rule, "dkim": DkimDomain}
@@ -35,24 +22,23 @@ _ENTRIES: Mapping[str, type[Section]] = MappingProxyType(
 _SECTIONS: Mapping[str, type[Section]] = MappingProxyType({"http": Http, "limits": Limits})
 
 
-@dataclass(frozen=True, slots=True)
-class Validated:
-    """`config` is None when something is wrong; `sections` then holds what is right nevertheless, by its place, so
+class Validated(NamedTuple):
+    """`config` is None where anything is wrong. `sections` holds the well-formed ones all the same, by their place, so
     that one mistake doesn't hide another."""
 
     config: Config | None
     sections: Mapping[Loc, Section]
-    findings: tuple[Finding, ...]
+    diagnostics: tuple[Diagnostic, ...]
 
 
-def validate(data: Mapping[str, Any], origin: Origin) -> Validated:
+def validate(data: Mapping[str, Any], folder: Path) -> Validated:
+    """Type the data. Relative paths in it are relative to `folder`."""
     try:
-        config = Config.model_validate(data, context=origin, by_alias=True, by_name=False)
+        config = Config.model_validate(data, context=folder, by_alias=True, by_name=False)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        return Validated(
-            None, dict(_usable(data, origin)), tuple(_finding(detail) for detail in details if not _hollow(detail))
-        )
+        diagnostics = tuple(_diagnostic(detail) for detail in details if not _is_consequence(detail))
+        return Validated(None, dict(_well_formed(data, folder)), diagnostics)
     return Validated(config, dict(_sections(config)), ())
 
 
@@ -64,15 +50,15 @@ def _sections(config: Config) -> Iterator[tuple[Loc, Section]]:
             yield (name, key), value
 
 
-def _usable(data: Mapping[str, Any], origin: Origin) -> Iterator[tuple[Loc, Section]]:
+def _well_formed(data: Mapping[str, Any], folder: Path) -> Iterator[tuple[Loc, Section]]:
     wanted: list[tuple[Loc, type[Section], Any]] = [
         ((name,), model, data.get(name, {})) for name, model in _SECTIONS.items()
     ]
     for name, model in _ENTRIES.items():
         wanted += [((name, key), model, value) for key, value in _items(data.get(name))]
     for loc, model, value in wanted:
-        with suppress(ValidationError):  # said already
-            yield loc, model.model_validate(value, context=origin, by_alias=True, by_name=False)
+        with suppress(ValidationError):  # reported already
+            yield loc, model.model_validate(value, context=folder, by_alias=True, by_name=False)
 
 
 def _items(section: Any) -> Iterator[tuple[str | int, Any]]:
@@ -83,7 +69,7 @@ def _items(section: Any) -> Iterator[tuple[str | int, Any]]:
 
 
 def known_keys(loc: Loc) -> list[str]:
-    """The keys that may stand in the mapping at `loc`, as they are written in the file."""
+    """The keys that the mapping at `loc` may have, as the file writes them."""
     kind: Any = Config
     for part in loc:
         if _is_section(kind):
@@ -101,22 +87,21 @@ def _item(kind: Any) -> Any:
     return next((arg for arg in get_args(kind) if _is_section(arg)), None)
 
 
-def _finding(detail: ErrorDetails) -> Finding:
+def _diagnostic(detail: ErrorDetails) -> Diagnostic:
     loc: Loc = detail["loc"]
     kind = detail["type"]
     if kind == "missing":
-        return Finding(loc, "missing: this key is required", at="key")
+        return Diagnostic(loc, "missing: this key is required", at="key")
     if kind == "extra_forbidden":
-        return Finding(loc, _unknown(loc), at="key")
+        return Diagnostic(loc, _unknown(loc), at="key")
     got = _got(loc, detail["input"])
     context = detail.get("ctx", {})
     match kind:
         case "value_error":
             message = str(context["error"])
         case "literal_error":
-            message = (
-                f"expected {_choice(context['expected'])}, got {got}{_meant(detail['input'], context['expected'])}"
-            )
+            choices = context["expected"].replace("'", "")
+            message = f"expected {choices}, got {got}{_meant(detail['input'], choices)}"
         case "string_type":
             quotes = "; quotes make it a text" if isinstance(detail["input"], int) else ""
             message = f"expected a text, got {got}{quotes}"
@@ -128,11 +113,11 @@ def _finding(detail: ErrorDetails) -> Finding:
             message = "expected at least one, got none"
         case _:
             message = f"{detail['msg']}, got {got}"
-    return Finding(loc, message)
+    return Diagnostic(loc, message)
 
 
-def _hollow(detail: ErrorDetails) -> bool:
-    """A list that is too short only because its items are wrong, which is said already."""
+def _is_consequence(detail: ErrorDetails) -> bool:
+    """Whether a list is too short only because its items are wrong."""
     return detail["type"] == "too_short" and bool(detail["input"])
 
 
@@ -145,24 +130,20 @@ def _unknown(loc: Loc) -> str:
     *parent, key = loc
     known = known_keys(tuple(parent))
     close = get_close_matches(str(key), known, n=1, cutoff=0.6)
-    if _OTHER_WORDS.get(str(key)) in known:
-        close = [_OTHER_WORDS[str(key)]]
+    if _SYNONYMS.get(str(key)) in known:
+        close = [_SYNONYMS[str(key)]]
     return f"unknown key{suggestion(close)}"
 
 
-_OTHER_WORDS: Mapping[str, str] = MappingProxyType(
+_SYNONYMS: Mapping[str, str] = MappingProxyType(
     {"from": "sender", "to": "recipient", "ip": "client", "user": "username", "ttl": "expires", "timeout": "attempt"}
 )
-"""what other programs call a key of ours"""
+"""other programs' names of our keys"""
 
 
-def _choice(expected: str) -> str:
-    return expected.replace("'", "")
-
-
-def _meant(value: object, expected: str) -> str:
-    """`tls: no` and `tls: false` mean none."""
-    words = _choice(expected).replace(" or ", ", ").split(", ")
+def _meant(value: object, choices: str) -> str:
+    """The nearest choice as a suggestion. `tls: no` and `tls: false` mean none."""
+    words = choices.replace(" or ", ", ").split(", ")
     if (value is False or value in ("no", "off")) and "none" in words:
         return suggestion(["none"])
     return suggestion(get_close_matches(str(value).lower(), words, n=1, cutoff=0.6))

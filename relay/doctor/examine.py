@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from relay.config.errors import ConfigErrors
-from relay.config.files import contradictions
 from relay.config.load import load
 from relay.config.model import Config, Loaded
+from relay.config.private_keys import contradictions
 from relay.doctor import domains, files, machine, service, upstreams
 from relay.doctor.finding import Finding
 from relay.doctor.resolver import Resolver

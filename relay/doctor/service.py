@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 
 from relay.config.model import Config
-from relay.config.units import SystemdAddress, TcpAddress, UnixAddress
+from relay.config.network import SystemdAddress, TcpAddress, UnixAddress
 from relay.doctor.finding import Finding
 from relay.store.base import StoreError
 from relay.store.sqlite.files import holder

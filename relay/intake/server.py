@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from relay.config.model import Limits, Listener
-from relay.config.units import AnyAddress
+from relay.config.network import AnyAddress
 from relay.intake import replies
 from relay.intake.logins import Logins
 from relay.intake.pace import Pace

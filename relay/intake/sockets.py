@@ -8,7 +8,7 @@ import stat
 from collections.abc import Mapping
 from contextlib import suppress
 
-from relay.config.units import AnyAddress, SystemdAddress, TcpAddress, UnixAddress
+from relay.config.network import AnyAddress, SystemdAddress, TcpAddress, UnixAddress
 from relay.intake.types import CannotListen
 
 _FIRST_PASSED_FD = 3

@@ -13,7 +13,7 @@ from typing import Self
 
 from relay.clock import Clock
 from relay.config.model import Config, Loaded
-from relay.config.units import AnyAddress, TcpAddress
+from relay.config.network import AnyAddress, TcpAddress
 from relay.delivery.engine import Engine
 from relay.intake.sockets import bind, cannot_listen, passed_sockets
 from relay.intake.spool import open_spool

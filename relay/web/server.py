@@ -8,7 +8,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 
-from relay.config.units import AnyAddress, SystemdAddress, TcpAddress, UnixAddress
+from relay.config.network import AnyAddress, SystemdAddress, TcpAddress, UnixAddress
 from relay.web.guard import Guard
 from relay.web.parts import Parts
 from relay.web.service import Service

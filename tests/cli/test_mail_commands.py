@@ -14,7 +14,7 @@ from time import time
 import pytest
 
 from relay.cli import config, mail, mail_text
-from relay.config.units import UnixAddress
+from relay.config.network import UnixAddress
 from relay.intake.sockets import bind
 from relay.mail.envelope import Envelope, Recipient
 from relay.observe.metrics import Metrics

@@ -10,7 +10,8 @@ from pydantic import SecretStr
 from relay.config import model
 from relay.config.errors import ConfigErrors
 from relay.config.load import load
-from relay.config.units import CountPer, SystemdAddress, TcpAddress, UnixAddress
+from relay.config.network import SystemdAddress, TcpAddress, UnixAddress
+from relay.config.parse import CountPer
 from tests.config.conftest import ENVIRON, LoadText
 from tests.config.keyfiles import STORE_KEYS
 

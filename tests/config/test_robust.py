@@ -68,7 +68,7 @@ def test_a_secret_that_lost_its_colon_is_not_taken_for_a_key(load_text: LoadText
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     document = read(content, ENVIRON)
-    assert document.readable or document.findings
+    assert document.readable or document.diagnostics
 
 
 @pytest.mark.parametrize(

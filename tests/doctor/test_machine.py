@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.config.files import store_keys
+from relay.config.files import read_store_keys
 from relay.config.load import load
 from relay.doctor import files
 from relay.doctor.finding import Finding, exit_code
@@ -109,7 +109,7 @@ async def test_mail_that_no_key_opens_is_a_failure_and_with_its_key_all_is_well(
     for key in ("right", "wrong"):
         (folder / "secrets" / key).write_text(sha256(key.encode()).hexdigest())
         (folder / "secrets" / key).chmod(0o600)
-    keys = store_keys(folder / "secrets" / "right")
+    keys = read_store_keys(folder / "secrets" / "right")
     await (await open_store(folder / "store" / "relay.db", now=lambda: NOW)).close()
     store = await open_store(folder / "store" / name, now=lambda: NOW, codec=codec_for(keys, ""))
     await store.put(message(), claimed=False)

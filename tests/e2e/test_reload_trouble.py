@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from relay.config.load import load
-from relay.config.units import TcpAddress
+from relay.config.network import TcpAddress
 from relay.service.app import App
 from relay.store.base import StoreError
 from relay.store.model import Selection

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from relay.config.model import Limits, Listener
-from relay.config.units import TcpAddress
+from relay.config.network import TcpAddress
 from relay.intake.server import IntakeServer
 from relay.intake.spool import Large
 from relay.intake.types import Admit, Reason, Receipt, Submission, always

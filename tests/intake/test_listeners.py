@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from relay.config.model import Limits, Listener
-from relay.config.units import SystemdAddress, TcpAddress, UnixAddress
+from relay.config.network import SystemdAddress, TcpAddress, UnixAddress
 from relay.intake import sockets as sockets_module
 from relay.intake.policy import connections_allowed, peer_at
 from relay.intake.server import IntakeServer

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from relay.cli.sendmail import parse_arguments
 from relay.config.model import Listener
-from relay.config.units import UnixAddress
+from relay.config.network import UnixAddress
 from relay.intake.types import Refused, Submission
 from relay.mail.envelope import Notify, Recipient
 from relay.mail.reply import Reply

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.__main__ import main
-from relay.config.files import store_keys
+from relay.config.files import read_store_keys
 from relay.mail.envelope import Envelope, Recipient
 from relay.store.addresses import Hashed
 from relay.store.base import Store, StoreError, StoreSealed
@@ -572,10 +572,10 @@ def test_a_key_is_made_for_its_owner_only_and_never_over_another(
     said = capsys.readouterr()
     assert (said.out, said.err) == (f"store_key_file: {path}\n", "")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    (key,) = store_keys(path)
+    (key,) = read_store_keys(path)
     assert len(key) == 32
     assert main(["store", "key", "--out", str(path)]) == 2
     assert capsys.readouterr().err == f"otp-relay: {path} exists; it is left as it is\n"
-    assert store_keys(path) == (key,)
+    assert read_store_keys(path) == (key,)
     assert main(["store", "key", "--out", str(path / "below")]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from relay.config.units import TcpAddress
+from relay.config.network import TcpAddress
 from relay.mail.envelope import Envelope, Recipient
 from relay.observe.metrics import Family, Metrics
 from relay.observe.pressure import IntakeLoad, QueueFill

@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from relay.config.units import SystemdAddress, TcpAddress, UnixAddress
+from relay.config.network import SystemdAddress, TcpAddress, UnixAddress
 from relay.intake.sockets import bind
 from relay.store.base import Store, StoreError
 from relay.store.model import RecipientUpdate, Settlement

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.config.units import AnyAddress, TcpAddress, UnixAddress
+from relay.config.network import AnyAddress, TcpAddress, UnixAddress
 from relay.intake.sockets import bind
 from relay.store.base import Store
 from relay.web import peer

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from relay.config.units import AnyAddress, TcpAddress, UnixAddress
+from relay.config.network import AnyAddress, TcpAddress, UnixAddress
 from relay.demo.process import RelayProcess
 from relay.intake.sockets import bind
 from relay.observe.metrics import Metrics

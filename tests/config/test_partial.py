@@ -8,7 +8,7 @@ import pytest
 
 from relay.config.errors import ConfigErrors
 from relay.config.load import load
-from relay.config.place import find_store
+from relay.config.partial import find_store
 
 REST = """
 listen: [{address: 127.0.0.1:2525}]

@@ -1,4 +1,4 @@
-"""A file that an operator names, read whole."""
+"""Read a file that the configuration names, up to a size, with errors fit for an operator."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 MAX_SECRET_BYTES = 1 << 16
 
 
-def content(path: Path, most_bytes: int = MAX_SECRET_BYTES) -> bytes:
-    """What stands in a file of up to so many bytes. Raises ValueError with one line that names the file."""
+def read_named_file(path: Path, max_bytes: int = MAX_SECRET_BYTES) -> bytes:
+    """The file's content. Raises ValueError with one line that names the file."""
     try:
         with path.open("rb") as file:
-            data = file.read(most_bytes + 1)
+            data = file.read(max_bytes + 1)
     except FileNotFoundError:
         raise ValueError(f"no such file: {path}") from None
     except IsADirectoryError:
@@ -21,6 +21,6 @@ def content(path: Path, most_bytes: int = MAX_SECRET_BYTES) -> bytes:
         raise ValueError(f"can't read {path}: permission denied: {hint}") from None
     except OSError as error:
         raise ValueError(f"can't read {path}: {(error.strerror or 'input/output error').lower()}") from None
-    if len(data) > most_bytes:
-        raise ValueError(f"{path} is larger than {most_bytes // 1024} KiB")
+    if len(data) > max_bytes:
+        raise ValueError(f"{path} is larger than {max_bytes // 1024} KiB")
     return data

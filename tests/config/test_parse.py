@@ -6,16 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.config.limit import CountPer, parse_rate_limit
+from relay.config.masking import Expanded, shown
 from relay.config.network import (
+    SystemdAddress,
+    TcpAddress,
+    UnixAddress,
     is_host,
     is_loopback,
     parse_address,
     parse_network,
 )
-from relay.config.parse import parse_duration, parse_rate, parse_size
-from relay.config.units import SystemdAddress, TcpAddress, UnixAddress
-from relay.config.values import Expanded, shown
+from relay.config.parse import CountPer, parse_duration, parse_rate, parse_rate_limit, parse_size
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The types of the model's fields that YAML has no word for, for pydantic: `parse` and `network` read their words."""
+"""Types of the configuration's fields for pydantic. `parse` and `network` parse their texts."""
 
 from __future__ import annotations
 
@@ -8,54 +8,21 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator
 
-from relay.config.limit import CountPer, parse_rate_limit
-from relay.config.network import (
-    AnyAddress,
-    SystemdAddress,
-    TcpAddress,
-    UnixAddress,
-    parse_address,
-    parse_network,
-)
+from relay.config.network import AnyAddress, parse_address, parse_network
 from relay.config.parse import (
+    CountPer,
     parse_duration,
     parse_duration_or_zero,
     parse_flag,
     parse_header_name,
     parse_path,
     parse_rate,
+    parse_rate_limit,
     parse_size,
     parse_store,
     parse_workers,
     whole,
 )
-
-__all__ = [
-    "Address",
-    "AnyAddress",
-    "Count",
-    "CountOrZero",
-    "CountPer",
-    "DomainName",
-    "Duration",
-    "DurationOrZero",
-    "FilePath",
-    "Flag",
-    "HeaderName",
-    "Network",
-    "OneOrMany",
-    "OneOrManyMappings",
-    "Port",
-    "Priority",
-    "Rate",
-    "RateLimit",
-    "Size",
-    "StorePath",
-    "SystemdAddress",
-    "TcpAddress",
-    "UnixAddress",
-    "Workers",
-]
 
 _T = TypeVar("_T")
 
@@ -63,7 +30,7 @@ _T = TypeVar("_T")
 def _as_tuple(value: Any) -> Any:
     if value is None:
         return ()
-    return value if isinstance(value, tuple) else tuple(value) if isinstance(value, list) else (value,)
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
 def _as_tuple_of_mappings(value: Any) -> Any:
@@ -73,7 +40,7 @@ def _as_tuple_of_mappings(value: Any) -> Any:
 OneOrMany = Annotated[tuple[_T, ...], BeforeValidator(_as_tuple)]
 """One value or a list of them, as a tuple."""
 OneOrManyMappings = Annotated[tuple[_T, ...], BeforeValidator(_as_tuple_of_mappings)]
-"""One mapping or a list of them, as a tuple; anything else is refused as no list."""
+"""One mapping or a list of them, as a tuple."""
 
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 """seconds, more than 0"""

@@ -1,0 +1,108 @@
+"""Keep secrets out of error messages: values of the environment, passwords, tokens, credentials in URLs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+SECRETS = frozenset({"password", "token", "username"})
+"""keys whose value no message shows; a user name may be a token"""
+
+
+class Expanded(str):
+    """A text with values of the environment in it. Messages name the variables, never the value. A number or a boolean
+    may come as such a text."""
+
+    __slots__ = ("variables",)
+    variables: Mapping[str, str]
+    """name to value"""
+
+    def __new__(cls, text: str, variables: Mapping[str, str]) -> Expanded:
+        self = super().__new__(cls, text)
+        self.variables = variables
+        return self
+
+    def __repr__(self) -> str:
+        return " and ".join(_value_of(name) for name in self.variables)
+
+
+def _value_of(variable: str) -> str:
+    return f"the value of ${{{variable}}}"
+
+
+_USERINFO = re.compile(r"(?<=://).*@", re.DOTALL)
+"""Up to the last @: a password that isn't percent-encoded may hold one, or a slash."""
+_NO_PORT = re.compile(r"(?<=://)([^/?#:]*:)(?![0-9]*(?:[/?#]|\Z))[^/?#]*")
+"""`://user:password` without a host"""
+_PARAMETER = re.compile(r"((?:pass\w*|secret|token|key)\s*=\s*)('[^']*'?|[^&\s]*)", re.IGNORECASE)
+"""libpq also reads the password from the query, or from `password=...`."""
+
+
+def masked(text: str) -> str:
+    """The text without the credentials of a URL or of a database's connection string."""
+    if "://" not in text and "=" not in text:
+        return text
+    return _PARAMETER.sub(r"\1...", _NO_PORT.sub(r"\1...", _USERINFO.sub("...@", text)))
+
+
+def shown(value: object) -> str:
+    """A value as an error message shows it: short, on one line, without a URL's credentials or the environment's
+    values."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "a mapping"
+        case list() | tuple():
+            return "a list"
+        case str() if not isinstance(value, Expanded):
+            return _quoted(masked(value))
+        case _:
+            return repr(value)
+
+
+def _quoted(text: str) -> str:
+    return repr(text) if len(text) <= 60 else repr(text[:60]) + "..."
+
+
+def masker(data: Any) -> Callable[[str], str]:
+    """The last safeguard: a function that replaces every secret of a configuration in a message."""
+    secrets: dict[str, str] = {}
+    credentials: set[str] = set()
+    for key, text in _texts(data):
+        if isinstance(text, Expanded):
+            secrets[str(text)] = repr(text)
+            secrets.update((value, _value_of(name)) for name, value in text.variables.items() if len(value) > 3)
+        elif text and key in SECRETS:
+            secrets[text] = f"the value of {key}"
+        found = _USERINFO.search(text)
+        if found is not None and ":" in found[0]:
+            credentials.add(found[0])
+    longest_first = sorted(secrets.items(), key=lambda item: -len(item[0]))
+
+    def mask(message: str) -> str:
+        for text, instead in longest_first:
+            message = message.replace(_quoted(text), instead).replace(repr(text), instead)
+            if len(text) >= 8:
+                message = message.replace(text, instead)
+        for text in credentials:  # in a path, for example
+            message = message.replace(text, "...@")
+        return message
+
+    return mask
+
+
+def _texts(value: Any, key: str | None = None) -> Iterator[tuple[str | None, str]]:
+    """Every text in the data, with the key that it, or the list around it, belongs to."""
+    match value:
+        case dict():
+            for inner, item in value.items():
+                yield from _texts(item, inner)
+        case tuple():
+            for item in value:
+                yield from _texts(item, key)
+        case str():
+            yield key, value
