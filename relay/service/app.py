@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,9 +14,9 @@ from typing import Self
 
 from relay.clock import Clock
 from relay.config.model import Config, Loaded
-from relay.config.network import AnyAddress, TcpAddress
+from relay.config.network import AnyAddress
 from relay.delivery.engine import Engine
-from relay.intake.sockets import bind, cannot_listen, passed_sockets
+from relay.intake.sockets import bind, passed_sockets, release
 from relay.intake.spool import open_spool
 from relay.intake.types import CannotListen
 from relay.observe.maillog import MailLog
@@ -79,6 +80,8 @@ class App:
                 look(path)
                 check_keys(path, codec)
                 await parts.host.read(path)
+            http_sockets = self._bind_http()
+            started.callback(release, http_sockets, config.http.address)
             started.push_async_callback(parts.web.stop)
             await engine.start(config, generation.delivery)
             # With a key, no content is on the disk in clear.
@@ -86,7 +89,7 @@ class App:
             parts.forwarder.start()
             parts.workers.start(loaded, bulk_lanes(config), parts.builder.limits)
             started.push_async_callback(self._drain)
-            await self._start_web()
+            await parts.web.start(http_sockets)
             try:
                 await parts.intake.start(config.listen, self._passed)
             except CannotListen as error:
@@ -134,14 +137,12 @@ class App:
     def _status(self) -> str:
         return f"takes mail on {', '.join(self.smtp_addresses)}"
 
-    async def _start_web(self) -> None:
+    def _bind_http(self) -> list[socket.socket]:
         """Raises CannotStart."""
-        address = self.config.http.address
         try:
-            await self.parts.web.start(address, () if isinstance(address, TcpAddress) else bind(address, self._passed))
-        except OSError as error:
-            cause = error if isinstance(error, CannotListen) else cannot_listen(address, error)
-            raise CannotStart(f"{self.current.loaded.places.of('http', 'address')}: {cause}") from error
+            return bind(self.config.http.address, self._passed)
+        except CannotListen as error:
+            raise CannotStart(f"{self.current.loaded.places.of('http', 'address')}: {error}") from error
 
     async def _drain(self) -> None:
         """Take no new mail; let sessions and transactions finish within `shutdown`; the rest stays queued."""

@@ -22,7 +22,7 @@ from relay.service.host import WorkerHost
 from relay.store.codec import Codec
 from relay.store.merged import Several
 from relay.upstream.smtp.pool import Shared, Whole
-from relay.web.parts import Parts as WebParts
+from relay.web.backend import Backend
 from relay.web.server import WebServer
 from relay.workers.destination import LanesAndWorkers
 from relay.workers.supervisor import Workers, count_of
@@ -124,7 +124,7 @@ def connect(current: Current, engine: Engine, codec: Codec) -> tuple[Parts, Gene
     intake = IntakeServer(acceptance, intake_limits(config), config.hostname, admit=gate.refusal, observer=log)
     health = RelayHealth(current, gate, engine, workers, intake)
     token = config.http.token
-    shown = WebParts(
+    backend = Backend(
         Several(lambda: (engine.store, *host.readers)),
         log.metrics,
         log.recent,
@@ -132,7 +132,7 @@ def connect(current: Current, engine: Engine, codec: Codec) -> tuple[Parts, Gene
         Operator(engine, workers, forwarder),
         clock.now,
     )
-    web = WebServer(shown, token.get_secret_value() if token is not None else None)
+    web = WebServer(backend, token.get_secret_value() if token is not None else None)
     return Parts(engine, builder, forwarder, workers, host, acceptance, intake, health, web), generation
 
 

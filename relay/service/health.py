@@ -14,7 +14,7 @@ from relay.observe.pressure import IntakeLoad, QueueFill
 from relay.service.current import Current
 from relay.store.base import StoreError
 from relay.store.model import Action, Selection
-from relay.web.parts import LaneHealth, UpstreamHealth, UpstreamState
+from relay.web.backend import LaneHealth, UpstreamHealth, UpstreamState
 from relay.workers.link import LinkLost
 from relay.workers.messages import UpstreamStatus
 from relay.workers.supervisor import Workers
@@ -124,14 +124,14 @@ class Operator:
 def _merge(upstreams: dict[str, UpstreamHealth], name: str, seen: UpstreamStatus) -> None:
     """Add one process's view of an upstream: the worst state, the sums of sessions and windows."""
     state, sessions = _STATES[seen.circuit], dict(seen.sessions)
-    reason, window, words = seen.reason or None, seen.window, seen.words or None
+    reason, window, reply_text = seen.reason or None, seen.window, seen.words or None
     before = upstreams.get(name)
     if before is not None:
         state = min(state, before.state, key=_WORST_FIRST.index)
         sessions = {
             kind: sessions.get(kind, 0) + before.sessions.get(kind, 0) for kind in {*sessions, *before.sessions}
         }
-        reason, words = before.reason or reason, before.words or words
+        reason, reply_text = before.reason or reason, before.reply_text or reply_text
         if before.window is not None:
             window = before.window + (window or 0)
-    upstreams[name] = UpstreamHealth(state, sessions, reason, window, words)
+    upstreams[name] = UpstreamHealth(state, sessions, reason, window, reply_text)

@@ -1,4 +1,4 @@
-"""The JSON answers and the metrics: each reads what it needs from the parts and says it."""
+"""The HTTP API: metrics, health, messages, report, queue and actions."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from relay.observe import report
 from relay.store.base import StoreError
 from relay.store.model import LaneCount, Selection
 from relay.web import query, webhooks
-from relay.web.answers import answer, encoded, rested
-from relay.web.parts import LaneHealth, Parts, snapshot
+from relay.web.backend import Backend, LaneHealth, gauges
+from relay.web.responses import encode_json, json_body, json_response, with_pauses
 
 ANSWER_WITHIN_S = 20.0
 MAX_BODY_BYTES = 1_000_000
 LIVE_WINDOW_S = 300.0
-MOST_ROWS = 1_000
+MAX_ROWS = 1_000
 
 
 class Api:
-    """The handlers; `routes` names them."""
+    """The handlers of the API, by their `routes`."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -37,18 +37,18 @@ class Api:
             web.get("/api/queue", self.queue),
             web.get("/api/live", self.live),
             web.post("/api/queue/{action}", self.act),
-            *webhooks.routes(self._parts.webhooks),
+            *webhooks.routes(self._backend.webhooks),
         ]
 
     async def metrics(self, request: web.Request) -> web.Response:
         counts: list[LaneCount] | None
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
-                counts = list(await self._parts.store.counts())
+                counts = list(await self._backend.store.counts())
         except (StoreError, TimeoutError):
             counts = None  # a store in trouble must not hide the other metrics
-        body, content_type = self._parts.metrics.render(
-            snapshot(self._parts, counts), request.headers.get("Accept", ""), await self._parts.health.others()
+        body, content_type = self._backend.metrics.render(
+            gauges(self._backend, counts), request.headers.get("Accept", ""), await self._backend.health.others()
         )
         return web.Response(body=body, headers={"Content-Type": content_type})
 
@@ -56,65 +56,65 @@ class Api:
         return web.json_response({"healthy": True})
 
     async def readyz(self, _: web.Request) -> web.Response:
-        reasons = list(self._parts.health.reasons())
-        lanes = {lane: _upstreams(health) for lane, health in self._parts.health.lanes().items()}
+        reasons = list(self._backend.health.reasons())
+        lanes = {lane: _upstreams(health) for lane, health in self._backend.health.lanes().items()}
         document = {
             "ready": not reasons,
             "reasons": reasons,
-            "queue": self._parts.health.queue().as_json(),
-            "intake": self._parts.health.intake().as_json(),
+            "queue": self._backend.health.queue().as_json(),
+            "intake": self._backend.health.intake().as_json(),
             "lanes": lanes,
         }
         return web.json_response(document, status=503 if reasons else 200)
 
     async def messages(self, request: web.Request) -> web.Response:
-        return await answer(list(await self._parts.store.search(self._listing(request))))
+        return await json_response(list(await self._backend.store.search(self._listing(request))))
 
     async def message(self, request: web.Request) -> web.Response:
-        found = await self._parts.store.get(request.match_info["id"])
+        found = await self._backend.store.get(request.match_info["id"])
         if found is None:
             raise web.HTTPNotFound(text="no such message")
-        return await answer(found)
+        return await json_response(found)
 
     async def report(self, request: web.Request) -> web.Response:
         given = _parameters(request)
-        begin = query.since(given.pop("since", "24h"), self._parts.clock())
+        begin = query.since(given.pop("since", "24h"), self._backend.clock())
         if given:
             raise query.BadQuery(f"unknown parameter {next(iter(given))!r}; known is since")
-        rows = await self._parts.store.deliveries(begin)
+        rows = await self._backend.store.deliveries(begin)
 
         def body() -> bytes:
-            return encoded({"since": query.rfc3339(begin), **report.build(rested(rows)).as_json()})
+            return encode_json({"since": query.rfc3339(begin), **report.build(with_pauses(rows)).as_json()})
 
-        return web.Response(body=await asyncio.to_thread(body), content_type="application/json", charset="utf-8")
+        return json_body(await asyncio.to_thread(body))
 
     async def queue(self, request: web.Request) -> web.Response:
-        now = self._parts.clock()
+        now = self._backend.clock()
         selection = self._listing(request)
-        counts = await self._parts.store.counts()
-        waiting = await self._parts.store.waiting(selection)
-        return await answer(
+        counts = await self._backend.store.counts()
+        waiting = await self._backend.store.waiting(selection)
+        return await json_response(
             {
-                "fill": self._parts.health.queue().as_json(),
+                "fill": self._backend.health.queue().as_json(),
                 "lanes": [_count(row, now) for row in counts],
                 "messages": list(waiting),
             }
         )
 
     async def live(self, _: web.Request) -> web.Response:
-        """What the console shows, from memory but for the queue's counts."""
-        now = self._parts.clock()
-        counts = await self._parts.store.counts()
+        """What the console and the demo show: from memory, except for the queue's counts."""
+        now = self._backend.clock()
+        counts = await self._backend.store.counts()
         lanes = {
             lane: {
-                **self._parts.recent.pace(lane, now - LIVE_WINDOW_S).as_json(),
+                **self._backend.recent.pace(lane, now - LIVE_WINDOW_S).as_json(),
                 "queue": {row.state: row.recipients for row in counts if row.lane == lane},
-                **_upstreams(health, words=True),
+                **_upstreams(health, with_replies=True),
             }
-            for lane, health in self._parts.health.lanes().items()
+            for lane, health in self._backend.health.lanes().items()
         }
-        reasons = list(self._parts.health.reasons())
-        return await answer(
+        reasons = list(self._backend.health.reasons())
+        return await json_response(
             {"now": query.rfc3339(now), "window_ms": LIVE_WINDOW_S * 1000, "reasons": reasons, "lanes": lanes}
         )
 
@@ -123,24 +123,24 @@ class Api:
         if action not in query.ACTIONS:
             raise web.HTTPNotFound(text=f"no such action; known are {', '.join(query.ACTIONS)}")
         try:
-            body = json.loads(await webhooks.body_of(request, MAX_BODY_BYTES))
+            body = json.loads(await webhooks.read_body(request, MAX_BODY_BYTES))
         except (ValueError, RecursionError):
             raise query.BadQuery("the body is not JSON") from None
         selection = query.target(body, action)
-        changed = list(await self._parts.controller.act(action, selection))
+        changed = list(await self._backend.controller.act(action, selection))
         document: dict[str, object] = {"changed": changed}
         if selection.ids:
             document["unknown"] = [
-                one for one in query.unchanged(selection, changed) if await self._parts.store.get(one) is None
+                one for one in query.unchanged(selection, changed) if await self._backend.store.get(one) is None
             ]
         if query.leaves_ambiguous(action, selection):
-            document["left"] = query.left(await self._parts.store.counts(), selection)
-        return await answer(document)
+            document["left"] = query.left(await self._backend.store.counts(), selection)
+        return await json_response(document)
 
     def _listing(self, request: web.Request) -> Selection:
-        """As the request asks, but no more rows than are good for the codes beside it."""
-        selection = query.listing(_parameters(request), self._parts.clock())
-        return selection._replace(limit=min(selection.limit, MOST_ROWS))
+        """The request's filters. The number of rows is bounded, since long listings delay codes."""
+        selection = query.listing(_parameters(request), self._backend.clock())
+        return selection._replace(limit=min(selection.limit, MAX_ROWS))
 
 
 def _parameters(request: web.Request) -> dict[str, str]:
@@ -150,9 +150,9 @@ def _parameters(request: web.Request) -> dict[str, str]:
     return given
 
 
-def _upstreams(lane: LaneHealth, *, words: bool = False) -> dict[str, object]:
-    """`words`: with what the upstreams said, which is for the operator only."""
-    return {"upstreams": {name: health.as_json(words=words) for name, health in lane.items()}}
+def _upstreams(lane: LaneHealth, *, with_replies: bool = False) -> dict[str, object]:
+    """`with_replies`: include the upstreams' last replies, which are for the operator only."""
+    return {"upstreams": {name: health.as_json(with_reply=with_replies) for name, health in lane.items()}}
 
 
 def _count(row: LaneCount, now: float) -> dict[str, object]:

@@ -1,5 +1,5 @@
-"""Proof of the operator, by token or by user, and the checks that keep other sites' web pages out of a service on
-loopback."""
+"""Who may send a request: the operator, by token or by local user. Web pages of other sites may not (DNS rebinding,
+cross-site request forgery)."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from typing import Literal, Protocol
 Denial = Literal["token", "host", "operator", "origin", "content type"]
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-"""asked by orchestrators, which carry no token"""
-SHOWN_TO_ALL = frozenset({"/metrics", "/", "/console.css", "/console.js"})
-"""without a token: they show no address and no message to any user of the machine. The console is an empty page until
-the API has answered it."""
+"""for orchestrators, which have no token"""
+PUBLIC_WITHOUT_TOKEN = frozenset({"/metrics", "/", "/console.css", "/console.js"})
+"""Where no token is configured, every local user may read these: they show no address and no message. The console is
+an empty page until the API answers it."""
 WEBHOOKS = "/webhooks/"
-"""What stands below is for providers: they carry no token of ours and post what they like from anywhere. Each webhook
-proves itself by what it carries (`webhooks`)."""
+"""Paths for providers, which have no token and post from anywhere. Each webhook checks its own proof (`webhooks`)."""
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]+)?")
-CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+CHANGING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class Peer(Protocol):
@@ -39,8 +38,8 @@ class Peer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """`token` None: none is asked for; then the Host must be ours, and what isn't shown to all is the operator's.
-    `hosts`: names besides loopback's."""
+    """`token` None: no token is required; then the Host header must name this service, and only root and the relay's
+    user may read messages or change anything. `hosts`: host names besides those of loopback."""
 
     token: str | None
     hosts: frozenset[str] = frozenset()
@@ -49,26 +48,26 @@ class Guard:
         """Why a request is refused, or None. `headers` compares names case-insensitively."""
         if path in OPEN_PATHS or path.startswith(WEBHOOKS):
             return None
-        changing = method in CHANGING
+        changing = method in CHANGING_METHODS
         if self.token is not None:
             if not presents(headers.get("Authorization", ""), self.token):
                 return "token"
-        # DNS rebinding: a page of evil.example whose name now resolves to 127.0.0.1 still says Host: evil.example.
-        # A token it doesn't have, and a unix socket it can't reach.
-        elif not peer.unix and not self._ours(headers.get("Host", "")):
+        # DNS rebinding: a page of evil.example, whose name now resolves to 127.0.0.1, still sends Host: evil.example.
+        # Such a page has no token, and can't reach a unix socket.
+        elif not peer.unix and not self._names_us(headers.get("Host", "")):
             return "host"
-        elif (changing or path not in SHOWN_TO_ALL) and not await peer.is_operator():
+        elif (changing or path not in PUBLIC_WITHOUT_TOKEN) and not await peer.is_operator():
             return "operator"
         return _forged(headers) if changing else None
 
-    def _ours(self, host: str) -> bool:
+    def _names_us(self, host: str) -> bool:
         found = _HOST.fullmatch(host)
         name = (found[1] or found[2]).lower() if found else ""
         return name == "localhost" or name.endswith(".localhost") or name in self.hosts or _is_ip(name)
 
 
 def _forged(headers: Mapping[str, str]) -> Denial | None:
-    """Cross-site request forgery: a form can't send JSON, and a script of another site shows its Origin."""
+    """Detect cross-site request forgery: a form can't send JSON, and a script of another site has another Origin."""
     if headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
         return "content type"
     if headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
@@ -80,7 +79,7 @@ def _forged(headers: Mapping[str, str]) -> Denial | None:
 
 
 def presents(authorization: str, token: str) -> bool:
-    """Bearer with the token, or Basic with the token as password (a browser, Prometheus); in constant time."""
+    """Whether an Authorization header has the token: as Bearer, or as the password of Basic. In constant time."""
     scheme, _, value = authorization.partition(" ")
     given = ""
     if scheme.lower() == "bearer":

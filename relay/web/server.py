@@ -1,66 +1,145 @@
-"""Where the HTTP service listens, on a TCP address or a unix socket."""
+"""The HTTP service: sockets, routes, middleware, and the console's static files."""
 
 from __future__ import annotations
 
 import asyncio
-import os
+import logging
 import socket
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
+from importlib.resources import files
 
-from relay.config.network import AnyAddress, SystemdAddress, TcpAddress, UnixAddress
-from relay.web.guard import Guard
-from relay.web.parts import Parts
-from relay.web.service import Service
+from aiohttp import web
+
+from relay.config.network import AnyAddress, TcpAddress, UnixAddress
+from relay.store.base import StoreError
+from relay.web.api import ANSWER_WITHIN_S, MAX_BODY_BYTES, Api
+from relay.web.backend import Backend
+from relay.web.connections import Connection, ConnectionLimit
+from relay.web.guard import Denial, Guard
+from relay.web.query import BadQuery
+from relay.web.responses import HEADERS, error_response
 
 BACKLOG = 128
+STOP_WITHIN_S = 2.0
+
+_CONSOLE = {
+    "/": ("index.html", "text/html"),
+    "/console.css": ("console.css", "text/css"),
+    "/console.js": ("console.js", "text/javascript"),
+}
+_DENIALS: dict[Denial, tuple[int, str]] = {
+    "token": (401, "a token is required"),
+    "operator": (
+        401,
+        "without http.token this is for root and the relay's own user only; run it as one of them, or set http.token",
+    ),
+    "host": (403, "the Host header names another server"),
+    "origin": (403, "the request comes from another site"),
+    "content type": (415, "the body must be application/json"),
+}
+_CHALLENGES: dict[Denial, str] = {
+    "token": 'Basic realm="otp-relay", charset="UTF-8"',
+    "operator": 'Local realm="otp-relay"',  # no scheme for which a browser would ask its user for a password
+}
+
+_log = logging.getLogger("relay.web")
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class WebServer:
-    """`start`, read `address`, `stop`. `hosts`: names by which the service is called besides loopback's."""
+    """The HTTP service: `start` it on bound sockets, read `address`, `stop` it."""
 
-    def __init__(self, parts: Parts, token: str | None = None, hosts: frozenset[str] = frozenset()) -> None:
-        self._service = Service(parts, Guard(token, hosts))
+    def __init__(self, backend: Backend, token: str | None = None, hosts: frozenset[str] = frozenset()) -> None:
+        """`hosts`: host names, besides those of loopback, under which clients may call the service."""
+        self._guard = Guard(token, hosts)
+        self._limit = ConnectionLimit()
         self._address: AnyAddress | None = None
-        self._file: str | None = None
-        """the unix socket's"""
-        self._listening: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server] = []
+        app = web.Application(middlewares=[_errors_as_json, self._guarded], client_max_size=MAX_BODY_BYTES)
+        app.add_routes(Api(backend).routes())
+        app.add_routes([web.get(path, _static(*source)) for path, source in _CONSOLE.items()])
+        app.on_response_prepare.append(_add_headers)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_WITHIN_S)
 
     @property
     def address(self) -> AnyAddress:
-        """Where it listens, with the port that a port 0 became, or the address of systemd's first socket."""
+        """The address of the first socket, as bound."""
         if self._address is None:
             raise RuntimeError("not started")
         return self._address
 
-    async def start(self, address: AnyAddress, bound: Sequence[socket.socket] = ()) -> None:
-        """Listen. `bound`: the sockets of an address that isn't TCP's. Raises OSError when the address can't be had."""
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Listen on bound sockets (`intake.sockets.bind`); the caller releases them after `stop`."""
         loop = asyncio.get_running_loop()
-        await self._service.begin()
-        match address:
-            case TcpAddress(host, port):
-                self._listening = [await loop.create_server(self._service.protocol, host, port, backlog=BACKLOG)]
-                self._address = TcpAddress(host, int(self._listening[0].sockets[0].getsockname()[1]))
-            case UnixAddress() | SystemdAddress():
-                if not bound:
-                    raise OSError(f"no socket for {address}")
-                self._address = _bound(bound[0])
-                for each in bound:
-                    create = loop.create_unix_server if each.family == socket.AF_UNIX else loop.create_server
-                    self._listening.append(await create(self._service.protocol, sock=each, backlog=BACKLOG))
-                if isinstance(address, UnixAddress):
-                    self._file = address.path
+        await self._runner.setup()
+        for each in sockets:
+            create = loop.create_unix_server if each.family == socket.AF_UNIX else loop.create_server
+            self._servers.append(await create(self._connection, sock=each, backlog=BACKLOG))
+        self._address = _address(sockets[0])
 
     async def stop(self) -> None:
-        """Finish the answers under way, within a short deadline, and let go of the address."""
-        for server in self._listening:
+        """Stop listening, and finish the responses under way within a short deadline."""
+        for server in self._servers:
             server.close()
-        if self._file is not None:
-            with suppress(FileNotFoundError):
-                os.unlink(self._file)
-        await self._service.end()
+        await self._runner.cleanup()
+
+    def _connection(self) -> asyncio.Protocol:
+        server = self._runner.server
+        assert server is not None, "the runner is set up"
+        return Connection(server, self._limit)
+
+    @web.middleware
+    async def _guarded(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Answer what the guard lets pass, within a deadline."""
+        connection = request.protocol
+        assert isinstance(connection, Connection), "made by `_connection`"
+        connection.request_begins()
+        denial = await self._guard.denies(request.method, request.path, request.headers, connection.peer)
+        if denial is None:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                return await handler(request)
+        response = error_response(*_DENIALS[denial])
+        if denial in _CHALLENGES:
+            response.headers["WWW-Authenticate"] = _CHALLENGES[denial]
+        return response
 
 
-def _bound(sock: socket.socket) -> AnyAddress:
-    name = sock.getsockname()
-    return UnixAddress(name) if sock.family == socket.AF_UNIX else TcpAddress(name[0], name[1])
+@web.middleware
+async def _errors_as_json(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Every error is a JSON response; none carries a traceback or what the relay holds."""
+    try:
+        return await handler(request)
+    except web.HTTPException as exc:
+        ours = exc.text is not None and exc.text != f"{exc.status}: {exc.reason}"
+        response = error_response(exc.status, str(exc.text) if ours else exc.reason)
+        if "Allow" in exc.headers:
+            response.headers["Allow"] = exc.headers["Allow"]
+        return response
+    except BadQuery as exc:
+        return error_response(400, str(exc))
+    except StoreError as exc:
+        return error_response(503, str(exc))
+    except TimeoutError:
+        return error_response(503, "no answer in time")
+    except Exception as exc:  # noqa: BLE001 - a traceback may quote what the relay holds
+        _log.error("event=http_error method=%s error=%s", request.method, type(exc).__name__)
+        _log.debug("event=http_error_traceback", exc_info=True)
+        return error_response(500, "an internal error of the relay; see its log")
+
+
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+
+
+def _static(name: str, content_type: str) -> _Handler:
+    body = files("relay.web").joinpath("static", name).read_bytes()
+
+    async def serve(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=body, content_type=content_type, charset="utf-8")
+
+    return serve
+
+
+def _address(bound: socket.socket) -> AnyAddress:
+    name = bound.getsockname()
+    return UnixAddress(name) if bound.family == socket.AF_UNIX else TcpAddress(name[0], name[1])

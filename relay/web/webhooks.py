@@ -1,4 +1,4 @@
-"""What providers post: each webhook judges by itself what proves it; the guard lets all of them pass."""
+"""Webhooks of providers. The guard lets these requests pass; each webhook checks its own proof."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ class Webhook(Protocol):
     """One upstream's webhook."""
 
     async def take(self, headers: Mapping[str, str], body: bytes) -> int:
-        """Take what was posted. `headers` compares names case-insensitively; the body is of any type. Returns the
-        status of the answer: 200 once it is stored, 401 without the right proof, 400 where it can't be read."""
+        """Process a posted event. `headers` compares names case-insensitively; the body is of any type. Returns the
+        HTTP status: 200 once it is stored, 401 without the right proof, 400 if it can't be read."""
 
 
 def routes(webhooks: Mapping[str, Webhook]) -> list[web.RouteDef]:
-    """`POST /webhooks/NAME` for each of them. Another name is 404, and its body isn't read."""
+    """`POST /webhooks/NAME` for each webhook. Another name is 404, and its body isn't read."""
 
     async def post(request: web.Request) -> web.Response:
         webhook = webhooks.get(request.match_info["upstream"])
         if webhook is None:
             raise web.HTTPNotFound(text="no such webhook")
-        return web.Response(status=await webhook.take(request.headers, await body_of(request, MAX_BODY_BYTES)))
+        return web.Response(status=await webhook.take(request.headers, await read_body(request, MAX_BODY_BYTES)))
 
     return [web.post(f"{WEBHOOKS}{{upstream}}", post)]
 
 
-async def body_of(request: web.Request, most: int) -> bytes:
-    """The whole body. Raises what is answered as 413 beyond `most` bytes, and as 408 where it comes too slowly."""
+async def read_body(request: web.Request, max_bytes: int) -> bytes:
+    """The whole body. Raises HTTP 413 beyond `max_bytes`, and 408 when the body comes too slowly."""
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_WITHIN_S):
             async for piece in request.content.iter_any():
                 body += piece
-                if len(body) > most:
-                    raise web.HTTPRequestEntityTooLarge(max_size=most, actual_size=len(body))
+                if len(body) > max_bytes:
+                    raise web.HTTPRequestEntityTooLarge(max_size=max_bytes, actual_size=len(body))
     except TimeoutError:
         raise web.HTTPRequestTimeout(text="the body came too slowly") from None
     return bytes(body)

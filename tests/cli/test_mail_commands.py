@@ -22,7 +22,7 @@ from relay.observe.recent import Recent
 from relay.observe.report import build
 from relay.store.model import Attempt, DeliveryRow, RecipientUpdate, Settlement
 from relay.store.sqlite.store import open_store
-from relay.web.parts import Parts
+from relay.web.backend import Backend
 from relay.web.server import WebServer
 from tests.support.relay import write_config
 from tests.web.conftest import SetHealth, StoreController, message, sent
@@ -300,10 +300,10 @@ def running(config_file: Path, filled: float) -> Iterator[None]:
 
     async def serve() -> None:
         store = await open_store(config_file.parent / "relay.db", now=time)
-        parts = Parts(store, Metrics(), Recent(), SetHealth(), StoreController(store))
-        server = WebServer(parts, TOKEN)
+        backend = Backend(store, Metrics(), Recent(), SetHealth(), StoreController(store))
+        server = WebServer(backend, TOKEN)
         address = UnixAddress(f"{config_file.parent}/http.sock")
-        await server.start(address, bind(address, {}))
+        await server.start(bind(address, {}))
         started.set()
         await stop.wait()
         await server.stop()

@@ -9,7 +9,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from relay.config.network import TcpAddress
+from relay.config.network import AnyAddress, TcpAddress
+from relay.intake.sockets import bind
 from relay.mail.envelope import Envelope, Recipient
 from relay.observe.metrics import Family, Metrics
 from relay.observe.pressure import IntakeLoad, QueueFill
@@ -17,11 +18,12 @@ from relay.observe.recent import Recent
 from relay.store.base import Store
 from relay.store.model import Action, Attempt, NewMessage, RecipientUpdate, Selection, Settlement
 from relay.store.sqlite.store import open_store
-from relay.web.parts import LaneHealth, Parts, UpstreamHealth
+from relay.web.backend import Backend, LaneHealth, UpstreamHealth
 from relay.web.server import WebServer
 
 NOW = 1_800_000_000.0
 TOKEN = "a-secret-token"
+LOOPBACK = TcpAddress("127.0.0.1", 0)
 
 
 @dataclass
@@ -31,7 +33,7 @@ class SetHealth:
         default_factory=lambda: {
             "otp": {
                 "postmark": UpstreamHealth("up", {"idle": 2}),
-                "ses": UpstreamHealth("down", reason="auth: 535 5.7.8", words="bad credentials for relay"),
+                "ses": UpstreamHealth("down", reason="auth: 535 5.7.8", reply_text="bad credentials for relay"),
             },
             "bulk": {"ses": UpstreamHealth("half-open", window=6)},
         }
@@ -101,8 +103,8 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-def parts(store: Store) -> Parts:
-    return Parts(store, Metrics(), Recent(), SetHealth(), StoreController(store), clock=lambda: NOW)
+def backend(store: Store) -> Backend:
+    return Backend(store, Metrics(), Recent(), SetHealth(), StoreController(store), clock=lambda: NOW)
 
 
 @pytest.fixture
@@ -111,22 +113,27 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def serve(parts: Parts, token: str | None = None, hosts: frozenset[str] = frozenset()) -> tuple[WebServer, str]:
-    """A started server and its base URL; stop it."""
-    server = WebServer(parts, token, hosts)
-    await server.start(TcpAddress("127.0.0.1", 0))
+async def serve(
+    backend: Backend,
+    token: str | None = None,
+    hosts: frozenset[str] = frozenset(),
+    address: AnyAddress = LOOPBACK,
+) -> tuple[WebServer, str]:
+    """A started server and its base URL; the caller stops it."""
+    server = WebServer(backend, token, hosts)
+    await server.start(bind(address, {}))
     return server, f"http://{server.address}"
 
 
 @pytest.fixture
-async def url(parts: Parts) -> AsyncIterator[str]:
-    server, base = await serve(parts)
+async def url(backend: Backend) -> AsyncIterator[str]:
+    server, base = await serve(backend)
     yield base
     await server.stop()
 
 
 @pytest.fixture
-async def guarded_url(parts: Parts) -> AsyncIterator[str]:
-    server, base = await serve(parts, TOKEN)
+async def guarded_url(backend: Backend) -> AsyncIterator[str]:
+    server, base = await serve(backend, TOKEN)
     yield base
     await server.stop()

@@ -10,11 +10,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from relay.config.network import SystemdAddress, TcpAddress, UnixAddress
-from relay.intake.sockets import bind
+from relay.config.network import TcpAddress, UnixAddress
 from relay.store.base import Store, StoreError
 from relay.store.model import RecipientUpdate, Settlement
-from relay.web.parts import Parts
+from relay.web.backend import Backend
 from relay.web.server import WebServer
 from tests.web.conftest import NOW, SetHealth, message, sent, serve
 
@@ -68,10 +67,10 @@ async def test_readyz_names_each_lanes_upstreams_and_a_dead_one_leaves_it_ready(
 
 
 async def test_readyz_is_503_with_the_reason_when_no_mail_can_be_taken(
-    client: aiohttp.ClientSession, url: str, parts: Parts
+    client: aiohttp.ClientSession, url: str, backend: Backend
 ) -> None:
-    assert isinstance(parts.health, SetHealth)
-    parts.health.not_ready.append("draining")
+    assert isinstance(backend.health, SetHealth)
+    backend.health.not_ready.append("draining")
     async with client.get(f"{url}/readyz") as answer:
         assert answer.status == 503
         assert (await answer.json())["reasons"] == ["draining"]
@@ -102,11 +101,11 @@ async def test_messages_are_listed_newest_first_by_every_filter(
 
 
 async def test_a_message_is_the_stores_own_document(
-    client: aiohttp.ClientSession, url: str, parts: Parts, store: Store
+    client: aiohttp.ClientSession, url: str, backend: Backend, store: Store
 ) -> None:
     await fill(store)
     found = await get(client, f"{url}/api/messages/01A")
-    assert found == await parts.store.get("01A")
+    assert found == await backend.store.get("01A")
     assert isinstance(found, dict)
     assert found["recipients"][0]["attempts"][0]["upstream"] == "postmark"
     assert "123456" not in json.dumps(found)
@@ -141,10 +140,10 @@ async def test_the_queue_shows_counts_and_what_waits(client: aiohttp.ClientSessi
 
 
 async def test_live_gives_each_lanes_pace_queue_and_upstreams(
-    client: aiohttp.ClientSession, url: str, parts: Parts, store: Store
+    client: aiohttp.ClientSession, url: str, backend: Backend, store: Store
 ) -> None:
     await fill(store)
-    parts.recent.note("otp", NOW - 10, 0.041)
+    backend.recent.note("otp", NOW - 10, 0.041)
     found = await get(client, f"{url}/api/live")
     assert isinstance(found, dict)
     assert found["lanes"]["otp"]["p50_ms"] == pytest.approx(41)
@@ -222,14 +221,14 @@ async def test_a_retry_leaves_what_an_upstream_may_have_taken_and_says_how_many(
     ],
 )
 async def test_a_bad_selection_is_400_and_nothing_changes(
-    client: aiohttp.ClientSession, url: str, parts: Parts, store: Store, body: bytes
+    client: aiohttp.ClientSession, url: str, backend: Backend, store: Store, body: bytes
 ) -> None:
     await fill(store)
     headers = {"Content-Type": "application/json"}
     async with client.post(f"{url}/api/queue/drop", data=body, headers=headers) as answer:
         assert answer.status == 400
         assert set(await answer.json()) == {"error"}
-    assert len(await parts.store.counts()) == 2
+    assert len(await backend.store.counts()) == 2
 
 
 @pytest.mark.parametrize(
@@ -307,13 +306,13 @@ async def test_metrics_are_served_in_the_format_asked_for(
 
 
 async def test_a_store_in_trouble_is_503_and_the_other_metrics_are_still_there(
-    client: aiohttp.ClientSession, url: str, parts: Parts, monkeypatch: pytest.MonkeyPatch
+    client: aiohttp.ClientSession, url: str, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:
         raise StoreError("relay.db: the disk is on fire")
 
     for name in ("counts", "search"):
-        monkeypatch.setattr(parts.store, name, fail)
+        monkeypatch.setattr(backend.store, name, fail)
     async with client.get(f"{url}/api/messages") as answer:
         assert answer.status == 503
         assert (await answer.json())["error"] == "relay.db: the disk is on fire"
@@ -326,14 +325,14 @@ async def test_a_store_in_trouble_is_503_and_the_other_metrics_are_still_there(
 async def test_an_unexpected_error_is_a_500_that_tells_nothing(
     client: aiohttp.ClientSession,
     url: str,
-    parts: Parts,
+    backend: Backend,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def fail(*_: object) -> None:
         raise KeyError("code 123456")
 
-    monkeypatch.setattr(parts.store, "search", fail)
+    monkeypatch.setattr(backend.store, "search", fail)
     with caplog.at_level("INFO"):
         async with client.get(f"{url}/api/messages") as answer:
             assert answer.status == 500
@@ -342,33 +341,21 @@ async def test_an_unexpected_error_is_a_500_that_tells_nothing(
     assert "KeyError" in caplog.text
 
 
-async def test_it_listens_on_a_unix_socket(parts: Parts, tmp_path: Path) -> None:
+async def test_it_listens_on_a_unix_socket(backend: Backend, tmp_path: Path) -> None:
     path = str(tmp_path / "http.sock")
-    server = WebServer(parts)
-    await server.start(UnixAddress(path), bind(UnixAddress(path), {}))
+    server, _ = await serve(backend, address=UnixAddress(path))
     assert str(server.address) == f"unix:{path}"
     async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(path)) as client:
         assert await get(client, "http://anything.example/api/messages") == []
     await server.stop()
-    assert not Path(path).exists()
 
 
-async def test_it_takes_a_socket_that_was_handed_over(parts: Parts, client: aiohttp.ClientSession) -> None:
+async def test_it_takes_a_socket_that_was_handed_over(backend: Backend, client: aiohttp.ClientSession) -> None:
     listening = socket.create_server(("127.0.0.1", 0))
-    server = WebServer(parts)
-    await server.start(SystemdAddress("http"), [listening])
+    server = WebServer(backend)
+    await server.start([listening])
     await get(client, f"http://127.0.0.1:{listening.getsockname()[1]}/healthz")
     await server.stop()
-
-
-async def test_a_taken_port_and_a_missing_socket_are_os_errors(parts: Parts) -> None:
-    first, _ = await serve(parts)
-    assert isinstance(first.address, TcpAddress)
-    with pytest.raises(OSError, match="in use"):
-        await WebServer(parts).start(first.address)
-    await first.stop()
-    with pytest.raises(OSError, match="no socket for systemd:http"):
-        await WebServer(parts).start(SystemdAddress("http"))
 
 
 MALFORMED = {
@@ -386,9 +373,8 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("what", MALFORMED)
-async def test_what_is_no_http_gets_the_api_s_error_and_nothing_of_it_back(parts: Parts, what: str) -> None:
-    server = WebServer(parts)
-    await server.start(TcpAddress("127.0.0.1", 0))
+async def test_what_is_no_http_gets_the_api_s_error_and_nothing_of_it_back(backend: Backend, what: str) -> None:
+    server, _ = await serve(backend)
     assert isinstance(server.address, TcpAddress)
     reader, writer = await asyncio.open_connection("127.0.0.1", server.address.port)
     writer.write(MALFORMED[what])

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.web.backend import Backend
 from relay.web.guard import Guard, presents
-from relay.web.parts import Parts
 from tests.web.conftest import TOKEN, serve
 
 
@@ -116,9 +116,9 @@ def test_no_other_text_opens(text: str) -> None:
     ],
 )
 async def test_without_a_token_a_rebound_name_is_refused(
-    client: aiohttp.ClientSession, parts: Parts, host: str, status: int
+    client: aiohttp.ClientSession, backend: Backend, host: str, status: int
 ) -> None:
-    server, base = await serve(parts, hosts=frozenset({"relay.example.com"}))
+    server, base = await serve(backend, hosts=frozenset({"relay.example.com"}))
     async with client.get(f"{base}/api/messages", headers={"Host": host}) as answer:
         assert answer.status == status
     await server.stop()

@@ -17,7 +17,7 @@ from relay.intake.sockets import bind
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
 from relay.store.sqlite.store import open_store
-from relay.web.parts import Parts
+from relay.web.backend import Backend
 from relay.web.server import WebServer
 from tests.support.relay import write_config
 from tests.web.conftest import NOW, SetHealth, StoreController
@@ -37,9 +37,9 @@ def run(new_loop: Callable[[], asyncio.AbstractEventLoop], test: Coroutine[None,
 @asynccontextmanager
 async def listening(folder: Path, kind: str) -> AsyncIterator[WebServer]:
     store = await open_store(folder / "relay.db", now=lambda: NOW)
-    server = WebServer(Parts(store, Metrics(), Recent(), SetHealth(), StoreController(store), clock=lambda: NOW))
+    server = WebServer(Backend(store, Metrics(), Recent(), SetHealth(), StoreController(store), clock=lambda: NOW))
     address: AnyAddress = UnixAddress(str(folder / "http.sock")) if kind == "unix" else TcpAddress("127.0.0.1", 0)
-    await server.start(address, bind(address, {}) if kind == "unix" else ())
+    await server.start(bind(address, {}))
     yield server
     await server.stop()
     await store.close()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import aiohttp
 import pytest
 
-from relay.web.parts import Parts
+from relay.web.backend import Backend
 from relay.web.webhooks import MAX_BODY_BYTES
 from tests.web.conftest import TOKEN, serve
 
@@ -29,10 +29,10 @@ class Kept:
 @pytest.mark.parametrize("token", [None, TOKEN])
 @pytest.mark.parametrize("content_type", ["text/plain; charset=UTF-8", "application/json", "multipart/form-data", ""])
 async def test_a_webhook_takes_what_it_is_posted_without_a_token_and_from_anywhere(
-    client: aiohttp.ClientSession, parts: Parts, token: str | None, content_type: str
+    client: aiohttp.ClientSession, backend: Backend, token: str | None, content_type: str
 ) -> None:
     kept = Kept()
-    server, base = await serve(dataclasses.replace(parts, webhooks={"ses": kept}), token)
+    server, base = await serve(dataclasses.replace(backend, webhooks={"ses": kept}), token)
     headers = {**PROVIDERS, "Content-Type": content_type}
     async with client.post(f"{base}/webhooks/ses", data=b"{}", headers=headers) as answer:
         assert answer.status == 200
@@ -43,10 +43,10 @@ async def test_a_webhook_takes_what_it_is_posted_without_a_token_and_from_anywhe
 
 
 async def test_a_webhook_takes_five_mebibytes_and_the_api_no_more_than_before(
-    client: aiohttp.ClientSession, parts: Parts
+    client: aiohttp.ClientSession, backend: Backend
 ) -> None:
     kept = Kept()
-    server, base = await serve(dataclasses.replace(parts, webhooks={"ses": kept}))
+    server, base = await serve(dataclasses.replace(backend, webhooks={"ses": kept}))
     for size, status in ((MAX_BODY_BYTES, 200), (MAX_BODY_BYTES + 1, 413)):
         async with client.post(f"{base}/webhooks/ses", data=b" " * size) as answer:
             assert answer.status == status
@@ -60,9 +60,9 @@ async def test_a_webhook_takes_five_mebibytes_and_the_api_no_more_than_before(
 
 @pytest.mark.parametrize("token", [None, TOKEN])
 async def test_a_webhook_that_is_not_configured_is_not_there(
-    client: aiohttp.ClientSession, parts: Parts, token: str | None
+    client: aiohttp.ClientSession, backend: Backend, token: str | None
 ) -> None:
-    server, base = await serve(dataclasses.replace(parts, webhooks={"ses": Kept()}), token)
+    server, base = await serve(dataclasses.replace(backend, webhooks={"ses": Kept()}), token)
     for path in ("/webhooks/postmark", "/webhooks/", "/webhooks/ses/queue"):
         async with client.post(base + path, data=b"x", headers=PROVIDERS) as answer:
             assert answer.status == 404

@@ -1,4 +1,4 @@
-"""What the HTTP service shows and acts on; `app` hands the parts in."""
+"""The relay behind the HTTP service: interfaces to its health, its store and its lanes."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ UpstreamState = Literal["up", "untried", "down", "half-open"]
 
 @dataclass(frozen=True, slots=True)
 class UpstreamHealth:
-    """One upstream as one lane sees it."""
+    """State of one upstream, seen from one lane."""
 
     state: UpstreamState
     sessions: Mapping[str, int] = field(default_factory=dict)
     """open sessions by what they do: `idle`, `busy`, ..."""
     reason: str | None = None
-    """why it is not up: the phase, the code and the enhanced code, or words of the relay's own"""
+    """why it isn't up: phase, code and enhanced code of a reply, or a text of the relay's own"""
     window: int | None = None
-    """how many messages it may get at once now; None: it has no window"""
-    words: str | None = None
-    """what the upstream said to it, redacted: for the operator's eyes only"""
+    """how many messages it may get at once now; None: no limit of that kind"""
+    reply_text: str | None = None
+    """the upstream's reply, redacted; for the operator only"""
 
-    def as_json(self, *, words: bool = False) -> dict[str, object]:
-        """`words`: with what the upstream said."""
+    def as_json(self, *, with_reply: bool = False) -> dict[str, object]:
+        """`with_reply`: include the upstream's reply."""
         shown: dict[str, object] = {"state": self.state, "sessions": dict(self.sessions)}
         if self.window is not None:
             shown["window"] = self.window
         if self.reason is not None:
             shown["reason"] = self.reason
-        if words and self.words is not None:
-            shown["words"] = self.words
+        if with_reply and self.reply_text is not None:
+            shown["words"] = self.reply_text
         return shown
 
 
@@ -50,33 +50,35 @@ LaneHealth = Mapping[str, UpstreamHealth]
 
 
 class Health(Protocol):
-    """How the relay is. Answered from memory, at once."""
+    """State of the relay, from memory and without waiting."""
 
     def reasons(self) -> Sequence[str]:
-        """Why no mail can be taken now (store unwritable, queue full, draining); empty: it can."""
+        """Why the relay can't accept mail now (store unwritable, queue full, draining); empty: it can."""
 
     def lanes(self) -> Mapping[str, LaneHealth]:
-        """Every configured lane."""
+        """The upstreams of every configured lane."""
 
     def queue(self) -> QueueFill:
-        """What waits, beside its limits."""
+        """Size of the queue, and its limits."""
 
     def intake(self) -> IntakeLoad:
-        """What the intake is at."""
+        """Load of the SMTP intake."""
 
     async def others(self) -> Sequence[Family]:
-        """What the relay's other processes counted."""
+        """Counters of the relay's other processes."""
 
 
 class Controller(Protocol):
-    """Who carries out an operator's word: the store and the lanes that hold messages in memory."""
+    """Carries out operators' actions in the store and in the lanes that hold messages in memory."""
 
     async def act(self, action: Action, selection: Selection) -> Sequence[str]:
-        """As `Store.act`; what became due is taken up at once. Returns the ids of the messages that changed."""
+        """As `Queue.act`; messages that became due are sent at once. Returns the ids of the changed messages."""
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Backend:
+    """What the HTTP service reads and acts on."""
+
     store: Reading
     metrics: Metrics
     recent: Recent
@@ -84,12 +86,12 @@ class Parts:
     controller: Controller
     clock: Callable[[], float] = time.time
     webhooks: Mapping[str, Webhook] = field(default_factory=dict)
-    """by their upstreams' names"""
+    """by upstream name"""
 
 
-def snapshot(parts: Parts, queue: Sequence[LaneCount] | None) -> Snapshot:
-    """The gauges now. An upstream that several lanes use is up when all of them hold it so."""
-    lanes = parts.health.lanes()
+def gauges(backend: Backend, queue: Sequence[LaneCount] | None) -> Snapshot:
+    """The values of the gauges now. An upstream of several lanes is up when it is up for each of them."""
+    lanes = backend.health.lanes()
     up: dict[str, bool] = {}
     sessions: dict[tuple[str, str], int] = {}
     windows: dict[tuple[str, str], int] = {}
@@ -101,13 +103,13 @@ def snapshot(parts: Parts, queue: Sequence[LaneCount] | None) -> Snapshot:
             if health.window is not None:
                 windows[lane, name] = health.window
     return Snapshot(
-        now=parts.clock(),
+        now=backend.clock(),
         queue=queue,
         lanes=tuple(lanes),
         states=sorted(OPEN_STATES),
         upstream_up=up,
         upstream_sessions=sessions,
         upstream_windows=windows,
-        fill=parts.health.queue(),
-        intake=parts.health.intake(),
+        fill=backend.health.queue(),
+        intake=backend.health.intake(),
     )

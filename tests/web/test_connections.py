@@ -11,10 +11,11 @@ import pytest
 
 from relay.store.base import Store
 from relay.store.model import Selection
-from relay.web import door, webhooks
-from relay.web.answers import encoded
-from relay.web.api import MOST_ROWS
-from relay.web.parts import Parts
+from relay.web import connections as http
+from relay.web import webhooks
+from relay.web.api import MAX_ROWS
+from relay.web.backend import Backend
+from relay.web.responses import encode_json
 from tests.web.conftest import NOW, message
 
 WITHIN_S = 20
@@ -54,16 +55,16 @@ async def test_connections_that_say_nothing_shut_no_client_out(
     silent = [await connect(url, connections, HALF) for _ in range(300)]
     async with client.get(f"{url}/healthz") as answer:
         assert answer.status == 200
-    for reader, _ in silent[: 300 - door.MOST_CONNECTIONS]:
+    for reader, _ in silent[: 300 - http.MAX_CONNECTIONS]:
         assert await everything(reader) == b""
     # The last ones have kept it waiting for the shortest time: one made room for the client.
-    for reader, writer in silent[-door.MOST_CONNECTIONS + 1 :]:
+    for reader, writer in silent[-http.MAX_CONNECTIONS + 1 :]:
         writer.write(b"Connection: close\r\n\r\n")
         assert (await everything(reader)).startswith(b"HTTP/1.1 200")
 
 
 async def test_where_every_connection_has_a_request_under_way_a_further_one_is_turned_away(
-    url: str, parts: Parts, connections: list[Streams], monkeypatch: pytest.MonkeyPatch
+    url: str, backend: Backend, connections: list[Streams], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: asyncio.Queue[None] = asyncio.Queue()
     go_on = asyncio.Event()
@@ -73,9 +74,9 @@ async def test_where_every_connection_has_a_request_under_way_a_further_one_is_t
         await go_on.wait()
         return []
 
-    monkeypatch.setattr(parts.store, "search", search)
+    monkeypatch.setattr(backend.store, "search", search)
     request = b"GET /api/messages HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    busy = [await connect(url, connections, request) for _ in range(door.MOST_CONNECTIONS)]
+    busy = [await connect(url, connections, request) for _ in range(http.MAX_CONNECTIONS)]
     for _ in busy:
         await asyncio.wait_for(asked.get(), WITHIN_S)
     late = await connect(url, connections)
@@ -101,7 +102,7 @@ async def trickle(streams: Streams) -> None:
 async def test_a_head_that_does_not_end_is_not_waited_for(
     url: str, connections: list[Streams], monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
-    monkeypatch.setattr(door, "HEAD_WITHIN_S", SOON_S)
+    monkeypatch.setattr(http, "HEAD_WITHIN_S", SOON_S)
     streams = await connect(url, connections, begun)
     trickling = asyncio.create_task(trickle(streams))
     assert await everything(streams[0]) == b""
@@ -111,7 +112,7 @@ async def test_a_head_that_does_not_end_is_not_waited_for(
 async def test_nor_is_a_head_that_does_not_begin(
     url: str, connections: list[Streams], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(door, "HEAD_WITHIN_S", SOON_S)
+    monkeypatch.setattr(http, "HEAD_WITHIN_S", SOON_S)
     reader, _ = await connect(url, connections)
     assert await everything(reader) == b""
 
@@ -120,8 +121,8 @@ async def test_nor_is_a_head_that_does_not_begin(
 async def test_nor_is_a_further_request_that_does_not_come_or_does_not_end(
     url: str, connections: list[Streams], monkeypatch: pytest.MonkeyPatch, further: bytes
 ) -> None:
-    monkeypatch.setattr(door, "IDLE_FOR_S", WITHIN_S * 10 if further else SOON_S)
-    monkeypatch.setattr(door, "HEAD_WITHIN_S", SOON_S)
+    monkeypatch.setattr(http, "IDLE_FOR_S", WITHIN_S * 10 if further else SOON_S)
+    monkeypatch.setattr(http, "HEAD_WITHIN_S", SOON_S)
     reader, writer = await connect(url, connections, HALF + b"\r\n")
     async with asyncio.timeout(WITHIN_S):
         await reader.readuntil(b'{"healthy": true}')
@@ -133,20 +134,21 @@ async def test_a_body_that_does_not_end_is_408(
     url: str, connections: list[Streams], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "BODY_WITHIN_S", SOON_S)
+    monkeypatch.setattr(http, "LINGER_S", SOON_S)
     head = b"POST /api/queue/hold HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     reader, _ = await connect(url, connections, head + b"Content-Length: 99\r\n\r\n{")
     assert (await everything(reader)).startswith(b"HTTP/1.1 408")
 
 
 async def test_an_answer_that_is_not_read_is_not_waited_for(
-    url: str, parts: Parts, connections: list[Streams], monkeypatch: pytest.MonkeyPatch
+    url: str, backend: Backend, connections: list[Streams], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(door, "ANSWER_FOR_S", SOON_S * 5)
+    monkeypatch.setattr(http, "ANSWER_WITHIN_S", SOON_S * 5)
 
     async def search(_: Selection) -> Sequence[object]:
         return ["x" * 1_000_000] * 50
 
-    monkeypatch.setattr(parts.store, "search", search)
+    monkeypatch.setattr(backend.store, "search", search)
     reader, _ = await connect(url, connections, b"GET /api/messages HTTP/1.1\r\nHost: localhost\r\n\r\n")
     reader._transport.pause_reading()  # type: ignore[attr-defined] # a client that doesn't read
     await asyncio.sleep(SOON_S * 10)  # what is read later is what the buffers of both ends held
@@ -155,18 +157,18 @@ async def test_an_answer_that_is_not_read_is_not_waited_for(
 
 
 async def test_a_listing_has_a_thousand_rows_at_most(url: str, client: aiohttp.ClientSession, store: Store) -> None:
-    for number in range(MOST_ROWS + 5):
+    for number in range(MAX_ROWS + 5):
         await store.put(message(f"{number:026}", accepted_at=NOW), claimed=False)
     for path in ("/api/messages?limit=10000", "/api/queue?limit=10000"):
         async with client.get(url + path) as answer:
             assert answer.status == 200
             found = await answer.json()
-        assert len(found if isinstance(found, list) else found["messages"]) == MOST_ROWS
+        assert len(found if isinstance(found, list) else found["messages"]) == MAX_ROWS
 
 
 async def test_a_long_answer_is_made_beside_the_loop() -> None:
     rows = [{"id": number, "recipients": [{"address": "user@example.net"}] * 20} for number in range(1_000)]
-    making = asyncio.create_task(asyncio.to_thread(encoded, {"messages": rows, "n": 1}))
+    making = asyncio.create_task(asyncio.to_thread(encode_json, {"messages": rows, "n": 1}))
     turns = 0
     while not making.done():
         turns += 1
@@ -179,4 +181,4 @@ async def test_a_long_answer_is_made_beside_the_loop() -> None:
     "document", [[], {}, {"a": []}, {"a": {"b": [1]}, "c": [{}, None]}, [1, [2]], None, "x", (1, 2)]
 )
 def test_an_answer_in_pieces_is_the_document(document: object) -> None:
-    assert json.loads(encoded(document)) == json.loads(json.dumps(document))
+    assert json.loads(encode_json(document)) == json.loads(json.dumps(document))

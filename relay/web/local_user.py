@@ -1,4 +1,4 @@
-"""Which user of this machine is at the other end of a connection."""
+"""Which local user is at the other end of a connection (Linux: SO_PEERCRED, /proc/net/tcp)."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from typing import Any, NamedTuple
 
 PROC = Path("/proc/self/net")
 """not /proc/net, which systemd's ProcSubset=pid hides"""
-LOOKS = 3
-"""A table that changes while it is read may leave a line out."""
+ATTEMPTS = 3
+"""Attempts: a table that changes while it is read may lack a line."""
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _OWNER = re.compile(rb"\S+ \S+ \S+ +(\d+) +\d+ +(\d+)")
-"""What stands behind a socket's state: queues, timer, retransmits; the user, a timeout, the inode."""
+"""The columns behind a socket's state: queues, timer, retransmits; then user, timeout and inode."""
 
 
 class Owner(NamedTuple):
-    """The process's side of a socket."""
+    """Owner of a socket, as /proc has it."""
 
     uid: int
     inode: int
 
 
-class Peer:
-    """The other end of one connection. It is looked up once, when it is first asked for."""
+class SocketPeer:
+    """The other end of one connection. Its user is looked up once, when it is first needed."""
 
     def __init__(self, transport: asyncio.BaseTransport) -> None:
         self._socket: Any = transport.get_extra_info("socket")
         self._ends = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         self._uid: int | None = None
-        self._asked = False
+        self._looked_up = False
         self.unix: bool = self._socket is not None and self._socket.family == socket.AF_UNIX
-        """it came over a unix socket"""
+        """connected over a unix socket"""
 
     async def is_operator(self) -> bool:
-        """True for root and for the user that this process runs as. Where the user can't be told: False."""
-        if not self._asked:
-            # Over TCP a file of the kernel is read that has a line for each socket of the machine.
+        """True for root and for the user of this process; False for others, and where the user is unknown."""
+        if not self._looked_up:
+            # Over TCP: a file of the kernel with a line for each socket of the machine.
             self._uid = self._credentials() if self.unix else await asyncio.to_thread(user_of, *self._ends)
-            self._asked = True
+            self._looked_up = True
         return self._uid is not None and self._uid in (0, os.geteuid())
 
     def _credentials(self) -> int | None:
@@ -58,12 +58,12 @@ class Peer:
 
 
 def user_of(client: object, server: object, proc: Path = PROC) -> int | None:
-    """The user whose socket is at `client` and connected to `server` (as `getpeername` and `getsockname` give them).
+    """The user of the socket at `client` that is connected to `server` (`getpeername` and `getsockname`).
 
-    None where there is no such socket here, or where it isn't open any more. The kernel shows the uid 0 for a socket
-    that its process has closed. So the socket must be there, with its inode, after its uid was read, too.
+    None if this machine has no such open socket. The kernel shows uid 0 for a socket that its process has closed, so
+    the socket must still be there, with its inode, after its uid was read.
     """
-    for _ in range(LOOKS):
+    for _ in range(ATTEMPTS):
         first = _owner(client, server, proc)
         if first is not None:
             return first.uid if first == _owner(client, server, proc) else None
@@ -97,7 +97,7 @@ def _lines(file: Path, needle: bytes) -> set[Owner]:
 
 
 def _end(name: object) -> tuple[IPv4Address | IPv6Address, int] | None:
-    """A socket's address, one of IPv4 as such even where it is written in IPv6's way."""
+    """Address and port of a socket; an IPv4-mapped IPv6 address as IPv4."""
     match name:
         case (str(host), int(port), *_):
             try:
@@ -111,8 +111,8 @@ def _end(name: object) -> tuple[IPv4Address | IPv6Address, int] | None:
 
 
 def _hexadecimal(address: IPv4Address | IPv6Address, port: int, *, mapped: bool) -> bytes:
-    """As the kernel writes it: words of 32 bits in the machine's order. `mapped`: in the table of IPv6's sockets. b''
-    where it can't stand in that table."""
+    """An address as the kernel writes it: words of 32 bits in the machine's order. `mapped`: for the table of IPv6
+    sockets. b'' if the address can't be in that table."""
     packed = address.packed
     if len(packed) == 4 and mapped:
         packed = bytes(10) + b"\xff\xff" + packed

@@ -15,12 +15,11 @@ from pathlib import Path
 import pytest
 
 from relay.config.network import AnyAddress, TcpAddress, UnixAddress
-from relay.intake.sockets import bind
 from relay.store.base import Store
-from relay.web import peer
-from relay.web.parts import Parts
+from relay.web import local_user
+from relay.web.backend import Backend
 from relay.web.server import WebServer
-from tests.web.conftest import TOKEN, message
+from tests.web.conftest import TOKEN, message, serve
 
 OTHER_UID = 65534
 WITHIN_S = 30
@@ -73,16 +72,14 @@ def folder() -> Iterator[Path]:
         yield Path(made)
 
 
-async def serve(parts: Parts, kind: str, folder: Path, token: str | None = None) -> WebServer:
+async def serve_on(backend: Backend, kind: str, folder: Path, token: str | None = None) -> WebServer:
     addresses: dict[str, AnyAddress] = {
         "unix": UnixAddress(str(folder / "http.sock")),
         "v4": TcpAddress("127.0.0.1", 0),
         "mapped": TcpAddress("127.0.0.1", 0),
         "v6": TcpAddress("::1", 0),
     }
-    server = WebServer(parts, token)
-    address = addresses[kind]
-    await server.start(address, bind(address, {}) if kind == "unix" else ())
+    server, _ = await serve(backend, token, address=addresses[kind])
     return server
 
 
@@ -99,11 +96,11 @@ def skip_without_ipv6(kind: str) -> None:
 @as_root
 @pytest.mark.parametrize("kind", KINDS)
 async def test_another_user_sees_no_address_and_changes_nothing(
-    parts: Parts, store: Store, folder: Path, kind: str
+    backend: Backend, store: Store, folder: Path, kind: str
 ) -> None:
     skip_without_ipv6(kind)
     await store.put(message("01A"), claimed=False)
-    server = await serve(parts, kind, folder)
+    server = await serve_on(backend, kind, folder)
     try:
         for path in SHOWS:
             status, text = await ask(kind, server, "GET", path, OTHER_UID)
@@ -124,10 +121,10 @@ async def test_another_user_sees_no_address_and_changes_nothing(
 
 @as_root
 @pytest.mark.parametrize("kind", KINDS)
-async def test_root_and_the_relays_own_user_do_both(parts: Parts, store: Store, folder: Path, kind: str) -> None:
+async def test_root_and_the_relays_own_user_do_both(backend: Backend, store: Store, folder: Path, kind: str) -> None:
     skip_without_ipv6(kind)
     await store.put(message("01A"), claimed=False)
-    server = await serve(parts, kind, folder)
+    server = await serve_on(backend, kind, folder)
     try:
         status, text = await ask(kind, server, "GET", "/api/messages", 0)
         assert (status, "user@example.net" in text) == (200, True)
@@ -139,8 +136,8 @@ async def test_root_and_the_relays_own_user_do_both(parts: Parts, store: Store, 
 
 @as_root
 @pytest.mark.parametrize("kind", ["v4", "unix"])
-async def test_with_a_token_the_token_counts_and_not_the_user(parts: Parts, folder: Path, kind: str) -> None:
-    server = await serve(parts, kind, folder, TOKEN)
+async def test_with_a_token_the_token_counts_and_not_the_user(backend: Backend, folder: Path, kind: str) -> None:
+    server = await serve_on(backend, kind, folder, TOKEN)
     try:
         shown = {"Authorization": f"Bearer {TOKEN}"}
         assert (await ask(kind, server, "GET", "/api/messages", OTHER_UID, shown))[0] == 200
@@ -162,18 +159,18 @@ def connected() -> tuple[socket.socket, socket.socket]:
 def test_the_user_of_a_connection_is_found_and_gone_with_it() -> None:
     client, server = connected()
     ends = server.getpeername(), server.getsockname()
-    assert peer.user_of(*ends) == os.geteuid()
+    assert local_user.user_of(*ends) == os.geteuid()
     # The kernel shows a socket that its process has closed as root's.
     client.close()
-    assert peer.user_of(*ends) is None
+    assert local_user.user_of(*ends) is None
     server.close()
 
 
 def test_where_there_is_no_table_nobody_is_the_operator(tmp_path: Path) -> None:
     client, server = connected()
-    assert peer.user_of(server.getpeername(), server.getsockname(), tmp_path) is None
+    assert local_user.user_of(server.getpeername(), server.getsockname(), tmp_path) is None
     for nothing in ("", None, ("nowhere", 1), ("10.0.0.1", "x")):
-        assert peer.user_of(nothing, server.getsockname()) is None
+        assert local_user.user_of(nothing, server.getsockname()) is None
     client.close()
     server.close()
 
@@ -187,9 +184,9 @@ def test_a_socket_that_no_process_holds_any_more_has_no_user(tmp_path: Path) -> 
         ("06", 0, 77, None),
     ):
         (tmp_path / "tcp").write_text(LINE % (state, uid, inode))
-        assert peer.user_of(client, server, tmp_path) == found
+        assert local_user.user_of(client, server, tmp_path) == found
 
 
 def test_two_users_at_one_address_are_none(tmp_path: Path) -> None:
     (tmp_path / "tcp").write_text(LINE % ("01", 0, 77) + LINE % ("01", 1000, 78))
-    assert peer.user_of(("127.0.0.1", 4660), ("127.0.0.1", 8025), tmp_path) is None
+    assert local_user.user_of(("127.0.0.1", 4660), ("127.0.0.1", 8025), tmp_path) is None
