@@ -19,6 +19,8 @@ IDLE_FOR_S = 75.0
 """between two requests; longer than Prometheus waits"""
 ANSWER_WITHIN_S = 60.0
 """from the end of a request's head to the end of the response: body, handler, and a client that reads slowly"""
+READ_WITHIN_S = 2.0
+"""After this time a client that hasn't read its response may lose its place to a new connection."""
 LINGER_S = 5.0
 """for the rest of an unwanted body: a client that is cut off may not see the response"""
 TOO_MANY = (
@@ -32,7 +34,7 @@ _log = logging.getLogger("relay.web")
 
 class ConnectionLimit:
     """Admits up to `most` connections. When all places are taken, a new connection replaces the one that has waited
-    longest for its client, so silent clients shut nobody out."""
+    longest for its client, so silent clients and slow readers shut nobody out."""
 
     def __init__(self, most: int = MAX_CONNECTIONS) -> None:
         self._most = most
@@ -60,7 +62,7 @@ class ConnectionLimit:
 class Connection(web.RequestHandler):
     """One connection, with a deadline for each of its states. Without a place it is answered 503 and closed."""
 
-    __slots__ = ("_admitted", "_answering", "_deadline", "_idle", "_limit", "peer")
+    __slots__ = ("_admitted", "_answering", "_deadline", "_idle", "_limit", "_sends_since", "peer")
 
     def __init__(self, server: web.Server, limit: ConnectionLimit) -> None:
         super().__init__(
@@ -76,10 +78,14 @@ class Connection(web.RequestHandler):
         """between two requests"""
         self._answering = False
         """from the end of a request's head to the end of the response"""
+        self._sends_since: float | None = None
+        """when the response was ready to be sent (loop time)"""
 
     @property
     def replaceable(self) -> bool:
         """The service waits for the client."""
+        if self._sends_since is not None:
+            return self._loop.time() - self._sends_since >= READ_WITHIN_S
         return not self._answering
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -112,9 +118,12 @@ class Connection(web.RequestHandler):
         """Send a response; aiohttp calls this for each, its own HTTP errors included."""
         if isinstance(resp, web.HTTPException):  # raised by aiohttp outside of the application; its text quotes
             resp = _http_error(resp.status)
+        self._sends_since = self._loop.time()
+        self._limit.waits(self)
         try:
             return await super().finish_response(request, resp, start_time)
         finally:
+            self._sends_since = None
             self._answering, self._idle = False, True
             self._limit.waits(self)
             self._must_end_within(IDLE_FOR_S)

@@ -91,6 +91,27 @@ async def test_where_every_connection_has_a_request_under_way_a_further_one_is_t
     assert (await everything(again[0])).startswith(b"HTTP/1.1 200")
 
 
+async def test_clients_that_do_not_read_their_responses_shut_no_client_out(
+    url: str, backend: Backend, connections: list[Streams], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "READ_WITHIN_S", 0.0)
+    made: asyncio.Queue[None] = asyncio.Queue()
+    more_than_buffers_hold = bytes(12_000_000)
+
+    def render(*_: object) -> tuple[bytes, str]:
+        made.put_nowait(None)
+        return more_than_buffers_hold, "text/plain"
+
+    monkeypatch.setattr(backend.metrics, "render", render)
+    request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for _ in range(http.MAX_CONNECTIONS):
+        reader, _ = await connect(url, connections, request)
+        await asyncio.wait_for(made.get(), WITHIN_S)
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), WITHIN_S)  # and nothing more
+    late = await connect(url, connections, HALF + b"Connection: close\r\n\r\n")
+    assert (await everything(late[0])).startswith(b"HTTP/1.1 200")
+
+
 async def trickle(streams: Streams) -> None:
     """A header's bytes, one by one, until the service has enough."""
     while not streams[0].at_eof() and not streams[1].transport.is_closing():
