@@ -16,8 +16,10 @@ from relay.delivery.settlement import Bounces
 from relay.store.base import Store
 from relay.store.model import Action, Selection
 from relay.supervise import Supervisor
+from relay.upstream.base import Watcher
 from relay.upstream.smtp.connect import Contexts, Target
-from relay.upstream.smtp.pool import Pool, Shared, Watcher
+from relay.upstream.smtp.pool import Shared
+from relay.upstream.smtp.upstream import SmtpUpstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Delivery:
         for name in share.lanes:
             lane = config.lanes[name]
             pools = [
-                Pool(
+                SmtpUpstream(
                     name,
                     targets[upstream],
                     share.upstreams[upstream],

@@ -15,8 +15,8 @@ from relay.config.model import Config, Loaded
 from relay.delivery.bounce import Bouncer
 from relay.delivery.dispatch import Delivery, Share, Wiring
 from relay.delivery.events import DeliveryEvents
-from relay.delivery.fitting import LARGE_BYTES
 from relay.delivery.lane import Lane
+from relay.delivery.load import LARGE_BYTES
 from relay.delivery.message import Job
 from relay.observe.maillog import MailLog
 from relay.signing.signatures import Signatures

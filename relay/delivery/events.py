@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 from relay.clock import Clock
-from relay.delivery.attempt import Tried
 from relay.delivery.message import Job
-from relay.delivery.phases import OF_AN_ATTEMPT, SOMETIMES
 from relay.mail.reply import is_own
 from relay.observe.maillog import MailLog
 from relay.store.model import Outcome, RecipientUpdate, Settlement, State
+from relay.upstream.base import Report
+from relay.upstream.phases import PHASES, RARE_PHASES
 
-_COUNTED = frozenset((*OF_AN_ATTEMPT, *SOMETIMES))
+_COUNTED = frozenset((*PHASES, *RARE_PHASES))
 
 
 class DeliveryEvents:
@@ -22,7 +22,7 @@ class DeliveryEvents:
         self._log = log
         self._clock = clock
 
-    def told(self, lane: str, job: Job, tried: Tried) -> None:
+    def told(self, lane: str, job: Job, tried: Report) -> None:
         for code in tried.codes:
             self._log.reply(tried.upstream, code)
         # A warm session spent nothing on connecting: that is no time of nought to count.

@@ -17,9 +17,8 @@ from typing import Any
 
 from relay.clock import steady
 from relay.config.model import Lane as LaneConfig
-from relay.delivery.attempt import Tried
 from relay.delivery.backlog import Backlog, Way
-from relay.delivery.fitting import LARGE_BYTES
+from relay.delivery.load import LARGE_BYTES
 from relay.delivery.message import Job
 from relay.delivery.round import Round
 from relay.delivery.services import Services
@@ -37,9 +36,9 @@ from relay.delivery.verdict import retry_at
 from relay.mail.reply import OWN
 from relay.store.base import StoreError
 from relay.store.model import Booking, Queued, Settlement
+from relay.upstream.base import Report, Upstream
 from relay.upstream.gate import NOT_STORED, Gate
 from relay.upstream.rate import Bucket
-from relay.upstream.smtp.pool import Pool
 
 EXPRESS_IN_MEMORY = (2_000, 64_000_000)
 BULK_IN_MEMORY = (200, 32_000_000)
@@ -57,7 +56,7 @@ LEAST_TIMER_S = 0.001
 
 
 class Lane:
-    def __init__(self, name: str, config: LaneConfig, pools: Sequence[Pool], services: Services) -> None:
+    def __init__(self, name: str, config: LaneConfig, pools: Sequence[Upstream], services: Services) -> None:
         """`pools`: this lane's own, one for each upstream any of its rules may name, in the lane's order."""
         self.name = name
         self.config = config
@@ -72,7 +71,7 @@ class Lane:
         """in lanes that supersede: the newest message in hand for each key"""
         self._bytes = 0
         self._room = EXPRESS_IN_MEMORY if config.express else BULK_IN_MEMORY
-        self._slots = config.concurrency or sum(pool.target.config.sessions.max for pool in pools)
+        self._slots = config.concurrency or sum(pool.config.sessions.max for pool in pools)
         """messages sent at once, at most; for bulk, the upstreams' windows say how many now"""
         self._bucket = Bucket(config.rate, time.monotonic()) if config.rate is not None else None
         self._rate_timer: asyncio.TimerHandle | None = None
@@ -207,7 +206,7 @@ class Lane:
             self._hastening = None
 
     @property
-    def pools(self) -> Sequence[Pool]:
+    def pools(self) -> Sequence[Upstream]:
         return tuple(self._pools.values())
 
     async def drain(self, within_s: float) -> None:
@@ -270,9 +269,9 @@ class Lane:
         sending = sum(pool.under_way for pool in self._pools.values())
         return sending < self._slots and len(self._active) < self._slots + BULK_SETTLING
 
-    def _next(self, now: float) -> tuple[Way, list[Pool]] | None:
+    def _next(self, now: float) -> tuple[Way, list[Upstream]] | None:
         """The way whose first message goes next, with the upstreams to ask; None while there is room for none."""
-        best: tuple[tuple[float, str], Way, list[Pool]] | None = None
+        best: tuple[tuple[float, str], Way, list[Upstream]] | None = None
         self._held_up = 0
         for way, rank, waiting in self._backlog.heads():
             pools = self._worth_asking(way)
@@ -308,7 +307,7 @@ class Lane:
             self._services.events.trouble("delivery", error)
         self._pump()
 
-    async def _deliver(self, job: Job, pools: list[Pool]) -> None:
+    async def _deliver(self, job: Job, pools: list[Upstream]) -> None:
         """One round for one message, to its settlement."""
         job.picked_at = time.monotonic()
         job.timings_ms["wait"] = (job.picked_at - job.offered_at) * 1000.0
@@ -338,7 +337,7 @@ class Lane:
             if job.queued.suspect:
                 self.wake(self._services.clock.now())  # the next suspect may be claimed
 
-    def _worth_asking(self, way: Way) -> list[Pool]:
+    def _worth_asking(self, way: Way) -> list[Upstream]:
         """The upstreams whose circuit is closed, in order of preference, turned by the ladder's step."""
         named = self._upstreams(way.upstreams)
         pools = [pool for pool in named if pool.circuit.state == "closed"]
@@ -350,7 +349,7 @@ class Lane:
             pools = pools[turn:] + pools[:turn]
         return pools
 
-    def _upstreams(self, named: Sequence[str]) -> list[Pool]:
+    def _upstreams(self, named: Sequence[str]) -> list[Upstream]:
         """What a message's rule named; that may be gone since it came: then the lane's own serve."""
         names = [name for name in named if name in self._pools] or self.config.upstreams
         return [self._pools[name] for name in names]
@@ -469,7 +468,7 @@ class Lane:
         """After a drain: write what the store didn't take then; False: it still doesn't."""
         return all([await self._pay(message_id) for message_id in list(self._owed)])
 
-    def _told(self, job: Job, tried: Tried) -> None:
+    def _told(self, job: Job, tried: Report) -> None:
         self._services.events.told(self.name, job, tried)
         if tried.error is not None:
             self._services.events.trouble("delivery", tried.error)
@@ -543,7 +542,7 @@ class Lane:
         first = self._first(job)
         return None if first is None else self._elsewhere(job, first)
 
-    def _elsewhere(self, job: Job, pool: Pool) -> Coroutine[Any, Any, None] | None:
+    def _elsewhere(self, job: Job, pool: Upstream) -> Coroutine[Any, Any, None] | None:
         sign = self._services.sign_elsewhere
         if sign is None or len(job.queued.content) > LARGE_BYTES or job.is_toilsome():
             return None
@@ -553,7 +552,7 @@ class Lane:
             self._services.events.trouble("sign", error)
             return None
 
-    async def _signed(self, job: Job, pool: Pool) -> None:
+    async def _signed(self, job: Job, pool: Upstream) -> None:
         """Out of the store: nobody has begun its signature."""
         signing = self._elsewhere(job, pool)
         if signing is not None:
@@ -562,7 +561,7 @@ class Lane:
             except Exception as error:  # noqa: BLE001 - as above
                 self._services.events.trouble("sign", error)
 
-    def _first(self, job: Job) -> Pool | None:
+    def _first(self, job: Job) -> Upstream | None:
         return self._pools.get((job.queued.upstreams or self.config.upstreams)[0])
 
     def _job(self, queued: Queued) -> Job:
@@ -582,12 +581,12 @@ class Lane:
         return job
 
 
-def _unsigned(pool: Pool) -> frozenset[str]:
+def _unsigned(pool: Upstream) -> frozenset[str]:
     """The fields that its upstream rewrites."""
-    return frozenset(pool.target.config.unsigned_headers)
+    return frozenset(pool.config.unsigned_headers)
 
 
-def _note_unavailable(job: Job, pools: Sequence[Pool]) -> None:
+def _note_unavailable(job: Job, pools: Sequence[Upstream]) -> None:
     """The round asks no upstream: say which circuits are open and why, for the reply and for the time line."""
     reasons = "; ".join(f"{pool.name}: {pool.circuit.reason}" for pool in pools if pool.circuit.reason)
     text = f"{UNAVAILABLE} ({reasons})" if reasons else str(UNAVAILABLE)

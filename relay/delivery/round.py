@@ -12,21 +12,20 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from relay.clock import steady
 from relay.config.model import Lane
-from relay.delivery.attempt import Tried, attempt
+from relay.delivery.attempt import attempt
 from relay.delivery.message import Job, Pending
-from relay.delivery.phases import SOMETIMES, Phases
 from relay.delivery.verdict import Delivered, Elsewhere, Ended, Unfit, Unknown, Withdrawn, judge
 from relay.mail.dsn import wants_success
 from relay.mail.redact import Refused, redact_reply
 from relay.mail.reply import Reply
 from relay.store.model import Attempt, OpenRecipient, RecipientUpdate, State
+from relay.upstream.base import Progress, Report, Upstream
 from relay.upstream.gate import OUTRUN
+from relay.upstream.phases import RARE_PHASES, Phases
 from relay.upstream.results import TIMED_OUT, OpenFailed, Result
-from relay.upstream.smtp.pool import Pool
-from relay.upstream.smtp.session import Progress
 
 Settle = Callable[[Job], Awaitable[None]]
-Told = Callable[[Job, Tried], None]
+Told = Callable[[Job, Report], None]
 
 
 class Round:
@@ -43,16 +42,16 @@ class Round:
         self._first_at: float | None = None
         """when the first try of this round began"""
 
-    async def run(self, pools: Sequence[Pool], *, complete: bool = True) -> None:
+    async def run(self, pools: Sequence[Upstream], *, complete: bool = True) -> None:
         """`complete`: these are all the upstreams that the message may go to, none left out because it is down."""
         for one in self._job.pending.values():
             one.unfit_everywhere = complete and bool(pools)
-        cap = min((pool.target.config.recipients for pool in pools), default=1)
+        cap = min((pool.config.recipients for pool in pools), default=1)
         waiting = list(self._job.pending)
         for first in range(0, len(waiting), cap):
             await self._group(waiting[first : first + cap], list(pools))
 
-    async def _group(self, positions: Sequence[int], pools: list[Pool]) -> None:
+    async def _group(self, positions: Sequence[int], pools: list[Upstream]) -> None:
         """As many recipients as one transaction may have."""
         job = self._job
         job.gate.unmark()
@@ -78,7 +77,7 @@ class Round:
                 # Some were accepted and others go on: what was accepted must be known before anything else is sent.
                 await self._settle(job)
 
-    async def _race(self, due: Sequence[OpenRecipient], pools: Sequence[Pool]) -> list[Tried]:
+    async def _race(self, due: Sequence[OpenRecipient], pools: Sequence[Upstream]) -> list[Report]:
         """Try the first; with `hedge`, the next beside it when no answer to the envelope came in time."""
         if self._lane.hedge_s is None or len(pools) == 1:
             return [await attempt(self._job, pools[0], due, self._lane, Progress())]
@@ -88,7 +87,7 @@ class Round:
         finally:
             await race.stop()
 
-    def _record(self, tried: Tried, number: int) -> None:
+    def _record(self, tried: Report, number: int) -> None:
         """`number`: its own among those under way together, from 1."""
         job = self._job
         error = tried.error
@@ -116,7 +115,7 @@ class Round:
                 self._note(tried, result, pending, reply)
         self._told(job, tried if error is tried.error else tried._replace(error=error))
 
-    def _note(self, tried: Tried, result: Result, pending: Pending, reply: str) -> None:
+    def _note(self, tried: Report, result: Result, pending: Pending, reply: str) -> None:
         """What an attempt means for the recipient."""
         job = self._job
         verdict = judge(result)
@@ -142,8 +141,8 @@ class Round:
             case Withdrawn():
                 pass
 
-    def _way(self, tried: Tried) -> dict[str, float]:
-        """The message's time up to this try's end, in milliseconds: see `phases.OF_THE_WAY`."""
+    def _way(self, tried: Report) -> dict[str, float]:
+        """The message's time up to this try's end, in milliseconds: see `phases.MESSAGE_PHASES`."""
         job, first_at = self._job, self._first_at or tried.started_at
         came_s, earlier_s = job.offered_at - job.final_dot, tried.started_at - first_at
         way = {"accept": came_s * 1000.0, "wait": (first_at - job.offered_at) * 1000.0}
@@ -154,7 +153,7 @@ class Round:
             way["earlier"] = earlier_s * 1000.0
         if len(job.queued.envelope.recipients) > 1:
             # Phases of a recipient that was sent to before are none of this one's.
-            way = dict.fromkeys(("earlier", *SOMETIMES), 0.0) | way
+            way = dict.fromkeys(("earlier", *RARE_PHASES), 0.0) | way
         sent_ms = {"send": sum(tried.timings_ms.values()), "total": (tried.ended_at - job.final_dot) * 1000.0}
         return way | tried.timings_ms | sent_ms
 
@@ -175,10 +174,10 @@ class _Race:
         self._job = job
         self._lane = lane
         self._due = due
-        self._running: dict[asyncio.Task[Tried], tuple[Pool, Progress, float]] = {}
-        self._done: list[Tried] = []
+        self._running: dict[asyncio.Task[Report], tuple[Upstream, Progress, float]] = {}
+        self._done: list[Report] = []
 
-    async def run(self, pools: Sequence[Pool]) -> list[Tried]:
+    async def run(self, pools: Sequence[Upstream]) -> list[Report]:
         waiting = list(pools)
         self._start(waiting.pop(0))
         while self._running:
@@ -204,7 +203,7 @@ class _Race:
         """One of the running attempts holds the gate: it must never be called off."""
         return any(progress.content_sent for _, progress, _ in self._running.values())
 
-    def _start(self, pool: Pool) -> None:
+    def _start(self, pool: Upstream) -> None:
         progress = Progress()
         task = asyncio.create_task(
             attempt(self._job, pool, self._due, self._lane, progress),
@@ -215,24 +214,22 @@ class _Race:
     def _silent(self) -> bool:
         """Nobody has answered the envelope. Who stays silent for `hedge` isn't asked by the next message either,
         unless it was only that all its sessions are busy."""
-        if any(progress.envelope_answered for _, progress, _ in self._running.values()):
+        if any(progress.answered for _, progress, _ in self._running.values()):
             return False
         for pool, progress, _ in self._running.values():
-            if progress.envelope_sent or not pool.alive:
-                pool.condemn(OpenFailed("mail" if progress.envelope_sent else "connect", TIMED_OUT))
+            if progress.asked or not pool.is_connected:
+                pool.condemn(OpenFailed("mail" if progress.asked else "connect", TIMED_OUT))
         return True
 
-    def _called_off(self) -> list[Tried]:
+    def _called_off(self) -> list[Report]:
         """Those still under way lost the race."""
         return [
-            Tried(
+            Report(
                 pool.name,
                 started,
                 "none",
                 tuple(Result(one.position, "abandoned", OUTRUN, "mail") for one in self._due),
                 _spent(progress, started),
-                (),
-                dsn=False,
             )
             for pool, progress, started in self._running.values()
         ]
@@ -246,15 +243,15 @@ class _Race:
 def _spent(progress: Progress, started: float) -> dict[str, float]:
     """On a try that was called off."""
     phases = Phases(started)
-    phases.until(time.monotonic(), "envelope" if progress.envelope_sent else "session")
+    phases.until(time.monotonic(), "envelope" if progress.asked else "session")
     return phases.ms
 
 
-def _began(tried: Tried) -> float:
+def _began(tried: Report) -> float:
     return tried.started_at
 
 
-def _outrun(tried: Tried) -> bool:
+def _outrun(tried: Report) -> bool:
     return any(result.reply == OUTRUN for result in tried.results)
 
 

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from relay.clock import Clock
-from relay.delivery.attempt import Tried
 from relay.delivery.message import Job, Signing, SigningElsewhere
 from relay.delivery.settlement import Bounces
 from relay.store.base import Store
 from relay.store.model import Settlement
 from relay.supervise import Supervisor
+from relay.upstream.base import Report
 
 
 class Events(Protocol):
     """Who is told what happens to mail: log and metrics. Nothing here may raise or wait."""
 
-    def told(self, lane: str, job: Job, tried: Tried) -> None:
+    def told(self, lane: str, job: Job, tried: Report) -> None:
         """One try at one upstream is over."""
 
     def settled(self, lane: str, job: Job, settlement: Settlement) -> None:

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from relay.mail.reply import Reply
+from relay.upstream.account import ACCOUNT_CODES
 from relay.upstream.gate import EXPIRED, NOT_STORED, OUTRUN, SUPERSEDED
 from relay.upstream.results import UNWRITABLE, Phase, Result
 
 JITTER = 0.2
 """a retry comes up to this share later than its ladder says, so that what failed together doesn't return together"""
 
-ACCOUNT_CODES = frozenset({530, 535, 538})
-"""RFC 4954 6: authentication required, failed, or too weak: said of us, not of the mail"""
 _OPENING: frozenset[Phase] = frozenset({"connect", "greeting", "ehlo", "tls", "auth"})
 _UNFIT = re.compile(r"5\.(?:3\.4|6\.[37]|5\.4)$")
 # SES: "554 Message rejected: Email address is not verified", SendGrid: "550 The from address does not match a verified
@@ -102,13 +101,6 @@ def judge(result: Result) -> Verdict:
 def speaks_of_us(reply: Reply) -> bool:
     """A 5yz about the account or its senders condemns the upstream, not the mail."""
     return reply.code in ACCOUNT_CODES or _SENDER_UNVERIFIED.search(reply.text) is not None
-
-
-def condemns(results: Sequence[Result]) -> Result | None:
-    """The one whose reply says that our credentials are no good there; None where it took the mail for anybody."""
-    if any(result.outcome == "sent" for result in results):
-        return None
-    return next((result for result in results if result.reply.code in ACCOUNT_CODES), None)
 
 
 def retry_at(now: float, ladder_s: Sequence[float], step: int, chance: float) -> float:

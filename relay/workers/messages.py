@@ -9,7 +9,7 @@ from typing import Self
 
 from relay.config.model import Loaded
 from relay.store.codec import Codec
-from relay.upstream.smtp.pool import Pool
+from relay.upstream.base import Upstream
 
 LEASE, RETURN, GRANTED, WANTED, PACE, UNUSED = "lease", "return", "granted", "wanted", "pace", "unused"
 PING, START, PUT, PUT_LARGE, MOVE = "ping", "start", "put", "put_large", "move"
@@ -41,15 +41,15 @@ class UpstreamStatus:
     sessions: Mapping[str, int]
     reason: str
     window: int | None
-    """as `Pool.window_now`"""
+    """as `Upstream.window_now`"""
     words: str
     """as `Circuit.words`: for the operator's eyes only"""
 
     @classmethod
-    def of(cls, pool: Pool) -> Self:
-        circuit = pool.circuit
+    def of(cls, upstream: Upstream) -> Self:
+        circuit = upstream.circuit
         state = circuit.state if circuit.tried or circuit.state != "closed" else "untried"
-        return cls(state, pool.counts(), circuit.reason, pool.window_now(), circuit.words)
+        return cls(state, upstream.counts(), circuit.reason, upstream.window_now(), circuit.words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from typing import Any, cast
 
 from relay.clock import Clock
 from relay.config.model import Config
-from relay.delivery.attempt import Tried
 from relay.delivery.bounce import Bouncer
 from relay.delivery.dispatch import Delivery, Share, Wiring, targets_of
 from relay.delivery.message import Job, Signing
@@ -20,6 +19,7 @@ from relay.mail.envelope import Envelope, Recipient
 from relay.store.model import NewMessage, OpenRecipient, Queued, Settlement
 from relay.store.sqlite.store import SqliteStore, open_store
 from relay.store.ulid import IdMaker
+from relay.upstream.base import Report
 from tests.support.upstream import Upstream
 
 CONTENT = b"From: a@example.com\r\nSubject: x\r\n\r\n.dot\r\n"
@@ -32,7 +32,7 @@ class Heard:
         self.tried: list[tuple[str, str, str]] = []
         self.troubles: list[str] = []
 
-    def told(self, lane: str, job: Job, tried: Tried) -> None:
+    def told(self, lane: str, job: Job, tried: Report) -> None:
         self.tried.extend((tried.upstream, result.outcome, str(result.reply)) for result in tried.results)
 
     def settled(self, lane: str, job: Job, settlement: Settlement) -> None: ...

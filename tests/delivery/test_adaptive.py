@@ -15,7 +15,7 @@ from relay.delivery.lane import BULK_SETTLING, CLAIM_MESSAGES
 from relay.store.model import Settlement
 from relay.store.sqlite.store import SqliteStore
 from relay.upstream import window
-from relay.upstream.smtp.pool import Pool
+from relay.upstream.base import Upstream as LaneUpstream
 from tests.delivery.harness import Bench, delivering, outcomes, until
 from tests.support.upstream import Delay, Moment, Upstream, Wait
 
@@ -44,7 +44,7 @@ def config(upstreams: dict[str, Upstream], sessions: dict[str, Any] | None = Non
     )
 
 
-def pool(bench: Bench, name: str = "one") -> Pool:
+def pool(bench: Bench, name: str = "one") -> LaneUpstream:
     return next(pool for pool in bench.delivery.lane("bulk").pools if pool.name == name)
 
 

@@ -108,8 +108,8 @@ async def test_a_fault_behind_an_unanswered_final_dot_is_ambiguous(
 
 
 def _failing(really: Any) -> Any:
-    async def transact(*args: Any) -> Any:
-        await really(*args)
+    async def transact(*args: Any, **options: Any) -> Any:
+        await really(*args, **options)
         raise RuntimeError("broken")
 
     return transact

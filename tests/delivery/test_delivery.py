@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from relay.delivery.phases import OF_AN_ATTEMPT
 from relay.mail.envelope import DeliverBy, Recipient
 from relay.store.model import Queued, Selection
+from relay.upstream.phases import PHASES
 from tests.delivery.harness import CONTENT, config, delivering, outcomes, until, warm
 from tests.support.upstream import Close, Garbage, Hang, Upstream
 
@@ -26,7 +26,7 @@ async def test_a_message_goes_out_once_byte_for_byte_and_is_settled(tmp_path: Pa
         assert (recipient["state"], recipient["upstream"]) == ("sent", "one")
         assert recipient["reply"].startswith("250")
         assert recipient["attempts"][0]["session"] in ("warm", "new")
-        assert set(recipient["attempts"][0]["timings_ms"]) == set(OF_AN_ATTEMPT)
+        assert set(recipient["attempts"][0]["timings_ms"]) == set(PHASES)
         assert view["timings_ms"]["total"] > 0
 
 

@@ -12,8 +12,9 @@ import pytest
 from relay.delivery.attempt import attempt
 from relay.delivery.message import Job
 from relay.mail.envelope import Recipient
-from relay.upstream.smtp.pool import Pool
-from relay.upstream.smtp.session import Progress, Session
+from relay.upstream.base import Progress
+from relay.upstream.smtp.session import Session
+from relay.upstream.smtp.upstream import SmtpUpstream
 from tests.delivery.harness import Bench, config, delivering, until, warm
 from tests.delivery.test_faults import job_of
 from tests.support.upstream import Close, Delay, Hang, Upstream
@@ -21,8 +22,10 @@ from tests.support.upstream import Close, Delay, Hang, Upstream
 WAYS = [("PIPELINING", "DSN", "8BITMIME"), ("PIPELINING", "CHUNKING", "DSN"), ("DSN",)]
 
 
-def only(bench: Bench) -> Pool:
-    return bench.delivery.lane("otp").pools[0]
+def only(bench: Bench) -> SmtpUpstream:
+    upstream = bench.delivery.lane("otp").pools[0]
+    assert isinstance(upstream, SmtpUpstream)
+    return upstream
 
 
 def of_one_session(one: Upstream) -> dict[str, Any]:
@@ -119,7 +122,7 @@ def _in_the_form(_: Bench, patch: pytest.MonkeyPatch) -> None:
     def raises(*_: object) -> None:
         raise RuntimeError("no form")
 
-    patch.setattr("relay.delivery.attempt.fitted", raises)
+    patch.setattr("relay.upstream.smtp.upstream.fitted", raises)
 
 
 def _in_the_envelope(_: Bench, patch: pytest.MonkeyPatch) -> None:
@@ -147,7 +150,7 @@ def _on_the_way_back(bench: Bench, patch: pytest.MonkeyPatch) -> None:
     def raises(*_: object, **__: object) -> None:
         raise RuntimeError("put")
 
-    patch.setattr(only(bench), "_keep", raises)
+    patch.setattr(only(bench).pool, "_keep", raises)
 
 
 def _before_it_waits(bench: Bench, patch: pytest.MonkeyPatch) -> None:
@@ -156,8 +159,8 @@ def _before_it_waits(bench: Bench, patch: pytest.MonkeyPatch) -> None:
     def raises(*_: object) -> None:
         raise ConnectionError("the link is gone")
 
-    patch.setattr(only(bench), "take", lambda: None)
-    patch.setattr(only(bench), "room", raises)
+    patch.setattr(only(bench).pool, "take", lambda: None)
+    patch.setattr(only(bench).pool, "on_capacity", raises)
 
 
 @pytest.mark.parametrize(

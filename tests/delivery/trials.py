@@ -198,7 +198,8 @@ class Trial:
         return all(count == held[name] for name, count in self._open().items())
 
     def _pools(self) -> Sequence[Any]:
-        return [pool for lane in self.delivery.lanes() for pool in lane.pools]
+        upstreams: Sequence[Any] = [one for lane in self.delivery.lanes() for one in lane.pools]
+        return [one.pool for one in upstreams]
 
     def _open(self) -> dict[str, int]:
         return {

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from relay.delivery.phases import OF_THE_WAY
+from relay.delivery.phases import MESSAGE_PHASES
 from tests.support.app import BULK, Talk, letter
 from tests.support.relay import RelayProcess, get, metrics, time_line, until, upstream_keys, write_config
 from tests.support.upstream import Close, Hang, Upstream
@@ -278,7 +278,7 @@ async def test_a_message_in_json_is_as_the_contract_has_it(world: World) -> None
         assert attempt["outcome"] in ("sent", "deferred", "refused", "ambiguous", "abandoned")
         assert set(attempt["timings_ms"]) >= {"connect", "tls", "auth", "envelope", "data"}
     spent_ms = shown["timings_ms"]
-    assert sum(spent_ms.get(phase, 0.0) for phase in OF_THE_WAY) == pytest.approx(spent_ms["total"], abs=1.0)
+    assert sum(spent_ms.get(phase, 0.0) for phase in MESSAGE_PHASES) == pytest.approx(spent_ms["total"], abs=1.0)
 
 
 async def test_total_runs_from_the_final_dot_to_the_reply(world: World) -> None:

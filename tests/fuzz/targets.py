@@ -37,8 +37,9 @@ from relay.mail.transfer import Form, has_utf8_head, recoded
 from relay.mail.words import decoded, encoded, text_of
 from relay.upstream.results import LOST
 from relay.upstream.smtp.capabilities import Capabilities
+from relay.upstream.smtp.commands import Mail, commands
 from relay.upstream.smtp.replies import MAX_LINE_BYTES, MAX_REPLY_BYTES, ProtocolError, ReplyReader
-from relay.upstream.smtp.transaction import Load, Transaction, Way, commands
+from relay.upstream.smtp.transaction import Transaction, Way
 
 CONTENT = b"Subject: x\r\n\r\n.one\r\n"
 TO = tuple(Recipient(f"{name}@example.net") for name in "abc")
@@ -80,7 +81,7 @@ def _read(segments: list[bytes]) -> tuple[list[Reply], bool]:
 
 
 def _transact(way: Way, capabilities: Capabilities, said: list[Reply]) -> None:
-    mail, rcpts = commands(Load(Envelope("a@example.com", TO), list(enumerate(TO)), len(CONTENT)), capabilities)
+    mail, rcpts = commands(Mail(Envelope("a@example.com", TO), list(enumerate(TO)), len(CONTENT)), capabilities)
     running = Transaction(mail, rcpts, way)
     written = running.begin()
     for reply in said:

@@ -13,15 +13,16 @@ import pytest
 
 from relay.clock import steady
 from relay.mail.envelope import Envelope, Recipient
+from relay.upstream.base import Progress, Terms
 from relay.upstream.circuit import Circuit
 from relay.upstream.gate import EXPIRED, OUTRUN, Gate
 from relay.upstream.quota import SessionQuota
 from relay.upstream.results import TIMED_OUT, TROUBLE, OpenFailed
 from relay.upstream.smtp import connect
 from relay.upstream.smtp.capabilities import Capabilities
+from relay.upstream.smtp.commands import Mail
 from relay.upstream.smtp.pool import Shared
-from relay.upstream.smtp.session import Opening, Progress, Report, Session, Terms
-from relay.upstream.smtp.transaction import Load
+from relay.upstream.smtp.session import Opening, Session, TransactionReport
 from tests.support.upstream import Close, Drip, Hang, ReplyThenClose, Reset, Upstream
 from tests.upstream.test_pool import CONTENT, config, eventually, pool, send
 
@@ -65,7 +66,7 @@ class Talk:
     line: Line
     session: Session
     gate: Gate
-    report: asyncio.Task[Report]
+    report: asyncio.Task[TransactionReport]
 
     async def says(self, *segments: bytes) -> None:
         for segment in segments:
@@ -86,12 +87,17 @@ def talk(
     gate = Gate(steady() + life_s)
     if is_open:
         gate.open()
-    load = Load(Envelope("a@example.com", tuple(to)), list(enumerate(to)), len(content))
-    terms = Terms(time.monotonic() + within_s, 30.0, Progress())
-    return Talk(line, session, gate, asyncio.create_task(session.transact(load, lambda: [content], gate, terms)))
+    mail = Mail(Envelope("a@example.com", tuple(to)), list(enumerate(to)), len(content))
+    before, terms = time.monotonic() + within_s, Terms(30.0, 30.0, Progress())
+    return Talk(
+        line,
+        session,
+        gate,
+        asyncio.create_task(session.transact(mail, lambda: [content], gate, before=before, terms=terms)),
+    )
 
 
-def told(report: Report) -> list[str]:
+def told(report: TransactionReport) -> list[str]:
     return [result.outcome for result in report.results]
 
 

@@ -13,10 +13,11 @@ import pytest
 from relay.clock import steady
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.reply import Reply
+from relay.upstream.base import Progress, Terms
 from relay.upstream.gate import Gate
 from relay.upstream.smtp.capabilities import Capabilities
-from relay.upstream.smtp.session import Opening, Progress, Report, Session, Terms
-from relay.upstream.smtp.transaction import Load
+from relay.upstream.smtp.commands import Mail
+from relay.upstream.smtp.session import Opening, Session, TransactionReport
 from relay.upstream.smtp.wording import Wording
 from tests.support.script import Script
 from tests.support.upstream import Split, Upstream
@@ -27,13 +28,13 @@ TO = (Recipient("u@example.net"),)
 MAIL, RCPT = b"250 2.1.0 sender ok\r\n", b"250 2.1.5 u@example.net ok\r\n"
 
 
-def begin(session: Session, gate: Gate | None = None, to: Sequence[Recipient] = TO) -> asyncio.Task[Report]:
+def begin(session: Session, gate: Gate | None = None, to: Sequence[Recipient] = TO) -> asyncio.Task[TransactionReport]:
     if gate is None:
         gate = Gate(steady() + 60)
         gate.open()
-    load = Load(Envelope("a@example.com", tuple(to)), list(enumerate(to)), len(CONTENT))
-    terms = Terms(time.monotonic() + 30, 30.0, Progress())
-    return asyncio.create_task(session.transact(load, lambda: [CONTENT], gate, terms))
+    mail = Mail(Envelope("a@example.com", tuple(to)), list(enumerate(to)), len(CONTENT))
+    before, terms = time.monotonic() + 30, Terms(30.0, 30.0, Progress())
+    return asyncio.create_task(session.transact(mail, lambda: [CONTENT], gate, before=before, terms=terms))
 
 
 LATE = {

@@ -12,12 +12,13 @@ import pytest
 from relay.clock import steady
 from relay.config.model import Upstream as Config
 from relay.mail.envelope import Envelope, Recipient
+from relay.upstream.base import Progress, Terms
 from relay.upstream.gate import Gate
 from relay.upstream.results import OpenFailed
+from relay.upstream.smtp.commands import Mail
 from relay.upstream.smtp.connect import Target
 from relay.upstream.smtp.pool import Pool, Shared
-from relay.upstream.smtp.session import Progress, Report, Session, Terms
-from relay.upstream.smtp.transaction import Load
+from relay.upstream.smtp.session import Session, TransactionReport
 from tests.support.tls import Certificates
 from tests.support.upstream import Close, Garbage, Hang, ReplyThenClose, Upstream
 
@@ -62,12 +63,14 @@ async def eventually(true: object) -> None:
             await asyncio.sleep(0.01)
 
 
-async def send(one: Pool, session: Session, *to: str) -> Report:
+async def send(one: Pool, session: Session, *to: str) -> TransactionReport:
     recipients = tuple(Recipient(address) for address in to or ("u@example.net",))
-    load = Load(Envelope("a@example.com", recipients), list(enumerate(recipients)), len(CONTENT))
+    mail = Mail(Envelope("a@example.com", recipients), list(enumerate(recipients)), len(CONTENT))
     gate = Gate(steady() + 60)
     gate.open()
-    report = await session.transact(load, lambda: [CONTENT], gate, Terms(time.monotonic() + 2, 2.0, Progress()))
+    report = await session.transact(
+        mail, lambda: [CONTENT], gate, before=time.monotonic() + 2, terms=Terms(2.0, 2.0, Progress())
+    )
     one.put(session, report)
     return report
 
@@ -331,9 +334,9 @@ async def test_a_session_whose_user_is_gone_is_swept_up_and_its_place_is_free_ag
             session = await one.get(within_s=3)
             if begun:
                 recipients = (Recipient("u@example.net"),)
-                load = Load(Envelope("a@example.com", recipients), list(enumerate(recipients)), len(CONTENT))
-                terms = Terms(time.monotonic() + 60, 60.0, Progress())
-                transacting = session.transact(load, lambda: [CONTENT], Gate(steady() + 60), terms)
+                mail = Mail(Envelope("a@example.com", recipients), list(enumerate(recipients)), len(CONTENT))
+                before, terms = time.monotonic() + 60, Terms(60.0, 60.0, Progress())
+                transacting = session.transact(mail, lambda: [CONTENT], Gate(steady() + 60), before=before, terms=terms)
                 kept.append(transacting.send(None))
             kept.append(session)
 

@@ -16,10 +16,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from relay.clock import steady
 from relay.mail.envelope import Envelope, Recipient
+from relay.upstream.base import Progress, Terms
 from relay.upstream.gate import Gate
 from relay.upstream.smtp.capabilities import Capabilities
-from relay.upstream.smtp.session import Opening, Progress, Report, Session, Terms
-from relay.upstream.smtp.transaction import Load
+from relay.upstream.smtp.commands import Mail
+from relay.upstream.smtp.session import Opening, Session, TransactionReport
 from tests.upstream.test_faults import Line
 
 CONTENT = b"Subject: x\r\n\r\n.one\r\n..\r\n"
@@ -96,7 +97,7 @@ class Messages(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.running: asyncio.Task[Report] | None = None
+        self.running: asyncio.Task[TransactionReport] | None = None
         self.poisoned = False
 
     def happens(self, act: Callable[[], object] = lambda: None) -> None:
@@ -124,21 +125,23 @@ class Messages(RuleBasedStateMachine):
         was_usable = self.session.usable
         self.server.taken = []
         to = [(at, Recipient(f"r{at}@example.net")) for at in range(recipients)]
-        load = Load(Envelope("a@example.com", tuple(one for _, one in to)), to, len(CONTENT))
+        mail = Mail(Envelope("a@example.com", tuple(one for _, one in to)), to, len(CONTENT))
         self.gate = Gate(steady() + 600)
         if is_open:
             self.gate.open()
-        terms = Terms(time.monotonic() + 600, 600.0, Progress())
-        before = len(self.line.written)
+        before, terms = time.monotonic() + 600, Terms(600.0, 600.0, Progress())
+        written = len(self.line.written)
 
-        async def begun() -> asyncio.Task[Report]:
-            return asyncio.create_task(self.session.transact(load, lambda: [CONTENT], self.gate, terms))
+        async def begun() -> asyncio.Task[TransactionReport]:
+            return asyncio.create_task(
+                self.session.transact(mail, lambda: [CONTENT], self.gate, before=before, terms=terms)
+            )
 
         self.count = recipients
         self.running = self.loop.run_until_complete(begun())
         self.happens()
         if not was_usable:
-            assert len(self.line.written) == before, "a poisoned session is never written to"
+            assert len(self.line.written) == written, "a poisoned session is never written to"
 
     @precondition(lambda self: self.running is not None and not self.gate.is_open)
     @rule()

@@ -16,7 +16,8 @@ from relay.mail.envelope import DeliverBy, Envelope, Recipient
 from relay.mail.reply import Reply
 from relay.upstream.results import LOST
 from relay.upstream.smtp.capabilities import Capabilities
-from relay.upstream.smtp.transaction import Load, Transaction, Way, commands, unfit
+from relay.upstream.smtp.commands import Mail, commands, unfit
+from relay.upstream.smtp.transaction import Transaction, Way
 
 CONTENT = b"Subject: x\r\n\r\n.one\r\n..two\r\nend\r\n"
 WAYS = {
@@ -27,9 +28,9 @@ WAYS = {
 }
 
 
-def load(*addresses: str) -> Load:
+def load(*addresses: str) -> Mail:
     recipients = tuple(Recipient(address) for address in addresses)
-    return Load(Envelope("a@example.com", recipients), list(enumerate(recipients)), len(CONTENT))
+    return Mail(Envelope("a@example.com", recipients), list(enumerate(recipients)), len(CONTENT))
 
 
 def transaction(way: Way, *addresses: str) -> Transaction:
@@ -255,7 +256,7 @@ def test_parameters_go_only_where_they_are_understood() -> None:
         priority=4,
         deliver_by=DeliverBy(60, "R", trace=True),
     )
-    one = Load(envelope, [(0, recipient)], 812, deliver_by_s=58)
+    one = Mail(envelope, [(0, recipient)], 812, deliver_by_s=58)
     assert commands(one, Capabilities()) == (
         b"MAIL FROM:<a@example.com>\r\n",
         [(0, b"RCPT TO:<u@example.net>\r\n")],
@@ -288,6 +289,6 @@ def test_an_address_cant_break_out_of_its_command(address: str) -> None:
         (load("u@example.net")._replace(utf8_head=True), Capabilities(smtputf8=True), None),
     ],
 )
-def test_a_load_that_doesnt_fit_is_not_offered(one: Load, capabilities: Capabilities, enhanced: str | None) -> None:
+def test_a_load_that_doesnt_fit_is_not_offered(one: Mail, capabilities: Capabilities, enhanced: str | None) -> None:
     misfit = unfit(one, capabilities)
     assert (misfit.enhanced if misfit is not None else None) == enhanced

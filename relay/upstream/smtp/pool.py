@@ -8,16 +8,17 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from relay.config.model import Upstream
 from relay.mail.reply import Reply
+from relay.upstream.base import Watcher
 from relay.upstream.circuit import Circuit
 from relay.upstream.quota import Limiter, Quota, RateLimiter, SessionQuota
 from relay.upstream.results import LOST, TIMED_OUT, OpenFailed, Phase
 from relay.upstream.smtp.connect import Target, open_session
 from relay.upstream.smtp.redaction import operators_words
-from relay.upstream.smtp.session import Report, Session
+from relay.upstream.smtp.session import Session, TransactionReport
 from relay.upstream.window import Window, says_so, throttles
 
 TEND_EVERY_S = 0.5
@@ -33,14 +34,6 @@ TIMED_UP_TO_BYTES = 65_536
 _AT_THE_DOOR: tuple[Phase, ...] = ("connect", "greeting", "ehlo")
 """where an upstream that has enough of us may say so in any way it likes"""
 NO_SESSION = Reply.own(451, "4.4.5", "no session free in time")
-
-
-class Watcher(Protocol):
-    """Who is told when an upstream goes and comes back."""
-
-    def down(self, lane: str, upstream: str, reason: str) -> None: ...
-
-    def up(self, lane: str, upstream: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +71,7 @@ class Whole(Shared):
 
 
 class Pool:
-    """`get` a session, use it for one transaction, `put` it back with the Report."""
+    """`get` a session, use it for one transaction, `put` it back with its report."""
 
     def __init__(
         self,
@@ -98,8 +91,6 @@ class Pool:
         self.circuit = Circuit()
         most = target.config.sessions.max
         self.window = Window(most, most) if express else Window(most)
-        self.under_way = 0
-        """messages begun, or about to be, and not over"""
         self.urged = False
         """an operator asked for a try now, and the probe that this set off is under way"""
         self._quota = shared.quota
@@ -152,15 +143,6 @@ class Pool:
         for session in list(self._sessions):
             session.abort()
         self._quota.leave(self)
-
-    def has_place(self, now: float) -> bool:
-        """May one more bulk message be begun?"""
-        return self.under_way < self.window.room(now)
-
-    def window_now(self) -> int | None:
-        """How many messages the upstream may get at once now, 0 while it asked for a pause; None: codes have no
-        window."""
-        return None if self.express else self.window.room(time.monotonic())
 
     def counts(self) -> dict[str, int]:
         """Sessions by state: idle, busy, opening."""
@@ -230,7 +212,7 @@ class Pool:
         if self._rate is not None:
             await self._rate.pace(express=self.express)
 
-    def put(self, session: Session, report: Report, size_bytes: int = 0) -> None:
+    def put(self, session: Session, report: TransactionReport, size_bytes: int = 0) -> None:
         """Back from a transaction that carried `size_bytes`: learn from it, and keep the session if it is good for
         another."""
         now = time.monotonic()
@@ -250,7 +232,7 @@ class Pool:
         elif session.state == "idle":
             session.abort()
 
-    def _learn(self, session: Session, report: Report, now: float, *, timed: bool) -> None:
+    def _learn(self, session: Session, report: TransactionReport, now: float, *, timed: bool) -> None:
         """Would the upstream take more at once, or is it given too much?"""
         if any(result.outcome == "sent" for result in report.results):
             in_use = len(self._sessions) - len(self._idle)

@@ -9,18 +9,20 @@ from __future__ import annotations
 import asyncio
 import select
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from relay.clock import steady
 from relay.mail.reply import Reply
+from relay.upstream.base import Parts, Terms
 from relay.upstream.gate import EXPIRED, STOPPED, Gate
 from relay.upstream.results import LOST, TIMED_OUT, TROUBLE, Result
 from relay.upstream.smtp.capabilities import Capabilities
+from relay.upstream.smtp.commands import Mail, commands, unfit, writable
 from relay.upstream.smtp.outgoing import Outgoing
 from relay.upstream.smtp.replies import ProtocolError, ReplyReader
-from relay.upstream.smtp.transaction import Load, Transaction, Way, commands, unfit, writable
+from relay.upstream.smtp.transaction import Transaction, Way
 from relay.upstream.smtp.wording import Wording
 
 RESET_WITHIN_S = 10.0
@@ -51,7 +53,7 @@ class Opening:
         yield "auth", secured + self.auth / 1000.0
 
 
-class Report(NamedTuple):
+class TransactionReport(NamedTuple):
     """How a transaction went."""
 
     results: tuple[Result, ...]
@@ -71,28 +73,6 @@ class Report(NamedTuple):
     """the connection broke off, or what came over it was no SMTP"""
     dsn: bool = False
     """the upstream took over the DSN parameters (RFC 3461), and with them the duty to report"""
-
-
-class Progress:
-    """Lets the owner of a transaction see whether the upstream says anything at all (hedging)."""
-
-    __slots__ = ("content_sent", "envelope_answered", "envelope_sent")
-
-    def __init__(self) -> None:
-        self.envelope_sent = False
-        self.envelope_answered = False
-        self.content_sent = False
-        """it holds the gate: the message may be with the upstream from now on"""
-
-
-class Terms(NamedTuple):
-    """How long a transaction may take."""
-
-    before: float
-    """deadline (time.monotonic) of all that precedes the final dot"""
-    final_s: float
-    """seconds the answer to the final dot may take"""
-    progress: Progress
 
 
 class Session(asyncio.Protocol):
@@ -127,33 +107,33 @@ class Session(asyncio.Protocol):
         self._paused = False
         transport.set_protocol(self)
 
-    async def transact(self, load: Load, content: Callable[[], Sequence[bytes]], gate: Gate, terms: Terms) -> Report:
-        """Hand the load over. `content` is asked for its parts once the gate let this session through.
+    async def transact(self, mail: Mail, parts: Parts, gate: Gate, *, before: float, terms: Terms) -> TransactionReport:
+        """Hand the mail over. `before`: deadline (time.monotonic) of all that precedes the final dot.
 
-        Never raises for what the upstream does: the Report says it. After cancellation the session is closed, and
-        after whatever `content` raised, which is raised again. After any other exception it is the caller's to close.
+        Never raises for what the upstream does: the report says it. The session is closed after a cancellation, and
+        after an exception of `parts`, which is raised again. After any other exception the caller must close it.
         """
-        misfit = unfit(load, self.capabilities)
+        misfit = unfit(mail, self.capabilities)
         if misfit is not None:
-            refused = tuple(Result(position, "refused", misfit, "mail") for position, _ in load.recipients)
+            refused = tuple(Result(position, "refused", misfit, "mail") for position, _ in mail.recipients)
             return _unbegun(refused)
         withdrawn = gate.refusal(steady())
         if withdrawn is not None:
-            abandoned = tuple(Result(position, "abandoned", withdrawn, "mail") for position, _ in load.recipients)
+            abandoned = tuple(Result(position, "abandoned", withdrawn, "mail") for position, _ in mail.recipients)
             return _unbegun(abandoned)
         try:
-            mail, rcpts = commands(load, self.capabilities)
+            mail_from, rcpts = commands(mail, self.capabilities)
         except ValueError:
-            return await self._without_unwritable(load, content, gate, terms)
-        flight = _Flight(Transaction(mail, rcpts, self._way), content, gate, terms, self._loop)
+            return await self._without_unwritable(mail, parts, gate, before=before, terms=terms)
+        flight = _Flight(Transaction(mail_from, rcpts, self._way), parts, gate, terms, self._loop)
         self.sent += 1
         if not self.usable or self._has_unread():
             # It ended between its hand-over and now, or something is on its way in that nobody asked for.
             self._give_up(flight)
             return flight.report(dsn=False)
         self._flight, self.state = flight, "busy"
-        self._set_timer(terms.before - time.monotonic())
-        terms.progress.envelope_sent = True
+        self._set_timer(before - time.monotonic())
+        terms.progress.asked = True
         try:
             self._write(flight.transaction.begin(), self._content_if_due(flight))
             self._check(flight)
@@ -166,14 +146,14 @@ class Session(asyncio.Protocol):
         return flight.report(dsn=self.capabilities.dsn)
 
     async def _without_unwritable(
-        self, load: Load, content: Callable[[], Sequence[bytes]], gate: Gate, terms: Terms
-    ) -> Report:
-        written, refused = writable(load)
+        self, mail: Mail, parts: Parts, gate: Gate, *, before: float, terms: Terms
+    ) -> TransactionReport:
+        written, refused = writable(mail)
         if not refused:
             raise ValueError("commands that can't be written")
         if not written.recipients:
             return _unbegun(refused)
-        report = await self.transact(written, content, gate, terms)
+        report = await self.transact(written, parts, gate, before=before, terms=terms)
         return report._replace(results=(*report.results, *refused))
 
     @property
@@ -276,7 +256,7 @@ class Session(asyncio.Protocol):
                 flight = self._flight
                 flight.codes.append(reply.code)
                 out = self._paired(flight, reply)
-                flight.terms.progress.envelope_answered = flight.transaction.envelope_answered
+                flight.terms.progress.answered = flight.transaction.envelope_answered
                 self._write(out, self._content_if_due(flight))
                 self._check(flight)
             case "resetting":
@@ -338,7 +318,7 @@ class Session(asyncio.Protocol):
 
     def _content(self, flight: _Flight) -> Outgoing | None:
         try:
-            parts = flight.content()
+            parts = flight.parts()
         except Exception as error:  # noqa: BLE001 - the owner's, and raised to it: here somebody else may be calling
             flight.error = error
             flight.gate.reopen()
@@ -451,9 +431,11 @@ class Session(asyncio.Protocol):
             self._timer = None
 
 
-def _unbegun(results: tuple[Result, ...]) -> Report:
+def _unbegun(results: tuple[Result, ...]) -> TransactionReport:
     """Of a transaction of which nothing left."""
-    return Report(results, 0, timed_out=False, envelope_ms=0.0, gate_ms=0.0, data_ms=0.0, ended_at=time.monotonic())
+    return TransactionReport(
+        results, 0, timed_out=False, envelope_ms=0.0, gate_ms=0.0, data_ms=0.0, ended_at=time.monotonic()
+    )
 
 
 class _Flight:
@@ -462,7 +444,6 @@ class _Flight:
     __slots__ = (
         "began_at",
         "codes",
-        "content",
         "content_at",
         "ended_at",
         "envelope_at",
@@ -470,6 +451,7 @@ class _Flight:
         "gate",
         "lost",
         "over",
+        "parts",
         "said",
         "terms",
         "timed_out",
@@ -481,13 +463,13 @@ class _Flight:
     def __init__(
         self,
         transaction: Transaction,
-        content: Callable[[], Sequence[bytes]],
+        parts: Parts,
         gate: Gate,
         terms: Terms,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.transaction = transaction
-        self.content = content
+        self.parts = parts
         self.gate = gate
         self.terms = terms
         self.over: asyncio.Future[None] = loop.create_future()
@@ -499,7 +481,7 @@ class _Flight:
         self.waits_since: float | None = None
         """when it stood before the closed gate first"""
         self.error: Exception | None = None
-        """what `content` raised"""
+        """what `parts` raised"""
         self.timed_out = False
         self.lost = False
         self.codes: list[int] = []
@@ -507,12 +489,12 @@ class _Flight:
         """positive replies with what they answered, where the server's wording is looked at"""
         self.unsent: Outgoing | None = None
 
-    def report(self, *, dsn: bool) -> Report:
+    def report(self, *, dsn: bool) -> TransactionReport:
         left = self.content_at or self.ended_at
         ready = self.waits_since or self.envelope_at or left
         if self.content_at is None and self.envelope_at is None:
             ready = left  # with BDAT it stood at the gate before anything was answered
-        return Report(
+        return TransactionReport(
             self.transaction.results,
             self.transaction.answered,
             self.timed_out,

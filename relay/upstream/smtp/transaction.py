@@ -15,11 +15,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from relay.mail.envelope import Envelope, Recipient
 from relay.mail.reply import Reply
-from relay.upstream.results import GARBLED, UNWRITABLE, Outcome, Phase, Result
+from relay.upstream.results import GARBLED, Outcome, Phase, Result
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.outgoing import Outgoing
 
@@ -270,100 +269,3 @@ def _outcome(reply: Reply) -> Outcome:
 def _expected(reply: Reply) -> Reply:
     """A 3yz where none belongs says nothing that could be relied on: an error of the upstream's, for now."""
     return GARBLED if 300 <= reply.code < 400 else reply
-
-
-class Load(NamedTuple):
-    """What one transaction carries: the envelope, the recipients this time, and the content's size."""
-
-    envelope: Envelope
-    recipients: Sequence[tuple[int, Recipient]]
-    """(position in the envelope, recipient)"""
-    size_bytes: int
-    eightbit: bool = False
-    """the content has 8-bit bytes, whatever the app declared"""
-    utf8_head: bool = False
-    """header fields have them too, and the app said so (SMTPUTF8)"""
-    deliver_by_s: int | None = None
-    """what is left of an RFC 2852 by-time"""
-
-
-def unfit(load: Load, capabilities: Capabilities) -> Reply | None:
-    """Why this upstream can't carry the load, as it would have said itself; None: it can."""
-    if capabilities.size_bytes and load.size_bytes > capabilities.size_bytes:
-        return Reply.own(552, "5.3.4", "message too big for this upstream")
-    if not capabilities.smtputf8 and not (
-        load.envelope.sender.isascii() and all(one.address.isascii() for _, one in load.recipients)
-    ):
-        # RFC 6531 3.5. The flag alone, on an all-ASCII envelope, stops nothing: some clients always set it.
-        return Reply.own(550, "5.6.7", "this upstream takes no internationalized address")
-    if load.utf8_head and not capabilities.smtputf8:
-        return Reply.own(550, "5.6.7", "this upstream takes no internationalized header")
-    if load.eightbit and not capabilities.eightbitmime:
-        # RFC 6152 3: what could be converted has been.
-        return Reply.own(550, "5.6.3", "this upstream takes 7-bit mail only, and this can't be re-encoded")
-    return None
-
-
-def commands(load: Load, capabilities: Capabilities) -> tuple[bytes, list[tuple[int, bytes]]]:
-    """MAIL and the RCPTs with the parameters that this upstream understands (RFC 1870, 6152, 6531, 3461, 2852, 6710).
-
-    Raises ValueError for an address that would break out of its command: see `writable`.
-    """
-    envelope = load.envelope
-    mail = [f"MAIL FROM:<{_path(envelope.sender)}>"]
-    if capabilities.size:
-        mail.append(f"SIZE={load.size_bytes}")
-    if capabilities.eightbitmime and (load.eightbit or envelope.body == "8BITMIME"):
-        mail.append("BODY=8BITMIME")
-    if capabilities.smtputf8 and envelope.smtputf8:
-        mail.append("SMTPUTF8")
-    if capabilities.dsn:
-        if envelope.ret is not None:
-            mail.append(f"RET={envelope.ret}")
-        if envelope.envid is not None and _fits_a_word(envelope.envid):
-            mail.append(f"ENVID={envelope.envid}")
-    if capabilities.mt_priority and envelope.priority is not None:
-        mail.append(f"MT-PRIORITY={envelope.priority}")
-    if capabilities.deliverby and envelope.deliver_by is not None and load.deliver_by_s is not None:
-        trace = "T" if envelope.deliver_by.trace else ""
-        mail.append(f"BY={load.deliver_by_s};{envelope.deliver_by.mode}{trace}")
-    rcpts: list[tuple[int, bytes]] = []
-    for position, recipient in load.recipients:
-        words = [f"RCPT TO:<{_path(recipient.address)}>"]
-        if capabilities.dsn:
-            if recipient.notify is not None:
-                words.append("NOTIFY=" + ",".join(sorted(recipient.notify)))
-            if recipient.orcpt is not None and _fits_a_word(recipient.orcpt):
-                words.append(f"ORCPT={recipient.orcpt}")
-        rcpts.append((position, (" ".join(words) + "\r\n").encode("utf-8")))
-    return (" ".join(mail) + "\r\n").encode("utf-8"), rcpts
-
-
-def writable(load: Load) -> tuple[Load, tuple[Result, ...]]:
-    """The load without the recipients that `commands` can't write, with the results of these. None is left of a
-    load whose sender can't be written."""
-    fits = _fits_a_path(load.envelope.sender)
-    kept = [(position, one) for position, one in load.recipients if fits and _fits_a_path(one.address)]
-    positions = {position for position, _ in kept}
-    refused = [position for position, _ in load.recipients if position not in positions]
-    return load._replace(recipients=kept), tuple(Result(one, "refused", UNWRITABLE, "mail") for one in refused)
-
-
-def _path(address: str) -> str:
-    if not _fits_a_path(address):
-        raise ValueError("not an address that can stand in a command")
-    return address
-
-
-def _fits_a_path(address: str) -> bool:
-    return not ("\r" in address or "\n" in address or "\0" in address or ">" in address) and _is_unicode(address)
-
-
-def _fits_a_word(value: str) -> bool:
-    """What ends a parameter. `<` and `>` are lawful in one (RFC 3461 4: xtext)."""
-    return not ("\r" in value or "\n" in value or "\0" in value or " " in value) and _is_unicode(value)
-
-
-def _is_unicode(text: str) -> bool:
-    """Not so is what Python made of bytes that aren't UTF-8."""
-    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)

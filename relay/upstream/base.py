@@ -1,0 +1,154 @@
+"""What delivery knows of an upstream, whatever protocol it speaks: a load goes in, a report comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from relay.config import model
+from relay.mail.envelope import Envelope, Recipient
+from relay.mail.transfer import Form
+from relay.upstream.circuit import Circuit
+from relay.upstream.gate import Gate
+from relay.upstream.results import OpenFailed, Result
+from relay.upstream.window import Window
+
+Parts = Callable[[], Sequence[bytes]]
+"""The signed content in parts. Called once, after the gate let the message through."""
+
+
+class Load(Protocol):
+    """What one try carries: a message, and those of its recipients that the try is for."""
+
+    @property
+    def message_id(self) -> str:
+        """The relay's id of the message."""
+
+    @property
+    def envelope(self) -> Envelope: ...
+
+    @property
+    def recipients(self) -> Sequence[tuple[int, Recipient]]:
+        """(position in the envelope, recipient) pairs."""
+
+    @property
+    def original(self) -> bytes:
+        """The content as it was accepted, unsigned."""
+
+    @property
+    def accepted_at(self) -> float:
+        """When the app sent its final dot (time.monotonic)."""
+
+    async def content(self, form: Form) -> bytes:
+        """The unsigned content in that form. Raises Unencodable."""
+
+    async def signed(self, form: Form, unsigned: frozenset[str]) -> Parts:
+        """The content in that form, signed. `unsigned`: header fields (lower case) that no signature covers."""
+
+
+class Progress:
+    """How far a try has come, for hedging."""
+
+    __slots__ = ("answered", "asked", "content_sent")
+
+    def __init__(self) -> None:
+        self.asked = False
+        """the upstream was asked to take the message"""
+        self.answered = False
+        """it answered (SMTP: the whole envelope)"""
+        self.content_sent = False
+        """the try passed the gate: from now on the upstream may have the message"""
+
+
+class Terms(NamedTuple):
+    """How long a try may take."""
+
+    attempt_s: float
+    """seconds for all that comes before the end of the content"""
+    final_s: float
+    """seconds for the answer to the content"""
+    progress: Progress
+
+
+class Report(NamedTuple):
+    """How a try at one upstream went, for each recipient that it was for."""
+
+    upstream: str
+    started_at: float
+    """time.monotonic"""
+    session: Literal["warm", "new", "none"]
+    """the connection was open before, was opened for this try, or could not be had"""
+    results: tuple[Result, ...]
+    timings_ms: dict[str, float]
+    """milliseconds of each phase; together they are the try's duration"""
+    codes: tuple[int, ...] = ()
+    """reply codes of the upstream, in order"""
+    dsn: bool = False
+    """the upstream took over the duty to report success (RFC 3461)"""
+    error: Exception | None = None
+    """a fault of the relay's own that ended the try"""
+
+    @property
+    def ended_at(self) -> float:
+        """time.monotonic: when the upstream answered, or the try was given up."""
+        return self.started_at + sum(self.timings_ms.values()) / 1000.0
+
+
+class Watcher(Protocol):
+    """Is told when a lane's upstream goes down and comes back."""
+
+    def down(self, lane: str, upstream: str, reason: str) -> None: ...
+
+    def up(self, lane: str, upstream: str) -> None: ...
+
+
+class Upstream(Protocol):
+    """One upstream as one lane uses it. Times are time.monotonic."""
+
+    under_way: int
+    """messages begun, or about to be, and not over"""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def circuit(self) -> Circuit: ...
+
+    @property
+    def window(self) -> Window: ...
+
+    @property
+    def config(self) -> model.Upstream: ...
+
+    @property
+    def urged(self) -> bool:
+        """An operator asked for a try now, and its probe is under way."""
+
+    @property
+    def is_connected(self) -> bool:
+        """At least one connection is open."""
+
+    def start(self) -> None:
+        """Open what is to stand ready, in the background."""
+
+    async def close(self) -> None:
+        """Close all connections. Tries under way are cut off: drain the lane first."""
+
+    def has_place(self, now: float) -> bool:
+        """Whether one more bulk message may begin."""
+
+    def window_now(self) -> int | None:
+        """How many messages the upstream may get at once, 0 while it asked for a pause; None: a lane of codes has no
+        window."""
+
+    def counts(self) -> dict[str, int]:
+        """Connections by state: idle, busy, opening."""
+
+    def urge(self) -> None:
+        """Probe an open circuit now, whenever its probe is due."""
+
+    def condemn(self, reason: OpenFailed) -> None:
+        """Open the circuit: the upstream doesn't respond, or refuses the account."""
+
+    async def send(self, load: Load, gate: Gate, terms: Terms) -> Report:
+        """Hand the load over. Never raises, for what the upstream does or for a fault of ours: the report has it."""

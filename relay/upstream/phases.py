@@ -1,0 +1,24 @@
+"""What the time of a try went into, phase after phase: together the phases are its duration."""
+
+from __future__ import annotations
+
+PHASES = ("session", "connect", "tls", "auth", "envelope", "gate", "data")
+RARE_PHASES = ("rate", "encode")
+"""phases that few tries have: the wait for the upstream's rate, the re-encoding for what the session takes"""
+
+
+class Phases:
+    """Each phase ends where the next begins. Times are time.monotonic."""
+
+    __slots__ = ("at", "ms")
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+        self.ms: dict[str, float] = dict.fromkeys(PHASES, 0.0)
+        """milliseconds"""
+
+    def until(self, at: float, phase: str) -> None:
+        """The time since the end of the last phase belongs to this one. A moment before that end counts nothing."""
+        at = max(self.at, at)
+        self.ms[phase] = self.ms.get(phase, 0.0) + (at - self.at) * 1000.0
+        self.at = at

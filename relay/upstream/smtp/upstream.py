@@ -1,0 +1,190 @@
+"""An upstream that speaks SMTP: `send` finds a session, fits the message to it and transacts."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+from relay.clock import steady
+from relay.config import model
+from relay.mail.redact import redact, redact_reply
+from relay.upstream.account import credential_failure
+from relay.upstream.base import Load, Report, Terms, Watcher
+from relay.upstream.circuit import Circuit
+from relay.upstream.gate import Gate
+from relay.upstream.phases import Phases
+from relay.upstream.results import TROUBLE, OpenFailed, Outcome, Result
+from relay.upstream.smtp.connect import Target
+from relay.upstream.smtp.fitting import fitted
+from relay.upstream.smtp.pool import NO_SESSION, Pool, Shared
+from relay.upstream.smtp.session import Opening, Session, TransactionReport
+from relay.upstream.window import Window
+
+
+class SmtpUpstream:
+    """One upstream as one lane uses it (`relay.upstream.base.Upstream`)."""
+
+    def __init__(
+        self, lane: str, target: Target, shared: Shared, *, express: bool, open_within_s: float, watcher: Watcher
+    ) -> None:
+        self.name = target.name
+        self.config: model.Upstream = target.config
+        self.under_way = 0
+        self.pool = Pool(lane, target, shared, express=express, open_within_s=open_within_s, watcher=watcher)
+        self._unsigned = frozenset(target.config.unsigned_headers)
+
+    @property
+    def circuit(self) -> Circuit:
+        return self.pool.circuit
+
+    @property
+    def window(self) -> Window:
+        return self.pool.window
+
+    @property
+    def urged(self) -> bool:
+        return self.pool.urged
+
+    @property
+    def is_connected(self) -> bool:
+        return self.pool.alive
+
+    def start(self) -> None:
+        self.pool.start()
+
+    async def close(self) -> None:
+        await self.pool.close()
+
+    def has_place(self, now: float) -> bool:
+        return self.under_way < self.window.room(now)
+
+    def window_now(self) -> int | None:
+        return None if self.pool.express else self.window.room(time.monotonic())
+
+    def counts(self) -> dict[str, int]:
+        return self.pool.counts()
+
+    def urge(self) -> None:
+        self.pool.urge()
+
+    def condemn(self, reason: OpenFailed) -> None:
+        self.pool.condemn(reason)
+
+    async def send(self, load: Load, gate: Gate, terms: Terms) -> Report:
+        """See `Upstream.send`. A kept session that turns out dead before the upstream said anything costs nothing but
+        another session: the same upstream is asked again on it, at once."""
+        self.under_way += 1
+        phases = Phases(started_at := time.monotonic())
+        try:
+            return await self._send(load, gate, terms, started_at, phases)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not undo what another try achieved
+            outcome: Outcome = "ambiguous" if terms.progress.content_sent else "abandoned"
+            phase: Literal["dot", "mail"] = "dot" if terms.progress.content_sent else "mail"
+            results = tuple(Result(position, outcome, TROUBLE, phase) for position, _ in load.recipients)
+            phases.until(time.monotonic(), "session")
+            return Report(self.name, started_at, "none", results, phases.ms, error=error)
+        finally:
+            self.under_way -= 1
+
+    async def _send(self, load: Load, gate: Gate, terms: Terms, started_at: float, phases: Phases) -> Report:
+        await self.pool.pace()
+        paced_at = time.monotonic()
+        if self.pool.has_rate:
+            phases.until(paced_at, "rate")
+        now = steady()
+        before = paced_at + min(terms.attempt_s, gate.deadline - now)
+        withdrawn = gate.refusal(now)
+        if withdrawn is not None:  # while it waited for the rate
+            return self._without_session(load, OpenFailed("mail", withdrawn), started_at, phases)
+        while True:
+            try:
+                session, is_new = await self._session(before)
+            except OpenFailed as failure:
+                return self._without_session(load, failure, started_at, phases)
+            _record_opening(phases, time.monotonic(), session.opening if is_new else Opening())
+            sent, error = await self._transact(session, load, gate, terms, before, phases)
+            if not is_new and _was_dead(sent) and time.monotonic() < before:
+                gate.release(session)
+                terms.progress.content_sent = False
+                continue
+            try:
+                self._mind_the_account(load, sent)
+            except Exception as fault:  # noqa: BLE001 - what the upstream said of the mail holds all the same
+                error = error or fault
+            kind: Literal["new", "warm"] = "new" if is_new else "warm"
+            return Report(self.name, started_at, kind, sent.results, phases.ms, sent.codes, sent.dsn, error)
+
+    async def _session(self, before: float) -> tuple[Session, bool]:
+        """A kept session or a new one, and whether it is new. Raises OpenFailed."""
+        session = self.pool.take()
+        if session is not None:
+            return session, False
+        session = await self.pool.get(within_s=max(0.0, before - time.monotonic()))
+        return session, session.sent == 0
+
+    async def _transact(
+        self, session: Session, load: Load, gate: Gate, terms: Terms, before: float, phases: Phases
+    ) -> tuple[TransactionReport, Exception | None]:
+        """The transaction, and a fault of the relay's own on the session's way back: that changes nothing of what the
+        upstream said."""
+        try:
+            mail, parts, form = await fitted(load, session.capabilities, self._unsigned)
+            if form != "as it is":
+                phases.until(time.monotonic(), "encode")
+            sent = await session.transact(mail, parts, gate, before=before, terms=terms)
+        except BaseException:
+            # The session is lent to this try alone: left as it is, it would be busy for good.
+            session.abort()
+            raise
+        left_at = sent.ended_at - sent.data_ms / 1000.0
+        phases.until(left_at - sent.gate_ms / 1000.0, "envelope")
+        phases.until(left_at, "gate")
+        phases.until(sent.ended_at, "data")
+        try:
+            self.pool.put(session, sent, mail.size_bytes)
+        except Exception as error:  # noqa: BLE001 - see above
+            session.abort()
+            return sent, error
+        return sent, None
+
+    def _mind_the_account(self, load: Load, sent: TransactionReport) -> None:
+        """Credentials that are no good serve no other message either: none is sent to find that out again."""
+        bad = credential_failure(sent.results)
+        if bad is None:
+            if sent.answered:
+                self.circuit.taken()
+            return
+        # It may quote the mail that it is about.
+        quoted = redact(redact_reply(bad.reply.text, load.original))
+        reason = OpenFailed(bad.phase, bad.reply._replace(text=quoted), said=True)
+        if bad.phase == "mail":
+            self.pool.condemn(reason)
+        else:
+            self.pool.turned_away(reason, load.message_id)
+
+    def _without_session(self, load: Load, failure: OpenFailed, started_at: float, phases: Phases) -> Report:
+        outcome: Outcome = "abandoned"
+        if failure.said:
+            outcome = "refused" if failure.reply.permanent else "deferred"
+        results = tuple(Result(position, outcome, failure.reply, failure.phase) for position, _ in load.recipients)
+        opening = failure.phase != "mail" and failure.reply != NO_SESSION
+        phases.until(time.monotonic(), "connect" if opening else "session")
+        codes = (failure.reply.code,) if failure.said else ()
+        return Report(self.name, started_at, "none", results, phases.ms, codes)
+
+
+def _record_opening(phases: Phases, at: float, opening: Opening) -> None:
+    """A session was waited for until `at`. Its opening may have begun before the wait, and ended before its hand-over:
+    only the part that was waited for counts, and the rest is a wait for a session."""
+    for phase, ended in opening.ends():
+        if phases.at < ended <= at:
+            phases.until(min(opening.began_at, at), "session")
+            phases.until(ended, phase)
+    phases.until(at, "session")
+
+
+def _was_dead(sent: TransactionReport) -> bool:
+    """Whether the kept session broke off before any reply, or with 421 to MAIL: nothing was handed over."""
+    if any(result.outcome not in ("abandoned", "deferred") for result in sent.results):
+        return False
+    return (sent.lost and sent.answered == 0) or sent.codes == (421,)
