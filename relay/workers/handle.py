@@ -16,7 +16,7 @@ from relay.store.model import Action, Selection, TransferredMessage
 from relay.supervise import Supervisor
 from relay.upstream.rate import LENT_FOR_S, Lent
 from relay.upstream.smtp.pool import Whole
-from relay.workers import messages as words
+from relay.workers import messages
 from relay.workers.lease import WorkerQuota
 from relay.workers.link import Link, LinkLost
 from relay.workers.spawn import spawn
@@ -48,25 +48,25 @@ class Group(Protocol):
 
     log: MailLog
     lent: Mapping[str, Whole]
-    """by the names in the orders"""
+    """by the names in `WorkerConfig.leases`"""
 
-    def ready(self, worker: Worker) -> None:
+    def ready(self, worker: WorkerHandle) -> None:
         """It takes mail."""
 
-    def told(self, status: words.Status) -> None:
+    def reported(self, status: messages.Status) -> None:
         """How it is, twice a second."""
 
     async def import_message(self, moved: TransferredMessage) -> None:
         """A message that is the main process's."""
 
 
-class Worker:
+class WorkerHandle:
     """One process and the link to it; started again when it dies."""
 
-    def __init__(self, number: int, orders: words.Orders, group: Group) -> None:
+    def __init__(self, number: int, config: messages.WorkerConfig, group: Group) -> None:
         self.number = number
-        self.orders = orders
-        self.status = words.Status({}, (0, 0), ())
+        self.config = config
+        self.status = messages.Status({}, (0, 0), ())
         self.given = (0, 0)
         """messages and their bytes that it took since it told that"""
         self.families: Sequence[Family] = ()
@@ -88,7 +88,7 @@ class Worker:
         self._stopping = True
         if self.ready:
             try:
-                await self.ask(words.DRAIN, within_s, within_s=within_s + KILL_AFTER_S)
+                await self.ask(messages.DRAIN, within_s, within_s=within_s + KILL_AFTER_S)
             except LinkLost:
                 pass
             except Exception as error:  # noqa: BLE001 - raised over there: this process drains all the same
@@ -104,12 +104,12 @@ class Worker:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def reload(self) -> None:
-        """Go on with `orders`; a process that can't is replaced by one that begins with them."""
+        """Send it `config`; a process that can't apply it is replaced by a new one."""
         if not self.ready or self._link is None:
             return  # it is starting, with these
         link = self._link
         try:
-            await self.ask(words.RELOAD, self.orders, within_s=RELOAD_WITHIN_S)
+            await self.ask(messages.RELOAD, self.config, within_s=RELOAD_WITHIN_S)
         except Exception as error:  # noqa: BLE001 - no answer, or whatever was raised over there
             self._group.log.trouble("worker", error)
             link.close()
@@ -120,26 +120,26 @@ class Worker:
             raise LinkLost
         return await self._link.ask(kind, value, within_s=within_s, heavy=heavy)
 
-    async def give(self, kind: str, value: Any, size_bytes: int) -> Any:
+    async def send(self, kind: str, value: Any, size_bytes: int) -> Any:
         """Ask it to take a message of that size. Raises LinkLost, or what was raised over there."""
-        said = await self.ask(
-            kind, value, within_s=PUT_WITHIN_S, heavy=kind != words.PUT_LARGE and size_bytes > HEAVY_BYTES
+        result = await self.ask(
+            kind, value, within_s=PUT_WITHIN_S, heavy=kind != messages.PUT_LARGE and size_bytes > HEAVY_BYTES
         )
-        messages, waiting_bytes = self.given
-        self.given = messages + 1, waiting_bytes + size_bytes
-        return said
+        waiting, waiting_bytes = self.given
+        self.given = waiting + 1, waiting_bytes + size_bytes
+        return result
 
     async def act(self, action: Action, selection: Selection) -> Sequence[str]:
         """An operator's word; a process that is only starting is waited for. Raises LinkLost."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._up.wait(), ASK_WITHIN_S)
-        changed: Sequence[str] = await self.ask(words.ACT, (action, selection), within_s=PUT_WITHIN_S)
+        changed: Sequence[str] = await self.ask(messages.ACT, (action, selection), within_s=PUT_WITHIN_S)
         return changed
 
     async def count(self) -> None:
         """Ask for its metrics; where it doesn't answer, the last ones stand."""
         with contextlib.suppress(LinkLost):
-            self.families = await self.ask(words.METRICS, within_s=METRICS_WITHIN_S)
+            self.families = await self.ask(messages.METRICS, within_s=METRICS_WITHIN_S)
 
     async def _run(self) -> None:
         deaths = 0
@@ -161,7 +161,7 @@ class Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                process = self._process = await spawn(theirs, signs=bool(self.orders.loaded.config.dkim))
+                process = self._process = await spawn(theirs, signs=bool(self.config.loaded.config.dkim))
             except OSError:
                 ours.close()
                 raise
@@ -170,7 +170,7 @@ class Worker:
             async with asyncio.TaskGroup() as life:
                 life.create_task(_ended(process), name=f"worker {self.number}'s process")
                 life.create_task(self._watch(link, process), name=f"watch worker {self.number}")
-                life.create_task(self._employ(link), name=f"orders for worker {self.number}")
+                life.create_task(self._employ(link), name=f"config for worker {self.number}")
         except* LinkLost:
             pass
         except* Exception as errors:  # noqa: BLE001 - raised over there, and told here as what it was
@@ -182,12 +182,12 @@ class Worker:
             await _see_gone(process)
 
     async def _employ(self, link: Link) -> None:
-        """Orders, and then it is ready. Raises LinkLost, or what it failed at."""
-        orders = self.orders
-        await link.ask(words.START, orders)
-        while orders is not self.orders:  # a reload came while it started
-            orders = self.orders
-            await link.ask(words.RELOAD, orders)
+        """WorkerConfig, and then it is ready. Raises LinkLost, or what it failed at."""
+        config = self.config
+        await link.ask(messages.START, config)
+        while config is not self.config:  # a reload came while it started
+            config = self.config
+            await link.ask(messages.RELOAD, config)
         self.ready = True
         self._up.set()
         self._group.ready(self)
@@ -206,7 +206,7 @@ class Worker:
         self._link, self.ready = None, False
         self._up.clear()
         # Its mail is still in its file, and counts; its sessions are gone.
-        self.status = words.Status({}, self.status.waiting, ())
+        self.status = messages.Status({}, self.status.waiting, ())
         for tenant in self._tenants.values():
             tenant.gone()
         self._tenants.clear()
@@ -214,14 +214,14 @@ class Worker:
 
     def _notice(self, kind: str, value: Any) -> None:
         match kind:
-            case words.STATUS:
+            case messages.STATUS:
                 self.status, self.given = value, (0, 0)
-                self._group.told(value)
-            case words.LEASE:
+                self._group.reported(value)
+            case messages.LEASE:
                 self._tenant(value).lease()
-            case words.RETURN:
+            case messages.RETURN:
                 self._tenant(value).returned()
-            case words.UNUSED:
+            case messages.UNUSED:
                 lease, tokens = value
                 rate = self._group.lent[lease].rate
                 if rate is not None:
@@ -233,21 +233,21 @@ class Worker:
         tenant = self._tenants.get(lease)
         if tenant is None:
             quota = self._group.lent[lease].quota
-            tenant = self._tenants[lease] = WorkerQuota(quota, lambda kind: self._tell(kind, lease))
+            tenant = self._tenants[lease] = WorkerQuota(quota, lambda kind: self._notify(kind, lease))
         return tenant
 
-    def _tell(self, kind: str, value: str) -> None:
+    def _notify(self, kind: str, value: str) -> None:
         if self._link is not None:
-            self._link.tell(kind, value)
+            self._link.notify(kind, value)
 
     async def _answer(self, kind: str, value: Any) -> Any:
         match kind:
-            case words.PACE:
+            case messages.PACE:
                 rate = self._group.lent[value].rate
                 return (
                     await rate.lend(self.number) if rate is not None else Lent(UNLIMITED, time.monotonic() + LENT_FOR_S)
                 )
-            case words.MOVE:
+            case messages.MOVE:
                 return await self._group.import_message(value)
             case _:
                 raise ValueError(kind)
@@ -261,7 +261,7 @@ async def _ended(process: asyncio.subprocess.Process) -> None:
 async def _answers(link: Link, within_s: float) -> bool:
     """Does its event loop turn? In steps of a second each: while this process itself was stopped or got no processor,
     one of them passes, and not all of them. Raises LinkLost."""
-    asking = asyncio.ensure_future(link.ask(words.PING))
+    asking = asyncio.ensure_future(link.ask(messages.PING))
     try:
         for _ in range(math.ceil(within_s)):
             await asyncio.wait((asking,), timeout=1.0)

@@ -53,7 +53,7 @@ class RemoteSessionQuota:
         now = time.monotonic()
         if self._asked_at is None or now - self._asked_at >= ASK_AGAIN_AFTER_S:
             self._asked_at = now
-            self._link.tell("lease", self._upstream)
+            self._link.notify(messages.LEASE, self._upstream)
         self._clients.reclaim_for(client)
         return False
 
@@ -92,7 +92,7 @@ class RemoteSessionQuota:
         self._held -= 1
         self._owed = max(0, self._owed - 1)
         self._wanted = self._wanted and self._owed > 0
-        self._link.tell("return", self._upstream)
+        self._link.notify(messages.RETURN, self._upstream)
 
 
 class RemoteRateLimiter:
@@ -153,7 +153,7 @@ class RemoteRateLimiter:
         tokens = self._lent.tokens
         if tokens and self._lent.until == until:
             self._lent = Lent(0, 0.0)
-            self._link.tell(messages.UNUSED, (self._upstream, tokens))
+            self._link.notify(messages.UNUSED, (self._upstream, tokens))
 
 
 class WorkerQuota:
@@ -192,14 +192,14 @@ class WorkerQuota:
         """Ask for one back; it comes when it comes."""
         if self._held and not self._called:
             self._called = True
-            self._tell("wanted")
+            self._tell(messages.WANTED)
         return False
 
     def on_capacity(self) -> None:
         if self._asked and self._quota.acquire(self):
             self._asked = False
             self._held += 1
-            self._tell("granted")
+            self._tell(messages.GRANTED)
 
     def gone(self) -> None:
         """The worker died, and its sessions with it."""

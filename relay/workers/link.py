@@ -1,7 +1,7 @@
-"""The link between the main process and a worker: requests, answers and notices over a socket pair.
+"""The link between the main process and a worker: requests, replies and notifications over a socket pair.
 
-Frames are pickled tuples with a length before them. Both ends are the same code of the same version, started by one
-of them, over a socket that nobody else can open: what pickle would give a stranger, nobody is given.
+A frame is a length and a pickled tuple. pickle is safe here: the main process starts the worker from the same code, and
+no other process can open the socket pair.
 """
 
 from __future__ import annotations
@@ -14,29 +14,33 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 _HEADER = struct.Struct(">I")
-_REQUEST, _ANSWER, _FAILURE, _NOTICE = range(4)
+_REQUEST, _REPLY, _FAILURE, _NOTIFICATION = range(4)
+"""kinds of frames"""
 _READ_BYTES = 262_144
 
-Answer = Callable[[str, Any], Awaitable[Any]]
-Notice = Callable[[str, Any], None]
+RequestHandler = Callable[[str, Any], Awaitable[Any]]
+NotificationHandler = Callable[[str, Any], None]
 
 
 class LinkLost(Exception):
-    """The other process is gone; whether it did what was asked isn't known."""
+    """The peer is gone, or didn't reply in time. Whether it did what was asked is unknown."""
 
 
-class Untold(Exception):
-    """The other process failed in a way that can't be brought over; the text is that failure's name."""
+class RemoteError(Exception):
+    """The peer's handler failed with an exception that can't be pickled. The text is that exception's name."""
 
 
 class Link(asyncio.BufferedProtocol):
-    """`ask` and be answered; `tell` without an answer. `lost` is called once, when the other end is gone."""
+    """One end of the link: `ask` sends a request and returns its reply, `notify` expects none."""
 
-    def __init__(self, answer: Answer, notice: Notice, lost: Callable[[], None]) -> None:
-        """`answer` serves the other end's requests, each in a task; what it raises is raised over there."""
-        self._answer = answer
-        self._notice = notice
-        self._lost = lost
+    def __init__(
+        self, on_request: RequestHandler, on_notification: NotificationHandler, on_lost: Callable[[], None]
+    ) -> None:
+        """`on_request` serves the peer's requests, each in a task. The peer gets its result or its exception.
+        `on_lost` is called once, when the peer is gone."""
+        self._on_request = on_request
+        self._on_notification = on_notification
+        self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
         self._incoming = bytearray()
         self._buffer = bytearray(_READ_BYTES)
@@ -47,16 +51,25 @@ class Link(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
 
     @classmethod
-    async def over(cls, sock: socket.socket, answer: Answer, notice: Notice, lost: Callable[[], None]) -> Link:
-        """Take over a connected stream socket."""
+    async def over(
+        cls,
+        sock: socket.socket,
+        on_request: RequestHandler,
+        on_notification: NotificationHandler,
+        on_lost: Callable[[], None],
+    ) -> Link:
+        """A link over a connected stream socket, which it closes at its end."""
         loop = asyncio.get_running_loop()
         sock.setblocking(False)
-        _, link = await loop.create_unix_connection(lambda: cls(answer, notice, lost), sock=sock)
+        _, link = await loop.create_unix_connection(lambda: cls(on_request, on_notification, on_lost), sock=sock)
         return link
 
     async def ask(self, kind: str, value: Any = None, *, within_s: float | None = None, heavy: bool = False) -> Any:
-        """The other end's answer. `heavy`: large enough that packing it would hold up the loop. Raises LinkLost (also
-        when no answer comes in time), or what the other end raised (Untold, where that can't be packed)."""
+        """The peer's reply. `heavy`: pickle it on a thread, because its size would block the loop.
+
+        Raises LinkLost, also when no reply comes within `within_s`, or what the peer's handler raised (RemoteError
+        where that can't be pickled).
+        """
         if self._transport is None or self._transport.is_closing():
             raise LinkLost
         self._next += 1
@@ -64,7 +77,7 @@ class Link(asyncio.BufferedProtocol):
         future: asyncio.Future[Any] = self._loop.create_future()
         self._pending[number] = future
         frame = (_REQUEST, number, kind, value)
-        # A timer of its own, for asyncio.timeout takes as long as a message's classification.
+        # A plain timer: asyncio.timeout takes as long as the classification of a message.
         timer = self._loop.call_later(within_s, _is_late, future) if within_s is not None else None
         try:
             self._send(await asyncio.to_thread(_packed, frame) if heavy else _packed(frame))
@@ -74,9 +87,9 @@ class Link(asyncio.BufferedProtocol):
             if timer is not None:
                 timer.cancel()
 
-    def tell(self, kind: str, value: Any = None) -> None:
-        """Say something that needs no answer; nothing happens when nobody is there."""
-        self._send(_packed((_NOTICE, 0, kind, value)))
+    def notify(self, kind: str, value: Any = None) -> None:
+        """Send a notification. It is dropped when the peer is gone."""
+        self._send(_packed((_NOTIFICATION, 0, kind, value)))
 
     def close(self) -> None:
         if self._transport is not None:
@@ -94,7 +107,7 @@ class Link(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         try:
             self._read(nbytes)
-        except Exception as error:  # noqa: BLE001 - what follows can't be read any more; the other end hears that
+        except Exception as error:  # noqa: BLE001 - the stream is out of step: the link ends
             self._failed(error)
             if self._transport is not None:
                 self._transport.abort()
@@ -110,7 +123,7 @@ class Link(asyncio.BufferedProtocol):
             with memoryview(self._incoming) as view:
                 frame = pickle.loads(view[start + _HEADER.size : end])  # noqa: S301 - see the module's docstring
             start = end
-            self._take(*frame)
+            self._handle(*frame)
         if start:
             del self._incoming[:start]
 
@@ -119,41 +132,42 @@ class Link(asyncio.BufferedProtocol):
         for future in self._pending.values():
             if not future.done():
                 future.set_exception(LinkLost())
-        self._lost()
+        self._on_lost()
 
     # frames
 
-    def _take(self, sort: int, number: int, kind: str, value: Any) -> None:
-        match sort:
-            case 0:
-                task = asyncio.create_task(self._serve(number, kind, value), name=f"serve {kind}")
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            case 3:
-                try:
-                    self._notice(kind, value)
-                except Exception as error:  # noqa: BLE001 - nothing waits for it over there, and more comes behind it
-                    self._failed(error)
-            case _:
-                future = self._pending.get(number)
-                if future is not None and not future.done():
-                    if sort == _ANSWER:
-                        future.set_result(value)
-                    else:
-                        future.set_exception(value)
+    def _handle(self, frame_kind: int, number: int, kind: str, value: Any) -> None:
+        if frame_kind == _REQUEST:
+            task = asyncio.create_task(self._serve(number, kind, value), name=f"serve {kind}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return
+        if frame_kind == _NOTIFICATION:
+            try:
+                self._on_notification(kind, value)
+            except Exception as error:  # noqa: BLE001 - the peer expects no reply, and more frames follow
+                self._failed(error)
+            return
+        future = self._pending.get(number)
+        if future is None or future.done():
+            return
+        if frame_kind == _REPLY:
+            future.set_result(value)
+        else:
+            future.set_exception(value)
 
     def _failed(self, error: Exception) -> None:
         self._loop.call_exception_handler({"message": "a link's reading failed", "exception": error})
 
     async def _serve(self, number: int, kind: str, value: Any) -> None:
         try:
-            packed = _packed((_ANSWER, number, "", await self._answer(kind, value)))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the asker's to handle
+            packed = _packed((_REPLY, number, "", await self._on_request(kind, value)))
+        except Exception as error:  # noqa: BLE001 - the peer raises it
             packed = _failure(number, error)
         self._send(packed)
 
     def _send(self, packed: bytes) -> None:
-        """What is said within one turn of the loop leaves together."""
+        """Frames of one iteration of the loop are written together."""
         if self._transport is None:
             return
         if not self._outgoing:
@@ -174,9 +188,9 @@ def _is_late(future: asyncio.Future[Any]) -> None:
 def _failure(number: int, error: Exception) -> bytes:
     try:
         packed = _packed((_FAILURE, number, "", error))
-        pickle.loads(packed)  # noqa: S301 - our own; many exceptions can be packed and not unpacked
-    except Exception:  # noqa: BLE001 - whoever asked must hear something
-        packed = _packed((_FAILURE, number, "", Untold(type(error).__name__)))
+        pickle.loads(packed)  # noqa: S301 - our own; some exceptions can be pickled but not unpickled
+    except Exception:  # noqa: BLE001 - the request must be answered in any case
+        packed = _packed((_FAILURE, number, "", RemoteError(type(error).__name__)))
     return packed
 
 

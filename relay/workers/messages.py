@@ -20,7 +20,7 @@ LOG_LEVEL = "OTP_RELAY_LOG_LEVEL"
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class WorkerConfig:
     """What a worker is to do; sent at its start, and again at a reload."""
 
     loaded: Loaded

@@ -38,23 +38,23 @@ STATUS_EVERY_S = 0.5
 ORPHANED_DRAIN_S = 2.0
 
 
-class Notes(Recent):
+class UnreportedDeliveries(Recent):
     """The last deliveries, kept until they were told."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.untold: list[tuple[str, float, float]] = []
+        self.pending: list[tuple[str, float, float]] = []
 
     def note(self, lane: str, at: float, total_s: float) -> None:
-        self.untold.append((lane, at, total_s))
+        self.pending.append((lane, at, total_s))
 
 
-class Worker:
+class WorkerProcess:
     """Serves the link until it is told to drain, or the main process is gone."""
 
     def __init__(self) -> None:
         self.metrics = Metrics()
-        self.notes = Notes()
+        self.notes = UnreportedDeliveries()
         self.ended = asyncio.Event()
         self._log = MailLog(self.metrics, self.notes)
         self._link: Link | None = None
@@ -63,14 +63,14 @@ class Worker:
         self._forwarder: Forwarder | None = None
         self._large = asyncio.Semaphore(1)
         self._quotas: dict[str, RemoteSessionQuota] = {}
-        """by the names in the orders"""
+        """by the names in `WorkerConfig.leases`"""
 
     async def serve(self, sock: socket.socket, forked: Forked | None) -> None:
         listen_to(asyncio.get_running_loop(), self._log.loop_failed)
         if forked is not None:
             self._helper = SigningProcess(forked, self._unhelped)
         self._link = await Link.over(sock, self._answer, self._notice, self.ended.set)
-        status = Supervisor(self._log.task_ended).start("status", self._tell_status)
+        status = Supervisor(self._log.task_ended).start("status", self._report_status)
         await self.ended.wait()
         status.cancel()
         await self._end(ORPHANED_DRAIN_S)
@@ -99,7 +99,7 @@ class Worker:
         if kind == messages.METRICS:
             return self.metrics.numbers()
         if engine is None:
-            raise LinkLost  # before its orders, or behind its drain: as good as not there
+            raise LinkLost  # not started, or already drained: treated as unavailable
         match kind:
             case messages.PUT:
                 new, final_dot = value
@@ -121,21 +121,21 @@ class Worker:
             case _:
                 raise ValueError(kind)
 
-    async def _start(self, orders: messages.Orders) -> None:
-        clock = Clock(orders.clock_offset)
+    async def _start(self, config: messages.WorkerConfig) -> None:
+        clock = Clock(config.clock_offset)
         engine = Engine(clock, MailLog(self.metrics, self.notes, clock=clock.now))
         engine.signatures.helper = self._helper
-        await engine.open(orders.store, orders.codec, orders.loaded.config)
-        await engine.start(orders.loaded.config, self._build(engine, orders))
+        await engine.open(config.store, config.codec, config.loaded.config)
+        await engine.start(config.loaded.config, self._build(engine, config))
         self._engine = engine
-        self._forward(engine, orders)
+        self._forward(engine, config)
 
-    def _forward(self, engine: Engine, orders: messages.Orders) -> None:
+    def _forward(self, engine: Engine, config: messages.WorkerConfig) -> None:
         """Bounces, and mail of lanes that aren't bulk any more, are the main process's."""
         if self._forwarder is None:
-            self._forwarder = Forwarder(engine.store, orders.lanes, self._hand_back, engine.log)
+            self._forwarder = Forwarder(engine.store, config.lanes, self._hand_back, engine.log)
             self._forwarder.start()
-        self._forwarder.lanes = orders.lanes
+        self._forwarder.lanes = config.lanes
         self._forwarder.wake()
 
     async def _hand_back(self, moved: TransferredMessage) -> None:
@@ -153,20 +153,20 @@ class Worker:
             await engine.take(new, final_dot)
         return new._replace(content=b"")
 
-    def _build(self, engine: Engine, orders: messages.Orders) -> Delivery:
-        loaded, config = orders.loaded, orders.loaded.config
+    def _build(self, engine: Engine, config: messages.WorkerConfig) -> Delivery:
+        loaded, relay = config.loaded, config.loaded.config
         link = self._link
         assert link is not None
         shared: dict[str, Shared] = {}
-        for name in {name for lane in orders.lanes for name in upstreams_of(config, lane)}:
-            lease = orders.leases[name]
+        for name in {name for lane in config.lanes for name in upstreams_of(relay, lane)}:
+            lease = config.leases[name]
             quota = self._quotas.setdefault(lease, RemoteSessionQuota(lease, link))
             shared[name] = Shared(
-                quota, RemoteRateLimiter(lease, link) if config.upstreams[name].rate is not None else None
+                quota, RemoteRateLimiter(lease, link) if relay.upstreams[name].rate is not None else None
             )
-        engine.signatures.use(Signer(config.dkim, loaded.dkim_pems))
-        share = Share(orders.lanes, shared, lambda _lane, _at: self._wake_forwarder())
-        return engine.build(loaded, targets_of(config), share)
+        engine.signatures.use(Signer(relay.dkim, loaded.dkim_pems))
+        share = Share(config.lanes, shared, lambda _lane, _at: self._wake_forwarder())
+        return engine.build(loaded, targets_of(relay), share)
 
     def _wake_forwarder(self) -> None:
         if self._forwarder is not None:
@@ -181,18 +181,18 @@ class Worker:
         elif kind == messages.WANTED:
             quota.wanted()
 
-    async def _tell_status(self) -> None:
+    async def _report_status(self) -> None:
         while True:
             await asyncio.sleep(STATUS_EVERY_S)
             engine, link = self._engine, self._link
             if engine is None or link is None:
                 continue
-            recent, self.notes.untold = self.notes.untold, []
+            recent, self.notes.pending = self.notes.pending, []
             lanes = {
                 lane.name: {pool.name: messages.UpstreamStatus.of(pool) for pool in lane.pools}
                 for lane in engine.delivery.lanes()
             }
-            link.tell(messages.STATUS, messages.Status(lanes, engine.store.size(), recent))
+            link.notify(messages.STATUS, messages.Status(lanes, engine.store.size(), recent))
 
 
 def run(link: socket.socket, forked: Forked | None) -> int:
@@ -201,7 +201,7 @@ def run(link: socket.socket, forked: Forked | None) -> int:
     lines.to(sys.stderr, os.environ.get(messages.LOG_LEVEL, "INFO"))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(Worker().serve(link, forked))
+            runner.run(WorkerProcess().serve(link, forked))
     finally:
         lines.close()
     return 0

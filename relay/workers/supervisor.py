@@ -23,8 +23,8 @@ from relay.store.codec import Codec
 from relay.store.merge import shard, shards
 from relay.store.model import Action, NewMessage, Selection, TransferredMessage
 from relay.upstream.smtp.pool import Whole
-from relay.workers import messages as words
-from relay.workers.handle import Worker, merged
+from relay.workers import messages
+from relay.workers.handle import WorkerHandle, merged
 from relay.workers.link import LinkLost
 
 
@@ -39,22 +39,22 @@ class Workers:
         self._clock = clock
         self._codec = codec
         self._forward = forward
-        self._workers: list[Worker] = []
+        self._workers: list[WorkerHandle] = []
         self._count = 0
         """the first so many are given new mail; the others only empty their files"""
 
     def start(self, loaded: Loaded, lanes: Sequence[str], shared: Mapping[str, Whole]) -> None:
-        """Begin, or go on with another configuration's orders. Returns at once; mail waits in the main store until
+        """Begin, or go on with another configuration. Returns at once; mail waits in the main store until
         a worker is ready."""
         self._lend(shared)
         self._count = count_of(loaded.config) if lanes else 0
         numbers = [*range(1, self._count + 1), *leftover(loaded.config, self._count)]
         for number in numbers:
-            orders = self._orders(loaded, lanes, number)
+            config = self._config_of(loaded, lanes, number)
             if number <= len(self._workers):
-                self._workers[number - 1].orders = orders
+                self._workers[number - 1].config = config
             else:
-                self._workers.append(Worker(number, orders, self))
+                self._workers.append(WorkerHandle(number, config, self))
 
     async def reload(self, loaded: Loaded, lanes: Sequence[str], shared: Mapping[str, Whole]) -> None:
         """The same for those that run already."""
@@ -69,20 +69,20 @@ class Workers:
     async def put(self, new: NewMessage, final_dot: float) -> None:
         """Durable in a worker's store when this returns. Raises LinkLost when no worker is there (whether it was
         stored isn't known then: `import_message` is safe), StoreError."""
-        await self._home(new.id).give(words.PUT, (new, final_dot), len(new.content))
+        await self._home(new.id).send(messages.PUT, (new, final_dot), len(new.content))
 
     async def put_large(self, draft: Draft, content: Large, final_dot: float) -> NewMessage:
         """As `put`, with a content that is in a file: the worker reads it there. Returns the message, its content
         left out. Raises Unacceptable, SpoolFull, too."""
         value = (draft, replace(content, head=b""), final_dot)
-        said = await self._home(draft.new.id).give(words.PUT_LARGE, value, content.size_bytes)
+        said = await self._home(draft.new.id).send(messages.PUT_LARGE, value, content.size_bytes)
         if isinstance(said, Reply):
             raise Unacceptable(said)
         return cast(NewMessage, said)
 
     async def move(self, moved: TransferredMessage) -> None:
         """As `put`, with a message that has a history."""
-        await self._home(moved.id).give(words.MOVE, moved, len(moved.content))
+        await self._home(moved.id).send(messages.MOVE, moved, len(moved.content))
 
     async def act(self, action: Action, selection: Selection) -> Sequence[str]:
         """An operator's word. Raises LinkLost when one of them can't hear it."""
@@ -94,7 +94,7 @@ class Workers:
         await asyncio.gather(*(worker.count() for worker in self._workers))
         return merged([families for worker in self._workers for families in (worker.past, worker.families)])
 
-    def statuses(self) -> Sequence[words.Status]:
+    def statuses(self) -> Sequence[messages.Status]:
         return [worker.status for worker in self._workers]
 
     def size(self) -> tuple[int, int]:
@@ -108,18 +108,18 @@ class Workers:
 
     # for the workers
 
-    def ready(self, worker: Worker) -> None:
+    def ready(self, worker: WorkerHandle) -> None:
         self.log.worker_ready(worker.number)
-        self._forward.worker_ready(worker.orders.store)
+        self._forward.worker_ready(worker.config.store)
 
-    def told(self, status: words.Status) -> None:
+    def reported(self, status: messages.Status) -> None:
         for lane, at, total_s in status.recent:
             self.log.recent.note(lane, at, total_s)
 
     async def import_message(self, moved: TransferredMessage) -> None:
         await self._forward.import_message(moved)
 
-    def _home(self, message_id: str) -> Worker:
+    def _home(self, message_id: str) -> WorkerHandle:
         """A message has one worker, whoever is ready: what it was given may be given again, and is there once.
         Raises LinkLost."""
         if not self._count:
@@ -129,10 +129,10 @@ class Workers:
             raise LinkLost
         return worker
 
-    def _orders(self, loaded: Loaded, lanes: Sequence[str], number: int) -> words.Orders:
+    def _config_of(self, loaded: Loaded, lanes: Sequence[str], number: int) -> messages.WorkerConfig:
         share = Config.model_copy(loaded.config, update={"lanes": _divided(loaded.config, lanes, self._count)})
         path = shard(loaded.config.store, number)
-        return words.Orders(
+        return messages.WorkerConfig(
             replace(loaded, config=share, places=Places(loaded.path)),
             tuple(lanes),
             path,

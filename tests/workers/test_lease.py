@@ -84,7 +84,7 @@ class Wire:
     def __init__(self) -> None:
         self.sent: list[str] = []
 
-    def tell(self, kind: str, value: object = None) -> None:
+    def notify(self, kind: str, value: object = None) -> None:
         self.sent.append(kind)
 
 
@@ -93,7 +93,7 @@ class Worker:
 
     def __init__(self, main: SessionQuota, lanes: int = 1, turn_s: float = TURN_S) -> None:
         self.to_main, self.to_worker = Wire(), Wire()
-        self.tenant = WorkerQuota(main, self.to_worker.tell)
+        self.tenant = WorkerQuota(main, self.to_worker.notify)
         self.leased = RemoteSessionQuota("up", self.to_main, turn_s)  # type: ignore[arg-type]
         self.pools = [Pool(self.leased, express=False) for _ in range(lanes)]
 

@@ -14,7 +14,7 @@ import pytest
 
 from relay.store.base import StoreError
 from relay.supervise import listen_to
-from relay.workers.link import Link, LinkLost, Untold
+from relay.workers.link import Link, LinkLost, RemoteError
 
 
 class Unpackable(Exception):
@@ -75,8 +75,8 @@ async def test_what_the_other_end_raises_is_raised_here() -> None:
 @pytest.mark.parametrize(
     ("kind", "error", "text"),
     [
-        ("unpackable", Untold, "^Unpackable$"),
-        ("one way", Untold, "^OneWay$"),
+        ("unpackable", RemoteError, "^Unpackable$"),
+        ("one way", RemoteError, "^OneWay$"),
         ("lock", TypeError, "cannot pickle"),
     ],
 )
@@ -100,7 +100,7 @@ async def test_the_end_of_the_other_process_is_told_to_all_who_wait() -> None:
             await end.lost.wait()
         with pytest.raises(LinkLost):
             await here.ask("echo")
-        here.tell("nobody")
+        here.notify("nobody")
 
 
 @pytest.mark.parametrize(
@@ -139,8 +139,8 @@ async def test_a_notice_that_fails_loses_neither_the_link_nor_what_comes_behind_
     far = await End().over(theirs)
     try:
         async with asyncio.timeout(10):
-            far.tell("unknown")
-            far.tell("status")
+            far.notify("unknown")
+            far.notify("status")
             assert await far.ask("echo", 1) == 1
         assert (heard, failed, lost.is_set()) == (["status"], ["ValueError"], False)
     finally:

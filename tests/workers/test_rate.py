@@ -40,7 +40,7 @@ class Main:
         self.lent += lent.tokens
         return lent
 
-    def tell(self, kind: str, value: Any) -> None:
+    def notify(self, kind: str, value: Any) -> None:
         assert kind == messages.UNUSED
         self.unused += value[1]
         self.rate.returned("worker", value[1])

@@ -32,7 +32,7 @@ from relay.signing.client import SigningProcess
 from relay.signing.helper import Forked
 from relay.signing.signatures import NotHelped, Signatures
 from relay.store.model import Queued
-from relay.workers.process import Worker
+from relay.workers.process import WorkerProcess
 from tests.mail.material import OTP, ed25519_key, keys, pem, rsa_key, signer
 from tests.mail.test_dkim import verdicts
 
@@ -185,7 +185,7 @@ async def test_the_keys_of_a_second_load_replace_the_first(forked: Forked, here:
 async def test_a_worker_gives_its_helper_the_keys_of_each_configuration(forked: Forked) -> None:
     path = Path("key.pem")
     async with helped(forked) as to:
-        worker: Any = Worker()
+        worker: Any = WorkerProcess()
         worker._helper, worker._link = to.process, object()
         engine: Any = SimpleNamespace(signatures=signatures(Signer((), {}), to.process), build=lambda *_: None)
         for selector in BOTH:

@@ -12,7 +12,7 @@ import pytest
 
 from relay.workers import handle as one_worker
 from relay.workers import process
-from relay.workers.handle import Group, Worker
+from relay.workers.handle import Group, WorkerHandle
 
 
 class Alone:
@@ -40,8 +40,8 @@ async def test_a_worker_that_cant_be_started_is_tried_again(monkeypatch: pytest.
     monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
     monkeypatch.setattr(one_worker, "RESTART_AFTER_S", (0.01,))
     files, group = len(os.listdir("/proc/self/fd")), Alone()
-    orders = SimpleNamespace(loaded=SimpleNamespace(config=SimpleNamespace(dkim=())))
-    worker = Worker(1, cast(Any, orders), cast(Group, group))
+    config = SimpleNamespace(loaded=SimpleNamespace(config=SimpleNamespace(dkim=())))
+    worker = WorkerHandle(1, cast(Any, config), cast(Group, group))
     async with asyncio.timeout(10):
         while group.troubles.count("Cannot allocate memory") < 3:
             await asyncio.sleep(0.01)
