@@ -1,5 +1,5 @@
-"""A lane's messages that wait in memory, in order of deadline, apart by the way they are to go: a full upstream holds
-up nobody who goes elsewhere."""
+"""A lane's messages that wait in memory, in order of deadline, in a queue for each route: a full upstream then holds
+up no message that goes to another."""
 
 from __future__ import annotations
 
@@ -12,56 +12,56 @@ from relay.delivery.message import Job
 Rank = tuple[float, str]
 
 
-class Way(NamedTuple):
+class RouteKey(NamedTuple):
     """What decides which upstreams a message is handed to, and in which order."""
 
     upstreams: tuple[str, ...]
     """as its rule has them; empty: the lane's"""
     step: int
-    """of the ladder"""
+    """of the retry ladder"""
 
     @classmethod
-    def of(cls, job: Job) -> Way:
+    def of(cls, job: Job) -> RouteKey:
         return cls(job.queued.upstreams, min(one.step for one in job.queued.due))
 
 
 class Backlog:
-    """As many heaps as there are ways: a handful."""
+    """A heap for each route: a handful."""
 
     __slots__ = ("_heaps", "_size")
 
     def __init__(self) -> None:
-        self._heaps: dict[Way, list[tuple[Rank, Job]]] = {}
+        self._heaps: dict[RouteKey, list[tuple[Rank, Job]]] = {}
         self._size = 0
 
     def __len__(self) -> int:
         return self._size
 
     def push(self, job: Job) -> None:
-        heapq.heappush(self._heaps.setdefault(Way.of(job), []), (job.rank, job))
+        heapq.heappush(self._heaps.setdefault(RouteKey.of(job), []), (job.rank, job))
         self._size += 1
 
-    def heads(self) -> Iterator[tuple[Way, Rank, int]]:
-        """Each way on which something waits: the rank of its first message, and how many there are."""
-        return ((way, heap[0][0], len(heap)) for way, heap in self._heaps.items())
+    def heads(self) -> Iterator[tuple[RouteKey, Rank, int]]:
+        """Each route on which something waits: the rank of its first message, and how many there are."""
+        return ((route, heap[0][0], len(heap)) for route, heap in self._heaps.items())
 
-    def pop(self, way: Way) -> Job:
-        """The first message of a way that has one."""
-        heap = self._heaps[way]
+    def pop(self, route: RouteKey) -> Job:
+        """Remove and return the first message of a route that has one."""
+        heap = self._heaps[route]
         _, job = heapq.heappop(heap)
         if not heap:
-            del self._heaps[way]
+            del self._heaps[route]
         self._size -= 1
         return job
 
-    def take(self, wanted: Callable[[Job], bool]) -> list[Job]:
-        """Remove the messages for which `wanted` holds, and return them."""
-        taken: list[Job] = []
+    def remove(self, wanted: Callable[[Job], bool]) -> list[Job]:
+        """Remove and return the messages for which `wanted` is true."""
+        removed: list[Job] = []
         heaps, self._heaps, self._size = self._heaps, {}, 0
         for heap in heaps.values():
             for _, job in heap:
                 if wanted(job):
-                    taken.append(job)
+                    removed.append(job)
                 else:
                     self.push(job)
-        return taken
+        return removed

@@ -5,36 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
-from relay.clock import Clock
 from relay.config.model import Config
 from relay.delivery.lane import Lane
-from relay.delivery.message import Signing, SigningElsewhere
-from relay.delivery.services import Events, Services
-from relay.delivery.settlement import Bounces
-from relay.store.base import Store
+from relay.delivery.services import Services
 from relay.store.model import Action, Selection
-from relay.supervise import Supervisor
-from relay.upstream.base import Watcher
 from relay.upstream.smtp.connect import Contexts, Target
 from relay.upstream.smtp.pool import Shared
 from relay.upstream.smtp.upstream import SmtpUpstream
-
-
-@dataclass(frozen=True, slots=True)
-class Wiring:
-    """What a `Delivery` is given besides its configuration."""
-
-    store: Store
-    clock: Clock
-    sign: Signing
-    bounces: Bounces
-    events: Events
-    watcher: Watcher
-    sign_elsewhere: SigningElsewhere | None = None
-    supervisor: Supervisor | None = None
-    """None: one that reports to `events`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +21,8 @@ class Share:
 
     lanes: Collection[str]
     upstreams: Mapping[str, Shared]
-    elsewhere: Callable[[str, float], None]
-    """called when mail for a lane of another process was put into this one's store (a bounce), with when it is due"""
+    wake: Callable[[str, float], None]
+    """called when mail for a lane of another process is in this one's store (a bounce), with when it is due"""
 
     @classmethod
     def whole(cls, config: Config) -> Share:
@@ -56,23 +34,13 @@ class Share:
 class Delivery:
     """`start`, hand mail to `lane(name)`, `drain`. One at a time owns the store's queues."""
 
-    def __init__(self, config: Config, wiring: Wiring, targets: Mapping[str, Target], share: Share) -> None:
-        self._wiring = wiring
-        self._elsewhere = share.elsewhere
-        services = Services(
-            wiring.store,
-            wiring.clock,
-            wiring.sign,
-            wiring.bounces,
-            wiring.events,
-            self.wake,
-            wiring.supervisor or Supervisor(partial(_trouble, wiring.events)),
-            wiring.sign_elsewhere,
-        )
+    def __init__(self, config: Config, services: Services, targets: Mapping[str, Target], share: Share) -> None:
+        self._services = services
+        self._wake_elsewhere = share.wake
         self._lanes: dict[str, Lane] = {}
         for name in share.lanes:
             lane = config.lanes[name]
-            pools = [
+            upstreams = [
                 SmtpUpstream(
                     name,
                     targets[upstream],
@@ -83,7 +51,7 @@ class Delivery:
                 )
                 for upstream in upstreams_of(config, name)
             ]
-            self._lanes[name] = Lane(name, lane, pools, services)
+            self._lanes[name] = Lane(name, lane, upstreams, services, self.wake)
 
     def start(self) -> None:
         """Open warm sessions and take up what waits in the store."""
@@ -101,21 +69,21 @@ class Delivery:
         return iter(self._lanes.values())
 
     def down(self, lane: str, upstream: str, reason: str) -> None:
-        """The pools' Watcher."""
-        self._wiring.watcher.down(lane, upstream, reason)
+        """An upstream's circuit opened (`Watcher`)."""
+        self._services.events.down(lane, upstream, reason)
 
     def up(self, lane: str, upstream: str) -> None:
-        """The pools' Watcher."""
-        self._wiring.watcher.up(lane, upstream)
-        self._lanes[lane].upstream_up()
+        """It closed again (`Watcher`)."""
+        self._services.events.up(lane, upstream)
+        self._lanes[lane].feeder.on_upstream_recovered()
 
     async def drain(self, within_s: float) -> None:
         """Finish what is under way, in all lanes at once; the rest stays in the store."""
         await asyncio.gather(*(lane.drain(within_s) for lane in self._lanes.values()))
 
-    async def settle_owed(self) -> bool:
-        """After a drain: write what the store didn't take then; False: it still doesn't."""
-        return all([await lane.settle_owed() for lane in self._lanes.values()])
+    async def retry_settlements(self) -> bool:
+        """After a drain: write what the store refused then. False: it still refuses."""
+        return all([await lane.settler.retry_settlements() for lane in self._lanes.values()])
 
     async def give_back(self) -> None:
         """Begin nothing more; what waits in memory goes to the store, for the lanes that come after these."""
@@ -128,17 +96,18 @@ class Delivery:
             lane.wake(0.0)
 
     async def act(self, action: Action, selection: Selection) -> Sequence[str]:
-        """An operator's word (Store.act), also on what lanes hold in memory but haven't begun to send."""
+        """Apply an operator's action (`Queue.act`), also to what waits in the lanes' memory."""
         lanes = [lane for lane in self._lanes.values() if selection.lane in (None, lane.name)]
         paused: list[Lane] = []
         try:
             for lane in lanes:
                 paused.append(lane)
                 await lane.pause(frozenset(selection.ids) or None)
-            changed = await self._wiring.store.act(action, selection, self._wiring.clock.now())
+            changed = await self._services.store.act(action, selection, self._services.clock.now())
             if action == "retry" and changed:
                 for lane in lanes:
-                    lane.urge()
+                    for upstream in lane.pools:
+                        upstream.urge()
             return changed
         finally:
             for lane in paused:
@@ -150,11 +119,7 @@ class Delivery:
         if lane is not None:
             lane.wake(at)
         else:
-            self._elsewhere(name, at)
-
-
-def _trouble(events: Events, task: str, error: BaseException | None) -> None:
-    events.trouble(task, error or RuntimeError("returned"))
+            self._wake_elsewhere(name, at)
 
 
 def targets_of(config: Config) -> dict[str, Target]:

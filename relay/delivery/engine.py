@@ -13,11 +13,12 @@ from typing import Any
 from relay.clock import Clock, steady
 from relay.config.model import Config, Loaded
 from relay.delivery.bounce import Bouncer
-from relay.delivery.dispatch import Delivery, Share, Wiring
+from relay.delivery.dispatch import Delivery, Share
 from relay.delivery.events import DeliveryEvents
 from relay.delivery.lane import Lane
 from relay.delivery.load import LARGE_BYTES
 from relay.delivery.message import Job
+from relay.delivery.services import Services
 from relay.observe.maillog import MailLog
 from relay.signing.signatures import Signatures
 from relay.store.base import StoreError
@@ -35,8 +36,8 @@ SUSPENDED_S = 0.5
 """a clock that runs in suspension got so far ahead of the one that doesn't"""
 RETIRE_WITHIN_S = 120.0
 """after a reload, what the old lanes have under way may take this long"""
-OWED_EVERY_S = 1.0
-"""what a failing store didn't take from them is offered again so often"""
+UNSETTLED_EVERY_S = 1.0
+"""how often outcomes that the store refused are offered again"""
 
 
 class Engine:
@@ -65,17 +66,16 @@ class Engine:
     def build(self, loaded: Loaded, targets: Mapping[str, Target], share: Share) -> Delivery:
         """The lanes of a configuration, not started."""
         config = loaded.config
-        wiring = Wiring(
+        services = Services(
             self.store,
             self.clock,
             self.signatures,
             Bouncer(config, self.clock),
             self._events,
-            self.log,
-            self.signatures.elsewhere,
             self.supervisor,
+            self.signatures.elsewhere,
         )
-        return Delivery(config, wiring, targets, share)
+        return Delivery(config, services, targets, share)
 
     async def start(self, config: Config, delivery: Delivery) -> None:
         """Send. Mail of lanes that are no more goes by the default lane. Raises StoreError."""
@@ -105,8 +105,8 @@ class Engine:
 
     async def _retire(self, old: Delivery) -> None:
         await old.drain(RETIRE_WITHIN_S)
-        while not await old.settle_owed():  # noqa: ASYNC110 - a store that fails tells nobody when it is well again
-            await asyncio.sleep(OWED_EVERY_S)
+        while not await old.retry_settlements():  # noqa: ASYNC110 - a store that fails tells nobody when it is well again
+            await asyncio.sleep(UNSETTLED_EVERY_S)
         self.delivery.wake_all()
 
     async def _tidy(self) -> None:
@@ -127,7 +127,7 @@ class Engine:
             older = None
         if new.supersede_key is not None:
             try:
-                await lane.supersede(new.supersede_key, new.id, older)
+                await lane.superseding.supersede(new.supersede_key, new.id, older)
             except Exception as error:  # noqa: BLE001 - the new one is stored, and its app hears so
                 # It goes out; that an older one may, too, is the lesser evil.
                 self.log.trouble("supersede", error)

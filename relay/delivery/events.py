@@ -22,29 +22,29 @@ class DeliveryEvents:
         self._log = log
         self._clock = clock
 
-    def told(self, lane: str, job: Job, tried: Report) -> None:
-        for code in tried.codes:
-            self._log.reply(tried.upstream, code)
+    def on_attempt(self, lane: str, job: Job, report: Report) -> None:
+        for code in report.codes:
+            self._log.reply(report.upstream, code)
         # A warm session spent nothing on connecting: that is no time of nought to count.
-        timings_ms = {phase: spent_ms for phase, spent_ms in tried.timings_ms.items() if spent_ms > 0.0}
+        timings_ms = {phase: spent_ms for phase, spent_ms in report.timings_ms.items() if spent_ms > 0.0}
         outcomes: dict[tuple[Outcome, int | None], int] = {}
-        for result in tried.results:
+        for result in report.results:
             key = result.outcome, None if result.reply.is_own else result.reply.code
             outcomes[key] = outcomes.get(key, 0) + 1
         for (outcome, answered), recipients in outcomes.items():
             self._log.attempted(
                 job.queued.id,
                 lane,
-                tried.upstream,
+                report.upstream,
                 outcome,
                 recipients=recipients,
                 code=answered,
                 timings_ms=timings_ms,
             )
             if outcome == "ambiguous":
-                self._log.ambiguous(job.queued.id, lane, tried.upstream, recipients=recipients)
+                self._log.ambiguous(job.queued.id, lane, report.upstream, recipients=recipients)
 
-    def settled(self, lane: str, job: Job, settlement: Settlement) -> None:
+    def on_settled(self, lane: str, job: Job, settlement: Settlement) -> None:
         states: Counter[tuple[State, str | None, int | None]] = Counter()
         for update in settlement.updates:
             states[update.state, update.upstream, _code(update) if update.state == "bounced" else None] += 1
@@ -78,11 +78,17 @@ class DeliveryEvents:
             case _:
                 pass
 
-    def superseded(self, lane: str, message_id: str, by: str) -> None:
+    def on_superseded(self, lane: str, message_id: str, by: str) -> None:
         self._log.superseded(message_id, lane, by=by)
 
-    def trouble(self, where: str, error: BaseException) -> None:
+    def on_error(self, where: str, error: BaseException) -> None:
         self._log.trouble(where, error)
+
+    def down(self, lane: str, upstream: str, reason: str) -> None:
+        self._log.down(lane, upstream, reason)
+
+    def up(self, lane: str, upstream: str) -> None:
+        self._log.up(lane, upstream)
 
 
 def _code(update: RecipientUpdate) -> int | None:

@@ -1,4 +1,4 @@
-"""A message in its lane's hands: what it carries, who is still to be told, and what was tried."""
+"""Delivery state of one message: pending recipients, attempts, signed renditions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SigningElsewhere(Protocol):
 
 @dataclass(slots=True)
 class Pending:
-    """A recipient not yet told its end."""
+    """A recipient without a final outcome."""
 
     open: OpenRecipient
     last: str | None = None
@@ -38,7 +38,7 @@ class Pending:
     upstream: str | None = None
     is_unknown: bool = False
     """an upstream may have it: the answer to a final dot didn't come"""
-    unfit_everywhere: bool = True
+    unsupported_everywhere: bool = True
     """so far every upstream of this round said that it can never carry it"""
 
 
@@ -55,6 +55,7 @@ class Job:
         "final_dot",
         "gate",
         "is_claimed",
+        "is_over",
         "is_stopped",
         "marking",
         "note",
@@ -91,6 +92,8 @@ class Job:
         """for the time line, with the next settlement"""
         self.is_stopped = False
         """the relay ends: nothing more of it is begun"""
+        self.is_over = False
+        """the lane has it no more"""
         self.is_claimed = False
         """it was in the store before it came into the lane's hands"""
         self.offered_at = self.picked_at = time.monotonic()

@@ -44,7 +44,7 @@ def put_off(job: Job, lane: Lane, moment: Moment) -> None:
     """`conclude` after a fault of the relay's own: it looks neither at the content nor at a reply, so what is wrong
     with one message can't keep it from its end."""
     for pending in job.pending.values():
-        pending.last, pending.unfit_everywhere = str(TROUBLE), False
+        pending.last, pending.unsupported_everywhere = str(TROUBLE), False
     _conclude(job, lane, moment, EXPIRED_REPLY)
 
 
@@ -72,7 +72,7 @@ def _expired_reply(job: Job) -> str:
 
 def _pending(job: Job, pending: Pending, lane: Lane, moment: Moment) -> RecipientUpdate:
     position, step = pending.open.position, pending.open.step
-    if pending.last is not None and pending.unfit_everywhere:
+    if pending.last is not None and pending.unsupported_everywhere:
         return RecipientUpdate(position, "bounced", upstream=pending.upstream, reply=pending.last, step=step)
     due = min(retry_at(moment.now, lane.retry_s, step, moment.chance), job.queued.expires_at)
     return RecipientUpdate(

@@ -1,4 +1,4 @@
-"""What an upstream's word means for a recipient and for the upstream: pure."""
+"""Classify an upstream's reply: what becomes of the recipient. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ JITTER = 0.2
 """a retry comes up to this share later than its ladder says, so that what failed together doesn't return together"""
 
 _OPENING: frozenset[Phase] = frozenset({"connect", "greeting", "ehlo", "tls", "auth"})
-_UNFIT = re.compile(r"5\.(?:3\.4|6\.[37]|5\.4)$")
+_UNSUPPORTED = re.compile(r"5\.(?:3\.4|6\.[37]|5\.4)$")
 # SES: "554 Message rejected: Email address is not verified", SendGrid: "550 The from address does not match a verified
 # Sender Identity", Postmark, Brevo and Mailgun alike.
 _SENDER_UNVERIFIED = re.compile(
@@ -33,41 +33,41 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """Not here, not now: another upstream at once, or the next step of the ladder."""
+class TryNext:
+    """This upstream doesn't take it now: the next upstream at once, or the next step of the ladder."""
 
     reply: Reply
 
 
 @dataclass(frozen=True, slots=True)
-class Unfit:
-    """This upstream can never carry it; if none can, it is the recipient's end."""
+class Unsupported:
+    """This upstream can never carry the message. If none can, it bounces."""
 
     reply: Reply
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """The recipient's end: a bounce."""
+class PermanentFailure:
+    """No upstream would deliver it: it bounces."""
 
     reply: Reply
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """It left, and what became of it can't be known."""
+    """The content was sent, and its outcome can't be known."""
 
     reply: Reply
 
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """The relay's own decision, before the final dot."""
+    """The relay itself decided against it, before the final dot."""
 
     why: Literal["expired", "superseded", "outrun", "unstored"]
 
 
-Verdict = Delivered | Elsewhere | Unfit | Ended | Unknown | Withdrawn
+Verdict = Delivered | TryNext | Unsupported | PermanentFailure | Unknown | Withdrawn
 
 _WITHDRAWALS: dict[Reply, Withdrawn] = {
     EXPIRED: Withdrawn("expired"),
@@ -86,20 +86,23 @@ def judge(result: Result) -> Verdict:
         case "ambiguous":
             return Unknown(reply)
         case "abandoned":
-            return _WITHDRAWALS.get(reply, Elsewhere(reply))
+            return _WITHDRAWALS.get(reply, TryNext(reply))
         case "deferred":
-            return Elsewhere(reply)
+            return TryNext(reply)
         case "refused":
-            if result.phase in _OPENING or speaks_of_us(reply):
-                return Elsewhere(reply)
+            if result.phase in _OPENING or is_account_error(reply):
+                return TryNext(reply)
             if result.phase == "mail":
-                unfit = _UNFIT.match(reply.enhanced or "") or reply.code in (552, 555) or reply == UNWRITABLE
-                return Unfit(reply) if unfit else Elsewhere(reply)
-            return Ended(reply)
+                return Unsupported(reply) if _is_unsupported(reply) else TryNext(reply)
+            return PermanentFailure(reply)
 
 
-def speaks_of_us(reply: Reply) -> bool:
-    """A 5yz about the account or its senders condemns the upstream, not the mail."""
+def _is_unsupported(reply: Reply) -> bool:
+    return _UNSUPPORTED.match(reply.enhanced or "") is not None or reply.code in (552, 555) or reply == UNWRITABLE
+
+
+def is_account_error(reply: Reply) -> bool:
+    """Is a 5yz about our account or its senders? It opens the circuit, and bounces nothing."""
     return reply.code in ACCOUNT_CODES or _SENDER_UNVERIFIED.search(reply.text) is not None
 
 

@@ -13,12 +13,15 @@ from typing import Any, cast
 from relay.clock import Clock
 from relay.config.model import Config
 from relay.delivery.bounce import Bouncer
-from relay.delivery.dispatch import Delivery, Share, Wiring, targets_of
+from relay.delivery.dispatch import Delivery, Share, targets_of
 from relay.delivery.message import Job, Signing
+from relay.delivery.services import Services
 from relay.mail.envelope import Envelope, Recipient
+from relay.store.base import Queue
 from relay.store.model import NewMessage, OpenRecipient, Queued, Settlement
 from relay.store.sqlite.store import SqliteStore, open_store
 from relay.store.ulid import IdMaker
+from relay.supervise import Supervisor
 from relay.upstream.base import Report
 from tests.support.upstream import Upstream
 
@@ -32,14 +35,14 @@ class Heard:
         self.tried: list[tuple[str, str, str]] = []
         self.troubles: list[str] = []
 
-    def told(self, lane: str, job: Job, tried: Report) -> None:
-        self.tried.extend((tried.upstream, result.outcome, str(result.reply)) for result in tried.results)
+    def on_attempt(self, lane: str, job: Job, report: Report) -> None:
+        self.tried.extend((report.upstream, result.outcome, str(result.reply)) for result in report.results)
 
-    def settled(self, lane: str, job: Job, settlement: Settlement) -> None: ...
+    def on_settled(self, lane: str, job: Job, settlement: Settlement) -> None: ...
 
-    def superseded(self, lane: str, message_id: str, by: str) -> None: ...
+    def on_superseded(self, lane: str, message_id: str, by: str) -> None: ...
 
-    def trouble(self, where: str, error: BaseException) -> None:
+    def on_error(self, where: str, error: BaseException) -> None:
         self.troubles.append(f"{where}: {error!r}")
 
     def down(self, lane: str, upstream: str, reason: str) -> None: ...
@@ -118,7 +121,7 @@ class Bench:
         self.delivery.lane(lane).offer(job)
         await putting
         if supersede_key is not None:
-            await self.delivery.lane(lane).supersede(supersede_key, new.id, job.older)
+            await self.delivery.lane(lane).superseding.supersede(supersede_key, new.id, job.older)
         job.gate.open()
         job.stored.set()
         return new.id
@@ -139,16 +142,28 @@ class Bench:
                 await asyncio.sleep(0.01)
 
 
+def unsigned(queued: Queued, _: frozenset[str]) -> Sequence[bytes]:
+    return (queued.content,)
+
+
+def delivery_over(
+    settings: Config, store: Queue, clock: Clock, heard: Heard, sign: Signing = unsigned, share: Share | None = None
+) -> Delivery:
+    """All lanes of the configuration, not started."""
+    supervisor = Supervisor(lambda name, error: heard.on_error(name, error or RuntimeError("returned")))
+    services = Services(store, clock, sign, Bouncer(settings, clock), heard, supervisor)
+    return Delivery(settings, services, targets_of(settings), share or Share.whole(settings))
+
+
 @asynccontextmanager
 async def delivering(
-    path: Path, settings: Config, *, recover: bool = False, sign: Signing = lambda queued, _: (queued.content,)
+    path: Path, settings: Config, *, recover: bool = False, sign: Signing = unsigned
 ) -> AsyncIterator[Bench]:
     clock, heard = Clock(), Heard()
     store = await open_store(path / "relay.db", now=clock.now)
     if recover:
         await store.recover(clock.now())
-    wiring = Wiring(store, clock, sign, Bouncer(settings, clock), heard, heard)
-    delivery = Delivery(settings, wiring, targets_of(settings), Share.whole(settings))
+    delivery = delivery_over(settings, store, clock, heard, sign)
     delivery.start()
     try:
         yield Bench(delivery, store, clock, heard, IdMaker())

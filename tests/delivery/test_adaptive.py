@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from relay.config.model import Config
-from relay.delivery.lane import BULK_SETTLING, CLAIM_MESSAGES
+from relay.delivery.feeder import CLAIM_MESSAGES
+from relay.delivery.lane import BULK_SETTLING
 from relay.store.model import Settlement
 from relay.store.sqlite.store import SqliteStore
 from relay.upstream import window

@@ -11,14 +11,13 @@ from typing import Any, cast
 
 import pytest
 
-from relay.delivery.dispatch import Delivery, Share, Wiring, targets_of
 from relay.delivery.engine import Engine
 from relay.delivery.message import Job
 from relay.mail.envelope import Envelope, Recipient
 from relay.store.base import StoreError
 from relay.store.model import NewMessage, OpenRecipient, Queued, Selection
 from relay.upstream.gate import NOT_STORED
-from tests.delivery.harness import CONTENT, Bench, config, delivering, outcomes, until, warm
+from tests.delivery.harness import CONTENT, Bench, config, delivering, delivery_over, outcomes, until, warm
 from tests.support.upstream import Close, Garbage, Hang, Upstream, Wait
 
 DEAD = {"host": "127.0.0.1", "port": 9, "tls": "none"}
@@ -222,8 +221,7 @@ async def test_what_is_committed_during_a_reload_is_sent_by_the_new_lanes(tmp_pa
         await draining
         assert (await bench.view(new.id))["recipients"][0]["state"] == "queued"
         settings = config({"one": one})
-        wiring = Wiring(bench.store, bench.clock, lambda q, _: (q.content,), lambda *_: (), bench.heard, bench.heard)
-        bench.delivery = Delivery(settings, wiring, targets_of(settings), Share.whole(settings))
+        bench.delivery = delivery_over(settings, bench.store, bench.clock, bench.heard)
         bench.delivery.start()
         assert (await bench.ended(new.id))["recipients"][0]["state"] == "sent"
         await bench.delivery.drain(1.0)
@@ -248,7 +246,7 @@ async def test_a_newer_message_that_comes_while_the_older_is_put_off_supersedes_
         Upstream(script=script) as one,
         delivering(tmp_path, config({"one": one}, supersede=True, retry=(0.6,))) as bench,
     ):
-        await until(lambda: not bench.delivery.lane("otp")._store_has_some)
+        await until(lambda: not bench.delivery.lane("otp").feeder.store_may_have_some)
         newer: list[str] = []
 
         async def comes() -> None:
@@ -312,8 +310,7 @@ async def test_a_reload_puts_its_lanes_in_force_before_it_empties_the_old(tmp_pa
         engine = Engine(bench.clock, cast(Any, None))
         engine.store = bench.store
         settings = config({"one": one})
-        wiring = Wiring(bench.store, bench.clock, lambda q, _: (q.content,), lambda *_: (), bench.heard, bench.heard)
-        old, new = (Delivery(settings, wiring, targets_of(settings), Share.whole(settings)) for _ in range(2))
+        old, new = (delivery_over(settings, bench.store, bench.clock, bench.heard) for _ in range(2))
         await engine.start(settings, old)
         emptied, really = [], old.give_back
 

@@ -11,7 +11,8 @@ import pytest
 
 from relay.config.model import Match, Rule
 from relay.delivery.dispatch import upstreams_of
-from relay.delivery.lane import BULK_IN_MEMORY, CLAIM_MESSAGES
+from relay.delivery.feeder import CLAIM_MESSAGES
+from relay.delivery.lane import BULK_IN_MEMORY
 from relay.mail.envelope import DeliverBy, Recipient
 from relay.store.model import NewMessage, Queued, Selection
 from relay.upstream import window

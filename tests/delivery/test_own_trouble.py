@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from relay.delivery import lane as lane_module
 from relay.delivery import round as round_module
-from relay.delivery import settlement
+from relay.delivery import settlement, settler
 from relay.mail.envelope import Recipient
 from relay.mail.redact import redact_reply
 from relay.store.model import Selection
@@ -75,7 +74,7 @@ async def test_the_last_resort_needs_nothing_of_what_failed(
     async with Upstream() as one:
         settings = config({"one": one if upstream == "takes it" else GONE}, retry=(20.0,))
         async with delivering(tmp_path, settings) as bench:
-            monkeypatch.setattr(lane_module, "conclude", Clumsy(settlement.conclude))
+            monkeypatch.setattr(settler, "conclude", Clumsy(settlement.conclude))
             id_ = await bench.send("u@example.net")
             view = await bench.ended(id_, "sent", "deferred")
             assert view["recipients"][0]["state"] == ("sent" if upstream == "takes it" else "deferred")
@@ -90,7 +89,7 @@ async def test_where_nothing_can_be_written_down_a_message_waits_for_its_next_st
         settings = config({"one": one}, retry=(0.3,))
     async with delivering(tmp_path, settings) as bench:
         for name in ("conclude", "put_off"):
-            monkeypatch.setattr(lane_module, name, Clumsy(getattr(settlement, name)))
+            monkeypatch.setattr(settler, name, Clumsy(getattr(settlement, name)))
         id_ = await bench.send("u@example.net")
         await until(lambda: len(bench.heard.troubles) >= 4)
         # It is given back with a delay: it doesn't come round and round.

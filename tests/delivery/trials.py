@@ -18,14 +18,13 @@ from typing import Any
 
 from relay.clock import Clock
 from relay.config.model import Config
-from relay.delivery.bounce import Bouncer
-from relay.delivery.dispatch import Delivery, Share, Wiring, targets_of
+from relay.delivery.dispatch import Share
 from relay.mail.envelope import Envelope, Recipient
 from relay.store.model import NewMessage, OpenRecipient, Queued
 from relay.store.sqlite.store import SqliteStore, open_store
 from relay.store.ulid import IdMaker
 from relay.upstream.quota import SessionQuota
-from tests.delivery.harness import CONTENT, Heard
+from tests.delivery.harness import CONTENT, Heard, delivery_over
 from tests.support.tls import Certificates
 from tests.support.upstream import Received, Upstream
 
@@ -49,15 +48,7 @@ class Trial:
 
     def __post_init__(self) -> None:
         self.share = Share.whole(self.config)
-        wiring = Wiring(
-            self.store,
-            self.clock,
-            lambda queued, _: (queued.content,),
-            Bouncer(self.config, self.clock),
-            self.heard,
-            self.heard,
-        )
-        self.delivery = Delivery(self.config, wiring, targets_of(self.config), self.share)
+        self.delivery = delivery_over(self.config, self.store, self.clock, self.heard, share=self.share)
         self._ids = IdMaker()
 
     def wrong(self, what: str) -> None:
@@ -90,7 +81,7 @@ class Trial:
         lane.offer(job)
         await putting
         if supersede_key is not None:
-            await lane.supersede(supersede_key, new.id, job.older)
+            await lane.superseding.supersede(supersede_key, new.id, job.older)
         job.gate.open()
         job.stored.set()
         return new.id

@@ -1,0 +1,105 @@
+"""Hedging: attempts at several upstreams beside each other. The gate lets one of them send the content."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+from relay.config.model import Lane
+from relay.delivery.attempt import attempt
+from relay.delivery.message import Job
+from relay.store.model import OpenRecipient
+from relay.upstream.base import Progress, Report, Upstream
+from relay.upstream.gate import OUTRUN
+from relay.upstream.phases import Phases
+from relay.upstream.results import TIMED_OUT, OpenFailed, Result
+
+
+async def race(
+    job: Job, lane: Lane, due: Sequence[OpenRecipient], pools: Sequence[Upstream], hedge_s: float
+) -> list[Report]:
+    """Ask the first upstream, and the next one each time that none has answered the envelope for `hedge_s` seconds.
+    Returns a report of each attempt, one that delivered the message before the others."""
+    running = _Race(job, lane, due)
+    try:
+        return await running.run(pools, hedge_s)
+    finally:
+        await running.stop()
+
+
+class _Race:
+    def __init__(self, job: Job, lane: Lane, due: Sequence[OpenRecipient]) -> None:
+        self._job = job
+        self._lane = lane
+        self._due = due
+        self._running: dict[asyncio.Task[Report], tuple[Upstream, Progress, float]] = {}
+        self._done: list[Report] = []
+
+    async def run(self, pools: Sequence[Upstream], hedge_s: float) -> list[Report]:
+        waiting = list(pools)
+        self._start(waiting.pop(0))
+        while self._running:
+            hedging = bool(waiting) and not self._content_under_way()
+            finished, _ = await asyncio.wait(
+                self._running, timeout=hedge_s if hedging else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            content_sent = False
+            for task in finished:
+                content_sent |= self._running.pop(task)[1].content_sent
+                self._done.append(task.result())
+            if content_sent and not self._content_under_way():
+                break
+            if not finished and hedging and self._envelope_unanswered():
+                self._trip_unresponsive()
+                self._start(waiting.pop(0))
+        # An acceptance counts before another upstream's refusal.
+        self._done.sort(key=lambda report: all(result.outcome != "sent" for result in report.results))
+        return [*self._done, *self._lost()]
+
+    async def stop(self) -> None:
+        """Cancel what is still running."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _start(self, pool: Upstream) -> None:
+        progress = Progress()
+        task = asyncio.create_task(
+            attempt(self._job, pool, self._due, self._lane, progress),
+            name=f"attempt {self._job.queued.id} at {pool.name}",
+        )
+        self._running[task] = (pool, progress, time.monotonic())
+
+    def _content_under_way(self) -> bool:
+        """Does a running attempt hold the gate? It must never be cancelled."""
+        return any(progress.content_sent for _, progress, _ in self._running.values())
+
+    def _envelope_unanswered(self) -> bool:
+        return not any(progress.answered for _, progress, _ in self._running.values())
+
+    def _trip_unresponsive(self) -> None:
+        """Open the circuit of each upstream that left the envelope unanswered for `hedge`; one that only lacked a free
+        session is spared."""
+        for pool, progress, _ in self._running.values():
+            if progress.asked or not pool.is_connected:
+                pool.condemn(OpenFailed("mail" if progress.asked else "connect", TIMED_OUT))
+
+    def _lost(self) -> list[Report]:
+        """Reports of the attempts that are still running: they lost the race."""
+        return [
+            Report(
+                pool.name,
+                started,
+                "none",
+                tuple(Result(one.position, "abandoned", OUTRUN, "mail") for one in self._due),
+                _spent(progress, started),
+            )
+            for pool, progress, started in self._running.values()
+        ]
+
+
+def _spent(progress: Progress, started: float) -> dict[str, float]:
+    phases = Phases(started)
+    phases.until(time.monotonic(), "envelope" if progress.asked else "session")
+    return phases.ms
