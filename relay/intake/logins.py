@@ -13,7 +13,7 @@ from ipaddress import IPv6Address, ip_network
 from typing import Literal
 from weakref import WeakValueDictionary
 
-from relay.intake.policy import Peer
+from relay.intake.peer import Peer
 from relay.intake.users import Users
 
 WRONG = 10

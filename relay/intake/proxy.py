@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 from ipaddress import IPv4Address, IPv6Address
 
 from aiosmtpd.proxy_protocol import V2_CMD, get_proxy
 
-from relay.intake.connection import Hangup, TimedOut, Wire
-from relay.intake.policy import Peer, peer_at
+from relay.intake.connection import ClientDisconnected, Connection, TimedOut
+from relay.intake.peer import Peer, peer_at
+
+# The parser logs the headers that it reads.
+logging.getLogger("mail.debug").disabled = True
 
 _MAX_V1_BYTES = 107
 """The specification's longest line."""
 
 
 class BadProxyHeader(Exception):
-    """What came isn't a PROXY header, or not in time: the connection is closed without a word, as the specification
-    wants it."""
+    """No PROXY header came, or not in time. The specification wants the connection closed without a reply."""
 
 
-async def read_proxied_peer(wire: Wire, peer: Peer, timeout_s: float) -> Peer:
-    """The source that the proxy `peer` names; `peer` itself for the proxy's own checks (LOCAL, UNKNOWN).
+async def read_proxied_peer(connection: Connection, peer: Peer, timeout_s: float) -> Peer:
+    """The client that the proxy `peer` names; `peer` itself for the proxy's own checks (LOCAL, UNKNOWN).
 
     Raises BadProxyHeader.
     """
     try:
-        header = await get_proxy(_Reader(wire, wire.loop.time() + timeout_s))
-    except (Hangup, TimedOut):
+        header = await get_proxy(_Reader(connection, connection.loop.time() + timeout_s))
+    except (ClientDisconnected, TimedOut):
         raise BadProxyHeader from None
     if not header.valid:
         raise BadProxyHeader
@@ -36,14 +39,14 @@ async def read_proxied_peer(wire: Wire, peer: Peer, timeout_s: float) -> Peer:
 
 
 class _Reader:
-    """The three methods of a stream reader that the parser calls, all within one deadline."""
+    """The three methods of a StreamReader that the parser calls, within one deadline."""
 
-    def __init__(self, wire: Wire, deadline: float) -> None:
-        self._wire = wire
+    def __init__(self, connection: Connection, deadline: float) -> None:
+        self._connection = connection
         self._deadline = deadline
 
     async def read(self, n: int = -1) -> bytes:
-        return await self._wire.read_raw(n if n > 0 else 1, self._deadline)
+        return await self._connection.read_bytes(n if n > 0 else 1, self._deadline)
 
     async def readexactly(self, n: int) -> bytes:
         data = b""

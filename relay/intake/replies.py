@@ -1,6 +1,8 @@
-"""What the service says. Every reply has its enhanced status code (RFC 3463, 2034), but for the greeting and EHLO."""
+"""The SMTP service's replies. All but the greeting, EHLO's, 334 and 354 have an enhanced code (RFC 3463, 2034)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from relay.mail.reply import Reply
 
@@ -42,8 +44,10 @@ TLS_FIRST = Reply(530, "5.7.0 Send STARTTLS first")
 AUTH_FIRST = Reply(530, "5.7.0 Authentication required")
 AUTH_NEEDS_TLS = Reply(538, "5.7.11 Encryption required for authentication")
 AUTH_MECHANISM = Reply(504, "5.5.4 Mechanism not offered")
+AUTH_SYNTAX = Reply(501, "5.5.4 Syntax: AUTH mechanism [initial-response]")
+AUTH_MALFORMED = Reply(501, "5.5.2 Expected base64 of this mechanism's response")
+AUTH_GIVEN_UP = Reply(501, "5.7.0 Authentication given up")
 AUTH_FAILED = Reply(535, "5.7.8 Authentication credentials invalid")
-
 AUTH_LATER = Reply(454, "4.7.0 Too many wrong logins from there, try again later")
 
 NOT_ALLOWED = Reply(554, "5.7.1 This network may not send mail here")
@@ -59,8 +63,11 @@ TROUBLE = Reply(451, "4.3.0 Trouble on this side, try again later")
 SESSION_TROUBLE = Reply(421, "4.3.0 Trouble on this side, try again later")
 
 
-def encode(reply: Reply) -> bytes:
-    """One line with its CRLF, printable ASCII whatever the text holds."""
+def encode(reply: Reply, lines: Sequence[str] = ()) -> bytes:
+    """A reply with its CRLF, printable ASCII whatever its text holds; `lines`: those behind the first (EHLO's)."""
+    if lines:
+        before = "".join(f"{reply.code}-{line}\r\n" for line in (reply.text, *lines[:-1]))
+        return f"{before}{reply.code} {lines[-1]}\r\n".encode()
     text = reply.text
     if not (text.isascii() and text.isprintable()):
         text = "".join(char if " " <= char <= "~" else "?" for char in text)

@@ -24,7 +24,7 @@ _YIELD_AFTER = 16
 _YIELD_WITHIN_S = 0.04
 """turns that took longer than that all together left time for others"""
 _YIELD_S = 0.000_05
-Standing = Literal["express", "new", "bulk"]
+Priority = Literal["express", "new", "bulk"]
 
 
 class Turns:
@@ -34,7 +34,7 @@ class Turns:
         self._loop = asyncio.get_running_loop()
         self._per_round = per_round
         self._left = per_round
-        self._waiting: dict[Standing, deque[asyncio.Future[None]]] = {"new": deque(), "bulk": deque()}
+        self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {"new": deque(), "bulk": deque()}
         self._running = False
         self._used = 0
         """turns since other threads had the interpreter"""
@@ -42,7 +42,7 @@ class Turns:
         self._commands = commands
         self._rest_s = rest_s
         self._commands_left = commands
-        self._talking: dict[Standing, deque[asyncio.Future[None]]] = {
+        self._talking: dict[Priority, deque[asyncio.Future[None]]] = {
             "express": deque(), "new": deque(), "bulk": deque(),
         }  # fmt: skip
         """sessions whose next command waits"""
@@ -55,15 +55,15 @@ class Turns:
         """Sessions whose turn hasn't come."""
         return sum(map(len, self._waiting.values())) + sum(map(len, self._talking.values()))
 
-    async def take(self, standing: Standing) -> None:
+    async def take(self, priority: Priority) -> None:
         """Return when the session may go on with a message."""
-        if standing == "express":
+        if priority == "express":
             return
         self.begin()
-        if self._left and not self._waiting["new"] and (standing == "new" or not self._waiting["bulk"]):
+        if self._left and not self._waiting["new"] and (priority == "new" or not self._waiting["bulk"]):
             self._left -= 1
             return
-        await self._turn(self._waiting[standing])
+        await self._turn(self._waiting[priority])
 
     def begin(self) -> None:
         """A session begins something: see to it that there are rounds."""
@@ -80,12 +80,12 @@ class Turns:
         self._commands_left -= 1
         return True
 
-    async def command(self, standing: Standing) -> None:
+    async def command(self, priority: Priority) -> None:
         """Return when such a session may have its next command: behind a rest, codes' sessions first."""
         if not self._resting:
             self._resting = True
             self._loop.call_later(self._rest_s, self._rested)
-        await self._turn(self._talking[standing])
+        await self._turn(self._talking[priority])
 
     async def _turn(self, queue: deque[asyncio.Future[None]]) -> None:
         turn: asyncio.Future[None] = self._loop.create_future()

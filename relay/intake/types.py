@@ -1,11 +1,12 @@
-"""What the SMTP service hands on and asks for: the submission, the two ways to say no, the listeners for its events."""
+"""Values and protocols of the SMTP service: the submission, its receipt or refusal, and what the service calls."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from relay.config.model import Listener
+from relay.config.model import Limits, Listener
 from relay.intake.spool import Large
 from relay.mail.envelope import Envelope
 from relay.mail.reply import Reply
@@ -37,11 +38,19 @@ class Submission(NamedTuple):
     final_dot: float
     """time.monotonic at the final dot (uvloop's own clock counts whole milliseconds)"""
     user: str | None
-    """who authenticated, where the listener verifies that"""
+    """the user that logged in, where the listener verifies that"""
+
+
+@dataclass(slots=True)
+class Settings:
+    """What a reload replaces. Sessions read it anew for each command."""
+
+    limits: Limits
+    hostname: str
 
 
 class Refused(Exception):
-    """The relay won't take it, and says so with `reply`."""
+    """The relay doesn't accept the message; the client gets `reply`."""
 
     def __init__(self, reply: Reply, reason: Reason = "policy") -> None:
         super().__init__(reply.code)
@@ -50,10 +59,10 @@ class Refused(Exception):
 
 
 class CannotListen(OSError):
-    """A listener can't be put in service (its address, its certificate, its users file); one line for an operator."""
+    """A listener's address, certificate or users file can't be used; the text is one line for an operator."""
 
     def __init__(self, text: str, key: str = "address", listener: int = 0) -> None:
-        """`key`: of a listener in the configuration. `listener`: its position there."""
+        """`key`: the listener's key in the configuration. `listener`: its position there."""
         super().__init__(text)
         self.key = key
         self.listener = listener
@@ -64,38 +73,24 @@ class Receipt(NamedTuple):
 
     id: str
     express: bool
-    """it is a code: who sent it goes before those that bring bulk mail"""
+    """its lane is express: its session goes before those that bring bulk mail"""
 
 
-Accept = Callable[[Submission], Awaitable[Receipt]]
-"""Stores a submission and returns once it is durable. Raises Refused; anything else is trouble of ours (451)."""
+Submit = Callable[[Submission], Awaitable[Receipt]]
+"""Stores a submission and returns once it is durable. Raises Refused; anything else is the relay's own fault (451)."""
 
 Admit = Callable[[], Reply | None]
-"""Asked before MAIL and before DATA: None, or why not now (452 4.3.1). A 421 ends the session."""
-
-
-def always() -> None:
-    """The `Admit` that never says no."""
+"""Asked at MAIL and at DATA: why no message may begin now, or None. A 421 ends the session."""
 
 
 class Observer(Protocol):
-    """Hears what happens at the door. Called on the loop: return at once."""
+    """Is told of clients and refusals. Called on the event loop: return at once."""
 
     def connected(self) -> None:
-        """A client was let in, or is about to hear why not."""
+        """A client has connected; one `disconnected` follows."""
 
     def disconnected(self) -> None:
-        """Its session ended: one for each `connected`."""
+        """A client's session has ended."""
 
     def rejected(self, reason: Reason) -> None:
-        """Something was refused: a connection, a command, a message."""
-
-
-class Silent:
-    """The observer that does nothing."""
-
-    def connected(self) -> None: ...
-
-    def disconnected(self) -> None: ...
-
-    def rejected(self, reason: Reason) -> None: ...
+        """A connection, a command or a message was refused."""

@@ -13,7 +13,7 @@ from relay.intake.accept import Acceptance, Rules
 from relay.intake.admission import Admission
 from relay.intake.descriptors import fitted
 from relay.intake.server import IntakeServer
-from relay.intake.types import CannotListen
+from relay.intake.types import CannotListen, Settings
 from relay.mail.dkim import Signer
 from relay.routing.router import Router
 from relay.service.current import Current
@@ -121,7 +121,7 @@ def connect(current: Current, engine: Engine, codec: Codec) -> tuple[Parts, Gene
     acceptance = Acceptance(
         generation.rules, LanesAndWorkers(engine, workers), clock, log, admission, engine.signatures.selectors
     )
-    intake = IntakeServer(acceptance, intake_limits(config), config.hostname, admit=gate.refusal, observer=log)
+    intake = IntakeServer(acceptance, Settings(intake_limits(config), config.hostname), log, admit=gate.refusal)
     health = RelayHealth(current, gate, engine, workers, intake)
     token = config.http.token
     backend = Backend(

@@ -48,7 +48,7 @@ class Reloader:
             return self._refused(place_of(error, loaded))
         parts.builder.apply(generation)
         parts.acceptance.rules = generation.rules
-        parts.intake.limits, parts.intake.hostname = intake_limits(config), config.hostname
+        parts.intake.configure(intake_limits(config), config.hostname)
         for key, place in ignored.items():
             _LOG.warning(logfmt("reload_ignored", key=key, reason=LongText(f"{place}: takes a restart")))
         self._current.loaded = loaded

@@ -7,13 +7,14 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 from relay.config.model import Limits, Listener
 from relay.config.network import TcpAddress
 from relay.intake.server import IntakeServer
 from relay.intake.spool import Large
-from relay.intake.types import Admit, Reason, Receipt, Submission, always
+from relay.intake.types import Admit, Reason, Receipt, Settings, Submission
 
 PATIENCE_S = 10.0
 ANYWHERE = TcpAddress("127.0.0.1", 0)
@@ -21,7 +22,7 @@ ANYWHERE = TcpAddress("127.0.0.1", 0)
 
 @dataclass
 class Recorder:
-    """An `Accept` that keeps what it is given. `before`: what to do first, raising included."""
+    """A `Submit` that keeps each submission. `before` runs first, and may raise."""
 
     before: Callable[[Submission], Awaitable[None]] | None = None
     taken: list[Submission] = field(default_factory=list)
@@ -35,9 +36,7 @@ class Recorder:
         return Receipt(f"id-{len(self.taken)}", express=True)
 
     async def wait_for(self, count: int) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while len(self.taken) < count:
-                await asyncio.sleep(0.005)
+        await until(lambda: len(self.taken) >= count)
 
 
 @dataclass
@@ -57,6 +56,13 @@ class Heard:
 
     def rejected(self, reason: Reason) -> None:
         self.reasons.append(reason)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until it holds."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not holds():
+            await asyncio.sleep(0.005)
 
 
 def whole(content: bytes | Large) -> bytes:
@@ -139,9 +145,7 @@ class Service:
 
     async def quiet(self) -> None:
         """Wait until no session is left."""
-        async with asyncio.timeout(PATIENCE_S):
-            while self.server.sessions or self.heard.present:
-                await asyncio.sleep(0.005)
+        await until(lambda: not self.server.load().sessions and not self.heard.present)
 
 
 @asynccontextmanager
@@ -149,18 +153,28 @@ async def service(
     *listeners: Listener,
     limits: Mapping[str, Any] | None = None,
     before: Callable[[Submission], Awaitable[None]] | None = None,
-    admit: Admit = always,
+    admit: Admit = lambda: None,
+    spool: Path | None = None,
 ) -> AsyncIterator[Service]:
     recorder, heard = Recorder(before), Heard()
-    server = IntakeServer(recorder, Limits(**limits or {}), "relay.test", admit=admit, observer=heard)
+    server = make_server(recorder, heard, limits, admit)
+    if spool is not None:
+        server.use_spool(spool, sealed=False)
     await server.start(listeners or (Listener(address=ANYWHERE),))
     try:
         yield Service(server, recorder, heard)
     finally:
         await server.drain(0)
-        async with asyncio.timeout(PATIENCE_S):
-            while server.sessions:
-                await asyncio.sleep(0.005)
+        await until(lambda: not server.load().sessions)
+
+
+def make_server(
+    recorder: Recorder,
+    heard: Heard | None = None,
+    limits: Mapping[str, Any] | None = None,
+    admit: Admit = lambda: None,
+) -> IntakeServer:
+    return IntakeServer(recorder, Settings(Limits(**limits or {}), "relay.test"), heard or Heard(), admit=admit)
 
 
 def listener(**options: Any) -> Listener:

@@ -17,11 +17,11 @@ import pytest
 from relay.config.model import Limits, Listener
 from relay.config.network import SystemdAddress, TcpAddress, UnixAddress
 from relay.intake import sockets as sockets_module
-from relay.intake.policy import connections_allowed, peer_at
-from relay.intake.server import IntakeServer
+from relay.intake.peer import peer_at
+from relay.intake.registry import connections_allowed
 from relay.intake.sockets import passed_sockets
 from relay.intake.types import CannotListen, Submission
-from tests.intake.harness import PATIENCE_S, Client, Recorder, listener, service
+from tests.intake.harness import PATIENCE_S, Client, Recorder, listener, make_server, service
 from tests.support.tls import Certificates
 
 LOCAL = (ip_network("127.0.0.0/8"),)
@@ -179,7 +179,7 @@ async def test_the_socket_of_a_killed_relay_is_replaced_and_that_of_a_living_one
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
     async with service(Listener(address=UnixAddress(str(path)))):
-        other = IntakeServer(Recorder(), Limits(), "other.test")
+        other = make_server(Recorder())
         with pytest.raises(CannotListen, match=r"cannot listen on unix:.*: Address already in use"):
             await other.start([Listener(address=UnixAddress(str(path)))])
         assert path.exists()
@@ -188,7 +188,7 @@ async def test_the_socket_of_a_killed_relay_is_replaced_and_that_of_a_living_one
 async def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("keep me")
-    server = IntakeServer(Recorder(), Limits(), "relay.test")
+    server = make_server(Recorder())
     with pytest.raises(CannotListen, match="Address already in use"):
         await server.start([Listener(address=UnixAddress(str(path)))])
     assert path.read_text() == "keep me"
@@ -199,7 +199,7 @@ async def test_a_taken_port_is_named_and_nothing_else_is_kept_open() -> None:
         free = probe.getsockname()[1]
         probe.close()
         port = taken.getsockname()[1]
-        server = IntakeServer(Recorder(), Limits(), "relay.test")
+        server = make_server(Recorder())
         with pytest.raises(CannotListen, match=rf"cannot listen on 127\.0\.0\.1:{port}: Address already in use"):
             await server.start(
                 [Listener(address=TcpAddress("127.0.0.1", free)), Listener(address=TcpAddress("127.0.0.1", port))]
@@ -210,14 +210,14 @@ async def test_a_taken_port_is_named_and_nothing_else_is_kept_open() -> None:
 
 
 async def test_a_host_that_isn_t_there_is_named() -> None:
-    server = IntakeServer(Recorder(), Limits(), "relay.test")
+    server = make_server(Recorder())
     with pytest.raises(CannotListen, match=r"cannot listen on nowhere\.invalid:25: "):
         await server.start([Listener(address=TcpAddress("nowhere.invalid", 25))])
 
 
 async def test_systemd_s_sockets_are_taken_by_name() -> None:
     with socket.create_server(("127.0.0.1", 0)) as passed:
-        server = IntakeServer(recorder := Recorder(), Limits(), "relay.test")
+        server = make_server(recorder := Recorder())
         await server.start([Listener(address=SystemdAddress("smtp"))], {"smtp": [passed]})
         assert server.addresses == (f"127.0.0.1:{passed.getsockname()[1]}",)
         _, writer = await asyncio.open_connection(*passed.getsockname())
@@ -226,7 +226,7 @@ async def test_systemd_s_sockets_are_taken_by_name() -> None:
         writer.close()
         await server.drain(PATIENCE_S)
         with pytest.raises(CannotListen, match="systemd passed no socket of that name"):
-            await IntakeServer(Recorder(), Limits(), "relay.test").start([Listener(address=SystemdAddress("x"))])
+            await make_server(Recorder()).start([Listener(address=SystemdAddress("x"))])
 
 
 def test_systemd_s_sockets_are_known_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +254,7 @@ async def test_a_reload_keeps_sessions_and_sockets_and_changes_the_rest() -> Non
         port = relay.port
         await client.run("MAIL FROM:<a@x.test>", "RCPT TO:<b@x.test>")
         await relay.server.reload([listener(lane="new"), Listener(address=TcpAddress("127.0.0.2", 0))])
-        relay.server.limits = Limits(message_size_bytes=10)
+        relay.server.configure(Limits(message_size_bytes=10), "relay.test")
         assert relay.port == port
         assert len(relay.server.addresses) == 2
         assert (await client.ask("DATA")).startswith("354")
@@ -330,7 +330,7 @@ async def lost(client: Client) -> None:
 
 
 async def test_two_listeners_on_any_free_port_have_one_each_and_keep_it_at_a_reload() -> None:
-    server = IntakeServer(Recorder(), Limits(), "relay.test")
+    server = make_server(Recorder())
     both = [Listener(address=TcpAddress("127.0.0.1", 0), lane=lane) for lane in ("otp", "bulk")]
     try:
         await server.start(both)

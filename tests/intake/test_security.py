@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from relay.config.model import Listener
+from relay.intake import allowance as allowance_module
 from relay.intake import session as session_module
 from relay.intake import users as users_module
+from relay.intake.listener import server_context
 from relay.intake.logins import Logins
-from relay.intake.policy import peer_at, server_context
+from relay.intake.peer import peer_at
 from relay.intake.types import CannotListen
 from relay.intake.users import Users, UsersError, hash_password, read_users, valid_name
 from tests.intake.harness import Client, Service, listener, service
@@ -44,7 +46,7 @@ def users_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def guarded(users_file: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
-    monkeypatch.setattr(session_module, "_AUTH_DELAY_S", 0.01)
+    monkeypatch.setattr(session_module, "AUTH_DELAY_S", 0.01)
     async with service(listener(auth="required", users_file=users_file)) as running:
         yield running
 
@@ -429,7 +431,7 @@ async def test_a_guesser_holds_up_neither_another_client_nor_who_was_let_in_befo
     users_file: Path, starttls: dict[str, object], certificates: Certificates, monkeypatch: pytest.MonkeyPatch,
     verified: list[bytes],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(session_module, "_AUTH_DELAY_S", 0.01)
+    monkeypatch.setattr(session_module, "AUTH_DELAY_S", 0.01)
     door = listener(
         **{**starttls, "tls": "implicit"}, auth="required", users_file=users_file, proxy_protocol=("127.0.0.0/8",)
     )
@@ -492,7 +494,7 @@ async def test_logins_are_verified_at_a_low_priority() -> None:
 async def test_where_a_login_is_required_it_must_come_soon(
     guarded: Service, monkeypatch: pytest.MonkeyPatch, talk: str
 ) -> None:
-    monkeypatch.setattr(session_module, "_LOGIN_WITHIN_S", 0.5)
+    monkeypatch.setattr(allowance_module, "LOGIN_WITHIN_S", 0.5)
     async with guarded.connect() as client:
         await client.hello()
         if talk == "in the middle":
@@ -507,7 +509,7 @@ async def test_where_a_login_is_required_it_must_come_soon(
 async def test_who_has_logged_in_may_take_its_time(guarded: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     async with guarded.session() as client:
         assert (await client.ask(login(PASSWORD))).startswith("235")
-        monkeypatch.setattr(session_module, "_LOGIN_WITHIN_S", 0.0)
+        monkeypatch.setattr(allowance_module, "LOGIN_WITHIN_S", 0.0)
         assert (await client.ask("NOOP")).startswith("250")
         assert (await client.ask("MAIL FROM:<a@x.test>")).startswith("250")
 
@@ -516,7 +518,7 @@ async def test_who_has_logged_in_may_take_its_time(guarded: Service, monkeypatch
 async def test_the_time_until_a_login_has_the_handshake_in_it(
     users_file: Path, starttls: dict[str, object], monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
-    monkeypatch.setattr(session_module, "_LOGIN_WITHIN_S", 0.3)
+    monkeypatch.setattr(allowance_module, "LOGIN_WITHIN_S", 0.3)
     door = listener(**{**starttls, "tls": "implicit"}, auth="required", users_file=users_file)
     async with service(door) as relay, relay.connect() as client:
         await client.send(begun)

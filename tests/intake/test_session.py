@@ -1,4 +1,4 @@
-"""What a session does beside answering: pipelining, storing, hanging up, limits and patience."""
+"""Sessions beside the dialogue: what is offered, storing, lost clients, limits and timeouts."""
 
 from __future__ import annotations
 
@@ -7,14 +7,9 @@ import logging
 import socket
 import struct
 import time
-import tracemalloc
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from relay.intake.policy import Policy
-from relay.intake.session import Session
 from relay.intake.types import Refused, Submission
 from relay.mail.envelope import DeliverBy, Recipient
 from relay.mail.reply import Reply
@@ -99,82 +94,6 @@ async def test_postmaster_without_a_domain_is_this_host_s() -> None:
     async with service() as relay, relay.session() as client:
         await client.run("MAIL FROM:<a@x.test>", "RCPT TO:<Postmaster>", "DATA", ".")
         assert relay.recorder.taken[0].envelope.recipients[0].address == "Postmaster@relay.test"
-
-
-# Pipelining.
-
-
-class Written(asyncio.Transport):
-    """A connection that keeps what is written to it, write by write."""
-
-    def __init__(self) -> None:
-        super().__init__({"peername": ("192.0.2.1", 1)})
-        self.writes: list[bytes] = []
-
-    def write(self, data: Any) -> None:
-        self.writes.append(bytes(data))
-
-    def close(self) -> None: ...
-
-    def abort(self) -> None: ...
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-
-async def test_a_pipelined_batch_is_answered_in_order_in_one_write() -> None:
-    async with service() as relay:
-        wire = Written()
-        session = Session(relay.server, Policy.load(listener()))
-        session.connection_made(wire)
-        await asyncio.sleep(0.01)
-        session.data_received(b"EHLO me\r\nMAIL FROM:<a@x.test>\r\nRCPT TO:<b@x.test>\r\nRCPT TO:<>\r\nDATA\r\n")
-        await asyncio.sleep(0.01)
-        session.data_received(b"Subject: x\r\n\r\n.\r\nNOOP\r\nQUIT\r\n")
-        await asyncio.sleep(0.01)
-        session.connection_lost(None)
-    assert len(wire.writes) == 3
-    assert [line[:3] for line in wire.writes[1].split(b"\r\n")][-5:] == [b"250", b"250", b"553", b"354", b""]
-    assert [line[:3] for line in wire.writes[2].split(b"\r\n")] == [b"250", b"250", b"221", b""]
-
-
-async def test_a_client_that_never_reads_its_replies_is_made_to_wait_and_then_cut_off() -> None:
-    async with service(limits={"command_timeout_s": 0.3}) as relay, relay.connect() as client:
-        await client.hello()
-        (session,) = relay.server._sessions
-        for end, buffer in ((session.transport, socket.SO_SNDBUF), (client.writer.transport, socket.SO_RCVBUF)):
-            assert end is not None
-            end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, buffer, 4096)
-        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        client.writer.write((b"MAIL FROM:<a@x.test>\r\n" + b"RCPT TO:<b@x.test>\r\n" * 1_000 + b"RSET\r\n") * 60)
-        await until(lambda: session._unread is not None)
-        await relay.quiet()
-    assert relay.recorder.begun == 0
-
-
-async def test_replies_held_back_are_sent_once_the_client_reads() -> None:
-    async with service() as relay:
-        wire = Written()
-        session = Session(relay.server, Policy.load(listener()))
-        session.connection_made(wire)
-        await asyncio.sleep(0.01)
-        session.pause_writing()
-        session.data_received(b"NOOP\r\n")
-        await asyncio.sleep(0.01)
-        session.data_received(b"NOOP\r\n")
-        await asyncio.sleep(0.01)
-        assert len(wire.writes) == 2
-        session.resume_writing()
-        await asyncio.sleep(0.01)
-        assert wire.writes[1:] == [b"250 2.0.0 Ok\r\n"] * 2
-        session.connection_lost(None)
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not holds():
-            await asyncio.sleep(0.005)
 
 
 # Storing.
@@ -291,55 +210,6 @@ async def test_a_client_that_just_goes_away_leaves_nothing(sent: bytes, caplog: 
             reset(client)
         await relay.quiet()
     assert caplog.records == []
-
-
-# Bounds on memory.
-
-
-async def test_a_line_without_end_is_refused_once_and_takes_no_memory() -> None:
-    async with service() as relay, relay.session() as client:
-        tracemalloc.start()
-        await client.send(b"MAIL FROM:<")
-        for _ in range(200):
-            await client.send(b"x" * 100_000)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert await client.ask("") == "500 5.5.6 Line too long"
-        assert await client.ask("NOOP") == "250 2.0.0 Ok"
-    assert peak < 3_000_000
-
-
-async def test_data_without_end_takes_no_more_memory_than_the_limit() -> None:
-    async with service(limits={"message_size_bytes": 100_000}) as relay, relay.session() as client:
-        await up_to_data(client)
-        tracemalloc.start()
-        for _ in range(200):
-            await client.send(b"x" * 100_000)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert (await client.ask("\r\n.")).startswith("552 5.3.4")
-        assert await client.ask("NOOP") == "250 2.0.0 Ok"
-    assert peak < 3_000_000
-    assert relay.heard.reasons == ["size"]
-
-
-async def test_a_client_that_pipelines_without_pause_fills_no_buffer_while_its_mail_is_stored() -> None:
-    go_on = asyncio.Event()
-
-    async def slowly(_: Submission) -> None:
-        await go_on.wait()
-
-    async with service(before=slowly) as relay, relay.session() as client:
-        await up_to_data(client)
-        client.writer.write(b".\r\n" + b"NOOP\r\n" * 900)
-        tracemalloc.start()
-        client.writer.write(b"RSET\r\n" + b"x" * 30_000_000)
-        await asyncio.sleep(0.2)
-        (session,) = relay.server._sessions
-        assert len(session._buffer) < 1_000_000
-        tracemalloc.stop()
-        go_on.set()
-        assert (await client.reply()).startswith("250 2.0.0 queued")
 
 
 # Patience.

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import asyncio
 
-from relay.intake.turns import Standing, Turns
+from relay.intake.turns import Priority, Turns
 
-BULK: list[Standing] = ["bulk"] * 30
-NEW: list[Standing] = ["new"] * 30
-EXPRESS: list[Standing] = ["express"] * 30
+BULK: list[Priority] = ["bulk"] * 30
+NEW: list[Priority] = ["new"] * 30
+EXPRESS: list[Priority] = ["express"] * 30
 
 
-async def rounds(turns: Turns, standings: list[Standing]) -> list[list[int]]:
+async def rounds(turns: Turns, priorities: list[Priority]) -> list[list[int]]:
     """In which round of the loop each of the sessions went on."""
     went: list[int] = []
     seen: list[list[int]] = []
 
-    async def one(at: int, standing: Standing) -> None:
-        await turns.take(standing)
+    async def one(at: int, priority: Priority) -> None:
+        await turns.take(priority)
         went.append(at)
 
-    tasks = [asyncio.create_task(one(at, standing)) for at, standing in enumerate(standings)]
+    tasks = [asyncio.create_task(one(at, priority)) for at, priority in enumerate(priorities)]
     async with asyncio.timeout(5):
-        while len(went) < len(standings):
+        while len(went) < len(priorities):
             before = len(went)
             await asyncio.sleep(0)
             seen.append(went[before:])
@@ -32,8 +32,8 @@ async def rounds(turns: Turns, standings: list[Standing]) -> list[list[int]]:
 
 async def test_codes_never_wait() -> None:
     turns = Turns(per_round=1)
-    standings: list[Standing] = [*BULK[:20], *EXPRESS[:20]]
-    went = await rounds(turns, standings)
+    priorities: list[Priority] = [*BULK[:20], *EXPRESS[:20]]
+    went = await rounds(turns, priorities)
     assert set(range(20, 40)) <= set(went[0])
 
 
@@ -65,18 +65,18 @@ async def test_a_session_that_gave_up_costs_nobody_a_turn() -> None:
 # Commands.
 
 
-async def commands(turns: Turns, standings: list[Standing], each: int) -> list[int]:
+async def commands(turns: Turns, priorities: list[Priority], each: int) -> list[int]:
     """The order in which sessions had their commands, that many each."""
     had: list[int] = []
 
-    async def one(at: int, standing: Standing) -> None:
+    async def one(at: int, priority: Priority) -> None:
         for _ in range(each):
             if not turns.has_command():
-                await turns.command(standing)
+                await turns.command(priority)
             had.append(at)
 
     async with asyncio.timeout(10):
-        await asyncio.gather(*(one(at, standing) for at, standing in enumerate(standings)))
+        await asyncio.gather(*(one(at, priority) for at, priority in enumerate(priorities)))
     return had
 
 

@@ -1,4 +1,4 @@
-"""What intake says of its own load."""
+"""The load that intake reports: messages being stored, sessions that wait for a turn, contents behind the pace."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 from relay.intake.pace import Pace
 from relay.intake.turns import Turns
 from relay.intake.types import Submission
-from tests.intake.harness import PATIENCE_S, listener, service
+from tests.intake.harness import listener, service, until
 
 
 async def test_a_message_counts_as_being_stored_from_its_final_dot_to_its_reply() -> None:
@@ -22,9 +22,7 @@ async def test_a_message_counts_as_being_stored_from_its_final_dot_to_its_reply(
             assert relay.server.load().storing == 0
         for client in (one, other):
             await client.send(b"hi\r\n.\r\n")
-        async with asyncio.timeout(PATIENCE_S):
-            while relay.recorder.begun < 2:
-                await asyncio.sleep(0.005)
+        await until(lambda: relay.recorder.begun == 2)
         load = relay.server.load()
         assert (load.sessions, load.storing, load.waiting, load.slowed) == (2, 2, 0, False)
         stored.set()
