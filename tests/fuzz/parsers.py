@@ -19,7 +19,6 @@ from relay.mail.mailboxes import mailboxes
 from relay.mail.message import Unacceptable, from_addresses, normalise, over_long_line, parse, prepare, subject
 from relay.mail.mime import content_type, leaves
 from relay.mail.redact import redact, redact_reply
-from relay.mail.reply import Reply
 from relay.mail.returned import returned_headers
 from relay.mail.trace import received
 from relay.mail.transfer import Form, has_utf8_head, recoded
@@ -29,7 +28,6 @@ from relay.routing.facts import Facts
 from relay.sendmail.compose import Failed, Request, compose
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.replies import ProtocolError, ReplyReader
-from relay.upstream.smtp.wording import Wording
 from tests.fuzz.door import DOOR
 from tests.mail.material import ed25519_key, signer
 
@@ -203,10 +201,7 @@ def _replies(data: bytes) -> None:
                 _ = reply.enhanced
 
 
-def _wording(data: bytes) -> None:
-    wording, reply = Wording(), Reply(250, text_of(data))
-    wording.learn([("MAIL", reply), ("RCPT", Reply(250, "ok"))])
-    wording.is_for_another("MAIL", reply)
+def _capabilities(data: bytes) -> None:
     Capabilities.parse(text_of(data).splitlines())
 
 
@@ -245,7 +240,7 @@ PARSERS: dict[str, Parser] = {
     "commands": Parser(_commands, [*SIGNS, *PATHS], (b"FROM:<", b"TO:<", b"FROM:<> ", b"TO:<a@b> "), 2_000),
     "framed": Parser(_framed, [*LINES, b"a", b".", b"\r\n..", b"\r\n.\r"], (b"", b"."), 8_000),
     "replies": Parser(_replies, [*SIGNS, *LINES, *REPLIES], (b"250-", b"250 "), expected=(ProtocolError,)),
-    "wording": Parser(_wording, [*SIGNS, *REPLIES, b"\n"], (b"2.0.0 ", b"")),
+    "capabilities": Parser(_capabilities, [*SIGNS, *REPLIES, b"\n"], (b"SIZE ", b"")),
     "sendmail": Parser(_sendmail, [*SIGNS, *LINES, *HEAD], ANY_HEAD, expected=(Failed,)),
     "dialogue": Parser(DOOR.told, [*SIGNS, *LINES, *PATHS, b"RCPT TO:<a@b>\r\n", b"NOOP\r\n", b"RSET\r\n"],
                        (b"MAIL FROM:<a@b>\r\n", b"EHLO x\r\n", b"DATA\r\n"), 2_000),

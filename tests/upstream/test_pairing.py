@@ -12,17 +12,13 @@ import pytest
 
 from relay.clock import steady
 from relay.mail.envelope import Envelope, Recipient
-from relay.mail.reply import Reply
 from relay.upstream.base import Progress, Terms
 from relay.upstream.gate import Gate
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.commands import Mail
 from relay.upstream.smtp.session import Opening, Session, TransactionReport
-from relay.upstream.smtp.wording import Wording
-from tests.support.script import Script
-from tests.support.upstream import Split, Upstream
-from tests.upstream.test_faults import Line, talk, told
-from tests.upstream.test_pool import CONTENT, config, pool, send
+from tests.upstream.test_faults import talk, told
+from tests.upstream.test_pool import CONTENT
 
 TO = (Recipient("u@example.net"),)
 MAIL, RCPT = b"250 2.1.0 sender ok\r\n", b"250 2.1.5 u@example.net ok\r\n"
@@ -35,73 +31,6 @@ def begin(session: Session, gate: Gate | None = None, to: Sequence[Recipient] = 
     mail = Mail(Envelope("a@example.com", tuple(to)), list(enumerate(to)), len(CONTENT))
     before, terms = time.monotonic() + 30, Terms(30.0, 30.0, Progress())
     return asyncio.create_task(session.transact(mail, lambda: [CONTENT], gate, before=before, terms=terms))
-
-
-LATE = {
-    "to the content, again": [b"250 2.0.0 Ok: queued as 4XyZ\r\n", MAIL, RCPT],
-    "to RCPT, again": [RCPT, MAIL, RCPT],
-    "of any kind": [b"250 2.0.0 go on\r\n", MAIL, RCPT],
-}
-
-
-@pytest.mark.parametrize("replies", LATE.values(), ids=LATE)
-@pytest.mark.parametrize("truth", [b"451 4.3.0 disk full\r\n", b"550 5.7.1 spam\r\n"])
-async def test_a_late_reply_too_many_makes_no_false_sent(replies: list[bytes], truth: bytes) -> None:
-    """It comes in the middle of the next transaction, in a segment of its own: then RCPT's answer would be BDAT's."""
-    line = Line()
-    session = Session(line, Capabilities.parse(["PIPELINING", "CHUNKING"]), Opening(), asyncio.get_running_loop())
-    first = begin(session)
-    for segment in (MAIL, RCPT, b"250 2.0.0 Ok: queued as 4XyA\r\n"):
-        await asyncio.sleep(0)
-        session.data_received(segment)
-    assert told(await first) == ["sent"]
-    second = begin(session)
-    for segment in (*replies, truth):
-        await asyncio.sleep(0)
-        session.data_received(segment)
-    assert told(await second) == ["ambiguous"]
-    assert line.ended
-
-
-async def test_over_a_real_connection_too() -> None:
-    late = Split([b"250 2.0.0 Ok: queued as 1\r\n", b"250 2.0.0 Ok: queued as 1\r\n"], pause_s=0.02)
-    script: Script = {"dot": [late, "451 4.3.0 later"]}
-    async with (
-        Upstream(["PIPELINING", "CHUNKING"], script=script, latency_s=0.05) as upstream,
-        pool(config(upstream)) as one,
-    ):
-        session = await one.get(within_s=3)
-        assert told(await send(one, session)) == ["sent"]
-        assert told(await send(one, session)) == ["ambiguous"]
-        assert not session.usable
-
-
-WORDS = [
-    ("MAIL", "2.1.0 sender ok", False),
-    ("RCPT", "2.1.5 other@example.org ok", False),
-    ("DOT", "2.0.0 Ok: queued as 77B", False),
-    ("DOT", "2.6.0 something never heard", False),
-    ("MAIL", "2.0.0 Ok: queued as 4XyA", True),
-    ("RCPT", "2.1.0 sender ok", True),
-    ("DOT", "2.1.5 u@example.net ok", True),
-]
-
-
-@pytest.mark.parametrize(("asked", "text", "strange"), WORDS)
-def test_a_reply_in_the_words_for_another_command_is_noticed(asked: str, text: str, strange: bool) -> None:
-    wording = Wording()
-    assert not wording.is_for_another(asked, Reply(250, text))
-    wording.learn(
-        [("MAIL", Reply(250, "2.1.0 sender ok")), ("RCPT", Reply(250, "2.1.5 <u@example.net> ok")),
-         ("DOT", Reply(250, "2.0.0 Ok: queued as 4XyA"))]
-    )  # fmt: skip
-    assert wording.is_for_another(asked, Reply(250, text)) is strange
-
-
-def test_a_server_with_one_word_for_everything_is_believed() -> None:
-    wording = Wording()
-    wording.learn([(asked, Reply(250, "ok")) for asked in ("MAIL", "RCPT", "DOT")])
-    assert not any(wording.is_for_another(asked, Reply(250, "ok")) for asked in ("MAIL", "RCPT", "DOT"))
 
 
 @asynccontextmanager

@@ -23,7 +23,6 @@ from relay.upstream.smtp.commands import Mail, commands, unfit, writable
 from relay.upstream.smtp.outgoing import Outgoing
 from relay.upstream.smtp.replies import ProtocolError, ReplyReader
 from relay.upstream.smtp.transaction import Transaction, Way
-from relay.upstream.smtp.wording import Wording
 
 RESET_WITHIN_S = 10.0
 QUIT_WITHIN_S = 5.0
@@ -99,7 +98,6 @@ class Session(asyncio.Protocol):
         self._transport = transport
         self._loop = loop
         self._way = Way.of(capabilities)
-        self._wording = Wording() if self._way.chunked else None
         self._poll = _reading(transport)
         self._reader = ReplyReader()
         self._timer: asyncio.TimerHandle | None = None
@@ -270,9 +268,9 @@ class Session(asyncio.Protocol):
     def _paired(self, flight: _Flight, reply: Reply) -> bytes:
         """What is to be written because of the reply, if that can be what was asked for."""
         transaction, last = flight.transaction, flight.transaction.outstanding == 1
-        asked = transaction.awaits
-        if reply.positive and self._is_impossible(flight, asked, reply):
-            transaction.garble(whole=not flight.unsent)
+        if reply.positive and flight.unsent and transaction.awaits == "DOT":
+            # It accepts a content that hasn't left.
+            transaction.garble(whole=False)
             return b""
         out = transaction.receive(reply)
         if transaction.goodbye is reply:
@@ -284,18 +282,7 @@ class Session(asyncio.Protocol):
                 return b""
             if self._way.chunked and not self._reader.says_goodbye:
                 transaction.doubt()
-        elif asked == "DOT" and reply.positive and self._wording is not None:
-            self._wording.learn(flight.said)
         return out
-
-    def _is_impossible(self, flight: _Flight, asked: str, reply: Reply) -> bool:
-        """It accepts a content that hasn't left, or is worded as an answer to something else."""
-        if asked == "DOT" and flight.unsent:
-            return True
-        if self._wording is None:
-            return False
-        flight.said.append((asked, reply))
-        return self._wording.is_for_another(asked, reply)
 
     def _content_if_due(self, flight: _Flight) -> Outgoing | None:
         transaction = flight.transaction
@@ -452,7 +439,6 @@ class _Flight:
         "lost",
         "over",
         "parts",
-        "said",
         "terms",
         "timed_out",
         "transaction",
@@ -485,8 +471,6 @@ class _Flight:
         self.timed_out = False
         self.lost = False
         self.codes: list[int] = []
-        self.said: list[tuple[str, Reply]] = []
-        """positive replies with what they answered, where the server's wording is looked at"""
         self.unsent: Outgoing | None = None
 
     def report(self, *, dsn: bool) -> TransactionReport:
