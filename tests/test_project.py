@@ -20,7 +20,8 @@ from pydantic_core import PydanticUndefined
 import relay
 from relay.__main__ import parser
 from relay.config import model
-from relay.observe.metrics import Metrics, Snapshot
+from relay.observe.gauges import Snapshot
+from relay.observe.metrics import Metrics
 from relay.observe.pressure import QueueFill
 
 ROOT = Path(__file__).parents[1]

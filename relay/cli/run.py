@@ -47,9 +47,9 @@ def run(args: argparse.Namespace) -> int:
     import uvloop
 
     from relay.cli.common import config_path, load_or_exit
-    from relay.observe import lines
+    from relay.observe import log_output
 
-    lines.to(sys.stderr, args.log_level.upper())
+    log_output.configure(sys.stderr, args.log_level.upper())
     try:
         loaded = load_or_exit(config_path(args))
         if forked is not None and not loaded.config.dkim:
@@ -58,10 +58,10 @@ def run(args: argparse.Namespace) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_run(loaded, forked, signals))
     except Exception:  # noqa: BLE001 - said as Python says it, but where nothing reads that, this ends all the same
-        lines.say(traceback.format_exc().rstrip())
+        log_output.print_line(traceback.format_exc().rstrip())
         return EXIT_FAILED
     finally:
-        lines.close()
+        log_output.close()
         signals.ignore()
 
 
@@ -110,14 +110,14 @@ async def _run(loaded: Loaded, forked: Forked | None, signals: _Signals) -> int:
     import asyncio
     import gc
 
-    from relay.observe import lines
+    from relay.observe import log_output
     from relay.service.app import App
     from relay.service.build import CannotStart
     from relay.store.base import StoreDamaged, StoreError, StoreSealed
     from relay.supervise import listen_to
 
     def ready() -> None:
-        lines.say(f"ready smtp={','.join(app.smtp_addresses)} http={app.http_address}")
+        log_output.print_line(f"ready smtp={','.join(app.smtp_addresses)} http={app.http_address}")
         # Never looked at again: a full collection then takes 1 ms and not 30, which a code would wait for.
         gc.freeze()
         gc.enable()
@@ -130,13 +130,13 @@ async def _run(loaded: Loaded, forked: Forked | None, signals: _Signals) -> int:
             if not stop.is_set():
                 await app.run(ready, stop, reload)
     except CannotStart as error:
-        lines.say(f"otp-relay: {error}")
+        log_output.print_line(f"otp-relay: {error}")
         return EXIT_FAILED
     except StoreDamaged as error:  # no mistake of the configuration's
-        lines.say(f"otp-relay: {error}; {WHAT_TO_DO}")
+        log_output.print_line(f"otp-relay: {error}; {WHAT_TO_DO}")
         return EXIT_FAILED
     except StoreError as error:
         place = loaded.places.of("store_key_file" if isinstance(error, StoreSealed) else "store")
-        lines.say(f"otp-relay: {place}: {error}")
+        log_output.print_line(f"otp-relay: {place}: {error}")
         return EXIT_FAILED
     return 0

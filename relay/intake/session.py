@@ -21,7 +21,7 @@ from relay.intake.spool import Body, SpoolFull
 from relay.intake.turns import Priority
 from relay.intake.types import Refused, Submission
 from relay.mail.reply import Reply
-from relay.observe.lines import logfmt
+from relay.observe.log_output import logfmt
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""How long a code took, in words an operator can act on."""
+"""Bands of delivery time: excellent, good, acceptable, poor, failed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ EDGES_S: tuple[tuple[float, Band], ...] = (
     (60.0, "acceptable"),
     (120.0, "poor"),
 )
-"""Each band ends just below its edge; `failed` is all beyond the last."""
+"""Each band ends just below its edge; `failed` is everything from the last edge on."""
 
 NEVER_ARRIVED = ("bounced", "expired")
-"""States of recipients that count as `failed`, too: no code came at all."""
+"""States of recipients that count as `failed`, too: no code arrived."""
 
 
 def band(duration_s: float) -> Band:
-    """The band of a delivery that took so long."""
+    """The band of a delivery time."""
     for edge_s, name in EDGES_S:
         if duration_s < edge_s:
             return name
@@ -29,7 +29,7 @@ def band(duration_s: float) -> Band:
 
 
 def tally(durations_s: Iterable[float]) -> dict[Band, int]:
-    """How many fell into each band; every band is a key."""
+    """Deliveries in each band; every band is a key."""
     counts = dict.fromkeys(BANDS, 0)
     for duration_s in durations_s:
         counts[band(duration_s)] += 1

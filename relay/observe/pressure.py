@@ -1,4 +1,4 @@
-"""How much is asked of the relay beside what it takes: the queue and its limits, and what holds intake back."""
+"""Load of the relay: the queue beside its limits, and the intake's back-pressure on clients."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 Brake = Literal["turn", "pace"]
-"""`turn`: sessions that go on a few at a time; `pace`: large contents, let in at so many bytes a second"""
+"""`turn`: sessions proceed a few at a time; `pace`: large contents are read at a limited rate"""
 
 
 class QueueFill(NamedTuple):
-    """What waits, and the limits past which mail is refused with 452; None: no limit."""
+    """Size of the queue, and the limits beyond which mail is refused with 452; None: no limit."""
 
     messages: int
     """not finished, in all store files"""
@@ -24,15 +24,15 @@ class QueueFill(NamedTuple):
     max_bytes: int | None = None
 
     def reasons(self) -> list[str]:
-        """Which limits are reached, in words."""
-        said = []
+        """The limits that are reached, as texts."""
+        reached = []
         if self.max_messages is not None and self.messages >= self.max_messages:
-            said.append("queue full: max_messages")
+            reached.append("queue full: max_messages")
         if self.max_bytes is not None and self.size_bytes >= self.max_bytes:
-            said.append("queue full: max_bytes")
+            reached.append("queue full: max_bytes")
         if self.free_bytes < self.min_free_bytes:
-            said.append("queue full: min_free")
-        return said
+            reached.append("queue full: min_free")
+        return reached
 
     def as_json(self) -> dict[str, int | None]:
         return {
@@ -47,17 +47,17 @@ class QueueFill(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class IntakeLoad:
-    """What intake is at, and whether clients are made to wait though nothing is wrong."""
+    """Load of the SMTP intake, and whether it makes clients wait."""
 
     sessions: int = 0
     storing: int = 0
-    """messages between their final dot and their reply"""
+    """messages between final dot and reply"""
     waiting: int = 0
-    """of these, those whose turn hasn't come"""
+    """of these, the messages that wait for their turn"""
     behind_s: float = 0.0
-    """until large contents are read again"""
+    """time until large contents are read again"""
     held_back_s: Mapping[Brake, float] = field(default_factory=dict)
-    """what sessions were made to wait since the start, all together"""
+    """time that sessions were made to wait since the start, in total"""
 
     @property
     def slowed(self) -> bool:

@@ -16,7 +16,7 @@ def percentile(ordered: Sequence[float], percent: float) -> float | None:
 
 
 def percentile_of(counted: Sequence[tuple[float, int]], percent: float) -> float | None:
-    """The same of values (ascending) that occur so many times each."""
+    """The same for (value, times it occurs) pairs, values ascending."""
     upto = list(accumulate(times for _, times in counted))
     if not upto:
         return None

@@ -1,4 +1,4 @@
-"""The last deliveries of each lane, in memory: what a live view shows without asking the store."""
+"""The last deliveries of each lane, in memory, for live views that don't ask the store."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ NEVER_S = math.inf
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast a lane was within a window."""
+    """Delivery times of a lane within a window."""
 
     sent: int
     failed: int
-    """recipients that nothing reached: bounced or expired"""
+    """recipients that bounced or expired"""
     p50_ms: float | None
     p95_ms: float | None
     max_ms: float | None
     bands: dict[Band, int]
-    """of both"""
+    """of sent and failed recipients"""
     latest_ms: tuple[float, ...]
-    """the newest last"""
+    """single delivery times, newest last"""
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -43,7 +43,7 @@ class Pace:
 
 
 class Recent:
-    """`note` each delivery, ask for the `pace` of a lane."""
+    """A bounded history of deliveries: `note` each one, read the `pace` of a lane."""
 
     def __init__(self, kept: int = KEPT) -> None:
         self._lanes: defaultdict[str, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=kept))
@@ -53,7 +53,7 @@ class Recent:
         self._lanes[lane].append((at, total_s))
 
     def pace(self, lane: str, since: float, latest: int = 60) -> Pace:
-        """Of the remembered deliveries since then; `latest`: how many single times to give."""
+        """The remembered deliveries since that time. `latest`: the number of single delivery times."""
         if lane not in self._lanes:
             return Pace(0, 0, None, None, None, tally(()), ())
         ended_s = [total_s for at, total_s in self._lanes[lane] if at >= since]

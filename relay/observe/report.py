@@ -1,4 +1,4 @@
-"""What an operator asks the log: how many, how fast, by lane, upstream and mailbox provider. Pure."""
+"""The report: counts, percentiles and bands by lane, upstream and mailbox provider. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relay.observe.quantiles import percentile_of
 
 
 class Finished(Protocol):
-    """Finished recipients that are alike, as the store's `deliveries` gives them."""
+    """A row of the store's `deliveries`: finished recipients that have all of these in common."""
 
     @property
     def lane(self) -> str: ...
@@ -28,8 +28,8 @@ class Finished(Protocol):
 
 
 class Figures(NamedTuple):
-    """What became of a group of recipients. Percentiles are of those that were sent, bands also of those that never
-    arrived."""
+    """Outcomes of a group of recipients. Percentiles count sent recipients; bands count those that bounced or expired,
+    too."""
 
     recipients: int
     states: dict[str, int]
@@ -50,7 +50,7 @@ class Figures(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A group of the report; upstream and provider are None in a lane's total."""
+    """One group of the report. Upstream and provider are None in a lane's total."""
 
     lane: str
     upstream: str | None
@@ -67,10 +67,12 @@ class Line(NamedTuple):
 
 
 class Report(NamedTuple):
+    """Totals of the lanes, and the groups that make them up."""
+
     lanes: tuple[Line, ...]
-    """one a lane, by name"""
+    """one for each lane, by name"""
     lines: tuple[Line, ...]
-    """one for each lane, upstream and provider: by lane, then the largest first"""
+    """one for each lane, upstream and provider: by lane, then largest first"""
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -80,7 +82,7 @@ class Report(NamedTuple):
 
 
 def build(rows: Iterable[Finished]) -> Report:
-    """The report over these recipients."""
+    """The report on these recipients."""
     by_lane: defaultdict[str, list[Finished]] = defaultdict(list)
     by_group: defaultdict[tuple[str, str | None, str], list[Finished]] = defaultdict(list)
     for row in rows:

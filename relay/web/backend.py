@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from relay.observe.metrics import Family, Metrics, Snapshot
+from relay.observe.gauges import Snapshot
+from relay.observe.metrics import Family, Metrics
 from relay.observe.pressure import IntakeLoad, QueueFill
 from relay.observe.recent import Recent
 from relay.store.merged import Reading

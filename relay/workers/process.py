@@ -20,7 +20,7 @@ from relay.intake.spool import Large
 from relay.mail.dkim import Signer
 from relay.mail.message import Unacceptable
 from relay.mail.reply import Reply
-from relay.observe import lines
+from relay.observe import log_output
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
@@ -198,10 +198,10 @@ class WorkerProcess:
 def run(link: socket.socket, forked: Forked | None) -> int:
     """Exit 0 after a drain, or when the main process is gone. `forked`: see `helper.fork`."""
     gc.freeze()  # what was imported stays: no collection looks at it again
-    lines.to(sys.stderr, os.environ.get(messages.LOG_LEVEL, "INFO"))
+    log_output.configure(sys.stderr, os.environ.get(messages.LOG_LEVEL, "INFO"))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(WorkerProcess().serve(link, forked))
     finally:
-        lines.close()
+        log_output.close()
     return 0

@@ -21,8 +21,8 @@ from tests.support.upstream import Upstream
 PIPE_BYTES = 4096
 MOST_CHARACTERS = 3000
 WITH_A_SHORT_QUEUE = (
-    "import sys; from relay.observe import lines;"
-    f" lines.MOST_CHARACTERS = {MOST_CHARACTERS}; from relay.__main__ import main; sys.exit(main())"
+    "import sys; from relay.observe import log_output;"
+    f" log_output.MAX_WAITING_CHARS = {MOST_CHARACTERS}; from relay.__main__ import main; sys.exit(main())"
 )
 
 

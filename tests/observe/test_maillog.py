@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from relay.observe.lines import logfmt
+from relay.observe.log_output import logfmt
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent

@@ -9,7 +9,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from relay.observe.bands import EDGES_S
-from relay.observe.metrics import MAX_REASONS, Metrics, Snapshot
+from relay.observe.gauges import Snapshot
+from relay.observe.metrics import MAX_REASONS, Metrics
 from relay.observe.pressure import IntakeLoad, QueueFill
 
 CONTRACT = {

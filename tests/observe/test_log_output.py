@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from relay.observe.lines import Lines
+from relay.observe.log_output import LogfmtFormatter
 
 PAIRS = re.compile(r'[a-z_]+=(?:[!#-<>-\[\]-~]+|"(?:[^"\\]|\\.)*")(?: [a-z_]+=(?:[!#-<>-\[\]-~]+|"(?:[^"\\]|\\.)*"))*')
 
@@ -36,7 +36,7 @@ def zone(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.mark.parametrize("created", [1_800_000_000.0, 1_800_000_000.25, 1_800_000_000.999, 1_800_000_001.5])
 def test_a_line_says_when_in_utc_whatever_the_machine_s_zone(zone: str, created: float) -> None:
-    lines = Lines()
+    lines = LogfmtFormatter()
     for at in (created, created, created + 60):
         when, rest = lines.format(record(at, "event=%s id=%d", "sent", 1)).split(" ", 1)
         assert rest == "level=info event=sent id=1"
@@ -46,12 +46,15 @@ def test_a_line_says_when_in_utc_whatever_the_machine_s_zone(zone: str, created:
 
 
 def test_a_line_begins_like_this() -> None:
-    assert Lines().line(1_800_000_000.25, "WARNING", "event=x") == "time=2027-01-15T08:00:00.250Z level=warning event=x"
+    assert (
+        LogfmtFormatter().line(1_800_000_000.25, "WARNING", "event=x")
+        == "time=2027-01-15T08:00:00.250Z level=warning event=x"
+    )
 
 
 @pytest.mark.parametrize("text", ["it failed", 'said "no"', "two\nlines", "user=a event=b", "ä", ""])
 def test_the_text_of_a_library_is_one_value(text: str) -> None:
-    line = Lines().format(record(1_800_000_000.25, text.replace("%", "%%"), name="asyncio"))
+    line = LogfmtFormatter().format(record(1_800_000_000.25, text.replace("%", "%%"), name="asyncio"))
     assert PAIRS.fullmatch(line)
     head, _, value = line.partition(" text=")
     assert head == "time=2027-01-15T08:00:00.250Z level=info event=log source=asyncio"
@@ -64,6 +67,6 @@ def test_an_exception_stands_on_its_line(message: str) -> None:
         raise ValueError("broken")
     except ValueError:
         one = record(1_800_000_000.25, message, exc_info=sys.exc_info())
-    line = Lines().format(one)
+    line = LogfmtFormatter().format(one)
     assert PAIRS.fullmatch(line)
     assert "ValueError: broken" in json.loads(line.partition(" traceback=")[2])

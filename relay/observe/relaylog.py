@@ -1,0 +1,73 @@
+"""One function for each event of the relay itself: it moves the metrics and writes one line.
+
+Lines are logfmt on the logger `relay.mail`. They never contain an address, a subject, a reply's text (it may quote
+either), content or a credential.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+from collections.abc import Sequence
+
+from relay.observe.log_output import logfmt
+from relay.observe.metrics import Metrics
+
+_ADDRESS = re.compile(r"[^\s<>]*@[^\s<>]*")
+
+
+class RelayLog:
+    """Events of upstreams, background tasks, workers and reloads. Also the pools' watcher (`down`, `up`)."""
+
+    def __init__(self, metrics: Metrics, logger: logging.Logger | None = None) -> None:
+        self.metrics = metrics
+        self._logger = logger or logging.getLogger("relay.mail")
+
+    def down(self, lane: str, upstream: str, reason: str) -> None:
+        """The lane's circuit to the upstream is open."""
+        self.line(logging.WARNING, "upstream_down", lane=lane, upstream=upstream, reason=_without_addresses(reason))
+
+    def up(self, lane: str, upstream: str) -> None:
+        """The lane's circuit to the upstream is closed again."""
+        self.line(logging.INFO, "upstream_up", lane=lane, upstream=upstream)
+
+    def trouble(self, where: str, error: BaseException) -> None:
+        """An internal operation failed; the mail that it was about waits. The error's text is the relay's or the
+        system's, never an app's."""
+        name, reason = type(error).__name__, _without_addresses(str(error))
+        self.line(logging.ERROR, "trouble", where=where, error=name, reason=reason)
+
+    def task_ended(self, task: str, error: BaseException | None) -> None:
+        """A background task ended by `error`, or returned (None), and is restarted. The error's text may be mail."""
+        self.metrics.restarts[(task.partition(" ")[0],)].inc()
+        name = "returned" if error is None else type(error).__name__
+        self.line(logging.ERROR, "task_restarted", task=task, error=name)
+
+    def loop_failed(self, where: str, error: BaseException | None) -> None:
+        """A callback of the event loop failed, or a task that nothing awaits."""
+        self.metrics.restarts[("loop",)].inc()
+        name = None if error is None else type(error).__name__
+        system = errno.errorcode.get(error.errno or 0) if isinstance(error, OSError) else None
+        self.line(logging.ERROR, "loop_failed", error=name, errno=system, where=where)
+
+    def worker_ready(self, number: int) -> None:
+        """A worker process accepts bulk mail."""
+        self.line(logging.INFO, "worker_ready", worker=number)
+
+    def reloaded(self, *, success: bool, ignored: Sequence[str] = ()) -> None:
+        """The configuration was read again. Without success the old one stays in force. `ignored`: changed keys that
+        need a restart; the rest of the new configuration is in force."""
+        complete = success and not ignored
+        self.metrics.reload_success.set(complete)
+        level = logging.ERROR if not success else logging.WARNING if ignored else logging.INFO
+        self.line(level, "reloaded", success=str(complete).lower(), ignored=",".join(ignored) or None)
+
+    def line(self, level: int, event: str, **values: object) -> None:
+        """Write one line, if the logger takes that level."""
+        if self._logger.isEnabledFor(level):
+            self._logger.log(level, logfmt(event, **values))
+
+
+def _without_addresses(text: str) -> str:
+    return _ADDRESS.sub("<address>", text)
