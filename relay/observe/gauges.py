@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -12,6 +12,8 @@ from prometheus_client.registry import Collector
 
 from relay.observe import log_output
 from relay.observe.pressure import IntakeLoad, QueueFill
+
+LabelValues = TypeVar("LabelValues", tuple[str], tuple[str, str])
 
 
 class QueueCount(Protocol):
@@ -78,9 +80,7 @@ class SnapshotCollector(Collector):
         )
 
 
-def _gauge(
-    name: str, text: str, labels: Sequence[str], values: Mapping[tuple[str, ...], float] | Mapping[tuple[str, str], int]
-) -> Metric:
+def _gauge(name: str, text: str, labels: Sequence[str], values: Mapping[LabelValues, float]) -> Metric:
     family = GaugeMetricFamily(name, text, labels=labels)
     for label_values, value in sorted(values.items()):
         family.add_metric(label_values, float(value))
