@@ -32,7 +32,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="copy it into new files",
         description="Copies the store as it is now, also while the relay runs: the main file to DEST, those of the "
         "processes for bulk mail beside it (DEST-bulk1.db for DEST.db). The copy holds the mail that waits: started on "
-        "it, a relay sends that again.",
+        "it, a relay sends that again, and needs the store's key for it, which isn't copied.",
     )
     backup_parser.add_argument("destination", metavar="DEST", type=Path, help="the new main file")
     compact_parser = actions.add_parser(
@@ -42,9 +42,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     key_parser = actions.add_parser(
         "key",
-        help="make a key that encrypts waiting mail",
-        description="Writes a new key (readable by its owner only) for store_key_file. A key is replaced by a new line "
-        "before the old one's: the first encrypts, all decrypt.",
+        help="make a key for store_key_file",
+        description="Writes a new key (readable by its owner only) for store_key_file, which encrypts waiting mail in "
+        "the place of the store's own key. A key is replaced by a new line before the old one's: the first encrypts, "
+        "all decrypt.",
     )
     key_parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the new file")
     key_parser.set_defaults(run=make_key)
@@ -81,9 +82,14 @@ def backup(args: argparse.Namespace) -> int:
 
     def run(store: Path) -> int:
         from relay.store import maintenance
+        from relay.store.keys import own_key_file
 
         for path, size_bytes in maintenance.backup(store, args.destination).items():
             print(f"{path}: {size_bytes} bytes")
+        own = own_key_file(store)
+        if own.exists():
+            print(f"not copied: {own}; a relay on the copy needs it as {own_key_file(args.destination)}")
+        print("the mail that waits is encrypted: keep its keys too, the file that store_key_file names among them")
         return 0
 
     return _with_store(args, run)

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from relay.config.files import STORE_KEY_CREDENTIAL
 from relay.config.model import Config, Loaded
 from relay.doctor.finding import Finding
 from relay.store.base import StoreError, StoreSealed
-from relay.store.codec import codec_for
+from relay.store.keys import find_keys, own_key_file
 from relay.store.merge import shards
 from relay.store.sqlite.maintenance import check_keys
 
@@ -35,6 +34,7 @@ def check(loaded: Loaded) -> list[Finding]:
     files = secrets(config)
     store = config.store.resolve()
     files |= {store.with_name(store.name + end): "the store" for end in ("", "-wal", "-shm")}
+    files[own_key_file(store)] = "the store's own key"
     for path, what in files.items():
         found += _file(path, what)
     for folder in dict.fromkeys(path.resolve().parent for path in files):
@@ -46,25 +46,25 @@ def check(loaded: Loaded) -> list[Finding]:
 
 
 def _at_rest(loaded: Loaded) -> Finding:
-    config, keys = loaded.config, loaded.store_keys
-    subject = str(config.store)
+    config = loaded.config
+    subject, own = str(config.store), own_key_file(config.store)
     try:
+        codec = find_keys(config.store, loaded.store_keys, config.store_key_file)
         for path in (config.store, *shards(config.store)):
             if path.exists():
-                check_keys(path, codec_for(keys, str(config.store_key_file)))
+                check_keys(path, codec)
     except StoreSealed as error:
-        hint = "put its key back into the file that store_key_file names; the relay doesn't start without it"
+        hint = f"put its key back into {own} or the file that store_key_file names; the relay doesn't start without it"
         return Finding("store", subject, "fail", str(error), hint)
     except PermissionError:
         return Finding("store", subject, "unknown", "this user may not look into it", "run doctor as the relay's user")
     except StoreError as error:
         return Finding("store", subject, "unknown", str(error), "otp-relay store check tells more")
-    if not keys:
-        text = "waiting mail is stored in clear: only its files' permissions guard it"
-        hint = f"set store_key_file, or give the service the credential {STORE_KEY_CREDENTIAL}; otp-relay store key"
-        return Finding("store", subject, "warn", text, f"{hint} makes one")
-    count = "" if len(keys) == 1 else f", {len(keys)} keys: the first encrypts"
-    return Finding("store", subject, "ok", f"waiting mail is encrypted ({config.store_key_file}{count})")
+    if loaded.store_keys:
+        count = "" if len(loaded.store_keys) == 1 else f", {len(loaded.store_keys)} keys: the first encrypts"
+        return Finding("store", subject, "ok", f"waiting mail is encrypted ({config.store_key_file}{count})")
+    made = "" if own.exists() else "; the next start makes it"
+    return Finding("store", subject, "ok", f"waiting mail is encrypted with the store's own key ({own}{made})")
 
 
 def _file(path: Path, what: str) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ from relay.service.reload import Reloader
 from relay.service.sdnotify import ServiceManager
 from relay.signing.client import SigningProcess
 from relay.signing.helper import Forked
-from relay.store.codec import codec_for
+from relay.store.keys import open_keys
 from relay.store.merge import shards
 from relay.store.sqlite.integrity import look
 from relay.store.sqlite.maintenance import check_keys
@@ -65,7 +65,7 @@ class App:
     async def __aenter__(self) -> Self:
         """Raises CannotStart, StoreError."""
         loaded, config = self.current.loaded, self.config
-        codec = codec_for(loaded.store_keys, str(config.store_key_file))
+        codec = open_keys(config.store, loaded.store_keys, config.store_key_file)
         engine = Engine(self.clock, self.log)
         async with contextlib.AsyncExitStack() as started:
             if self._forked is not None:
@@ -84,7 +84,6 @@ class App:
             started.callback(release, http_sockets, config.http.address)
             started.push_async_callback(parts.web.stop)
             await engine.start(config, generation.delivery)
-            # With a key, no content is on the disk in clear.
             parts.intake.use_spool(_spool(loaded), sealed=codec.key_id is not None)
             parts.forwarder.start()
             parts.workers.start(loaded, bulk_lanes(config), parts.builder.limits)

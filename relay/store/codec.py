@@ -1,4 +1,4 @@
-"""How contents lie in the store: the one place where they are encoded and decoded."""
+"""How contents are stored: the one place where they are sealed (encrypted) and opened."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
+SEAL_BYTES = _NONCE_BYTES + _TAG_BYTES
+"""so much longer is what is sealed"""
 
 
 class Codec(Protocol):
@@ -33,9 +35,13 @@ class Codec(Protocol):
 
 
 class Plain:
-    """As it is."""
+    """Leaves contents as they are. A relay always seals; commands that need no content open a store with this."""
 
     key_id = None
+
+    def __init__(self, lacking: str = "there is no key for it") -> None:
+        """`lacking`: what the operator is told of the key."""
+        self._lacking = lacking
 
     def encode(self, content: bytes, name: str) -> bytes:  # noqa: ARG002 - the protocol's
         return content
@@ -46,12 +52,12 @@ class Plain:
 
     def check(self, key_id: str | None) -> None:
         if key_id is not None:
-            raise ValueError(f"encrypted with key {key_id}, and no store_key_file is set")
+            raise ValueError(f"encrypted with key {key_id}, and {self._lacking}")
 
 
 class Sealed:
-    """AES-256-GCM: a random nonce, the ciphertext, the tag. The first key encrypts, each of them decrypts, and what was
-    written without one is read as it is.
+    """AES-256-GCM: a random nonce, the ciphertext, the tag. The first key seals, each of them opens. What was written
+    without a key is read as it is.
 
     Every part has a key of its own, derived from the file's and the part's name. So a part in another's place doesn't
     open, and a nonce never comes twice with one key however much mail there is: with a single key, NIST SP 800-38D
@@ -64,14 +70,13 @@ class Sealed:
         """`keys`: 32 bytes each, at least one; `source`: where they stand, for an operator."""
         self._keys = {key_id(key): key for key in keys}
         self._source = source
-        self.key_id: str | None = key_id(keys[0])
+        self.key_id: str = key_id(keys[0])
         _cipher(keys[0], "")  # loads the library now, not with the first message
 
     def __repr__(self) -> str:
         return f"Sealed(<{len(self._keys)} keys of {self._source}>)"
 
     def encode(self, content: bytes, name: str) -> bytes:
-        assert self.key_id is not None
         nonce = os.urandom(_NONCE_BYTES)
         return nonce + _cipher(self._keys[self.key_id], name).encrypt(nonce, content, name.encode())
 
@@ -81,7 +86,7 @@ class Sealed:
         self.check(key_id)
         if key_id is None:
             return stored
-        if len(stored) < _NONCE_BYTES + _TAG_BYTES:
+        if len(stored) < SEAL_BYTES:
             raise ValueError("damaged: it is cut short")
         nonce, sealed = stored[:_NONCE_BYTES], stored[_NONCE_BYTES:]
         try:
@@ -92,11 +97,6 @@ class Sealed:
     def check(self, key_id: str | None) -> None:
         if key_id is not None and key_id not in self._keys:
             raise ValueError(f"encrypted with key {key_id}, which {self._source} doesn't hold")
-
-
-def codec_for(keys: Sequence[bytes], source: str) -> Codec:
-    """The codec of a store with these keys, from the file named; without any, contents stay as they are."""
-    return Sealed(keys, source) if keys else Plain()
 
 
 def key_id(key: bytes) -> str:

@@ -53,7 +53,7 @@ def backup(store: Path, destination: Path) -> Mapping[Path, int]:
         for copy, source in zip(copies, connections, strict=True):
             sizes[copy] = maintenance.copy(source, copy)
             undo.callback(copy.unlink)
-        _sync_folder(destination.absolute().parent)
+        sync_folder(destination.absolute().parent)
         undo.pop_all()
     return sizes
 
@@ -95,7 +95,8 @@ def compact(store: Path) -> Mapping[Path, tuple[int, int]]:
         return {path: maintenance.compact(path) for path in paths}
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

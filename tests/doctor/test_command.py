@@ -60,8 +60,8 @@ async def test_json_is_one_document_and_the_exit_code_is_its_verdict(
     }  # fmt: skip
     # Nothing about what this test built is amiss; disk and clock are the machine's own.
     amiss = {one["area"] for one in document["findings"] if one["status"] != "ok"}
-    assert amiss - {"disk", "clock"} == {"store"}
-    assert (said.code, said.err, document["ok"]) == (1, "", False)
+    assert amiss <= {"disk", "clock"}
+    assert (said.err, document["ok"]) == ("", said.code == 0)
     assert "hunter2" not in said.out
 
 

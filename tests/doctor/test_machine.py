@@ -14,7 +14,8 @@ from relay.config.load import load
 from relay.doctor import files
 from relay.doctor.finding import Finding, exit_code
 from relay.doctor.machine import check_clock, check_disk, file_system, judge_clock
-from relay.store.codec import codec_for
+from relay.store.codec import Sealed
+from relay.store.keys import open_keys, own_key_file
 from relay.store.sqlite.store import open_store
 from tests.store.build import NOW, message
 from tests.support.relay import write_config
@@ -98,9 +99,20 @@ def test_a_folder_open_to_all_is_a_failure(config_file: Path) -> None:
     assert (finding.subject, finding.status) == (str(folder), "fail")
 
 
-def test_without_a_key_the_store_is_in_clear_and_said_to_be(config_file: Path) -> None:
+def test_without_a_configured_key_the_stores_own_encrypts(config_file: Path) -> None:
     (finding,) = looked_at(config_file, "store")
-    assert (finding.status, "stored in clear" in finding.text) == ("warn", True)
+    assert (finding.status, "the next start makes it" in finding.text) == ("ok", True)
+    open_keys(load(config_file, {}).config.store, (), None)
+    (finding,) = looked_at(config_file, "store")
+    assert (finding.status, finding.text.endswith("store/relay.db.key)")) == ("ok", True)
+
+
+def test_an_open_key_of_the_store_is_told(config_file: Path) -> None:
+    store = load(config_file, {}).config.store
+    open_keys(store, (), None)
+    own_key_file(store).chmod(0o644)
+    (finding,) = looked_at(config_file)
+    assert (finding.subject, finding.status) == (str(own_key_file(store)), "warn")
 
 
 @pytest.mark.parametrize("name", ["relay.db", "relay-bulk1.db"])
@@ -111,7 +123,7 @@ async def test_mail_that_no_key_opens_is_a_failure_and_with_its_key_all_is_well(
         (folder / "secrets" / key).chmod(0o600)
     keys = read_store_keys(folder / "secrets" / "right")
     await (await open_store(folder / "store" / "relay.db", now=lambda: NOW)).close()
-    store = await open_store(folder / "store" / name, now=lambda: NOW, codec=codec_for(keys, ""))
+    store = await open_store(folder / "store" / name, now=lambda: NOW, codec=Sealed(keys, ""))
     await store.put(message(), claimed=False)
     await store.close()
     text = config_file.read_text()
@@ -121,7 +133,7 @@ async def test_mail_that_no_key_opens_is_a_failure_and_with_its_key_all_is_well(
         assert (finding.status, f"secrets/{key}" in finding.text) == (status, True)
     config_file.write_text(text)
     (finding,) = looked_at(config_file, "store")
-    assert (finding.status, "no store_key_file is set" in finding.text) == ("fail", True)
+    assert (finding.status, "relay.db.key is missing" in finding.text) == ("fail", True)
 
 
 MOUNTS = """\

@@ -55,6 +55,7 @@ async def test_a_backup_taken_under_load_begins_in_a_new_folder_with_all_that_wa
             before = [to for each in lists for to in each]
             made = await command("store", "backup", "-c", config, backup / "monday.db")
             assert made.code == 0, made.err
+            assert f"not copied: {old}/relay.db.key; a relay on the copy needs it as {backup}/monday.db.key" in made.out
             await relay.kill()
             stop.set()
             await asyncio.gather(*apps)
@@ -66,6 +67,7 @@ async def test_a_backup_taken_under_load_begins_in_a_new_folder_with_all_that_wa
         config = write_config(new, {"codes": codes, "bulk": bulk}, lanes=lanes, workers=1)
         for name in ("monday.db", "monday-bulk1.db"):
             shutil.copy(backup / name, new / name.replace("monday", "relay"))
+        shutil.copy(old / "relay.db.key", new)
         assert (await command("store", "check", "-c", config)).code == 0
         async with RelayProcess(config) as relay:
 
@@ -83,5 +85,6 @@ def test_operating_names_the_steps_of_a_restore() -> None:
     text = OPERATING.read_text()
     section = re.search(r"^## Backup and restore\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
     assert section is not None
-    for step in ("otp-relay store backup", "otp-relay store check", "-bulk1.db", "systemctl stop", "systemctl start"):
+    commands = ("otp-relay store backup", "otp-relay store check", "systemctl stop", "systemctl start")
+    for step in (*commands, "-bulk1.db", "relay.db.key"):
         assert step in section[1], step

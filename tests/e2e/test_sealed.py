@@ -1,4 +1,4 @@
-"""`store_key_file` from outside: what waits is in clear nowhere, and nothing starts without the key it needs."""
+"""Keys from outside: what waits is in clear nowhere, and nothing starts without the key that it needs."""
 
 from __future__ import annotations
 
@@ -29,6 +29,27 @@ def said_of(pid: int) -> str:
 
 
 @pytest.mark.fresh
+async def test_an_operator_moves_from_the_stores_own_key_to_one_of_his_own_while_mail_waits(tmp_path: Path) -> None:
+    """The worker's file has the relay's keys."""
+    texts = {sender: f"secret {os.urandom(8).hex()}" for sender in (OTP, BULK)}
+    async with RelayProcess(write_config(tmp_path, {"up": DEAD}, workers=1)) as relay, Talk(relay.smtp) as app:
+        for sender, text in texts.items():
+            message_id = await app.submit(letter(text, sender=sender), sender, "user@example.net")
+            await time_line(relay, message_id, "deferred")
+        own = (tmp_path / "relay.db.key").read_text().strip()
+        assert own not in said_of(relay.pid) + relay.stderr
+    assert (await command("store", "key", "--out", tmp_path / "key")).code == 0
+    (tmp_path / "relay.db.key").rename(tmp_path / "elsewhere")
+    refused = await command("run", "-c", write_config(tmp_path, {"up": DEAD}))
+    assert (refused.code, refused.err.count("\n")) == (1, 1)
+    assert f"{tmp_path}/relay.db.key is missing" in refused.err
+    (tmp_path / "elsewhere").rename(tmp_path / "relay.db.key")
+    async with Upstream() as upstream, RelayProcess(write_config(tmp_path, {"up": upstream}, store_key_file="key")):
+        await upstream.wait_for(2)
+        assert all(any(text.encode() in one.content for one in upstream.messages) for text in texts.values())
+
+
+@pytest.mark.fresh
 @pytest.mark.parametrize("sender", [OTP, BULK])
 async def test_what_waits_is_encrypted_and_goes_out_with_its_key_only(tmp_path: Path, sender: str) -> None:
     """A code waits in the main file, bulk mail in a worker's."""
@@ -46,7 +67,7 @@ async def test_what_waits_is_encrypted_and_goes_out_with_its_key_only(tmp_path: 
         await time_line(relay, message_id, "deferred")
         assert holding(tmp_path, text) == []
         assert key.read_text().strip() not in said_of(relay.pid) + relay.stderr
-    for keys in ({}, {"store_key_file": "other"}):
+    for keys in ({}, {"store_key_file": "other"}):  # without one: the store has no key of its own either
         refused = await command("run", "-c", write_config(tmp_path, {"up": DEAD}, **keys))
         assert (refused.code, refused.err.count("\n")) == (1, 1)
         assert "waiting mail is encrypted with key " in refused.err
@@ -57,16 +78,11 @@ async def test_what_waits_is_encrypted_and_goes_out_with_its_key_only(tmp_path: 
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("sealed", [False, True])
-async def test_a_large_content_comes_in_by_a_file_which_is_in_clear_only_without_a_key(
-    tmp_path: Path, sealed: bool, workers: int
-) -> None:
-    assert (await command("store", "key", "--out", tmp_path / "key")).code == 0
+async def test_a_large_content_comes_in_by_a_sealed_file(tmp_path: Path, workers: int) -> None:
     text, spool = f"secret {os.urandom(8).hex()}", tmp_path / "relay-spool"
     content = letter((text + "\r\n") * 40_000, sender=BULK)
-    keys: dict[str, Any] = {"store_key_file": "key"} if sealed else {}
     async with Upstream() as upstream:
-        config = write_config(tmp_path, {"up": upstream}, workers=workers, **keys)
+        config = write_config(tmp_path, {"up": upstream}, workers=workers)
         async with RelayProcess(config) as relay, Talk(relay.smtp) as app:
 
             async def come_in() -> bool:
@@ -76,7 +92,7 @@ async def test_a_large_content_comes_in_by_a_file_which_is_in_clear_only_without
             await app.envelope(BULK, "user@example.net")
             app.send(content)
             await until(come_in)
-            assert bool(holding(tmp_path, text)) is not sealed
+            assert holding(tmp_path, text) == []
             app.send(b".\r\n")
             assert (await app.reply()).startswith("250")
             assert list(spool.iterdir()) == []
@@ -86,11 +102,10 @@ async def test_a_large_content_comes_in_by_a_file_which_is_in_clear_only_without
 
 
 @pytest.mark.fresh
-async def test_contents_that_come_in_take_little_memory_also_with_a_key(tmp_path: Path) -> None:
-    assert (await command("store", "key", "--out", tmp_path / "key")).code == 0
+async def test_contents_that_come_in_take_little_memory(tmp_path: Path) -> None:
     size, clients = 8_000_000, 10
     line = b"x" * 998 + b"\r\n"
-    config = write_config(tmp_path, {"up": DEAD}, store_key_file="key", workers=0)
+    config = write_config(tmp_path, {"up": DEAD}, workers=0)
     async with RelayProcess(config) as relay, AsyncExitStack() as stack:
         before = rss_bytes(relay.pid)
         for _ in range(clients):

@@ -59,7 +59,6 @@ async def world(tmp_path_factory: pytest.TempPathFactory, certificates: Certific
     }
     upstream = Upstream(script=script, tls="starttls", certificate=certificates.good, auth={"u": PASSWORD})  # type: ignore[arg-type]
     async with upstream:
-        (directory / "key").write_bytes(base64.b64encode(os.urandom(32)))
         lane = {"upstreams": ["one"], "retry": ["200ms"], "expires": "10m"}
         config = write_config(
             directory,
@@ -68,7 +67,6 @@ async def world(tmp_path_factory: pytest.TempPathFactory, certificates: Certific
             http={"address": "127.0.0.1:0", "token": "${HTTP_TOKEN}"},
             lanes={"otp": lane, "bulk": {**lane, "express": False}},
             workers=1,
-            store_key_file="key",
         )
         environment = {"HTTP_TOKEN": TOKEN}
         async with RelayProcess(config, environment, ["--log-level", "debug"]) as relay:

@@ -23,7 +23,7 @@ from relay.config.files import read_store_keys
 from relay.mail.envelope import Envelope, Recipient
 from relay.store.addresses import Hashed
 from relay.store.base import Store, StoreError, StoreSealed
-from relay.store.codec import Codec, Plain, Sealed, codec_for, key_id
+from relay.store.codec import Codec, Plain, Sealed, key_id
 from relay.store.model import Selection, Settlement
 from relay.store.sqlite.maintenance import check_keys
 from relay.store.sqlite.rows import PART_BYTES
@@ -36,7 +36,7 @@ _codes = itertools.count(700_000_000_001, 7)
 
 
 async def opened(path: Path, *keys: bytes) -> SqliteStore:
-    return await open_store(path, now=lambda: NOW, codec=codec_for(keys, "secrets/store"))
+    return await open_store(path, now=lambda: NOW, codec=Sealed(keys, "secrets/store") if keys else Plain())
 
 
 class TestSealedStore(StoreContract):
@@ -90,7 +90,7 @@ def test_the_first_key_encrypts_and_every_one_decrypts() -> None:
     ("codec", "says"),
     [
         (Sealed([NEW], "secrets/store"), "^encrypted with key [0-9a-f]{8}, which secrets/store doesn't hold$"),
-        (Plain(), "^encrypted with key [0-9a-f]{8}, and no store_key_file is set$"),
+        (Plain("relay.db.key is missing"), "^encrypted with key [0-9a-f]{8}, and relay.db.key is missing$"),
     ],
 )
 def test_a_key_that_is_not_there_is_named_by_its_id(codec: Codec, says: str) -> None:
@@ -252,7 +252,7 @@ async def test_a_new_key_is_put_before_the_old_one_and_the_old_one_goes_with_its
 
 
 @pytest.mark.parametrize(
-    ("keys", "says"), [((), "and no store_key_file is set"), ((OTHER,), "which secrets/store doesn't hold")]
+    ("keys", "says"), [((), "and there is no key for it"), ((OTHER,), "which secrets/store doesn't hold")]
 )
 async def test_a_store_with_mail_that_cannot_be_read_is_not_opened_and_left_as_it_is(
     tmp_path: Path, keys: Iterable[bytes], says: str
@@ -286,7 +286,7 @@ async def test_a_command_without_the_key_acts_on_mail_and_reads_none(tmp_path: P
     assert await claim(store) == []
     view: Any = await store.get(new.id)
     assert view["recipients"][0]["state"] == "held"
-    assert f"its content is encrypted with key {key_id(OLD)}, and no " in view["notes"][0]["text"]
+    assert f"its content is encrypted with key {key_id(OLD)}, and there is no key for it" in view["notes"][0]["text"]
     assert await store.act("drop", Selection(), NOW) == [new.id]
     await store.close()
 
