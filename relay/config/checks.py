@@ -9,7 +9,6 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from relay.config import presets
 from relay.config.errors import Diagnostic, Loc, note, plain
 from relay.config.masking import shown
 from relay.config.model import PINNED_RULE, DkimDomain, Http, Lane, Listener, Match, Rule, Section, Upstream
@@ -17,6 +16,7 @@ from relay.config.network import AnyAddress, TcpAddress, UnixAddress, is_host, i
 from relay.config.parse import is_header_name
 from relay.config.patterns import compiled
 from relay.config.validate import absent
+from relay.providers.registry import find_preset
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _NAME_RULE = "up to 63 letters, digits, dots, dashes and underscores, beginning with a letter or digit"
@@ -143,8 +143,8 @@ def _upstream(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
 
 
 def _credentials(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
-    preset = presets.find(upstream.preset) if upstream.preset is not None else None
-    needed = dict(preset.needs) if preset else {}
+    preset = find_preset(upstream.preset) if upstream.preset is not None else None
+    needed = preset.needs if preset else {}
     if preset is not None and upstream.password is None:
         yield Diagnostic(loc, f"preset {upstream.preset} needs password or password_file", at="key")
     if upstream.username is None and upstream.password is not None:

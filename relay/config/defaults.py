@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from relay.config import presets
 from relay.config.document import Document
 from relay.config.errors import Loc
 from relay.config.files import read_password
@@ -22,6 +21,7 @@ from relay.config.model import EXPRESS_WITHIN_S
 from relay.config.network import is_host
 from relay.config.parse import DEFAULT_STORE, parse_duration
 from relay.config.validate import suggestion
+from relay.providers.registry import find_preset, nearest_preset
 
 _EXPRESS: Mapping[str, Any] = {
     "retry": ("200ms", "1s", "3s", "8s", "20s", "30s"),
@@ -101,16 +101,16 @@ def _upstream(document: Document, folder: Path, name: str, given: Any) -> Any:
     keys = _with_password(document, folder, loc, given)
     preset = keys.get("preset")
     if isinstance(preset, str):
-        known = presets.find(preset)
+        known = find_preset(preset)
         if known is None:
-            close = presets.nearest(preset)
+            close = nearest_preset(preset)
             document.refuse(
                 (*loc, "preset"), f"there is no preset {shown(preset)}{suggestion([close] if close else [])}"
             )
             document.broken.add((*loc, "host"))
         else:
-            keys = presets.filled(keys, known)
-            for key, what in known.needs:
+            keys = known.fill(keys)
+            for key, what in known.needs.items():
                 if keys.get(key) is None and (key != "username" or keys.get("password") is None):
                     document.refuse((*loc, key), f"missing: preset {preset} needs {key}: {what}", at="key")
     if "port" not in keys:  # RFC 6409 3.1, RFC 8314 7.3

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from relay.mail.reply import Reply
-from relay.upstream.account import ACCOUNT_CODES
+from relay.upstream.account import is_account_error
 from relay.upstream.gate import EXPIRED, NOT_STORED, OUTRUN, SUPERSEDED
 from relay.upstream.results import UNWRITABLE, Phase, Result
 
@@ -17,14 +17,6 @@ JITTER = 0.2
 
 _OPENING: frozenset[Phase] = frozenset({"connect", "greeting", "ehlo", "tls", "auth"})
 _UNSUPPORTED = re.compile(r"5\.(?:3\.4|6\.[37]|5\.4)$")
-# SES: "554 Message rejected: Email address is not verified", SendGrid: "550 The from address does not match a verified
-# Sender Identity", Postmark, Brevo and Mailgun alike.
-_SENDER_UNVERIFIED = re.compile(
-    r"not (?:yet )?verified|unverified|verified sender|sender (?:identity|address) (?:is )?not|not authenticated"
-    r"|authentication (?:is )?required|unauthorized ip|account (?:is )?(?:suspended|disabled|not active)"
-    r"|credits exceeded",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +91,6 @@ def judge(result: Result) -> Verdict:
 
 def _is_unsupported(reply: Reply) -> bool:
     return _UNSUPPORTED.match(reply.enhanced or "") is not None or reply.code in (552, 555) or reply == UNWRITABLE
-
-
-def is_account_error(reply: Reply) -> bool:
-    """Is a 5yz about our account or its senders? It opens the circuit, and bounces nothing."""
-    return reply.code in ACCOUNT_CODES or _SENDER_UNVERIFIED.search(reply.text) is not None
 
 
 def retry_at(now: float, ladder_s: Sequence[float], step: int, chance: float) -> float:

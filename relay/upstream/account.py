@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from relay.mail.reply import Reply
+from relay.providers import registry
 from relay.upstream.results import Result
 
 ACCOUNT_CODES = frozenset({530, 535, 538})
 """RFC 4954 6: authentication is required, has failed, or is too weak."""
+
+
+def is_account_error(reply: Reply) -> bool:
+    """Whether a permanent reply is about the account or its senders: it condemns the upstream, and bounces nothing."""
+    return reply.code in ACCOUNT_CODES or registry.is_account_error(reply.text)
 
 
 def credential_failure(results: Sequence[Result]) -> Result | None:

@@ -1,0 +1,14 @@
+"""Azure Communication Services."""
+
+from __future__ import annotations
+
+from relay.providers.base import Preset, Provider
+
+PROVIDER = Provider(
+    presets={
+        "azure": Preset(
+            {"host": "smtp.azurecomm.net", "port": 587, "tls": "starttls"},
+            {"username": "the SMTP user name of the resource"},
+        )
+    }
+)

@@ -1,0 +1,49 @@
+"""What the relay knows of an e-mail service provider (ESP), as values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """The keys of an upstream that the configuration file may leave out.
+
+    Implicit TLS is taken where it is documented: it needs two round trips less than STARTTLS and can't be stripped
+    (RFC 8314 3). `recipients` is the provider's limit for one transaction. Sources: the providers' documentation.
+    """
+
+    keys: Mapping[str, Any]
+    """as they would stand in the file"""
+    needs: Mapping[str, str] = field(default_factory=dict)
+    """keys that have no default, each with what to write"""
+    username_is_password: bool = False
+    """one token is both"""
+
+    def fill(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The keys `given` over the preset's own; `sessions` is merged key by key. With its own `tls` and no `port`, an
+        upstream gets the default port for that kind of TLS."""
+        base = dict(self.keys)
+        if given.get("tls", base["tls"]) != base["tls"] and "port" not in given:
+            del base["port"]
+        merged = {**base, **{key: value for key, value in given.items() if value is not None or key not in base}}
+        if isinstance(sessions := given.get("sessions"), dict):
+            merged["sessions"] = {**base.get("sessions", {}), **sessions}
+        if self.username_is_password and merged.get("username") is None and merged.get("password") is not None:
+            merged["username"] = merged["password"]
+        return merged
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One ESP."""
+
+    presets: Mapping[str, Preset]
+    account_errors: tuple[str, ...] = ()
+    """patterns in its permanent replies that speak of the account or its senders, not of the mail; case is ignored"""
+    correlation_header: str | None = None
+    """the header field whose value comes back in its delivery events"""
+    preset_by_name: Callable[[str], Preset | None] | None = None
+    """a preset whose name has a variable part, such as a region"""

@@ -1,0 +1,15 @@
+"""Mailjet."""
+
+from __future__ import annotations
+
+from relay.providers.base import Preset, Provider
+
+PROVIDER = Provider(
+    presets={
+        "mailjet": Preset(
+            {"host": "in-v3.mailjet.com", "port": 465, "tls": "implicit", "recipients": 50},
+            {"username": "the API key (its secret is the password)"},
+        )
+    },
+    correlation_header="X-MJ-CustomID",
+)

@@ -1,0 +1,15 @@
+"""Mandrill (Mailchimp Transactional)."""
+
+from __future__ import annotations
+
+from relay.providers.base import Preset, Provider
+
+PROVIDER = Provider(
+    presets={
+        "mandrill": Preset(
+            {"host": "smtp.mandrillapp.com", "port": 587, "tls": "starttls"},
+            {"username": "the account's e-mail address"},
+        )
+    },
+    correlation_header="X-MC-Metadata",
+)

@@ -1,0 +1,19 @@
+"""Postmark. It replaces Message-ID unless told to keep it, so our signature leaves that field out."""
+
+from __future__ import annotations
+
+from relay.providers.base import Preset, Provider
+
+
+def _preset(host: str) -> Preset:
+    keys = {"host": host, "port": 587, "tls": "starttls", "recipients": 50, "unsigned_headers": ("message-id",)}
+    return Preset(keys, username_is_password=True)
+
+
+PROVIDER = Provider(
+    presets={
+        "postmark": _preset("smtp.postmarkapp.com"),
+        "postmark-broadcasts": _preset("smtp-broadcasts.postmarkapp.com"),
+    },
+    correlation_header="X-PM-Metadata-Relay-Id",
+)

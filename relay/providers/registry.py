@@ -1,0 +1,67 @@
+"""All providers, and what is asked of them together."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+
+from relay.providers import (
+    azure,
+    brevo,
+    mailgun,
+    mailjet,
+    mandrill,
+    postmark,
+    resend,
+    scaleway,
+    sendgrid,
+    ses,
+    sparkpost,
+)
+from relay.providers.base import Preset, Provider
+
+PROVIDERS: tuple[Provider, ...] = (
+    postmark.PROVIDER,
+    sendgrid.PROVIDER,
+    ses.PROVIDER,
+    resend.PROVIDER,
+    mailgun.PROVIDER,
+    brevo.PROVIDER,
+    sparkpost.PROVIDER,
+    mailjet.PROVIDER,
+    mandrill.PROVIDER,
+    scaleway.PROVIDER,
+    azure.PROVIDER,
+)
+_PRESETS = {name: preset for provider in PROVIDERS for name, preset in provider.presets.items()}
+_ANY_SERVER = (
+    r"unverified",
+    r"sender (?:identity|address) (?:is )?not",
+    r"not authenticated",
+    r"authentication (?:is )?required",
+    r"account (?:is )?(?:suspended|disabled|not active)",
+)
+"""account errors that servers of many kinds word alike"""
+# A company's server may stand before a provider and pass its replies on, so each reply is compared with all patterns.
+_ACCOUNT_ERROR = re.compile(
+    "|".join([*_ANY_SERVER, *(pattern for provider in PROVIDERS for pattern in provider.account_errors)]), re.IGNORECASE
+)
+
+
+def find_preset(name: str) -> Preset | None:
+    """The preset of that name; None: there is none."""
+    if name in _PRESETS:
+        return _PRESETS[name]
+    found = (provider.preset_by_name(name) for provider in PROVIDERS if provider.preset_by_name is not None)
+    return next((preset for preset in found if preset is not None), None)
+
+
+def nearest_preset(name: str) -> str | None:
+    """The name most like a mistyped one; None: none is like it."""
+    close = get_close_matches(name.lower(), _PRESETS, n=1, cutoff=0.5)
+    return close[0] if close else None
+
+
+def is_account_error(text: str) -> bool:
+    """Whether the text of a permanent reply speaks of the account or its senders, not of the mail."""
+    return _ACCOUNT_ERROR.search(text) is not None

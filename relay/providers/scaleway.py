@@ -1,0 +1,14 @@
+"""Scaleway Transactional Email."""
+
+from __future__ import annotations
+
+from relay.providers.base import Preset, Provider
+
+PROVIDER = Provider(
+    presets={
+        "scaleway": Preset(
+            {"host": "smtp.tem.scaleway.com", "port": 587, "tls": "starttls"},
+            {"username": "the project's ID"},
+        )
+    }
+)

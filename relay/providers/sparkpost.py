@@ -1,0 +1,20 @@
+"""SparkPost. It allows 10 connections, of 100 messages each."""
+
+from __future__ import annotations
+
+from relay.providers.base import Preset, Provider
+
+PROVIDER = Provider(
+    presets={
+        "sparkpost": Preset(
+            {
+                "host": "smtp.sparkpostmail.com",
+                "port": 587,
+                "tls": "starttls",
+                "username": "SMTP_Injection",
+                "sessions": {"max": 10, "messages": 100},
+            }
+        )
+    },
+    correlation_header="X-MSYS-API",
+)
