@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from relay.config.model import Loaded
-    from relay.signing.helper import Forked
+    from relay.signing.helper import HelperProcess
 
 EXIT_FAILED = 1
 WHAT_TO_DO = 'it was left as it is; docs/operating.md, "A damaged store", says what to do'
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         loaded = load_or_exit(config_path(args))
         if forked is not None and not loaded.config.dkim:
-            forked.end()
+            forked.terminate()
             forked = None
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_run(loaded, forked, signals))
@@ -106,7 +106,7 @@ class _Signals:
             self._loop.call_soon_threadsafe(self._events[number].set)
 
 
-async def _run(loaded: Loaded, forked: Forked | None, signals: _Signals) -> int:
+async def _run(loaded: Loaded, forked: HelperProcess | None, signals: _Signals) -> int:
     import asyncio
     import gc
 

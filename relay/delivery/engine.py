@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from relay.delivery.bounce import Bouncer
 from relay.delivery.dispatch import Delivery, Share
 from relay.delivery.events import DeliveryEvents
 from relay.delivery.lane import Lane
-from relay.delivery.load import LARGE_BYTES
 from relay.delivery.message import Job
 from relay.delivery.services import Services
 from relay.observe.maillog import MailLog
@@ -53,7 +51,6 @@ class Engine:
         self._untidy = False
         """a reload could not write all that it changes"""
         self.supervisor = Supervisor(lambda name, error: self.log.task_ended(name, error))
-        self._signing = ThreadPoolExecutor(1, thread_name_prefix="sign")
 
     async def open(self, path: Path, codec: Codec, config: Config) -> None:
         """Take the store file and find out what waits in it. Raises StoreError."""
@@ -69,11 +66,10 @@ class Engine:
         services = Services(
             self.store,
             self.clock,
-            self.signatures,
+            self.signatures.sign,
             Bouncer(config, self.clock),
             self._events,
             self.supervisor,
-            self.signatures.elsewhere,
         )
         return Delivery(config, services, targets, share)
 
@@ -145,45 +141,34 @@ class Engine:
         the job that this one supersedes."""
         job = lane.job(_queued(new))
         job.final_dot = final_dot
-        elsewhere = lane.signed_elsewhere(job)
-        thread: Future[None] | None = None
+        signing = self._sign_ahead(lane, job)
         lane.offer(job)
+        putting: asyncio.Future[None] | None = None
         try:
-            if lane.config.express or elsewhere is None:
+            if lane.config.express:
                 await asyncio.sleep(0)  # the envelope leaves first
-            if elsewhere is None and (lane.config.express or len(new.content) > LARGE_BYTES):
-                thread = self._signing.submit(lane.sign_ahead, job)
             putting = self.store.start_put(new, express=lane.config.express, booking=lane.booking)
-        except BaseException:
-            if elsewhere is not None:
-                elsewhere.close()
-            self._stored(lane, job, None)
-            raise
-        try:
-            await self._signed(elsewhere, thread, lane, job)
         finally:
-            # From the commit itself: whoever waits at the gate goes on before the app is answered.
-            if putting.done():
-                self._stored(lane, job, putting)
-            else:
-                putting.add_done_callback(partial(self._stored, lane, job))
+            try:
+                if signing is not None:
+                    await signing
+            except Exception as error:  # noqa: BLE001 - the message must be stored all the same
+                self.log.trouble("sign", error)
+            finally:
+                # From the commit itself: a session at the gate goes on before the app is answered.
+                if putting is None or putting.done():
+                    self._stored(lane, job, putting)
+                else:
+                    putting.add_done_callback(partial(self._stored, lane, job))
         await putting
         return job.older
 
-    async def _signed(
-        self, elsewhere: Coroutine[Any, Any, None] | None, thread: Future[None] | None, lane: Lane, job: Job
-    ) -> None:
-        """By another process, by a thread, or here."""
+    def _sign_ahead(self, lane: Lane, job: Job) -> Coroutine[Any, Any, None] | None:
         try:
-            if elsewhere is not None:
-                await elsewhere
-            # That the other thread hasn't come to it: the commit took no time, or the machine is busy.
-            elif thread is None or (len(job.queued.content) <= LARGE_BYTES and thread.cancel()):
-                lane.sign_ahead(job)
-            else:
-                await asyncio.wrap_future(thread)
-        except Exception as error:  # noqa: BLE001 - a message that can't be signed now is stored all the same
+            return lane.sign_ahead(job)
+        except Exception as error:  # noqa: BLE001 - the attempt tries again
             self.log.trouble("sign", error)
+            return None
 
     def _stored(self, lane: Lane, job: Job, putting: asyncio.Future[None] | None) -> None:
         """The commit is over; None: it never began."""
@@ -208,7 +193,6 @@ class Engine:
         await asyncio.gather(*(each.drain(within_s) for each in (self.delivery, *old)))
 
     async def close(self) -> None:
-        self._signing.shutdown()
         await self.store.close()
 
     async def _keep_house(self) -> None:

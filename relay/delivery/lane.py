@@ -10,13 +10,13 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from relay.config.model import Lane as LaneConfig
 from relay.delivery.backlog import Backlog, RouteKey
 from relay.delivery.drain import end_deliveries
 from relay.delivery.feeder import CLAIM_MESSAGES, Feeder
-from relay.delivery.load import LARGE_BYTES
 from relay.delivery.message import Job
 from relay.delivery.round import Round
 from relay.delivery.services import Services
@@ -65,6 +65,7 @@ class Lane:
         self.superseding = Superseding(name, services, lambda: self.feeder.store_may_have_some)
         self.settler = Settler(name, config, services, wake=wake, after_deferral=self._after_deferral)
         self._services = services
+        self._sign = partial(services.sign, express=config.express)
         self._by_name = {pool.name: pool for pool in pools}
         self._backlog = Backlog()
         self._paused_messages = 0
@@ -92,7 +93,7 @@ class Lane:
         """A message as a job of this lane, its gate still closed."""
         clock = self._services.clock
         gate = Gate(clock.steady(queued.expires_at))
-        job = Job(queued, gate, self._services.sign, clock.monotonic(queued.accepted_at))
+        job = Job(queued, gate, self._sign, clock.monotonic(queued.accepted_at))
         if self.config.on_ambiguous == "hold":
             gate.mark = lambda: self.settler.mark_final(job)
         return job
@@ -241,8 +242,8 @@ class Lane:
         job.timings_ms["wait"] = (job.picked_at - job.offered_at) * 1000.0
         try:
             try:
-                if pools and job.gate.is_open and not self.config.express:
-                    await self._signed(job, pools[0])
+                if pools and job.is_claimed and not self.config.express:
+                    await job.signed("as it is", _unsigned(pools[0]))  # before it takes a session
             finally:
                 if pools:
                     pools[0].under_way -= 1  # from here on the attempt counts itself
@@ -287,44 +288,14 @@ class Lane:
             except StoreError as error:
                 self._services.events.on_error("supersede", error)
 
-    def sign_ahead(self, job: Job) -> None:
-        """Make the signature for the upstream that the job goes to first, while its commit and its envelope are under
-        way."""
-        first = self._first(job)
-        if first is not None and (len(job.queued.content) > LARGE_BYTES or not job.is_toilsome()):
-            job.parts(_unsigned(first))
-
-    def signed_elsewhere(self, job: Job) -> Coroutine[Any, Any, None] | None:
-        """The same by another process, under way when this returns. None: there is none; or the message is large, or
-        to be re-encoded, and that takes longer than to sign it."""
-        first = self._first(job)
-        return None if first is None else self._elsewhere(job, first)
-
-    def _elsewhere(self, job: Job, pool: Upstream) -> Coroutine[Any, Any, None] | None:
-        sign = self._services.sign_elsewhere
-        if sign is None or len(job.queued.content) > LARGE_BYTES or job.is_toilsome():
-            return None
-        try:
-            return job.sign_elsewhere(_unsigned(pool), sign, express=self.config.express)
-        except Exception as error:  # noqa: BLE001 - it is tried again when the content is due
-            self._services.events.on_error("sign", error)
-            return None
-
-    async def _signed(self, job: Job, pool: Upstream) -> None:
-        """Out of the store: nobody has begun its signature."""
-        signing = self._elsewhere(job, pool)
-        if signing is not None:
-            try:
-                await signing
-            except Exception as error:  # noqa: BLE001 - as above
-                self._services.events.on_error("sign", error)
-
-    def _first(self, job: Job) -> Upstream | None:
-        return self._by_name.get((job.queued.upstreams or self.config.upstreams)[0])
+    def sign_ahead(self, job: Job) -> Coroutine[Any, Any, None] | None:
+        """`Job.sign_ahead` for the upstream that the job goes to first; None also where no upstream is available."""
+        pools = self._available(RouteKey.of(job))
+        return job.sign_ahead(_unsigned(pools[0])) if pools else None
 
 
 def _unsigned(pool: Upstream) -> frozenset[str]:
-    """The fields that its upstream rewrites."""
+    """Header fields that the upstream rewrites."""
     return frozenset(pool.config.unsigned_headers)
 
 

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from functools import partial
+from typing import Any, Literal
 
 from relay.mail.message import over_long_line
 from relay.mail.transfer import Form, recoded
+from relay.signing.signatures import LARGE_BYTES
 from relay.store.model import Attempt, OpenRecipient, Queued, RecipientUpdate, Settlement
+from relay.upstream.base import Parts
 from relay.upstream.gate import EXPIRED, SUPERSEDED, Gate
 
-TOILSOME_BYTES = 4_096
-"""a content of more is re-encoded off the event loop"""
+SLOW_BYTES = 4_096
+"""a larger content is re-encoded off the event loop"""
 
-Signing = Callable[[Queued, frozenset[str]], Sequence[bytes]]
-"""The content's parts with the signatures before them; the set names the headers (lower case) they must not cover."""
-
-
-class SigningElsewhere(Protocol):
-    """The same, under way in another process before it returns. None: there is none."""
-
-    def __call__(
-        self, queued: Queued, unsigned: frozenset[str], *, express: bool
-    ) -> Coroutine[Any, Any, Sequence[bytes]] | None: ...
+Sign = Callable[[Queued, frozenset[str]], Awaitable[Sequence[bytes]]]
+"""`Signatures.sign`, for the messages of one lane"""
 
 
 @dataclass(slots=True)
@@ -37,17 +32,18 @@ class Pending:
     """why it still waits: the last reply, redacted, or a reason of the relay's own"""
     upstream: str | None = None
     is_unknown: bool = False
-    """an upstream may have it: the answer to a final dot didn't come"""
+    """an upstream may have the message: the reply to a final dot didn't come"""
     unsupported_everywhere: bool = True
-    """so far every upstream of this round said that it can never carry it"""
+    """so far every upstream of this round replied that it can never carry the message"""
 
 
 class Job:
-    """Lives from pick-up (or acceptance) to settlement. `rank` orders the lane: the earliest deadline first."""
+    """Lives from acceptance, or from its claim, to its settlement."""
 
     __slots__ = (
-        "_forms",
+        "_being_signed",
         "_parts",
+        "_renditions",
         "_sign",
         "attempts",
         "carried",
@@ -74,49 +70,50 @@ class Job:
         "updates",
     )
 
-    def __init__(self, queued: Queued, gate: Gate, sign: Signing, final_dot: float) -> None:
-        """`final_dot`: when the app's was taken in (time.monotonic)."""
+    def __init__(self, queued: Queued, gate: Gate, sign: Sign, final_dot: float) -> None:
+        """`final_dot`: when the app sent it (time.monotonic)."""
         self.queued = queued
         self.gate = gate
         self.deadline = gate.deadline
         self.final_dot = final_dot
         self.stored = asyncio.Event()
-        """set when the message's first commit is over, one way or the other"""
+        """set when the message's first commit is over, whether or not it succeeded"""
         self.older: Job | None = None
-        """the message to the same recipient that this one is to supersede, once it is stored"""
+        """the message to the same recipient that this one supersedes once it is stored"""
         self.superseded_by: str | None = None
         """the id of a newer message to the same recipient: this one is not tried again"""
         self.marking: asyncio.Task[None] | None = None
-        """the final dot's mark being written, in lanes that hold what is ambiguous"""
+        """writes that the final dot is about to leave, in lanes that hold ambiguous messages"""
         self.note: str | None = None
         """for the time line, with the next settlement"""
         self.is_stopped = False
         """the relay ends: nothing more of it is begun"""
         self.is_over = False
-        """the lane has it no more"""
+        """its lane no longer has it in memory"""
         self.is_claimed = False
-        """it was in the store before it came into the lane's hands"""
+        """it was claimed from the store"""
         self.offered_at = self.picked_at = time.monotonic()
         self.pending: dict[int, Pending] = {one.position: Pending(one) for one in queued.due}
         self.carried: tuple[int, ...] = ()
-        """positions of those whom the transaction under way is about: as many as one may have"""
+        """positions of the recipients of the transaction under way"""
         self.tries = {one.position: one.attempts for one in queued.due}
-        """how many attempts were made for each recipient, over all its life"""
+        """attempts made for each recipient, over the message's whole life"""
         self.attempts: list[Attempt] = []
         self.updates: list[RecipientUpdate] = []
         self.settling: tuple[Settlement, asyncio.Future[None]] | None = None
-        """handed to the store, and not yet known to be written"""
+        """handed to the store, and not known to be written"""
         self.relayed: set[int] = set()
-        """recipients sent to an upstream that doesn't do DSN: the success report asked for is then ours (RFC 3461
-        5.2.2)"""
+        """recipients accepted by an upstream without DSN: the success report is the relay's (RFC 3461 5.2.2)"""
         self.timings_ms: dict[str, float] = {}
         self.sign_ms = 0.0
         self._sign = sign
-        self._forms: dict[Form, Queued] = {}
+        self._renditions: dict[Form, Queued] = {}
         self._parts: dict[tuple[Form, frozenset[str]], Sequence[bytes]] = {}
+        self._being_signed: tuple[Form, frozenset[str]] | None = None
 
     @property
     def rank(self) -> tuple[float, str]:
+        """The lane's order: the earliest deadline first."""
         return self.deadline, self.queued.id
 
     def withdrawn(self, now: float) -> Literal["superseded", "expired", "stopped"] | None:
@@ -133,55 +130,56 @@ class Job:
         self.gate.shut(SUPERSEDED)
 
     def stop(self) -> bool:
-        """The relay ends. True: it is behind its final dot, and its round ends now, with an answer that is unknown."""
+        """The relay ends. True: it is behind its final dot, and its round ends now with an unknown outcome."""
         self.is_stopped = True
         return self.gate.stop()
 
-    def has(self, form: Form) -> bool:
-        """It is made already."""
-        return form in self._forms
-
-    def is_toilsome(self, form: Form = "as it is") -> bool:
-        """Is making this form more than the event loop has time for? A content may be all parts, of a few bytes
-        each."""
-        content = self.queued.content
-        return len(content) > TOILSOME_BYTES and not self.has(form) and (form != "as it is" or over_long_line(content))
-
-    def form(self, form: Form) -> Queued:
+    async def rendition(self, form: Form) -> Queued:
         """The message in the form that an upstream takes, made once. Raises Unencodable."""
-        made = self._forms.get(form)
+        if self._is_slow(form):
+            return await asyncio.to_thread(self._rendered, form)
+        return self._rendered(form)
+
+    def sign_ahead(self, unsigned: frozenset[str]) -> Coroutine[Any, Any, None] | None:
+        """Begin the signature beside the commit and the envelope. The gate must stay closed until the result was
+        awaited. `unsigned`: see `Signatures.sign`. None: it would hold up the event loop; `signed` makes it."""
+        form: Form = "as it is"
+        if self._is_slow(form):
+            return None
+        signing = self._keep(time.monotonic(), form, unsigned, self._sign(self._rendered(form), unsigned))
+        self._being_signed = form, unsigned
+        return signing
+
+    async def signed(self, form: Form, unsigned: frozenset[str]) -> Parts:
+        """The signed content, for a session that is about to send the envelope; complete before the gate lets it
+        through. Each form and set of unsigned fields is signed once. Raises Unencodable."""
+        key = form, unsigned
+        under_way = key == self._being_signed and not self.stored.is_set()
+        if key not in self._parts and not under_way:
+            rendition = await self.rendition(form)
+            await self._keep(time.monotonic(), form, unsigned, self._sign(rendition, unsigned))
+        return partial(self._parts.__getitem__, key)
+
+    async def _keep(
+        self, began_at: float, form: Form, unsigned: frozenset[str], signing: Awaitable[Sequence[bytes]]
+    ) -> None:
+        self._parts[form, unsigned] = await signing
+        self.sign_ms += (time.monotonic() - began_at) * 1000.0
+
+    def _is_slow(self, form: Form) -> bool:
+        """Would making this form hold up the event loop? A content may be all parts, of a few bytes each."""
+        content = self.queued.content
+        if form in self._renditions or len(content) <= SLOW_BYTES:
+            return False
+        return len(content) >= LARGE_BYTES or form != "as it is" or over_long_line(content)
+
+    def _rendered(self, form: Form) -> Queued:
+        made = self._renditions.get(form)
         if made is None:
             content = recoded(self.queued.content, form)
             made = self.queued if content is self.queued.content else self.queued._replace(content=content)
-            self._forms[form] = made
+            self._renditions[form] = made
         return made
-
-    def parts(self, unsigned: frozenset[str], form: Form = "as it is") -> Sequence[bytes]:
-        """The signed content for an upstream; signed once for each form and set of headers left out."""
-        key = form, unsigned
-        parts = self._parts.get(key)
-        if parts is None:
-            began = time.monotonic()
-            parts = self._parts[key] = self._sign(self.form(form), unsigned)
-            self.sign_ms += (time.monotonic() - began) * 1000.0
-        return parts
-
-    def sign_elsewhere(
-        self, unsigned: frozenset[str], sign: SigningElsewhere, *, express: bool
-    ) -> Coroutine[Any, Any, None] | None:
-        """Have the signed content for `parts` made: begun when this returns, there when the coroutine ends. None: it
-        is there already, or nobody else can make it."""
-        if ("as it is", unsigned) in self._parts:
-            return None
-        began = time.monotonic()
-        signing = sign(self.form("as it is"), unsigned, express=express)
-        return None if signing is None else self._signed_elsewhere(unsigned, signing, began)
-
-    async def _signed_elsewhere(
-        self, unsigned: frozenset[str], signing: Coroutine[Any, Any, Sequence[bytes]], began: float
-    ) -> None:
-        self._parts["as it is", unsigned] = await signing
-        self.sign_ms += (time.monotonic() - began) * 1000.0
 
     def take_note(self) -> str | None:
         taken, self.note = self.note, None

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from relay.clock import Clock
-from relay.delivery.message import Job, Signing, SigningElsewhere
+from relay.delivery.message import Job
 from relay.delivery.settlement import Bounces
 from relay.store.base import Queue
-from relay.store.model import Settlement
+from relay.store.model import Queued, Settlement
 from relay.supervise import Supervisor
 from relay.upstream.base import Report, Watcher
+
+
+class Sign(Protocol):
+    def __call__(self, message: Queued, unsigned: frozenset[str], *, express: bool) -> Awaitable[Sequence[bytes]]: ...
+
+    """`Signatures.sign`"""
 
 
 class Events(Watcher, Protocol):
@@ -36,10 +43,8 @@ class Services:
 
     store: Queue
     clock: Clock
-    sign: Signing
+    sign: Sign
     bounces: Bounces
     events: Events
     supervisor: Supervisor
     """starts background tasks, and starts them again when they fail"""
-    sign_elsewhere: SigningElsewhere | None = None
-    """where there is another process for that"""

@@ -26,8 +26,8 @@ from relay.service.build import CannotStart, Parts, bulk_lanes, connect, place_o
 from relay.service.current import Current
 from relay.service.reload import Reloader
 from relay.service.sdnotify import ServiceManager
-from relay.signing.client import SigningProcess
-from relay.signing.helper import Forked
+from relay.signing.client import HelperClient
+from relay.signing.helper import HelperProcess
 from relay.store.keys import open_keys
 from relay.store.merge import shards
 from relay.store.sqlite.integrity import look
@@ -39,7 +39,7 @@ class App:
 
     parts: Parts
 
-    def __init__(self, loaded: Loaded, helper: Forked | None = None) -> None:
+    def __init__(self, loaded: Loaded, helper: HelperProcess | None = None) -> None:
         """`helper`: see `signing.helper.fork`."""
         self.current = Current(loaded)
         self.metrics = Metrics()
@@ -69,7 +69,7 @@ class App:
         engine = Engine(self.clock, self.log)
         async with contextlib.AsyncExitStack() as started:
             if self._forked is not None:
-                engine.signatures.helper = SigningProcess(self._forked, engine.signatures.unhelped)
+                engine.signatures.helper = HelperClient(self._forked, engine.signatures.on_helper_exit)
                 started.callback(engine.signatures.helper.close)
             await engine.open(config.store, codec, config)
             started.push_async_callback(engine.close)

@@ -1,4 +1,4 @@
-"""The helper for signatures (`helper`) as its owner's event loop sees it."""
+"""The client of the helper process (`helper`), in its owner's event loop."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from relay.mail.dkim import Key
 from relay.signing import helper
-from relay.signing.helper import Forked
-from relay.signing.signatures import NotHelped
+from relay.signing.helper import HelperProcess
+from relay.signing.signatures import HelperUnavailable
 
-LOOK_EVERY_S = 0.4
-SILENT_LOOKS = 5
-"""a helper that is seen so often in a row to have made no signature hangs, and isn't asked again"""
-LINK_HOLDS = 256
-"""packets, about"""
+CHECK_EVERY_S = 0.4
+MAX_IDLE_CHECKS = 5
+"""a helper that made no signature between so many checks in a row hangs, and is terminated"""
+SOCKET_PACKETS = 256
+"""about how many packets fit into the socket"""
 
 
-class SigningProcess:
-    """The helper as its owner sees it (signatures.Helper). `lost` is called once, if it goes before it is closed."""
+class HelperClient:
+    """`signatures.Helper`. `on_exit` is called once, if the process ends before `close`."""
 
-    def __init__(self, forked: Forked, lost: Callable[[], None]) -> None:
-        self._forked = forked
-        self._link, self._bell = forked.link, forked.bell
+    def __init__(self, process: HelperProcess, on_exit: Callable[[], None]) -> None:
+        self._process = process
+        self._link, self._wakeup_fd = process.link, process.wakeup_fd
         self._keys: set[int] = set()
-        """numbers of those it was given"""
-        self._lost = lost
+        """numbers of the keys that it was given"""
+        self._on_exit = on_exit
         self._pending: deque[asyncio.Future[bytes]] = deque()
-        self._ringing = False
-        self._is_gone = False
-        self._made = self._made_before = self._silent = 0
-        self._watch: asyncio.TimerHandle | None = None
+        self._waking = False
+        self._is_closed = False
+        self._made = self._made_before = self._idle_checks = 0
+        self._check_timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._link.setblocking(False)
         self._loop.add_reader(self._link.fileno(), self._read)
@@ -42,60 +42,60 @@ class SigningProcess:
     def load(self, keys: Iterable[Key]) -> None:
         self._send(helper.FORGET)
         self._keys = {key.number for key in keys if self._send(helper.KEY + helper.NUMBER.pack(key.number) + _der(key))}
-        self._ring()
+        self._wake()
 
     def has(self, key: Key) -> bool:
-        return key.number in self._keys and not self._is_gone
+        return key.number in self._keys and not self._is_closed
 
     def sign(
-        self, key: Key, digest: bytes, most_waiting: int = LINK_HOLDS, within_s: float | None = None
+        self, key: Key, digest: bytes, max_pending: int = SOCKET_PACKETS, within_s: float | None = None
     ) -> Awaitable[bytes]:
         future: asyncio.Future[bytes] = self._loop.create_future()
         packet = helper.SIGN + helper.NUMBER.pack(key.number) + digest
-        if len(self._pending) > most_waiting or not self._send(packet):
+        if len(self._pending) > max_pending or not self._send(packet):
             _refuse(future)
             return future
         if within_s is not None:
             self._loop.call_later(within_s, _refuse, future)
         if not self._pending:
-            self._ring()
-        elif not self._ringing:
-            self._ringing = True
-            self._loop.call_soon(self._ring)
+            self._wake()
+        elif not self._waking:
+            self._waking = True
+            self._loop.call_soon(self._wake)
         self._pending.append(future)
-        if self._watch is None:
-            self._made_before, self._silent = self._made, 0
-            self._watch = self._loop.call_later(LOOK_EVERY_S, self._look)
+        if self._check_timer is None:
+            self._made_before, self._idle_checks = self._made, 0
+            self._check_timer = self._loop.call_later(CHECK_EVERY_S, self.check)
         return future
 
     def close(self) -> None:
-        """See it off. What was asked of it is refused."""
-        if self._is_gone:
+        """Terminate and reap the helper. Pending signatures raise HelperUnavailable."""
+        if self._is_closed:
             return
-        self._is_gone = True
-        if self._watch is not None:
-            self._watch.cancel()
+        self._is_closed = True
+        if self._check_timer is not None:
+            self._check_timer.cancel()
         self._loop.remove_reader(self._link.fileno())
-        self._forked.end()
+        self._process.terminate()
         for future in self._pending:
             _refuse(future)
         self._pending.clear()
 
     def _give_up(self) -> None:
         self.close()
-        self._lost()
+        self._on_exit()
 
     def _send(self, packet: bytes) -> bool:
-        """False: it is gone, or has more to do than fits."""
+        """False: the helper ended, or the socket is full."""
         try:
-            return not self._is_gone and self._link.send(packet) > 0
+            return not self._is_closed and self._link.send(packet) > 0
         except OSError:
             return False
 
-    def _ring(self) -> None:
-        self._ringing = False
-        if not self._is_gone:
-            os.eventfd_write(self._bell, 1)
+    def _wake(self) -> None:
+        self._waking = False
+        if not self._is_closed:
+            os.eventfd_write(self._wakeup_fd, 1)
 
     def _read(self) -> None:
         try:
@@ -106,21 +106,21 @@ class SigningProcess:
             return
         except OSError:
             pass
-        except IndexError as error:  # more answers than questions: which is whose isn't known any more
+        except IndexError as error:  # more answers than requests: they can't be paired any more
             self._loop.call_exception_handler({"message": "a helper's answers don't fit", "exception": error})
         self._give_up()
 
-    def _look(self) -> None:
-        """In several looks: while this process itself was stopped one of them passes, and not all of them."""
-        self._watch = None
+    def check(self) -> None:
+        """Does the helper still make signatures? One check alone proves nothing: this process may have been stopped."""
+        self._check_timer = None
         if not self._pending:
             return
-        self._silent = self._silent + 1 if self._made == self._made_before else 0
+        self._idle_checks = self._idle_checks + 1 if self._made == self._made_before else 0
         self._made_before = self._made
-        if self._silent >= SILENT_LOOKS:
+        if self._idle_checks >= MAX_IDLE_CHECKS:
             self._give_up()
         else:
-            self._watch = self._loop.call_later(LOOK_EVERY_S, self._look)
+            self._check_timer = self._loop.call_later(CHECK_EVERY_S, self.check)
 
 
 def _answer(future: asyncio.Future[bytes], packet: bytes) -> None:
@@ -132,8 +132,8 @@ def _answer(future: asyncio.Future[bytes], packet: bytes) -> None:
 
 def _refuse(future: asyncio.Future[bytes]) -> None:
     if not future.done():
-        future.set_exception(NotHelped())
-        # Looked at: of a message's signatures only the first that fails is waited for; asyncio would log the others.
+        future.set_exception(HelperUnavailable())
+        # Of a message's signatures only the first that fails is awaited. Without this, asyncio logs the others.
         future.exception()
 
 

@@ -1,12 +1,11 @@
-"""A helper: a process that makes private keys' signatures while the event loop of its owner goes on.
+"""The helper: a process that makes private keys' signatures while its owner's event loop goes on.
 
-An RSA-2048 signature takes a third of what a bulk message costs a worker, and a fifth of a code's time in the relay;
-it needs nothing of Python. A thread for it asks for the interpreter's lock twice a signature, of a loop that has none
-to spare. The helper is forked before its owner has a thread, a loop or a store, and before it has imported what a relay
-needs: so it is small. It never outlives its owner.
+An RSA-2048 signature takes a third of a bulk message's time in a worker, and a fifth of a code's time in the relay. The
+helper is forked before its owner has a thread, a loop or a store, and before it has imported what a relay needs: so it
+is small. It ends with its owner.
 
-What is said, a packet each: `F`, forget all keys; `K`, a number and the key with it (PKCS #8); `S`, a key's number and
-a digest, answered with the signature, or with one byte: it could not be made.
+Protocol, one packet each: `F`: forget all keys. `K`, a number and a key (PKCS #8): keep the key. `S`, a key's number
+and a digest: answer with the signature, or with one byte if it can't be made.
 """
 
 from __future__ import annotations
@@ -30,30 +29,30 @@ NOT_MADE = b"\0"
 PACKET_BYTES = 65_536
 
 
-class Forked(NamedTuple):
-    """A helper that was begun."""
+class HelperProcess(NamedTuple):
+    """A helper as its owner holds it."""
 
     pid: int
     link: socket.socket
-    """our end of it"""
-    bell: int
-    """an eventfd: rung when packets were sent. A packet alone wakes nobody: the kernel takes who writes to a socket for
-    done, and runs the reader on the same processor in its place"""
+    """the owner's end"""
+    wakeup_fd: int
+    """an eventfd, written after packets were sent. A packet alone must not wake the helper: the kernel would run it on
+    the sender's processor, in the sender's place"""
 
-    def end(self) -> None:
-        """See it off."""
+    def terminate(self) -> None:
+        """Terminate and reap it."""
         self.link.close()
-        os.close(self.bell)
+        os.close(self.wakeup_fd)
         with contextlib.suppress(OSError):
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
 
 
-def fork() -> Forked | None:
-    """Begin the helper. Only while this process has one thread and no event loop. None: it can't be had here."""
+def fork() -> HelperProcess | None:
+    """Start a helper, while this process has one thread and no event loop. None: this system can't."""
     try:
         link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        wakeup_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
     except (OSError, AttributeError):
         return None
     try:
@@ -61,64 +60,64 @@ def fork() -> Forked | None:
     except OSError:
         link.close()
         theirs.close()
-        os.close(bell)
+        os.close(wakeup_fd)
         return None
     if pid:
         theirs.close()
-        return Forked(pid, link, bell)
+        return HelperProcess(pid, link, wakeup_fd)
     try:
         ignore_signals()  # it ends with its owner, which may still have mail to sign
-        # Least of all may it hold open what tells it, or others, that its owner is gone.
+        # It must not hold open a descriptor by which it, or another process, notices the owner's end.
         link.close()
-        close_all_but(theirs.fileno(), bell)
-        serve(theirs, bell)
+        close_all_but(theirs.fileno(), wakeup_fd)
+        serve(theirs, wakeup_fd)
     finally:
         os._exit(0)
 
 
 def ignore_signals() -> None:
-    """Those that a terminal, or a service manager, gives to the whole group: when to stop isn't said by them."""
+    """Ignore the signals that a terminal or a service manager sends to the whole group."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 
 def close_all_but(*descriptors: int) -> None:
-    """Close what was inherited, but for these and the standard streams."""
+    """Close what was inherited, except these and the standard streams."""
     for low, high in pairwise((2, *sorted(descriptors), os.sysconf("SC_OPEN_MAX"))):
         os.closerange(low + 1, high)
 
 
-def serve(link: socket.socket, bell: int) -> None:
-    """Until the other end is gone."""
+def serve(link: socket.socket, wakeup_fd: int) -> None:
+    """Answer packets until the owner's end is closed."""
     keys: dict[int, PrivateKey] = {}
     waiting = select.poll()
-    waiting.register(bell, select.POLLIN)
+    waiting.register(wakeup_fd, select.POLLIN)
     waiting.register(link, 0)  # its end only
     while True:
         waiting.poll()
         with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(bell)
+            os.eventfd_read(wakeup_fd)
         with contextlib.suppress(BlockingIOError):
             while packet := link.recv(PACKET_BYTES, socket.MSG_DONTWAIT):
-                _obey(packet, keys, link)
+                _handle(packet, keys, link)
             return
 
 
-def _obey(packet: bytes, keys: dict[int, PrivateKey], link: socket.socket) -> None:
-    what, rest = packet[:1], packet[1 + NUMBER.size :]
-    if what == FORGET:
+def _handle(packet: bytes, keys: dict[int, PrivateKey], link: socket.socket) -> None:
+    kind, rest = packet[:1], packet[1 + NUMBER.size :]
+    if kind == FORGET:
         keys.clear()
         return
     (number,) = NUMBER.unpack_from(packet, 1)
-    if what == SIGN:
-        link.sendall(_signed(keys, number, rest))
+    if kind == SIGN:
+        link.sendall(_signature(keys, number, rest))
     else:
-        # It was proven when the configuration was loaded.
+        # The key was validated when the configuration was loaded.
         keys[number] = cast(PrivateKey, load_der_private_key(rest, None, unsafe_skip_rsa_key_validation=True))
 
 
-def _signed(keys: dict[int, PrivateKey], number: int, digest: bytes) -> bytes:
+def _signature(keys: dict[int, PrivateKey], number: int, digest: bytes) -> bytes:
     try:
         return sign_digest(keys[number], digest)
-    except Exception:  # noqa: BLE001 - the owner makes it then, and meets what is wrong itself
+    except Exception:  # noqa: BLE001 - the owner then makes the signature, and meets the fault itself
         return NOT_MADE

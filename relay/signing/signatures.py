@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Iterable, Sequence
-from typing import Any, Protocol
+import asyncio
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Protocol
 
 from relay.clock import Clock
 from relay.mail.address import domain_of
@@ -12,18 +13,20 @@ from relay.mail.message import Message, from_addresses, parse
 from relay.observe.maillog import MailLog
 from relay.store.model import Queued
 
+LARGE_BYTES = 256_000
+"""from here on a content is looked through, re-encoded and signed off the event loop"""
 HELP_WITHIN_S = 0.02
-"""what the helper hasn't signed of a code by then is signed by this process"""
-MOST_WAITING, MOST_BULK_WAITING = 8, 64
-"""behind more signatures than so many a code, or a bulk message, doesn't wait for it either"""
+"""a code's signature that the helper hasn't made by then is made by this process"""
+MAX_PENDING, MAX_BULK_PENDING = 8, 64
+"""with more signatures pending, the helper isn't asked for that of a code, or of a bulk message"""
 
 
-class NotHelped(Exception):
+class HelperUnavailable(Exception):
     """The helper did not make the signature."""
 
 
-class HelperEnded(Exception):
-    """Only to be said: signatures are made without it."""
+class HelperExited(Exception):
+    """The text of a log line."""
 
     def __init__(self) -> None:
         super().__init__("the helper for signatures ended; they are made without it")
@@ -36,78 +39,89 @@ class Helper(Protocol):
         """The keys it can sign with from now on."""
 
     def has(self, key: Key) -> bool:
-        """Can it sign with it?"""
+        """Can it sign with this key?"""
 
-    def sign(self, key: Key, digest: bytes, most_waiting: int, within_s: float | None) -> Awaitable[bytes]:
-        """`Key.sign`, over there; under way before this returns. The awaitable raises NotHelped, at once where more
-        than `most_waiting` wait already, and when it takes longer than `within_s`."""
+    def sign(self, key: Key, digest: bytes, max_pending: int, within_s: float | None) -> Awaitable[bytes]:
+        """`Key.sign`, under way before this returns. The awaitable raises HelperUnavailable: at once where more than
+        `max_pending` are pending, and when it takes longer than `within_s` seconds."""
 
 
 class Signatures:
-    """Signs content for an upstream; what can't be signed goes out as it is, and is counted."""
-
     def __init__(self, clock: Clock, log: MailLog) -> None:
         self.helper: Helper | None = None
         self._signer = Signer((), {})
         self._clock = clock
         self._log = log
 
-    def __call__(self, queued: Queued, unsigned: frozenset[str]) -> Sequence[bytes]:
-        begun = self._begin(queued, unsigned)
-        return (queued.content,) if begun is None else (begun.sign().headers, queued.content)
-
     def use(self, signer: Signer) -> None:
-        """At the start, and after a reload."""
+        """Sign with these keys from now on: at the start, and after a reload."""
         self._signer = signer
         if self.helper is not None:
             self.helper.load(signer.keys)
 
-    def unhelped(self) -> None:
-        """From now on signatures are made here."""
+    def on_helper_exit(self) -> None:
+        """Make signatures in this process from now on."""
         self.helper = None
-        self._log.trouble("sign", HelperEnded())
+        self._log.trouble("sign", HelperExited())
 
-    def elsewhere(
-        self, queued: Queued, unsigned: frozenset[str], *, express: bool
-    ) -> Coroutine[Any, Any, Sequence[bytes]] | None:
-        """The same by the helper, whose part is under way before this returns; what it can't make in time is made
-        here. None: there is nobody to help."""
-        helper = self.helper
-        if helper is None:
-            return None
-        begun = self._begin(queued, unsigned)
-        signing: list[Awaitable[bytes]] = []
-        if begun is not None and all(map(helper.has, begun.keys)):
-            limits = (MOST_WAITING, HELP_WITHIN_S) if express else (MOST_BULK_WAITING, None)
-            signing = [helper.sign(*each, *limits) for each in zip(begun.keys, begun.digests, strict=True)]
-        return self._made(queued, begun, signing)
+    def sign(self, message: Queued, unsigned: frozenset[str], *, express: bool) -> Awaitable[Sequence[bytes]]:
+        """The parts of the signed content: signature fields, then the message. `unsigned`: header fields (lower case)
+        that no signature covers.
 
-    @staticmethod
-    async def _made(queued: Queued, begun: Unsigned | None, signing: list[Awaitable[bytes]]) -> Sequence[bytes]:
-        if begun is None:
-            return (queued.content,)
-        try:
-            signature = begun.signed([await each for each in signing]) if signing else begun.sign()
-        except NotHelped:
-            signature = begun.sign()
-        return (signature.headers, queued.content)
+        A large content is signed on a thread. Else the helper, if it is free, has begun when this returns, and what it
+        doesn't make is made here when the result is awaited. What can't be signed is logged, and goes unsigned.
+        """
+        if len(message.content) >= LARGE_BYTES:
+            return asyncio.get_running_loop().run_in_executor(None, self._sign_here, message, unsigned)
+        if self.helper is None:
+            return self._sign_when_awaited(message, unsigned)
+        return self._sign_in_helper(self.helper, message, unsigned, express=express)
 
-    def _begin(self, queued: Queued, unsigned: frozenset[str]) -> Unsigned | None:
-        message = parse(queued.content)
-        keys = self._keys(message)
+    def _sign_in_helper(
+        self, helper: Helper, message: Queued, unsigned: frozenset[str], *, express: bool
+    ) -> Awaitable[Sequence[bytes]]:
+        signature = self._unsigned(message, unsigned)
+        pending: list[Awaitable[bytes]] = []
+        if signature is not None and all(map(helper.has, signature.keys)):
+            limits = (MAX_PENDING, HELP_WITHIN_S) if express else (MAX_BULK_PENDING, None)
+            pending = [helper.sign(*each, *limits) for each in zip(signature.keys, signature.digests, strict=True)]
+        return _completed(message, signature, pending)
+
+    async def _sign_when_awaited(self, message: Queued, unsigned: frozenset[str]) -> Sequence[bytes]:
+        return self._sign_here(message, unsigned)
+
+    def _sign_here(self, message: Queued, unsigned: frozenset[str]) -> Sequence[bytes]:
+        signature = self._unsigned(message, unsigned)
+        return (message.content,) if signature is None else (signature.sign().headers, message.content)
+
+    def _unsigned(self, message: Queued, unsigned: frozenset[str]) -> Unsigned | None:
+        """The signature without the private keys' part; None: the message goes unsigned."""
+        parsed = parse(message.content)
+        keys = self._keys(parsed)
         if keys is None:
             return None
         try:
-            return self._signer.begin(message, keys, now=int(self._clock.today()), unsigned_headers=unsigned)
+            return self._signer.begin(parsed, keys, now=int(self._clock.today()), unsigned_headers=unsigned)
         except Unsignable as error:
-            self._log.unsigned(queued.id, queued.lane, error.reason)
+            self._log.unsigned(message.id, message.lane, error.reason)
             return None
 
     def selectors(self, message: Message) -> tuple[str, ...]:
-        """Whose keys will sign; none where nothing can be signed."""
+        """Selectors of the keys that will sign the message; none where it can't be signed."""
         keys = self._keys(message) if why_unsignable(message) is None else None
         return keys.selectors if keys is not None else ()
 
     def _keys(self, message: Message) -> KeySet | None:
         addresses = from_addresses(message)
         return self._signer.select(domain_of(addresses[0])) if addresses else None
+
+
+async def _completed(message: Queued, signature: Unsigned | None, pending: list[Awaitable[bytes]]) -> Sequence[bytes]:
+    """The signed content, once the helper has made its part; what it doesn't make is made here."""
+    if signature is None:
+        return (message.content,)
+    try:
+        made = signature.signed([await each for each in pending]) if pending else signature.sign()
+    except HelperUnavailable:
+        made = signature.sign()
+    return (made.headers, message.content)

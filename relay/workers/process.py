@@ -24,8 +24,8 @@ from relay.observe import log_output
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
-from relay.signing.client import SigningProcess
-from relay.signing.helper import Forked
+from relay.signing.client import HelperClient
+from relay.signing.helper import HelperProcess
 from relay.store.model import NewMessage, TransferredMessage
 from relay.supervise import Supervisor, listen_to
 from relay.upstream.smtp.pool import Shared
@@ -58,17 +58,17 @@ class WorkerProcess:
         self.ended = asyncio.Event()
         self._log = MailLog(self.metrics, self.notes)
         self._link: Link | None = None
-        self._helper: SigningProcess | None = None
+        self._helper: HelperClient | None = None
         self._engine: Engine | None = None
         self._forwarder: Forwarder | None = None
         self._large = asyncio.Semaphore(1)
         self._quotas: dict[str, RemoteSessionQuota] = {}
         """by the names in `WorkerConfig.leases`"""
 
-    async def serve(self, sock: socket.socket, forked: Forked | None) -> None:
+    async def serve(self, sock: socket.socket, forked: HelperProcess | None) -> None:
         listen_to(asyncio.get_running_loop(), self._log.loop_failed)
         if forked is not None:
-            self._helper = SigningProcess(forked, self._unhelped)
+            self._helper = HelperClient(forked, self._on_helper_exit)
         self._link = await Link.over(sock, self._answer, self._notice, self.ended.set)
         status = Supervisor(self._log.task_ended).start("status", self._report_status)
         await self.ended.wait()
@@ -77,10 +77,10 @@ class WorkerProcess:
         if self._helper is not None:
             self._helper.close()
 
-    def _unhelped(self) -> None:
+    def _on_helper_exit(self) -> None:
         self._helper = None
         if self._engine is not None:
-            self._engine.signatures.unhelped()
+            self._engine.signatures.on_helper_exit()
 
     async def _end(self, within_s: float) -> None:
         engine, self._engine = self._engine, None
@@ -195,7 +195,7 @@ class WorkerProcess:
             link.notify(messages.STATUS, messages.Status(lanes, engine.store.size(), recent))
 
 
-def run(link: socket.socket, forked: Forked | None) -> int:
+def run(link: socket.socket, forked: HelperProcess | None) -> int:
     """Exit 0 after a drain, or when the main process is gone. `forked`: see `helper.fork`."""
     gc.freeze()  # what was imported stays: no collection looks at it again
     log_output.configure(sys.stderr, os.environ.get(messages.LOG_LEVEL, "INFO"))

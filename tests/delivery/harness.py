@@ -14,8 +14,8 @@ from relay.clock import Clock
 from relay.config.model import Config
 from relay.delivery.bounce import Bouncer
 from relay.delivery.dispatch import Delivery, Share, targets_of
-from relay.delivery.message import Job, Signing
-from relay.delivery.services import Services
+from relay.delivery.message import Job
+from relay.delivery.services import Services, Sign
 from relay.mail.envelope import Envelope, Recipient
 from relay.store.base import Queue
 from relay.store.model import NewMessage, OpenRecipient, Queued, Settlement
@@ -142,12 +142,12 @@ class Bench:
                 await asyncio.sleep(0.01)
 
 
-def unsigned(queued: Queued, _: frozenset[str]) -> Sequence[bytes]:
-    return (queued.content,)
+async def unsigned(message: Queued, unsigned: frozenset[str], *, express: bool) -> Sequence[bytes]:
+    return (message.content,)
 
 
 def delivery_over(
-    settings: Config, store: Queue, clock: Clock, heard: Heard, sign: Signing = unsigned, share: Share | None = None
+    settings: Config, store: Queue, clock: Clock, heard: Heard, sign: Sign = unsigned, share: Share | None = None
 ) -> Delivery:
     """All lanes of the configuration, not started."""
     supervisor = Supervisor(lambda name, error: heard.on_error(name, error or RuntimeError("returned")))
@@ -157,7 +157,7 @@ def delivery_over(
 
 @asynccontextmanager
 async def delivering(
-    path: Path, settings: Config, *, recover: bool = False, sign: Signing = unsigned
+    path: Path, settings: Config, *, recover: bool = False, sign: Sign = unsigned
 ) -> AsyncIterator[Bench]:
     clock, heard = Clock(), Heard()
     store = await open_store(path / "relay.db", now=clock.now)

@@ -314,10 +314,10 @@ async def test_mail_for_an_upstream_that_is_configured_no_more_goes_by_its_lanes
 async def test_a_fault_of_the_relays_own_leaves_a_message_deferred_not_stuck(tmp_path: Path) -> None:
     clumsy = [RuntimeError("once")]
 
-    def sign(queued: Queued, unsigned: frozenset[str]) -> Sequence[bytes]:
+    async def sign(message: Queued, unsigned: frozenset[str], *, express: bool) -> Sequence[bytes]:
         if clumsy:
             raise clumsy.pop()
-        return (queued.content,)
+        return (message.content,)
 
     async with Upstream() as one, delivering(tmp_path, config({"one": one}), sign=sign) as bench:
         view = await bench.ended(await bench.send("u@example.net"))

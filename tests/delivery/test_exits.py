@@ -91,7 +91,7 @@ def _replaced(job: Job, *addresses: str) -> None:
     envelope = job.queued.envelope._replace(recipients=recipients)
     due = tuple(job.queued.due[0]._replace(position=at, recipient=one) for at, one in enumerate(recipients))
     job.queued = job.queued._replace(envelope=envelope, due=due)
-    job._forms.clear()
+    job._renditions.clear()
 
 
 @pytest.mark.parametrize("addresses", [("u@[x:y>z]",), ("u@[x:y>z]", "v@example.net")], ids=len)
@@ -143,7 +143,7 @@ def _in_the_content(_: Bench, patch: pytest.MonkeyPatch) -> None:
     def raises(*_: object) -> None:
         raise OSError("no key")
 
-    patch.setattr(Job, "parts", raises)
+    patch.setattr(Job, "signed", raises)
 
 
 def _on_the_way_back(bench: Bench, patch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from relay.delivery.load import LARGE_BYTES
+from relay.signing.signatures import LARGE_BYTES
 from tests.mail.material import keys, pem
 from tests.mail.test_dkim import verdicts
 from tests.support.processes import children

@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 from relay.mail.dkim import Key
 from relay.signing import client as signing
 from relay.signing import helper
-from relay.signing.client import SigningProcess
-from relay.signing.helper import Forked
-from relay.signing.signatures import NotHelped
+from relay.signing.client import HelperClient
+from relay.signing.helper import HelperProcess
+from relay.signing.signatures import HelperUnavailable
 from tests.mail.material import PrivateKey, ed25519_key, rsa_key
 
 WITHIN_S = 10.0
@@ -66,25 +66,25 @@ def conversation() -> tuple[list[bytes], list[bytes]]:
 
 
 def served(packets: list[bytes], rung_after: set[int]) -> list[bytes]:
-    """What `serve` answers, the bell being rung behind those packets and the last."""
+    """What `serve` answers, the wakeup_fd being rung behind those packets and the last."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    bell = os.eventfd(0, os.EFD_NONBLOCK)
+    wakeup_fd = os.eventfd(0, os.EFD_NONBLOCK)
     with ours, theirs:
         ours.settimeout(WITHIN_S)
-        thread = threading.Thread(target=helper.serve, args=(theirs, bell), daemon=True)
+        thread = threading.Thread(target=helper.serve, args=(theirs, wakeup_fd), daemon=True)
         thread.start()
         try:
             for at, packet in enumerate(packets):
                 ours.sendall(packet)
                 if at in rung_after:
-                    os.eventfd_write(bell, 1)
-            os.eventfd_write(bell, 1)
+                    os.eventfd_write(wakeup_fd, 1)
+            os.eventfd_write(wakeup_fd, 1)
             return [ours.recv(65_536) for packet in packets if packet[:1] == b"S"]
         finally:
             ours.close()
             thread.join(WITHIN_S)
             assert not thread.is_alive()
-            os.close(bell)
+            os.close(wakeup_fd)
 
 
 @settings(max_examples=40, deadline=None)
@@ -101,7 +101,7 @@ class Played:
         ours, self.link = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.link.settimeout(WITHIN_S)
         self.losses = 0
-        self.process = SigningProcess(Forked(NO_PROCESS, ours, os.eventfd(0, os.EFD_NONBLOCK)), self._lost)
+        self.process = HelperClient(HelperProcess(NO_PROCESS, ours, os.eventfd(0, os.EFD_NONBLOCK)), self._lost)
 
     def _lost(self) -> None:
         self.losses += 1
@@ -116,7 +116,7 @@ class Played:
 
 async def refused(asked: Awaitable[bytes]) -> None:
     async with asyncio.timeout(WITHIN_S):
-        with pytest.raises(NotHelped):
+        with pytest.raises(HelperUnavailable):
             await asked
 
 
@@ -152,20 +152,20 @@ async def test_one_that_nobody_asks_or_that_goes_on_slowly_does_not_hang() -> No
         first, second = process.sign(KEY, DIGEST), process.sign(KEY, DIGEST)
         helper.link.sendall(b"one")
         assert await first == b"one"
-        process._look()
+        process.check()
         helper.link.sendall(b"two")
         assert await second == b"two"
-        for _ in range(signing.SILENT_LOOKS + 1):
-            process._look()
+        for _ in range(signing.MAX_IDLE_CHECKS + 1):
+            process.check()
         third, slow = process.sign(KEY, DIGEST), process.sign(KEY, DIGEST)
-        for _ in range(signing.SILENT_LOOKS - 1):
-            process._look()
+        for _ in range(signing.MAX_IDLE_CHECKS - 1):
+            process.check()
         helper.link.sendall(b"three")
         assert await third == b"three"
-        for _ in range(signing.SILENT_LOOKS):
-            process._look()
+        for _ in range(signing.MAX_IDLE_CHECKS):
+            process.check()
         assert helper.losses == 0
-        process._look()
+        process.check()
         await refused(slow)
         assert helper.losses == 1
 
@@ -204,18 +204,18 @@ def test_the_helper_ends_with_the_other_end_and_holds_nothing_else_open() -> Non
     os.dup2(1, 900)  # what is open in the worker, with a higher number than the link's
     forked = helper.fork()
     assert forked is not None
-    pid, ours, bell = forked
+    pid, ours, wakeup_fd = forked
     os.close(900)
     try:
         ours.settimeout(WITHIN_S)
         ours.sendall(ask(1, DIGEST))
-        os.eventfd_write(bell, 1)
+        os.eventfd_write(wakeup_fd, 1)
         assert ours.recv(100) == NOT_MADE  # it is past its beginning
         held = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
         links = [os.readlink(f"/proc/{pid}/fd/{each}") for each in held - {0, 1, 2}]
         assert sorted(link.partition(":")[0] for link in links) == ["anon_inode", "socket"]
         ours.close()
-        os.close(bell)
+        os.close(wakeup_fd)
         ends = time.monotonic() + WITHIN_S
         while (seen := os.waitpid(pid, os.WNOHANG)) == (0, 0):
             assert time.monotonic() < ends

@@ -28,9 +28,9 @@ from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
 from relay.signing import client as signing
 from relay.signing import helper
-from relay.signing.client import SigningProcess
-from relay.signing.helper import Forked
-from relay.signing.signatures import NotHelped, Signatures
+from relay.signing.client import HelperClient
+from relay.signing.helper import HelperProcess
+from relay.signing.signatures import HelperUnavailable, Signatures
 from relay.store.model import Queued
 from relay.workers.process import WorkerProcess
 from tests.mail.material import OTP, ed25519_key, keys, pem, rsa_key, signer
@@ -42,7 +42,7 @@ DIGEST = bytes(range(32))
 
 
 @pytest.fixture
-def forked() -> Iterator[Forked]:
+def forked() -> Iterator[HelperProcess]:
     made = helper.fork()
     assert made is not None
     yield made
@@ -55,11 +55,11 @@ def forked() -> Iterator[Forked]:
 class Helped:
     """A helper as its owner sees it, and how often it was lost."""
 
-    def __init__(self, forked: Forked) -> None:
+    def __init__(self, forked: HelperProcess) -> None:
         self.pid = forked.pid
         self.losses = 0
         self.lost = asyncio.Event()
-        self.process = SigningProcess(forked, self.lose)
+        self.process = HelperClient(forked, self.lose)
 
     def lose(self) -> None:
         self.losses += 1
@@ -67,7 +67,7 @@ class Helped:
 
 
 @asynccontextmanager
-async def helped(forked: Forked) -> AsyncIterator[Helped]:
+async def helped(forked: HelperProcess) -> AsyncIterator[Helped]:
     made = Helped(forked)
     try:
         yield made
@@ -104,7 +104,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Here:
     return counted
 
 
-def signatures(signs: Signer, helper: SigningProcess | None) -> Signatures:
+def signatures(signs: Signer, helper: HelperClient | None) -> Signatures:
     clock = Clock()
     made = Signatures(clock, MailLog(Metrics(), Recent(), clock=clock.now))
     made.use(signs)
@@ -123,9 +123,7 @@ async def sent(by: Signatures) -> bytes:
 
 
 async def signed(by: Signatures, message: Queued) -> Sequence[bytes]:
-    """As a lane has it done."""
-    signing = by.elsewhere(message, frozenset(), express=False)
-    return by(message, frozenset()) if signing is None else await signing
+    return await by.sign(message, frozenset(), express=False)
 
 
 async def made_of(signature: Awaitable[bytes]) -> bytes:
@@ -135,7 +133,7 @@ async def made_of(signature: Awaitable[bytes]) -> bytes:
 
 async def refused(signature: Awaitable[bytes]) -> None:
     async with asyncio.timeout(WITHIN_S):
-        with pytest.raises(NotHelped):
+        with pytest.raises(HelperUnavailable):
             await signature
 
 
@@ -143,7 +141,9 @@ async def refused(signature: Awaitable[bytes]) -> None:
 
 
 @pytest.mark.parametrize("selectors", [("s1",), ("e1",), BOTH])
-async def test_the_helpers_signatures_hold_for_dkimpy(forked: Forked, here: Here, selectors: tuple[str, ...]) -> None:
+async def test_the_helpers_signatures_hold_for_dkimpy(
+    forked: HelperProcess, here: Here, selectors: tuple[str, ...]
+) -> None:
     signs = signer({"example.com": keys(*selectors)})
     async with helped(forked) as to:
         to.process.load(signs.keys)
@@ -152,7 +152,7 @@ async def test_the_helpers_signatures_hold_for_dkimpy(forked: Forked, here: Here
     assert here.count == 0
 
 
-async def test_many_messages_at_once_each_get_their_own_signatures(forked: Forked, here: Here) -> None:
+async def test_many_messages_at_once_each_get_their_own_signatures(forked: HelperProcess, here: Here) -> None:
     signs = signer({"example.com": keys(*BOTH)})
     async with helped(forked) as to:
         to.process.load(signs.keys)
@@ -166,7 +166,7 @@ async def test_many_messages_at_once_each_get_their_own_signatures(forked: Forke
     assert here.count == 0
 
 
-async def test_the_keys_of_a_second_load_replace_the_first(forked: Forked, here: Here) -> None:
+async def test_the_keys_of_a_second_load_replace_the_first(forked: HelperProcess, here: Here) -> None:
     old, new = signer({"example.com": keys("s1")}), signer({"example.com": keys("e2", "s2")})
     async with helped(forked) as to:
         to.process.load(old.keys)
@@ -182,7 +182,7 @@ async def test_the_keys_of_a_second_load_replace_the_first(forked: Forked, here:
     assert here.count == 0
 
 
-async def test_a_worker_gives_its_helper_the_keys_of_each_configuration(forked: Forked) -> None:
+async def test_a_worker_gives_its_helper_the_keys_of_each_configuration(forked: HelperProcess) -> None:
     path = Path("key.pem")
     async with helped(forked) as to:
         worker: Any = WorkerProcess()
@@ -202,7 +202,7 @@ async def test_a_worker_gives_its_helper_the_keys_of_each_configuration(forked: 
 # What it can't make
 
 
-async def test_what_a_key_it_does_not_have_should_sign_is_signed_here(forked: Forked, here: Here) -> None:
+async def test_what_a_key_it_does_not_have_should_sign_is_signed_here(forked: HelperProcess, here: Here) -> None:
     signs = signer({"example.com": keys(*BOTH)})
     async with helped(forked) as to:
         to.process.load(signs.keys[1:])
@@ -212,7 +212,7 @@ async def test_what_a_key_it_does_not_have_should_sign_is_signed_here(forked: Fo
     assert here.count == 1
 
 
-async def test_a_key_that_cannot_sign_harms_no_other(forked: Forked) -> None:
+async def test_a_key_that_cannot_sign_harms_no_other(forked: HelperProcess) -> None:
     other: Any = ec.generate_private_key(ec.SECP256R1())
     bad, good = Key("x", other, b""), Key("e1", ed25519_key(), b"")
     async with helped(forked) as to:
@@ -233,7 +233,9 @@ async def test_without_a_helper_the_worker_signs(here: Here) -> None:
 # When it is gone
 
 
-async def test_a_helper_that_was_killed_is_noticed_once_and_the_mail_is_signed_here(forked: Forked, here: Here) -> None:
+async def test_a_helper_that_was_killed_is_noticed_once_and_the_mail_is_signed_here(
+    forked: HelperProcess, here: Here
+) -> None:
     signs = signer({"example.com": keys(*BOTH)})
     async with helped(forked) as to:
         to.process.load(signs.keys)
@@ -256,9 +258,9 @@ async def test_a_helper_that_was_killed_is_noticed_once_and_the_mail_is_signed_h
 
 @pytest.mark.parametrize("made_before", [0, 3])
 async def test_a_helper_that_hangs_is_noticed_once_and_seen_off(
-    forked: Forked, monkeypatch: pytest.MonkeyPatch, made_before: int
+    forked: HelperProcess, monkeypatch: pytest.MonkeyPatch, made_before: int
 ) -> None:
-    monkeypatch.setattr(signing, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(signing, "CHECK_EVERY_S", 0.02)
     signs = signer({"example.com": keys("e1")})
     async with helped(forked) as to:
         to.process.load(signs.keys)
@@ -274,7 +276,7 @@ async def test_a_helper_that_hangs_is_noticed_once_and_seen_off(
     assert to.losses == 1
 
 
-async def test_what_nobody_waits_for_any_more_is_not_complained_of(forked: Forked) -> None:
+async def test_what_nobody_waits_for_any_more_is_not_complained_of(forked: HelperProcess) -> None:
     """A message has a signature of each key; the first that fails ends the wait for the others."""
     complaints: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
