@@ -10,19 +10,18 @@ from pydantic import AfterValidator, BeforeValidator
 
 from relay.config.network import AnyAddress, parse_address, parse_network
 from relay.config.parse import (
-    CountPer,
     parse_duration,
     parse_duration_or_zero,
     parse_flag,
     parse_header_name,
     parse_path,
     parse_rate,
-    parse_rate_limit,
     parse_size,
     parse_store,
     parse_workers,
     whole,
 )
+from relay.config.rate_limit import CountPer, parse_rate_limit
 
 _T = TypeVar("_T")
 

@@ -1,17 +1,16 @@
-"""Configuration values that YAML has no type for: durations, sizes, rates, limits, counts, header names, paths.
+"""Configuration values that YAML has no type for: durations, sizes, rates, counts, header names, paths.
 
 Each function takes what YAML gives and returns the typed value, or raises ValueError with what was expected; the
 loader adds file, line and key. `info` is a pydantic validator's: its context is the folder of the configuration file
 that is being loaded. Without a context the value comes from code, where a number already has the field's unit.
 
-The commands and the HTTP API parse such values too, so nothing here imports pydantic: see `field_types`.
+The commands and the HTTP API parse such values too, so nothing here imports pydantic or dataclasses: see `field_types`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,12 +20,11 @@ if TYPE_CHECKING:
     from pydantic import ValidationInfo
 
 _NUMBER = r"([0-9]{1,18}(?:\.[0-9]{1,9})?)"
-_DURATION = re.compile(_NUMBER + r"(ms|s|m|h|d)")
+DURATION = re.compile(_NUMBER + r"(ms|s|m|h|d)")
 _DURATION_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(_NUMBER + r" ?(B|KB|MB|GB|KiB|MiB|GiB)")
 _SIZE_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_RATE = re.compile(_NUMBER + r"/(s|m|h|d)")
-_LIMIT = re.compile(rf"([0-9]{{1,9}})/({_DURATION.pattern})")
+RATE = re.compile(_NUMBER + r"/(s|m|h|d)")
 _WHOLE = re.compile(r"[0-9]{1,9}")
 
 DEFAULT_STORE = Path("data/relay.db")
@@ -35,14 +33,6 @@ DEFAULT_HTTP = "127.0.0.1:8025"
 
 LONGEST_S = 10 * 365 * 86400.0
 LARGEST_BYTES = 2**40
-
-
-@dataclass(frozen=True, slots=True)
-class CountPer:
-    """At most `count` in any `period_s` seconds. No named tuple: those have a `count` of their own."""
-
-    count: int
-    period_s: float
 
 
 def _is_from_code(value: object, info: ValidationInfo | None, *kinds: type) -> bool:
@@ -73,7 +63,7 @@ def parse_duration_or_zero(value: Any, info: ValidationInfo | None) -> float:
     """As `parse_duration`, and `0s` → 0."""
     if _is_from_code(value, info, float, int):
         return float(value)
-    number, unit = _split(value, _DURATION, "a duration such as 200ms, 2s, 10m, 1h or 2d", "s", "m")
+    number, unit = _split(value, DURATION, "a duration such as 200ms, 2s, 10m, 1h or 2d", "s", "m")
     seconds = number * _DURATION_S[unit]
     if seconds > LONGEST_S:
         raise ValueError(f"expected a duration of at most ten years (3650d), got {shown(value)}")
@@ -95,24 +85,11 @@ def parse_rate(value: Any, info: ValidationInfo | None) -> float:
     """`50/s`, `30/m` → a number a second, more than zero."""
     if _is_from_code(value, info, float, int):
         return float(value)
-    number, unit = _split(value, _RATE, "a rate such as 50/s or 30/m", "/s")
+    number, unit = _split(value, RATE, "a rate such as 50/s or 30/m", "/s")
     per_second = number / _DURATION_S[unit]
     if per_second <= 0:
         raise ValueError(f"expected a rate of more than zero, got {shown(value)}")
     return per_second
-
-
-def parse_rate_limit(value: Any) -> CountPer:
-    """`5/1h` → at most 5 in any hour."""
-    if isinstance(value, CountPer):
-        return value
-    found = _LIMIT.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
-        hint = f"; did you mean {value[:-1]}1{value[-1]}?" if isinstance(value, str) and _RATE.fullmatch(value) else ""
-        raise ValueError(f"expected a limit such as 5/1h or 20/10m, got {shown(value)}{hint}")
-    if int(found[1]) == 0:
-        raise ValueError(f"expected a limit of at least one, got {shown(value)}")
-    return CountPer(int(found[1]), parse_duration(found[2], None))
 
 
 def whole(least: int, most: int, expected: str) -> Callable[[Any], int]:

@@ -11,7 +11,7 @@ from relay.config import model
 from relay.config.errors import ConfigErrors
 from relay.config.load import load
 from relay.config.network import SystemdAddress, TcpAddress, UnixAddress
-from relay.config.parse import CountPer
+from relay.config.rate_limit import CountPer
 from tests.config.conftest import ENVIRON, LoadText
 from tests.config.keyfiles import STORE_KEYS
 

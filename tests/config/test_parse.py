@@ -16,7 +16,8 @@ from relay.config.network import (
     parse_address,
     parse_network,
 )
-from relay.config.parse import CountPer, parse_duration, parse_rate, parse_rate_limit, parse_size
+from relay.config.parse import parse_duration, parse_rate, parse_size
+from relay.config.rate_limit import CountPer, parse_rate_limit
 
 
 @pytest.mark.parametrize(
