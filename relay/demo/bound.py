@@ -1,8 +1,9 @@
-"""Run as a program, `bound.py PARENT PROGRAM ARGUMENT...`: becomes PROGRAM, which the kernel kills with the thread that
-started it (Linux, prctl(2)).
+"""Run PROGRAM so that the kernel kills it with the thread that started it: `bound.py PARENT PROGRAM ARGUMENT...`
 
-A program of its own, not a function between fork and exec: there a lock that another thread held stays locked for ever,
-and the parent waits for its child meanwhile.
+Linux only (prctl(2)).
+
+It is a program and not a function between fork and exec: there a lock that another thread held would stay locked for
+ever.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ _PR_SET_PDEATHSIG = 1
 
 def main(parent: str, program: str, *arguments: str) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != int(parent):  # it ended before that
+    if os.getppid() != int(parent):  # the parent ended before
         sys.exit(1)
-    os.execv(program, (program, *arguments))  # noqa: S606 - what its caller names
+    os.execv(program, (program, *arguments))  # noqa: S606 - the caller names the program
 
 
 if __name__ == "__main__":

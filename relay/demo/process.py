@@ -1,4 +1,4 @@
-"""The relay as a process of its own: started with a configuration, waited for, asked over HTTP, ended."""
+"""The relay as a process: start, wait until it is ready, end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BOUND = (sys.executable, "-I", "-S", str(Path(__file__).with_name("bound.py")))
 
 
 class RelayFailed(Exception):
-    """It ended, or never became ready; the text has its last words."""
+    """The relay ended or didn't become ready; the text has its last lines."""
 
 
 class RelayProcess:
@@ -37,10 +37,10 @@ class RelayProcess:
         *,
         dies_with_us: bool = False,
     ) -> None:
-        """`arguments`: further ones of `run`. `pass_fds`: stay open in `program`, under their numbers. `dies_with_us`:
-        it is killed when the thread ends that starts it, also by SIGKILL (Linux only)."""
+        """`arguments`: further ones of `run`. `pass_fds`: descriptors that stay open in `program`, under their numbers.
+        `dies_with_us`: the kernel kills it when the thread that started it ends, also by SIGKILL (Linux only)."""
         self.smtp_addresses: tuple[str, ...] = ()
-        """as in the ready line: `127.0.0.1:2525`, `unix:/path`"""
+        """from the ready line: `127.0.0.1:2525`, `unix:/path`"""
         self.http_address = ""
         self._config_file = config_file
         self._environment = environment or {}
@@ -56,7 +56,7 @@ class RelayProcess:
 
     @property
     def stderr(self) -> str:
-        """What it said so far (its last lines, if that is much)."""
+        """The last lines that the relay wrote to stderr."""
         return "\n".join(self._lines)
 
     @property
@@ -77,14 +77,14 @@ class RelayProcess:
         return self._process
 
     async def start(self, within_s: float = READY_WITHIN_S) -> None:
-        """Returns once it accepts mail. Raises RelayFailed; whatever it raises, no relay is left running."""
+        """Start the relay and wait until it accepts mail. Raises RelayFailed. After any exception no relay runs."""
         self._process = await asyncio.create_subprocess_exec(
             *self._program, "run", "-c", str(self._config_file), *self._arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, **self._environment},
             pass_fds=self._pass_fds,
-            start_new_session=True,  # the terminal's Ctrl-C is for us: we end it in order
+            start_new_session=True,  # the terminal's Ctrl-C goes to this process only, which ends the relay in order
         )  # fmt: skip
         self._ready.clear()
         self._reading = asyncio.create_task(self._read(self._process), name="relay's stderr")
@@ -114,12 +114,12 @@ class RelayProcess:
         self._ready.set()
 
     def send(self, number: signal.Signals) -> None:
-        """A signal, if it still runs."""
+        """Send a signal, if the relay still runs."""
         with contextlib.suppress(ProcessLookupError):
             self._running.send_signal(number)
 
     async def wait(self, within_s: float = END_WITHIN_S) -> int:
-        """Its exit code (negative: the signal that ended it). Raises TimeoutError."""
+        """Wait for the exit code (negative: the signal that ended it). Raises TimeoutError."""
         async with asyncio.timeout(within_s):
             code = await self._running.wait()
             if self._reading is not None:
@@ -127,7 +127,7 @@ class RelayProcess:
         return code
 
     async def terminate(self, within_s: float = END_WITHIN_S) -> int:
-        """SIGTERM, and the exit code once it has drained. Past `within_s` it is killed: RelayFailed."""
+        """Send SIGTERM and wait for the exit code. Raises RelayFailed, and kills it, if it drains longer than that."""
         self.send(signal.SIGTERM)
         try:
             return await self.wait(within_s)
@@ -136,7 +136,7 @@ class RelayProcess:
             raise RelayFailed(f"still draining after {within_s:.0f} s\n{self.stderr}") from None
 
     async def kill(self) -> int:
-        """SIGKILL: no chance to finish anything."""
+        """Send SIGKILL and wait."""
         self.send(signal.SIGKILL)
         return await self.wait()
 

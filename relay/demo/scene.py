@@ -1,4 +1,4 @@
-"""What the demo sets up: a real configuration with a key of its own, for two stand-ins and ephemeral ports."""
+"""The demo's configuration: a DKIM key, two stand-in upstreams, ephemeral ports."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from relay.demo.standin import Manner
+from relay.demo.standin import Behaviour
 
-FAST = Manner(latency_s=(0.008, 0.015))
-SLOW = Manner(latency_s=(0.08, 0.25), refusals=0.05, stalls=0.02, stall_s=2.0)
+FAST = Behaviour(latency_s=(0.008, 0.015))
+SLOW = Behaviour(latency_s=(0.08, 0.25), refusals=0.05, stalls=0.02, stall_s=2.0)
 
 _CONFIG = """\
 listen:
@@ -47,7 +47,7 @@ shutdown: 2s
 
 
 def write(directory: Path, *, fast_port: int, slow_port: int) -> Path:
-    """The configuration file, below `directory`, with what it names."""
+    """Write the configuration and its key into `directory`. Returns the configuration file."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     key_file = directory / "demo.pem"
     key_file.touch(mode=0o600)

@@ -1,4 +1,4 @@
-"""A stand-in for an upstream: a small SMTP server on loopback that takes mail, keeps none, and is as slow as told."""
+"""A stand-in for an upstream: a small SMTP server on loopback that accepts mail, keeps none, and is slow on purpose."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ _FIXED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class Behaviour:
     """How a stand-in behaves."""
 
     latency_s: tuple[float, float]
-    """each answer comes this much after its commands, drawn evenly"""
+    """each reply comes so long after its command: a random time between the two"""
     refusals: float = 0.0
-    """share of messages answered 451 at the final dot"""
+    """share of messages that get 451 at the final dot"""
     stalls: float = 0.0
-    """share of messages whose final dot is answered only after `stall_s`"""
+    """share of messages whose final dot gets its reply only after `stall_s`"""
     stall_s: float = 0.0
 
 
 class StandIn:
     """An async context manager; `port` is where it listens."""
 
-    def __init__(self, name: str, manner: Manner, seed: int = 0) -> None:
+    def __init__(self, name: str, behaviour: Behaviour, seed: int = 0) -> None:
         self.name = name
         self.accepted = 0
         self.refused = 0
-        self._manner = manner
-        self._random = random.Random(seed)  # noqa: S311 - for the weather of a demo
+        self._behaviour = behaviour
+        self._random = random.Random(seed)  # noqa: S311 - no secret
         self._server: asyncio.Server | None = None
         self._sessions: set[asyncio.Task[None]] = set()
 
@@ -70,31 +70,31 @@ class StandIn:
         self._sessions.add(task)
         gone = (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError)
         try:
-            # The client left or never spoke: no reply is due. A cancelled session (see __aexit__) ends as
-            # others do: Python 3.11's streams print a traceback for one that ends as cancelled.
+            # A client that left gets no reply. Python 3.11's streams print a traceback for a session that ends as
+            # cancelled (see __aexit__).
             with contextlib.suppress(*gone, asyncio.CancelledError):
-                await self._talk(reader, writer)
+                await self._session(reader, writer)
         finally:
             self._sessions.discard(task)
             writer.close()
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(f"220 {self.name} ESMTP stand-in\r\n".encode())
         ready_at = 0.0
         loop = asyncio.get_running_loop()
         while True:
             async with asyncio.timeout(LINE_WITHIN_S):
                 line = await reader.readuntil(b"\r\n")
-            # A pipelined batch pays the latency once: what came meanwhile is answered with it.
+            # A pipelined batch has the latency once: commands that came meanwhile are answered at once.
             if loop.time() > ready_at:
                 await self._wait()
-                ready_at = loop.time() + self._manner.latency_s[0] / 2
+                ready_at = loop.time() + self._behaviour.latency_s[0] / 2
             verb = line[:4].decode("ascii", "replace").upper()
             if verb == "DATA":
                 writer.write(b"354 go on\r\n")
                 async with asyncio.timeout(CONTENT_WITHIN_S):
                     await reader.readuntil(b"\r\n.\r\n")
-                writer.write(f"{await self._judge()}\r\n".encode())
+                writer.write(f"{await self._final_reply()}\r\n".encode())
             elif verb == "QUIT":
                 writer.write(b"221 2.0.0 bye\r\n")
                 return
@@ -107,17 +107,17 @@ class StandIn:
                 writer.write(f"{_FIXED.get(verb, '500 5.5.2 unknown')}\r\n".encode())
             await writer.drain()
 
-    async def _judge(self) -> str:
-        """The answer to a final dot, after the time it takes."""
+    async def _final_reply(self) -> str:
+        """The reply to a final dot, after its latency."""
         await self._wait()
-        luck = self._random.random()
-        if luck < self._manner.refusals:
+        draw = self._random.random()
+        if draw < self._behaviour.refusals:
             self.refused += 1
-            return "451 4.3.2 hiccup, come again"
-        if luck < self._manner.refusals + self._manner.stalls:
-            await asyncio.sleep(self._manner.stall_s)
+            return "451 4.3.2 try again later"
+        if draw < self._behaviour.refusals + self._behaviour.stalls:
+            await asyncio.sleep(self._behaviour.stall_s)
         self.accepted += 1
         return f"250 2.0.0 Ok: queued as {self.name}-{self.accepted}"
 
     async def _wait(self) -> None:
-        await asyncio.sleep(self._random.uniform(*self._manner.latency_s))
+        await asyncio.sleep(self._random.uniform(*self._behaviour.latency_s))

@@ -1,10 +1,11 @@
-"""The demo's apps: one sends a code now and then, one floods the relay with a newsletter."""
+"""The demo's apps: one sends codes, one floods the relay with a newsletter."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import aiosmtplib
 
@@ -43,24 +44,22 @@ class App:
     """Submits one mail after the other to the relay, from `start` to `end`."""
 
     def __init__(self, host: str, port: int, compose: Callable[[random.Random, int], Mail], per_s: float) -> None:
-        self.accepted = 0
-        self.failures = 0
-        """submissions the relay did not take"""
         self._host = host
         self._port = port
         self._compose = compose
         self._per_s = per_s
+        self._accepted = 0
         self._ended = False
         self._task: asyncio.Task[None] | None = None
-        self._chance = random.Random(per_s)  # noqa: S311 - who gets the next mail
+        self._random = random.Random(per_s)  # noqa: S311 - chooses recipients
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="demo app")
+        self._task = asyncio.create_task(self.run(), name="demo app")
 
     async def end(self) -> None:
-        """Stop at once. Raises what the app failed with."""
-        # Python 3.11's wait_for, which aiosmtplib sits on, may lose a cancellation to a reply that comes at the same
-        # moment; and a client that is cancelled says QUIT, which is answered late beside a backlog.
+        """Stop at once. Raises the exception that ended the app."""
+        # Python 3.11's wait_for, which aiosmtplib uses, may lose a cancellation to a reply that comes at the same
+        # moment. And a client that is cancelled sends QUIT, whose reply is late beside a backlog.
         self._ended = True
         if self._task is None:
             return
@@ -70,38 +69,55 @@ class App:
         if not self._task.cancelled():
             self._task.result()
 
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        """Submit until the end, over a new connection after each failure."""
         while not self._ended:
             try:
                 async with aiosmtplib.SMTP(
                     hostname=self._host, port=self._port, timeout=WITHIN_S, start_tls=False, local_hostname="demo-app"
                 ) as client:
-                    await self._send(client)
+                    await self._submit(client)
             except (aiosmtplib.SMTPException, OSError):
-                self.failures += 1
                 await asyncio.sleep(AGAIN_AFTER_S)
 
-    async def _send(self, client: aiosmtplib.SMTP) -> None:
+    async def _submit(self, client: aiosmtplib.SMTP) -> None:
         while not self._ended:
-            sender, to, content = self._compose(self._chance, self.accepted)
+            sender, to, content = self._compose(self._random, self._accepted)
             await client.sendmail(sender, [to], content)
-            self.accepted += 1
-            await asyncio.sleep(self._chance.uniform(0.5, 1.5) / self._per_s)
+            self._accepted += 1
+            await asyncio.sleep(self._random.uniform(0.5, 1.5) / self._per_s)
 
 
-def code(chance: random.Random, _: int) -> Mail:
-    to = _somebody(chance)
-    content = _CODE.format(to=to, code=f"{chance.randrange(1_000_000):06}")
+@contextlib.asynccontextmanager
+async def submitting(host: str, port: int) -> AsyncIterator[None]:
+    """Both apps submit mail inside the block."""
+    apps = App(host, port, code, CODES_PER_S), App(host, port, news, NEWS_PER_S)
+    for app in apps:
+        app.start()
+    try:
+        yield
+    finally:
+        ends = await asyncio.gather(*(app.end() for app in apps), return_exceptions=True)
+    for failure in ends:
+        if failure is not None:
+            raise failure
+
+
+def code(source: random.Random, _: int) -> Mail:
+    """A mail with a one-time code."""
+    to = _recipient(source)
+    content = _CODE.format(to=to, code=f"{source.randrange(1_000_000):06}")
     return "codes@auth.demo.example", to, _crlf(content)
 
 
-def news(chance: random.Random, n: int) -> Mail:
-    to = _somebody(chance)
+def news(source: random.Random, n: int) -> Mail:
+    """The newsletter number `n`, from 0."""
+    to = _recipient(source)
     return "news@demo.example", to, _crlf(_NEWS.format(to=to, n=n + 1))
 
 
-def _somebody(chance: random.Random) -> str:
-    return f"user{chance.randrange(10_000)}@{chance.choice(PROVIDERS)}"
+def _recipient(source: random.Random) -> str:
+    return f"user{source.randrange(10_000)}@{source.choice(PROVIDERS)}"
 
 
 def _crlf(text: str) -> bytes:

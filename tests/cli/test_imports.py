@@ -15,7 +15,7 @@ from relay.store.sqlite import schema
 
 LIBRARIES = {
     "aiohttp", "aiosmtpd", "aiosmtplib", "aiosqlite", "cryptography", "dkim", "dns", "prometheus_client", "pydantic",
-    "re2", "rich", "uvloop", "yaml",
+    "re2", "uvloop", "yaml",
 }  # fmt: skip
 COSTLY = LIBRARIES | {"asyncio", "dataclasses", "email", "http", "logging", "smtplib", "sqlite3", "ssl"}
 
@@ -101,12 +101,12 @@ def test_what_only_looks_loads_the_store_and_the_parser_of_yaml(
 def test_the_relay_begins_without_what_only_some_of_it_needs() -> None:
     loaded = loaded_by("import relay.config.load, relay.service.app")
     assert loaded & LIBRARIES >= {"aiohttp", "aiosmtpd", "aiosmtplib", "pydantic"}
-    assert not loaded & {"dkim", "dns", "rich", "relay.demo", "relay.doctor"}
+    assert not loaded & {"dkim", "dns", "relay.demo", "relay.doctor"}
 
 
 def test_a_worker_has_neither_the_smtp_nor_the_http_service() -> None:
     loaded = loaded_by("import relay.workers.process")
     assert loaded & LIBRARIES >= {"aiosmtplib", "aiosqlite"}
-    assert not loaded & {"aiohttp", "aiosmtpd", "dkim", "dns", "re2", "rich", "yaml"}
+    assert not loaded & {"aiohttp", "aiosmtpd", "dkim", "dns", "re2", "yaml"}
     services = ("relay.intake.server", "relay.intake.session", "relay.intake.accept", "relay.web", "relay.routing")
     assert not {name for name in loaded if name.startswith(services)}
