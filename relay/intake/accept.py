@@ -1,4 +1,4 @@
-"""From an app's final dot to its 250: classify the message, prepare it, and submit it to its destination."""
+"""Accepts messages: each is read, checked, routed, prepared, and submitted to its destination."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self, TypeVar
 
 from relay.clock import Clock
 from relay.config.model import Config
-from relay.intake.admission import BROKEN, FULL, Admission
+from relay.intake.admission import Admission
 from relay.intake.destination import Destination
 from relay.intake.draft import Draft
 from relay.intake.spool import Large, SpoolFull
@@ -23,27 +23,36 @@ from relay.mail.message import Message, Unacceptable, from_addresses, has_large_
 from relay.mail.redact import redact
 from relay.mail.trace import received, rfc5322_date
 from relay.observe.maillog import MailLog
+from relay.policy.check import FULL, UNWRITABLE, PolicyFacts, Refuse, check
 from relay.routing.facts import Facts
 from relay.routing.router import Route, Router
 from relay.store.base import StoreError, StoreFull
 from relay.store.model import NewMessage
 from relay.store.ulid import IdMaker
 
+_T = TypeVar("_T")
+
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """What a reload replaces as a whole."""
+class ConfigState:
+    """What messages are accepted by. A reload replaces it as a whole."""
 
     config: Config
     router: Router
-    expiry: Mapping[str | None, float]
-    """seconds, of the rules that set their own"""
+    expires_s: Mapping[str, float]
+    """of the rules that set their own"""
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        expires_s = {rule.name: rule.expires_s for rule in config.rules if rule.expires_s is not None}
+        return cls(config, Router(config), expires_s)
 
 
-class _Case(NamedTuple):
-    """A message on its way to the store. Whatever is reloaded meanwhile, it is judged by one configuration."""
+class _Arrival(NamedTuple):
+    """A message on its way to the store. It keeps one configuration and its facts, whatever changes meanwhile."""
 
-    rules: Rules
+    state: ConfigState
+    facts: PolicyFacts
     submission: Submission
     id: str
     began: float
@@ -51,19 +60,19 @@ class _Case(NamedTuple):
 
 
 class Acceptance:
-    """The intake's `Accept`. `rules` is replaced at a reload: a message keeps the ones that it began with."""
+    """The SMTP service's `Submit`. `state` is replaced at a reload; a message keeps the one that it began with."""
 
     def __init__(
         self,
-        rules: Rules,
+        state: ConfigState,
         destination: Destination,
         clock: Clock,
         log: MailLog,
         admission: Admission,
         selectors: Callable[[Message], tuple[str, ...]],
     ) -> None:
-        """`selectors`: names the keys that will sign a message."""
-        self.rules = rules
+        """`selectors` names the keys that will sign a message."""
+        self.state = state
         self._destination = destination
         self._clock = clock
         self._log = log
@@ -72,20 +81,11 @@ class Acceptance:
         self._ids = IdMaker()
 
     async def __call__(self, submission: Submission) -> Receipt:
-        """The message is durable when this returns. Raises Refused."""
-        began = time.monotonic()
-        case = _Case(self.rules, submission, self._ids.new_id(self._clock.now(), os.urandom(10)), began)
+        """Accept a message; it is durable when this returns. Raises Refused."""
+        began, new_id = time.monotonic(), self._ids.new_id(self._clock.now(), os.urandom(10))
+        arrival = _Arrival(self.state, self._admission.facts(), submission, new_id, began)
         try:
-            if isinstance(submission.content, Large):
-                new = await self._take_large(case, submission.content)
-            else:
-                content = submission.content
-                new = (
-                    await asyncio.to_thread(self._new, case, content)
-                    if has_large_head(content)
-                    else self._new(case, content)
-                )
-                await self._destination.submit(new, submission.final_dot)
+            message = await self._submit(arrival)
         except Unacceptable as error:
             raise Refused(error.reply) from error
         except SpoolFull as error:
@@ -95,57 +95,54 @@ class Acceptance:
             full = isinstance(error, StoreFull)
             self._admission.store_failed(full=full)
             self._log.trouble("put", error)
-            raise Refused(FULL if full else BROKEN, "store") from error
-        # It is stored: from here on its app hears 250, whatever fails.
+            raise Refused(FULL if full else UNWRITABLE, "store") from error
+        # The message is stored: from here on its client gets 250, whatever fails.
         self._admission.store_works()
         try:
             self._log.accepted(
-                new.id,
-                new.lane,
-                new.rule,
-                recipients=len(new.envelope.recipients),
-                size_bytes=len(new.content) or _size_bytes(submission),
-                timings_ms=new.timings_ms,
+                message.id,
+                message.lane,
+                message.rule,
+                recipients=len(message.envelope.recipients),
+                size_bytes=len(message.content) or _size_bytes(submission.content),
+                timings_ms=message.timings_ms,
             )
         except Exception as error:  # noqa: BLE001
             self._log.trouble("accepted", error)
-        return Receipt(new.id, case.rules.config.lanes[new.lane].express)
+        return Receipt(message.id, arrival.state.config.lanes[message.lane].express)
 
-    def _of_head(self, case: _Case, head: bytes) -> Draft:
-        return self._draft(case, _read(head))
+    async def _submit(self, arrival: _Arrival) -> NewMessage:
+        """Read, check, route and prepare the message, and submit it. Raises what `__call__` turns into Refused."""
+        content, final_dot = arrival.submission.content, arrival.submission.final_dot
+        if isinstance(content, Large):
+            # It stays in its file until it is stored: this process looks at its head only, and codes go on.
+            draft = await _off_loop_if_large(self._draft, arrival, content.head)
+            return await self._destination.submit_spooled(draft, content, final_dot)
+        message = await _off_loop_if_large(self._message, arrival, content)
+        await self._destination.submit(message, final_dot)
+        return message
 
-    def _new(self, case: _Case, content: bytes) -> NewMessage:
+    def _message(self, arrival: _Arrival, content: bytes) -> NewMessage:
         message = _read(content)
-        return self._draft(case, message).completed(message)
+        return self._prepare(arrival, message).completed(message)
 
-    async def _take_large(self, case: _Case, content: Large) -> NewMessage:
-        """A content of megabytes stays in its file until it is where it will be stored: this process looks at its
-        head only, and codes go on."""
-        head = content.head
-        draft = (
-            await asyncio.to_thread(self._of_head, case, head) if has_large_head(head) else self._of_head(case, head)
-        )
-        return await self._destination.submit_spooled(draft, content, case.submission.final_dot)
+    def _draft(self, arrival: _Arrival, head: bytes) -> Draft:
+        return self._prepare(arrival, _read(head))
 
-    def _draft(self, case: _Case, message: Message) -> Draft:
-        """Its lane, its deadline, and what the relay changes of it. Raises Unacceptable."""
-        rules, submission, envelope = case.rules, case.submission, case.submission.envelope
+    def _prepare(self, arrival: _Arrival, message: Message) -> Draft:
+        """Check and route a message, and decide what the relay adds to it. Raises Refused."""
+        state, submission, envelope = arrival.state, arrival.submission, arrival.submission.envelope
+        decision = check(envelope, arrival.facts)
+        if isinstance(decision, Refuse):
+            raise Refused(decision.reply, decision.reason)
+        route = state.router.route(_routing_facts(submission, message))
+        lane = state.config.lanes[route.lane]
         accepted_at = self._clock.epoch(submission.final_dot)
         dated_at = self._clock.of_day(accepted_at)
-        route = rules.router.route(_facts(submission, message))
-        lane = rules.config.lanes[route.lane]
-        alone = envelope.recipients[0].address if len(envelope.recipients) == 1 else None
-        trace = received(
-            rules.config.hostname,
-            submission.helo,
-            submission.client,
-            case.id,
-            submission.protocol,
-            alone,
-            dated_at,
-        )
+        hostname, recipients = state.config.hostname, envelope.recipients
+        only = recipients[0].address if len(recipients) == 1 else None
         new = NewMessage(
-            id=case.id,
+            id=arrival.id,
             lane=route.lane,
             rule=route.rule,
             envelope=envelope,
@@ -153,18 +150,26 @@ class Acceptance:
             client=submission.client,
             message_id="",
             subject=redact(subject(message)),
-            providers=tuple(provider(one.address) for one in envelope.recipients),
+            providers=tuple(provider(one.address) for one in recipients),
             accepted_at=accepted_at,
-            expires_at=accepted_at + _life_s(rules, submission, route),
+            expires_at=accepted_at + _life_s(state, route, envelope),
             signed=self._selectors(message),
             upstreams=route.upstreams if route.upstreams != lane.upstreams else (),
             supersede_key=_supersede_key(route, envelope) if lane.supersede else None,
             timings_ms={
                 "receive": submission.receive_s * 1000.0,
-                "classify": (time.monotonic() - case.began) * 1000.0,
+                "classify": (time.monotonic() - arrival.began) * 1000.0,
             },
         )
-        return Draft(new, trace, rfc5322_date(dated_at), f"<{case.id.lower()}@{rules.config.hostname}>")
+        trace = received(hostname, submission.helo, submission.client, arrival.id, submission.protocol, only, dated_at)
+        return Draft(new, trace, rfc5322_date(dated_at), f"<{arrival.id.lower()}@{hostname}>")
+
+
+async def _off_loop_if_large(function: Callable[[_Arrival, bytes], _T], arrival: _Arrival, content: bytes) -> _T:
+    """A large header section is parsed on a thread, so that codes go on meanwhile."""
+    if has_large_head(content):
+        return await asyncio.to_thread(function, arrival, content)
+    return function(arrival, content)
 
 
 def _read(content: bytes) -> Message:
@@ -172,31 +177,29 @@ def _read(content: bytes) -> Message:
     return parse(normalise(content), door=True)
 
 
-def _life_s(rules: Rules, submission: Submission, route: Route) -> float:
+def _life_s(state: ConfigState, route: Route, envelope: Envelope) -> float:
     """Seconds from the final dot: the lane's, the rule's, or DELIVERBY's (RFC 2852, mode R), whichever is least."""
-    lives = [rules.config.lanes[route.lane].expires_s]
-    if route.rule in rules.expiry:
-        lives.append(rules.expiry[route.rule])
-    by = submission.envelope.deliver_by
-    if by is not None and by.mode == "R":
-        lives.append(by.seconds)
+    lives = [state.config.lanes[route.lane].expires_s]
+    if route.rule is not None and route.rule in state.expires_s:
+        lives.append(state.expires_s[route.rule])
+    if envelope.deliver_by is not None and envelope.deliver_by.mode == "R":
+        lives.append(envelope.deliver_by.seconds)
     return min(lives)
 
 
 def _supersede_key(route: Route, envelope: Envelope) -> str | None:
-    """The same for messages of one rule to one recipient. A message to several is nobody's newer code."""
+    """The same for messages of one rule to one recipient. Messages with several recipients never supersede."""
     if len(envelope.recipients) != 1:
         return None
     named = f"{route.lane}\n{route.rule or ''}\n{envelope.recipients[0].address.casefold()}"
     return hashlib.blake2b(named.encode(), digest_size=16).hexdigest()
 
 
-def _size_bytes(submission: Submission) -> int:
-    content = submission.content
+def _size_bytes(content: bytes | Large) -> int:
     return content.size_bytes if isinstance(content, Large) else len(content)
 
 
-def _facts(submission: Submission, message: Message) -> Facts:
+def _routing_facts(submission: Submission, message: Message) -> Facts:
     return Facts(
         sender=submission.envelope.sender,
         from_addresses=from_addresses(message),

@@ -1,61 +1,74 @@
-"""Whether mail can be taken now: the queue's limits, the disk, the store's health."""
+"""Whether mail can be taken now: looks at the queue, the disk and the store for the policy, which decides."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from relay.config.model import Queue
 from relay.mail.reply import Reply
 from relay.observe.pressure import QueueFill
+from relay.policy.check import PolicyFacts, Refuse, StoreFailure, check_capacity
 
-FULL = Reply(452, "4.3.1 no room for more mail now; try again")
-BROKEN = Reply(451, "4.3.0 the store can't be written now; try again")
 DISK_EVERY_S = 1.0
 STORE_FAILED_FOR_S = 5.0
-"""after a failed write the relay says no for so long, unless a later write succeeds; then it tries again"""
+"""How long a failed write refuses mail, unless a later write succeeds."""
 
 
 class Admission:
-    """Asked before every message, so it answers from memory; the disk is looked at once a second at most."""
+    """Asked several times a message, so it answers from memory; the disk is looked at once a second at most."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(
+        self,
+        store: Path,
+        queue: Callable[[], Queue],
+        waiting: Callable[[], tuple[int, int]],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`queue`: the limits in force. `waiting`: how many messages are unfinished, and their bytes."""
         self._folder = store.parent
+        self._queue = queue
+        self._waiting = waiting
+        self._now = now
         self._free_bytes = 0
-        self._looked_at = 0.0
-        self._failed_at: float | None = None
-        self._failed_with = BROKEN
+        self._disk_due_at = 0.0
+        self._failure: StoreFailure = "unwritable"
+        self._failed_until = 0.0
 
     def store_failed(self, *, full: bool) -> None:
-        """A message could not be written just now; `full`: for want of room."""
-        self._failed_at, self._failed_with = time.monotonic(), FULL if full else BROKEN
+        """A message could not be written just now; `full`: for want of space."""
+        self._failure = "full" if full else "unwritable"
+        self._failed_until = self._now() + STORE_FAILED_FOR_S
 
     def store_works(self) -> None:
-        self._failed_at = None
+        """A message was written just now."""
+        self._failed_until = 0.0
 
-    def fill(self, queue: Queue, waiting: tuple[int, int]) -> QueueFill:
-        """What waits beside its limits. `waiting`: open messages and their bytes."""
-        messages, size_bytes = waiting
+    def fill(self) -> QueueFill:
+        """What waits, beside its limits."""
+        queue, (messages, size_bytes) = self._queue(), self._waiting()
         return QueueFill(messages, size_bytes, self._free(), queue.min_free_bytes, queue.max_messages, queue.max_bytes)
 
-    def reasons(self, queue: Queue, waiting: tuple[int, int]) -> Sequence[str]:
-        """Why not, in words; empty: it can."""
-        failed = self._failed_at is not None and time.monotonic() - self._failed_at < STORE_FAILED_FOR_S
-        return [*(("store unwritable",) if failed else ()), *self.fill(queue, waiting).reasons()]
+    def facts(self) -> PolicyFacts:
+        failed = self._now() < self._failed_until
+        return PolicyFacts(self.fill().reasons(), self._failure if failed else None)
 
-    def refusal(self, queue: Queue, waiting: tuple[int, int]) -> Reply | None:
-        """What an app is told before its message; None: go on."""
-        reasons = self.reasons(queue, waiting)
-        if not reasons:
-            return None
-        return self._failed_with if reasons == ["store unwritable"] else FULL
+    def reasons(self) -> Sequence[str]:
+        """Why no mail can be taken, in words; empty: it can."""
+        facts = self.facts()
+        return [*(["store unwritable"] if facts.store_failure else []), *facts.limits_reached]
+
+    def refusal(self) -> Reply | None:
+        """The reply to a client that would begin a message; None: it may."""
+        decision = check_capacity(self.facts())
+        return decision.reply if isinstance(decision, Refuse) else None
 
     def _free(self) -> int:
-        now = time.monotonic()
-        if now - self._looked_at >= DISK_EVERY_S:
-            self._looked_at = now
+        now = self._now()
+        if now >= self._disk_due_at:
+            self._disk_due_at = now + DISK_EVERY_S
             disk = os.statvfs(self._folder)
             self._free_bytes = disk.f_bavail * disk.f_frsize
         return self._free_bytes

@@ -58,7 +58,6 @@ TOO_MANY_COMMANDS = Reply(421, "4.7.0 Too many commands without a message")
 NOT_SMTP = Reply(421, "4.7.0 This is an SMTP server")
 TIMED_OUT = Reply(421, "4.4.2 Timed out waiting for the client")
 SHUTTING_DOWN = Reply(421, "4.3.2 The service is shutting down")
-FULL = Reply(452, "4.3.1 No room for more mail now, try again later")
 TROUBLE = Reply(451, "4.3.0 Trouble on this side, try again later")
 SESSION_TROUBLE = Reply(421, "4.3.0 Trouble on this side, try again later")
 

@@ -22,6 +22,7 @@ from relay.intake.turns import Priority
 from relay.intake.types import Refused, Submission
 from relay.mail.reply import Reply
 from relay.observe.log_output import logfmt
+from relay.policy.check import FULL
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ class Session:
             )
             return await self._submit(submission)
         except SpoolFull:
-            return refuse(replies.FULL, "store")
+            return refuse(FULL, "store")
         finally:
             body.close()
 

@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from relay.config.model import Config, Limits, Loaded, Upstream
 from relay.delivery.dispatch import Delivery, Share, targets_of
 from relay.delivery.engine import Engine
-from relay.intake.accept import Acceptance, Rules
+from relay.intake.accept import Acceptance, ConfigState
 from relay.intake.admission import Admission
 from relay.intake.descriptors import fitted
 from relay.intake.server import IntakeServer
 from relay.intake.types import CannotListen, Settings
 from relay.mail.dkim import Signer
-from relay.routing.router import Router
 from relay.service.current import Current
-from relay.service.health import Operator, QueueGate, RelayHealth
+from relay.service.health import Operator, RelayHealth, waiting_mail
 from relay.service.host import WorkerHost
 from relay.store.codec import Codec
 from relay.store.merged import Several
@@ -38,7 +37,7 @@ class Generation:
     """What is built from one configuration. A reload replaces it as a whole."""
 
     loaded: Loaded
-    rules: Rules
+    state: ConfigState
     signer: Signer
     limits: Mapping[str, Whole]
     """sessions and rate of each upstream"""
@@ -68,11 +67,8 @@ class Builder:
             raise CannotStart(f"{loaded.places.of(key)}: {error}") from error
         limits = {name: self._limits_of(name, upstream) for name, upstream in config.upstreams.items()}
         share = Share(own_lanes(config), limits, lambda _lane, _at: self._forward())
-        expiry: dict[str | None, float] = {
-            rule.name: rule.expires_s for rule in config.rules if rule.expires_s is not None
-        }
-        rules = Rules(config, Router(config), expiry)
-        return Generation(loaded, rules, signer, limits, self._engine.build(loaded, targets, share))
+        delivery = self._engine.build(loaded, targets, share)
+        return Generation(loaded, ConfigState.of(config), signer, limits, delivery)
 
     def apply(self, generation: Generation) -> None:
         """Put its limits and its signing keys in force."""
@@ -116,13 +112,12 @@ def connect(current: Current, engine: Engine, codec: Codec) -> tuple[Parts, Gene
     builder = Builder(engine, forwarder.wake)
     generation = builder.build(current.loaded)
     builder.apply(generation)
-    admission = Admission(config.store)
-    gate = QueueGate(current, admission, engine, workers)
+    admission = Admission(config.store, lambda: current.config.queue, lambda: waiting_mail(engine, workers))
     acceptance = Acceptance(
-        generation.rules, LanesAndWorkers(engine, workers), clock, log, admission, engine.signatures.selectors
+        generation.state, LanesAndWorkers(engine, workers), clock, log, admission, engine.signatures.selectors
     )
-    intake = IntakeServer(acceptance, Settings(intake_limits(config), config.hostname), log, admit=gate.refusal)
-    health = RelayHealth(current, gate, engine, workers, intake)
+    intake = IntakeServer(acceptance, Settings(intake_limits(config), config.hostname), log, admit=admission.refusal)
+    health = RelayHealth(current, admission, engine, workers, intake)
     token = config.http.token
     backend = Backend(
         Several(lambda: (engine.store, *host.readers)),

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from relay.delivery.engine import Engine
 from relay.intake.admission import Admission
 from relay.intake.server import IntakeServer
-from relay.mail.reply import Reply
 from relay.observe.metrics import Family
 from relay.observe.pressure import IntakeLoad, QueueFill
 from relay.service.current import Current
@@ -29,41 +28,15 @@ _STATES: Mapping[str, UpstreamState] = {
 _WORST_FIRST: Sequence[UpstreamState] = ("down", "half-open", "up", "untried")
 
 
-class QueueGate:
-    """Whether the queue takes more mail, by what waits in all store files."""
-
-    def __init__(self, current: Current, admission: Admission, engine: Engine, workers: Workers) -> None:
-        self._current = current
-        self._admission = admission
-        self._engine = engine
-        self._workers = workers
-
-    def refusal(self) -> Reply | None:
-        """The reply that refuses a message now; None: it may come."""
-        return self._admission.refusal(self._current.config.queue, self._waiting())
-
-    def reasons(self) -> Sequence[str]:
-        """Why the queue takes no mail; empty: it does."""
-        return self._admission.reasons(self._current.config.queue, self._waiting())
-
-    def fill(self) -> QueueFill:
-        return self._admission.fill(self._current.config.queue, self._waiting())
-
-    def _waiting(self) -> tuple[int, int]:
-        """Open messages and their bytes."""
-        ours, theirs = self._engine.store.size(), self._workers.size()
-        return ours[0] + theirs[0], ours[1] + theirs[1]
-
-
 class RelayHealth:
     """The web's `Health`."""
 
     def __init__(
-        self, current: Current, gate: QueueGate, engine: Engine, workers: Workers, intake: IntakeServer
+        self, current: Current, admission: Admission, engine: Engine, workers: Workers, intake: IntakeServer
     ) -> None:
         self.starting, self.draining = True, False
         self._current = current
-        self._gate = gate
+        self._admission = admission
         self._engine = engine
         self._workers = workers
         self._intake = intake
@@ -71,7 +44,7 @@ class RelayHealth:
     def reasons(self) -> Sequence[str]:
         """Why no mail can be taken now; empty: it can."""
         phase = ["draining"] if self.draining else ["starting"] if self.starting else []
-        return [*phase, *self._gate.reasons()]
+        return [*phase, *self._admission.reasons()]
 
     def lanes(self) -> Mapping[str, LaneHealth]:
         """Each lane's upstreams, as all processes together see them."""
@@ -91,7 +64,7 @@ class RelayHealth:
         return health
 
     def queue(self) -> QueueFill:
-        return self._gate.fill()
+        return self._admission.fill()
 
     def intake(self) -> IntakeLoad:
         return self._intake.load()
@@ -99,6 +72,12 @@ class RelayHealth:
     async def others(self) -> Sequence[Family]:
         """The workers' metrics."""
         return await self._workers.metrics()
+
+
+def waiting_mail(engine: Engine, workers: Workers) -> tuple[int, int]:
+    """How many messages are unfinished in all store files, and their bytes."""
+    ours, theirs = engine.store.size(), workers.size()
+    return ours[0] + theirs[0], ours[1] + theirs[1]
 
 
 class Operator:

@@ -47,7 +47,7 @@ class Reloader:
         except CannotListen as error:
             return self._refused(place_of(error, loaded))
         parts.builder.apply(generation)
-        parts.acceptance.rules = generation.rules
+        parts.acceptance.state = generation.state
         parts.intake.configure(intake_limits(config), config.hostname)
         for key, place in ignored.items():
             _LOG.warning(logfmt("reload_ignored", key=key, reason=LongText(f"{place}: takes a restart")))

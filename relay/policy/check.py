@@ -1,0 +1,51 @@
+"""The policy check at the final dot: is a message accepted, or refused with which reply. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from relay.mail.envelope import Envelope
+from relay.mail.reply import Reply
+
+FULL = Reply(452, "4.3.1 no room for more mail now; try again")
+UNWRITABLE = Reply(451, "4.3.0 the store can't be written now; try again")
+
+StoreFailure = Literal["full", "unwritable"]
+
+
+class PolicyFacts(NamedTuple):
+    """What the relay knows at this moment."""
+
+    limits_reached: Sequence[str] = ()
+    """the queue's limits that are reached"""
+    store_failure: StoreFailure | None = None
+    """why a message could not be stored a moment ago"""
+
+
+class Accept(NamedTuple):
+    """The message goes on to its lane."""
+
+
+class Refuse(NamedTuple):
+    """The client gets `reply`; `reason` is the label of `relay_messages_rejected_total`."""
+
+    reply: Reply
+    reason: Literal["busy", "policy"]
+
+
+Decision = Accept | Refuse
+
+
+def check(envelope: Envelope, facts: PolicyFacts) -> Decision:  # noqa: ARG001 (limits and suppression will look at it)
+    """Decide about a message whose content has come in."""
+    return check_capacity(facts)
+
+
+def check_capacity(facts: PolicyFacts) -> Decision:
+    """Decide whether any message can be taken now; also asked before one begins, at MAIL and DATA."""
+    if facts.limits_reached or facts.store_failure == "full":
+        return Refuse(FULL, "busy")
+    if facts.store_failure == "unwritable":
+        return Refuse(UNWRITABLE, "busy")
+    return Accept()
