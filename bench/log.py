@@ -30,9 +30,9 @@ from bench import fill
 from bench.process import ROOT
 from relay.mail.envelope import Envelope, Recipient
 from relay.observe.report import build
-from relay.store.merged import Several
+from relay.store.merge import open_offline
 from relay.store.model import Attempt, NewMessage, RecipientUpdate, Selection, Settlement
-from relay.store.sqlite.store import open_reader, open_store
+from relay.store.sqlite.store import open_store
 from relay.store.ulid import IdMaker
 
 MESSAGES = 1_000_000
@@ -115,21 +115,17 @@ def _clone(connection: sqlite3.Connection, message_id: str, messages: int) -> No
     clone("attempt", "message_id", changed={"message_id": ids, "upstream": _UPSTREAM})
 
 
-async def ask(store: Path, asked: Selection | float) -> tuple[int, float]:
+def ask(store: Path, asked: Selection | float) -> tuple[int, float]:
     """How many rows came, and the milliseconds that took, on a reader that is open."""
-    reader = await open_reader(store)
-    try:
-        several = Several(lambda: (reader,))
+    with open_offline(store) as reader:
         began = time.perf_counter()
         if isinstance(asked, Selection):
-            rows = len(await several.search(asked))
+            rows = len(reader.search(asked))
         else:
-            deliveries = await several.deliveries(asked)
+            deliveries = reader.deliveries(asked)
             rows = sum(row.recipients for row in deliveries)
             build(deliveries)
         return rows, (time.perf_counter() - began) * 1000
-    finally:
-        await reader.close()
 
 
 def command_ms(argv: Sequence[str]) -> float:
@@ -168,7 +164,7 @@ def measure(directory: Path, messages: int, runs: int) -> list[Row]:
     for _ in range(runs):
         floor.append(command_ms((sys.executable, "-c", "pass")))
         for n, (words, selection) in enumerate(asked):
-            rows[n], took_ms = asyncio.run(ask(store, selection))
+            rows[n], took_ms = ask(store, selection)
             queries[n].append(took_ms)
             commands[n].append(command_ms((sys.executable, "-m", "relay", *words, "-c", config)))
     found = [Row("python -c pass", 0, 0.0, 0.0, statistics.median(floor))]

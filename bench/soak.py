@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from bench.growth import Growth
 from bench.usage import trees
 from bench.weather import KINDS, NOBODY, Station
 from relay.demo.process import RelayProcess
-from relay.store.merged import Several, open_readers
+from relay.store.merge import MergedReader, open_offline
 from relay.store.model import Selection
 from tests.support.app import Talk, Unexpected, letter
 from tests.support.relay import command, get, until, upstream_keys, write_config
@@ -277,12 +277,12 @@ class Soak:
 
     async def _accounts(self, config: Path) -> Mapping[str, int]:
         log = {}
-        async with reading(config.with_name("relay.db")) as reader:
-            for message in await reader.search(Selection(limit=10**9)):
-                for one in message["recipients"]:  # type: ignore[attr-defined]
+        with open_offline(config.with_name("relay.db")) as reader:
+            for message in reader.search(Selection(limit=10**9)):
+                for one in message["recipients"]:
                     if message["sender"] == "" and one["state"] == "bounced":
                         self.seen.told.add(one["address"])
-                    log[one["address"]] = Logged(one["state"], await self._ambiguous(reader, message, one))
+                    log[one["address"]] = Logged(one["state"], self._ambiguous(reader, message, one))
         found = account(self.apps.submitted, log, self.seen, self.kills)
         print(f"{len(self.apps.submitted)} recipients of answered messages; {self.apps.unanswered} messages unanswered")
         for verdict, some in sorted(found.items()):
@@ -296,26 +296,15 @@ class Soak:
             wrong["TRACEBACKS"] = self.trouble["Traceback"]
         return wrong
 
-    async def _ambiguous(self, reader: Several, message: Mapping[str, object], one: Mapping[str, object]) -> bool:
+    def _ambiguous(self, reader: MergedReader, message: Mapping[str, object], one: Mapping[str, object]) -> bool:
         """Is there such an attempt? Asked only where it matters: it takes a query."""
         taken = len(self.seen.deliveries.get(str(one["address"]), ()))
         if taken < (2 if one["state"] == "sent" else 1):
             return False
-        whole = await reader.get(str(message["id"]))
+        whole = reader.get(str(message["id"]))
         assert whole is not None
-        (found,) = [each for each in whole["recipients"] if each["address"] == one["address"]]  # type: ignore[attr-defined]
+        (found,) = [each for each in whole["recipients"] if each["address"] == one["address"]]
         return any(attempt["outcome"] == "ambiguous" for attempt in found["attempts"])
-
-
-@contextlib.asynccontextmanager
-async def reading(store: Path) -> AsyncIterator[Several]:
-    """All files of a store, with no relay on it."""
-    readers = await open_readers(store)
-    try:
-        yield Several(lambda: readers)
-    finally:
-        for reader in readers:
-            await reader.close()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from relay.store.merge import MergedReader
     from relay.store.model import Selection
-    from relay.store.offline import Look
 
 EXIT_OK, EXIT_NOTHING, EXIT_USAGE = 0, 1, 2
 ACTIONS = ("retry", "hold", "release", "drop")
@@ -166,12 +166,12 @@ def _listing(args: argparse.Namespace) -> Selection:
     return listing({name: value for name, value in given.items() if value is not None}, time.time())
 
 
-def _read(args: argparse.Namespace, ask: Callable[[Look], T]) -> T:
+def _read(args: argparse.Namespace, ask: Callable[[MergedReader], T]) -> T:
     """One question to the store, beside a running relay or without one. Raises StoreError."""
     from relay.cli.common import store_path
-    from relay.store.offline import look_at
+    from relay.store.merge import open_offline
 
-    with look_at(store_path(args)) as store:
+    with open_offline(store_path(args)) as store:
         return ask(store)
 
 

@@ -112,21 +112,20 @@ class _Connection(http.client.HTTPConnection):
 
 def _seen(control: Control, action: Action, selection: Selection, changed: Sequence[str]) -> Acted:
     """With what there is to say beside it; as the HTTP service has it."""
-    from relay.store.offline import look_at
+    from relay.store.merge import open_offline
     from relay.web.query import leaves_ambiguous, left, unchanged
 
-    with look_at(control.store) as store:
+    with open_offline(control.store) as store:
         unknown = [one for one in unchanged(selection, changed) if store.get(one) is None]
         passed = left(store.counts(), selection) if leaves_ambiguous(action, selection) else 0
     return Acted(changed, unknown, passed)
 
 
 async def _act_on_store(control: Control, action: Action, selection: Selection) -> Sequence[str]:
-    from relay.store.merge import shards
-    from relay.store.offline import look_at
+    from relay.store.merge import open_offline, shards
     from relay.store.sqlite.store import open_store
 
-    with look_at(control.store):
+    with open_offline(control.store):
         pass  # where there is no store, none is made
     changed: list[str] = []
     for path in (control.store, *shards(control.store)):

@@ -19,7 +19,6 @@ from relay.service.current import Current
 from relay.service.health import Operator, RelayHealth, waiting_mail
 from relay.service.host import WorkerHost
 from relay.store.codec import Codec
-from relay.store.merged import Several
 from relay.upstream.smtp.pool import Shared, Whole
 from relay.web.backend import Backend
 from relay.web.server import WebServer
@@ -104,10 +103,13 @@ class Parts:
 
 
 def connect(current: Current, engine: Engine, codec: Codec) -> tuple[Parts, Generation]:
-    """The parts, and what the first configuration became. `engine` has its store open. Raises CannotStart."""
+    """The parts, and what the first configuration became. `engine` has its store open.
+
+    Raises CannotStart, StoreError.
+    """
     config, log, clock = current.config, engine.log, engine.clock
     forwarder = Forwarder(engine.store, own_lanes(config), lambda moved: workers.move(moved), log)
-    host = WorkerHost(engine, forwarder)
+    host = WorkerHost(engine, forwarder, config.store)
     workers = Workers(clock, log, host, codec)
     builder = Builder(engine, forwarder.wake)
     generation = builder.build(current.loaded)
@@ -120,7 +122,7 @@ def connect(current: Current, engine: Engine, codec: Codec) -> tuple[Parts, Gene
     health = RelayHealth(current, admission, engine, workers, intake)
     token = config.http.token
     backend = Backend(
-        Several(lambda: (engine.store, *host.readers)),
+        host.log,
         log.metrics,
         log.recent,
         health,

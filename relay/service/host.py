@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
 from relay.delivery.engine import Engine
 from relay.store.base import StoreError
+from relay.store.merge import MergedReader
 from relay.store.model import TransferredMessage
+from relay.store.sqlite.log import SqliteLog
 from relay.store.sqlite.reader import Reader
-from relay.store.sqlite.store import open_reader
 from relay.workers.transfer import Forwarder
 
 CLOSE_WITHIN_S = 5.0
@@ -21,16 +21,15 @@ CLOSE_WITHIN_S = 5.0
 class WorkerHost:
     """The workers' `Host`."""
 
-    def __init__(self, engine: Engine, forwarder: Forwarder) -> None:
+    def __init__(self, engine: Engine, forwarder: Forwarder, store: Path) -> None:
+        """`store`: the main process's file. Raises StoreError."""
         self._engine = engine
         self._forwarder = forwarder
-        self._readers: dict[Path, Reader] = {}
+        self._reader = MergedReader(Reader.open(store))
         self._opening: set[asyncio.Task[None]] = set()
-
-    @property
-    def readers(self) -> Collection[Reader]:
-        """One for each worker's store file that is open."""
-        return self._readers.values()
+        self._read: set[Path] = set()
+        self.log = SqliteLog(self._reader, "store log")
+        """what the files show, those of the workers too"""
 
     def worker_ready(self, store: Path) -> None:
         """Read the worker's file from now on, then forward what waits for the worker."""
@@ -45,10 +44,11 @@ class WorkerHost:
 
     async def read(self, store: Path) -> None:
         """Open a reader for a store file, once. A failure is logged."""
-        if store in self._readers:
+        if store in self._read:
             return
         try:
-            self._readers[store] = await open_reader(store)
+            self._reader.add(await asyncio.to_thread(Reader.open, store))
+            self._read.add(store)
         except StoreError as error:
             self._engine.log.trouble("read", error)
 
@@ -59,8 +59,7 @@ class WorkerHost:
             for task in unopened:
                 task.cancel()
             await asyncio.gather(*unopened, return_exceptions=True)
-        for reader in self._readers.values():
-            await reader.close()
+        await self.log.close()
 
     async def _worker_ready(self, store: Path) -> None:
         # First the reader: a message must be visible in the file that it is forwarded to.

@@ -1,22 +1,26 @@
-"""A relay's several store files, and how what is read of each becomes one view. Pure but for looking which are there.
+"""The files of one relay, the main one and those of its bulk processes, read as one log.
 
-A message that moves is taken in there before it is forgotten here, in two commits a few milliseconds apart. The main
-file is read before the others, so what goes to a worker is in one of the two, or in both: listings show it once,
-`added` may count it twice in that moment. A worker's bounce, which goes the other way, may be in neither reading of a
-listing or a count; it is there at the next. A process has one message at a time under way so.
+A message that moves is written in the one file before it is deleted in the other, in two commits a few milliseconds
+apart. The main file is read before the others, so a message that moves to a worker is found in one of them or in both:
+listings show it once, `merge_counts` may count it twice at that moment. A worker's bounce moves the other way. A
+listing or a count may miss it; the next has it. A process moves one message at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from relay.store.model import DeliveryRow, LaneCount, State
-from relay.store.sqlite.files import explain
+from relay.store.model import DeliveryRow, LaneCount, Selection, State
+from relay.store.sqlite.files import explained
+from relay.store.sqlite.reader import Reader
+from relay.store.view import Json
 
-File = TypeVar("File")
-Json = Mapping[str, object]
+T = TypeVar("T")
 
 
 def shard(store: Path, number: int) -> Path:
@@ -25,35 +29,82 @@ def shard(store: Path, number: int) -> Path:
 
 
 def shards(store: Path) -> Sequence[Path]:
-    """The workers' files that are there, in order. Raises StoreError where that can't be seen."""
+    """The workers' files that exist, in order. Raises StoreError where that can't be seen."""
     found: list[Path] = []
-    try:
+    with explained(store):
         while shard(store, len(found) + 1).exists():
             found.append(shard(store, len(found) + 1))
-    except OSError as error:
-        raise explain(store, error) from error
     return found
 
 
-def turns(files: Sequence[File]) -> Sequence[Sequence[File]]:
-    """Which files are asked for a single message, and after them which, until one has it: the main one (the first of
-    `files`), the others, and the main one once more, where a worker's bounce may have come meanwhile."""
-    main, *others = files
-    return (main,), others, (main,)
+class MergedReader:
+    """Several files read as one: a `Reader` over all of them. Each method blocks, and raises StoreError."""
+
+    def __init__(self, main: Reader, others: Iterable[Reader] = ()) -> None:
+        self._main = main
+        self._others = tuple(others)
+
+    def add(self, reader: Reader) -> None:
+        """Read that file from now on, too. Any thread may call it."""
+        self._others = (*self._others, reader)
+
+    def close(self) -> None:
+        for reader in (self._main, *self._others):
+            reader.close()
+
+    def get(self, message_id: str) -> Json | None:
+        for reader in self._lookup_order():
+            if (message := reader.get(message_id)) is not None:
+                return message
+        return None
+
+    def _lookup_order(self) -> Sequence[Reader]:
+        """The main file, the others, and the main one once more: a worker's bounce may have moved there meanwhile."""
+        return (self._main, *self._others, self._main) if self._others else (self._main,)
+
+    def search(self, selection: Selection) -> Sequence[Json]:
+        return _newest(self._each(partial(Reader.search, selection=selection)), selection.limit)
+
+    def waiting(self, selection: Selection) -> Sequence[Json]:
+        return _earliest_due(self._each(partial(Reader.waiting, selection=selection)), selection.limit)
+
+    def counts(self) -> Sequence[LaneCount]:
+        return merge_counts(self._each(Reader.counts))
+
+    def delivery_slices(self, since: float) -> Iterator[Sequence[DeliveryRow]]:
+        """See `Reader.delivery_slices`."""
+        for reader in (self._main, *self._others):
+            yield from reader.delivery_slices(since)
+
+    def deliveries(self, since: float) -> Sequence[DeliveryRow]:
+        tally = DeliveryTally()
+        for rows in self.delivery_slices(since):
+            tally.add(rows)
+        return tally.rows()
+
+    def _each(self, ask: Callable[[Reader], T]) -> Sequence[T]:
+        return [ask(reader) for reader in (self._main, *self._others)]
 
 
-def newest(lists: Iterable[Iterable[Json]], limit: int) -> Sequence[Json]:
-    """Messages of all files, each once, newest first."""
-    messages = _by_id(lists)
-    return [messages[message_id] for message_id in sorted(messages, reverse=True)[:limit]]
+def open_readers(store: Path) -> MergedReader:
+    """A reader of the main file and every worker's. Raises StoreError, StoreDamaged."""
+    with ExitStack() as undo:
+        readers: list[Reader] = []
+        for path in (store, *shards(store)):
+            readers.append(Reader.open(path))
+            undo.callback(readers[-1].close)
+        undo.pop_all()
+    return MergedReader(readers[0], readers[1:])
 
 
-def earliest_due(lists: Iterable[Iterable[Json]], limit: int) -> Sequence[Json]:
-    """Messages of all files, each once, as their recipients' `next_at` come; those that have none last."""
-    return sorted(_by_id(lists).values(), key=_due)[:limit]
+@contextmanager
+def open_offline(store: Path) -> Iterator[MergedReader]:
+    """`open_readers` for one command: no event loop, no thread. Raises StoreError, StoreDamaged."""
+    with closing(open_readers(store)) as reader:
+        yield reader
 
 
-def added(lists: Iterable[Iterable[LaneCount]]) -> Sequence[LaneCount]:
+def merge_counts(lists: Iterable[Iterable[LaneCount]]) -> Sequence[LaneCount]:
     """One row for each lane and state, as old as the oldest."""
     sums: dict[tuple[str, State], LaneCount] = {}
     for row in (row for rows in lists for row in rows):
@@ -65,9 +116,29 @@ def added(lists: Iterable[Iterable[LaneCount]]) -> Sequence[LaneCount]:
     return list(sums.values())
 
 
-def joined(lists: Iterable[Iterable[DeliveryRow]]) -> Sequence[DeliveryRow]:
-    """One behind the other: a report adds up what is alike."""
-    return [row for rows in lists for row in rows]
+class DeliveryTally:
+    """Sums up rows that are alike but for their number of recipients."""
+
+    def __init__(self) -> None:
+        self._sums: Counter[tuple[str, str | None, str, State, float | None]] = Counter()
+
+    def add(self, rows: Iterable[DeliveryRow]) -> None:
+        for lane, upstream, provider, state, total_ms, recipients in rows:
+            self._sums[lane, upstream, provider, state, total_ms] += recipients
+
+    def rows(self) -> Sequence[DeliveryRow]:
+        return [DeliveryRow(*alike, recipients) for alike, recipients in self._sums.items()]
+
+
+def _newest(lists: Iterable[Iterable[Json]], limit: int) -> Sequence[Json]:
+    """Messages of all files, each once, newest first."""
+    messages = _by_id(lists)
+    return [messages[message_id] for message_id in sorted(messages, reverse=True)[:limit]]
+
+
+def _earliest_due(lists: Iterable[Iterable[Json]], limit: int) -> Sequence[Json]:
+    """Messages of all files, each once, in order of their recipients' `next_at`; those that have none last."""
+    return sorted(_by_id(lists).values(), key=_due)[:limit]
 
 
 def _by_id(lists: Iterable[Iterable[Json]]) -> dict[str, Json]:

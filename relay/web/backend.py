@@ -11,7 +11,7 @@ from relay.observe.gauges import Snapshot
 from relay.observe.metrics import Family, Metrics
 from relay.observe.pressure import IntakeLoad, QueueFill
 from relay.observe.recent import Recent
-from relay.store.merged import Reading
+from relay.store.base import Log
 from relay.store.model import OPEN_STATES, Action, LaneCount, Selection
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Controller(Protocol):
 class Backend:
     """What the HTTP service reads and acts on."""
 
-    store: Reading
+    store: Log
     metrics: Metrics
     recent: Recent
     health: Health

@@ -14,7 +14,7 @@ from relay.__main__ import GROUPS, parser
 from relay.store.sqlite import schema
 
 LIBRARIES = {
-    "aiohttp", "aiosmtpd", "aiosmtplib", "aiosqlite", "cryptography", "dkim", "dns", "prometheus_client", "pydantic",
+    "aiohttp", "aiosmtpd", "aiosmtplib", "cryptography", "dkim", "dns", "prometheus_client", "pydantic",
     "re2", "uvloop", "yaml",
 }  # fmt: skip
 COSTLY = LIBRARIES | {"asyncio", "dataclasses", "email", "http", "logging", "smtplib", "sqlite3", "ssl"}
@@ -94,7 +94,7 @@ def test_what_only_looks_loads_the_store_and_the_parser_of_yaml(
     words: tuple[str, ...], config_with_a_store: Path
 ) -> None:
     loaded = loaded_by(run(*words, "-c", str(config_with_a_store)))
-    assert {"relay.store.offline", "sqlite3", "yaml"} <= loaded
+    assert {"relay.store.merge", "sqlite3", "yaml"} <= loaded
     assert loaded & COSTLY == {"sqlite3", "yaml"}
 
 
@@ -106,7 +106,7 @@ def test_the_relay_begins_without_what_only_some_of_it_needs() -> None:
 
 def test_a_worker_has_neither_the_smtp_nor_the_http_service() -> None:
     loaded = loaded_by("import relay.workers.process")
-    assert loaded & LIBRARIES >= {"aiosmtplib", "aiosqlite"}
+    assert loaded & LIBRARIES >= {"aiosmtplib"}
     assert not loaded & {"aiohttp", "aiosmtpd", "dkim", "dns", "re2", "yaml"}
     services = ("relay.intake.server", "relay.intake.session", "relay.intake.accept", "relay.web", "relay.routing")
     assert not {name for name in loaded if name.startswith(services)}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 from relay.mail.envelope import Envelope, Recipient
 from relay.store.base import Store
@@ -19,6 +22,8 @@ from relay.store.model import (
 )
 from relay.store.sqlite.store import SqliteStore
 from relay.store.ulid import IdMaker
+
+T = TypeVar("T")
 
 NOW = 1_800_000_000.0
 """2027-01-15T08:00:00Z"""
@@ -76,6 +81,11 @@ async def states(store: Store, message_id: str) -> list[State]:
 
 async def claim(store: Store, now: float = NOW, *, lane: str = "otp", messages: int = 100) -> list[Queued]:
     return list(await store.claim(lane, now, messages=messages, size_bytes=10**9))
+
+
+async def on_writer(store: SqliteStore, function: Callable[[sqlite3.Connection], T]) -> T:
+    """The function's result, on the store's writing connection."""
+    return await store.state.thread.run(partial(function, store.state.connection))
 
 
 async def exported(store: SqliteStore, message_id: str) -> TransferredMessage:

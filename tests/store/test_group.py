@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from relay.store.base import StoreError
-from relay.store.sqlite.group import GROUP_BYTES, GROUP_OPERATIONS, Connection, GroupWriter, Operation, Tx
+from relay.store.sqlite.commit import Tx
+from relay.store.sqlite.group import GROUP_BYTES, GROUP_OPERATIONS, GroupWriter, Operation
+from relay.store.sqlite.thread import WorkThread
 
 
 def explain(error: Exception) -> Exception:
@@ -23,19 +25,20 @@ def explain(error: Exception) -> Exception:
 class Bench:
     """A writer on a table of names, whose transactions can be held up."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection) -> None:
         self.groups: list[int] = []
         """the number of the operations of each committed transaction"""
         self.order: list[str] = []
         self.gate = threading.Event()
         self.gate.set()
         self.connection = connection
+        self.thread = WorkThread("names")
         self.joint: list[list[str]] = []
         """what was applied together, also where that was undone"""
         self.committed_raises: Exception | None = None
-        self.writer = GroupWriter(connection, explain=explain, committed=self._committed)
+        self.writer = GroupWriter(connection, self.thread, explain=explain, committed=self._committed)
 
-    def operation(self, name: str, *, size_bytes: int = 0, is_one: bool = False) -> Operation[str]:
+    def operation(self, name: str, *, size_bytes: int = 0, single_statement: bool = False) -> Operation[str]:
         def apply(tx: Tx) -> str:
             self.gate.wait(5)
             tx.execute("INSERT INTO names VALUES (?)", (name,))
@@ -43,10 +46,10 @@ class Bench:
             self.order.append(name)
             return name
 
-        return Operation(apply, size_bytes=size_bytes, is_one=is_one)
+        return Operation(apply, size_bytes=size_bytes, single_statement=single_statement)
 
-    def alike(self, name: str, *, fails: bool = False) -> Operation[None]:
-        """One that is applied together with others of its kind; those named `!` can't be, and with `fails` not alone
+    def alike(self, name: str, *, fails: bool = False, other_kind: bool = False) -> Operation[None]:
+        """One that is applied in a batch with others of its kind; those named `!` can't be, and with `fails` not alone
         either."""
 
         def apply(tx: Tx) -> None:
@@ -56,7 +59,7 @@ class Bench:
             tx.messages += 1
             self.order.append(name)
 
-        return Operation(apply, together=(self._insert_all, name))
+        return Operation(apply, batch=(self._insert_others if other_kind else self._insert_all, name))
 
     def _insert_all(self, tx: Tx, names: Sequence[str]) -> None:
         self.joint.append(list(names))
@@ -66,12 +69,6 @@ class Bench:
             if name.startswith("!"):
                 raise KeyError(name)
             self.order.append(name)
-
-    def other_kind(self, name: str) -> Operation[None]:
-        """A second kind of those."""
-        made = self.alike(name)
-        made.together = (self._insert_others, name)
-        return made
 
     def _insert_others(self, tx: Tx, names: Sequence[str]) -> None:
         self._insert_all(tx, names)
@@ -86,9 +83,8 @@ class Bench:
             return await asyncio.gather(*(each.future for each in submitted), return_exceptions=True)
 
     async def names(self) -> list[str]:
-        return await self.connection.run(
-            lambda connection: [name for (name,) in connection.execute("SELECT name FROM names ORDER BY rowid")]
-        )
+        rows = await self.thread.run(self.connection.execute("SELECT name FROM names ORDER BY rowid").fetchall)
+        return [name for (name,) in rows]
 
     def submit(self, name: str, *, size_bytes: int = 0, express: bool = False) -> asyncio.Future[str]:
         return self.writer.submit(self.operation(name, size_bytes=size_bytes), express=express).future
@@ -113,8 +109,7 @@ async def bench(path: Path) -> AsyncIterator[Bench]:
         connection.execute("CREATE TABLE names (name TEXT PRIMARY KEY)")
         return connection
 
-    connection = await Connection.open("names", connect)
-    made = Bench(connection)
+    made = Bench(connect())
     try:
         yield made
     finally:
@@ -260,7 +255,7 @@ async def test_a_stranger_that_locks_the_file_fails_the_group_once_and_not_for_g
         await on.submit("first")
         stranger = sqlite3.connect(tmp_path / "names.db", isolation_level=None)
         stranger.execute("BEGIN IMMEDIATE")
-        await on.writer._connection.run(lambda connection: connection.execute("PRAGMA busy_timeout = 50"))
+        on.connection.execute("PRAGMA busy_timeout = 50")
         outcomes = await asyncio.gather(*(on.submit(f"n{n}") for n in range(30)), return_exceptions=True)
         assert [str(outcome) for outcome in outcomes] == ["database is locked"] * 30
         stranger.execute("ROLLBACK")
@@ -270,8 +265,8 @@ async def test_a_stranger_that_locks_the_file_fails_the_group_once_and_not_for_g
 
 async def test_a_statement_of_its_own_is_never_added_to_a_transaction_that_was_left_open(tmp_path: Path) -> None:
     async with bench(tmp_path) as on:
-        await on.connection.run(lambda connection: connection.execute("BEGIN IMMEDIATE") and None)
-        code = on.writer.submit(on.operation("code", is_one=True), express=True)
+        on.connection.execute("BEGIN IMMEDIATE")
+        code = on.writer.submit(on.operation("code", single_statement=True), express=True)
         assert await code.future == "code"
         with closing(sqlite3.connect(tmp_path / "names.db")) as reader:
             assert reader.execute("SELECT name FROM names").fetchall() == [("code",)]
@@ -282,13 +277,13 @@ async def test_whatever_goes_wrong_in_place_the_next_one_is_written(tmp_path: Pa
         raise MemoryError
 
     async with bench(tmp_path) as on:
-        bad = on.writer.submit(Operation(broken, is_one=True), express=True)
+        bad = on.writer.submit(Operation(broken, single_statement=True), express=True)
         with pytest.raises(MemoryError):
             await bad.result()
         on.committed_raises = MemoryError()
-        on.writer._in_place_from = 0.0
+        await asyncio.sleep(0.05)  # until the next one may be written in place
         with pytest.raises(MemoryError):
-            on.writer.submit(on.operation("untold", is_one=True), express=True)
+            on.writer.submit(on.operation("untold", single_statement=True), express=True)
         on.committed_raises = None
         async with asyncio.timeout(5):
             assert await on.submit("next", express=True) == "next"
@@ -296,19 +291,19 @@ async def test_whatever_goes_wrong_in_place_the_next_one_is_written(tmp_path: Pa
 
 async def test_what_is_large_is_not_written_in_place(tmp_path: Path) -> None:
     async with bench(tmp_path) as on:
-        small = on.writer.submit(on.operation("small", is_one=True), express=True)
+        small = on.writer.submit(on.operation("small", single_statement=True), express=True)
         assert small.future.done()
-        on.writer._in_place_from = 0.0
-        large = on.writer.submit(on.operation("large", is_one=True, size_bytes=100_000), express=True)
+        await asyncio.sleep(0.05)  # until the next one may be written in place
+        large = on.writer.submit(on.operation("large", single_statement=True, size_bytes=100_000), express=True)
         assert not large.future.done()
         assert await large.future == "large"
 
 
 async def test_behind_a_slow_commit_the_thread_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.store.sqlite.group._SLOW_S", -1.0)  # as if every one were
+    monkeypatch.setattr("relay.store.sqlite.group.SLOW_S", -1.0)  # as if every one were
     async with bench(tmp_path) as on:
-        assert on.writer.submit(on.operation("first", is_one=True), express=True).future.done()
-        second = on.writer.submit(on.operation("second", is_one=True), express=True)
+        assert on.writer.submit(on.operation("first", single_statement=True), express=True).future.done()
+        second = on.writer.submit(on.operation("second", single_statement=True), express=True)
         assert not second.future.done()
         assert await second.future == "second"
 
@@ -331,7 +326,12 @@ async def test_what_can_be_applied_together_is_and_in_order_before_what_cannot(t
 
 async def test_each_kind_is_applied_once_however_they_are_mixed(tmp_path: Path) -> None:
     async with bench(tmp_path) as on:
-        mixed: list[Operation[Any]] = [on.alike("a"), on.other_kind("x"), on.alike("b"), on.other_kind("y")]
+        mixed: list[Operation[Any]] = [
+            on.alike("a"),
+            on.alike("x", other_kind=True),
+            on.alike("b"),
+            on.alike("y", other_kind=True),
+        ]
         assert await on.written_while_held(*mixed) == [None] * 4
         assert on.joint == [["a", "b"], ["x", "y"]]
         assert on.groups == [1, 4]

@@ -26,9 +26,10 @@ from relay.store.base import Store, StoreError, StoreSealed
 from relay.store.codec import Codec, Plain, Sealed, key_id
 from relay.store.model import Selection, Settlement
 from relay.store.sqlite.maintenance import check_keys
+from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.rows import PART_BYTES
-from relay.store.sqlite.store import SqliteStore, open_reader, open_store
-from tests.store.build import CONTENT, NOW, attempt, claim, exported, ids, message, settled
+from relay.store.sqlite.store import SqliteStore, open_store
+from tests.store.build import CONTENT, NOW, attempt, claim, exported, ids, message, on_writer, settled
 from tests.store.contract import StoreContract
 
 OLD, NEW, OTHER = bytes(range(32)), bytes(range(32, 64)), bytes(range(64, 96))
@@ -299,7 +300,7 @@ async def test_a_damaged_content_is_held_with_a_note_and_not_sent(tmp_path: Path
     def damage(connection: sqlite3.Connection) -> None:
         connection.execute("UPDATE body SET content = zeroblob(length(content))")
 
-    await store._writer._connection.run(damage)
+    await on_writer(store, damage)
     assert await claim(store) == []
     view: Any = await store.get(new.id)
     assert view["recipients"][0]["state"] == "held"
@@ -342,9 +343,9 @@ async def test_a_store_of_the_first_version_is_read_as_it_is_and_taken_over_when
     await store.put(new, claimed=False)
     await store.close()
     first_version(path)
-    reader = await open_reader(path)
-    assert ids(await reader.search(Selection(to="user@example.net"))) == [new.id]
-    await reader.close()
+    reader = Reader.open(path)
+    assert ids(reader.search(Selection(to="user@example.net"))) == [new.id]
+    reader.close()
     check_keys(path, Plain())
     store = await opened(path, NEW)
     assert [each.content for each in await claim(store)] == [new.content]
@@ -456,12 +457,12 @@ async def test_the_addresses_of_a_finished_message_are_in_no_file_and_found_all_
     assert "user unknown" in shown["recipients"][0]["reply"]
     assert "gwendolyn" not in str(shown).casefold()
     assert "mallory" not in str(shown)
-    reader = await open_reader(tmp_path / "relay.db")
+    reader = Reader.open(tmp_path / "relay.db")
     for to in ("gwendolyn@example.net", "GWENDOLYN.second@Example.org", shown["recipients"][0]["address"]):
         for selection in (Selection(to=to), Selection(to=to, ids=(new.id,)), Selection(to=to, lane="otp", since=1)):
-            assert ids(await hashing.search(selection)) == ids(await reader.search(selection)) == [new.id]
-    assert await reader.search(Selection(to="someone@example.net")) == []
-    await reader.close()
+            assert ids(await hashing.search(selection)) == ids(reader.search(selection)) == [new.id]
+    assert reader.search(Selection(to="someone@example.net")) == []
+    reader.close()
     await hashing.close()
     assert not holding(tmp_path, b"gwendolyn", b"Gwendolyn", b"GWENDOLYN", b"mallory")
 
@@ -504,9 +505,9 @@ async def test_an_attempt_that_ends_after_its_message_is_hashed_too(hashing: Sql
 
 
 async def until_hidden(store: SqliteStore) -> None:
-    assert store._hiding is not None
+    assert store.hashing is not None
     async with asyncio.timeout(5):
-        await store._hiding
+        await store.hashing
 
 
 async def test_older_messages_are_hashed_when_it_is_turned_on_and_newer_ones_are_not_when_it_is_turned_off(
@@ -527,7 +528,7 @@ async def test_older_messages_are_hashed_when_it_is_turned_on_and_newer_ones_are
     assert "gwendolyn" not in str(await store.search(Selection(limit=100))).casefold()
     assert ids(await store.waiting(Selection(to="waiting@example.net"))) == [waiting.id]
     await store.hash_addresses(wanted=True)
-    assert store._hiding is None  # done once
+    assert store.hashing is None  # done once
     await store.hash_addresses(wanted=False)
     new = personal("gwendolyn")
     await store.put(new, claimed=True)
@@ -550,7 +551,7 @@ async def test_a_store_that_closes_does_not_wait_for_older_messages_to_be_hashed
         new = personal(f"gwendolyn{number}")
         await store.put(new, claimed=True)
         await store.settle(refusals(new))
-    monkeypatch.setattr("relay.store.sqlite.store._HIDE_EVERY_S", 60.0)
+    monkeypatch.setattr("relay.store.sqlite.store.HASH_EVERY_S", 60.0)
     await store.hash_addresses(wanted=True)
     await store.close()
     monkeypatch.undo()

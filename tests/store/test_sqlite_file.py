@@ -17,7 +17,8 @@ import pytest
 from relay.store.base import StoreDamaged, StoreError
 from relay.store.model import Selection
 from relay.store.sqlite import files
-from relay.store.sqlite.store import SqliteStore, open_reader, open_store
+from relay.store.sqlite.reader import Reader
+from relay.store.sqlite.store import SqliteStore, open_store
 from tests.store.build import CONTENT, NOW, claim, ids, message, settled, states
 
 
@@ -149,7 +150,7 @@ async def test_what_is_no_store_or_a_broken_one_is_named_and_left_untouched(
     make(path)
     before = path.read_bytes() if path.is_file() else b""
     with pytest.raises(error) as raised:
-        await (opened(path) if how == "store" else open_reader(path))
+        await opened(path) if how == "store" else Reader.open(path)
     assert str(raised.value).startswith(f"{path}: {says}")
     assert "\n" not in str(raised.value)
     assert (path.read_bytes() if path.is_file() else b"") == before
@@ -218,29 +219,29 @@ async def test_a_store_that_cannot_be_written_is_an_error_of_one_line(what: str)
 async def test_a_reader_sees_what_a_running_store_commits_and_cannot_write(tmp_path: Path) -> None:
     path = tmp_path / "relay.db"
     store = await opened(path)
-    reader = await open_reader(path)
+    reader = Reader.open(path)
     new = message()
     await store.put(new, claimed=False)
-    assert ids(await reader.search(Selection(to="USER@example.net"))) == [new.id]
-    assert ids(await reader.waiting(Selection())) == [new.id]
-    assert await reader.size() == store.size() == (1, len(CONTENT))
-    assert await reader.counts() == await store.counts()
+    assert ids(reader.search(Selection(to="USER@example.net"))) == [new.id]
+    assert ids(reader.waiting(Selection())) == [new.id]
+    assert reader.size() == store.size() == (1, len(CONTENT))
+    assert reader.counts() == await store.counts()
     await store.claim("otp", NOW, messages=1, size_bytes=1)
     await store.settle(settled(new.id))
-    assert await reader.get(new.id) == await store.get(new.id)
-    assert len(await reader.deliveries(0)) == 1
+    assert reader.get(new.id) == await store.get(new.id)
+    assert [len(rows) for rows in reader.delivery_slices(0)] == [1]
     with closing(files.connect_reader(path)) as connection, pytest.raises(sqlite3.OperationalError):
         connection.execute("DELETE FROM message")
     await store.close()
-    assert await reader.size() == (0, 0)
-    await reader.close()
+    assert reader.size() == (0, 0)
+    reader.close()
 
 
 async def test_a_reader_reads_a_store_that_no_relay_runs_on(tmp_path: Path) -> None:
     message_id = await filled(tmp_path / "relay.db")
-    reader = await open_reader(tmp_path / "relay.db")
-    assert ids(await reader.search(Selection())) == [message_id]
-    await reader.close()
+    reader = Reader.open(tmp_path / "relay.db")
+    assert ids(reader.search(Selection())) == [message_id]
+    reader.close()
 
 
 async def test_a_reader_reads_what_a_killed_relay_left_in_its_log(tmp_path: Path) -> None:
@@ -253,15 +254,15 @@ async def test_a_reader_reads_what_a_killed_relay_left_in_its_log(tmp_path: Path
         (left / name).write_bytes((tmp_path / name).read_bytes())
     await store.close()
     log = (left / "relay.db-wal").read_bytes()
-    reader = await open_reader(left / "relay.db")
-    assert ids(await reader.search(Selection())) == [new.id]
-    await reader.close()
+    reader = Reader.open(left / "relay.db")
+    assert ids(reader.search(Selection())) == [new.id]
+    reader.close()
     assert (left / "relay.db-wal").read_bytes() == log
 
 
 async def test_a_reader_does_not_make_a_store(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is no store"):
-        await open_reader(tmp_path / "relay.db")
+        Reader.open(tmp_path / "relay.db")
     assert list(tmp_path.iterdir()) == []
 
 

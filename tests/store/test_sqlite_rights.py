@@ -14,9 +14,8 @@ import pytest
 
 from relay.store import maintenance
 from relay.store.base import StoreError
-from relay.store.merged import open_readers
+from relay.store.merge import open_offline, open_readers
 from relay.store.model import Selection
-from relay.store.offline import look_at
 from relay.store.sqlite import files
 from relay.store.sqlite.store import open_store
 from tests.store.build import NOW, message
@@ -68,7 +67,7 @@ async def make(store: Path) -> None:
 
 
 def search(store: Path) -> None:
-    with look_at(store) as look:
+    with open_offline(store) as look:
         look.search(Selection())
 
 
@@ -82,13 +81,9 @@ COMMANDS: dict[str, Callable[[Path], object]] = {
     "store backup": lambda store: maintenance.backup(store, Path("/tmp/never-made.db")),
     "store compact": maintenance.compact,
     "an action": act,
-    "the relay's own view": lambda store: asyncio.run(_readers(store)),
+    "the relay's own view": open_readers,
     "is a relay running": files.holder,
 }
-
-
-async def _readers(store: Path) -> None:
-    await open_readers(store)
 
 
 @as_root

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from relay.store.sqlite import operate, schema, transfer
-from relay.store.sqlite.group import Tx
+from relay.store.sqlite.commit import Tx
 from relay.store.sqlite.store import open_store
 from tests.store.build import NOW, message
 

@@ -28,7 +28,7 @@ from relay.store.model import (
     State,
 )
 from relay.store.sqlite.store import SqliteStore, open_store
-from tests.store.build import NOW, attempt, message
+from tests.store.build import NOW, attempt, message, on_writer
 
 T = TypeVar("T")
 (STEP_S,) = BOOKED.ladder_s
@@ -293,7 +293,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def a_body_is_there_exactly_while_its_message_is_open(self) -> None:
         open_ones = {key for key, model in self.models.items() if model.open}
-        found = self.run(self.store._writer._connection.run(_bodies))
+        found = self.run(on_writer(self.store, _bodies))
         assert found == open_ones
         assert self.store.size() == (len(open_ones), sum(len(self.models[key].content) for key in open_ones))
         open_recipients = [

@@ -14,11 +14,13 @@ from typing import Any, TypeVar
 import pytest
 
 from relay.store.base import StoreDamaged, StoreError, StoreFull
+from relay.store.codec import Codec
 from relay.store.model import Booking, Selection
-from relay.store.sqlite import files, schema
+from relay.store.sqlite import content, files, schema
+from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.search import search_query
 from relay.store.sqlite.store import SqliteStore, open_store
-from tests.store.build import NOW, claim, message, settled, states
+from tests.store.build import NOW, claim, message, on_writer, settled, states
 
 T = TypeVar("T")
 SECRET = b"secret-493871-code"
@@ -33,7 +35,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 async def run(store: SqliteStore, function: Callable[[sqlite3.Connection], T]) -> T:
     """On the writing connection."""
-    return await store._writer._connection.run(function)
+    return await on_writer(store, function)
 
 
 async def pages(store: SqliteStore, more: int) -> None:
@@ -158,14 +160,18 @@ async def test_a_disk_that_fails_in_one_place_puts_off_that_message_only(
     bad, *good = [message(content=bytes([48 + n]) * 1_000) for n in range(3)]
     for each in (bad, *good):
         await store.put(each, claimed=False)
-    really = store._contents.content
+    really = content.read
 
-    async def content(message_id: str, *args: Any) -> bytes:
-        if message_id == bad.id:
+    def read(reader: Reader, message: Any, codec: Codec) -> bytes:
+        if message.id == bad.id:
             raise error
-        return await really(message_id, *args)
+        return really(reader, message, codec)
 
-    monkeypatch.setattr(store._contents, "content", content)
+    def read_together(*_: object, **__: object) -> dict[int, object]:
+        raise error
+
+    monkeypatch.setattr(content, "read", read)
+    monkeypatch.setattr(content, "read_together", read_together)
     ladder = Booking((5.0, 60.0, 3600.0))
     claimed = await store.claim("otp", NOW, messages=3, size_bytes=10_000, booking=ladder)
     assert [each.id for each in claimed] == [each.id for each in good]
@@ -183,8 +189,8 @@ async def test_a_disk_that_fails_in_one_place_puts_off_that_message_only(
             await asyncio.sleep(0.001)
     assert due_at == NOW + 66
     monkeypatch.undo()
-    (read,) = await store.claim("otp", NOW + 66, messages=3, size_bytes=10_000, booking=ladder)
-    assert (read.id, read.due[0].step, read.due[0].attempts) == (bad.id, 2, 0)
+    (found,) = await store.claim("otp", NOW + 66, messages=3, size_bytes=10_000, booking=ladder)
+    assert (found.id, found.due[0].step, found.due[0].attempts) == (bad.id, 2, 0)
 
 
 @pytest.mark.parametrize("size", [2_000, 30_000, 1_500_000])

@@ -18,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.store.model import NewMessage, RecipientUpdate, Selection, Settlement, State
-from relay.store.sqlite.group import GROUP_OPERATIONS, Operation, Tx
+from relay.store.sqlite.commit import Tx
+from relay.store.sqlite.group import GROUP_OPERATIONS, Operation
 from relay.store.sqlite.rows import PART_BYTES
 from relay.store.sqlite.store import SqliteStore, open_store
-from tests.store.build import CONTENT, NOW, attempt, claim, message, settled, states
+from tests.store.build import CONTENT, NOW, attempt, claim, message, on_writer, settled, states
 
 Call = Callable[[SqliteStore], Awaitable[Any]]
 SECRET = b"secret-493871-code"
@@ -41,7 +42,7 @@ async def at_once(store: SqliteStore, calls: Sequence[Call]) -> list[Any]:
         begun.set()
         gate.wait(5)
 
-    first = store._writer.submit(Operation(wait))
+    first = store.state.writer.submit(Operation(wait))
     async with asyncio.timeout(10):
         while not begun.is_set():
             await asyncio.sleep(0.001)
@@ -69,7 +70,7 @@ async def content_of(store: SqliteStore) -> dict[str, list[Any]]:
 
     async with asyncio.timeout(5):
         while True:
-            found = await store._writer._connection.run(read)
+            found = await on_writer(store, read)
             if not found["loose_body"]:
                 return found
             await asyncio.sleep(0.001)
@@ -78,10 +79,9 @@ async def content_of(store: SqliteStore) -> dict[str, list[Any]]:
 async def statements(store: SqliteStore, calls: Sequence[Call]) -> list[str]:
     """What SQLite was asked while these were written, in few words each."""
     seen: list[str] = []
-    run = store._writer._connection.run
-    await run(lambda connection: connection.set_trace_callback(seen.append))
+    await on_writer(store, lambda connection: connection.set_trace_callback(seen.append))
     assert await at_once(store, calls) == [None] * len(calls)
-    await run(lambda connection: connection.set_trace_callback(None))
+    await on_writer(store, lambda connection: connection.set_trace_callback(None))
     # A statement is told again for each that its trigger runs, always with the same values.
     return [" ".join(sql.split()[:3]) for sql, _ in itertools.groupby(seen)]
 

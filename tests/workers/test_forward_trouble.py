@@ -20,7 +20,7 @@ from relay.store.sqlite.store import SqliteStore, open_store
 from relay.workers import transfer
 from relay.workers.link import LinkLost
 from relay.workers.transfer import FAILURES, Forwarder
-from tests.store.build import EVERYTHING, NOW, claim, ids, message, settled, states
+from tests.store.build import EVERYTHING, NOW, claim, ids, message, on_writer, settled, states
 
 WITHIN_S = 20.0
 Send = Callable[[TransferredMessage], Awaitable[None]]
@@ -50,7 +50,7 @@ async def filled(store: SqliteStore, count: int) -> list[str]:
 
 
 async def change(store: SqliteStore, sql: str, message_id: str) -> None:
-    await store._writer._connection.run(lambda connection: connection.execute(sql, (message_id,)))
+    await on_writer(store, lambda connection: connection.execute(sql, (message_id,)))
 
 
 async def until_moved(near: SqliteStore, far: SqliteStore, *wanted: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 from relay.config.load import load
 from relay.service.app import App
 from relay.store.model import Selection
-from relay.store.sqlite.store import open_reader
+from relay.store.sqlite.reader import Reader
 from relay.workers import handle
 from relay.workers.spawn import spawn
 from tests.support import processes
@@ -40,12 +40,12 @@ async def states(app: App) -> Counter[str]:
 
 
 async def counted(path: Path) -> list[str]:
-    reader = await open_reader(path)
+    reader = Reader.open(path)
     try:
-        found = await reader.search(Selection(limit=100))
+        found = reader.search(Selection(limit=100))
     finally:
-        await reader.close()
-    return [one["state"] for message in found for one in message["recipients"]]  # type: ignore[attr-defined]
+        reader.close()
+    return [one["state"] for message in found for one in message["recipients"]]
 
 
 def ready(caplog: pytest.LogCaptureFixture, times: int) -> bool:

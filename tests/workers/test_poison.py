@@ -13,7 +13,7 @@ import pytest
 from relay.config.load import load
 from relay.service.app import App
 from relay.store.model import Selection
-from relay.store.sqlite.store import open_reader
+from relay.store.sqlite.reader import Reader
 from relay.workers import handle
 from tests.support import processes
 from tests.support.app import BULK, Talk, letter
@@ -69,10 +69,10 @@ async def test_it_is_held_after_five_deaths_and_its_neighbours_go_out(
 async def messages(directory: Path) -> Mapping[str, Any]:
     found: dict[str, Any] = {}
     for path in directory.glob("relay*.db"):
-        reader = await open_reader(path)
+        reader = Reader.open(path)
         try:
-            rows: Any = await reader.search(Selection(limit=100))
+            rows: Any = reader.search(Selection(limit=100))
         finally:
-            await reader.close()
+            reader.close()
         found |= {one["id"]: one for one in rows}
     return found

@@ -1,4 +1,4 @@
-"""The store's file: looked at, locked, connected to for reading. Its writer's half is `sqlite_make`."""
+"""The store's file: checked, locked, connected to for reading. `schema.py` makes it and connects the writer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import fcntl
 import os
 import sqlite3
 import stat
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from relay.store.base import StoreDamaged, StoreError, StoreFull
@@ -37,6 +38,15 @@ def explain(path: Path, error: Exception) -> Exception:
     if isinstance(error, OSError):
         return StoreError(f"{path}: {error.strerror or error}")
     return error
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """What SQLite or the system raises within becomes a StoreError, as `explain` has it."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise explain(path, error) from error
 
 
 def is_denial(error: BaseException | None) -> bool:

@@ -10,9 +10,9 @@ from collections.abc import Collection, Sequence
 
 from relay.store.addresses import Hashed
 from relay.store.model import MOST_DEATHS, SUSPECT_DEATHS, Action, Recovered, Selection
-from relay.store.sqlite.group import Tx
+from relay.store.sqlite.commit import Tx
 from relay.store.sqlite.rows import fold, open_lanes
-from relay.store.sqlite.write import finish_if_done, note
+from relay.store.sqlite.settle import finish_if_done, note
 from relay.store.texts import DROPPED, UNKNOWN, recovered_note
 
 _CHANGES: dict[Action, str] = {
@@ -24,7 +24,7 @@ _CHANGES: dict[Action, str] = {
 
 
 def recover(tx: Tx, now: float, marking: Collection[str]) -> list[Recovered]:
-    """See `Store.recover`."""
+    """See `base.Queue.recover`."""
     _bring_back_from_the_future(tx, now)
     # What is being sent has no time: in the index it stands apart from all that waits for its own.
     sending = "open = 1 AND lane = :lane AND next_at IS NULL AND state = 'sending'"

@@ -1,4 +1,4 @@
-"""Hashes instead of the addresses of finished messages (`addresses`), as functions of a transaction."""
+"""Pseudonyms: hashes in the place of the addresses of finished messages, as functions of a transaction."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from relay.store.addresses import SALT_BYTES, Hashed
 from relay.store.sqlite.rows import is_unreadable
 
 if TYPE_CHECKING:
-    from relay.store.sqlite.group import Tx
+    from relay.store.sqlite.commit import Tx
 
+_DONE = "hidden"
+"""in `setting`: no finished message has a readable address"""
 BLANK = "h:0000000000000000"
 """in the place of an address that can't be read"""
 
@@ -28,31 +30,31 @@ def stored(connection: sqlite3.Connection) -> Hashed | None:
 def begin(tx: Tx, *, wanted: bool) -> tuple[Hashed | None, bool]:
     """Note whether addresses are to be hashed from now on: what with, and whether older messages' still have to be."""
     if not wanted:
-        tx.execute("DELETE FROM setting WHERE name = 'hidden'")
+        tx.execute("DELETE FROM setting WHERE name = ?", (_DONE,))
         return None, False
     tx.execute("INSERT OR IGNORE INTO setting VALUES ('salt', ?)", (os.urandom(SALT_BYTES),))
     (salt,) = tx.execute("SELECT value FROM setting WHERE name = 'salt'").fetchone()
-    return Hashed(salt), tx.execute("SELECT 1 FROM setting WHERE name = 'hidden'").fetchone() is None
+    return Hashed(salt), tx.execute("SELECT 1 FROM setting WHERE name = ?", (_DONE,)).fetchone() is None
 
 
-def hide_older(tx: Tx, hashed: Hashed, after: str, limit: int) -> str | None:
+def pseudonymise_finished(tx: Tx, hashed: Hashed, after: str, limit: int) -> str | None:
     """Hash the addresses of the finished ones among the next messages behind the id `after`. Returns the last id, None
     when there are no more."""
     found = tx.execute("SELECT id, body FROM message WHERE id > ? ORDER BY id LIMIT ?", (after, limit)).fetchall()
     for message_id, body in found:
         if body is None:
-            hide(tx, message_id, hashed)
+            pseudonymise(tx, message_id, hashed)
     if not found:
-        tx.execute("INSERT OR IGNORE INTO setting VALUES ('hidden', 1)")
+        tx.execute("INSERT OR IGNORE INTO setting VALUES (?, 1)", (_DONE,))
         return None
     return str(found[-1][0])
 
 
-def hide(tx: Tx, message_id: str, hashed: Hashed) -> None:
+def pseudonymise(tx: Tx, message_id: str, hashed: Hashed) -> None:
     """Hash every address of a finished message, also where a reply quotes it. Done twice it is the same as once. In
     one that can't be read they are blanked."""
     try:
-        _hide(tx, message_id, hashed)
+        _hash(tx, message_id, hashed)
     except Exception as error:
         if not is_unreadable(error):
             raise
@@ -71,7 +73,7 @@ def _blank(tx: Tx, message_id: str) -> None:
         tx.execute(f"UPDATE {change}", (message_id,))
 
 
-def _hide(tx: Tx, message_id: str, hashed: Hashed) -> None:
+def _hash(tx: Tx, message_id: str, hashed: Hashed) -> None:
     sender, subject = tx.execute("SELECT sender, subject FROM message WHERE id = ?", (message_id,)).fetchone()
     tx.execute(
         "UPDATE message SET sender = ?, subject = ?, envid = NULL WHERE id = ?",

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from relay.mail.envelope import DeliverBy, Envelope, Notify, Recipient
-from relay.store.model import Booking, NewMessage, OpenRecipient
+from relay.store.model import Booking, NewMessage
 
 PART_BYTES = 500_000
 """A larger content is written and wiped in parts, so that no transaction is long."""
@@ -119,23 +119,6 @@ class BodyRange(NamedTuple):
     first: int
     parts: int
     key_id: str | None
-
-
-class Claimed(NamedTuple):
-    """A claimed message whose content is still to be read."""
-
-    id: str
-    lane: str
-    rule: str | None
-    envelope: Envelope
-    body: BodyRange
-    accepted_at: float
-    expires_at: float
-    due: tuple[OpenRecipient, ...]
-    upstreams: tuple[str, ...]
-    supersede_key: str | None
-    size_bytes: int
-    suspect: bool
 
 
 def message_row(message: NewMessage, body: BodyRange) -> tuple[Any, ...]:

@@ -1,8 +1,4 @@
-"""What is asked of one store file, as functions of a connection: what the log, the queue and the report show.
-
-Nothing here needs an event loop, nor loads one: the commands ask so by themselves (`look`), the relay through its
-readers' threads (`sqlite_read`).
-"""
+"""Queries of one store file, as functions of a connection: what the log, the queue and the report show."""
 
 # ruff: noqa: S608 - what is put together here are conditions of this package; every value is a parameter
 
@@ -11,30 +7,17 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 from relay.store.addresses import Hashed
-from relay.store.model import OPEN_STATES, DeliveryRow, LaneCount, Selection, State
+from relay.store.model import OPEN_STATES, DeliveryRow, LaneCount, Selection
 from relay.store.sqlite.pseudonymise import stored
 from relay.store.sqlite.rows import fold
 from relay.store.sqlite.view import messages
 from relay.store.view import Json
 
-T = TypeVar("T")
-
 SLICE_MESSAGES = 20_000
 """of the log that a report reads at a time: some 100 ms"""
-
-
-def at_one_moment(read: Callable[[sqlite3.Connection], T], connection: sqlite3.Connection) -> T:
-    """The answer, from one moment of the file, whatever is written meanwhile."""
-    connection.execute("BEGIN")
-    try:
-        return read(connection)
-    finally:
-        connection.execute("COMMIT")
 
 
 def get(connection: sqlite3.Connection, message_id: str) -> Json | None:
@@ -164,30 +147,12 @@ DELIVERIES = (
 SLICE_ENDS = "SELECT accepted_at FROM message WHERE accepted_at > :since ORDER BY accepted_at LIMIT 1 OFFSET :messages"
 
 
-def deliveries(connection: sqlite3.Connection, since: float) -> tuple[list[tuple[Any, ...]], float | None]:
-    """What finished of the messages accepted from then on: of some of them, and from where the others follow."""
+def deliveries(connection: sqlite3.Connection, since: float) -> tuple[Sequence[DeliveryRow], float | None]:
+    """The first slice of `Reader.delivery_slices`, and where the next begins; None: it was the last."""
     found = connection.execute(SLICE_ENDS, {"since": since, "messages": SLICE_MESSAGES}).fetchone()
     before = None if found is None else float(found[0])
     given = {"since": since, "before": math.inf if before is None else before}
-    return connection.execute(DELIVERIES, given).fetchall(), before
-
-
-class Tally:
-    """The sums of `deliveries`, slice by slice, each of its own moment: the log may be long, and neither its rows in
-    memory nor a transaction that keeps the writer's log from being used again would be welcome."""
-
-    def __init__(self, since: float) -> None:
-        self.begin: float | None = since
-        """where the next slice begins; None: all was read"""
-        self._sums: Counter[tuple[str, str | None, str, State, float | None]] = Counter()
-
-    def add(self, rows: Iterable[tuple[Any, ...]], begin: float | None) -> None:
-        for *alike, recipients in rows:
-            self._sums[tuple(alike)] += recipients
-        self.begin = begin
-
-    def rows(self) -> Sequence[DeliveryRow]:
-        return [DeliveryRow(*alike, recipients) for alike, recipients in self._sums.items()]
+    return [DeliveryRow(*row) for row in connection.execute(DELIVERIES, given)], before
 
 
 def next_due(connection: sqlite3.Connection, lane: str) -> float | None:

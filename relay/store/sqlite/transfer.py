@@ -1,4 +1,4 @@
-"""Messages that move from one store file to another: whole, with their time line."""
+"""`base.Transfer`: messages that move from one store file to another, whole, with their time line."""
 
 # ruff: noqa: S608 - what is put together here are names and conditions of this package; every value is a parameter
 
@@ -6,18 +6,60 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
+from relay.store.base import Unreadable
 from relay.store.codec import Codec
 from relay.store.model import TransferredMessage
-from relay.store.sqlite.group import Tx
-from relay.store.sqlite.rows import PART_BYTES, BodyRange, open_lanes
+from relay.store.sqlite import content
+from relay.store.sqlite.claim import hold_unreadable
+from relay.store.sqlite.commit import Tx
+from relay.store.sqlite.rows import PART_BYTES, BodyRange, is_unreadable, open_lanes
+from relay.store.sqlite.state import HEAVY_BYTES, StoreState
+
+T = TypeVar("T")
 
 _TABLES = ("recipient", "attempt", "note")
 _COUNT = "forgotten"
 """in `setting`: see `transfer_count`"""
 _SINCE_VERSION = 2  # of the schema: `setting` is there
+
+
+class SqliteTransfer:
+    """`base.Transfer` in one SQLite file."""
+
+    def __init__(self, state: StoreState) -> None:
+        self.state = state
+
+    async def messages_for_other_lanes(self, lanes: Sequence[str], *, limit: int, after: str = "") -> Sequence[str]:
+        return await self._ask(partial(messages_for_other_lanes, lanes=lanes, limit=limit, after=after))
+
+    async def sends_for_other_lanes(self, lanes: Sequence[str]) -> bool:
+        return await self._ask(partial(sends_for_other_lanes, lanes=lanes))
+
+    async def export_message(self, message_id: str) -> TransferredMessage | None:
+        found = await self._ask(partial(export_rows, message_id=message_id))
+        if found is None:
+            return None
+        state = self.state
+        read = partial(content.read, state.contents, found, state.codec)
+        return TransferredMessage(message_id, found.message, found.rows, await state.content_thread.run(read))
+
+    async def import_message(self, moved: TransferredMessage) -> None:
+        body = self.state.body_range(moved.content)
+        write = partial(import_message, moved=moved, body=body, codec=self.state.codec)
+        await self.state.write(write, size_bytes=len(moved.content))
+
+    async def hold_unreadable(self, message_id: str, why: str) -> bool:
+        return await self.state.write(partial(hold_unreadable, message_id=message_id, now=self.state.now(), why=why))
+
+    async def delete_transferred(self, message_id: str) -> None:
+        await self.state.write(partial(delete_transferred, message_id=message_id), size_bytes=HEAVY_BYTES)
+
+    async def _ask(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        return await self.state.log.run(partial(self.state.lists.ask, read))
 
 
 _IN_HAND = "SELECT 1 FROM recipient AS r WHERE r.message_id = recipient.message_id AND r.state = 'sending'"
@@ -51,19 +93,33 @@ def _others(connection: sqlite3.Connection, lanes: Sequence[str]) -> str:
     return json.dumps([lane for lane in open_lanes(connection.execute) if lane not in lanes])
 
 
-def rows_of(
-    connection: sqlite3.Connection, message_id: str
-) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]] | None:
-    """The message's row, and its rows in the other tables. None: it isn't here, or has ended."""
-    found = _all(connection.execute("SELECT * FROM message WHERE id = ? AND body IS NOT NULL", (message_id,)))
-    if not found:
-        return None
-    (message,) = found
-    rows = {
-        table: _all(connection.execute(f"SELECT * FROM {table} WHERE message_id = ?", (message_id,)))
-        for table in _TABLES
-    }
-    return message, rows
+class Exported(NamedTuple):
+    """What another file takes, but for the content."""
+
+    id: str
+    message: Mapping[str, Any]
+    rows: Mapping[str, Sequence[Mapping[str, Any]]]
+    body: BodyRange
+    size_bytes: int
+
+
+def export_rows(connection: sqlite3.Connection, message_id: str) -> Exported | None:
+    """None: the message isn't here, or has finished. Raises Unreadable."""
+    try:
+        found = _all(connection.execute("SELECT * FROM message WHERE id = ? AND body IS NOT NULL", (message_id,)))
+        if not found:
+            return None
+        (message,) = found
+        rows = {
+            table: _all(connection.execute(f"SELECT * FROM {table} WHERE message_id = ?", (message_id,)))
+            for table in _TABLES
+        }
+        body = BodyRange(int(message["body"]), int(message["parts"]), message["body_key"])
+        return Exported(message_id, message, rows, body, int(message["size"]))
+    except Exception as error:
+        if not is_unreadable(error):
+            raise
+        raise Unreadable("its rows can't be read") from None
 
 
 def import_message(tx: Tx, moved: TransferredMessage, body: BodyRange, codec: Codec) -> None:
@@ -71,10 +127,10 @@ def import_message(tx: Tx, moved: TransferredMessage, body: BodyRange, codec: Co
     if tx.execute("SELECT 1 FROM message WHERE id = ?", (moved.id,)).fetchone() is not None:
         return
     for part in range(body.parts):
-        content = moved.content[part * PART_BYTES : (part + 1) * PART_BYTES]
+        stored = moved.content[part * PART_BYTES : (part + 1) * PART_BYTES]
         tx.execute(
             "INSERT INTO body (id, content) VALUES (?, ?)",
-            (body.first + part, codec.encode(content, f"{moved.id}/{part}")),
+            (body.first + part, codec.encode(stored, f"{moved.id}/{part}")),
         )
     place = {"body": body.first, "parts": body.parts, "body_key": body.key_id}
     _insert(tx, "message", {**moved.message, **place})

@@ -1,4 +1,4 @@
-"""A relay's several files, read and copied as one."""
+"""A backup of several files while messages move between them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from pathlib import Path
 import pytest
 
 from relay.store import maintenance
-from relay.store.base import StoreDamaged, StoreError
+from relay.store.base import StoreError
 from relay.store.merge import shard
-from relay.store.merged import Several, open_readers
-from relay.store.model import LaneCount
 from relay.store.sqlite import maintenance as sqlite_maintenance
 from relay.store.sqlite.store import SqliteStore, open_store
 from tests.store.build import EVERYTHING, NOW, exported, ids, in_state, message, settled
@@ -36,47 +34,6 @@ async def move(message_id: str, source: SqliteStore, target: SqliteStore) -> Non
     """As the forwarder does it."""
     await target.import_message(await exported(source, message_id))
     await source.delete_transferred(message_id)
-
-
-async def test_what_waits_in_a_lane_is_counted_over_all_files_and_as_old_as_the_oldest(tmp_path: Path) -> None:
-    async with two_files(tmp_path) as (main, bulk):
-        await main.put(message(lane="bulk", at=NOW - 30), claimed=False)
-        await bulk.put(message("a@example.net", "b@example.net", lane="bulk", at=NOW - 90), claimed=False)
-        await bulk.put(message(lane="otp", at=NOW - 10), claimed=False)
-        found = await Several(lambda: (main, bulk)).counts()
-    assert sorted(found, key=lambda row: row.lane) == [
-        LaneCount("bulk", "queued", 3, NOW - 90),
-        LaneCount("otp", "queued", 1, NOW - 10),
-    ]
-
-
-async def test_a_worker_s_file_that_is_damaged_is_said_and_leaves_the_main_one_free(tmp_path: Path) -> None:
-    main = await open_store(tmp_path / "relay.db", now=lambda: NOW)
-    await main.close()
-    shard(tmp_path / "relay.db", 1).write_bytes(b"not a store" * 1_000)
-    with pytest.raises(StoreDamaged, match=r"relay-bulk1\.db"):
-        await open_readers(tmp_path / "relay.db")
-    again = await open_store(tmp_path / "relay.db", now=lambda: NOW)
-    await again.close()
-
-
-async def test_what_was_carried_to_another_file_is_forgotten_once_however_often_that_is_said(tmp_path: Path) -> None:
-    async with two_files(tmp_path) as (main, bulk):
-        new = message(lane="bulk")
-        await main.put(new, claimed=False)
-        await move(new.id, main, bulk)
-        await main.delete_transferred(new.id)
-        assert main.size() == (0, 0)
-        assert bulk.size() == (1, len(new.content))
-
-
-async def test_a_finished_message_that_is_forgotten_takes_nothing_off_what_waits(tmp_path: Path) -> None:
-    async with two_files(tmp_path) as (main, _):
-        waits, done = await in_state(main, "queued"), await in_state(main, "sent")
-        before = main.size()
-        await main.delete_transferred(done)
-        assert main.size() == before
-        assert ids(await main.search(EVERYTHING)) == [waits]
 
 
 def at_begin(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> None:

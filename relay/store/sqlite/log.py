@@ -1,0 +1,58 @@
+"""`base.Log` over SQLite files: each question on a thread, so that none delays a commit, a claim or the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+from relay.store.merge import DeliveryTally, MergedReader
+from relay.store.model import DeliveryRow, LaneCount, Selection
+from relay.store.sqlite.reader import Reader
+from relay.store.sqlite.thread import WorkThread
+
+T = TypeVar("T")
+
+
+class SqliteLog:
+    """`base.Log` over a reader, which it owns from now on."""
+
+    def __init__(self, reader: Reader | MergedReader, name: str) -> None:
+        """`name`: the thread's."""
+        self._reader = reader
+        self._thread = WorkThread(name)
+
+    async def close(self) -> None:
+        await self._thread.close(self._reader.close)
+
+    async def get(self, message_id: str) -> Mapping[str, object] | None:
+        return await self.run(partial(self._reader.get, message_id))
+
+    async def search(self, selection: Selection) -> Sequence[Mapping[str, object]]:
+        return await self.run(partial(self._reader.search, selection))
+
+    async def waiting(self, selection: Selection) -> Sequence[Mapping[str, object]]:
+        return await self.run(partial(self._reader.waiting, selection))
+
+    async def counts(self) -> Sequence[LaneCount]:
+        return await self.run(self._reader.counts)
+
+    async def deliveries(self, since: float) -> Sequence[DeliveryRow]:
+        slices, tally = self._reader.delivery_slices(since), DeliveryTally()
+        # One at a time, so that other questions are answered in between.
+        while await self.run(partial(_add_next, slices, tally)):
+            pass
+        return await self.run(tally.rows)
+
+    async def run(self, question: Callable[[], T]) -> T:
+        """The answer to a question that blocks, on the reader's thread."""
+        return await self._thread.run(question)
+
+
+def _add_next(slices: Iterator[Sequence[DeliveryRow]], tally: DeliveryTally) -> bool:
+    """False: there is no further slice."""
+    rows = next(slices, None)
+    if rows is None:
+        return False
+    tally.add(rows)
+    return True

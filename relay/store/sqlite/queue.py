@@ -1,0 +1,169 @@
+"""`base.Queue` in one SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Collection, Sequence
+from functools import partial
+
+from relay.store.base import StoreDamaged, StoreError, Unreadable
+from relay.store.model import BOOKED, Action, Booking, NewMessage, Queued, Recovered, Selection, Settlement
+from relay.store.sqlite import claim, content, operate, put, search, settle
+from relay.store.sqlite.group import Operation
+from relay.store.sqlite.rows import PART_BYTES, BodyRange
+from relay.store.sqlite.state import HEAVY_BYTES, RECIPIENT_BYTES, StoreState
+
+_STEP_MESSAGES = 50
+_PRUNE_MESSAGES = 25
+_STEP_RECIPIENTS = 200
+"""in one transaction: what changes them by the thousand must not delay an express message"""
+
+_LOG = logging.getLogger(__name__)
+
+
+class SqliteQueue:
+    """When a caller is cancelled, its `put` is either not written or left `queued`, its `claim` is given back, and all
+    else is written."""
+
+    def __init__(self, state: StoreState) -> None:
+        self.state = state
+        self._put_batch = partial(put.put_batch, codec=state.codec)
+
+    async def put(self, message: NewMessage, *, claimed: bool, booking: Booking = BOOKED) -> None:
+        state, booked = self.state, booking if claimed else None
+        body = state.body_range(message.content)
+        if body.parts == 1:
+            await self._submit_put(message, body, booked, express=claimed).result()
+            return
+        state.arriving.add(body.first)
+        try:
+            for part in range(body.parts - 1):
+                write = partial(put.put_part, message=message, body=body, part=part, codec=state.codec)
+                await state.write(write, size_bytes=PART_BYTES)
+            await self._submit_put(message, body, booked, express=claimed, written=body.parts - 1).result()
+        except BaseException:
+            state.writer.follow_up(state.delete_orphans)
+            raise
+        finally:
+            state.arriving.discard(body.first)
+
+    def start_put(self, message: NewMessage, *, express: bool, booking: Booking = BOOKED) -> asyncio.Future[None]:
+        if len(message.content) > PART_BYTES:
+            return asyncio.ensure_future(self.put(message, claimed=True, booking=booking))
+        return self._submit_put(message, self.state.body_range(message.content), booking, express=express).future
+
+    def _submit_put(
+        self, message: NewMessage, body: BodyRange, booking: Booking | None, *, express: bool, written: int = 0
+    ) -> Operation[None]:
+        def give_back(_: None) -> None:
+            if booking is not None:
+                self._give_back(message.id)
+
+        is_small = put.is_small(message, body)
+        operation = Operation(
+            partial(put.put, message=message, body=body, codec=self.state.codec, booking=booking, written=written),
+            size_bytes=min(len(message.content), PART_BYTES) + RECIPIENT_BYTES * len(message.providers),
+            abandoned=give_back,
+            batch=(self._put_batch, (message, body, booking)) if is_small else None,
+            single_statement=is_small,
+        )
+        return self.state.writer.submit(operation, express=express)
+
+    def _give_back(self, *message_ids: str) -> None:
+        for message_id in message_ids:
+            self.state.writer.follow_up(partial(settle.unclaim, message_id=message_id))
+
+    async def claim(
+        self, lane: str, now: float, *, messages: int, size_bytes: int, booking: Booking = BOOKED
+    ) -> Sequence[Queued]:
+        write = partial(claim.claim, lane=lane, now=now, messages=messages, size_bytes=size_bytes, booking=booking)
+        claimed = await self.state.write(
+            write, size_bytes=HEAVY_BYTES, abandoned=lambda given: self._give_back(*(one.id for one in given))
+        )
+        loaded: list[Queued] = []
+        failed: list[tuple[str, StoreError]] = []
+        try:
+            read = partial(content.read_all, messages=claimed, codec=self.state.codec)
+            contents = await self.state.content_thread.run(partial(read, self.state.contents)) if claimed else ()
+            for one, found in zip(claimed, contents, strict=True):
+                if isinstance(found, bytes):
+                    loaded.append(one.queued(found))
+                elif isinstance(found, Unreadable | StoreDamaged):
+                    _LOG.error("event=unreadable id=%s reason=%s", one.id, json.dumps(str(found)))
+                    hold = partial(claim.hold_unreadable, message_id=one.id, now=self.state.now(), why=str(found))
+                    await self.state.write(partial(hold, in_hand=True))
+                else:
+                    failed.append((one.id, found))
+            if failed and not loaded:
+                raise failed[0][1]
+        except BaseException:
+            self._give_back(*(one.id for one in claimed))
+            raise
+        for message_id, trouble in failed:
+            # A disk that fails in one place: this message waits for its next step, its neighbours go on.
+            _LOG.error("event=unreadable id=%s reason=%s", message_id, json.dumps(str(trouble)))
+            self.state.writer.follow_up(partial(settle.put_off, message_id=message_id))
+        return loaded
+
+    async def next_due(self, lane: str) -> float | None:
+        # On the contents' thread: no listing delays a claim.
+        read = partial(search.next_due, lane=lane)
+        return await self.state.content_thread.run(partial(self.state.contents.ask, read))
+
+    async def mark_final(self, message_id: str, positions: Sequence[int]) -> None:
+        # Express: a session waits before its final dot meanwhile.
+        write = partial(settle.mark_final, message_id=message_id, positions=positions)
+        await self.state.write(write, express=True)
+
+    async def settle(self, settlement: Settlement) -> None:
+        state = self.state
+        bodies = [state.body_range(bounce.content) for bounce in settlement.bounces]
+        write = partial(
+            settle.settle,
+            settlement=settlement,
+            bodies=bodies,
+            codec=state.codec,
+            hashed=state.hashed,
+            now=state.now(),
+        )
+        size_bytes = RECIPIENT_BYTES * len(settlement.updates) + sum(len(b.content) for b in settlement.bounces)
+        is_simple = settle.is_simple_finish(settlement, state.hashed)
+        batch = (settle.finish_batch, settlement) if is_simple else None
+        await state.writer.submit(Operation(write, size_bytes=size_bytes, batch=batch)).result()
+
+    async def unclaim(self, message_id: str, due_at: float | None = None) -> None:
+        await self.state.write(partial(settle.unclaim, message_id=message_id, due_at=due_at))
+
+    async def recover(self, now: float, marking: Collection[str] = ()) -> Sequence[Recovered]:
+        return await self.state.write(partial(operate.recover, now=now, marking=marking))
+
+    async def supersede(self, key: str, before_id: str, now: float) -> Sequence[str]:
+        write = partial(operate.supersede, key=key, before_id=before_id, now=now, hashed=self.state.hashed)
+        return await self.state.write(write)
+
+    async def retry_deferred(self, lane: str, now: float, *, only_urged: bool = False) -> int:
+        write = partial(operate.retry_deferred, lane=lane, now=now, only_urged=only_urged)
+        return await self.state.write_in_steps(write, _STEP_RECIPIENTS)
+
+    async def adopt(self, lanes: Sequence[str], default: str) -> int:
+        write = partial(operate.adopt, lanes=lanes, default=default)
+        return await self.state.write_in_steps(write, _STEP_RECIPIENTS)
+
+    async def act(self, action: Action, selection: Selection, now: float) -> Sequence[str]:
+        state = self.state
+        find = partial(search.waiting_ids, selection=selection, limit=-1)
+        ids = await state.log.run(partial(state.lists.ask, find))
+        changed: list[str] = []
+        for start in range(0, len(ids), _STEP_MESSAGES):
+            some = ids[start : start + _STEP_MESSAGES]
+            write = partial(operate.act, action=action, ids=some, selection=selection, now=now, hashed=state.hashed)
+            changed += await state.write(write, size_bytes=HEAVY_BYTES)
+        return changed
+
+    def size(self) -> tuple[int, int]:
+        return self.state.messages, self.state.size_bytes
+
+    async def prune(self, before: float, *, limit: int) -> int:
+        return await self.state.write_in_steps(partial(operate.prune, before=before), _PRUNE_MESSAGES, limit)

@@ -1,0 +1,210 @@
+"""Writing what became of a message, as functions of a transaction (`commit.Tx`): each applies whole or raises."""
+
+# ruff: noqa: S608 - what is put together here are conditions of this module; every value is a parameter
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from typing import Any
+
+from relay.store.addresses import Hashed
+from relay.store.base import StoreError
+from relay.store.codec import Codec
+from relay.store.model import OPEN_STATES, Attempt, RecipientUpdate, Settlement
+from relay.store.sqlite.commit import Tx
+from relay.store.sqlite.pseudonymise import pseudonymise
+from relay.store.sqlite.put import put
+from relay.store.sqlite.rows import DEPARTURE_CHANGES, PART_BYTES, BodyRange, insert_departures, timings_text
+
+
+def mark_final(tx: Tx, message_id: str, positions: Sequence[int]) -> None:
+    tx.executemany(
+        "UPDATE recipient SET final_dot = 1 WHERE message_id = ? AND position = ?",
+        [(message_id, position) for position in positions],
+    )
+
+
+def settle(
+    tx: Tx, settlement: Settlement, bodies: Sequence[BodyRange], codec: Codec, hashed: Hashed | None, now: float
+) -> None:
+    """`bodies`: places for the contents of the bounces. `hashed`: how addresses of finished messages are kept."""
+    message_id = settlement.message_id
+    attempts = settlement.attempts
+    if attempts:
+        _each(
+            tx,
+            "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            _attempt_rows(message_id, attempts),
+        )
+    made = {attempt.position: attempt.n for attempt in attempts}
+    if settlement.updates:
+        _each(tx, _UPDATE_RECIPIENT, [_update_row(message_id, u, made.pop(u.position, 0)) for u in settlement.updates])
+    if made:
+        _each(
+            tx,
+            "UPDATE recipient SET attempts = max(attempts, ?) WHERE message_id = ? AND position = ?",
+            [(n, message_id, position) for position, n in made.items()],
+        )
+    if settlement.note is not None:
+        note(tx, message_id, now, settlement.note)
+    for bounce, body in zip(settlement.bounces, bodies, strict=True):
+        put(tx, bounce, body, codec, booking=None)
+    timings = timings_text(settlement.timings_ms)
+    if not finish_if_done(tx, message_id, hashed, timings) and settlement.timings_ms:
+        tx.execute("UPDATE message SET timings = json_patch(timings, ?) WHERE id = ?", (timings, message_id))
+
+
+def is_simple_finish(settlement: Settlement, hashed: Hashed | None) -> bool:
+    """Does it end a message's only recipient with one attempt, and nothing else?"""
+    if settlement.only_bytes is None or settlement.only_bytes > PART_BYTES or hashed is not None:
+        return False
+    if len(settlement.updates) != 1 or len(settlement.attempts) != 1:
+        return False
+    update, attempt = settlement.updates[0], settlement.attempts[0]
+    return (
+        update.state not in OPEN_STATES
+        and update.position == attempt.position
+        and settlement.note is None
+        and not settlement.bounces
+    )
+
+
+class BatchMismatch(Exception):
+    """One of them was not what it seemed: each is to be settled by itself."""
+
+
+def finish_batch(tx: Tx, settlements: Sequence[Settlement]) -> None:
+    """Write settlements of which `is_simple_finish` is true in one statement. Raises BatchMismatch, having written
+    something, where a message is not there or its recipient no longer open."""
+    parameters: list[Any] = []
+    for settlement in settlements:
+        update = settlement.updates[0]
+        parameters += _attempt_rows(settlement.message_id, settlement.attempts)[0]
+        parameters += (update.state, update.upstream, update.reply, update.sent_at, update.step, update.delay_notified)
+        parameters.append(timings_text(settlement.timings_ms))
+        tx.messages -= 1
+        tx.size_bytes -= settlement.only_bytes or 0
+    before = tx.changes
+    tx.execute(insert_departures(len(settlements)), parameters)
+    if tx.changes - before != DEPARTURE_CHANGES * len(settlements):
+        raise BatchMismatch
+
+
+# Without the one that the claim counted, where none was made of it: while all circuits are open, for instance.
+_WITHOUT_THIS_CLAIM = (
+    "max(attempts - (state = 'sending'), (SELECT coalesce(max(n), 0) FROM attempt"
+    " WHERE attempt.message_id = recipient.message_id AND attempt.position = recipient.position))"
+)
+# An upstream or a reply that isn't named stays: the last word heard is part of the time line.
+_UPDATE_RECIPIENT = (
+    "UPDATE recipient SET state = ?1, open = ?11, upstream = coalesce(?2, upstream), reply = coalesce(?3, reply),"
+    " sent_at = ?4, next_at = CASE WHEN ?1 IN ('queued', 'deferred') THEN coalesce(?5, accepted_at) END, step = ?6,"
+    f" delay_notified = ?7, attempts = CASE WHEN ?8 > 0 THEN max(attempts, ?8) ELSE {_WITHOUT_THIS_CLAIM} END,"
+    # What was settled did not kill its process.
+    " booked_at = NULL, holder = NULL, lease_until = NULL, deaths = 0"
+    " WHERE message_id = ?9 AND position = ?10 AND open = 1"
+)
+
+
+def _update_row(message_id: str, update: RecipientUpdate, n: int) -> tuple[Any, ...]:
+    return (
+        update.state,
+        update.upstream,
+        update.reply,
+        update.sent_at,
+        update.next_at,
+        update.step,
+        update.delay_notified,
+        n,
+        message_id,
+        update.position,
+        update.state in OPEN_STATES,
+    )
+
+
+def _attempt_rows(message_id: str, attempts: Sequence[Attempt]) -> list[tuple[Any, ...]]:
+    texts: dict[int, str] = {}  # the recipients of one transaction share their timings
+    rows = []
+    for a in attempts:
+        text = texts.get(id(a.timings_ms))
+        if text is None:
+            text = texts[id(a.timings_ms)] = timings_text(a.timings_ms)
+        rows.append((message_id, a.position, a.n, a.upstream, a.started_at, a.session, a.outcome, a.reply, text))
+    return rows
+
+
+# The plus keeps the planner from walking all that is open.
+_WHAT_IS_LEFT = (
+    "SELECT body, parts, size, EXISTS (SELECT 1 FROM recipient WHERE message_id = message.id AND +open = 1)"
+    " FROM message WHERE id = ?"
+)
+
+
+def finish_if_done(tx: Tx, message_id: str, hashed: Hashed | None, timings: str = "{}") -> bool:
+    """Let the body go once no recipient is open, and the addresses if they are to be hashed; note `timings` with
+    that. Raises StoreError where there is no such message."""
+    found = tx.execute(_WHAT_IS_LEFT, (message_id,)).fetchone()
+    if found is None:
+        raise StoreError(f"no message {message_id} in the store")
+    first, parts, size, is_open = found
+    if is_open:
+        return False
+    if hashed is not None:
+        pseudonymise(tx, message_id, hashed)
+    if first is None:
+        return False
+    tx.execute(
+        "UPDATE message SET body = NULL, body_key = NULL, supersede_key = NULL, timings = json_patch(timings, ?)"
+        " WHERE id = ?",
+        (timings, message_id),
+    )
+    if parts == 1:
+        tx.execute("DELETE FROM body WHERE id = ?", (first,))
+    else:
+        tx.execute("INSERT INTO loose_body VALUES (?, ?)", (first, parts))
+        tx.orphaned = True
+    tx.messages -= 1
+    tx.size_bytes -= size
+    return True
+
+
+def delete_orphan(tx: Tx, arriving: Container[int]) -> bool:
+    """Delete one part of a body that no message owns, but for those still `arriving`. True: there is more."""
+    for first, parts in tx.execute("SELECT first, parts FROM loose_body").fetchall():
+        if first in arriving:
+            continue
+        tx.execute("DELETE FROM body WHERE id = ?", (first + parts - 1,))
+        if parts == 1:
+            tx.execute("DELETE FROM loose_body WHERE first = ?", (first,))
+        else:
+            tx.execute("UPDATE loose_body SET parts = parts - 1 WHERE first = ?", (first,))
+        return True
+    return False
+
+
+def unclaim(tx: Tx, message_id: str, due_at: float | None = None) -> None:
+    """Give back what is in hand of a message; due at once, or when told."""
+    tx.execute(_GIVE_BACK.format(due="coalesce(:due_at, accepted_at)", steps=0), {"id": message_id, "due_at": due_at})
+
+
+def put_off(tx: Tx, message_id: str) -> None:
+    """Give back what is in hand of a message, due when its claim booked it."""
+    tx.execute(_GIVE_BACK.format(due="booked_at", steps=1), {"id": message_id})
+
+
+_GIVE_BACK = (
+    "UPDATE recipient SET state = 'queued', holder = NULL, lease_until = NULL, step = step + {steps},"
+    " next_at = CASE WHEN deaths < 2 THEN {due} END, booked_at = CASE WHEN deaths >= 2 THEN {due} END,"
+    f" attempts = {_WITHOUT_THIS_CLAIM} WHERE message_id = :id AND state = 'sending'"
+)
+
+
+def note(tx: Tx, message_id: str, at: float, text: str) -> None:
+    tx.execute("INSERT OR IGNORE INTO note VALUES (?, ?, ?)", (message_id, at, text))
+
+
+def _each(tx: Tx, sql: str, rows: list[tuple[Any, ...]]) -> None:
+    if len(rows) == 1:
+        tx.execute(sql, rows[0])
+    else:
+        tx.executemany(sql, rows)

@@ -1,0 +1,115 @@
+"""Several files read as one, by the commands and by the relay."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from relay.store.base import StoreDamaged, StoreError
+from relay.store.merge import MergedReader, open_offline, open_readers, shard
+from relay.store.model import LaneCount, Selection, State
+from relay.store.sqlite import search
+from relay.store.sqlite.log import SqliteLog
+from relay.store.sqlite.reader import Reader
+from relay.store.sqlite.store import SqliteStore, open_store
+from tests.store.build import EVERYTHING, NOW, ids, in_state, message
+
+STATES: tuple[State, ...] = ("queued", "deferred", "held", "sent", "bounced")
+
+
+@pytest.fixture
+async def files(tmp_path: Path) -> AsyncIterator[list[SqliteStore]]:
+    """A main store and those of two workers."""
+    path = tmp_path / "relay.db"
+    opened = [await open_store(one, now=lambda: NOW) for one in (path, shard(path, 1), shard(path, 2))]
+    yield opened
+    for file in opened:
+        await file.close()
+
+
+@pytest.mark.parametrize(
+    "selection", [EVERYTHING, Selection(limit=3), Selection(to="a@example.net"), Selection(lane="x")]
+)
+async def test_a_command_and_the_relay_show_the_same_and_each_message_once(
+    tmp_path: Path, files: list[SqliteStore], monkeypatch: pytest.MonkeyPatch, selection: Selection
+) -> None:
+    monkeypatch.setattr(search, "SLICE_MESSAGES", 2)
+    made = [await in_state(file, state, "a@example.net", "b@example.net") for state in STATES for file in files]
+    doubled = message(lane="x")  # on its way from one file to the other
+    for file in files[:2]:
+        await file.put(doubled, claimed=False)
+    log = SqliteLog(open_readers(tmp_path / "relay.db"), "log")
+    with open_offline(tmp_path / "relay.db") as reader:
+        found = reader.search(selection)
+        assert found == await log.search(selection)
+        assert len(found) == len(set(ids(found))) > 0
+        assert reader.waiting(selection) == await log.waiting(selection)
+        assert reader.counts() == await log.counts()
+        assert reader.deliveries(NOW - 1) == await log.deliveries(NOW - 1) != []
+        for message_id in (*made, doubled.id):
+            assert reader.get(message_id) == await log.get(message_id) is not None
+        assert reader.get("01JD0000000000000000000000") is None
+    await log.close()
+    await log.close()
+    with pytest.raises(StoreError):
+        await log.counts()
+
+
+async def test_what_waits_in_a_lane_is_counted_over_all_files_and_as_old_as_the_oldest(
+    tmp_path: Path, files: list[SqliteStore]
+) -> None:
+    main, bulk, _ = files
+    await main.put(message(lane="bulk", at=NOW - 30), claimed=False)
+    await bulk.put(message("a@example.net", "b@example.net", lane="bulk", at=NOW - 90), claimed=False)
+    await bulk.put(message(lane="otp", at=NOW - 10), claimed=False)
+    with open_offline(tmp_path / "relay.db") as reader:
+        found = reader.counts()
+    assert sorted(found, key=lambda row: row.lane) == [
+        LaneCount("bulk", "queued", 3, NOW - 90),
+        LaneCount("otp", "queued", 1, NOW - 10),
+    ]
+
+
+async def test_a_worker_s_file_that_is_damaged_is_said_and_leaves_the_main_one_free(tmp_path: Path) -> None:
+    main = await open_store(tmp_path / "relay.db", now=lambda: NOW)
+    await main.close()
+    shard(tmp_path / "relay.db", 1).write_bytes(b"not a store" * 1_000)
+    with pytest.raises(StoreDamaged, match=r"relay-bulk1\.db"):
+        open_readers(tmp_path / "relay.db")
+    again = await open_store(tmp_path / "relay.db", now=lambda: NOW)
+    await again.close()
+
+
+async def test_a_file_that_is_added_is_read_too(tmp_path: Path, files: list[SqliteStore]) -> None:
+    made = [await in_state(file, "queued") for file in files[:2]]
+    with closing(MergedReader(Reader.open(tmp_path / "relay.db"))) as reader:
+        assert ids(reader.search(EVERYTHING)) == made[:1]
+        reader.add(Reader.open(shard(tmp_path / "relay.db", 1)))
+        assert ids(reader.search(EVERYTHING)) == made[::-1]
+
+
+async def test_a_look_changes_nothing_and_makes_no_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="there is no store"), open_offline(tmp_path / "relay.db"):
+        pass
+    assert not list(tmp_path.iterdir())
+    store = await open_store(tmp_path / "relay.db", now=lambda: NOW)
+    await store.close()
+    shard(tmp_path / "relay.db", 1).write_bytes(b"not a store" * 1_000)
+    with pytest.raises(StoreDamaged, match=r"relay-bulk1\.db"), open_offline(tmp_path / "relay.db"):
+        pass
+
+
+async def test_damage_met_while_reading_is_the_store_s_own_error(tmp_path: Path) -> None:
+    path = tmp_path / "relay.db"
+    store = await open_store(path, now=lambda: NOW)
+    for _ in range(30):
+        await in_state(store, "sent")
+    await store.close()
+    with path.open("r+b") as file:  # past the first page, which has the schema
+        file.seek(4096)
+        file.write(b"\xff" * (path.stat().st_size - 4096))
+    with open_offline(path) as reader, pytest.raises(StoreDamaged, match=r"relay\.db: damaged"):
+        reader.search(EVERYTHING)
