@@ -73,15 +73,8 @@ def check(args: argparse.Namespace) -> int:
 
 
 def _problems(loaded: Loaded) -> list[str]:
-    """What would keep `run` from starting though the file itself is right: the contents of users files, keys that
-    the signer doesn't take."""
-    from relay.mail.dkim import BadKey, Signer
-
+    """Mistakes in users files, which would keep `run` from starting."""
     found = []
-    try:
-        Signer(loaded.config.dkim, loaded.dkim_pems)
-    except BadKey as error:
-        found.append(f"{loaded.path}: dkim: {error}")
     files = {one.users_file for one in loaded.config.listen if one.auth == "required" and one.users_file is not None}
     if files:
         from relay.intake.users import Users, UsersError
@@ -117,7 +110,7 @@ def explain(args: argparse.Namespace) -> int:
     loaded = load_or_exit(config_path(args))
     try:
         content = _content(args.file)
-        message = parse(normalise(content), door=True)
+        message = parse(normalise(content), limited=True)
         facts = _facts(args, loaded.config, message)
     except OSError as error:
         return _failed(f"{args.file}: {error.strerror or error}")
@@ -168,10 +161,10 @@ def _facts(args: argparse.Namespace, config: Config, message: Message) -> Facts:
 
 
 def _header_addresses(message: Message, names: tuple[str, ...]) -> list[str]:
-    from relay.mail.mailboxes import mailboxes
-    from relay.mail.words import text_of
+    from relay.mail.address_list import addresses_in
+    from relay.mail.header_text import text_of
 
-    found = [mailboxes(text_of(field.value)) for field in message.fields if field.name in names]
+    found = [addresses_in(text_of(field.value)) for field in message.fields if field.name in names]
     return list(dict.fromkeys(address for addresses in found for address in addresses))
 
 

@@ -9,8 +9,8 @@ from threading import Lock
 from relay.clock import Clock
 from relay.config.model import Config
 from relay.delivery.message import Job
-from relay.mail.address import provider
-from relay.mail.dsn import Kind, Report, Stamp, bounce, bounces
+from relay.mail.dsn import Kind, RecipientReport, Stamp, bounce, bounces
+from relay.mail.mailbox_provider import provider
 from relay.mail.message import parse, subject
 from relay.mail.redact import redact
 from relay.store.model import NewMessage, RecipientUpdate, State
@@ -68,9 +68,9 @@ class Bouncer:
             ),
         )
 
-    def _report(self, job: Job, update: RecipientUpdate) -> Report:
+    def _report(self, job: Job, update: RecipientUpdate) -> RecipientReport:
         upstream = self._config.upstreams.get(update.upstream) if update.upstream is not None else None
-        return Report(
+        return RecipientReport(
             job.queued.envelope.recipients[update.position],
             _KINDS[update.state],
             reply=update.reply,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from relay.delivery.message import Job
 from relay.mail.envelope import Recipient
-from relay.mail.transfer import Form
+from relay.mail.recode import Form
 from relay.store.model import OpenRecipient
 
 

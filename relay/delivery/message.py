@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Literal
 
 from relay.mail.message import over_long_line
-from relay.mail.transfer import Form, recoded
+from relay.mail.recode import Form, recoded
 from relay.signing.signatures import LARGE_BYTES
 from relay.store.model import Attempt, OpenRecipient, Queued, RecipientUpdate, Settlement
 from relay.upstream.base import Parts

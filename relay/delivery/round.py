@@ -14,7 +14,7 @@ from relay.delivery.hedge import race
 from relay.delivery.message import Job, Pending
 from relay.delivery.verdict import Delivered, PermanentFailure, TryNext, Unknown, Unsupported, Withdrawn, judge
 from relay.mail.dsn import wants_success
-from relay.mail.redact import Refused, redact_reply
+from relay.mail.redact import RefusedContent, redact_reply
 from relay.mail.reply import Reply
 from relay.store.model import Attempt, OpenRecipient, RecipientUpdate, State
 from relay.upstream.base import Progress, Report, Upstream
@@ -89,7 +89,7 @@ class Round:
         """`number`: the attempt's own among those that ran together, from 1."""
         job = self._job
         error = report.error
-        refused = Refused(job.queued.content)
+        refused = RefusedContent(job.queued.content)
         for result in report.results:
             try:
                 reply = redact_reply(str(result.reply), b"" if result.reply.positive else refused)

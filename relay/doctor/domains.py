@@ -94,7 +94,7 @@ def _refused(keyset: KeySet, name: str, record: str, now: int) -> str | None:
         f"From: probe@{keyset.domain}\r\nTo: probe@{keyset.domain}\r\nSubject: probe\r\n"
         f"Message-ID: <probe@{keyset.domain}>\r\n\r\nA probe of otp-relay doctor.  It goes nowhere.\r\n"
     ).encode("ascii")
-    signed = Signer.sign(parse(probe), keyset, now=now).headers + probe
+    signed = Signer.prepare(parse(probe), keyset, now=now).sign().headers + probe
 
     def txt(asked: bytes, timeout: float = 0) -> bytes | None:  # noqa: ARG001 (dkimpy's signature)
         return record.encode() if asked.decode("ascii").rstrip(".").lower() == name.lower() else None

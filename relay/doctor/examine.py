@@ -15,7 +15,7 @@ from relay.doctor import domains, files, machine, service, upstreams
 from relay.doctor.finding import Finding
 from relay.doctor.resolver import Resolver
 from relay.intake.users import UsersError, read_users
-from relay.mail.dkim import BadKey, Signer
+from relay.mail.dkim import Signer
 
 
 async def examine(
@@ -31,16 +31,15 @@ async def examine(
         hint = "correct it, or name another with -c FILE or $OTP_RELAY_CONFIG; nothing else can be checked before"
         return tuple(Finding("config", "", "fail", str(error), hint) for error in errors.errors)
     config = loaded.config
-    signer, trouble = _signer(loaded)
     now = time.time()
     of_disk, of_service, of_upstreams, of_domains = await asyncio.gather(
         asyncio.to_thread(machine.check_disk, config.store, config.queue.min_free_bytes),
         service.check(config),
         upstreams.check(config, now),
-        domains.check(config.dkim, signer, Resolver(dns_server), int(now)) if signer is not None else _nothing(),
+        domains.check(config.dkim, Signer(config.dkim, loaded.dkim_pems), Resolver(dns_server), int(now)),
     )
     of_files = files.check(loaded)
-    trouble += [*_users(config), *await asyncio.to_thread(_damaged, loaded)]
+    trouble = [*_users(config), *await asyncio.to_thread(_damaged, loaded)]
     return (
         *_config(loaded, trouble, of_files),
         *trouble,
@@ -51,17 +50,6 @@ async def examine(
         *of_domains,
         *of_upstreams,
     )
-
-
-async def _nothing() -> list[Finding]:
-    return []
-
-
-def _signer(loaded: Loaded) -> tuple[Signer | None, list[Finding]]:
-    try:
-        return Signer(loaded.config.dkim, loaded.dkim_pems), []
-    except BadKey as error:
-        return None, [Finding("config", "dkim", "fail", str(error), "otp-relay keygen makes keys that sign")]
 
 
 def _damaged(loaded: Loaded) -> list[Finding]:

@@ -17,8 +17,8 @@ from relay.intake.destination import Destination
 from relay.intake.draft import Draft
 from relay.intake.spool import Large, SpoolFull
 from relay.intake.types import Receipt, Refused, Submission
-from relay.mail.address import provider
 from relay.mail.envelope import Envelope
+from relay.mail.mailbox_provider import provider
 from relay.mail.message import Message, Unacceptable, from_addresses, has_large_head, normalise, parse, subject
 from relay.mail.redact import redact
 from relay.mail.trace import received, rfc5322_date
@@ -174,7 +174,7 @@ async def _off_loop_if_large(function: Callable[[_Arrival, bytes], _T], arrival:
 
 def _read(content: bytes) -> Message:
     """A content, or the head of a large one. Raises Unacceptable."""
-    return parse(normalise(content), door=True)
+    return parse(normalise(content), limited=True)
 
 
 def _life_s(state: ConfigState, route: Route, envelope: Envelope) -> float:

@@ -31,7 +31,7 @@ class Draft(NamedTuple):
             copied = self._copied(content)
         except Unacceptable:
             copied = None  # the whole is judged: something else may be wrong with it, which is said first
-        return self._with(copied or self._prepared(parse(normalise(content.read()), door=True)))
+        return self._with(copied or self._prepared(parse(normalise(content.read()), limited=True)))
 
     def _copied(self, large: Large) -> Prepared | None:
         """Prepared while it is read, so that it is in memory once. None where that can't be: the head has no end, or
@@ -43,7 +43,7 @@ class Draft(NamedTuple):
             top = begin[:body_at]
             if body_at < 4 or normalise(top) != top:
                 return None
-            head = self._prepared(parse(top, door=True))
+            head = self._prepared(parse(top, limited=True))
             whole.write(head.content)
             piece = begin[body_at:] or file.read(_CHUNK_BYTES)
             held = b""

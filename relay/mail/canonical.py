@@ -1,7 +1,6 @@
 """DKIM's relaxed canonicalisation (RFC 6376 3.4.2, 3.4.4) of CRLF-ended content, in linear time.
 
-dkimpy has the same rules, but its body pattern takes quadratic time on a run of blanks and works on the whole body
-at once; the tests hold this module equal to it.
+The tests compare it with dkimpy, which takes quadratic time on a run of blanks and needs the whole body at once.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ _NOT_AT_A_BREAK = re.compile(rb"[^ \t\r\n]")
 
 
 def relaxed_field(name: bytes, value: bytes) -> bytes:
-    """A header field as it is hashed, without the CRLF at its end. `name` is lower-case already."""
+    """A header field as it is hashed, without the CRLF at its end. `name` is lower-case."""
     if b"\n" in value:
         value = value.replace(b"\r\n", b"")
     if b"\t" in value:
@@ -23,15 +22,15 @@ def relaxed_field(name: bytes, value: bytes) -> bytes:
 
 
 def _single_blanks(text: bytes) -> bytes:
-    """Each run of blanks as one: every pass halves them."""
+    """Each run of blanks as one blank. Every pass halves the runs."""
     while b"  " in text:
         text = text.replace(b"  ", b" ")
     return text
 
 
 def relaxed_lines(lines: bytes) -> bytes:
-    """Whole body lines with blanks reduced; empty lines at the body's end are the caller's to leave out. The same
-    object when nothing was to be done: base64 and most text."""
+    """Whole body lines with blanks reduced; the same object where nothing changes, as for base64. The caller leaves out
+    empty lines at the body's end."""
     if b"\t" in lines:
         lines = lines.replace(b"\t", b" ")
     elif b" " not in lines:
@@ -43,7 +42,7 @@ def relaxed_lines(lines: bytes) -> bytes:
 
 
 class BodyHash:
-    """The SHA-256 of the relaxed body, made slice by slice so that a large one can share its thread with others.
+    """The SHA-256 of the relaxed body, made in slices so that a large body doesn't block its thread.
 
     `while body.step(): ...` and then `digest()`, or `digest()` at once.
     """
@@ -55,10 +54,10 @@ class BodyHash:
         self._hash = hashlib.sha256()
         self._empty = True
         self._line_ends = 0
-        """CRLFs held back: they count only if something follows"""
+        """CRLFs that count only if more text follows"""
 
     def step(self) -> bool:
-        """Hash the next `slice_bytes` or so. False when the body is done."""
+        """Hash about `slice_bytes` more. False at the end of the body."""
         content, at = self._content, self._at
         if at >= len(content):
             return False
@@ -70,8 +69,8 @@ class BodyHash:
         return True
 
     def _break_behind(self, at: int) -> int:
-        """Where a slice may end: at a line's end, in a long line at a place that no blanks or line ends are at. 0: at
-        the content's end only."""
+        """The next place where a slice may end: a line's end, in a long line a place without a blank or line end beside
+        it. 0: only at the content's end."""
         line_end = self._content.find(b"\n", at, at + self._slice_bytes)
         if line_end >= 0:
             return line_end + 1

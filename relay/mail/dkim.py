@@ -1,7 +1,7 @@
-"""DKIM signatures (RFC 6376; Ed25519: RFC 8463), with keys parsed once and the body hashed once for all of them.
+"""Sign messages with DKIM (RFC 6376; Ed25519: RFC 8463). Keys are parsed once, a body is hashed once for all keys.
 
-dkimpy parses the PEM at every signature and signs with RSA in pure Python (7 ms); with both replaced it still takes
-0.2 ms a key. What it is here for is to verify: the tests hold every signature against it.
+The tests verify every signature with dkimpy. It doesn't sign here, since it parses the PEM at every signature and signs
+with RSA in pure Python (7 ms).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
@@ -25,10 +24,7 @@ from relay.config.model import DkimDomain
 from relay.mail.address import MAX_DOMAIN_OCTETS
 from relay.mail.canonical import BodyHash, relaxed_field
 from relay.mail.message import Message
-from relay.mail.private import sign_digest
-
-MIN_RSA_BITS = 1024
-"""RFC 8301 3.2: verifiers ignore shorter keys"""
+from relay.mail.private_key import PrivateKey, sign_digest
 
 OVERSIGNED = (
     "from", "sender", "reply-to", "to", "cc", "subject", "date", "message-id",
@@ -46,12 +42,8 @@ SIGNED = (
 _LABELS = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*")
 
 
-class BadKey(ValueError):
-    """A key file that can't sign. The text names the file and never shows what is in it."""
-
-
 class Unsignable(Exception):
-    """The message is no base for a signature. It is relayed without one."""
+    """The message can't be signed. It is relayed without a signature."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -67,22 +59,22 @@ class Signature(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A private key and the part of its signature field that is always the same."""
+    """A private key, with the part of its signature fields that is always the same."""
 
     selector: str
-    private: RSAPrivateKey | Ed25519PrivateKey
+    private: PrivateKey
     tags: bytes
     number: int = field(default_factory=count(1).__next__, compare=False)
-    """no other key of this process has it"""
+    """unique in this process"""
 
     def sign(self, digest: bytes) -> bytes:
-        """The signature of what has this SHA-256 digest: the slow part of it all."""
+        """The signature for a SHA-256 digest. This is the slow part of signing."""
         return sign_digest(self.private, digest)
 
 
 class Unsigned(NamedTuple):
-    """Signature fields that lack their keys' part, which may be made anywhere: `digests`, one for each key, go
-    through `Key.sign`, and what comes out of it to `signed`."""
+    """Signature fields without their signatures, which another process may make: each of the `digests` goes through
+    its key's `Key.sign`, and the results go to `signed`."""
 
     keys: tuple[Key, ...]
     values: tuple[bytes, ...]
@@ -94,7 +86,7 @@ class Unsigned(NamedTuple):
         return Signature(b"".join(fields), tuple(key.selector for key in self.keys))
 
     def sign(self) -> Signature:
-        """Made here and now."""
+        """Make the signatures in this process."""
         return self.signed([key.sign(digest) for key, digest in zip(self.keys, self.digests, strict=True)])
 
 
@@ -111,17 +103,14 @@ class KeySet:
 
 
 class Signer:
-    """The configured domains with their keys. `pems` holds what is in each key file, proven when the configuration was
-    loaded. Raises BadKey."""
+    """The configured domains with their keys. `pems` holds the content of each key file, as the configuration's loading
+    has checked it."""
 
     def __init__(self, domains: Sequence[DkimDomain], pems: Mapping[Path, bytes]) -> None:
         self._domains: dict[str, KeySet] = {}
         for entry in domains:
             domain = ascii_domain(entry.domain)
-            keys = tuple(
-                _key(domain, key.selector, load_private_key(pems[key.key_file], str(key.key_file)))
-                for key in entry.keys
-            )
+            keys = tuple(_key(domain, key.selector, pems[key.key_file]) for key in entry.keys)
             self._domains[domain] = KeySet(domain, keys)
 
     def select(self, from_domain: str) -> KeySet | None:
@@ -139,23 +128,7 @@ class Signer:
         return tuple(key for keyset in self._domains.values() for key in keyset.keys)
 
     @staticmethod
-    def sign(
-        message: Message,
-        keyset: KeySet,
-        *,
-        now: int,
-        unsigned_headers: frozenset[str] = frozenset(),
-        body_hash: bytes | None = None,
-    ) -> Signature:
-        """One DKIM-Signature field for each key, relaxed/relaxed, over a message as `prepare` gives it.
-
-        `unsigned_headers` (lower-case) are left out, for upstreams that rewrite them; From is always covered.
-        `body_hash` is `BodyHash(...).digest()` where it is known already. `now` in seconds. Raises Unsignable.
-        """
-        return Signer.begin(message, keyset, now=now, unsigned_headers=unsigned_headers, body_hash=body_hash).sign()
-
-    @staticmethod
-    def begin(
+    def prepare(
         message: Message,
         keyset: KeySet,
         *,
@@ -163,7 +136,11 @@ class Signer:
         unsigned_headers: frozenset[str] = frozenset(),
         body_hash: bytes | None = None,
     ) -> Unsigned:
-        """All of `sign` but the private keys' part."""
+        """One DKIM-Signature field for each key, relaxed/relaxed, over a message as `message.prepare` makes it.
+
+        `unsigned_headers` (lower-case) are left out, for upstreams that rewrite them; From is always covered.
+        `body_hash` is `BodyHash(...).digest()` where it is known. `now` is in seconds. Raises Unsignable.
+        """
         plan = _plan_for(message, unsigned_headers)
         if plan.reason is not None:
             raise Unsignable(plan.reason)
@@ -171,7 +148,7 @@ class Signer:
         head = b"".join([relaxed_field(name, fields[at].value) + b"\r\n" for name, at in plan.order])
         if body_hash is None:
             body_hash = BodyHash(message.content, message.body_at).digest()
-        # The line ends are where a blank may be: relaxed, they count as one.
+        # A line end stands where a blank may stand: relaxed, both count as one blank.
         rest = b"t=%d;\r\n\th=%b;\r\n\tbh=%b;\r\n\tb=" % (now, plan.listed, base64.b64encode(body_hash))
         values = tuple(b" " + key.tags + rest for key in keyset.keys)
         digests = tuple(hashlib.sha256(head + relaxed_field(b"dkim-signature", value)).digest() for value in values)
@@ -179,19 +156,19 @@ class Signer:
 
 
 def why_unsignable(message: Message) -> str | None:
-    """Why the message is no base for a signature; None: it is one."""
+    """Why the message can't be signed; None where it can."""
     return _plan_for(message, frozenset()).reason
 
 
 class _Plan(NamedTuple):
-    """What is signed of a header section whose fields have these names."""
+    """The fields to sign in a header section, by the names of its fields."""
 
     reason: str | None
     """why it can't be signed"""
     listed: bytes = b""
     """the names for h="""
     order: tuple[tuple[bytes, int], ...] = ()
-    """name and place of each field in the order of hashing (RFC 6376 5.4.2: from the bottom up)"""
+    """name and index of each field in the order of hashing (RFC 6376 5.4.2: from the bottom up)"""
 
 
 def _plan_for(message: Message, unsigned: frozenset[str]) -> _Plan:
@@ -200,14 +177,14 @@ def _plan_for(message: Message, unsigned: frozenset[str]) -> _Plan:
 
 
 _PLANNED_BYTES = 8_192
-"""the names in a longer header section aren't kept"""
+"""plans of longer header sections aren't cached"""
 
 
 @lru_cache(maxsize=256)
 def _plan(names: tuple[str, ...], unsigned: frozenset[str]) -> _Plan:
-    """An app's messages have the same fields, one like the other."""
+    """Cached, since an app's messages have the same fields."""
     if "" in names or not "".join(names).isascii():
-        # Verifiers disagree about what such a header section says, or refuse it.
+        # Verifiers disagree about such a header section, or refuse it.
         return _Plan("malformed header section")
     if "from" not in names:
         return _Plan("no From")
@@ -246,10 +223,10 @@ def _folded(names: list[bytes]) -> bytes:
 
 
 def ascii_domain(domain: str) -> str:
-    """Lower-case, with A-labels (RFC 5890) where it was Unicode; '' when there is no such domain."""
+    """The domain in lower case, with A-labels (RFC 5890) for Unicode ones; '' for an impossible domain."""
     domain = domain.rstrip(".").lower()
     if len(domain) > MAX_DOMAIN_OCTETS:
-        return ""  # the codec takes quadratic time, and so does a look at each label
+        return ""  # the codec and a loop over the labels take quadratic time
     try:
         return domain if domain.isascii() else domain.encode("idna").decode("ascii")
     except UnicodeError:
@@ -257,41 +234,25 @@ def ascii_domain(domain: str) -> str:
 
 
 def is_dns_name(name: str) -> bool:
-    """Whether it can be a domain or a selector: ASCII labels, nothing that could end a tag."""
+    """Whether it can be a domain or a selector: ASCII labels, no character that ends a tag."""
     return len(name) <= MAX_DOMAIN_OCTETS and _LABELS.fullmatch(name) is not None
 
 
-def load_private_key(pem: bytes, name: str) -> RSAPrivateKey | Ed25519PrivateKey:
-    """An RSA or Ed25519 key from its PEM (CRLF line ends are fine). `name` is for the error. Raises BadKey.
-
-    Whether an RSA key's numbers fit together isn't looked at: that takes 50 ms, and `config.files` did it.
-    """
-    try:
-        key = load_pem_private_key(pem, password=None, unsafe_skip_rsa_key_validation=True)
-    except TypeError:
-        raise BadKey(f"{name}: the key is encrypted; DKIM keys are kept without a passphrase") from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise BadKey(f"{name}: not a private key in PEM") from None
-    if isinstance(key, Ed25519PrivateKey):
-        return key
-    if not isinstance(key, RSAPrivateKey):
-        raise BadKey(f"{name}: neither an RSA nor an Ed25519 key")
-    if key.key_size < MIN_RSA_BITS:
-        raise BadKey(f"{name}: an RSA key of {key.key_size} bits; at least {MIN_RSA_BITS} are needed")
-    return key
-
-
-def _key(domain: str, selector: str, private: RSAPrivateKey | Ed25519PrivateKey) -> Key:
+def _key(domain: str, selector: str, pem: bytes) -> Key:
     for name in (domain, selector):
         if not is_dns_name(name):
-            raise BadKey(f"not a name that can stand in DNS: {name!r}")
+            raise ValueError(f"not a name for DNS: {name!r}")
+    # `config.private_keys` has checked the key's numbers, which takes 50 ms.
+    private = load_pem_private_key(pem, password=None, unsafe_skip_rsa_key_validation=True)
+    if not isinstance(private, RSAPrivateKey | Ed25519PrivateKey):
+        raise TypeError(f"no key for DKIM: {type(private).__name__}")
     algorithm = "rsa" if isinstance(private, RSAPrivateKey) else "ed25519"
     tags = f"v=1; a={algorithm}-sha256; c=relaxed/relaxed; d={domain};\r\n\ts={selector}; "
     return Key(selector, private, tags.encode("ascii"))
 
 
-def dns_record(private: RSAPrivateKey | Ed25519PrivateKey) -> str:
-    """What to publish as TXT at `SELECTOR._domainkey.DOMAIN` (RFC 6376 3.6.1, RFC 8463 4)."""
+def dns_record(private: PrivateKey) -> str:
+    """The TXT record to publish at `SELECTOR._domainkey.DOMAIN` (RFC 6376 3.6.1, RFC 8463 4)."""
     public = private.public_key()
     if isinstance(private, RSAPrivateKey):
         kind, raw = "rsa", public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

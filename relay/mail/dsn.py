@@ -1,48 +1,44 @@
-"""Delivery status notifications: who is told what (RFC 3461), and the report itself (RFC 3464, RFC 6533)."""
+"""Write delivery status notifications: which outcomes are reported (RFC 3461), and the report (RFC 3464, RFC 6533)."""
 
 from __future__ import annotations
 
-import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from relay.mail.address import xtext_decode
+from relay.mail.codes import MASK
+from relay.mail.dsn_returned import quoted_printable, returned_part
 from relay.mail.envelope import Envelope, Recipient
-from relay.mail.message import MAX_KEPT_CHARS, MAX_LINE_BYTES, Message, first, is_8bit, over_long_line, parse, subject
-from relay.mail.redact import MASK, redact, redact_reply
+from relay.mail.header_text import decoded, one_line
+from relay.mail.message import MAX_KEPT_CHARS, MAX_LINE_BYTES, Message, first, parse, subject
+from relay.mail.redact import redact, redact_reply
 from relay.mail.reply import is_own
-from relay.mail.returned import returned_headers
 from relay.mail.trace import rfc5322_date
-from relay.mail.transfer import recoded
-from relay.mail.words import decoded, one_line
-
-MAX_RETURNED_BYTES = 100_000
-"""RET=FULL returns a message up to this size; of a larger one, its headers"""
 
 Kind = Literal["failed", "expired", "delayed", "relayed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What became of one recipient."""
+class RecipientReport:
+    """The outcome of one recipient, as a notification reports it."""
 
     recipient: Recipient
     kind: Kind
     """`relayed`: handed to an upstream that sends no success reports (RFC 3461 6.2.3)"""
     reply: str | None = None
-    """the last word on it, the upstream's or the relay's own: `550 5.1.1 No such user`"""
+    """the last reply, the upstream's or the relay's own: `550 5.1.1 No such user`"""
     remote_mta: str | None = None
-    """host name of the upstream that said it"""
+    """host name of the upstream that sent the reply"""
     attempted_at: float | None = None
     retry_until: float | None = None
-    """when `delayed`: how long the relay goes on trying"""
+    """when `delayed`: until when the relay retries"""
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a report needs and can't know: who writes it and when, and names for it that nobody can guess."""
+    """The author and time of a report, and its unguessable names."""
 
     hostname: str
     now: float
@@ -53,7 +49,7 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Bounce:
-    """A report on its way to the sender of the message."""
+    """A notification to the sender of a message, with its own envelope."""
 
     envelope: Envelope
     content: bytes
@@ -65,7 +61,7 @@ def wants_failure(recipient: Recipient) -> bool:
 
 
 def wants_delay(recipient: Recipient) -> bool:
-    """Only when asked for: RFC 3461 4.1 leaves the default open, and a program seldom reads such mail."""
+    """Only when requested: RFC 3461 4.1 leaves the default open, and programs seldom read such mail."""
     return recipient.notify is not None and "DELAY" in recipient.notify
 
 
@@ -76,25 +72,25 @@ def wants_success(recipient: Recipient) -> bool:
 _WANTS = {"failed": wants_failure, "expired": wants_failure, "delayed": wants_delay, "relayed": wants_success}
 
 
-def bounces(envelope: Envelope, outcomes: Sequence[Report]) -> tuple[Report, ...] | None:
-    """The outcomes that the sender is told of; None when there are none, or nobody to tell."""
+def bounces(envelope: Envelope, outcomes: Sequence[RecipientReport]) -> tuple[RecipientReport, ...] | None:
+    """The outcomes to report to the sender; None where there are none, or the sender is null."""
     # RFC 5321 4.5.5: never bounce a bounce, or two servers loop for ever.
     if envelope.sender == "":
         return None
     return tuple(report for report in outcomes if _is_wanted(envelope, report)) or None
 
 
-def _is_wanted(envelope: Envelope, report: Report) -> bool:
+def _is_wanted(envelope: Envelope, report: RecipientReport) -> bool:
     by = envelope.deliver_by
     if report.kind == "delayed" and report.recipient.notify is None and by is not None and by.mode == "N":
-        return True  # RFC 2852: a time with mode N asks to be told once it has passed; NOTIFY may say otherwise
+        return True  # RFC 2852: mode N requests a report when the time has passed, unless NOTIFY says otherwise
     return _WANTS[report.kind](report.recipient)
 
 
 def bounce(
-    envelope: Envelope, outcomes: Sequence[Report], content: bytes, *, stamp: Stamp, arrived_at: float
+    envelope: Envelope, outcomes: Sequence[RecipientReport], content: bytes, *, stamp: Stamp, arrived_at: float
 ) -> Bounce | None:
-    """The notification due for these outcomes of a message, from the null sender; None when none is due."""
+    """The notification that these outcomes of a message require; None where they require none."""
     reports = bounces(envelope, outcomes)
     if reports is None:
         return None
@@ -103,32 +99,36 @@ def bounce(
     back = Envelope(
         "", (Recipient(envelope.sender, notify=frozenset({"NEVER"})),), smtputf8=_is_utf8(envelope, reports)
     )
-    return Bounce(back._replace(body="8BITMIME") if is_8bit(status) else back, status)
+    return Bounce(back if status.isascii() else back._replace(body="8BITMIME"), status)
 
 
 def delivery_status(
-    envelope: Envelope, reports: Sequence[Report], content: bytes, *, stamp: Stamp, arrived_at: float
+    envelope: Envelope, reports: Sequence[RecipientReport], content: bytes, *, stamp: Stamp, arrived_at: float
 ) -> bytes:
-    """The multipart/report about a message that came in at `arrived_at` (seconds since the epoch).
+    """The multipart/report about a message that arrived at `arrived_at` (seconds since the epoch).
 
-    The part for people shows no code: the subject is redacted, and so it is in returned headers. Only RET=FULL on a
-    failure returns the message as it is (RFC 3461 4.3).
+    The subject is redacted in the part for people and in the returned headers. Only RET=FULL on a failure returns the
+    message as it is (RFC 3461 4.3).
     """
     utf8 = _is_utf8(envelope, reports)
     message = parse(content)
     parts = [
         _explanation(reports, message, stamp, arrived_at),
         _status(envelope, reports, stamp, arrived_at, utf8=utf8),
-        _returned(envelope, reports, message, utf8=utf8),
+        returned_part(message, is_full=envelope.ret == "FULL" and _has_failed(reports), utf8=utf8),
     ]
     fence = b"--" + stamp.boundary.encode()
     body = b"".join(fence + b"\r\n" + part + b"\r\n" for part in parts) + fence + b"--\r\n"
-    return _head(envelope, reports, message, stamp, eight_bit=is_8bit(body)) + b"\r\n" + body
+    return _head(envelope, reports, message, stamp, eight_bit=not body.isascii()) + b"\r\n" + body
 
 
-def _is_utf8(envelope: Envelope, reports: Sequence[Report]) -> bool:
-    """Whether an address needs the forms of RFC 6533."""
+def _is_utf8(envelope: Envelope, reports: Sequence[RecipientReport]) -> bool:
+    """Whether an address needs the formats of RFC 6533."""
     return not (envelope.sender.isascii() and all(report.recipient.address.isascii() for report in reports))
+
+
+def _has_failed(reports: Sequence[RecipientReport]) -> bool:
+    return any(_ACTIONS[report.kind] == "failed" for report in reports)
 
 
 _SUBJECTS = {
@@ -141,7 +141,9 @@ _WORST_FIRST: tuple[Kind, ...] = ("failed", "expired", "delayed", "relayed")
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,900}>")
 
 
-def _head(envelope: Envelope, reports: Sequence[Report], message: Message, stamp: Stamp, *, eight_bit: bool) -> bytes:
+def _head(
+    envelope: Envelope, reports: Sequence[RecipientReport], message: Message, stamp: Stamp, *, eight_bit: bool
+) -> bytes:
     kinds = {report.kind for report in reports}
     worst = next(kind for kind in _WORST_FIRST if kind in kinds)
     lines = [
@@ -176,14 +178,14 @@ def _message_id(message: Message) -> str:
     return decoded(first(message, "message-id") or b"")[:MAX_KEPT_CHARS]
 
 
-def _explanation(reports: Sequence[Report], message: Message, stamp: Stamp, arrived_at: float) -> bytes:
+def _explanation(reports: Sequence[RecipientReport], message: Message, stamp: Stamp, arrived_at: float) -> bytes:
     about = _message_id(message)
     lines = [f"This is the mail relay at {stamp.hostname}."]
     for kind in _WORST_FIRST:
-        told = [report for report in reports if report.kind == kind]
-        if told:
+        of_kind = [report for report in reports if report.kind == kind]
+        if of_kind:
             lines += ["", _SENTENCES[kind], ""]
-        for report in told:
+        for report in of_kind:
             lines.append(f"  {report.recipient.address}")
             if report.reply:
                 by = f" (said by {report.remote_mta})" if report.remote_mta and not is_own(report.reply) else ""
@@ -212,18 +214,15 @@ def _shown(line: str) -> str:
     return redact(line).replace(MASK, "******")
 
 
-def quoted_printable(data: bytes) -> bytes:
-    """RFC 2045 6.7, with CRLF line ends whatever `data` has."""
-    return binascii.b2a_qp(data.replace(b"\r\n", b"\n"), istext=True).replace(b"\n", b"\r\n")
-
-
 _ACTIONS: dict[Kind, str] = {"failed": "failed", "expired": "failed", "delayed": "delayed", "relayed": "relayed"}
 _CLASSES: dict[Kind, str] = {"failed": "5", "expired": "5", "delayed": "4", "relayed": "2"}
 _ENHANCED = re.compile(r"[245]\d\d[ -]([245]\.\d{1,3}\.\d{1,3})\b")
 _UTF8_ADDRESS = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
 
 
-def _status(envelope: Envelope, reports: Sequence[Report], stamp: Stamp, arrived_at: float, *, utf8: bool) -> bytes:
+def _status(
+    envelope: Envelope, reports: Sequence[RecipientReport], stamp: Stamp, arrived_at: float, *, utf8: bool
+) -> bytes:
     kind = b"message/global-delivery-status" if utf8 else b"message/delivery-status"
     head = b"Content-Type: " + kind + b"\r\n" + (b"Content-Transfer-Encoding: 8bit\r\n" if utf8 else b"")
     fields = []
@@ -236,7 +235,7 @@ def _status(envelope: Envelope, reports: Sequence[Report], stamp: Stamp, arrived
     )
 
 
-def _about(report: Report, *, utf8: bool) -> list[tuple[str, str]]:
+def _about(report: RecipientReport, *, utf8: bool) -> list[tuple[str, str]]:
     """The per-recipient fields (RFC 3464 2.3)."""
     recipient, fields = report.recipient, []
     original = _original_recipient(recipient.orcpt, utf8=utf8)
@@ -259,8 +258,8 @@ def _about(report: Report, *, utf8: bool) -> list[tuple[str, str]]:
     return fields
 
 
-def _status_code(report: Report) -> str:
-    """The enhanced code of the reply where its class says the same as the action, else the class alone."""
+def _status_code(report: RecipientReport) -> str:
+    """The enhanced code of the reply where its class fits the action, else the class alone."""
     if report.kind == "expired":
         return "5.4.7"  # RFC 3463 3.5: delivery time expired
     found = _ENHANCED.match(report.reply or "")
@@ -276,12 +275,13 @@ def _original_recipient(orcpt: str | None, *, utf8: bool) -> str | None:
     if family.lower() != "utf-8":
         return f"{family}; {_from_xtext(address)}"
     if utf8:
-        # RFC 6533 3: the form that needs no encoding.
-        address = _UTF8_ADDRESS.sub(lambda found: _character(int(found[1], 16)), address)
+        # RFC 6533 3: the unencoded form.
+        address = _UTF8_ADDRESS.sub(_character, address)
     return f"{family}; {address}"
 
 
-def _character(point: int) -> str:
+def _character(found: re.Match[str]) -> str:
+    point = int(found[1], 16)
     return chr(point) if point < 0x110000 else "\ufffd"
 
 
@@ -293,7 +293,7 @@ def _from_xtext(text: str) -> str:
 
 
 def _field(name: str, value: str, *, utf8: bool) -> bytes:
-    """One field, folded at blanks; always one field, whatever the value holds. A word that fills a line is cut."""
+    """One field, folded at blanks, whatever the value holds. A word longer than a line is cut."""
     value = one_line(value)
     if not utf8:
         value = value.encode("ascii", "replace").decode()
@@ -305,27 +305,3 @@ def _field(name: str, value: str, *, utf8: bool) -> bytes:
         room = MAX_LINE_BYTES - len(line.encode()) - 1
         line += " " + word.encode()[:room].decode(errors="ignore")
     return "\r\n".join([*lines, line]).encode() + b"\r\n"
-
-
-def _returned(envelope: Envelope, reports: Sequence[Report], message: Message, *, utf8: bool) -> bytes:
-    """RFC 3461 4.3: the whole message only for a failure and when asked for, else its headers."""
-    content = message.content
-    failed = any(_ACTIONS[report.kind] == "failed" for report in reports)
-    if envelope.ret == "FULL" and failed and len(content) <= MAX_RETURNED_BYTES and _fits_in_lines(content):
-        kind = b"message/global" if utf8 else b"message/rfc822"
-        eight_bit = b"Content-Transfer-Encoding: 8bit\r\n" if is_8bit(content) else b""
-        return b"Content-Type: " + kind + b"\r\n" + eight_bit + b"\r\n" + content
-    headers = returned_headers(message)
-    kind = b"message/global-headers" if utf8 and not headers.isascii() else b"text/rfc822-headers"
-    # The server that refused a message for its long line would refuse the report with that line, too.
-    if over_long_line(headers) or not (headers.isascii() or utf8):
-        encoding, headers = b"quoted-printable", quoted_printable(headers)
-    else:
-        encoding = b"7bit" if headers.isascii() else b"8bit"
-    said = b"" if encoding == b"7bit" else b"Content-Transfer-Encoding: " + encoding + b"\r\n"
-    return b"Content-Type: " + kind + b"\r\n" + said + b"\r\n" + headers
-
-
-def _fits_in_lines(content: bytes) -> bool:
-    """Whether every line is short enough for SMTP, once long lines of bodies are re-encoded on the way out."""
-    return not over_long_line(recoded(content, "as it is"))

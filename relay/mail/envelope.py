@@ -1,4 +1,4 @@
-"""Who a message is from and for, with the ESMTP parameters that travel with it."""
+"""The envelope of a message: sender, recipients, and their ESMTP parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class DeliverBy(NamedTuple):
 
 
 class Recipient(NamedTuple):
-    """One RCPT. `notify` None: not given (RFC 3461 4.1: then the default of the next MTA holds)."""
+    """One RCPT. `notify` None: not given, so the next MTA's default applies (RFC 3461 4.1)."""
 
     address: str
     notify: frozenset[Notify] | None = None

@@ -1,7 +1,8 @@
-"""A message's bytes: read where they lie, changed only as the contract names, never serialised anew.
+"""Parse a message's header section, normalise its line ends, and prepare it for sending.
 
-Lines end in CRLF once `normalise` has been over them; `parse` copes with anything. A line of the header section that
-is no field and no continuation is kept where it is, as a `Field` without a name.
+The bytes are never serialised anew: fields are found where they stand, and changes are cut out of or put into the
+content. `normalise` makes every line end CRLF; `parse` accepts any bytes. A line of the header section that is no field
+and no continuation stays where it is, as a `Field` without a name.
 """
 
 from __future__ import annotations
@@ -10,40 +11,39 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from relay.mail.mailboxes import mailboxes
+from relay.mail.address_list import addresses_in
+from relay.mail.header_text import decoded, text_of
 from relay.mail.reply import Reply
-from relay.mail.words import decoded, text_of
 
 MAX_LINE_BYTES = 998
 """of a line without its end (RFC 5322 2.1.1, RFC 5321 4.5.3.1.6)"""
 MAX_HEADER_BYTES = 262_144
 MAX_FIELDS = 1_000
 MAX_FIELD_BYTES = 32_768
-"""of all fields of one name together, where that name is looked into. These three hold at the door only: what was
-accepted is never refused for them."""
+"""of all fields of one name together, where the relay reads that field. These three limits hold at acceptance only."""
 LARGE_HEAD_BYTES = 16_384
 MAX_KEPT_CHARS = 1_000
-"""of a Message-ID: as much is stored"""
+"""of a Message-ID, in the store"""
 MAX_AUTHORS = 100
-"""addresses of all From fields that are looked at"""
+"""addresses of all From fields that are read"""
 MAX_RECEIVED = 50
 """RFC 5321 6.3: more trace fields than this is a loop"""
 
 _FIELD = re.compile(rb"(?:([^\x00-\x20\x7f:]+)[ \t]*:)?([^\n]*(?:\n[ \t][^\n]*)*)(?:\n|\Z)")
-# What may stand before the first field and is no body: an mbox separator, continuation lines of nothing.
+# What may stand before the first field: an mbox separator, continuation lines of nothing.
 _BEFORE_FIELDS = re.compile(rb"(?:>?From [^\n]*\n)?(?:[ \t][^\n]*\n)*")
 _FIELD_START = re.compile(rb"[^\x00-\x20\x7f:]+[ \t]*:")
 _BARE_CR = re.compile(rb"\r(?!\n)")
-_LOOKED_INTO = re.compile(
+_READ_FIELDS = re.compile(
     r"from|sender|reply-to|to|cc|bcc|subject|date|message-id|in-reply-to|references|mime-version|auto-submitted"
     r"|(?:resent|content|list|x-relay)-.*"
 )
 _SLICE_BYTES = 1_048_576
-"""a large content is looked at in pieces of this size: each look keeps the interpreter's lock"""
+"""the piece of a large content that one step handles: each step holds the interpreter's lock"""
 
 
 class Unacceptable(Exception):
-    """The message can't be taken, whoever sends it again. `reply` is what the client is told."""
+    """The message is refused for good. `reply` is the client's."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(str(reply))
@@ -61,7 +61,7 @@ class Field(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A message's bytes and where its parts are."""
+    """A message's bytes, and where its header section and body are."""
 
     content: bytes
     fields: tuple[Field, ...]
@@ -72,16 +72,15 @@ class Message(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What the relay keeps and sends."""
+    """A message as the relay stores and sends it."""
 
     content: bytes
     message_id: str
-    """the app's own (MAX_KEPT_CHARS of it), or the one that was added; one line, angle brackets included"""
+    """one line with angle brackets: the app's own (MAX_KEPT_CHARS of it), or the added one"""
 
 
-def parse(content: bytes, *, door: bool = False) -> Message:
-    """Find the fields and the body. Takes any bytes; raises Unacceptable only at the `door`, where the header section
-    is beyond a limit."""
+def parse(content: bytes, *, limited: bool = False) -> Message:
+    """Find the fields and the body of any bytes. Raises Unacceptable only where the header section is `limited`."""
     if content[:2] == b"\r\n" or content[:1] == b"\n":
         return Message(content, (), 0, 1 if content[:1] == b"\n" else 2)
     before = _BEFORE_FIELDS.match(content)
@@ -96,14 +95,14 @@ def parse(content: bytes, *, door: bool = False) -> Message:
             break
         if name is None:
             if open_ended and fields and fields[-1].name:
-                # No blank line anywhere, so the first line that is no field begins the body.
+                # Without a blank line, the first line that is no field begins the body.
                 return Message(content, tuple(fields), start, start)
             name = b""
-        if door:
+        if limited:
             _check_section(len(fields) + 1, end)
         value = found[2]
         fields.append(Field(name.lower().decode("latin-1"), value[:-1] if value[-1:] == b"\r" else value, start, end))
-    if door and head_end > MAX_FIELD_BYTES:
+    if limited and head_end > MAX_FIELD_BYTES:
         _check_fields(fields)
     return Message(content, tuple(fields), head_end, body_at)
 
@@ -119,7 +118,7 @@ def _check_fields(fields: list[Field]) -> None:
     sizes: dict[str, int] = {}
     for field in fields:
         size = sizes[field.name] = sizes.get(field.name, 0) + len(field.value)
-        if size > MAX_FIELD_BYTES and _LOOKED_INTO.fullmatch(field.name):
+        if size > MAX_FIELD_BYTES and _READ_FIELDS.fullmatch(field.name):
             raise Unacceptable(Reply(554, f"5.6.0 a header field is larger than {MAX_FIELD_BYTES} bytes"))
 
 
@@ -135,7 +134,7 @@ def _header_section(content: bytes) -> tuple[int, int, bool]:
 
 
 def has_large_head(content: bytes) -> bool:
-    """Is its header section so large that to look into it takes longer than an event loop may stand?"""
+    """Whether the header section is so large that parsing it would block the event loop too long."""
     return (
         len(content) > LARGE_HEAD_BYTES
         and content.find(b"\n\r\n", 0, LARGE_HEAD_BYTES) < 0
@@ -152,15 +151,14 @@ def first(message: Message, name: str) -> bytes | None:
 
 
 def subject(message: Message) -> str:
-    """The subject as one decoded line, '' when there is none. It may carry a code: redact before it is kept."""
+    """The subject as one decoded line, '' without one. It may hold a code: redact it before it is stored."""
     raw = first(message, "subject")
     return "" if raw is None else decoded(raw)
 
 
 def from_addresses(message: Message) -> tuple[str, ...]:
-    """The addresses of every From field, domains lower-case, MAX_AUTHORS at most. Display names, comments, groups and
-    whatever is no address are passed over; encoded words are not decoded first, so a display name can't pose as an
-    address."""
+    """The addresses of every From field, domains in lower case, MAX_AUTHORS at most. Encoded words are not decoded, so
+    a display name can't pose as an address."""
     found: list[str] = []
     for field in message.fields:
         if field.name == "from":
@@ -177,24 +175,24 @@ _MAX_SIGNS = 2_000
 
 @lru_cache(maxsize=128)
 def _author(value: bytes) -> list[str]:
-    """The same few write to everybody."""
+    """Cached, since an app has few senders."""
     text = text_of(value).replace("\r", "").replace("\n", "")
-    # A quote that is never closed hides the address: then read on as if there were none.
-    return mailboxes(text) or mailboxes(text.replace('"', ""))
+    # A quote that is never closed hides the address: then read again without quotes.
+    return addresses_in(text) or addresses_in(text.replace('"', ""))
 
 
 @lru_cache(maxsize=2)
 def _authors(value: bytes) -> list[str]:
-    """One message's are asked for several times. None where it has more signs than a program writes: to read only its
-    beginning would let the piece of a name pose as an address."""
+    """Cached, since they are read several times for one message. Empty for a value with more signs than a program
+    writes: if only its beginning were read, a piece of a name could pose as an address."""
     return _author.__wrapped__(value) if sum(map(value.count, _SIGNS)) <= _MAX_SIGNS else []
 
 
 def normalise(content: bytes) -> bytes:
-    """The same content with CRLF at every line's end, the last one's too; the same object when it is so already.
+    """The content with CRLF at every line's end, also the last; the same object where nothing changes.
 
-    Raises Unacceptable for a NUL, and for a bare CR before the first blank line: turned into a line end it would make
-    a header field that the sender of the text never wrote.
+    Raises Unacceptable for a NUL, and for a bare CR in the header section: as a line end it would make a header field
+    that the author of the text never wrote.
     """
     content = _with_crlf(content, has_head=True) if len(content) <= _SLICE_BYTES else _large_with_crlf(content)
     if content and not content.endswith(b"\n"):
@@ -210,7 +208,7 @@ def _large_with_crlf(content: bytes) -> bytes:
         if content[end - 1 : end + 1] == b"\r\n":
             end -= 1
         piece = content[at:end]
-        # A header section that goes on behind the first piece is refused for its size.
+        # A header section longer than the first piece is refused for its size.
         pieces.append(_with_crlf(piece, has_head=at == 0))
         changed |= pieces[-1] is not piece
         at = end
@@ -234,12 +232,11 @@ def _with_crlf(content: bytes, *, has_head: bool) -> bytes:
 
 
 def prepare(message: Message, *, trace: bytes, date: bytes, message_id: str) -> Prepared:
-    """What the relay changes, and nothing else: `trace` (see `received`) goes on top, a missing Date and Message-ID
-    right below it, and Bcc, Resent-Bcc and X-Relay-* go out. `message_id` has its angle brackets, `date` is as
-    `rfc5322_date` gives it. Raises Unacceptable when the message is in a loop.
+    """Put `trace` (see `received`) on top, a missing Date and Message-ID below it, and remove Bcc, Resent-Bcc and
+    X-Relay-*. Nothing else changes. `message_id` has angle brackets, `date` is made by `rfc5322_date`.
 
-    On top, because there an added field comes before anything odd in the header section, and because DKIM
-    (RFC 6376 5.4.2) picks fields from the bottom up: signatures of others stay valid.
+    Fields are added on top, so that they come before any malformed line, and because DKIM (RFC 6376 5.4.2) picks fields
+    from the bottom up: signatures of others stay valid. Raises Unacceptable when the message is in a loop.
     """
     names = [field.name for field in message.fields]
     if names.count("received") > MAX_RECEIVED:
@@ -250,8 +247,8 @@ def prepare(message: Message, *, trace: bytes, date: bytes, message_id: str) -> 
     own_id = first(message, "message-id")
     if own_id is None:
         added.append(b"Message-ID: " + message_id.encode() + b"\r\n")
-    content = memoryview(message.content)  # which is copied once, however large
-    # Not above a leading line that is no field: folded, it would become part of ours.
+    content = memoryview(message.content)  # so a large content is copied once
+    # Below a leading line that is no field: if it is folded, it would continue our field.
     at = next((field.start for field in message.fields if field.name), 0)
     pieces: list[bytes | memoryview] = [content[:at], *added]
     for field in message.fields:
@@ -274,7 +271,3 @@ def over_long_line(content: bytes, limit: int = MAX_LINE_BYTES) -> bool:
             return True
         at = end + 1
     return False
-
-
-def is_8bit(content: bytes) -> bool:
-    return not content.isascii()

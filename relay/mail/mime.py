@@ -1,4 +1,4 @@
-"""The parts of a message, read where they lie. Bounded in depth and number; never raises, whatever the nesting."""
+"""Find the MIME parts of a message. Depth and number are bounded; nothing raises, whatever the nesting."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from relay.mail.header_text import decode_charset, decoded
 from relay.mail.message import Message, first, parse
-from relay.mail.words import decode_charset, decoded
 
 MAX_PARTS = 100
 MAX_DEPTH = 8
@@ -20,7 +20,7 @@ _PARAMETER = re.compile(r';\s{0,9}([\w-]{1,40})\*?\s{0,9}=\s{0,9}(?:"((?:[^"\\]|
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A leaf. `kind` as `text/html`, lower-case; `charset` None where not declared; `body` still encoded."""
+    """A leaf. `kind` is lower-case, as `text/html`; `charset` is None without a declaration; `body` is encoded."""
 
     kind: str
     charset: str | None
@@ -29,7 +29,7 @@ class Part:
 
     @property
     def text(self) -> str:
-        """The body decoded as far as it can be."""
+        """The body decoded, as far as possible."""
         data = self.body
         if self.encoding == "quoted-printable":
             data = binascii.a2b_qp(data)
@@ -42,7 +42,7 @@ class Part:
 
 
 def leaves(message: Message) -> Iterator[Part]:
-    """The leaf parts in order, at most MAX_PARTS of them and MAX_DEPTH deep; what lies deeper is one part."""
+    """The leaf parts in order, at most MAX_PARTS of them, MAX_DEPTH deep. A part at that depth is one leaf."""
     waiting = [(message, 0)]
     found = 0
     while waiting and found < MAX_PARTS:
@@ -68,7 +68,7 @@ def content_type(message: Message) -> tuple[str, dict[str, str]]:
 
 
 class Fence(NamedTuple):
-    """A line that divides parts: where it begins and ends, line end included, and whether it is the last."""
+    """A line that divides parts: its start and end, line end included, and whether it is the closing one."""
 
     start: int
     end: int
@@ -79,11 +79,11 @@ _REST_OF_FENCE = re.compile(rb"(--)?[ \t]*+\r?(?:\n|\Z)")
 
 
 def find_fence(body: bytes, boundary: bytes, at: int = 0) -> Fence | None:
-    """The first one from `at` on, where a line begins; `boundary` isn't empty."""
+    """The first fence at the start of a line, from `at` on. `boundary` isn't empty."""
     mark = b"--" + boundary
-    is_there = body.startswith(mark, at)
-    while is_there or (at := body.find(b"\n" + mark, at) + 1):
-        is_there = False
+    is_at_start = body.startswith(mark, at)
+    while is_at_start or (at := body.find(b"\n" + mark, at) + 1):
+        is_at_start = False
         rest = _REST_OF_FENCE.match(body, at + len(mark))
         if rest is not None:
             return Fence(at, rest.end(), rest[1] is not None)

@@ -6,20 +6,20 @@ import re
 from typing import NamedTuple, Self
 
 OWN = "otp-relay: "
-"""before the relay's own words, behind the enhanced code"""
+"""the mark of the relay's own replies, behind the enhanced code"""
 _ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?:[ \t]|$)")
 _OWN = re.compile(rf"\d{{3}} (?:\d\.\d{{1,3}}\.\d{{1,3}} )?{OWN}")
 
 
 class Reply(NamedTuple):
-    """`code` 200..599 and the text behind it, lines joined by a blank; `enhanced` is part of `text`."""
+    """`code` from 200 to 599 and the text behind it, lines joined by a blank; `enhanced` is part of `text`."""
 
     code: int
     text: str = ""
 
     @property
     def enhanced(self) -> str | None:
-        """The enhanced status code (`5.1.1`) the text begins with, if it does and its class fits."""
+        """The enhanced status code (`5.1.1`) at the beginning of the text, where its class fits."""
         found = _ENHANCED.match(self.text)
         if found is None or found[1] != str(self.code)[0]:
             return None
@@ -39,18 +39,18 @@ class Reply(NamedTuple):
 
     @property
     def is_own(self) -> bool:
-        """No upstream said it."""
+        """Whether it is the relay's own, not an upstream's."""
         return OWN in self.text and is_own(str(self))
 
     @property
     def words(self) -> str:
-        """Of a reply of the relay's own, what it says without its codes; any other as it is."""
+        """The text of the relay's own reply without its codes; any other reply as it is."""
         return self.text.partition(OWN)[2] if self.is_own else str(self)
 
     @classmethod
     def own(cls, code: int, enhanced: str, text: str) -> Self:
-        """What the relay says in an upstream's place: `451 4.4.1 otp-relay: connection refused`. It stands where the
-        replies of upstreams stand, so it says whose it is."""
+        """A reply by the relay in an upstream's place: `451 4.4.1 otp-relay: connection refused`. It is marked as the
+        relay's own, since it is stored and shown like an upstream's."""
         return cls(code, f"{enhanced} {OWN}{text}")
 
     def __str__(self) -> str:
@@ -58,5 +58,5 @@ class Reply(NamedTuple):
 
 
 def is_own(reply: str) -> bool:
-    """Whether a reply, as text, is the relay's own and no upstream's."""
+    """Whether a reply, as text, is the relay's own, not an upstream's."""
     return _OWN.match(reply) is not None

@@ -1,4 +1,4 @@
-"""The fields that the relay writes itself: Received, and the date in it."""
+"""Write the Received field, and dates of header fields."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Protocol = Literal[
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-# HELO is the client's word: only what a domain or an address literal is made of goes on.
+# The client chooses its HELO name: only characters of a domain or an address literal are kept.
 _NOT_A_HOST = re.compile(r"[^A-Za-z0-9.:_\[\]-]")
 _MAX_HOST = 255
 
 
 def rfc5322_date(now: float) -> bytes:
-    """`Sat, 01 Mar 2025 09:05:07 +0000`, in UTC whatever the machine's zone and locale are."""
+    """`Sat, 01 Mar 2025 09:05:07 +0000`, in UTC, whatever the machine's zone and locale."""
     return _date_of(int(now))
 
 
@@ -37,8 +37,8 @@ def _date_of(second: int) -> bytes:
 def received(
     hostname: str, helo: str, client: str, id: str, protocol: Protocol, recipient: str | None, now: float
 ) -> bytes:
-    """The trace field (RFC 5321 4.4), folded, with its line end. `client` is an IP address, or a word such as `unix`
-    or `local`; `recipient` is None unless the message has only one (more would disclose Bcc)."""
+    """The trace field (RFC 5321 4.4), folded, with its line end. `client` is an IP address, or a word such as `unix` or
+    `local`. `recipient` is the only recipient, else None: several would disclose Bcc."""
     host, peer = f"Received: from {_host(helo)}", f"({_client(client)})"
     lines = [
         *([f"{host} {peer}"] if len(host) + len(peer) < 78 else [host, f"\t{peer}"]),

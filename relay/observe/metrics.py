@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 
 from relay import __version__
-from relay.mail.address import provider_label
+from relay.mail.mailbox_provider import provider_label
 from relay.observe.bands import EDGES_S
 from relay.observe.gauges import Snapshot, SnapshotCollector
 

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from relay.config.model import Match
 from relay.config.patterns import MAX_TEXT_CHARS, Test, compiled
+from relay.mail.header_text import decoded
 from relay.mail.redact import redact
-from relay.mail.words import decoded
 from relay.routing.facts import Facts, Headers
 
 MAX_HEADER_CHARS = MAX_TEXT_CHARS

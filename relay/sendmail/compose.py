@@ -100,14 +100,14 @@ def _header(lines: bytes) -> bytes:
 
 def _addressed(header: bytes) -> list[str]:
     """The addresses in To, Cc and Bcc, local names among them."""
-    from relay.mail.mailboxes import mailboxes
+    from relay.mail.address_list import addresses_in
 
     found: list[str] = []
     for line in re.sub(rb"\n(?=[ \t])", b"", header).splitlines():
         name, _, value = line.partition(b":")
         if name.strip().lower() in (b"to", b"cc", b"bcc"):
             text = value.decode("utf-8", "replace")
-            found += mailboxes(text)
+            found += addresses_in(text)
             found += [word for word in map(str.strip, text.split(",")) if re.fullmatch(r"[A-Za-z0-9._+-]+", word)]
     return found
 

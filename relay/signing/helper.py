@@ -21,7 +21,7 @@ from typing import NamedTuple, cast
 
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-from relay.mail.private import PrivateKey, sign_digest
+from relay.mail.private_key import PrivateKey, sign_digest
 
 FORGET, KEY, SIGN = b"F", b"K", b"S"
 NUMBER = struct.Struct(">I")

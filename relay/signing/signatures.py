@@ -101,7 +101,7 @@ class Signatures:
         if keys is None:
             return None
         try:
-            return self._signer.begin(parsed, keys, now=int(self._clock.today()), unsigned_headers=unsigned)
+            return self._signer.prepare(parsed, keys, now=int(self._clock.today()), unsigned_headers=unsigned)
         except Unsignable as error:
             self._log.unsigned(message.id, message.lane, error.reason)
             return None

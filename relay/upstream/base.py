@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from relay.config import model
 from relay.mail.envelope import Envelope, Recipient
-from relay.mail.transfer import Form
+from relay.mail.recode import Form
 from relay.upstream.circuit import Circuit
 from relay.upstream.gate import Gate
 from relay.upstream.results import OpenFailed, Result

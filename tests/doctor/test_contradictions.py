@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from relay.doctor.examine import examine
-from tests.config.test_keys import configured
+from tests.config.test_private_keys import configured
 from tests.doctor.nameserver import NameServer
 
 

@@ -8,21 +8,22 @@ from dataclasses import dataclass
 
 from relay.intake.framing import DotDecoder, line_limit
 from relay.intake.parameters import BadCommand, parse_mail, parse_rcpt
-from relay.mail.address import parse_path, provider, xtext_decode, xtext_encode
+from relay.mail.address import parse_path, xtext_decode, xtext_encode
+from relay.mail.address_list import addresses_in
 from relay.mail.canonical import BodyHash, relaxed_field
 from relay.mail.dkim import Unsignable, ascii_domain
-from relay.mail.dsn import Report, Stamp, delivery_status
+from relay.mail.dsn import RecipientReport, Stamp, delivery_status
+from relay.mail.dsn_returned import returned_headers
 from relay.mail.envelope import Envelope, Recipient
-from relay.mail.fieldtext import Unencodable, ascii_value
+from relay.mail.header_ascii import Unencodable, ascii_value
+from relay.mail.header_text import decoded, encoded, text_of
 from relay.mail.lint import lint
-from relay.mail.mailboxes import mailboxes
+from relay.mail.mailbox_provider import provider
 from relay.mail.message import Unacceptable, from_addresses, normalise, over_long_line, parse, prepare, subject
 from relay.mail.mime import content_type, leaves
+from relay.mail.recode import Form, has_utf8_head, recoded
 from relay.mail.redact import redact, redact_reply
-from relay.mail.returned import returned_headers
 from relay.mail.trace import received
-from relay.mail.transfer import Form, has_utf8_head, recoded
-from relay.mail.words import decoded, encoded, text_of
 from relay.routing.conditions import View
 from relay.routing.facts import Facts
 from relay.sendmail.compose import Failed, Request, compose
@@ -102,7 +103,7 @@ class Parser:
 
 
 def _message(data: bytes) -> None:
-    message = parse(normalise(data), door=True)
+    message = parse(normalise(data), limited=True)
     prepare(message, trace=b"Received: x\r\n", date=b"now", message_id="<1@a>")
     redact(subject(message))
     from_addresses(message)
@@ -123,7 +124,7 @@ def _field(name: str) -> Callable[[bytes], object]:
 
 
 def _texts(data: bytes) -> None:
-    mailboxes(text_of(data))
+    addresses_in(text_of(data))
     encoded(decoded(data))
 
 
@@ -139,7 +140,7 @@ def _reply(data: bytes) -> None:
 def _signed(data: bytes) -> None:
     keyset = KEYS.select("example.com")
     assert keyset is not None
-    KEYS.sign(parse(b"From: a@example.com\r\n" + data), keyset, now=0)
+    KEYS.prepare(parse(b"From: a@example.com\r\n" + data), keyset, now=0).sign()
 
 
 def _canonical(data: bytes) -> None:
@@ -163,7 +164,7 @@ def _parts(data: bytes) -> None:
 
 def _report(data: bytes) -> None:
     user = Recipient("user@example.net", orcpt="rfc822;" + xtext_encode(text_of(data[:500])))
-    said = Report(user, "failed", "550 " + text_of(data[:2_000]))
+    said = RecipientReport(user, "failed", "550 " + text_of(data[:2_000]))
     envelope = Envelope("a@example.com", (user,), ret="FULL" if len(data) % 2 else None, envid=text_of(data[:100]))
     delivery_status(envelope, (said,), data, stamp=STAMP, arrived_at=0.0)
 

@@ -12,17 +12,19 @@ from relay.config.errors import ConfigErrors
 from relay.config.load import load
 from relay.intake.framing import DotDecoder
 from relay.intake.parameters import BadCommand, parse_mail, parse_rcpt
-from relay.mail.address import KNOWN_PROVIDERS, MAX_DOMAIN_OCTETS, provider
+from relay.mail.address import MAX_DOMAIN_OCTETS
+from relay.mail.address_list import addresses_in
 from relay.mail.canonical import BodyHash
-from relay.mail.dsn import Report, Stamp, delivery_status
+from relay.mail.dsn import RecipientReport, Stamp, delivery_status
+from relay.mail.dsn_returned import MAX_HEADERS_BYTES, returned_headers
 from relay.mail.envelope import Envelope, Recipient
-from relay.mail.fieldtext import Unencodable, ascii_value
-from relay.mail.mailboxes import mailboxes
+from relay.mail.header_ascii import Unencodable, ascii_value
+from relay.mail.header_text import decoded, encoded, text_of
+from relay.mail.mailbox_provider import KNOWN_PROVIDERS, provider
 from relay.mail.message import (
     MAX_RECEIVED,
     Unacceptable,
     from_addresses,
-    is_8bit,
     normalise,
     over_long_line,
     parse,
@@ -30,11 +32,9 @@ from relay.mail.message import (
     subject,
 )
 from relay.mail.mime import MAX_PARTS, leaves
+from relay.mail.recode import Form, has_utf8_head, recoded
 from relay.mail.redact import MAX_REPLY, MAX_TEXT, redact, redact_reply
 from relay.mail.reply import Reply
-from relay.mail.returned import MAX_HEADERS_BYTES, returned_headers
-from relay.mail.transfer import Form, has_utf8_head, recoded
-from relay.mail.words import decoded, encoded, text_of
 from relay.upstream.results import LOST
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.commands import Mail, commands
@@ -46,7 +46,7 @@ TO = tuple(Recipient(f"{name}@example.net") for name in "abc")
 FORMS: tuple[Form, ...] = ("7bit", "ASCII head")
 USER = Recipient("user@example.net")
 ENVELOPE = Envelope("a@example.com", (USER,), ret="FULL")
-REPORT = Report(USER, "failed", "550 5.1.1 no such user")
+REPORT = RecipientReport(USER, "failed", "550 5.1.1 no such user")
 STAMP = Stamp("relay.example.com", 0.0, "<1@relay.example.com>", "=_boundary")
 SECRETS = {"SECRET": "hunter2-from-the-environment"}
 
@@ -115,7 +115,6 @@ def headers(data: bytes) -> None:
     for text in (subject(message), redact(subject(message)), prepared.message_id, *from_addresses(message)):
         assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in text)
     over_long_line(content)
-    is_8bit(content)
     sent = parse(prepared.content)
     names = [field.name for field in sent.fields]
     assert names.count("received") == [field.name for field in message.fields].count("received") + 1
@@ -141,7 +140,7 @@ def fields(data: bytes) -> None:
     assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in text)
     assert encoded(text).isascii()
     assert len(redact(text)) <= MAX_TEXT
-    for address in mailboxes(text_of(data)):
+    for address in addresses_in(text_of(data)):
         local, _, domain = address.rpartition("@")
         assert local
         assert domain

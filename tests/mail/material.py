@@ -69,7 +69,7 @@ def signed(content: bytes, *selectors: str, now: int = 1_740_819_907) -> bytes:
     made = signer({"example.com": keys(*selectors)})
     keyset = made.select("example.com")
     assert keyset is not None
-    return made.sign(parse(content), keyset, now=now).headers + content
+    return made.prepare(parse(content), keyset, now=now).sign().headers + content
 
 
 def published(*selectors: str) -> dict[str, str]:

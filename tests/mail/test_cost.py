@@ -7,15 +7,16 @@ from email import message_from_bytes
 
 import pytest
 
-from relay.mail.address import provider
+from relay.mail.address_list import addresses_in
+from relay.mail.codes import MASK
 from relay.mail.dkim import Signer, ascii_domain
-from relay.mail.fieldtext import MAX_FIELD_BYTES, Unencodable, ascii_value
-from relay.mail.mailboxes import mailboxes
+from relay.mail.dsn_returned import MAX_HEADERS_BYTES, returned_headers
+from relay.mail.header_ascii import MAX_FIELD_BYTES, Unencodable, ascii_value
+from relay.mail.mailbox_provider import provider
 from relay.mail.message import MAX_AUTHORS, from_addresses, normalise, parse, subject
 from relay.mail.mime import leaves
-from relay.mail.redact import MASK, MAX_TEXT, redact, redact_reply
-from relay.mail.returned import MAX_HEADERS_BYTES, returned_headers
-from relay.mail.transfer import MAX_PARTS, SLICE_BYTES, Form, recoded
+from relay.mail.recode import MAX_PARTS, SLICE_BYTES, Form, recoded
+from relay.mail.redact import MAX_TEXT, redact, redact_reply
 from tests.fuzz.cost import assert_bounded, assert_linear
 
 FIELDS = [
@@ -60,10 +61,10 @@ def test_a_domain_beyond_253_octets_is_none() -> None:
     longest = ".".join(["a" * 61] * 4) + ".com.a"
     assert len(longest) == 253
     assert ascii_domain(longest) == ascii_domain(longest.upper() + ".") == longest
-    assert mailboxes(f"<x@{longest}>") == [f"x@{longest}"]
+    assert addresses_in(f"<x@{longest}>") == [f"x@{longest}"]
     assert provider(f"x@{longest}") == longest
     assert ascii_domain(longest + "b") == ""
-    assert mailboxes(f"<x@{longest}b>, y@example.com") == ["y@example.com"]
+    assert addresses_in(f"<x@{longest}b>, y@example.com") == ["y@example.com"]
     assert provider(f"x@{longest}b") == ""
 
 

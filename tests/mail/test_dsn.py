@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.mail.dsn import (
-    MAX_RETURNED_BYTES,
     Bounce,
     Kind,
-    Report,
+    RecipientReport,
     Stamp,
     bounce,
     bounces,
@@ -23,20 +22,20 @@ from relay.mail.dsn import (
     wants_failure,
     wants_success,
 )
+from relay.mail.dsn_returned import MAX_HEADERS_BYTES, MAX_RETURNED_BYTES, returned_headers
 from relay.mail.envelope import Envelope, Notify, Recipient
 from relay.mail.message import normalise, over_long_line, parse
 from relay.mail.reply import Reply
-from relay.mail.returned import MAX_HEADERS_BYTES, returned_headers
 from tests.mail.material import OTP
 
 STAMP = Stamp("relay.example.com", 1_740_819_907.0, "<b1@relay.example.com>", "=_b1")
 ARRIVED = 1_740_819_900.0
 USER = Recipient("user@example.net")
 ENVELOPE = Envelope("app@example.com", (USER,))
-FAILED = Report(USER, "failed", "550 5.1.1 No such user", "mx.example.net", 1_740_819_905.0)
+FAILED = RecipientReport(USER, "failed", "550 5.1.1 No such user", "mx.example.net", 1_740_819_905.0)
 
 
-def made(envelope: Envelope = ENVELOPE, *reports: Report, content: bytes = OTP) -> Bounce:
+def made(envelope: Envelope = ENVELOPE, *reports: RecipientReport, content: bytes = OTP) -> Bounce:
     found = bounce(envelope, reports or (FAILED,), content, stamp=STAMP, arrived_at=ARRIVED)
     assert found is not None
     return found
@@ -118,14 +117,16 @@ LONG_FIELD = b"X-Long: " + LONG + b"\r\n"
         (ENVELOPE, FAILED, LONG_FIELD + OTP),
         (ENVELOPE._replace(ret="FULL"), FAILED, LONG_FIELD + OTP),
         (ENVELOPE._replace(ret="FULL"), FAILED, b"DKIM-Signature: v=1\r\n" + OTP + LONG + b"\r\n"),
-        (ENVELOPE, Report(Recipient("\u00fc@example.net"), "failed"), LONG_FIELD + OTP),
-        (ENVELOPE, Report(USER, "failed", "550 5.1.1 " + "y" * 2_000), OTP),
-        (ENVELOPE, Report(Recipient("user@example.net", orcpt="rfc822;" + "o" * 2_000), "failed"), OTP),
+        (ENVELOPE, RecipientReport(Recipient("\u00fc@example.net"), "failed"), LONG_FIELD + OTP),
+        (ENVELOPE, RecipientReport(USER, "failed", "550 5.1.1 " + "y" * 2_000), OTP),
+        (ENVELOPE, RecipientReport(Recipient("user@example.net", orcpt="rfc822;" + "o" * 2_000), "failed"), OTP),
         (ENVELOPE._replace(envid="e" * 2_000), FAILED, OTP),
     ],
     ids=["headers", "RET=FULL", "a body that stays", "global headers", "reply", "ORCPT", "ENVID"],
 )
-def test_no_line_of_a_report_is_longer_than_smtp_carries(envelope: Envelope, report: Report, content: bytes) -> None:
+def test_no_line_of_a_report_is_longer_than_smtp_carries(
+    envelope: Envelope, report: RecipientReport, content: bytes
+) -> None:
     """A server that refused a message for its long line would refuse the report with the same line, too."""
     bounced = made(envelope, report, content=content)
     assert not over_long_line(bounced.content)
@@ -160,11 +161,11 @@ def test_the_whole_message_is_returned_when_asked_for() -> None:
         (ENVELOPE, FAILED, OTP),
         (ENVELOPE._replace(ret="FULL"), FAILED, OTP + b"x" * MAX_RETURNED_BYTES + b"\r\n"),
         # RFC 3461 4.3: RET is about failures only.
-        (ENVELOPE._replace(ret="FULL"), Report(Recipient("u@x", frozenset({"SUCCESS"})), "relayed"), OTP),
+        (ENVELOPE._replace(ret="FULL"), RecipientReport(Recipient("u@x", frozenset({"SUCCESS"})), "relayed"), OTP),
     ],
     ids=["asked for headers", "asked for nothing", "too large", "no failure"],
 )
-def test_else_only_its_headers_are(envelope: Envelope, report: Report, content: bytes) -> None:
+def test_else_only_its_headers_are(envelope: Envelope, report: RecipientReport, content: bytes) -> None:
     assert read(made(envelope, report, content=content))[3].get_content_type() == "text/rfc822-headers"
 
 
@@ -186,7 +187,7 @@ def test_notify_decides_who_hears_of_what(
     assert (wants_failure(recipient), wants_delay(recipient), wants_success(recipient)) == (failure, delay, success)
     expected: dict[Kind, bool] = {"failed": failure, "expired": failure, "delayed": delay, "relayed": success}
     for kind, told in expected.items():
-        assert (bounces(ENVELOPE, [Report(recipient, kind)]) is not None) is told
+        assert (bounces(ENVELOPE, [RecipientReport(recipient, kind)]) is not None) is told
 
 
 def test_the_null_sender_is_never_told_anything() -> None:
@@ -194,13 +195,13 @@ def test_the_null_sender_is_never_told_anything() -> None:
     kinds: tuple[Kind, ...] = ("failed", "expired", "delayed", "relayed")
     for kind in kinds:
         envelope = Envelope("", (everything,))
-        report = Report(everything, kind)
+        report = RecipientReport(everything, kind)
         assert bounces(envelope, [report]) is None
         assert bounce(envelope, [report], OTP, stamp=STAMP, arrived_at=ARRIVED) is None
 
 
 def test_only_the_wanted_outcomes_are_in_the_report() -> None:
-    silent = Report(Recipient("silent@x.example", frozenset({"NEVER"})), "failed")
+    silent = RecipientReport(Recipient("silent@x.example", frozenset({"NEVER"})), "failed")
     groups = read(made(ENVELOPE, silent, FAILED))[2]
     assert [group["Final-Recipient"] for group in groups[1:]] == ["rfc822; user@example.net"]
 
@@ -222,13 +223,13 @@ STATUS: list[tuple[Kind, str | None, str, str]] = [
 @pytest.mark.parametrize(("kind", "reply", "action", "status"), STATUS)
 def test_action_and_status_say_the_same(kind: Kind, reply: str | None, action: str, status: str) -> None:
     recipient = Recipient("u@x.example", frozenset({"SUCCESS", "FAILURE", "DELAY"}))
-    group = read(made(ENVELOPE, Report(recipient, kind, reply)))[2][1]
+    group = read(made(ENVELOPE, RecipientReport(recipient, kind, reply)))[2][1]
     assert (group["Action"], group["Status"]) == (action, status)
 
 
 def test_a_delay_says_how_long_the_relay_goes_on() -> None:
     recipient = Recipient("u@x.example", frozenset({"DELAY"}))
-    report = Report(recipient, "delayed", "451 4.3.0 later", retry_until=1_740_820_000.0)
+    report = RecipientReport(recipient, "delayed", "451 4.3.0 later", retry_until=1_740_820_000.0)
     message, human, groups, _ = read(made(ENVELOPE, report))
     assert message["Subject"] == "Delayed mail (still being retried)"
     assert groups[1]["Will-Retry-Until"] == "Sat, 01 Mar 2025 09:06:40 +0000"
@@ -237,7 +238,7 @@ def test_a_delay_says_how_long_the_relay_goes_on() -> None:
 
 def test_envelope_id_and_original_recipient_come_back_decoded() -> None:
     recipient = Recipient("u@x.example", orcpt="rfc822;first+2Blast@old.example")
-    groups = read(made(ENVELOPE._replace(envid="QQ+2B1"), Report(recipient, "failed")))[2]
+    groups = read(made(ENVELOPE._replace(envid="QQ+2B1"), RecipientReport(recipient, "failed")))[2]
     assert groups[0]["Original-Envelope-Id"] == "QQ+1"
     assert groups[1]["Original-Recipient"] == "rfc822; first+last@old.example"
 
@@ -253,7 +254,7 @@ def test_an_address_beyond_ascii_takes_the_forms_of_rfc_6533() -> None:
     recipient = Recipient("jürgen@münchen.example", orcpt="utf-8;j\\x{FC}rgen@m\\x{FC}nchen.example")
     envelope = Envelope("app@example.com", (recipient,), smtputf8=True)
     content = OTP.replace(b"Your verification", "Bestätigung".encode())
-    bounced = made(envelope, Report(recipient, "failed", "550 5.1.1 nö"), content=content)
+    bounced = made(envelope, RecipientReport(recipient, "failed", "550 5.1.1 nö"), content=content)
     assert bounced.envelope.smtputf8
     assert bounced.envelope.body == "8BITMIME"
     text = bounced.content.decode()
@@ -301,7 +302,7 @@ def test_any_report_is_read_as_three_parts_with_two_groups(
     # A boundary can't be guessed, so it isn't in the content.
     content = normalise(content.replace(b"--=_b1", b"--=_x"))
     envelope = ENVELOPE._replace(ret=cast("None", ret))
-    report = Report(USER._replace(orcpt=orcpt), "failed", reply, mta)
+    report = RecipientReport(USER._replace(orcpt=orcpt), "failed", reply, mta)
     bounced = made(envelope, report, content=content)
     assert normalise(bounced.content) is bounced.content
     message = message_from_bytes(bounced.content, policy=policy.compat32)

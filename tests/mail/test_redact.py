@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.mail.redact import MASK, MAX_REPLY, redact, redact_reply
+from relay.mail.codes import MASK
+from relay.mail.redact import MAX_REPLY, redact, redact_reply
 
 HIDDEN = [
     ("Your verification code: 123456", f"Your verification code: {MASK}"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from relay.mail.transfer import Form, Unencodable, has_utf8_head
+from relay.mail.recode import Form, Unencodable, has_utf8_head
 from relay.upstream.base import Load, Parts
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.commands import Mail

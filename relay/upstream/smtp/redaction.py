@@ -6,7 +6,8 @@ import base64
 import re
 
 from relay.config.model import Upstream
-from relay.mail.redact import MASK, redact_reply
+from relay.mail.codes import MASK
+from relay.mail.redact import redact_reply
 from relay.mail.reply import Reply
 
 HIDDEN = "***"

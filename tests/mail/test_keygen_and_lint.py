@@ -12,7 +12,8 @@ import pytest
 
 from relay.cli.keys import register
 from relay.config.model import DkimDomain, DkimKey
-from relay.mail.dkim import Signer, load_private_key
+from relay.config.private_keys import check_dkim_key
+from relay.mail.dkim import Signer
 from relay.mail.message import parse
 from tests.mail.material import OTP
 from tests.mail.test_lint import GOOD
@@ -45,11 +46,11 @@ def test_a_key_is_written_for_its_owner_only_and_its_record_is_printed(
     assert str(path) in said.out
     # The relay takes what keygen made.
     pem = path.read_bytes()
-    load_private_key(pem, "x")
+    assert check_dkim_key(path, pem) is None
     made = Signer([DkimDomain(domain="auth.example.com", keys=(DkimKey(selector="s1", key_file=path),))], {path: pem})
     keyset = made.select("auth.example.com")
     assert keyset is not None
-    assert made.sign(parse(OTP), keyset, now=1).selectors == ("s1",)
+    assert made.prepare(parse(OTP), keyset, now=1).sign().selectors == ("s1",)
 
 
 def test_a_key_that_is_there_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

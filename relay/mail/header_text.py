@@ -1,4 +1,4 @@
-"""Header text for people: unfolded, RFC 2047 words decoded, always one clean line."""
+"""Decode header fields to readable text: unfolded, RFC 2047 words decoded, one line without control characters."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import binascii
 import re
 from encodings.aliases import aliases
 
-# Only charsets of mail, from a closed list: Python looks any other name up as a module and remembers each miss for
-# ever, and `idna` and `punycode` take quadratic time.
+# A closed list of mail's charsets: Python looks any other name up as a module and keeps each miss for ever, and `idna`
+# and `punycode` take quadratic time.
 _CHARSETS = (frozenset(aliases) | frozenset(aliases.values()) | {"koi8_u", "cp874", "utf_8_sig"}) - {
     "base64_codec", "bz2_codec", "hex_codec", "quopri_codec", "uu_codec", "zlib_codec", "rot_13", "mbcs",
     "base64", "base_64", "bz2", "hex", "quopri", "quoted_printable", "quotedprintable", "uu", "zip", "zlib", "rot13",
@@ -15,8 +15,8 @@ _CHARSETS = (frozenset(aliases) | frozenset(aliases.values()) | {"koi8_u", "cp87
 }  # fmt: skip
 _WORD = re.compile(r"=\?([^?\s*]{1,40})(?:\*[^?\s]*)?\?([bBqQ])\?([^?]*)\?=")
 MAX_WORDS = 1_000
-"""encoded words of one value; what comes behind them isn't shown"""
-# C0, DEL, C1, line and paragraph separators, what turns a terminal's writing direction, lone surrogates (UTF-7).
+"""encoded words of one value; the text behind them is dropped"""
+# C0, DEL, C1, line and paragraph separators, changes of a terminal's writing direction, lone surrogates (UTF-7).
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
 _PLAIN = re.compile(rb"[\x20-\x7e]*")
 
@@ -29,7 +29,7 @@ def one_line(text: str) -> str:
 
 
 def text_of(raw: bytes) -> str:
-    """8-bit header bytes as text: UTF-8 when they are, else each byte for itself."""
+    """8-bit header bytes as text: UTF-8 where they are valid UTF-8, else Latin-1."""
     try:
         return raw.decode()
     except UnicodeDecodeError:
@@ -37,7 +37,7 @@ def text_of(raw: bytes) -> str:
 
 
 def decoded(raw: bytes) -> str:
-    """A raw field value as one line of text: no CR, LF, NUL or other control survives, encoded or not."""
+    """A raw field value as one line of text, without CR, LF, NUL and other controls, even encoded ones."""
     if b"=?" not in raw:
         return raw.decode("ascii").strip() if _PLAIN.fullmatch(raw) else one_line(_unfolded(raw))
     return one_line(_decode_words(_unfolded(raw)))
@@ -58,7 +58,7 @@ def _decode_words(text: str) -> str:
         between = text[last : word.start()]
         same = word[1].lower() == charset and not between.strip()
         if not same:
-            # A character may be split over words of one charset (seen often), so those are joined as bytes.
+            # Words of one charset are joined as bytes: a character is often split over two of them.
             out.append(decode_charset(b"".join(pending), charset))
             pending, charset = [], word[1].lower()
             # RFC 2047 6.2: blanks between two encoded words are not shown.
@@ -81,7 +81,7 @@ def _word_bytes(encoding: str, payload: str) -> bytes:
 
 
 def decode_charset(data: bytes, charset: str) -> str:
-    """Bytes as text; where the charset is unknown, as UTF-8 or else each byte for itself."""
+    """Bytes as text; as `text_of` where the charset is unknown."""
     name = charset.lower().replace("-", "_").replace(" ", "_")
     if name not in _CHARSETS:
         return text_of(data)
@@ -89,7 +89,7 @@ def decode_charset(data: bytes, charset: str) -> str:
 
 
 def encoded(text: str) -> bytes:
-    """One line of text as an unstructured header value: as it is when ASCII, else in RFC 2047 words, folded."""
+    """One line of text as an unstructured header value; beyond ASCII in folded RFC 2047 words."""
     text = one_line(text)
     if text.isascii():
         return text.encode()

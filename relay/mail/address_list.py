@@ -1,4 +1,4 @@
-"""Addresses out of a header field's value (RFC 5322 3.4), obsolete and broken forms included, in linear time."""
+"""Find the addresses in a From, To or Cc value (RFC 5322 3.4), obsolete and broken forms included, in linear time."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 
 from relay.mail.address import MAX_DOMAIN_OCTETS
 
-# Every branch takes what it has read, closed or not: no second look, so linear whatever comes.
+# A token without its end is still a token: nothing is read twice, so the time is linear.
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"?|\[[^\]\[<>,]*\]?|[<>,:;]|[^"\[<>,:;]+', re.DOTALL)
 _SPECIAL = re.compile(r'\\.|["()]', re.DOTALL)
 _NO_ADDRESS = re.compile(r'["()<>,;\\@]')
 
 
-def mailboxes(text: str) -> list[str]:
-    """The addr-specs of an unfolded From, To or Cc value, domains lower-case; what is no address is passed over."""
+def addresses_in(text: str) -> list[str]:
+    """The addr-specs of an unfolded value, domains in lower case. Everything else is skipped."""
     loose: list[str] = []
     angle: list[str] | None = None
     found: list[str | None] = []
@@ -24,24 +24,19 @@ def mailboxes(text: str) -> list[str]:
             found.append(_address("".join(angle)))
             angle, loose = None, []
         elif piece == ":":
-            # A group's name, or a source route inside <>: neither is the address.
-            if angle is not None:
-                angle = []
-            else:
-                loose = []
+            # Behind a group's name, or a source route inside <>, the address begins anew.
+            (loose if angle is None else angle).clear()
         elif piece in ",;" and angle is None:
             found.append(_address("".join(loose)))
             loose = []
-        elif angle is not None:
-            angle.append(piece)
         else:
-            loose.append(piece)
+            (loose if angle is None else angle).append(piece)
     found.append(_address("".join(loose if angle is None else angle)))
     return [address for address in found if address is not None]
 
 
 def _address(text: str) -> str | None:
-    """The addr-spec in `text`, words before and behind it dropped."""
+    """The addr-spec in `text`, without the words before and behind it."""
     words = " ".join(text.split())
     for sign in "@.":
         words = words.replace(f" {sign}", sign).replace(f"{sign} ", sign)
@@ -59,7 +54,7 @@ def _address(text: str) -> str | None:
 
 
 def _without_comments(text: str) -> str:
-    """RFC 5322 3.2.2 comments, nested too, become a blank."""
+    """Comments (RFC 5322 3.2.2), even nested ones, become a blank."""
     if "(" not in text:
         return text
     kept: list[str] = []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from relay.mail.codes import MASK
 from relay.mail.dkim import Signer, why_unsignable
-from relay.mail.dsn import Report, Stamp, delivery_status
+from relay.mail.dsn import RecipientReport, Stamp, delivery_status
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.message import (
     MAX_FIELD_BYTES,
@@ -20,8 +21,8 @@ from relay.mail.message import (
     prepare,
     subject,
 )
-from relay.mail.redact import MASK, MAX_TEXT, redact, redact_reply
-from relay.mail.transfer import Unencodable, has_utf8_head, recoded
+from relay.mail.recode import Unencodable, has_utf8_head, recoded
+from relay.mail.redact import MAX_TEXT, redact, redact_reply
 
 FROM = b"From: a@example.com\r\n"
 END = b"\r\nbody \xc3\xa9\r\n"
@@ -39,7 +40,7 @@ def of_size(size_bytes: int, filler: bytes = b"x") -> bytes:
 
 
 def at_the_door(content: bytes) -> Message:
-    return parse(normalise(content), door=True)
+    return parse(normalise(content), limited=True)
 
 
 TOO_MUCH = {
@@ -68,7 +69,7 @@ def test_too_much_is_refused_at_the_door_and_only_there(name: str) -> None:
         of_size(MAX_HEADER_BYTES),
         FROM + b"a:\r\n" * (MAX_FIELDS - 1) + END,
         b"From: a@b".ljust(MAX_FIELD_BYTES + 5) + b"\r\n" + END,
-        b"X-Spam-Report: ".ljust(200_000, b"x") + b"\r\n" + END,
+        b"X-Spam-RecipientReport: ".ljust(200_000, b"x") + b"\r\n" + END,
     ],
     ids=["bytes", "fields", "From", "a field that nothing looks into"],
 )
@@ -89,7 +90,7 @@ def test_what_is_within_the_limits_is_accepted_and_all_that_is_done_with_it_work
     user = Recipient("user@example.net")
     delivery_status(
         Envelope("a@example.com", (user,)),
-        (Report(user, "failed", "550 5.1.1 no"),),
+        (RecipientReport(user, "failed", "550 5.1.1 no"),),
         made.content,
         stamp=Stamp("relay.example.com", 0.0, "<2@a>", "b"),
         arrived_at=0.0,

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from relay.mail.fieldtext import ascii_value
+from relay.mail.header_ascii import ascii_value
 from relay.mail.message import normalise, over_long_line, parse
-from relay.mail.transfer import Unencodable, has_utf8_head, recoded
+from relay.mail.recode import Unencodable, has_utf8_head, recoded
 
 HEAD = b"From: a@example.com\r\nMIME-Version: 1.0\r\n"
 UTF8 = "Grüße, 日本\r\n".encode()

@@ -1,4 +1,4 @@
-"""What a private key does, and nothing that takes more than cryptography to import: see workers.helper."""
+"""Sign a digest with a private key. Imports only cryptography, to keep the helper process of `signing` small."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PrivateKey = RSAPrivateKey | Ed25519PrivateKey
 
 
 def sign_digest(private: PrivateKey, digest: bytes) -> bytes:
-    """What has this SHA-256 digest, signed."""
+    """The signature for a SHA-256 digest."""
     if isinstance(private, RSAPrivateKey):
         return private.sign(digest, PKCS1v15(), Prehashed(SHA256()))
     # RFC 8463 3: Ed25519 signs the hash, not the text.

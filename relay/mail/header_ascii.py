@@ -1,4 +1,4 @@
-"""Raw 8-bit text in header fields, as ASCII: encoded words (RFC 2047), and parameters by RFC 2231."""
+"""Encode raw 8-bit text in header fields as ASCII: encoded words (RFC 2047), parameters (RFC 2231)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ADDRESSES = frozenset({
     "disposition-notification-to", "list-id",
 })  # fmt: skip
 _PARAMETERS = frozenset({"content-type", "content-disposition"})
-# RFC 2047 5: neither ids, dates nor traces may have encoded words in them.
+# RFC 2047 5: ids, dates and traces have no encoded words.
 _NO_TEXT = frozenset({
     "date", "message-id", "in-reply-to", "references", "received", "return-path", "mime-version", "content-id",
     "content-transfer-encoding", "resent-date", "resent-message-id", "authentication-results", "list-unsubscribe",
@@ -19,11 +19,11 @@ _NO_TEXT = frozenset({
 })  # fmt: skip
 
 MAX_FIELD_BYTES = 16_384
-"""no program writes a longer field; such a one is left alone"""
+"""no program writes a longer field; it is left alone"""
 
 _GAP = re.compile(rb"((?:\r\n)?[ \t]+)")
-# An address, a comment, or words; before them, a quoted string. What may lack its end is taken as far as it was read,
-# and an address ends at the next `<`: nothing is read a third time, so it is linear whatever comes.
+# An address, a comment, or words; in _TOKEN also a quoted string. A token without its end is still a token, and an
+# address ends at the next `<`: nothing is read three times, so the time is linear.
 _UNQUOTED = re.compile(
     rb'<[^<>]*+>|\((?P<comment>(?:[^()\\]|\\.)*+)(?P<closed>\))?|[^\s",;:<>()]++(?:[ \t\r\n]++[^\s",;:<>()]++)*+',
     re.DOTALL,
@@ -36,7 +36,7 @@ _WORD_BYTES = 45
 
 
 class Unencodable(Exception):
-    """It can't be said in ASCII. `reason` quotes nothing."""
+    """It can't be expressed in ASCII. `reason` quotes nothing of the message."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -44,8 +44,8 @@ class Unencodable(Exception):
 
 
 def ascii_value(name: str, value: bytes) -> bytes:
-    """The same value in ASCII; `name` is lower-case. Raises Unencodable, as for an address that isn't ASCII, and for a
-    value beyond MAX_FIELD_BYTES."""
+    """The same value in ASCII. `name` is lower-case. Raises Unencodable, for example for an address beyond ASCII
+    and for a value beyond MAX_FIELD_BYTES."""
     if len(value) > MAX_FIELD_BYTES:
         raise Unencodable("8-bit bytes in a header field too large")
     if name in _ADDRESSES:
@@ -66,7 +66,7 @@ def _mailbox_token(found: re.Match[bytes]) -> bytes:
     if quoted is None or quoted.isascii():
         return _unquoted_token(found)
     if found["unquote"] is None:
-        # A quote that is never closed: read on as if there were none.
+        # A quote that is never closed: read on without it.
         return b'"' + _UNQUOTED.sub(_unquoted_token, quoted)
     return _words(_ESCAPED.sub(rb"\1", quoted))
 
@@ -84,12 +84,12 @@ def _parameter(found: re.Match[bytes]) -> bytes:
     if found[0].isascii():
         return found[0]
     value = _ESCAPED.sub(rb"\1", found[2]) if found[2] is not None else found[3]
-    return found[1] + b"*=" + _charset(value) + b"''" + quote_from_bytes(value, safe="").encode()
+    return found[1] + b"*=" + charset_of(value) + b"''" + quote_from_bytes(value, safe="").encode()
 
 
 def _text(value: bytes) -> bytes:
-    """Words with 8-bit bytes become encoded words; those beside each other together, since the blanks between two
-    encoded words don't count (RFC 2047 6.2)."""
+    """Words with 8-bit bytes become encoded words. Adjacent ones are encoded together, since blanks between two encoded
+    words don't count (RFC 2047 6.2)."""
     pieces = _GAP.split(value)
     out: list[bytes] = []
     run: list[bytes] = []
@@ -107,7 +107,7 @@ def _text(value: bytes) -> bytes:
 
 
 def _words(data: bytes) -> bytes:
-    charset, at, words = _charset(data), 0, []
+    charset, at, words = charset_of(data), 0, []
     while at < len(data):
         end = min(at + _WORD_BYTES, len(data))
         while charset == b"utf-8" and end < len(data) and data[end] & 0xC0 == 0x80:
@@ -117,7 +117,8 @@ def _words(data: bytes) -> bytes:
     return b"\r\n ".join(words)
 
 
-def _charset(data: bytes) -> bytes:
+def charset_of(data: bytes) -> bytes:
+    """The charset to declare for 8-bit text of unknown origin (RFC 1428 3): UTF-8 where it is valid UTF-8."""
     try:
         data.decode("utf-8")
     except UnicodeDecodeError:
