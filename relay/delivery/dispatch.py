@@ -7,9 +7,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from relay.config.model import Config
+from relay.delivery.handover import hand_over
 from relay.delivery.lane import Lane
 from relay.delivery.services import Services
-from relay.store.model import Action, Selection
+from relay.store.model import Action, NewMessage, Selection
 from relay.upstream.smtp.connect import Contexts, Target
 from relay.upstream.smtp.pool import Shared
 from relay.upstream.smtp.upstream import SmtpUpstream
@@ -35,6 +36,7 @@ class Delivery:
     """`start`, hand mail to `lane(name)`, `drain`. One at a time owns the store's queues."""
 
     def __init__(self, config: Config, services: Services, targets: Mapping[str, Target], share: Share) -> None:
+        self._config = config
         self._services = services
         self._wake_elsewhere = share.wake
         self._lanes: dict[str, Lane] = {}
@@ -67,6 +69,23 @@ class Delivery:
 
     def lanes(self) -> Iterator[Lane]:
         return iter(self._lanes.values())
+
+    async def submit(self, message: NewMessage, final_dot: float) -> None:
+        """Store a message and hand it to its lane; it is durable when this returns. `final_dot`: when the app sent it
+        (time.monotonic). Raises StoreError."""
+        lane = self._lanes.get(message.lane)
+        if lane is None:
+            await self.store_for_forwarding(message)
+        else:
+            await hand_over(lane, self._services, message, final_dot)
+
+    async def store_for_forwarding(self, message: NewMessage) -> None:
+        """Store a message that another process is to send. Where a reload has removed its lane since it was
+        classified, it goes to the default lane. Raises StoreError."""
+        if message.lane not in self._config.lanes:
+            message = message._replace(lane=self._config.default_lane, upstreams=(), supersede_key=None)
+        await self._services.store.put(message, claimed=False)
+        self.wake(message.lane, message.accepted_at)
 
     def down(self, lane: str, upstream: str, reason: str) -> None:
         """An upstream's circuit opened (`Watcher`)."""

@@ -23,6 +23,10 @@ Sign = Callable[[Queued, frozenset[str]], Awaitable[Sequence[bytes]]]
 """`Signatures.sign`, for the messages of one lane"""
 
 
+class NotSigned(Exception):
+    """The signature that was begun beside the commit has failed. The next attempt makes it."""
+
+
 @dataclass(slots=True)
 class Pending:
     """A recipient without a final outcome."""
@@ -158,13 +162,19 @@ class Job:
         if key not in self._parts and not under_way:
             rendition = await self.rendition(form)
             await self._keep(time.monotonic(), form, unsigned, self._sign(rendition, unsigned))
-        return partial(self._parts.__getitem__, key)
+        return partial(self._complete, key)
 
     async def _keep(
         self, began_at: float, form: Form, unsigned: frozenset[str], signing: Awaitable[Sequence[bytes]]
     ) -> None:
         self._parts[form, unsigned] = await signing
         self.sign_ms += (time.monotonic() - began_at) * 1000.0
+
+    def _complete(self, key: tuple[Form, frozenset[str]]) -> Sequence[bytes]:
+        parts = self._parts.get(key)
+        if parts is None:
+            raise NotSigned
+        return parts
 
     def _is_slow(self, form: Form) -> bool:
         """Would making this form hold up the event loop? A content may be all parts, of a few bytes each."""

@@ -25,12 +25,12 @@ class LanesAndWorkers:
     async def submit(self, message: NewMessage, final_dot: float) -> None:
         """`Destination.submit`."""
         if self._engine.delivery.has(message.lane):
-            await self._engine.take(message, final_dot)
+            await self._engine.delivery.submit(message, final_dot)
             return
         try:
             await self._workers.put(message, final_dot)
         except LinkLost:
-            await self._engine.leave(message)
+            await self._engine.delivery.store_for_forwarding(message)
 
     async def submit_spooled(self, draft: Draft, content: Large, final_dot: float) -> NewMessage:
         """`Destination.submit_spooled`. A worker reads the file itself; this process then sees only its head."""
@@ -41,5 +41,8 @@ class LanesAndWorkers:
         async with self._large:
             message = await asyncio.to_thread(draft.from_file, content)
             # The lost worker may have stored it. What is forwarded to it later is stored there once.
-            await (self._engine.take(message, final_dot) if ours else self._engine.leave(message))
+            if ours:
+                await self._engine.delivery.submit(message, final_dot)
+            else:
+                await self._engine.delivery.store_for_forwarding(message)
         return message

@@ -103,7 +103,7 @@ class WorkerProcess:
         match kind:
             case messages.PUT:
                 new, final_dot = value
-                return await engine.take(new, final_dot)
+                return await engine.delivery.submit(new, final_dot)
             case messages.PUT_LARGE:
                 return await self._put_large(engine, *value)
             case messages.MOVE:
@@ -150,7 +150,7 @@ class WorkerProcess:
                 new = await asyncio.to_thread(draft.from_file, content)
             except Unacceptable as error:
                 return error.reply
-            await engine.take(new, final_dot)
+            await engine.delivery.submit(new, final_dot)
         return new._replace(content=b"")
 
     def _build(self, engine: Engine, config: messages.WorkerConfig) -> Delivery:

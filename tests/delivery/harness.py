@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from relay.delivery.message import Job
 from relay.delivery.services import Services, Sign
 from relay.mail.envelope import Envelope, Recipient
 from relay.store.base import Queue
-from relay.store.model import NewMessage, OpenRecipient, Queued, Settlement
+from relay.store.model import NewMessage, Queued, Settlement
 from relay.store.sqlite.store import SqliteStore, open_store
 from relay.store.ulid import IdMaker
 from relay.supervise import Supervisor
@@ -114,16 +115,7 @@ class Bench:
             await self.store.put(new, claimed=False)
             self.delivery.lane(lane).wake(now)
             return new.id
-        due = tuple(OpenRecipient(position, one) for position, one in enumerate(recipients))
-        queued = Queued(new.id, lane, None, new.envelope, CONTENT, now, new.expires_at, due, upstreams, supersede_key)
-        job = self.delivery.lane(lane).job(queued)
-        putting = self.store.start_put(new, express=True)
-        self.delivery.lane(lane).offer(job)
-        await putting
-        if supersede_key is not None:
-            await self.delivery.lane(lane).superseding.supersede(supersede_key, new.id, job.older)
-        job.gate.open()
-        job.stored.set()
+        await self.delivery.submit(new, time.monotonic())
         return new.id
 
     async def view(self, id_: str) -> dict[str, Any]:

@@ -322,5 +322,5 @@ async def test_a_fault_of_the_relays_own_leaves_a_message_deferred_not_stuck(tmp
     async with Upstream() as one, delivering(tmp_path, config({"one": one}), sign=sign) as bench:
         view = await bench.ended(await bench.send("u@example.net"))
         assert view["recipients"][0]["state"] == "sent"
-        assert bench.heard.troubles == ["delivery: RuntimeError('once')"]
+        assert bench.heard.troubles == ["sign: RuntimeError('once')", "delivery: NotSigned()"]
         bench.heard.troubles.clear()

@@ -10,7 +10,7 @@ import pytest
 
 from relay.config.load import load
 from relay.config.model import Loaded
-from relay.delivery import engine
+from relay.delivery import housekeeping
 from relay.service.app import App
 from relay.store.sqlite.store import SqliteStore
 from tests.support.app import OTP, Talk, letter
@@ -36,7 +36,7 @@ async def test_housekeeping_that_fails_is_told_and_goes_on(tmp_path: Path, monke
         return await really(store, before, limit=limit)
 
     monkeypatch.setattr(SqliteStore, "prune", prune)
-    monkeypatch.setattr(engine, "PRUNE_EVERY_S", 0.01)
+    monkeypatch.setattr(housekeeping, "PRUNE_EVERY_S", 0.01)
     async with (
         Upstream() as upstream,
         App(load(write_config(tmp_path, {"up": upstream}, workers=0), os.environ)) as app,

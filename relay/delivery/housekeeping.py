@@ -1,0 +1,57 @@
+"""The store's regular upkeep: retention, what a new configuration changes in it, and what fell due while the machine
+was suspended."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from relay.clock import Clock, steady
+from relay.config.model import Config
+from relay.observe.maillog import MailLog
+from relay.store.base import StoreError
+from relay.store.sqlite.store import SqliteStore
+
+PRUNE_EVERY_S = 1.0
+PRUNE_MESSAGES = 2_000
+"""deleted at a time: twice what a busy relay accepts in a second"""
+SUSPENDED_S = 0.5
+"""the clock that runs in suspension is so far ahead of the other one that the machine was suspended"""
+
+
+class Housekeeping:
+    """`apply` each configuration; `run` as a background task."""
+
+    def __init__(self, store: SqliteStore, clock: Clock, log: MailLog) -> None:
+        self._store = store
+        self._clock = clock
+        self._log = log
+        self._is_applied = True
+
+    async def apply(self, config: Config, wake_lanes: Callable[[], None]) -> None:
+        """Hash addresses, if that is configured, and move mail of lanes that no longer exist to the default lane.
+        `wake_lanes` tells all lanes that something may be due. Raises StoreError: then `run` tries it again."""
+        self._config, self._wake_lanes, self._is_applied = config, wake_lanes, False
+        await self._apply()
+
+    async def _apply(self) -> None:
+        await self._store.hash_addresses(wanted=self._config.log.addresses == "hashed")
+        await self._store.adopt(tuple(self._config.lanes), self._config.default_lane)
+        self._is_applied = True
+
+    async def run(self) -> None:
+        """Never returns."""
+        ahead_s = steady() - time.monotonic()
+        while True:
+            await asyncio.sleep(PRUNE_EVERY_S)
+            before_s, ahead_s = ahead_s, steady() - time.monotonic()
+            if ahead_s - before_s > SUSPENDED_S:
+                self._wake_lanes()  # the event loop's timers stood still
+            try:
+                if not self._is_applied:
+                    await self._apply()
+                    self._wake_lanes()
+                await self._store.prune(self._clock.now() - self._config.log.keep_s, limit=PRUNE_MESSAGES)
+            except StoreError as error:
+                self._log.trouble("prune", error)
