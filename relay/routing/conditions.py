@@ -1,9 +1,10 @@
-"""The conditions of a rule, each compiled once: whether it holds, and, when an operator asks, why it doesn't."""
+"""The conditions of a rule, compiled once: whether each holds, and why it doesn't, where an operator asks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Protocol
 
@@ -14,62 +15,54 @@ from relay.mail.redact import redact
 from relay.routing.facts import Facts, Headers
 
 MAX_HEADER_CHARS = MAX_TEXT_CHARS
-"""of all fields of one name together: a message can't make a pattern look at more"""
+"""of all fields of one name together: a message can't make a pattern read more"""
 MAX_RAW_BYTES = 32_768
 """of all fields of one name together that are decoded"""
 SHOWN_CHARS = 100
 
 
 class View:
-    """Facts in the forms that conditions want; each is made when it is first asked for."""
-
-    __slots__ = ("_all", "_client", "_client_known", "_headers", "facts")
+    """Facts in the forms that conditions need. Each form is made when it is first needed."""
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
-        self._client: IPv4Address | IPv6Address | None = None
-        self._client_known = False
-        self._all: Headers | None = None
-        self._headers: dict[str, list[str]] = {}
+        self._values: dict[str, list[str]] = {}
 
+    @cached_property
     def client(self) -> IPv4Address | IPv6Address | None:
-        """The client's address, a mapped one as the IPv4 address it is; None for a client without one."""
-        if not self._client_known:
-            self._client_known = True
-            try:
-                # A link-local peer has its interface behind a percent sign.
-                address = ip_address(self.facts.client.partition("%")[0])
-            except ValueError:
-                return None
-            mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-            self._client = mapped or address
-        return self._client
+        """The client's address, a mapped one as its IPv4 address; None for a client without an address."""
+        try:
+            # A link-local address has its interface behind a percent sign.
+            address = ip_address(self.facts.client.partition("%")[0])
+        except ValueError:
+            return None
+        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+        return mapped or address
+
+    @cached_property
+    def _fields(self) -> Headers:
+        return self.facts.headers() if callable(self.facts.headers) else self.facts.headers
 
     def header(self, name: str) -> Sequence[str]:
-        """The values of the fields of that (lower-case) name, as far as MAX_HEADER_CHARS reach."""
-        values = self._headers.get(name)
+        """The decoded values of the fields of that (lower-case) name, within MAX_HEADER_CHARS."""
+        values = self._values.get(name)
         if values is None:
-            values = self._headers[name] = _within(self._fields(name))
+            values = self._values[name] = _limited(value for field, value in self._fields if field == name)
         return values
 
-    def _fields(self, name: str) -> Iterable[str | bytes]:
-        if self._all is None:
-            self._all = self.facts.headers() if callable(self.facts.headers) else self.facts.headers
-        return (value for field, value in self._all if field == name)
 
-
-def _within(values: Iterable[str | bytes]) -> list[str]:
-    """As many of them, decoded, as the limits let pass."""
-    within: list[str] = []
+def _limited(values: Iterable[str | bytes]) -> list[str]:
+    """The values, decoded, as far as the limits allow."""
+    result: list[str] = []
     left, raw_left = MAX_HEADER_CHARS, MAX_RAW_BYTES
     for value in values:
         if left <= 0 or raw_left <= 0:
             break
         text = decoded(value[:raw_left]) if isinstance(value, bytes) else value
         raw_left -= len(value) + 1
-        within.append(text[:left])
+        result.append(text[:left])
         left -= len(text) + 1
-    return within
+    return result
 
 
 class Condition(Protocol):
@@ -78,27 +71,27 @@ class Condition(Protocol):
     def holds(self, view: View) -> bool: ...
 
     def why_not(self, view: View) -> str:
-        """In words, given that it doesn't hold: what was looked at, and what it was compared with."""
+        """Why it doesn't hold: the message's value, and what the rule wants."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Patterns:
-    """Any of several patterns."""
+    """A list of patterns, of which any may match."""
 
     written: tuple[str, ...]
     tests: tuple[Test, ...]
 
     @classmethod
-    def of(cls, written: Iterable[str]) -> Patterns:
-        patterns = tuple(written)
-        return cls(patterns, tuple(compiled(pattern) for pattern in patterns))
+    def of(cls, written: Sequence[str]) -> Patterns:
+        return cls(tuple(written), tuple(compiled(pattern) for pattern in written))
 
-    def match(self, text: str) -> bool:
-        # A plain loop: any() over a generator costs as much as the test itself.
-        for test in self.tests:  # noqa: SIM110
-            if test(text):
-                return True
+    def match_any(self, texts: Iterable[str]) -> bool:
+        # Plain loops: any() over a generator costs as much as the tests themselves.
+        for text in texts:
+            for test in self.tests:
+                if test(text):
+                    return True
         return False
 
     def __str__(self) -> str:
@@ -106,20 +99,20 @@ class Patterns:
 
 
 @dataclass(frozen=True, slots=True)
-class Priority:
+class PriorityAtLeast:
     least: int
 
     def holds(self, view: View) -> bool:
         return view.facts.priority is not None and view.facts.priority >= self.least
 
     def why_not(self, view: View) -> str:
-        asked = "none was asked for" if view.facts.priority is None else f"it is {view.facts.priority}"
-        return f"priority: {asked}, the rule wants {self.least} or more"
+        given = "the message has none" if view.facts.priority is None else f"it is {view.facts.priority}"
+        return f"priority: {given}, the rule wants {self.least} or more"
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
-    """Nothing tells codes by their content so far, so a rule that asks for it never matches."""
+class ContentIs:
+    """There is no detector yet, so it never holds."""
 
     kind: str
 
@@ -127,26 +120,26 @@ class Content:
         return False
 
     def why_not(self, view: View) -> str:  # noqa: ARG002
-        return f"content: messages aren't looked into yet, so {self.kind} never matches"
+        return f"content: messages aren't examined yet, so {self.kind} never matches"
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
+class ListenerMatches:
     patterns: Patterns
 
     def holds(self, view: View) -> bool:
-        return self.patterns.match(view.facts.listener)
+        return self.patterns.match_any((view.facts.listener,))
 
     def why_not(self, view: View) -> str:
         return f"listener: {_shown(view.facts.listener)} isn't {self.patterns}"
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class ClientIn:
     networks: tuple[IPv4Network | IPv6Network, ...]
 
     def holds(self, view: View) -> bool:
-        address = view.client()
+        address = view.client
         if address is None:
             return False
         for network in self.networks:  # noqa: SIM110
@@ -156,24 +149,19 @@ class Client:
 
     def why_not(self, view: View) -> str:
         wanted = " or ".join(map(str, self.networks))
-        if view.client() is None:
+        if view.client is None:
             return f"client: {_shown(view.facts.client)} has no IP address, the rule wants {wanted}"
-        return f"client: {view.client()} isn't in {wanted}"
+        return f"client: {view.client} isn't in {wanted}"
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
+class SenderMatches:
     """The envelope's sender, or any address of a From header."""
 
     patterns: Patterns
 
     def holds(self, view: View) -> bool:
-        if self.patterns.match(view.facts.sender):
-            return True
-        for address in view.facts.from_addresses:  # noqa: SIM110
-            if self.patterns.match(address):
-                return True
-        return False
+        return self.patterns.match_any((view.facts.sender, *view.facts.from_addresses))
 
     def why_not(self, view: View) -> str:
         envelope = f"{view.facts.sender or '<>'} (envelope)"
@@ -182,37 +170,41 @@ class Sender:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipient:
+class RecipientsMatch:
     """Every recipient."""
 
     patterns: Patterns
 
     def holds(self, view: View) -> bool:
+        return bool(view.facts.recipients) and self._other(view) is None
+
+    def _other(self, view: View) -> str | None:
+        """The first recipient that doesn't match."""
         for address in view.facts.recipients:
-            if not self.patterns.match(address):
-                return False
-        return bool(view.facts.recipients)
+            if not self.patterns.match_any((address,)):
+                return address
+        return None
 
     def why_not(self, view: View) -> str:
-        other = next((one for one in view.facts.recipients if not self.patterns.match(one)), None)
+        other = self._other(view)
         if other is None:
             return f"recipient: there is none, the rule wants {self.patterns}"
         return f"recipient: {_shown(other)} isn't {self.patterns}"
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class SubjectMatches:
     patterns: Patterns
 
     def holds(self, view: View) -> bool:
-        return self.patterns.match(view.facts.subject)
+        return self.patterns.match_any((view.facts.subject,))
 
     def why_not(self, view: View) -> str:
         return f"subject: {_shown(redact(view.facts.subject))!r} isn't {self.patterns}"
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class HeaderMatches:
     """Any field of that name."""
 
     name: str
@@ -220,44 +212,36 @@ class Header:
     patterns: Patterns
 
     def holds(self, view: View) -> bool:
-        for value in view.header(self.lower):  # noqa: SIM110
-            if self.patterns.match(value.strip()):
-                return True
-        return False
+        return self.patterns.match_any([value.strip() for value in view.header(self.lower)])
 
     def why_not(self, view: View) -> str:
         values = view.header(self.lower)
         if not values:
             return f"header: there is no {self.name}, the rule wants {self.patterns}"
-        said = _list([repr(redact(value.strip())) for value in values])
-        return f"header: {self.name} {said} isn't {self.patterns}"
+        shown = _list([repr(redact(value.strip())) for value in values])
+        return f"header: {self.name} {shown} isn't {self.patterns}"
 
 
 def conditions(match: Match) -> tuple[Condition, ...]:
-    """All that a `match` asks for, what is quickly answered first. An empty one asks nothing, and so holds."""
+    """The conditions of a `match`, the fastest first. Without any, the rule always matches."""
     found: list[Condition] = []
     if match.priority is not None:
-        found.append(Priority(match.priority))
+        found.append(PriorityAtLeast(match.priority))
     if match.content is not None:
-        found.append(Content(match.content))
+        found.append(ContentIs(match.content))
     if match.listener is not None:
-        found.append(Listener(Patterns.of(match.listener)))
+        found.append(ListenerMatches(Patterns.of(match.listener)))
     if match.sender is not None:
-        # The null sender is written <> in the dialogue, and '' in here.
-        found.append(Sender(Patterns.of("" if pattern == "<>" else pattern for pattern in match.sender)))
+        # The null sender is <> in the configuration and '' in an envelope.
+        found.append(SenderMatches(Patterns.of(["" if pattern == "<>" else pattern for pattern in match.sender])))
     if match.client is not None:
-        found.append(Client(match.client))
+        found.append(ClientIn(match.client))
     if match.subject is not None:
-        found.append(Subject(Patterns.of(match.subject)))
+        found.append(SubjectMatches(Patterns.of(match.subject)))
     if match.recipient is not None:
-        found.append(Recipient(Patterns.of(match.recipient)))
-    found += _headers(match.header or {})
+        found.append(RecipientsMatch(Patterns.of(match.recipient)))
+    found += [HeaderMatches(name, name.lower(), Patterns.of(wanted)) for name, wanted in (match.header or {}).items()]
     return tuple(found)
-
-
-def _headers(wanted: Mapping[str, tuple[str, ...]]) -> Iterable[Condition]:
-    for name, patterns in wanted.items():
-        yield Header(name, name.lower(), Patterns.of(patterns))
 
 
 def _shown(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What the rules look at."""
+"""What rules can match: the facts about a message."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 Headers = Sequence[tuple[str, str | bytes]]
-"""name (lower case) and value of each field, in the order of the message; raw values are decoded when a rule asks for
-them"""
+"""name (lower case) and value of each field, in the message's order; raw values are decoded when a rule needs them"""
 
 
 class Facts(NamedTuple):
-    """A message, as far as a rule can ask.
+    """`sender` is '' for the null sender. `client` is the peer's IP address, or a word such as `unix` or `local`.
 
-    `sender` is '' for the null sender. `client` is the peer's IP address, or any other word (`unix`, `local`) for one
-    that has none. `headers` may be a function: it is called at most once, and only if a rule asks for a header.
-    `listener` is the address the message came in by, as the configuration writes it; `listener_lane` the lane it pins.
+    `headers` may be a function: it is called at most once, and only if a rule needs a header. `listener` is the
+    listener's address as the configuration writes it, `listener_lane` the lane that it pins.
     """
 
     sender: str

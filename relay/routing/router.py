@@ -1,4 +1,4 @@
-"""Rules → lane. The first rule that matches names it; without one it is the default lane."""
+"""Find a message's lane: that of the first rule that matches, else the default lane."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """A rule that didn't match: `reasons`, one for every condition that doesn't hold, in words."""
+class UnmatchedRule:
+    """A rule that didn't match, with a reason for every condition that doesn't hold."""
 
     rule: str
     reasons: tuple[str, ...]
@@ -29,10 +29,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A route, and every rule that was asked before it was found."""
+    """A route, and every rule before it, which didn't match."""
 
     route: Route
-    earlier: tuple[Step, ...]
+    earlier: tuple[UnmatchedRule, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Router:
         self._default = Route(config.default_lane, None, config.lanes[config.default_lane].upstreams)
 
     def route(self, facts: Facts) -> Route:
-        """The lane that the listener pins, else that of the first rule that matches, else the default one."""
+        """The lane that the listener pins, else that of the first rule that matches, else the default lane."""
         if facts.listener_lane is not None:
             return self._pinned[facts.listener_lane]
         view = View(facts)
@@ -69,14 +69,14 @@ class Router:
         return self._default
 
     def explain(self, facts: Facts) -> Explanation:
-        """As `route`, and why no earlier rule matched. What could be a code is redacted in the reasons."""
+        """As `route`, and why no earlier rule matched. Codes are redacted in the reasons."""
         route = self.route(facts)
         earlier = () if facts.listener_lane is not None else tuple(self._earlier(View(facts)))
         return Explanation(route, earlier)
 
-    def _earlier(self, view: View) -> Iterator[Step]:
+    def _earlier(self, view: View) -> Iterator[UnmatchedRule]:
         for rule in self._rules:
             reasons = tuple(condition.why_not(view) for condition in rule.conditions if not condition.holds(view))
             if not reasons:
                 return
-            yield Step(rule.route.rule or "", reasons)
+            yield UnmatchedRule(rule.route.rule or "", reasons)

@@ -181,9 +181,9 @@ REASONS = [
     ("{subject: 'nothing'}", "subject: 'Your verification code: ••••••' isn't nothing"),
     ("{header: {X-Kind: a}}", "header: X-Kind 'Code', 'Other' isn't a"),
     ("{header: {X-None: a}}", "header: there is no X-None, the rule wants a"),
-    ("{priority: 4}", "priority: none was asked for, the rule wants 4 or more"),
+    ("{priority: 4}", "priority: the message has none, the rule wants 4 or more"),
     ("{listener: 127.0.0.1:2526}", "listener: 127.0.0.1:2525 isn't 127.0.0.1:2526"),
-    ("{content: otp}", "content: messages aren't looked into yet, so otp never matches"),
+    ("{content: otp}", "content: messages aren't examined yet, so otp never matches"),
 ]
 
 
