@@ -38,7 +38,7 @@ class Bench:
         self.committed_raises: Exception | None = None
         self.writer = GroupWriter(connection, self.thread, explain=explain, committed=self._committed)
 
-    def operation(self, name: str, *, size_bytes: int = 0, single_statement: bool = False) -> Operation[str]:
+    def operation(self, name: str, *, size_bytes: int = 0, in_place: bool = False) -> Operation[str]:
         def apply(tx: Tx) -> str:
             self.gate.wait(5)
             tx.execute("INSERT INTO names VALUES (?)", (name,))
@@ -46,7 +46,7 @@ class Bench:
             self.order.append(name)
             return name
 
-        return Operation(apply, size_bytes=size_bytes, single_statement=single_statement)
+        return Operation(apply, size_bytes=size_bytes, in_place=in_place)
 
     def alike(self, name: str, *, fails: bool = False, other_kind: bool = False) -> Operation[None]:
         """One that is applied in a batch with others of its kind; those named `!` can't be, and with `fails` not alone
@@ -266,7 +266,7 @@ async def test_a_stranger_that_locks_the_file_fails_the_group_once_and_not_for_g
 async def test_a_statement_of_its_own_is_never_added_to_a_transaction_that_was_left_open(tmp_path: Path) -> None:
     async with bench(tmp_path) as on:
         on.connection.execute("BEGIN IMMEDIATE")
-        code = on.writer.submit(on.operation("code", single_statement=True), express=True)
+        code = on.writer.submit(on.operation("code", in_place=True), express=True)
         assert await code.future == "code"
         with closing(sqlite3.connect(tmp_path / "names.db")) as reader:
             assert reader.execute("SELECT name FROM names").fetchall() == [("code",)]
@@ -277,13 +277,13 @@ async def test_whatever_goes_wrong_in_place_the_next_one_is_written(tmp_path: Pa
         raise MemoryError
 
     async with bench(tmp_path) as on:
-        bad = on.writer.submit(Operation(broken, single_statement=True), express=True)
+        bad = on.writer.submit(Operation(broken, in_place=True), express=True)
         with pytest.raises(MemoryError):
             await bad.result()
         on.committed_raises = MemoryError()
         await asyncio.sleep(0.05)  # until the next one may be written in place
         with pytest.raises(MemoryError):
-            on.writer.submit(on.operation("untold", single_statement=True), express=True)
+            on.writer.submit(on.operation("untold", in_place=True), express=True)
         on.committed_raises = None
         async with asyncio.timeout(5):
             assert await on.submit("next", express=True) == "next"
@@ -291,10 +291,10 @@ async def test_whatever_goes_wrong_in_place_the_next_one_is_written(tmp_path: Pa
 
 async def test_what_is_large_is_not_written_in_place(tmp_path: Path) -> None:
     async with bench(tmp_path) as on:
-        small = on.writer.submit(on.operation("small", single_statement=True), express=True)
+        small = on.writer.submit(on.operation("small", in_place=True), express=True)
         assert small.future.done()
         await asyncio.sleep(0.05)  # until the next one may be written in place
-        large = on.writer.submit(on.operation("large", single_statement=True, size_bytes=100_000), express=True)
+        large = on.writer.submit(on.operation("large", in_place=True, size_bytes=100_000), express=True)
         assert not large.future.done()
         assert await large.future == "large"
 
@@ -302,8 +302,8 @@ async def test_what_is_large_is_not_written_in_place(tmp_path: Path) -> None:
 async def test_behind_a_slow_commit_the_thread_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.store.sqlite.group.SLOW_S", -1.0)  # as if every one were
     async with bench(tmp_path) as on:
-        assert on.writer.submit(on.operation("first", single_statement=True), express=True).future.done()
-        second = on.writer.submit(on.operation("second", single_statement=True), express=True)
+        assert on.writer.submit(on.operation("first", in_place=True), express=True).future.done()
+        second = on.writer.submit(on.operation("second", in_place=True), express=True)
         assert not second.future.done()
         assert await second.future == "second"
 

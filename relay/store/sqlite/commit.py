@@ -13,10 +13,9 @@ _LOG = logging.getLogger(__name__)
 class Tx:
     """A transaction as an operation sees it, with what its commit adds to the store's totals."""
 
-    __slots__ = ("_connection", "execute", "executemany", "messages", "orphaned", "size_bytes")
+    __slots__ = ("execute", "executemany", "messages", "orphaned", "size_bytes")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
         self.execute = connection.execute
         self.executemany = connection.executemany
         self.messages = 0
@@ -26,11 +25,6 @@ class Tx:
         self.orphaned = False
         """a content of several parts lost its message; each part is deleted in a transaction of its own"""
 
-    @property
-    def changes(self) -> int:
-        """Rows that this connection has changed so far, those of triggers too."""
-        return self._connection.total_changes
-
 
 ApplyBatch = Callable[[Tx, Sequence[Any]], None]
 """Applies several operations of one kind in a few statements. Python's sqlite3 takes the interpreter's lock again after
@@ -39,11 +33,10 @@ each statement, which beside a busy event loop costs more than the statement. It
 
 class Write(NamedTuple):
     """What an operation writes. `batch`: a function that writes several of a kind, and this one's argument to it. It
-    writes the same as `apply`, whose result is then None. `single_statement`: `apply` is one statement."""
+    writes the same as `apply`, whose result is then None."""
 
     apply: Callable[[Tx], Any]
     batch: tuple[ApplyBatch, Any] | None = None
-    single_statement: bool = False
 
 
 class Failed(NamedTuple):
@@ -62,20 +55,15 @@ def commit(
     """Apply them in one transaction; if that fails, each in one of its own and `unbatched`, so that one which can't be
     written doesn't fail its neighbours. Returns each one's result or `Failed`, and the committed transactions."""
     tx = Tx(connection)
-    # A statement outside of a transaction is one by itself, and takes the interpreter's lock once rather than thrice.
-    is_single = len(writes) == 1 and writes[0].single_statement
-    unbatched = unbatched or is_single
     try:
         if connection.in_transaction:
             connection.execute("ROLLBACK")  # an earlier roll back failed: nothing may be added to that transaction
-        if not is_single:
-            connection.execute("BEGIN IMMEDIATE")
+        connection.execute("BEGIN IMMEDIATE")
     except Exception as error:  # noqa: BLE001 - it is handed to the callers
         return [Failed(explain(error))] * len(writes), []
     try:
         outcomes = [write.apply(tx) for write in writes] if unbatched else _apply_batched(writes, tx)
-        if not is_single:
-            connection.execute("COMMIT")
+        connection.execute("COMMIT")
     except Exception as error:  # noqa: BLE001 - as above
         _roll_back(connection)
         if unbatched and len(writes) == 1:

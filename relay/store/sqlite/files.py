@@ -18,6 +18,8 @@ APPLICATION_ID = 0x4F545052
 MIGRATIONS = ("1.sql", "2.sql", "3.sql")
 """Schema steps in `sql/`: the n-th leads from version n-1 to n. A landed one never changes."""
 
+_CACHED_STATEMENTS = 256
+"""the writer has some for each number of rows (`put.insert_rows`)"""
 _BUSY_S = 5.0
 """Only a stranger (a shell, a backup tool) can hold SQLite's own lock against us, and not for long."""
 
@@ -180,6 +182,8 @@ def connect_reader(path: Path) -> sqlite3.Connection:
 def connect(uri: str) -> sqlite3.Connection:
     """As every connection to a store is made."""
     # One thread at a time uses it, but not always the same (`group`).
-    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
     connection.execute("PRAGMA temp_store = MEMORY")
     return connection

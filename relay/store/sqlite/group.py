@@ -46,10 +46,10 @@ _LOG = logging.getLogger(__name__)
 
 class Operation(Generic[T]):
     """Something to write, and the future of its caller. `abandoned` is called with a result that no caller takes any
-    more; such an operation is skipped if its caller has gone before it began. `batch` and `single_statement`: see
-    `commit.Write`."""
+    more; such an operation is skipped if its caller has gone before it began. `batch`: see `commit.Write`.
+    `in_place`: it is quick enough to be committed on the event loop."""
 
-    __slots__ = ("abandoned", "future", "size_bytes", "write")
+    __slots__ = ("abandoned", "future", "in_place", "size_bytes", "write")
 
     def __init__(
         self,
@@ -58,9 +58,10 @@ class Operation(Generic[T]):
         size_bytes: int = 0,
         abandoned: Callable[[T], None] | None = None,
         batch: tuple[ApplyBatch, Any] | None = None,
-        single_statement: bool = False,
+        in_place: bool = False,
     ) -> None:
-        self.write = Write(apply, batch, single_statement)
+        self.write = Write(apply, batch)
+        self.in_place = in_place
         self.size_bytes = size_bytes
         self.abandoned = abandoned
         self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -126,7 +127,7 @@ class GroupWriter:
             raise StoreError("the store is closed")
         if express:
             self._express.append(operation)
-            if not (operation.write.single_statement and self._commit_in_place()):
+            if not (operation.in_place and self._commit_in_place()):
                 self._next()
         else:
             self._others.append(operation)

@@ -67,7 +67,7 @@ class SqliteQueue:
             size_bytes=min(len(message.content), PART_BYTES) + RECIPIENT_BYTES * len(message.providers),
             abandoned=give_back,
             batch=(self._put_batch, (message, body, booking)) if is_small else None,
-            single_statement=is_small,
+            in_place=is_small,
         )
         return self.state.writer.submit(operation, express=express)
 

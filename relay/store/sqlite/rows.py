@@ -15,78 +15,36 @@ PART_BYTES = 500_000
 SHOWN_CHARS = 1_000
 """of a subject and a Message-ID are kept, which are shown only: a message's row stays small"""
 
-_MESSAGE = (
+BODY = ("id", "content")
+MESSAGE = (
     "id", "lane", "rule", "sender", "client", "message_id", "subject", "size", "accepted_at", "expires_at", "body",
     "parts", "body_key", "supersede_key", "upstreams", "signed", "body_type", "smtputf8", "ret", "envid", "priority",
     "deliver_by", "timings",
 )  # fmt: skip
-_RECIPIENT = (
+RECIPIENT = (
     "message_id", "position", "lane", "accepted_at", "address", "folded", "provider", "notify", "orcpt", "state",
     "open", "next_at", "attempts", "booked_at", "holder", "lease_until",
 )  # fmt: skip
-
-
-def _insert(table: str, columns: Sequence[str], values: Iterable[str]) -> str:
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join(values)})"  # noqa: S608 (names of ours)
-
-
-INSERT_MESSAGE = _insert("message", _MESSAGE, "?" * len(_MESSAGE))
-INSERT_RECIPIENT = _insert("recipient", _RECIPIENT, "?" * len(_RECIPIENT))
-
-# Several messages with one recipient and their contents in one statement, and likewise what became of them: Python's
-# sqlite3 asks for the interpreter's lock after each, which on a busy relay can take milliseconds. A view's trigger is
-# how SQLite changes several tables as one.
-_ARRIVAL = ("content", *_MESSAGE, *(f"to_{name}" for name in _RECIPIENT))
-_ARRIVES = (
-    _insert("body", ("id", "content"), ("NEW.body", "NEW.content")),
-    _insert("message", _MESSAGE, (f"NEW.{name}" for name in _MESSAGE)),
-    _insert("recipient", _RECIPIENT, (f"NEW.to_{name}" for name in _RECIPIENT)),
-)
-_ATTEMPT = (
-    "message_id", "position", "n", "tried", "started_at", "session", "outcome", "said", "phases",
+ATTEMPT = (
+    "message_id", "position", "n", "upstream", "started_at", "session", "outcome", "reply", "timings",
 )  # fmt: skip
-_DEPARTURE = (*_ATTEMPT, "state", "upstream", "reply", "sent_at", "step", "delay_notified", "timings")
-_DEPARTS = (
-    f"INSERT OR REPLACE INTO attempt VALUES ({', '.join(f'NEW.{name}' for name in _ATTEMPT)})",  # noqa: S608 (as above)
-    "UPDATE recipient SET state = NEW.state, open = 0, upstream = coalesce(NEW.upstream, upstream),"
-    " reply = coalesce(NEW.reply, reply), sent_at = NEW.sent_at, next_at = NULL, step = NEW.step,"
-    " booked_at = NULL, holder = NULL, lease_until = NULL, delay_notified = NEW.delay_notified,"
-    " attempts = max(attempts, NEW.n)"
-    " WHERE message_id = NEW.message_id AND position = NEW.position AND open = 1",
-    "DELETE FROM body WHERE id = (SELECT body FROM message WHERE id = NEW.message_id)",
-    "UPDATE message SET body = NULL, body_key = NULL, supersede_key = NULL, timings = json_patch(timings, NEW.timings)"
-    " WHERE id = NEW.message_id AND body IS NOT NULL AND parts = 1",
-)
-DEPARTURE_CHANGES = len(_DEPARTS)
-"""rows that the departure of a message with one recipient changes, one in each table"""
-
-
-def _view(name: str, columns: Sequence[str], statements: Sequence[str]) -> str:
-    return (
-        f"CREATE TEMP VIEW {name} AS SELECT {', '.join(f'NULL AS {column}' for column in columns)};"
-        f" CREATE TEMP TRIGGER {name}_made INSTEAD OF INSERT ON {name} BEGIN {'; '.join(statements)}; END;"
-    )
-
-
-MAKE_VIEWS = _view("arrival", _ARRIVAL, _ARRIVES) + _view("departure", _DEPARTURE, _DEPARTS)
-"""for every connection that inserts arrivals and departures"""
 
 
 @cache
-def insert_arrivals(rows: int) -> str:
-    """`rows` at a time: the content, then the parameters of INSERT_MESSAGE and INSERT_RECIPIENT."""
-    return _insert_rows("arrival", _ARRIVAL, rows)
+def values(rows: int, columns: int) -> str:
+    """`VALUES (?, ?), (?, ?)`: so many of each."""
+    row = f"({', '.join('?' * columns)})"
+    return f"VALUES {', '.join([row] * rows)}"
 
 
 @cache
-def insert_departures(rows: int) -> str:
-    """`rows` at a time: an attempt's row, what became of the recipient, and the message's timings."""
-    return _insert_rows("departure", _DEPARTURE, rows)
+def insert(table: str, columns: Sequence[str], rows: int) -> str:
+    """A statement that inserts so many rows."""
+    return f"INSERT OR {_CONFLICT[table]} INTO {table} ({', '.join(columns)}) {values(rows, len(columns))}"
 
 
-def _insert_rows(view: str, columns: Sequence[str], rows: int) -> str:
-    marks = f"({', '.join('?' * len(columns))})"
-    return f"INSERT INTO {view} VALUES {', '.join([marks] * rows)}"  # noqa: S608 (names of ours)
+_CONFLICT = {"body": "ABORT", "message": "ABORT", "recipient": "ABORT", "attempt": "REPLACE"}
+"""An attempt that is written twice is one."""
 
 
 _NEXT_OPEN_LANE = (
@@ -122,7 +80,7 @@ class BodyRange(NamedTuple):
 
 
 def message_row(message: NewMessage, body: BodyRange) -> tuple[Any, ...]:
-    """The parameters of INSERT_MESSAGE."""
+    """The columns of MESSAGE."""
     envelope = message.envelope
     by = envelope.deliver_by
     return (
@@ -153,7 +111,7 @@ def message_row(message: NewMessage, body: BodyRange) -> tuple[Any, ...]:
 
 
 def recipient_rows(message: NewMessage, booking: Booking | None) -> list[tuple[Any, ...]]:
-    """The parameters of INSERT_RECIPIENT, one for each recipient. `booking` None: it isn't claimed."""
+    """The columns of RECIPIENT, a row for each recipient. `booking` None: it isn't claimed."""
     end: tuple[Any, ...]
     if booking is None:
         end = ("queued", 1, message.accepted_at, 0, None, None, None)

@@ -11,7 +11,6 @@ from pathlib import Path
 from relay.store.base import StoreError
 from relay.store.sqlite import files
 from relay.store.sqlite.files import APPLICATION_ID, check, connect, explain
-from relay.store.sqlite.rows import MAKE_VIEWS
 
 _WRITER_CACHE_KIB = 8192
 _NET_PAGES = 8000
@@ -83,7 +82,6 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(f"PRAGMA user_version = {len(files.MIGRATIONS)}")
         connection.execute("ROLLBACK")
-        connection.executescript(MAKE_VIEWS)
     except BaseException:
         connection.close()
         raise

@@ -13,8 +13,8 @@ from relay.store.codec import Codec
 from relay.store.model import OPEN_STATES, Attempt, RecipientUpdate, Settlement
 from relay.store.sqlite.commit import Tx
 from relay.store.sqlite.pseudonymise import pseudonymise
-from relay.store.sqlite.put import put
-from relay.store.sqlite.rows import DEPARTURE_CHANGES, PART_BYTES, BodyRange, insert_departures, timings_text
+from relay.store.sqlite.put import insert_rows, put
+from relay.store.sqlite.rows import ATTEMPT, PART_BYTES, BodyRange, timings_text, values
 
 
 def mark_final(tx: Tx, message_id: str, positions: Sequence[int]) -> None:
@@ -31,11 +31,7 @@ def settle(
     message_id = settlement.message_id
     attempts = settlement.attempts
     if attempts:
-        _each(
-            tx,
-            "INSERT OR REPLACE INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            _attempt_rows(message_id, attempts),
-        )
+        insert_rows(tx, "attempt", ATTEMPT, _attempt_rows(message_id, attempts))
     made = {attempt.position: attempt.n for attempt in attempts}
     if settlement.updates:
         _each(tx, _UPDATE_RECIPIENT, [_update_row(message_id, u, made.pop(u.position, 0)) for u in settlement.updates])
@@ -74,20 +70,41 @@ class BatchMismatch(Exception):
 
 
 def finish_batch(tx: Tx, settlements: Sequence[Settlement]) -> None:
-    """Write settlements of which `is_simple_finish` is true in one statement. Raises BatchMismatch, having written
-    something, where a message is not there or its recipient no longer open."""
-    parameters: list[Any] = []
+    """Write settlements of which `is_simple_finish` is true, in a statement for each table. Raises BatchMismatch if a
+    message is not there or its recipient no longer open; something may have been written then."""
+    attempts: list[Sequence[Any]] = []
+    ended: list[Any] = []
+    finished: list[Any] = []
     for settlement in settlements:
-        update = settlement.updates[0]
-        parameters += _attempt_rows(settlement.message_id, settlement.attempts)[0]
-        parameters += (update.state, update.upstream, update.reply, update.sent_at, update.step, update.delay_notified)
-        parameters.append(timings_text(settlement.timings_ms))
+        update, attempt = settlement.updates[0], settlement.attempts[0]
+        attempts += _attempt_rows(settlement.message_id, settlement.attempts)
+        ended += (settlement.message_id, update.position, update.state, update.upstream, update.reply, update.sent_at)
+        ended += (update.step, update.delay_notified, attempt.n)
+        finished += (settlement.message_id, timings_text(settlement.timings_ms))
         tx.messages -= 1
         tx.size_bytes -= settlement.only_bytes or 0
-    before = tx.changes
-    tx.execute(insert_departures(len(settlements)), parameters)
-    if tx.changes - before != DEPARTURE_CHANGES * len(settlements):
+    count = len(settlements)
+    insert_rows(tx, "attempt", ATTEMPT, attempts)
+    if tx.execute(_END_RECIPIENTS.format(values(count, 9)), ended).rowcount != count:
         raise BatchMismatch
+    ids = [settlement.message_id for settlement in settlements]
+    tx.execute(f"DELETE FROM body WHERE id IN (SELECT body FROM message WHERE id IN ({', '.join('?' * count)}))", ids)
+    if tx.execute(_FINISH_MESSAGES.format(values(count, 2)), finished).rowcount != count:
+        raise BatchMismatch
+
+
+_END_RECIPIENTS = (
+    "UPDATE recipient SET state = new.column3, open = 0, upstream = coalesce(new.column4, upstream),"
+    " reply = coalesce(new.column5, reply), sent_at = new.column6, next_at = NULL, step = new.column7,"
+    " delay_notified = new.column8, attempts = max(attempts, new.column9),"
+    " booked_at = NULL, holder = NULL, lease_until = NULL"
+    " FROM ({}) AS new WHERE message_id = new.column1 AND position = new.column2 AND +open = 1"
+)
+_FINISH_MESSAGES = (
+    "UPDATE message SET body = NULL, body_key = NULL, supersede_key = NULL,"
+    " timings = json_patch(timings, new.column2) FROM ({}) AS new"
+    " WHERE id = new.column1 AND body IS NOT NULL AND parts = 1"
+)
 
 
 # Without the one that the claim counted, where none was made of it: while all circuits are open, for instance.
