@@ -16,8 +16,7 @@ from relay.intake import replies
 from relay.intake.connection import Connection
 from relay.intake.listener import LoadedListener
 from relay.intake.registry import SessionRegistry
-from relay.intake.session import Session
-from relay.intake.shared import Shared
+from relay.intake.session import Session, Shared
 from relay.intake.sockets import bind, cannot_listen, release, shown
 from relay.intake.spool import Budget
 from relay.intake.types import Admit, CannotListen, Observer, Settings, Submit

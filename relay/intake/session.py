@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import dataclass, field
+from pathlib import Path
 from traceback import extract_tb
 
 from relay.intake import replies
@@ -14,12 +16,14 @@ from relay.intake.connection import ClientDisconnected, Connection, ShuttingDown
 from relay.intake.dialogue import Dialogue
 from relay.intake.framing import BadLine, DotDecoder
 from relay.intake.listener import LoadedListener
+from relay.intake.logins import Logins
+from relay.intake.pace import Pace
 from relay.intake.peer import UNIX, Peer, peer_at
 from relay.intake.proxy import BadProxyHeader, read_proxied_peer
-from relay.intake.shared import Shared
-from relay.intake.spool import Body, SpoolFull
-from relay.intake.turns import Priority
-from relay.intake.types import Refused, Submission
+from relay.intake.registry import SessionRegistry
+from relay.intake.spool import Body, Budget, SpoolFull
+from relay.intake.turns import Priority, Turns
+from relay.intake.types import Admit, Observer, Refused, Settings, Submission, Submit
 from relay.mail.reply import Reply
 from relay.observe.log_output import logfmt
 from relay.policy.check import FULL
@@ -30,6 +34,28 @@ AUTH_DELAY_S = 1.0
 """before the reply to a wrong login"""
 _HANDSHAKE_S = 30.0
 _PROXY_S = 10.0
+
+
+@dataclass(slots=True)
+class Shared:
+    """What the sessions of a server share: settings, budgets, turns, and whom they call."""
+
+    settings: Settings
+    submit: Submit
+    admit: Admit
+    observer: Observer
+    registry: SessionRegistry
+    budget: Budget
+    """of contents in memory; past it they come in by files"""
+    spool: Path | None = None
+    """the folder of large contents while they come in; None: they stay in memory"""
+    sealed: bool = False
+    """files in `spool` are encrypted"""
+    turns: Turns = field(default_factory=Turns)
+    pace: Pace = field(default_factory=Pace)
+    logins: Logins = field(default_factory=Logins)
+    storing: int = 0
+    """messages between their final dot and their reply"""
 
 
 class Session:
