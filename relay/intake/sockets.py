@@ -11,7 +11,7 @@ from contextlib import suppress
 from relay.config.network import AnyAddress, SystemdAddress, TcpAddress, UnixAddress
 from relay.intake.types import CannotListen
 
-_FIRST_PASSED_FD = 3
+FIRST_PASSED_FD = 3
 
 
 def passed_sockets(environ: Mapping[str, str], pid: int) -> dict[str, list[socket.socket]]:
@@ -22,7 +22,7 @@ def passed_sockets(environ: Mapping[str, str], pid: int) -> dict[str, list[socke
     sockets: dict[str, list[socket.socket]] = {}
     for offset in range(int(environ.get("LISTEN_FDS", "0"))):
         name = names[offset] if offset < len(names) and names[offset] else "unknown"
-        fd = _FIRST_PASSED_FD + offset
+        fd = FIRST_PASSED_FD + offset
         os.set_inheritable(fd, False)
         sockets.setdefault(name, []).append(socket.socket(fileno=fd))
     return sockets

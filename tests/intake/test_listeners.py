@@ -231,7 +231,7 @@ async def test_systemd_s_sockets_are_taken_by_name() -> None:
 
 def test_systemd_s_sockets_are_known_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as ours:
-        monkeypatch.setattr(sockets_module, "_FIRST_PASSED_FD", ours.fileno())
+        monkeypatch.setattr(sockets_module, "FIRST_PASSED_FD", ours.fileno())
         for names, expected in (("smtp", "smtp"), ("", "unknown")):
             environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": names}
             ((name, (passed,)),) = passed_sockets(environ, os.getpid()).items()
@@ -321,12 +321,8 @@ async def test_a_drain_doesn_t_wait_for_ever() -> None:
     async with service() as relay, relay.session() as client:
         await client.run("MAIL FROM:<a@x.test>")
         assert await relay.server.drain(0.05) == 1
-        with pytest.raises((ConnectionResetError, AssertionError)):
-            await lost(client)
-
-
-async def lost(client: Client) -> None:
-    assert await client.everything() != b""
+        with suppress(ConnectionResetError):
+            assert await client.everything() == b""
 
 
 async def test_two_listeners_on_any_free_port_have_one_each_and_keep_it_at_a_reload() -> None:
