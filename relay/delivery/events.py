@@ -81,6 +81,9 @@ class DeliveryEvents:
     def on_superseded(self, lane: str, message_id: str, by: str) -> None:
         self._log.superseded(message_id, lane, by=by)
 
+    def on_expired(self, lane: str, message_id: str, recipients: int) -> None:
+        self._log.expired(message_id, lane, recipients=recipients)
+
     def on_error(self, where: str, error: BaseException) -> None:
         self._log.trouble(where, error)
 

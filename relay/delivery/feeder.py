@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from relay.config.model import Lane as LaneConfig
 from relay.delivery.services import Services
+from relay.delivery.settlement import EXPIRED_REPLY
 from relay.store.base import StoreError
 from relay.store.model import Booking, Queued
 
@@ -49,6 +50,7 @@ class Feeder:
         self._recovered_at = 0.0
         """when an upstream last recovered (time.monotonic)"""
         self._retrying: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
         self._stopped = False
 
     def start(self) -> None:
@@ -63,7 +65,7 @@ class Feeder:
             self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
-        running = [task for task in (self._task, self._retrying) if task is not None]
+        running = [task for task in (self._task, self._retrying, self._ending) if task is not None]
         await asyncio.gather(*running, return_exceptions=True)
 
     async def claim_finished(self) -> None:
@@ -130,6 +132,13 @@ class Feeder:
                 self._due_at = None
                 self.wake(self._services.clock.now() + STORE_RETRY_S)
 
+    async def _end_expired(self, now: float) -> None:
+        try:
+            for one in await self._services.store.end_expired(self._lane, now, EXPIRED_REPLY):
+                self._services.events.on_expired(self._lane, one.message_id, one.recipients)
+        except Exception as error:  # noqa: BLE001 - they are claimed like all others
+            self._services.events.on_error("expire", error)
+
     async def _claim(self) -> None:
         store, now = self._services.store, self._services.clock.now()
         self._due_at = None
@@ -138,6 +147,10 @@ class Feeder:
         )
         for queued in claimed:
             self._enqueue(queued)
+        if any(queued.expires_at <= now for queued in claimed):
+            # More may have expired: what needs no DSN ends in the store, rather than message by message.
+            self._ending = asyncio.create_task(self._end_expired(now), name=f"end expired {self._lane}")
+            await asyncio.shield(self._ending)
         if len(claimed) == CLAIM_MESSAGES:
             self.wake(now)
             return

@@ -33,6 +33,9 @@ class Events(Watcher, Protocol):
     def on_superseded(self, lane: str, message_id: str, by: str) -> None:
         """A message that waited in the store ended, because a newer one came."""
 
+    def on_expired(self, lane: str, message_id: str, recipients: int) -> None:
+        """Recipients of a message that waited in the store ended, because its life was over."""
+
     def on_error(self, where: str, error: BaseException) -> None:
         """The relay's own code or store failed; mail waits, nothing is lost."""
 

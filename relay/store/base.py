@@ -15,6 +15,7 @@ from relay.store.model import (
     Action,
     Booking,
     DeliveryRow,
+    Expired,
     LaneCount,
     NewMessage,
     Queued,
@@ -66,6 +67,11 @@ class Queue(Protocol):
         """Claim up to `messages` due ones in order of `next_at`: at least one, then until their contents exceed
         `size_bytes`. Mark them `sending`, count the attempt, and book the next one. A message that can't be read is
         `held` with a note, and left out. Suspects are claimed one at a time, when nothing else is due."""
+
+    async def end_expired(self, lane: str, now: float, reply: str) -> Sequence[Expired]:
+        """End due recipients of messages whose life is over, as `expired` with this reply, if no DSN is due about them:
+        the sender is null, or NOTIFY is without FAILURE. The others are left to `claim`, because a DSN quotes the
+        content. Those due first are looked at, in steps, until a step ends none."""
 
     async def next_due(self, lane: str) -> float | None:
         """When the lane's next `queued` or `deferred` recipient is due; None: there is none."""

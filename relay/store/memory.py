@@ -19,6 +19,7 @@ from relay.store.model import (
     MOST_DEATHS,
     Action,
     Booking,
+    Expired,
     NewMessage,
     OpenRecipient,
     Queued,
@@ -111,6 +112,17 @@ class MemoryStore(MemoryLog):
         for one in due:
             one.book(now, booking)
         return queued
+
+    async def end_expired(self, lane: str, now: float, reply: str) -> Sequence[Expired]:
+        ended: Counter[str] = Counter()
+        for message, one in self._recipients(lane):
+            is_quiet = message.new.envelope.sender == "" or "FAILURE" not in (one.recipient.notify or {"FAILURE"})
+            if is_quiet and message.expires_at <= now and one.is_due(now) and not one.is_suspect:
+                one.become("expired")
+                one.reply = reply
+                ended[message.new.id] += 1
+        self._finish(ended)
+        return [Expired(*each) for each in ended.items()]
 
     async def next_due(self, lane: str) -> float | None:
         suspect = self._next_suspect(lane)

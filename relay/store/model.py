@@ -192,6 +192,13 @@ class Recovered(NamedTuple):
     recipients: int
 
 
+class Expired(NamedTuple):
+    """Recipients of a message that the store has ended, because the message's life was over."""
+
+    message_id: str
+    recipients: int
+
+
 class DeliveryRow(NamedTuple):
     """Finished recipients that are alike, for `report`. `total_ms`: final dot to the upstream's reply, cut off to three
     digits (tenths below 100 ms); None when never sent."""

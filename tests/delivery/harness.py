@@ -35,6 +35,7 @@ class Heard:
     def __init__(self) -> None:
         self.tried: list[tuple[str, str, str]] = []
         self.troubles: list[str] = []
+        self.expired: list[tuple[str, str, int]] = []
 
     def on_attempt(self, lane: str, job: Job, report: Report) -> None:
         self.tried.extend((report.upstream, result.outcome, str(result.reply)) for result in report.results)
@@ -42,6 +43,9 @@ class Heard:
     def on_settled(self, lane: str, job: Job, settlement: Settlement) -> None: ...
 
     def on_superseded(self, lane: str, message_id: str, by: str) -> None: ...
+
+    def on_expired(self, lane: str, message_id: str, recipients: int) -> None:
+        self.expired.append((lane, message_id, recipients))
 
     def on_error(self, where: str, error: BaseException) -> None:
         self.troubles.append(f"{where}: {error!r}")

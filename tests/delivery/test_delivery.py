@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from relay.delivery.feeder import CLAIM_MESSAGES
 from relay.mail.envelope import DeliverBy, Recipient
 from relay.store.model import Queued, Selection
 from relay.upstream.phases import PHASES
-from tests.delivery.harness import CONTENT, config, delivering, outcomes, until, warm
+from tests.delivery.harness import CONTENT, config, delivering, delivery_over, outcomes, until, warm
 from tests.support.upstream import Close, Garbage, Hang, Upstream
 
 DEAD = {"host": "127.0.0.1", "port": 9, "tls": "none"}
@@ -324,3 +325,19 @@ async def test_a_fault_of_the_relays_own_leaves_a_message_deferred_not_stuck(tmp
         assert view["recipients"][0]["state"] == "sent"
         assert bench.heard.troubles == ["sign: RuntimeError('once')", "delivery: NotSigned()"]
         bench.heard.troubles.clear()
+
+
+async def test_a_backlog_that_expired_ends_in_the_store_and_each_message_is_reported(tmp_path: Path) -> None:
+    async with Upstream() as upstream, delivering(tmp_path, config({"up": upstream})) as on:
+        await on.delivery.drain(1.0)
+        put = [await on.send("user@example.net", sender="", claimed=False, life_s=0.0) for _ in range(120)]
+        delivery = delivery_over(config({"up": upstream}), on.store, on.clock, on.heard)
+        delivery.start()
+        for id_ in put:
+            view = await on.ended(id_)
+            assert view["recipients"][0]["state"] == "expired"
+            assert view["recipients"][0]["reply"].endswith("expired before it could be sent")
+        await delivery.drain(1.0)
+        # The first batch was claimed as any is; the rest never was.
+        assert set(on.heard.expired) == {("otp", id_, 1) for id_ in put[CLAIM_MESSAGES:]}
+        assert upstream.messages == []

@@ -144,6 +144,38 @@ class QueueContract:
         assert [open_one.position for open_one in queued.due] == [1]
         await store.unclaim("01UNKNOWN")
 
+    # expiry
+
+    async def test_what_expired_ends_in_the_store_where_no_dsn_is_due(self, store: Store) -> None:
+        never, asked = Recipient("a@x.org", frozenset({"NEVER"})), Recipient("b@x.org", frozenset({"FAILURE"}))
+        delay = Recipient("c@x.org", frozenset({"DELAY"}))
+        bounce = message(envelope=Envelope("", (Recipient("a@x.org"), asked)))
+        mixed = message(envelope=Envelope("app@example.com", (never, asked, delay, Recipient("d@x.org"))))
+        quiet, alive = message(envelope=Envelope("a@b.org", (never,))), message(envelope=Envelope("", (never,)))
+        for each in (bounce, mixed, quiet, alive._replace(expires_at=NOW + 900)):
+            await store.put(each, claimed=False)
+        other = message(lane="bulk", envelope=Envelope("", (never,)))
+        await store.put(other, claimed=False)
+        assert await store.end_expired("otp", NOW + 599, "451 expired") == []
+        ended = await store.end_expired("otp", NOW + 600, "451 expired")
+        assert sorted(ended) == sorted([(bounce.id, 2), (mixed.id, 2), (quiet.id, 1)])
+        assert await states(store, bounce.id) == ["expired", "expired"]
+        assert await states(store, mixed.id) == ["expired", "queued", "expired", "queued"]
+        assert await states(store, quiet.id) == ["expired"]
+        shown: Any = await store.get(quiet.id)
+        assert shown["recipients"][0]["reply"] == "451 expired"
+        assert store.size() == (3, 3 * len(CONTENT))
+        assert {queued.id: len(queued.due) for queued in await claim(store, NOW + 600)} == {mixed.id: 2, alive.id: 1}
+        assert await store.end_expired("otp", NOW + 999, "451 expired") == []  # what is being sent isn't touched
+
+    async def test_a_backlog_that_expired_ends_whole(self, store: Store) -> None:
+        large = message(envelope=Envelope("", (Recipient("a@x.org"),)), content=b"x" * 1_200_000)
+        put = [large, *(message(envelope=Envelope("", (Recipient("a@x.org"),))) for _ in range(450))]
+        await asyncio.gather(*(store.put(new, claimed=False) for new in put))
+        assert {one.message_id for one in await store.end_expired("otp", NOW + 600, "451")} == {new.id for new in put}
+        assert store.size() == (0, 0)
+        assert await store.next_due("otp") is None
+
     # settle
 
     async def test_the_body_goes_with_the_last_open_recipient_and_the_log_row_stays(self, store: Store) -> None:

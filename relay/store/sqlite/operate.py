@@ -94,7 +94,7 @@ def supersede(tx: Tx, key: str, before_id: str, now: float, hashed: Hashed | Non
         if changed.rowcount:
             ended.append(message_id)
             note(tx, message_id, now, f"superseded by {before_id}")
-            finish_if_done(tx, message_id, hashed)
+    finish_if_done(tx, ended, hashed)
     return ended
 
 
@@ -148,8 +148,7 @@ def act(
         if tx.execute(sql, {**values, "id": message_id}).rowcount:
             changed.append(message_id)
             note(tx, message_id, now, f"{action} by the operator")
-            if action == "drop":
-                finish_if_done(tx, message_id, hashed)
+    finish_if_done(tx, changed, hashed)
     return changed
 
 

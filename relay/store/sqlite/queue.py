@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from functools import partial
 
 from relay.store.base import StoreDamaged, StoreError, Unreadable
-from relay.store.model import BOOKED, Action, Booking, NewMessage, Queued, Recovered, Selection, Settlement
+from relay.store.model import BOOKED, Action, Booking, Expired, NewMessage, Queued, Recovered, Selection, Settlement
 from relay.store.sqlite import claim, content, operate, put, search, settle
 from relay.store.sqlite.group import Operation
 from relay.store.sqlite.rows import PART_BYTES, BodyRange
@@ -106,6 +106,13 @@ class SqliteQueue:
             _LOG.error("event=unreadable id=%s reason=%s", message_id, json.dumps(str(trouble)))
             self.state.writer.follow_up(partial(settle.put_off, message_id=message_id))
         return loaded
+
+    async def end_expired(self, lane: str, now: float, reply: str) -> Sequence[Expired]:
+        write = partial(settle.end_expired, lane=lane, now=now, reply=reply, hashed=self.state.hashed)
+        ended: list[Expired] = []
+        while some := await self.state.write(partial(write, limit=_STEP_RECIPIENTS), size_bytes=HEAVY_BYTES):
+            ended += some
+        return ended
 
     async def next_due(self, lane: str) -> float | None:
         # On the contents' thread: no listing delays a claim.

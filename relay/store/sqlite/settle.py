@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Container, Sequence
 from typing import Any
 
 from relay.store.addresses import Hashed
 from relay.store.base import StoreError
 from relay.store.codec import Codec
-from relay.store.model import OPEN_STATES, Attempt, RecipientUpdate, Settlement
+from relay.store.model import OPEN_STATES, Attempt, Expired, RecipientUpdate, Settlement
 from relay.store.sqlite.commit import Tx
 from relay.store.sqlite.pseudonymise import pseudonymise
 from relay.store.sqlite.put import insert_rows, put
@@ -46,8 +48,12 @@ def settle(
     for bounce, body in zip(settlement.bounces, bodies, strict=True):
         put(tx, bounce, body, codec, booking=None)
     timings = timings_text(settlement.timings_ms)
-    if not finish_if_done(tx, message_id, hashed, timings) and settlement.timings_ms:
-        tx.execute("UPDATE message SET timings = json_patch(timings, ?) WHERE id = ?", (timings, message_id))
+    if not tx.execute(_ADD_TIMINGS, (timings, message_id)).rowcount:
+        raise StoreError(f"no message {message_id} in the store")
+    finish_if_done(tx, [message_id], hashed)
+
+
+_ADD_TIMINGS = "UPDATE message SET timings = json_patch(timings, ?) WHERE id = ?"
 
 
 def is_simple_finish(settlement: Settlement, hashed: Hashed | None) -> bool:
@@ -151,38 +157,58 @@ def _attempt_rows(message_id: str, attempts: Sequence[Attempt]) -> list[tuple[An
 
 
 # The plus keeps the planner from walking all that is open.
-_WHAT_IS_LEFT = (
-    "SELECT body, parts, size, EXISTS (SELECT 1 FROM recipient WHERE message_id = message.id AND +open = 1)"
-    " FROM message WHERE id = ?"
+_DONE = (
+    "SELECT id, body, parts, size FROM message WHERE id IN (SELECT value FROM json_each(?))"
+    " AND NOT EXISTS (SELECT 1 FROM recipient WHERE message_id = message.id AND +open = 1)"
 )
 
 
-def finish_if_done(tx: Tx, message_id: str, hashed: Hashed | None, timings: str = "{}") -> bool:
-    """Let the body go once no recipient is open, and the addresses if they are to be hashed; note `timings` with
-    that. Raises StoreError where there is no such message."""
-    found = tx.execute(_WHAT_IS_LEFT, (message_id,)).fetchone()
-    if found is None:
-        raise StoreError(f"no message {message_id} in the store")
-    first, parts, size, is_open = found
-    if is_open:
-        return False
+def finish_if_done(tx: Tx, ids: Sequence[str], hashed: Hashed | None) -> None:
+    """Delete the contents of those messages that have no open recipient any more, and hash their addresses if that is
+    asked."""
+    done = tx.execute(_DONE, (json.dumps(ids),)).fetchall()
     if hashed is not None:
-        pseudonymise(tx, message_id, hashed)
-    if first is None:
-        return False
+        for message_id, *_ in done:
+            pseudonymise(tx, message_id, hashed)
+    ended = [row for row in done if row[1] is not None]
+    if not ended:
+        return
     tx.execute(
-        "UPDATE message SET body = NULL, body_key = NULL, supersede_key = NULL, timings = json_patch(timings, ?)"
-        " WHERE id = ?",
-        (timings, message_id),
+        "UPDATE message SET body = NULL, body_key = NULL, supersede_key = NULL"
+        " WHERE id IN (SELECT value FROM json_each(?))",
+        (json.dumps([message_id for message_id, *_ in ended]),),
     )
-    if parts == 1:
-        tx.execute("DELETE FROM body WHERE id = ?", (first,))
-    else:
-        tx.execute("INSERT INTO loose_body VALUES (?, ?)", (first, parts))
-        tx.orphaned = True
-    tx.messages -= 1
-    tx.size_bytes -= size
-    return True
+    small = [first for _, first, parts, _ in ended if parts == 1]
+    tx.execute("DELETE FROM body WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(small),))
+    large = [(first, parts) for _, first, parts, _ in ended if parts > 1]
+    tx.executemany("INSERT INTO loose_body VALUES (?, ?)", large)
+    tx.orphaned = tx.orphaned or bool(large)
+    tx.messages -= len(ended)
+    tx.size_bytes -= sum(size for *_, size in ended)
+
+
+_EXPIRED = (
+    "SELECT one.message_id, one.position FROM (SELECT message_id, position, notify FROM recipient"
+    " INDEXED BY recipient_open WHERE open = 1 AND lane = :lane AND next_at <= :now ORDER BY next_at LIMIT :limit)"
+    " AS one JOIN message ON message.id = one.message_id"
+    # Where NOTIFY isn't given, failures are reported (RFC 3461 4.1).
+    " WHERE message.expires_at <= :now AND (message.sender = '' OR one.notify NOT LIKE '%FAILURE%')"
+)
+
+
+def end_expired(tx: Tx, lane: str, now: float, reply: str, limit: int, hashed: Hashed | None) -> list[Expired]:
+    """Of the first `limit` recipients that are due: see `base.Queue.end_expired`."""
+    found = tx.execute(_EXPIRED, {"lane": lane, "now": now, "limit": limit}).fetchall()
+    if not found:
+        return []
+    tx.executemany(
+        "UPDATE recipient SET state = 'expired', open = 0, next_at = NULL, reply = ?, deaths = 0"
+        " WHERE message_id = ? AND position = ?",
+        [(reply, *one) for one in found],
+    )
+    counted = Counter(message_id for message_id, _ in found)
+    finish_if_done(tx, list(counted), hashed)
+    return [Expired(*each) for each in counted.items()]
 
 
 def delete_orphan(tx: Tx, arriving: Container[int]) -> bool:
