@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -41,90 +41,65 @@ class Pending:
     """so far every upstream of this round replied that it can never carry the message"""
 
 
+@dataclass(slots=True, eq=False)
 class Job:
     """Lives from acceptance, or from its claim, to its settlement."""
 
-    __slots__ = (
-        "_being_signed",
-        "_parts",
-        "_renditions",
-        "_sign",
-        "attempts",
-        "carried",
-        "deadline",
-        "final_dot",
-        "gate",
-        "is_claimed",
-        "is_over",
-        "is_stopped",
-        "marking",
-        "note",
-        "offered_at",
-        "older",
-        "pending",
-        "picked_at",
-        "queued",
-        "relayed",
-        "settling",
-        "sign_ms",
-        "stored",
-        "superseded_by",
-        "timings_ms",
-        "tries",
-        "updates",
-    )
+    queued: Queued
+    gate: Gate
+    sign: Sign
+    final_dot: float
+    """when the app sent it (time.monotonic)"""
+    offered_at: float = field(default_factory=time.monotonic)
+    picked_at: float = 0.0
+    """when its delivery began (time.monotonic)"""
+    is_claimed: bool = False
+    """it was claimed from the store"""
+    is_stopped: bool = False
+    """the relay ends: nothing more of it is begun"""
+    is_over: bool = False
+    """its lane no longer has it in memory"""
+    stored: asyncio.Event = field(default_factory=asyncio.Event)
+    """set when the message's first commit is over, whether or not it succeeded"""
+    older: Job | None = None
+    """the message to the same recipient that this one supersedes once it is stored"""
+    superseded_by: str | None = None
+    """the id of a newer message to the same recipient: this one is not tried again"""
+    marking: asyncio.Task[None] | None = None
+    """writes that the final dot is about to leave, in lanes that hold ambiguous messages"""
+    pending: dict[int, Pending] = field(init=False)
+    tries: dict[int, int] = field(init=False)
+    """attempts made for each recipient, over the message's whole life"""
+    carried: tuple[int, ...] = ()
+    """positions of the recipients of the transaction under way"""
+    attempts: list[Attempt] = field(default_factory=list)
+    updates: list[RecipientUpdate] = field(default_factory=list)
+    note: str | None = None
+    """for the time line, with the next settlement"""
+    settling: tuple[Settlement, asyncio.Future[None]] | None = None
+    """handed to the store, and not known to be written"""
+    relayed: set[int] = field(default_factory=set)
+    """recipients accepted by an upstream without DSN: the success report is the relay's (RFC 3461 5.2.2)"""
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    sign_ms: float = 0.0
+    _renditions: dict[Form, Queued] = field(default_factory=dict)
+    _parts: dict[tuple[Form, frozenset[str]], Sequence[bytes]] = field(default_factory=dict)
+    _being_signed: tuple[Form, frozenset[str]] | None = None
 
-    def __init__(self, queued: Queued, gate: Gate, sign: Sign, final_dot: float) -> None:
-        """`final_dot`: when the app sent it (time.monotonic)."""
-        self.queued = queued
-        self.gate = gate
-        self.deadline = gate.deadline
-        self.final_dot = final_dot
-        self.stored = asyncio.Event()
-        """set when the message's first commit is over, whether or not it succeeded"""
-        self.older: Job | None = None
-        """the message to the same recipient that this one supersedes once it is stored"""
-        self.superseded_by: str | None = None
-        """the id of a newer message to the same recipient: this one is not tried again"""
-        self.marking: asyncio.Task[None] | None = None
-        """writes that the final dot is about to leave, in lanes that hold ambiguous messages"""
-        self.note: str | None = None
-        """for the time line, with the next settlement"""
-        self.is_stopped = False
-        """the relay ends: nothing more of it is begun"""
-        self.is_over = False
-        """its lane no longer has it in memory"""
-        self.is_claimed = False
-        """it was claimed from the store"""
-        self.offered_at = self.picked_at = time.monotonic()
-        self.pending: dict[int, Pending] = {one.position: Pending(one) for one in queued.due}
-        self.carried: tuple[int, ...] = ()
-        """positions of the recipients of the transaction under way"""
-        self.tries = {one.position: one.attempts for one in queued.due}
-        """attempts made for each recipient, over the message's whole life"""
-        self.attempts: list[Attempt] = []
-        self.updates: list[RecipientUpdate] = []
-        self.settling: tuple[Settlement, asyncio.Future[None]] | None = None
-        """handed to the store, and not known to be written"""
-        self.relayed: set[int] = set()
-        """recipients accepted by an upstream without DSN: the success report is the relay's (RFC 3461 5.2.2)"""
-        self.timings_ms: dict[str, float] = {}
-        self.sign_ms = 0.0
-        self._sign = sign
-        self._renditions: dict[Form, Queued] = {}
-        self._parts: dict[tuple[Form, frozenset[str]], Sequence[bytes]] = {}
-        self._being_signed: tuple[Form, frozenset[str]] | None = None
+    def __post_init__(self) -> None:
+        self.pending = {one.position: Pending(one) for one in self.queued.due}
+        self.tries = {one.position: one.attempts for one in self.queued.due}
 
     @property
     def rank(self) -> tuple[float, str]:
         """The lane's order: the earliest deadline first."""
-        return self.deadline, self.queued.id
+        return self.gate.deadline, self.queued.id
 
     def withdrawn(self, now: float) -> Literal["superseded", "expired", "stopped"] | None:
         """Why nothing more of it may be sent (`now`: `steady`); None: it may."""
         if self.superseded_by is not None:
             return "superseded"
-        if now >= self.deadline or self.gate.shut_reason is EXPIRED:
+        if now >= self.gate.deadline or self.gate.shut_reason is EXPIRED:
             return "expired"
         return "stopped" if self.is_stopped else None
 
@@ -150,7 +125,7 @@ class Job:
         form: Form = "as it is"
         if self._is_slow(form):
             return None
-        signing = self._keep(time.monotonic(), form, unsigned, self._sign(self._rendered(form), unsigned))
+        signing = self._keep(time.monotonic(), form, unsigned, self.sign(self._rendered(form), unsigned))
         self._being_signed = form, unsigned
         return signing
 
@@ -161,7 +136,7 @@ class Job:
         under_way = key == self._being_signed and not self.stored.is_set()
         if key not in self._parts and not under_way:
             rendition = await self.rendition(form)
-            await self._keep(time.monotonic(), form, unsigned, self._sign(rendition, unsigned))
+            await self._keep(time.monotonic(), form, unsigned, self.sign(rendition, unsigned))
         return partial(self._complete, key)
 
     async def _keep(
@@ -190,15 +165,3 @@ class Job:
             made = self.queued if content is self.queued.content else self.queued._replace(content=content)
             self._renditions[form] = made
         return made
-
-    def take_note(self) -> str | None:
-        taken, self.note = self.note, None
-        return taken
-
-    def take_attempts(self) -> tuple[Attempt, ...]:
-        taken, self.attempts = tuple(self.attempts), []
-        return taken
-
-    def take_updates(self) -> tuple[RecipientUpdate, ...]:
-        taken, self.updates = tuple(self.updates), []
-        return taken

@@ -12,7 +12,7 @@ from relay.config.model import Lane
 from relay.delivery.attempt import attempt
 from relay.delivery.hedge import race
 from relay.delivery.message import Job, Pending
-from relay.delivery.verdict import Delivered, PermanentFailure, TryNext, Unknown, Unsupported, Withdrawn, judge
+from relay.delivery.verdict import Verdict, judge
 from relay.mail.dsn import wants_success
 from relay.mail.redact import RefusedContent, redact_reply
 from relay.mail.reply import Reply
@@ -117,30 +117,32 @@ class Round:
         """What an attempt means for the recipient."""
         job = self._job
         verdict = judge(result)
-        if not isinstance(verdict, Unsupported):
+        if verdict is not Verdict.UNSUPPORTED:
             pending.unsupported_everywhere = False
+        if verdict is Verdict.UNKNOWN and self._lane.on_ambiguous == "hold":
+            self._end(pending, "ambiguous", report.upstream, reply)
+            return
         match verdict:
-            case Delivered():
+            case Verdict.DELIVERED:
                 if not report.dsn and wants_success(pending.open.recipient):
                     job.relayed.add(result.position)
                 job.timings_ms.update(self._timings_ms(report))
                 self._end(pending, "sent", report.upstream, reply, sent_at=self._epoch(report.ended_at))
-            case PermanentFailure():
+            case Verdict.PERMANENT_FAILURE:
                 self._end(pending, "bounced", report.upstream, reply)
-            case Unknown() if self._lane.on_ambiguous == "hold":
-                self._end(pending, "ambiguous", report.upstream, reply)
-            case TryNext() | Unsupported() | Unknown():
+            case Verdict.TRY_NEXT | Verdict.UNSUPPORTED | Verdict.UNKNOWN:
                 pending.last, pending.upstream = reply, report.upstream
-                pending.is_unknown = isinstance(verdict, Unknown)
-            case Withdrawn(why="expired"):
+                pending.is_unknown = verdict is Verdict.UNKNOWN
+            case Verdict.EXPIRED:
                 self._end(pending, "expired", None, reply)
-            case Withdrawn(why="superseded"):
+            case Verdict.SUPERSEDED:
                 self._end(pending, "superseded", None, reply)
-            case Withdrawn():
+            case Verdict.WITHDRAWN:
                 pass
 
     def _timings_ms(self, report: Report) -> dict[str, float]:
-        """The message's time up to this attempt's end: see `phases.MESSAGE_PHASES`."""
+        """The message's phases, in milliseconds. But for `send` and `total` they don't overlap: they reach from the
+        app's final dot to this attempt's end."""
         job, first_at = self._job, self._first_at or report.started_at
         came_s, earlier_s = job.offered_at - job.final_dot, report.started_at - first_at
         phases = {"accept": came_s * 1000.0, "wait": (first_at - job.offered_at) * 1000.0}

@@ -15,15 +15,13 @@ from relay.upstream.results import TROUBLE
 
 EXPIRED_REPLY = str(Reply.own(451, "4.4.7", "expired before it could be sent"))
 UNAVAILABLE = Reply.own(451, "4.4.1", "no upstream is available")
-TOILSOME_UPDATES = 20
+SLOW_UPDATES = 20
 """the DSN about the outcome of more recipients is made off the event loop"""
 DELAY_NOTICE_SHARE = 0.25
 """an RFC 3461 NOTIFY=DELAY is honoured once this share of a message's life has passed without delivery"""
 
 Bounces = Callable[[Job, Sequence[RecipientUpdate], Sequence[RecipientUpdate]], tuple[NewMessage, ...]]
 """The DSNs to queue for (ended, deferred) recipients of a message."""
-Trouble = Callable[[str, BaseException], None]
-"""`Events.trouble`"""
 
 
 class Moment(NamedTuple):
@@ -122,29 +120,29 @@ def _end_all(job: Job, state: State, reply: str) -> None:
     job.pending.clear()
 
 
-def settlement(job: Job, bounces: Bounces, trouble: Trouble) -> Settlement:
-    """Everything the job has gathered, ready for the store; the job starts afresh. A DSN that can't be made is
-    reported and left out: the outcome that it is about must be written all the same."""
-    made = _notifications(job, bounces, trouble)
-    return Settlement(
+def settlement(job: Job, dsns: tuple[NewMessage, ...]) -> Settlement:
+    """Everything that the job has gathered, ready for the store; the job starts afresh."""
+    settled = Settlement(
         job.queued.id,
-        updates=job.take_updates(),
-        attempts=job.take_attempts(),
+        updates=tuple(job.updates),
+        attempts=tuple(job.attempts),
         timings_ms=dict(job.timings_ms),
-        bounces=made,
-        note=f"superseded by {job.superseded_by}" if job.superseded_by is not None else job.take_note(),
+        bounces=dsns,
+        note=f"superseded by {job.superseded_by}" if job.superseded_by is not None else job.note,
         only_bytes=len(job.queued.content) if len(job.queued.envelope.recipients) == 1 else None,
     )
+    job.updates, job.attempts, job.note = [], [], None
+    return settled
 
 
-def is_toilsome(job: Job) -> bool:
-    """Would the event loop stand for long while its DSN is made?"""
-    told = sum(one.state in ("bounced", "expired", "deferred") or one.position in job.relayed for one in job.updates)
-    return told > TOILSOME_UPDATES or (told > 0 and has_large_head(job.queued.content))
+def has_slow_dsn(job: Job) -> bool:
+    """Would making the job's DSN hold up the event loop?"""
+    about = sum(one.state in ("bounced", "expired", "deferred") or one.position in job.relayed for one in job.updates)
+    return about > SLOW_UPDATES or (about > 0 and has_large_head(job.queued.content))
 
 
 def notifications(job: Job, bounces: Bounces) -> tuple[NewMessage, ...]:
-    """The DSNs about what the job has gathered so far. It may be called on a thread, while the job stands still."""
+    """The DSNs about what the job has gathered so far. It may run on a thread, while the job stands still."""
     already = {one.position: one.delay_notified for one in job.queued.due}
     deferred = [
         one for one in job.updates if one.state == "deferred" and one.delay_notified and not already[one.position]
@@ -155,11 +153,3 @@ def notifications(job: Job, bounces: Bounces) -> tuple[NewMessage, ...]:
         if one.state in ("bounced", "expired") or (one.state == "sent" and one.position in job.relayed)
     ]
     return bounces(job, ended, deferred) if ended or deferred else ()
-
-
-def _notifications(job: Job, bounces: Bounces, trouble: Trouble) -> tuple[NewMessage, ...]:
-    try:
-        return notifications(job, bounces)
-    except Exception as error:  # noqa: BLE001 - see `settlement`
-        trouble("dsn", error)
-        return ()

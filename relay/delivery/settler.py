@@ -14,10 +14,10 @@ from relay.clock import steady
 from relay.config.model import Lane as LaneConfig
 from relay.delivery.message import Job
 from relay.delivery.services import Services
-from relay.delivery.settlement import Bounces, Moment, conclude, is_toilsome, notifications, put_off, settlement
+from relay.delivery.settlement import Moment, conclude, has_slow_dsn, notifications, put_off, settlement
 from relay.delivery.verdict import retry_at
 from relay.store.base import StoreError
-from relay.store.model import Settlement
+from relay.store.model import NewMessage, Settlement
 from relay.upstream.gate import NOT_STORED
 
 STORE_RETRY_S = 1.0
@@ -46,10 +46,7 @@ class Settler:
 
     async def settle(self, job: Job) -> None:
         """Write what the job has gathered, and try until the store takes it: what was sent must be known."""
-        bounces = self._services.bounces
-        if is_toilsome(job):
-            bounces = await self._made_on_thread(job)
-        settled = settlement(job, bounces, self._services.events.on_error)
+        settled = settlement(job, await self._dsns(job))
         if not settled.updates and not settled.attempts:
             return
         while True:
@@ -106,7 +103,7 @@ class Settler:
                 await writing
             except StoreError:
                 unwritten.append(settled)
-        settled = settlement(job, self._services.bounces, self._services.events.on_error)
+        settled = settlement(job, await self._dsns(job))
         if settled.updates or settled.attempts:
             unwritten.append(settled)
         await self._give_back_settled(job, unwritten)
@@ -166,14 +163,16 @@ class Settler:
         if job.carried == carried:
             job.gate.marked()
 
-    async def _made_on_thread(self, job: Job) -> Bounces:
-        """The job's DSNs, made on a thread. The job keeps what it has gathered, in case this is cancelled."""
+    async def _dsns(self, job: Job) -> tuple[NewMessage, ...]:
+        """One that can't be made is reported and left out: the outcome that it is about must be written all the same.
+        The job keeps what it has gathered, in case this is cancelled."""
         try:
-            made = await asyncio.to_thread(notifications, job, self._services.bounces)
-        except Exception as error:  # noqa: BLE001 - see `settlement.settlement`
+            if has_slow_dsn(job):
+                return await asyncio.to_thread(notifications, job, self._services.bounces)
+            return notifications(job, self._services.bounces)
+        except Exception as error:  # noqa: BLE001 - see above
             self._services.events.on_error("dsn", error)
-            made = ()
-        return lambda *_: made
+            return ()
 
     def _moment(self) -> Moment:
         return Moment(self._services.clock.now(), steady(), random.random())  # noqa: S311

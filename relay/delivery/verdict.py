@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from enum import Enum, auto
 
 from relay.mail.reply import Reply
 from relay.upstream.account import is_account_error
@@ -19,74 +18,48 @@ _OPENING: frozenset[Phase] = frozenset({"connect", "greeting", "ehlo", "tls", "a
 _UNSUPPORTED = re.compile(r"5\.(?:3\.4|6\.[37]|5\.4)$")
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    reply: Reply
+class Verdict(Enum):
+    DELIVERED = auto()
+    TRY_NEXT = auto()
+    """not delivered here and now: the next upstream at once, or the next step of the ladder"""
+    UNSUPPORTED = auto()
+    """this upstream can never carry the message; if none can, it bounces"""
+    PERMANENT_FAILURE = auto()
+    """no upstream would deliver it: it bounces"""
+    UNKNOWN = auto()
+    """the content was sent, and its outcome can't be known"""
+    EXPIRED = auto()
+    SUPERSEDED = auto()
+    WITHDRAWN = auto()
+    """the relay itself stopped the attempt before the final dot; it means nothing for the recipient"""
 
 
-@dataclass(frozen=True, slots=True)
-class TryNext:
-    """This upstream doesn't take it now: the next upstream at once, or the next step of the ladder."""
-
-    reply: Reply
-
-
-@dataclass(frozen=True, slots=True)
-class Unsupported:
-    """This upstream can never carry the message. If none can, it bounces."""
-
-    reply: Reply
-
-
-@dataclass(frozen=True, slots=True)
-class PermanentFailure:
-    """No upstream would deliver it: it bounces."""
-
-    reply: Reply
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """The content was sent, and its outcome can't be known."""
-
-    reply: Reply
-
-
-@dataclass(frozen=True, slots=True)
-class Withdrawn:
-    """The relay itself decided against it, before the final dot."""
-
-    why: Literal["expired", "superseded", "outrun", "unstored"]
-
-
-Verdict = Delivered | TryNext | Unsupported | PermanentFailure | Unknown | Withdrawn
-
-_WITHDRAWALS: dict[Reply, Withdrawn] = {
-    EXPIRED: Withdrawn("expired"),
-    SUPERSEDED: Withdrawn("superseded"),
-    OUTRUN: Withdrawn("outrun"),
-    NOT_STORED: Withdrawn("unstored"),
+_WITHDRAWALS = {
+    EXPIRED: Verdict.EXPIRED,
+    SUPERSEDED: Verdict.SUPERSEDED,
+    OUTRUN: Verdict.WITHDRAWN,
+    NOT_STORED: Verdict.WITHDRAWN,
 }
 
 
 def judge(result: Result) -> Verdict:
-    """What becomes of a recipient after `result`, as far as this upstream is concerned (contract, section 7)."""
+    """What `result` means for its recipient, as far as this upstream is concerned (docs/reference.md, SMTP service)."""
     reply = result.reply
     match result.outcome:
         case "sent":
-            return Delivered(reply)
+            return Verdict.DELIVERED
         case "ambiguous":
-            return Unknown(reply)
+            return Verdict.UNKNOWN
         case "abandoned":
-            return _WITHDRAWALS.get(reply, TryNext(reply))
+            return _WITHDRAWALS.get(reply, Verdict.TRY_NEXT)
         case "deferred":
-            return TryNext(reply)
+            return Verdict.TRY_NEXT
         case "refused":
             if result.phase in _OPENING or is_account_error(reply):
-                return TryNext(reply)
+                return Verdict.TRY_NEXT
             if result.phase == "mail":
-                return Unsupported(reply) if _is_unsupported(reply) else TryNext(reply)
-            return PermanentFailure(reply)
+                return Verdict.UNSUPPORTED if _is_unsupported(reply) else Verdict.TRY_NEXT
+            return Verdict.PERMANENT_FAILURE
 
 
 def _is_unsupported(reply: Reply) -> bool:

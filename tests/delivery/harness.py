@@ -24,8 +24,11 @@ from relay.store.sqlite.store import SqliteStore, open_store
 from relay.store.ulid import IdMaker
 from relay.supervise import Supervisor
 from relay.upstream.base import Report
+from relay.upstream.phases import PHASES, RARE_PHASES
 from tests.support.upstream import Upstream
 
+MESSAGE_PHASES = ("accept", "earlier", "wait", *RARE_PHASES, *PHASES)
+"""phases of a message's timings that don't overlap: from the app's final dot to the upstream's reply to the relay's"""
 CONTENT = b"From: a@example.com\r\nSubject: x\r\n\r\n.dot\r\n"
 
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from relay.delivery.phases import MESSAGE_PHASES
 from relay.upstream.phases import PHASES
-from tests.delivery.harness import config, delivering, until, warm
+from tests.delivery.harness import MESSAGE_PHASES, config, delivering, until, warm
 from tests.delivery.test_faults import job_of
 from tests.support.tls import Certificates
 from tests.support.upstream import Close, Hang, Upstream

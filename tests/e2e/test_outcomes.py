@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from relay.delivery.phases import MESSAGE_PHASES
+from tests.delivery.harness import MESSAGE_PHASES
 from tests.support.app import BULK, Talk, letter
 from tests.support.relay import RelayProcess, get, metrics, time_line, until, upstream_keys, write_config
 from tests.support.upstream import Close, Hang, Upstream
