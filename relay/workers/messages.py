@@ -1,4 +1,4 @@
-"""What the main process and a worker say to each other."""
+"""IPC messages between the main process and a worker."""
 
 from __future__ import annotations
 
@@ -11,27 +11,34 @@ from relay.config.model import Loaded
 from relay.store.codec import Codec
 from relay.upstream.base import Upstream
 
-LEASE, RETURN, GRANTED, WANTED, PACE, UNUSED = "lease", "return", "granted", "wanted", "pace", "unused"
-PING, START, PUT, PUT_LARGE, MOVE = "ping", "start", "put", "put_large", "move"
+# Requests of the main process.
+PING, START, PUT, PUT_LARGE = "ping", "start", "put", "put_large"
 ACT, RELOAD, METRICS, DRAIN = "act", "reload", "metrics", "drain"
-STATUS = "status"
+MOVE = "move"
+"""a request of either: import a message of another store"""
+LEND_RATE = "lend_rate"
+"""a request of the worker"""
+SHARE = "share"
+"""a notification of the main process"""
+# Notifications of the worker.
+STATUS, NEED, RATE_UNUSED = "status", "need", "rate_unused"
+
 LOG_LEVEL = "OTP_RELAY_LOG_LEVEL"
-"""environment variable"""
+"""environment variable of a worker"""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """What a worker is to do; sent at its start, and again at a reload."""
+    """What a worker needs to begin; sent at its start, and again at a reload."""
 
     loaded: Loaded
-    """the whole configuration; rates of bulk lanes already divided by the number of workers"""
+    """the whole configuration; rate and concurrency of bulk lanes are divided by the number of workers"""
     lanes: tuple[str, ...]
     store: Path
     codec: Codec = field(repr=False)
-    """of the store: the keys that the main process began with"""
     clock_offset: float
-    leases: Mapping[str, str]
-    """under which name the main process lends an upstream's sessions and rate: another one once it is elsewhere"""
+    limits_keys: Mapping[str, str]
+    """by upstream: the key of its limits in the main process; another one when the upstream moves to another account"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +61,10 @@ class UpstreamStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a worker is, told twice a second."""
+    """A worker's status, sent twice a second."""
 
     lanes: Mapping[str, Mapping[str, UpstreamStatus]]
     waiting: tuple[int, int]
     """open messages and their bytes"""
     recent: Sequence[tuple[str, float, float]]
-    """deliveries since the last time: lane, when (seconds since the epoch), seconds it took"""
+    """deliveries since the last status: lane, time (seconds since the epoch), duration in seconds"""

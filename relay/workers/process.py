@@ -1,4 +1,4 @@
-"""A worker: serves the main process's link (see `begin`, which starts it)."""
+"""The worker process: carries out the requests of the main process (`fork` starts it)."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from relay.store.model import NewMessage, TransferredMessage
 from relay.supervise import Supervisor, listen_to
 from relay.upstream.smtp.pool import Shared
 from relay.workers import messages
-from relay.workers.lease import RemoteRateLimiter, RemoteSessionQuota
 from relay.workers.link import Link, LinkLost
+from relay.workers.shares import Need, RemoteRateLimiter, SharedQuota
 from relay.workers.transfer import Forwarder
 
 STATUS_EVERY_S = 0.5
@@ -39,37 +39,43 @@ ORPHANED_DRAIN_S = 2.0
 
 
 class UnreportedDeliveries(Recent):
-    """The last deliveries, kept until they were told."""
+    """The deliveries since the last status."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.pending: list[tuple[str, float, float]] = []
+        self._deliveries: list[tuple[str, float, float]] = []
 
     def note(self, lane: str, at: float, total_s: float) -> None:
-        self.pending.append((lane, at, total_s))
+        self._deliveries.append((lane, at, total_s))
+
+    def take(self) -> list[tuple[str, float, float]]:
+        """All of them; they are reported then."""
+        deliveries, self._deliveries = self._deliveries, []
+        return deliveries
 
 
 class WorkerProcess:
-    """Serves the link until it is told to drain, or the main process is gone."""
+    """Serves the link until the main process drains it or is gone."""
 
     def __init__(self) -> None:
         self.metrics = Metrics()
-        self.notes = UnreportedDeliveries()
+        self.deliveries = UnreportedDeliveries()
         self.ended = asyncio.Event()
-        self._log = MailLog(self.metrics, self.notes)
+        self._log = MailLog(self.metrics, self.deliveries)
         self._link: Link | None = None
         self._helper: HelperClient | None = None
         self._engine: Engine | None = None
         self._forwarder: Forwarder | None = None
         self._large = asyncio.Semaphore(1)
-        self._quotas: dict[str, RemoteSessionQuota] = {}
-        """by the names in `WorkerConfig.leases`"""
+        self._quotas: dict[str, SharedQuota] = {}
+        """by the keys in `WorkerConfig.limits_keys`"""
 
     async def serve(self, sock: socket.socket, forked: HelperProcess | None) -> None:
+        """`sock`: the worker's end of the link. `forked`: its signing helper."""
         listen_to(asyncio.get_running_loop(), self._log.loop_failed)
         if forked is not None:
             self._helper = HelperClient(forked, self._on_helper_exit)
-        self._link = await Link.over(sock, self._answer, self._notice, self.ended.set)
+        self._link = await Link.over(sock, self._on_request, self._on_notification, self.ended.set)
         status = Supervisor(self._log.task_ended).start("status", self._report_status)
         await self.ended.wait()
         status.cancel()
@@ -83,6 +89,7 @@ class WorkerProcess:
             self._engine.signatures.on_helper_exit()
 
     async def _end(self, within_s: float) -> None:
+        """Drain and close the engine."""
         engine, self._engine = self._engine, None
         if engine is not None:
             if self._forwarder is not None:
@@ -90,16 +97,19 @@ class WorkerProcess:
             await engine.drain(within_s)
             await engine.close()
 
-    async def _answer(self, kind: str, value: Any) -> Any:
-        engine = self._engine
-        if kind == messages.PING:
-            return None
-        if kind == messages.START:
-            return await self._start(value)
-        if kind == messages.METRICS:
-            return self.metrics.numbers()
-        if engine is None:
+    async def _on_request(self, kind: str, value: Any) -> Any:
+        match kind:
+            case messages.PING:
+                return None
+            case messages.START:
+                return await self._start(value)
+            case messages.METRICS:
+                return self.metrics.numbers()
+        if self._engine is None:
             raise LinkLost  # not started, or already drained: treated as unavailable
+        return await self._on_engine_request(self._engine, kind, value)
+
+    async def _on_engine_request(self, engine: Engine, kind: str, value: Any) -> Any:
         match kind:
             case messages.PUT:
                 new, final_dot = value
@@ -123,7 +133,7 @@ class WorkerProcess:
 
     async def _start(self, config: messages.WorkerConfig) -> None:
         clock = Clock(config.clock_offset)
-        engine = Engine(clock, MailLog(self.metrics, self.notes, clock=clock.now))
+        engine = Engine(clock, MailLog(self.metrics, self.deliveries, clock=clock.now))
         engine.signatures.helper = self._helper
         await engine.open(config.store, config.codec, config.loaded.config)
         await engine.start(config.loaded.config, self._build(engine, config))
@@ -131,20 +141,21 @@ class WorkerProcess:
         self._forward(engine, config)
 
     def _forward(self, engine: Engine, config: messages.WorkerConfig) -> None:
-        """Bounces, and mail of lanes that aren't bulk any more, are the main process's."""
+        """Send what isn't for this worker's lanes to the main process: bounces, and mail of lanes that a reload made
+        express."""
         if self._forwarder is None:
-            self._forwarder = Forwarder(engine.store, config.lanes, self._hand_back, engine.log)
+            self._forwarder = Forwarder(engine.store, config.lanes, self._send_back, engine.log)
             self._forwarder.start()
         self._forwarder.lanes = config.lanes
         self._forwarder.wake()
 
-    async def _hand_back(self, moved: TransferredMessage) -> None:
+    async def _send_back(self, moved: TransferredMessage) -> None:
         if self._link is None:
             raise LinkLost
         await self._link.ask(messages.MOVE, moved)
 
     async def _put_large(self, engine: Engine, draft: Draft, content: Large, final_dot: float) -> NewMessage | Reply:
-        """One at a time: however many come in at once, few megabytes are in memory."""
+        """One at a time, so that few megabytes are in memory. Returns the message without content, or its refusal."""
         async with self._large:
             try:
                 new = await asyncio.to_thread(draft.from_file, content)
@@ -153,33 +164,33 @@ class WorkerProcess:
             await engine.delivery.submit(new, final_dot)
         return new._replace(content=b"")
 
-    def _build(self, engine: Engine, config: messages.WorkerConfig) -> Delivery:
-        loaded, relay = config.loaded, config.loaded.config
-        link = self._link
+    def _build(self, engine: Engine, worker: messages.WorkerConfig) -> Delivery:
+        config, link = worker.loaded.config, self._link
         assert link is not None
-        shared: dict[str, Shared] = {}
-        for name in {name for lane in config.lanes for name in upstreams_of(relay, lane)}:
-            lease = config.leases[name]
-            quota = self._quotas.setdefault(lease, RemoteSessionQuota(lease, link))
-            shared[name] = Shared(
-                quota, RemoteRateLimiter(lease, link) if relay.upstreams[name].rate is not None else None
-            )
-        engine.signatures.use(Signer(relay.dkim, loaded.dkim_pems))
-        share = Share(config.lanes, shared, lambda _lane, _at: self._wake_forwarder())
-        return engine.build(loaded, targets_of(relay), share)
+        limits: dict[str, Shared] = {}
+        for upstream in {upstream for lane in worker.lanes for upstream in upstreams_of(config, lane)}:
+            key = worker.limits_keys[upstream]
+            if key not in self._quotas:
+                self._quotas[key] = SharedQuota(lambda need, key=key: self._report_need(key, need))  # type: ignore[misc]
+            rate = RemoteRateLimiter(key, link) if config.upstreams[upstream].rate is not None else None
+            limits[upstream] = Shared(self._quotas[key], rate)
+        engine.signatures.use(Signer(config.dkim, worker.loaded.dkim_pems))
+        share = Share(worker.lanes, limits, lambda _lane, _at: self._wake_forwarder())
+        return engine.build(worker.loaded, targets_of(config), share)
 
     def _wake_forwarder(self) -> None:
         if self._forwarder is not None:
             self._forwarder.wake()
 
-    def _notice(self, kind: str, value: Any) -> None:
-        quota = self._quotas.get(value)
-        if quota is None:
-            return
-        if kind == messages.GRANTED:
-            quota.granted()
-        elif kind == messages.WANTED:
-            quota.wanted()
+    def _report_need(self, key: str, need: Need) -> None:
+        if self._link is not None:
+            self._link.notify(messages.NEED, (key, need))
+
+    def _on_notification(self, kind: str, value: Any) -> None:
+        if kind != messages.SHARE:
+            raise ValueError(kind)
+        key, share = value
+        self._quotas[key].receive(share)
 
     async def _report_status(self) -> None:
         while True:
@@ -187,16 +198,18 @@ class WorkerProcess:
             engine, link = self._engine, self._link
             if engine is None or link is None:
                 continue
-            recent, self.notes.pending = self.notes.pending, []
+            for quota in self._quotas.values():
+                quota.review()
             lanes = {
                 lane.name: {pool.name: messages.UpstreamStatus.of(pool) for pool in lane.pools}
                 for lane in engine.delivery.lanes()
             }
-            link.notify(messages.STATUS, messages.Status(lanes, engine.store.size(), recent))
+            status = messages.Status(lanes, engine.store.size(), self.deliveries.take())
+            link.notify(messages.STATUS, status)
 
 
 def run(link: socket.socket, forked: HelperProcess | None) -> int:
-    """Exit 0 after a drain, or when the main process is gone. `forked`: see `helper.fork`."""
+    """Exit 0 after a drain, or when the main process is gone. `forked`: see `signing.helper.fork`."""
     gc.freeze()  # what was imported stays: no collection looks at it again
     log_output.configure(sys.stderr, os.environ.get(messages.LOG_LEVEL, "INFO"))
     try:

@@ -55,7 +55,7 @@ async def test_a_lane_that_goes_while_its_message_is_stored_costs_nothing(
             if workers:
 
                 async def there() -> bool:
-                    return all(worker.ready for worker in app.parts.workers._workers)
+                    return all(worker.ready for worker in app.parts.workers.handles)
 
                 await until(there)
             names = {"codes": "10m", "bulk": "2d"} if sender == OTP else {"otp": "10m", "letters": "2d"}

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import relay
-from relay.workers import fork, handle, spawn
+from relay.workers import fork, life, spawn
 
 SPARE = "spare worker"
 _CLONE = {"x86_64": 56, "aarch64": 220}
@@ -194,7 +194,7 @@ def _use(spare: Spare) -> None:
             return left.pop().become(theirs, signs, spawn._environment())
         return await spawn.spawn(theirs, signs=signs)
 
-    vars(handle)["spawn"] = first
+    vars(life)["spawn"] = first
 
 
 def end(job: Job) -> None:

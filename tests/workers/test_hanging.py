@@ -16,7 +16,7 @@ from relay.config.load import load
 from relay.service.app import App
 from relay.store.model import Selection
 from relay.store.sqlite.reader import Reader
-from relay.workers import handle
+from relay.workers import life
 from relay.workers.spawn import spawn
 from tests.support import processes
 from tests.support.app import BULK, Talk, letter
@@ -26,8 +26,8 @@ from tests.support.upstream import Hang, Upstream
 
 @pytest.fixture(autouse=True)
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handle, "SILENT_FOR_S", 1.0)
-    monkeypatch.setattr(handle, "PING_EVERY_S", 0.1)
+    monkeypatch.setattr(life, "SILENT_FOR_S", 1.0)
+    monkeypatch.setattr(life, "PING_EVERY_S", 0.1)
 
 
 def workers() -> list[int]:
@@ -103,7 +103,7 @@ async def test_a_worker_that_hangs_before_it_is_ready_is_replaced_too(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr(handle, "FIRST_WORD_WITHIN_S", 1.0)
+    monkeypatch.setattr(life, "FIRST_REPLY_WITHIN_S", 1.0)
     started = spawn
     stopped: list[int] = []
 
@@ -112,10 +112,10 @@ async def test_a_worker_that_hangs_before_it_is_ready_is_replaced_too(
         if not stopped:
             os.kill(child.pid, signal.SIGSTOP)
             stopped.append(child.pid)
-        monkeypatch.setattr(handle, "FIRST_WORD_WITHIN_S", 1.0 if child.pid in stopped else 20.0)
+        monkeypatch.setattr(life, "FIRST_REPLY_WITHIN_S", 1.0 if child.pid in stopped else 20.0)
         return child
 
-    monkeypatch.setattr(handle, "spawn", stopped_at_once)
+    monkeypatch.setattr(life, "spawn", stopped_at_once)
     keys = {"host": "127.0.0.1", "port": 9, "tls": "none"}
     async with App(load(write_config(tmp_path, {"up": keys}, workers=1), {})):
 
@@ -133,7 +133,7 @@ async def test_a_process_that_outlives_its_link_is_killed(
 ) -> None:
     """It would hold its store file, and no other could begin."""
     caplog.set_level("INFO")
-    monkeypatch.setattr(handle, "ENDS_WITHIN_S", 0.2)
+    monkeypatch.setattr(life, "ENDS_WITHIN_S", 0.2)
     keys = {"host": "127.0.0.1", "port": 9, "tls": "none"}
     async with App(load(write_config(tmp_path, {"up": keys}, workers=1), {})) as app:
 
@@ -146,8 +146,8 @@ async def test_a_process_that_outlives_its_link_is_killed(
         await until(is_ready)
         (pid,) = workers()
         os.kill(pid, signal.SIGSTOP)
-        link = app.parts.workers._workers[0]._link
-        assert link is not None
-        link.close()
+        running = app.parts.workers.handles[0].life
+        assert running is not None
+        running.link.close()
         await until(is_ready_again)
         assert workers() != [pid]

@@ -14,7 +14,7 @@ from relay.config.load import load
 from relay.service.app import App
 from relay.store.model import Selection
 from relay.store.sqlite.reader import Reader
-from relay.workers import handle
+from relay.workers import handle, life
 from tests.support import processes
 from tests.support.app import BULK, Talk, letter
 from tests.support.relay import until, write_config
@@ -30,8 +30,8 @@ async def test_it_is_held_after_five_deaths_and_its_neighbours_go_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     monkeypatch.setattr(handle, "RESTART_AFTER_S", (0.05,))
-    monkeypatch.setattr(handle, "SILENT_FOR_S", 2.0)  # a new one is silent while it imports
-    monkeypatch.setattr(handle, "PING_EVERY_S", 0.1)
+    monkeypatch.setattr(life, "SILENT_FOR_S", 2.0)  # a new one is silent while it imports
+    monkeypatch.setattr(life, "PING_EVERY_S", 0.1)
     met: set[int] = set()
 
     def rcpt(moment: Moment) -> Hang | None:

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from relay.upstream.quota import RateLimiter
-from relay.upstream.rate import BULK_LEAVES, LENT_FOR_S, Bucket, Lent
+from relay.upstream.rate import BULK_LEAVES, LENT_FOR_S, Bucket, Lent, RateLimiter
 from relay.workers import messages
-from relay.workers.lease import RemoteRateLimiter
 from relay.workers.link import LinkLost
+from relay.workers.shares import RemoteRateLimiter
 from tests.support.app import BULK, Talk, letter
 from tests.support.relay import RelayProcess, upstream_keys, write_config
 from tests.support.upstream import Upstream
@@ -31,7 +30,7 @@ class Main:
         self.broken: Exception | None = None
 
     async def ask(self, kind: str, value: str) -> Lent:
-        assert kind == messages.PACE
+        assert kind == messages.LEND_RATE
         self.asked += 1
         await asyncio.sleep(0)
         if self.broken is not None:
@@ -41,9 +40,9 @@ class Main:
         return lent
 
     def notify(self, kind: str, value: Any) -> None:
-        assert kind == messages.UNUSED
+        assert kind == messages.RATE_UNUSED
         self.unused += value[1]
-        self.rate.returned("worker", value[1])
+        self.rate.give_back("worker", value[1])
 
 
 def leased(main: Main) -> RemoteRateLimiter:
@@ -117,7 +116,7 @@ def test_no_stretch_of_time_sees_more_than_the_bucket_and_what_came_meanwhile(ra
                 used += [now] * some
                 lent[worker] = Lent(tokens - some, until)
             case 2 if tokens and now >= until:
-                bucket.returned(worker, tokens, now)
+                bucket.give_back(worker, tokens, now)
                 del lent[worker]
             case 3 if bucket.take(now) == 0.0:
                 used.append(now)

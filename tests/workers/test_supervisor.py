@@ -10,13 +10,12 @@ from typing import Any, cast
 
 import pytest
 
-from relay.workers import handle as one_worker
-from relay.workers import process
-from relay.workers.handle import Group, WorkerHandle
+from relay.workers import handle, life, process
+from relay.workers.handle import Pool, WorkerHandle
 
 
 class Alone:
-    """As much of `Group` as a worker that never starts needs."""
+    """As much of `Pool` as a worker that never starts needs."""
 
     def __init__(self) -> None:
         self.log = self
@@ -30,7 +29,7 @@ class Alone:
 
 
 def test_a_worker_that_lost_its_link_has_the_time_to_end_by_itself() -> None:
-    assert process.ORPHANED_DRAIN_S < one_worker.ENDS_WITHIN_S / 2
+    assert process.ORPHANED_DRAIN_S < life.ENDS_WITHIN_S / 2
 
 
 async def test_a_worker_that_cant_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,12 +37,12 @@ async def test_a_worker_that_cant_be_started_is_tried_again(monkeypatch: pytest.
         raise OSError("Cannot allocate memory")
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
-    monkeypatch.setattr(one_worker, "RESTART_AFTER_S", (0.01,))
-    files, group = len(os.listdir("/proc/self/fd")), Alone()
+    monkeypatch.setattr(handle, "RESTART_AFTER_S", (0.01,))
+    files, pool = len(os.listdir("/proc/self/fd")), Alone()
     config = SimpleNamespace(loaded=SimpleNamespace(config=SimpleNamespace(dkim=())))
-    worker = WorkerHandle(1, cast(Any, config), cast(Group, group))
+    worker = WorkerHandle(1, cast(Any, config), cast(Pool, pool))
     async with asyncio.timeout(10):
-        while group.troubles.count("Cannot allocate memory") < 3:
+        while pool.troubles.count("Cannot allocate memory") < 3:
             await asyncio.sleep(0.01)
     await worker.stop(0.1)
     gc.collect()

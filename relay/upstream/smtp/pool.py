@@ -14,7 +14,8 @@ from relay.config.model import Upstream
 from relay.mail.reply import Reply
 from relay.upstream.base import Watcher
 from relay.upstream.circuit import Circuit
-from relay.upstream.quota import Limiter, Quota, RateLimiter, SessionQuota
+from relay.upstream.quota import SessionQuota
+from relay.upstream.rate import Limiter, RateLimiter
 from relay.upstream.results import LOST, TIMED_OUT, OpenFailed, Phase
 from relay.upstream.smtp.connect import Target, open_session
 from relay.upstream.smtp.redaction import operators_words
@@ -40,7 +41,7 @@ NO_SESSION = Reply.own(451, "4.4.5", "no session free in time")
 class Shared:
     """What the lanes of one upstream have in common: its sessions' quota and its rate."""
 
-    quota: Quota
+    quota: SessionQuota
     rate: Limiter | None
 
     @staticmethod

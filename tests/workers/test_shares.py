@@ -1,34 +1,22 @@
-"""Sessions that several processes share: never more than the upstream's max, codes first, and workers alike."""
+"""Sessions of an upstream shared with workers: never more than its max, codes first, and workers alike."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from relay.upstream.fair import TURN_S, QuotaClients
-from relay.upstream.quota import Quota, SessionQuota
-from relay.workers import lease
-from relay.workers.lease import RemoteSessionQuota, WorkerQuota
+from relay.upstream.quota import SessionQuota
+from relay.workers.shares import UNMET_REVIEWS, Need, Share, SharedQuota, WorkerQuota
 
 MAX = 3
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_patience() -> Iterator[None]:
-    """A test's time doesn't pass."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lease, "ASK_AGAIN_AFTER_S", 0.0)
-        yield
 
 
 class Pool:
     """As a pool holds sessions: opens when told of room and somebody waits."""
 
-    def __init__(self, quota: Quota, *, express: bool) -> None:
+    def __init__(self, quota: SessionQuota, *, express: bool) -> None:
         self.express = express
         self.reserved = 1 if express else 0
         self.open = 0
@@ -78,39 +66,44 @@ class Pool:
         self._quota.release()
 
 
-class Wire:
-    """A link whose notices arrive when the test says so, in order."""
-
-    def __init__(self) -> None:
-        self.sent: list[str] = []
-
-    def notify(self, kind: str, value: object = None) -> None:
-        self.sent.append(kind)
-
-
 class Worker:
-    """A worker's pool, and the main process's side of it."""
+    """A worker's pools, and the main process's side of it. Messages arrive when the test says so, in order."""
 
     def __init__(self, main: SessionQuota, lanes: int = 1, turn_s: float = TURN_S) -> None:
-        self.to_main, self.to_worker = Wire(), Wire()
-        self.tenant = WorkerQuota(main, self.to_worker.notify)
-        self.leased = RemoteSessionQuota("up", self.to_main, turn_s)  # type: ignore[arg-type]
-        self.pools = [Pool(self.leased, express=False) for _ in range(lanes)]
+        self.needs: list[Need] = []
+        self.shares: list[Share] = []
+        self.messages = 0
+        self.in_main = WorkerQuota(main, self.send_share)
+        self.quota = SharedQuota(self.send_need, turn_s)
+        self.pools = [Pool(self.quota, express=False) for _ in range(lanes)]
+
+    def send_share(self, share: Share) -> None:
+        self.messages += 1
+        self.shares.append(share)
+
+    def send_need(self, need: Need) -> None:
+        self.messages += 1
+        self.needs.append(need)
 
     @property
     def open(self) -> int:
         return sum(pool.open for pool in self.pools)
 
     def main_hears(self) -> None:
-        if self.to_main.sent:
-            self.tenant.lease() if self.to_main.sent.pop(0) == "lease" else self.tenant.returned()
+        if self.needs:
+            self.in_main.receive(self.needs.pop(0))
 
     def worker_hears(self) -> None:
-        if self.to_worker.sent:
-            self.leased.granted() if self.to_worker.sent.pop(0) == "granted" else self.leased.wanted()
+        if self.shares:
+            self.quota.receive(self.shares.pop(0))
+
+    def review(self) -> None:
+        """As twice a second, with the status."""
+        self.quota.review()
+        self.in_main.on_capacity()
 
     def all_is_heard(self) -> None:
-        while self.to_main.sent or self.to_worker.sent:
+        while self.needs or self.shares:
             self.main_hears()
             self.worker_hears()
 
@@ -151,13 +144,17 @@ class SeveralProcesses(RuleBasedStateMachine):
     def a_worker_hears(self, which: int) -> None:
         self.workers[which].worker_hears()
 
+    @rule(which=st.integers(0, 1))
+    def a_worker_reviews_its_share(self, which: int) -> None:
+        self.workers[which].review()
+
     @rule(limit=st.integers(1, 4))
     def a_reload_changes_the_limit(self, limit: int) -> None:
         self.main.resize(limit)
 
     @rule()
     def a_worker_dies(self) -> None:
-        self.workers[0].tenant.gone()
+        self.workers[0].in_main.gone()
         self.workers[0] = Worker(self.main, 1, 0)
         self.bulk[:1] = self.workers[0].pools
 
@@ -172,12 +169,16 @@ class SeveralProcesses(RuleBasedStateMachine):
         for _ in range(300):
             for worker in self.workers:
                 worker.all_is_heard()
+                worker.review()
             for pool in self.pools:
                 pool.on_capacity()  # as a pool does twice a second
                 if pool.busy:
                     pool.done()
                 elif pool.idle and pool is self.codes:
                     pool.close_idle()  # it grew old
+        for worker in self.workers:
+            worker.review()
+            worker.all_is_heard()
         assert [pool.waiting for pool in self.pools] == [0] * 4
         assert self.main.open == sum(pool.open for pool in self.pools)
         assert self.main.open <= self.main.limit
@@ -199,6 +200,8 @@ def busy_for(turns: int, workers: list[Worker], pools: list[Pool]) -> None:
             pool.done()
         for worker in workers:
             worker.all_is_heard()
+            if turn % len(pools) == 0:
+                worker.review()
 
 
 def test_a_worker_that_comes_late_gets_its_share_of_an_upstream() -> None:
@@ -306,3 +309,54 @@ class Idle:
         return False
 
     def on_capacity(self) -> None: ...
+
+
+def test_a_worker_sends_nothing_while_its_need_stays_the_same() -> None:
+    main = SessionQuota(4)
+    worker = Worker(main)
+    busy_for(20, [worker], worker.pools)
+    assert worker.open == 4
+    before = worker.messages
+    busy_for(200, [worker], worker.pools)
+    (pool,) = worker.pools
+    pool.closed()  # as after its last message; the next one is opened within the share
+    busy_for(1, [worker], worker.pools)
+    assert (worker.open, worker.messages) == (4, before)
+
+
+def test_what_a_worker_doesnt_use_any_more_is_anothers_at_the_next_review() -> None:
+    main = SessionQuota(4)
+    first, second = Worker(main), Worker(main)
+    busy_for(20, [first], first.pools)
+    (pool,) = first.pools
+    pool.waiting = 0
+    while pool.busy:
+        pool.done()
+    while pool.close_idle():
+        pass
+    assert main.open == 4
+    for _ in range(UNMET_REVIEWS):
+        first.review()
+        first.all_is_heard()
+    assert main.open == 0
+    busy_for(20, [second], second.pools)
+    assert second.open == 4
+
+
+def test_a_dead_workers_share_comes_back_at_once() -> None:
+    main = SessionQuota(4)
+    dead, other = Worker(main), Worker(main)
+    busy_for(20, [dead], dead.pools)
+    dead.in_main.gone()
+    busy_for(20, [other], other.pools)
+    assert other.open == 4
+
+
+def test_a_share_that_a_worker_has_not_heard_of_yet_counts_as_used() -> None:
+    main = SessionQuota(2)
+    worker = Worker(main)
+    worker.pools[0].want()
+    worker.main_hears()
+    (share,) = worker.shares
+    worker.in_main.receive(Need(share.number - 1, 0, 0, 0))
+    assert (share.limit, main.open) == (1, 1)
