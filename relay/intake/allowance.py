@@ -16,7 +16,7 @@ _TIMEOUTS = 12
 """How many times `command_timeout_s` a session may last."""
 _FAILED_LOGINS = 3
 _FREE_COMMANDS = 32
-"""After so many the session takes turns with others for each one more. A message to a few recipients needs fewer."""
+"""After so many the session waits for a turn before each command. A message to a few recipients needs fewer."""
 
 
 class Allowance:
@@ -32,7 +32,7 @@ class Allowance:
 
     @property
     def takes_turns(self) -> bool:
-        """The session has had so many commands that it takes turns for the next one."""
+        """The session waits for a turn before its next command."""
         return self._all_commands >= _FREE_COMMANDS
 
     def count_command(self, verb: bytes) -> None:

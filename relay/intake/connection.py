@@ -80,7 +80,7 @@ class Connection(asyncio.Protocol):
         else:
             rest = self._decoder.feed(data)
             if rest is None:
-                delay_s = self._pace.took(len(data)) if self._decoder.body.large else 0.0
+                delay_s = self._pace.count(len(data)) if self._decoder.body.large else 0.0
                 if delay_s > 0.0 and self.transport is not None:
                     self.transport.pause_reading()
                     self.loop.call_later(delay_s, self._resume)
@@ -130,7 +130,7 @@ class Connection(asyncio.Protocol):
         Raises BadLine, ClientDisconnected, TimedOut, and ShuttingDown where the session is `idle`.
         """
         deadline = None
-        while (line := self._input.take_line(limit_bytes)) is None:
+        while (line := self._input.read_line(limit_bytes)) is None:
             if idle and self._shutting_down:
                 raise ShuttingDown
             if deadline is None:
@@ -140,7 +140,7 @@ class Connection(asyncio.Protocol):
 
     async def read_content(self, decoder: DotDecoder, timeout_s: float) -> None:
         """Feed the decoder up to the end of DATA. Raises ClientDisconnected, TimedOut."""
-        rest = decoder.feed(self._input.take())
+        rest = decoder.feed(self._input.read())
         if rest is not None:
             self.final_dot = time.monotonic()
             self._input.feed(rest)
@@ -157,7 +157,7 @@ class Connection(asyncio.Protocol):
         """Between one and `size_bytes` bytes, by the loop's time `deadline`. Raises ClientDisconnected, TimedOut."""
         while not self._input:
             await self._wait(deadline)
-        return self._input.take(size_bytes)
+        return self._input.read(size_bytes)
 
     async def start_tls(self, context: SSLContext, timeout_s: float, *, drop_input: bool = False) -> None:
         """Put TLS around the connection; input that was already read begins the handshake, or is dropped.
@@ -170,7 +170,7 @@ class Connection(asyncio.Protocol):
         if plain is None or self._ended:
             raise ClientDisconnected
         self.flush()
-        early = self._input.take()
+        early = self._input.read()
         done: asyncio.Future[None] = self.loop.create_future()
         # loop.start_tls can't be given bytes that have been read.
         tls = sslproto.SSLProtocol(

@@ -1,4 +1,4 @@
-"""How many connections the process has descriptors for: past that, a client would be cut off without a word."""
+"""How many connections the process has file descriptors for. Past that it could not even refuse a client."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ import resource
 
 from relay.config.model import Limits
 
-_A_CONNECTION = 2
-"""its socket, and the file that a large content comes in by"""
+_PER_CONNECTION = 2
+"""Its socket, and the file that a large content comes in by."""
 _OTHERS = 256
-"""store files, HTTP, workers, and clients that only hear that there are too many"""
+"""Store files, HTTP, workers, and clients that are being refused."""
 _BACKLOG = 1_024
-"""clients that may come all at once, before the first of them is refused"""
+"""Clients that may connect at once, before the first of them is refused."""
 _LOG = logging.getLogger("relay")
 
 
 def fitted(limits: Limits, upstream_sessions: int) -> Limits:
-    """`limits` with as many connections as there can be descriptors for, beside so many sessions to upstreams; the
-    process's own limit is raised as far as that takes and the system allows."""
+    """`limits` with its connections lowered to what the process has descriptors for, beside `upstream_sessions`.
+
+    The process's own limit is raised first, as far as needed and as the system allows.
+    """
     others = _OTHERS + upstream_sessions
-    needed = _A_CONNECTION * limits.connections + others
+    needed = _PER_CONNECTION * limits.connections + others
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return limits
@@ -30,7 +32,7 @@ def fitted(limits: Limits, upstream_sessions: int) -> Limits:
         soft = wanted
     if soft >= needed:
         return limits
-    connections = max(1, (soft - others) // _A_CONNECTION)
+    connections = max(1, (soft - others) // _PER_CONNECTION)
     _LOG.warning(
         'event=connections_lowered connections=%d limit=%d reason="RLIMIT_NOFILE is %d"',
         connections, limits.connections, soft,

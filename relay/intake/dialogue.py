@@ -73,7 +73,7 @@ class Dialogue:
         self.login.exchange = None
         return refuse(reply, "syntax")
 
-    def take_envelope(self) -> Envelope:
+    def end_transaction(self) -> Envelope:
         """The envelope of a content that has come in; ends the transaction."""
         assert self._transaction is not None
         envelope = self._transaction.envelope()

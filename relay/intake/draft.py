@@ -1,4 +1,4 @@
-"""A message between its classification and its store: what is known from its head, and what is still to be changed."""
+"""A message between routing and the store: its head is known, its content isn't changed yet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CHUNK_BYTES = 262_144
 
 
 class Draft(NamedTuple):
-    """`new` lacks its content; `trace`, `date` and `message_id` are for `mail.message.prepare`."""
+    """`new` has no content yet; `trace`, `date` and `message_id` are what `mail.message.prepare` adds to it."""
 
     new: NewMessage
     trace: bytes
@@ -21,21 +21,25 @@ class Draft(NamedTuple):
     message_id: str
 
     def completed(self, message: Message) -> NewMessage:
-        """With the content as it will be stored. Raises Unacceptable."""
+        """The message with its content as it will be stored. Raises Unacceptable."""
         return self._with(self._prepared(message))
 
     def from_file(self, content: Large) -> NewMessage:
-        """The same from a content that came in by a file; megabytes, so off the loop. Raises Unacceptable, OSError;
-        SpoolFull where the file isn't what came in."""
+        """`completed` from a content in a spool file. Reads megabytes: call it on a thread.
+
+        Raises Unacceptable, OSError, and SpoolFull where the file isn't what came in.
+        """
         try:
             copied = self._copied(content)
         except Unacceptable:
-            copied = None  # the whole is judged: something else may be wrong with it, which is said first
+            copied = None  # the whole content may have a fault that comes before this one
         return self._with(copied or self._prepared(parse(normalise(content.read()), limited=True)))
 
     def _copied(self, large: Large) -> Prepared | None:
-        """Prepared while it is read, so that it is in memory once. None where that can't be: the head has no end, or
-        some line has another than CRLF."""
+        """The content prepared while it is read, so that memory holds it once.
+
+        None where that isn't possible: the header has no end, or a line doesn't end in CRLF.
+        """
         whole = BytesIO()
         with large.open() as file:
             begin = file.read(MAX_HEADER_BYTES)

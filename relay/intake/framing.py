@@ -32,7 +32,7 @@ class BadLine(Exception):
 
 
 class LineBuffer:
-    """A client's input, taken line by line. The lines never depend on how the segments fell."""
+    """A client's input, read line by line. The lines never depend on how the segments fell."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -44,7 +44,7 @@ class LineBuffer:
     def feed(self, data: bytes) -> None:
         self._buffer += data
 
-    def take(self, size_bytes: int | None = None) -> bytes:
+    def read(self, size_bytes: int | None = None) -> bytes:
         """The next `size_bytes`, or fewer where there are fewer; None: all of them."""
         data = bytes(self._buffer[:size_bytes])
         del self._buffer[:size_bytes]
@@ -55,7 +55,7 @@ class LineBuffer:
         self._buffer.clear()
         self._skipping = False
 
-    def take_line(self, limit_bytes: int | None = None) -> bytes | None:
+    def read_line(self, limit_bytes: int | None = None) -> bytes | None:
         """The next line without its CRLF; None while it isn't complete. Raises BadLine.
 
         `limit_bytes`: what the line may have; None: what its verb allows.

@@ -1,7 +1,7 @@
-"""Logins of all clients: which are right, and what guessing costs a client.
+"""Verifies logins, and limits how often a client may guess.
 
-A client's wrong logins count over its connections, and one login of a client is verified at a time: one that guesses
-holds up no other.
+A client's wrong logins count over its connections. One login of a client is verified at a time, so that a client that
+guesses delays no other.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from relay.intake.peer import Peer
 from relay.intake.users import Users
 
 WRONG = 10
-"""so many, and a client hears 454 without its password being looked at"""
+"""After so many wrong logins a client gets 454, and its password isn't looked at."""
 FORGIVEN_EVERY_S = 30.0
-"""one of them"""
+"""One wrong login is forgiven after so long."""
 _CLIENTS = 4_096
-"""remembered; those beyond that failed last"""
+"""How many clients with wrong logins are remembered: those that failed last."""
 
 Verdict = Literal["right", "wrong", "too many"]
 
 
 class Logins:
-    """One for a server."""
+    """One for all listeners of a server."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._wrong: dict[str, tuple[float, float]] = {}
-        """by client: how many, and when that was so; the one that failed last stands last"""
-        self._places: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """by client, the latest failure last: how many, and when that was so"""
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def verify(self, users: Users, peer: Peer, name: str, password: bytes) -> Verdict:
         """Whether that is the user's password."""
         if users.remembers(name, password):
             return "right"
         client = _client(peer, name)
-        place = self._places.get(client)
-        if place is None:
-            self._places[client] = place = asyncio.Lock()
-        async with place:
+        turn = self._turns.get(client)
+        if turn is None:
+            self._turns[client] = turn = asyncio.Lock()
+        async with turn:
             if self._count(client) > WRONG - 1:
                 return "too many"
             if await users.verify(name, password):
@@ -64,8 +64,8 @@ class Logins:
 
 
 def _client(peer: Peer, name: str) -> str:
-    """What guesses: an address, or all that one customer has of IPv6. Apps on this machine share theirs, so there one
-    user's wrong password is that user's."""
+    """Whose guesses count together: an address, or an IPv6 /64 (one customer's). Apps on this machine share an
+    address, so there the user's name counts."""
     if peer.local:
         return f"{peer.name} {name[:255]}"
     if isinstance(peer.ip, IPv6Address):

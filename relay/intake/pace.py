@@ -1,16 +1,16 @@
-"""How fast large contents are let in, all together: what reads them is the loop that codes need, too."""
+"""The rate at which large contents are read, all together: the event loop that reads them serves codes, too."""
 
 from __future__ import annotations
 
 import time
 
 LARGE_BYTES_A_S = 64_000_000
-"""Ten messages of 20 MB take three seconds in all; the loop is theirs for a quarter of that time at most."""
+"""Ten messages of 20 MB take three seconds, and a quarter of the loop's time."""
 _SAVED_S = 0.01
 
 
 class Pace:
-    """Bytes a second, shared out among whoever takes them; pure but for the steady clock."""
+    """A token bucket of bytes, shared by all sessions."""
 
     __slots__ = ("_free_at", "_rate", "held_back_s")
 
@@ -18,15 +18,15 @@ class Pace:
         self._rate = bytes_a_s
         self._free_at = 0.0
         self.held_back_s = 0.0
-        """what readers were told to wait, all together"""
+        """how long readers have waited, in all"""
 
     @property
     def behind_s(self) -> float:
-        """What who takes more now is told to wait at least."""
+        """How long a reader would wait now."""
         return max(0.0, self._free_at - time.monotonic())
 
-    def took(self, size_bytes: int) -> float:
-        """So many bytes were read; returns the seconds until their reader may go on."""
+    def count(self, size_bytes: int) -> float:
+        """Count bytes that were read; returns how many seconds their reader waits now."""
         now = time.monotonic()
         self._free_at = max(self._free_at, now - _SAVED_S) + size_bytes / self._rate
         wait_s = max(0.0, self._free_at - now)

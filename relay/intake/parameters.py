@@ -1,8 +1,8 @@
-"""The arguments of MAIL and RCPT: `FROM:<a@b> SIZE=100 RET=HDRS` to values. Pure; the case of values is kept.
+"""Parses the arguments of MAIL and RCPT: `FROM:<a@b> SIZE=100 RET=HDRS` to values. Pure.
 
 RFC 5321 4.1.2 (paths), 1870 SIZE, 6152 BODY, 6531 SMTPUTF8, 3461 DSN, 4954 AUTH=, 6710 MT-PRIORITY, 2852 DELIVERBY.
-Strict in what a parameter may be; liberal about the blank behind the colon, missing angle brackets and the case of
-keywords, for apps have all three.
+Strict about parameters. Liberal about a blank behind the colon, missing angle brackets and the case of keywords: apps
+send all three. The case of values is kept.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _UTF8_CHARACTER = re.compile(r"\\x\{[0-9A-Fa-f]{2,6}\}")
 MAX_ENVID_CHARS = 100
 """RFC 3461 4.4"""
 MAX_ORCPT_CHARS = 500
-"""RFC 3461 4.2; of both, as they read decoded"""
+"""RFC 3461 4.2; both are limits of the decoded text"""
 _NOTIFY = frozenset({"SUCCESS", "FAILURE", "DELAY"})
 
 
 class BadCommand(Exception):
-    """The argument can't be taken; `reply` says why, without quoting it."""
+    """The argument is refused; `reply` gives the reason, without quoting it."""
 
     def __init__(self, code: int, text: str, reason: Reason = "syntax") -> None:
         super().__init__(text)
@@ -41,7 +41,7 @@ class BadCommand(Exception):
 
 
 class Mail(NamedTuple):
-    """What a MAIL command says. `sender` is '' for the null sender."""
+    """The values of a MAIL command. `sender` is '' for the null sender."""
 
     sender: str
     size_bytes: int | None = None
@@ -54,7 +54,7 @@ class Mail(NamedTuple):
 
 
 def parse_mail(argument: str) -> Mail:
-    """`FROM:<a@b> SIZE=100`, as it stood behind `MAIL `. Raises BadCommand."""
+    """Parse MAIL's argument, `FROM:<a@b> SIZE=100`. Raises BadCommand."""
     sender, rest = _split_path(argument, "FROM:", "MAIL FROM:<address>", "5.1.7")
     given = _parameters(rest, _MAIL_PARAMETERS)
     mail = Mail(sender, **given)
@@ -64,7 +64,7 @@ def parse_mail(argument: str) -> Mail:
 
 
 def parse_rcpt(argument: str, *, smtputf8: bool) -> Recipient:
-    """`TO:<a@b> NOTIFY=NEVER`, as it stood behind `RCPT `. `smtputf8`: MAIL said so. Raises BadCommand."""
+    """Parse RCPT's argument, `TO:<a@b> NOTIFY=NEVER`. `smtputf8`: MAIL had SMTPUTF8. Raises BadCommand."""
     address, rest = _split_path(argument, "TO:", "RCPT TO:<address>", "5.1.3")
     if not address:
         raise BadCommand(553, "5.1.3 A recipient needs an address", "address")
@@ -92,11 +92,11 @@ def _split_path(argument: str, keyword: str, syntax: str, enhanced: str) -> tupl
 
 
 def _parameters(text: str, known: dict[str, tuple[str, Callable[[str], Any]]]) -> dict[str, Any]:
-    """Blank-separated `KEY=value` to fields; the value of a keyword without one is ''."""
+    """Parse blank-separated `KEY=value`; a keyword without a value has ''."""
     fields: dict[str, Any] = {}
     seen: set[str] = set()
-    for word in filter(None, text.split(" ")):
-        keyword, equals, value = word.partition("=")
+    for parameter in filter(None, text.split(" ")):
+        keyword, equals, value = parameter.partition("=")
         keyword = keyword.upper()
         if _KEYWORD.fullmatch(keyword) is None or (equals and not value):
             raise BadCommand(501, "5.5.4 Malformed parameter")
@@ -137,7 +137,7 @@ def _flag(value: str) -> bool:
 
 
 def _xtext(value: str, most_chars: int | None = None) -> str:
-    """Keeps the encoding, once it is known to hold nothing but printable characters, `most_chars` of them."""
+    """The value, still encoded, if it decodes to at most `most_chars` printable characters."""
     _check_length(xtext_decode(value), most_chars)
     return value
 
@@ -152,7 +152,7 @@ def _envid(value: str) -> str:
 
 
 def _auth(value: str) -> None:
-    # RFC 4954 section 5: who submitted it, as far as the client may say so. Not trusted, so not kept.
+    # RFC 4954 section 5: the submitter that the client claims. Not trusted, so not kept.
     if value != "<>":
         _xtext(value)
 
@@ -169,8 +169,8 @@ def _deliver_by(value: str) -> DeliverBy:
         raise ValueError("expected seconds;R or seconds;N")
     seconds, mode = int(found[1]), found[2].upper()
     if mode == "R" and seconds <= 0:
-        # RFC 2852 section 4: nothing can be delivered by then.
-        raise ValueError("mode R needs a time to come")
+        # RFC 2852 section 4: no message can be delivered by then.
+        raise ValueError("mode R needs a time in the future")
     return DeliverBy(seconds, cast(Literal["R", "N"], mode), trace=bool(found[3]))
 
 

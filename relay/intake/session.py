@@ -38,7 +38,7 @@ _PROXY_S = 10.0
 
 @dataclass(slots=True)
 class Shared:
-    """What the sessions of a server share: settings, budgets, turns, and whom they call."""
+    """What the sessions of a server share: settings, budgets, turns and callbacks."""
 
     settings: Settings
     submit: Submit
@@ -109,7 +109,7 @@ class Session:
             return False
         if implicit and not await self._start_tls():
             return False
-        shared.turns.begin()
+        shared.turns.count()
         self._connection.write(replies.encode(Reply(220, f"{shared.settings.hostname} ESMTP otp-relay")))
         return True
 
@@ -148,9 +148,9 @@ class Session:
     async def _next_answer(self, dialogue: Dialogue) -> Answer:
         """Read a command, and do what its answer asks for. Returns the reply that is still to be sent."""
         shared, connection = self._shared, self._connection
-        if self._allowance.takes_turns and not shared.turns.has_command():
+        if self._allowance.takes_turns and not shared.turns.use_command():
             connection.flush()
-            await shared.turns.command(self._priority)
+            await shared.turns.for_command(self._priority)
         try:
             line = await connection.read_line(self._patience_s(), limit_bytes=dialogue.line_limit, idle=dialogue.idle)
         except BadLine as bad:
@@ -158,7 +158,7 @@ class Session:
         verb = line[:4].upper()
         self._allowance.count_command(verb)
         if verb == b"MAIL":
-            await shared.turns.take(self._priority)
+            await shared.turns.for_message(self._priority)
         answer = dialogue.answer(line)
         match answer.then:
             case "receive content":
@@ -213,7 +213,7 @@ class Session:
             decoder = DotDecoder(limits.message_size_bytes, body)
             await self._connection.read_content(decoder, limits.data_timeout_s)
             final_dot = self._connection.final_dot
-            envelope = dialogue.take_envelope()
+            envelope = dialogue.end_transaction()
             if decoder.oversize:
                 return refuse(replies.TOO_BIG, "size")
             submission = Submission(
@@ -237,7 +237,7 @@ class Session:
         shared = self._shared
         shared.storing += 1
         try:
-            await shared.turns.take(self._priority)
+            await shared.turns.for_message(self._priority)
             receipt = await shared.submit(submission)
         except Refused as refused:
             return refuse(refused.reply, refused.reason)

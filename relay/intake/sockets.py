@@ -29,7 +29,7 @@ def passed_sockets(environ: Mapping[str, str], pid: int) -> dict[str, list[socke
 
 
 def bind(address: AnyAddress, passed: Mapping[str, list[socket.socket]]) -> list[socket.socket]:
-    """The bound sockets of an address: several where a name stands for several. Raises CannotListen."""
+    """The bound sockets of an address; a host name may have several. Raises CannotListen."""
     try:
         match address:
             case TcpAddress():
@@ -37,7 +37,7 @@ def bind(address: AnyAddress, passed: Mapping[str, list[socket.socket]]) -> list
             case UnixAddress():
                 return [_bind_unix(address.path)]
             case SystemdAddress():
-                # Duplicates: what systemd passed stays open, so that a listener can go at a reload and come back.
+                # Duplicates: systemd's own stay open, so that one reload can remove the listener and another add it.
                 found = [each.dup() for each in passed.get(address.name, [])]
     except OSError as error:
         raise cannot_listen(address, error) from None
@@ -51,7 +51,7 @@ def cannot_listen(address: AnyAddress, error: OSError) -> CannotListen:
 
 
 def release(sockets: list[socket.socket], address: AnyAddress) -> None:
-    """Close them; a unix socket's file goes too."""
+    """Close the sockets, and remove a unix socket's file."""
     for each in sockets:
         each.close()
     if isinstance(address, UnixAddress):
@@ -76,7 +76,7 @@ def _bind_tcp(address: TcpAddress) -> list[socket.socket]:
             bound.append(each)
             each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
-                # [::] is every address there is, IPv4 too; its mapped peers are judged as IPv4.
+                # [::] is every address, IPv4 too; a mapped peer is treated as IPv4.
                 each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address.host != "::")
             each.bind(target)
     except OSError:
@@ -91,7 +91,7 @@ def _bind_unix(path: str) -> socket.socket:
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         bound.bind(path)
-        # Like loopback, open to everyone on this machine; the folder's mode narrows it.
+        # Like loopback, open to every user of this machine; the folder's mode can restrict it.
         os.chmod(path, 0o666)  # noqa: S103
     except OSError:
         bound.close()
@@ -100,7 +100,7 @@ def _bind_unix(path: str) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """A socket's file outlives a killed process: remove it when nobody answers there."""
+    """Remove the socket file of a killed process: one where no process answers."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             return

@@ -1,10 +1,10 @@
-"""Who goes on when many want to: a few sessions a round of the loop, so that a code's next byte is never far away.
+"""Turns: only a few sessions proceed in each iteration of the event loop, those of codes first.
 
-A session whose last message was a code goes on at once. One that is new waits its turn, one that brought bulk mail
-waits behind those; whatever comes in meanwhile is only put into a buffer. With nobody waiting a turn costs nothing.
+A session whose last message was a code proceeds at once. Others wait for a turn with each message: new sessions before
+those that bring bulk mail. A code's next byte is then never far away. While no session waits, a turn costs nothing.
 
-Commands count, too, once a session has had many since its last message. All sessions together have so many in one go;
-then the loop rests, and with it the interpreter's lock is free for the thread that commits.
+A session that has had many commands since its last message takes turns for each command, too. All such sessions share
+COMMANDS; then the loop rests, and the interpreter's lock is free for the thread that commits.
 """
 
 from __future__ import annotations
@@ -16,120 +16,119 @@ from typing import Literal
 
 PER_ROUND = 4
 COMMANDS = 64
-"""of all sessions in one go: about a millisecond"""
+"""About a millisecond's worth."""
 REST_S = 0.002
-"""after those. uvloop counts whole milliseconds: at least one of these is a real rest."""
+"""uvloop counts whole milliseconds: at least one of these is a real rest."""
 _YIELD_AFTER = 16
-"""turns"""
+"""Turns."""
 _YIELD_WITHIN_S = 0.04
-"""turns that took longer than that all together left time for others"""
+"""Turns that took longer than this together left time for other threads."""
 _YIELD_S = 0.000_05
 Priority = Literal["express", "new", "bulk"]
+_Queue = deque[asyncio.Future[None]]
 
 
 class Turns:
-    """One for a server."""
+    """One for all sessions of a server. A round is an iteration of the event loop."""
 
     def __init__(self, per_round: int = PER_ROUND, *, commands: int = COMMANDS, rest_s: float = REST_S) -> None:
         self._loop = asyncio.get_running_loop()
         self._per_round = per_round
         self._left = per_round
-        self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {"new": deque(), "bulk": deque()}
-        self._running = False
+        """turns left in this round"""
+        self._messages: dict[Priority, _Queue] = {"new": deque(), "bulk": deque()}
+        self._in_round = False
         self._used = 0
-        """turns since other threads had the interpreter"""
+        """turns since other threads had the interpreter's lock"""
         self._used_since = 0.0
-        self._commands = commands
+        self._per_rest = commands
         self._rest_s = rest_s
         self._commands_left = commands
-        self._talking: dict[Priority, deque[asyncio.Future[None]]] = {
-            "express": deque(), "new": deque(), "bulk": deque(),
-        }  # fmt: skip
-        """sessions whose next command waits"""
+        self._commands: dict[Priority, _Queue] = {"express": deque(), "new": deque(), "bulk": deque()}
         self._resting = False
         self.held_back_s = 0.0
-        """what sessions waited, all together"""
+        """how long sessions have waited for turns, in all"""
 
     @property
     def waiting(self) -> int:
-        """Sessions whose turn hasn't come."""
-        return sum(map(len, self._waiting.values())) + sum(map(len, self._talking.values()))
+        """How many sessions wait for a turn."""
+        return sum(map(len, (*self._messages.values(), *self._commands.values())))
 
-    async def take(self, priority: Priority) -> None:
+    async def for_message(self, priority: Priority) -> None:
         """Return when the session may go on with a message."""
         if priority == "express":
             return
-        self.begin()
-        if self._left and not self._waiting["new"] and (priority == "new" or not self._waiting["bulk"]):
+        self.count()
+        if self._left and not self._messages["new"] and (priority == "new" or not self._messages["bulk"]):
             self._left -= 1
             return
-        await self._turn(self._waiting[priority])
+        await self._wait(self._messages[priority])
 
-    def begin(self) -> None:
-        """A session begins something: see to it that there are rounds."""
+    def count(self) -> None:
+        """Count a turn, and begin a round where none is under way. A session's greeting counts, and never waits."""
         self._used += 1
-        if not self._running:
-            self._running = True
+        if not self._in_round:
+            self._in_round = True
             self._left = self._per_round
-            self._loop.call_soon(self._round)
+            self._loop.call_soon(self._end_round)
 
-    def has_command(self) -> bool:
-        """Whether a session that has had many commands may have one more at once; else it waits for `command`."""
+    def use_command(self) -> bool:
+        """Whether a session past its free commands may have one more at once; else `for_command` waits for it."""
         if not self._commands_left or self._resting:
             return False
         self._commands_left -= 1
         return True
 
-    async def command(self, priority: Priority) -> None:
-        """Return when such a session may have its next command: behind a rest, codes' sessions first."""
+    async def for_command(self, priority: Priority) -> None:
+        """Return when such a session may have its next command: after a rest, sessions of codes first."""
         if not self._resting:
             self._resting = True
-            self._loop.call_later(self._rest_s, self._rested)
-        await self._turn(self._talking[priority])
+            self._loop.call_later(self._rest_s, self._end_rest)
+        await self._wait(self._commands[priority])
 
-    async def _turn(self, queue: deque[asyncio.Future[None]]) -> None:
+    async def _wait(self, queue: _Queue) -> None:
         turn: asyncio.Future[None] = self._loop.create_future()
         queue.append(turn)
         began = time.monotonic()  # finer than the loop's time
         await turn
         self.held_back_s += time.monotonic() - began
 
-    def _round(self) -> None:
-        """Called once for each round of the loop in which somebody took or waits for a turn."""
+    def _end_round(self) -> None:
         if self._used >= _YIELD_AFTER:
-            self._yield()
-        # One of bulk mail's first: whatever new sessions do, it goes on.
-        granted = _grant(self._waiting["bulk"], 1)
-        granted += _grant(self._waiting["new"], self._per_round - granted)
-        granted += _grant(self._waiting["bulk"], self._per_round - granted)
+            self._yield_lock()
+        # One turn for bulk mail first: whatever new sessions do, it goes on.
+        granted = _grant(self._messages["bulk"], 1)
+        granted += _grant(self._messages["new"], self._per_round - granted)
+        granted += _grant(self._messages["bulk"], self._per_round - granted)
         self._left = self._per_round - granted
         self._used += granted
-        self._running = granted > 0
-        if self._running:
-            self._loop.call_soon(self._round)
+        self._in_round = granted > 0
+        if self._in_round:
+            self._loop.call_soon(self._end_round)
 
-    def _yield(self) -> None:
-        """Rounds follow each other without a rest, and a loop that only looks for what is new lets go of the
-        interpreter's lock for less time than another thread takes to wake up: the store's would get it never."""
+    def _yield_lock(self) -> None:
+        """Let another thread have the interpreter's lock. A busy loop releases it for less time than a thread needs to
+        wake up, so the store's thread would never get it."""
         now = time.monotonic()
         if now - self._used_since < _YIELD_WITHIN_S:
             time.sleep(_YIELD_S)
         self._used, self._used_since = 0, now
 
-    def _rested(self) -> None:
+    def _end_rest(self) -> None:
         granted = 0
-        for queue in self._talking.values():
-            granted += _grant(queue, self._commands - granted)
-        self._commands_left = self._commands - granted
-        self._resting = any(self._talking.values())
+        for queue in self._commands.values():
+            granted += _grant(queue, self._per_rest - granted)
+        self._commands_left = self._per_rest - granted
+        self._resting = any(self._commands.values())
         if self._resting:
-            self._loop.call_later(self._rest_s, self._rested)
+            self._loop.call_later(self._rest_s, self._end_rest)
 
 
-def _grant(waiting: deque[asyncio.Future[None]], most: int) -> int:
+def _grant(queue: _Queue, most: int) -> int:
+    """Give turns to the first `most` sessions that still wait; returns how many got one."""
     granted = 0
-    while waiting and granted < most:
-        turn = waiting.popleft()
+    while queue and granted < most:
+        turn = queue.popleft()
         if not turn.done():
             turn.set_result(None)
             granted += 1

@@ -1,7 +1,7 @@
 """The users file of a listener with `auth: required`: one `name:$argon2id$...` a line (RFC 9106, PHC strings).
 
-Verifying takes tens of milliseconds and as many megabytes on purpose, so it runs on a few threads of its own, and a
-right login is remembered for some minutes: most apps connect anew for each code.
+Verifying takes tens of milliseconds and as many megabytes on purpose, so it runs on threads of its own. A right login
+is remembered for some minutes: most apps connect anew for each code.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ _MEMORY_KIB, _PASSES, _LANES = 19_456, 2, 1
 _NAME = re.compile(r"[^\s:#\x00-\x1f\x7f][^\s:\x00-\x1f\x7f]{0,254}")
 _HASH = re.compile(r"\$argon2id\$v=19\$m=\d{1,7},t=\d{1,3},p=\d{1,2}\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{16,}")
 _REMEMBERED_S = 600.0
-"""since the last login"""
+"""Since the last login."""
 _REMEMBERED_USERS = 1_000
 _NICENESS = 10
-"""where processors are short, codes go before logins"""
+"""On a busy machine codes go before logins."""
 
 
-def _step_back() -> None:
-    """A thread's own priority: on Linux each has one."""
+def _lower_priority() -> None:
+    """On Linux each thread has a priority of its own."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
-_VERIFIERS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="auth", initializer=_step_back)
+_VERIFIERS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="auth", initializer=_lower_priority)
 
 
 class UsersError(Exception):
-    """The users file can't be used; the text names file and line, never a hash."""
+    """The users file can't be used. The text names file and line, never a hash."""
 
 
 def hash_password(password: bytes) -> str:
-    """A PHC string with a fresh salt."""
+    """The password's hash, as a PHC string with a fresh salt."""
     return _hasher().derive_phc_encoded(password)
 
 
 def valid_name(name: str) -> bool:
-    """Whether `name` can stand in the file: no blank, colon or control, at most 255 characters, no leading #."""
+    """Whether a user may have this name: no blank, colon or control, no leading #, at most 255 characters."""
     return _NAME.fullmatch(name) is not None
 
 
@@ -64,17 +64,17 @@ class Users:
         self._now = now
         self._key = secrets.token_bytes(32)
         self._remembered: dict[str, tuple[bytes, float]] = {}
-        """by user: the proof of the last right login, and when that was; the last login stands last"""
-        # Verified against when the user is unknown, so that the time taken tells nothing.
-        self._nobody = hash_password(os.urandom(16))
+        """by user, the latest login last: the proof of a right login, and when that was"""
+        # An unknown user's password is verified against this, so that the time it takes reveals nothing.
+        self._unknown = hash_password(os.urandom(16))
 
     @classmethod
     def load(cls, path: Path) -> Users:
-        """Raises UsersError."""
+        """Read the users file. Raises UsersError."""
         return cls(read_users(path))
 
     def remembers(self, name: str, password: bytes) -> bool:
-        """Whether these were verified some minutes ago. False says nothing: then `verify`."""
+        """Whether this login was verified some minutes ago. False decides nothing: `verify` does."""
         proof = self._proof(name, password)
         known, at = self._remembered.get(name, (b"", 0.0))
         if not hmac.compare_digest(proof, known) or self._now() - at > _REMEMBERED_S:
@@ -89,15 +89,15 @@ class Users:
             del self._remembered[next(iter(self._remembered))]
 
     def _proof(self, name: str, password: bytes) -> bytes:
-        """Of a login, for this object only: the key is nowhere else, so it leads back to no password."""
+        """An HMAC of a login. Its key is in this object only, so it leads back to no password."""
         user = name.encode()
         return hmac.digest(self._key, len(user).to_bytes(4, "big") + user + password, "sha256")
 
     async def verify(self, name: str, password: bytes) -> bool:
-        """Whether that is the user's password; as slow for an unknown user."""
+        """Whether that is the user's password. Takes as long for an unknown user."""
         phc = self._hashes.get(name)
         loop = asyncio.get_running_loop()
-        matches = await loop.run_in_executor(_VERIFIERS, password_matches, password, phc or self._nobody)
+        matches = await loop.run_in_executor(_VERIFIERS, password_matches, password, phc or self._unknown)
         if not matches or phc is None:
             return False
         self._remember(name, self._proof(name, password))
@@ -105,7 +105,7 @@ class Users:
 
 
 def read_users(path: Path) -> dict[str, str]:
-    """The file's names and hashes. Raises UsersError."""
+    """The users file's names and hashes. Raises UsersError."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -124,11 +124,13 @@ def read_users(path: Path) -> dict[str, str]:
 
 
 def put_user(path: Path, name: str, phc: str) -> None:
-    """Add or replace one user's line; comments stay. The file is replaced in one step, readable by its owner only
-    where it is new, with the owner and mode it had where it isn't. Raises UsersError, OSError."""
+    """Add or replace one user's line; comments stay. Raises UsersError, OSError.
+
+    The file is replaced in one step. It keeps its owner and mode; a new file is readable by its owner only.
+    """
     lines: list[str] = []
     if path.exists():
-        read_users(path)  # a file with a mistake in it is left for a person to mend
+        read_users(path)  # a file with a mistake in it stays as it is, for a person to mend
         lines = [
             line for line in path.read_text(encoding="utf-8").splitlines() if not line.strip().startswith(f"{name}:")
         ]

@@ -69,7 +69,7 @@ def test_data_with_a_recipient_asks_the_session_to_receive_the_content() -> None
     talk = dialogue(*RCPT)
     assert not talk.idle
     assert talk.answer(b"DATA") == Answer(replies.START_DATA, then="receive content")
-    envelope = talk.take_envelope()
+    envelope = talk.end_transaction()
     assert (envelope.sender, [each.address for each in envelope.recipients]) == ("a@x.test", ["b@x.test"])
     assert talk.idle
 

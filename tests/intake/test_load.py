@@ -33,10 +33,10 @@ async def test_a_message_counts_as_being_stored_from_its_final_dot_to_its_reply(
 
 async def test_sessions_whose_turn_has_not_come_are_counted_with_the_time_they_wait() -> None:
     turns = Turns(per_round=1)
-    waiting = [asyncio.create_task(turns.take("bulk")) for _ in range(5)]
+    waiting = [asyncio.create_task(turns.for_message("bulk")) for _ in range(5)]
     await asyncio.sleep(0)
     assert 1 <= turns.waiting < 5
-    await turns.take("express")
+    await turns.for_message("express")
     await asyncio.gather(*waiting)
     assert turns.waiting == 0
     assert turns.held_back_s > 0
@@ -45,7 +45,7 @@ async def test_sessions_whose_turn_has_not_come_are_counted_with_the_time_they_w
 def test_what_comes_faster_than_the_pace_is_behind_by_what_its_readers_are_told_to_wait() -> None:
     pace = Pace(bytes_a_s=1_000.0)
     assert pace.behind_s == 0.0
-    told_s = pace.took(2_000)
-    assert 1.5 < told_s <= 2.0
-    assert 0.0 < pace.behind_s <= told_s
-    assert pace.held_back_s == told_s
+    wait_s = pace.count(2_000)
+    assert 1.5 < wait_s <= 2.0
+    assert 0.0 < pace.behind_s <= wait_s
+    assert pace.held_back_s == wait_s

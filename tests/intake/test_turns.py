@@ -1,4 +1,4 @@
-"""Turns: few a round, nobody forgotten."""
+"""Turns: few in a round, codes first, and every session gets one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def rounds(turns: Turns, priorities: list[Priority]) -> list[list[int]]:
     seen: list[list[int]] = []
 
     async def one(at: int, priority: Priority) -> None:
-        await turns.take(priority)
+        await turns.for_message(priority)
         went.append(at)
 
     tasks = [asyncio.create_task(one(at, priority)) for at, priority in enumerate(priorities)]
@@ -52,14 +52,14 @@ async def test_new_sessions_go_before_bulk_but_bulk_goes_on() -> None:
 
 async def test_a_session_that_gave_up_costs_nobody_a_turn() -> None:
     turns = Turns(per_round=1)
-    await turns.take("bulk")
-    gone = asyncio.create_task(turns.take("bulk"))
+    await turns.for_message("bulk")
+    gone = asyncio.create_task(turns.for_message("bulk"))
     await asyncio.sleep(0)
     gone.cancel()
     await asyncio.gather(gone, return_exceptions=True)
     async with asyncio.timeout(5):
         for _ in range(3):
-            await turns.take("bulk")
+            await turns.for_message("bulk")
 
 
 # Commands.
@@ -71,8 +71,8 @@ async def commands(turns: Turns, priorities: list[Priority], each: int) -> list[
 
     async def one(at: int, priority: Priority) -> None:
         for _ in range(each):
-            if not turns.has_command():
-                await turns.command(priority)
+            if not turns.use_command():
+                await turns.for_command(priority)
             had.append(at)
 
     async with asyncio.timeout(10):
