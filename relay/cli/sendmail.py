@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 USAGE = """usage: otp-relay sendmail [-t] [-i] [-f ADDRESS] [-F NAME] [-N NOTIFY] [-R RETURN] [-V ENVID] [RECIPIENT...]
 
-Submits the message on stdin to the relay. Request of other sendmails that change nothing here are let pass.
+Submits the message on stdin to the relay. Options of other sendmails that change nothing here are accepted.
   -t          take the recipients from To, Cc and Bcc (too)
   -i, -oi     a line with a single dot doesn't end the message
   -f, -r      the envelope sender; <> for none
   -F          the sender's full name, where the message has no From
   -N -R -V    DSN: never or a list of success,failure,delay; full or hdrs; an envelope id
   -C, -c      the relay's configuration, to find its listener in
-  -v          say what the relay answered
+  -v          print the relay's reply
 Where to: $OTP_RELAY_SUBMIT (host:port or unix:/path), else the first listener of the configuration
-($OTP_RELAY_CONFIG, config/relay.yaml) that takes mail as it is, else 127.0.0.1:2525."""
+($OTP_RELAY_CONFIG, config/relay.yaml) that needs neither TLS nor AUTH, else 127.0.0.1:2525."""
 
 _VALUED = frozenset("ABCDFLNORVXbcefhopr")
 _JOINED = frozenset("dqM")
-"""Request whose value is never the next argument."""
+"""Options whose value is never the next argument."""
 _MODES = {
     "d": "start the relay with `otp-relay run`",
     "i": "there are no aliases to build",
@@ -58,24 +58,24 @@ def main() -> NoReturn:
 
 
 def send(arguments: Sequence[str]) -> int:
-    """Submit stdin as the arguments say. Returns the exit status; what went wrong is a line on stderr."""
+    """Submit stdin as the arguments ask. Returns the exit status; a failure is one line on stderr."""
     try:
         request = parse_arguments(arguments)
         if request.help:
-            _say(USAGE)
+            _print(USAGE)
             return 0
-        answer = _submit(request)
+        reply = _submit(request)
     except Failed as failed:
         print(f"otp-relay sendmail: {failed}", file=sys.stderr)
         return failed.status
     if request.verbose:
-        _say(answer)
+        _print(reply)
     return 0
 
 
-def _say(text: str) -> None:
-    """To whoever still listens. The message is with the relay, so a closed stdout is no failure: it would be sent
-    again."""
+def _print(text: str) -> None:
+    """Print to stdout, where it is open. A closed one is no failure: the relay has the message, and the app would send
+    it again."""
     try:
         print(text, flush=True)
     except OSError:
@@ -83,7 +83,7 @@ def _say(text: str) -> None:
 
 
 def parse_arguments(arguments: Sequence[str]) -> Request:
-    """As getopt(3) does, options behind recipients included. Raises Failed."""
+    """Parse as getopt(3) does; options may follow recipients. Raises Failed."""
     request = Request()
     waiting = list(reversed(arguments))
     while waiting:
@@ -96,24 +96,24 @@ def parse_arguments(arguments: Sequence[str]) -> Request:
         elif argument.startswith("--"):
             raise Failed(EX_USAGE, f"unknown option {argument}")
         elif argument.startswith("-") and argument != "-":
-            _parse_word(request, argument[1:], waiting)
+            _parse_options(request, argument[1:], waiting)
         else:
             request.recipients.append(argument)
     return request
 
 
-def _parse_word(request: Request, word: str, waiting: list[str]) -> None:
-    """One argument without its dash: flags, and at its end perhaps an option with its value."""
-    while word:
-        letter, word = word[0], word[1:]
+def _parse_options(request: Request, letters: str, waiting: list[str]) -> None:
+    """One argument without its dash: flags, and perhaps a last option with its value."""
+    while letters:
+        letter, letters = letters[0], letters[1:]
         if letter in _JOINED:
             if letter == "q":
-                raise Failed(EX_USAGE, "-q isn't for this: see `otp-relay queue retry`")
+                raise Failed(EX_USAGE, "-q isn't supported; see `otp-relay queue retry`")
             return
         if letter in _VALUED:
-            if not word and not waiting:
+            if not letters and not waiting:
                 raise Failed(EX_USAGE, f"option -{letter} needs a value")
-            _set(request, letter, word or waiting.pop())
+            _set(request, letter, letters or waiting.pop())
             return
         if letter == "t":
             request.from_headers = True
@@ -144,23 +144,23 @@ def _set(request: Request, letter: str, value: str) -> None:
         case "o":
             request.dots_are_content = request.dots_are_content or value.startswith("i")
         case "b" if value[:1] != "m":
-            raise Failed(EX_USAGE, f"-b{value[:1]} isn't done here: {_MODES.get(value[:1], 'only -bm is')}")
+            raise Failed(EX_USAGE, f"-b{value[:1]} isn't supported: {_MODES.get(value[:1], 'only -bm is')}")
 
 
 def _submit(request: Request) -> str:
-    from relay.sendmail.submit import NobodyThere, find_places, submit
+    from relay.sendmail.submit import CannotConnect, find_places, submit
 
-    found = find_places(os.environ, request.config)
+    places, hostname = find_places(os.environ, request.config)
     try:
         given = sys.stdin.buffer.read()
     except OSError as error:
         raise Failed(EX_IOERR, f"stdin: {error.strerror}") from None
-    message = compose(request, given, user=_user(), hostname=found.hostname)
+    message = compose(request, given, user=_user(), hostname=hostname)
     why = "no listener"
-    for place in found.places:
+    for place in places:
         try:
             return submit(place, message)
-        except NobodyThere as error:
+        except CannotConnect as error:
             why = str(error)
     raise Failed(EX_TEMPFAIL, why)
 

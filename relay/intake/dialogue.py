@@ -74,7 +74,7 @@ class Dialogue:
         return refuse(reply, "syntax")
 
     def end_transaction(self) -> Envelope:
-        """The envelope of a content that has come in; ends the transaction."""
+        """The content has come in: end the transaction, and return its envelope."""
         assert self._transaction is not None
         envelope = self._transaction.envelope()
         self._transaction = None

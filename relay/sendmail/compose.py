@@ -1,7 +1,7 @@
-"""What sendmail(8) makes of its stdin: envelope and message. Pure.
+"""Makes an envelope and a message of what sendmail(8) reads from stdin. Pure.
 
-A process is started for each message, so what this imports is counted: dataclasses, typing and pathlib alone would
-take more time than all the rest.
+A process is started for each message, so imports are counted: dataclasses, typing and pathlib take longer than all
+else here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Failed(Exception):
 
 
 class Request:
-    """What the command line asks for."""
+    """The values of the command line."""
 
     def __init__(self) -> None:
         self.recipients: list[str] = []
@@ -45,7 +45,7 @@ class Request:
 
 
 class Outgoing:
-    """A message ready to be submitted: CRLF line ends, not dot-stuffed. DSN parameters as the request has them."""
+    """A message ready to be submitted: CRLF line ends, not dot-stuffed, DSN parameters as in the request."""
 
     def __init__(self, sender: str, recipients: tuple[str, ...], content: bytes, request: Request) -> None:
         self.sender = sender
@@ -57,9 +57,9 @@ class Outgoing:
 
 
 def compose(request: Request, given: bytes, *, user: str, hostname: str) -> Outgoing:
-    """The message and its envelope. `user` sends where `-f` doesn't say otherwise; what has no domain is at `hostname`.
+    """The message and its envelope. `user` is the sender without `-f`; `hostname` completes addresses without a domain.
 
-    Raises Failed where there is nobody to send to, or something that can't be an address.
+    Raises Failed where there is no recipient, or a text that can't be an address.
     """
     lines = _lines(given, dots_are_content=request.dots_are_content)
     header = _header(lines)
@@ -77,7 +77,7 @@ def compose(request: Request, given: bytes, *, user: str, hostname: str) -> Outg
 
 
 def _lines(given: bytes, *, dots_are_content: bool) -> bytes:
-    """With LF line ends (PHP's mail() mixes both), without the mailbox's `From ` line, with an end to its header."""
+    """The input with LF line ends (PHP's mail() mixes both), without a `From ` line, with an end of its header."""
     if not dots_are_content and (end := _DOT_LINE.search(given)) is not None:
         given = given[: end.start()]
     lines = given.replace(b"\r\n", b"\n")
@@ -87,7 +87,7 @@ def _lines(given: bytes, *, dots_are_content: bool) -> bytes:
         lines += b"\n"
     header = _header(lines)
     behind = lines[len(header) :]
-    # A first line that is no header field begins the body, as with every sendmail.
+    # The first line that is no header field begins the body, as with every sendmail.
     return lines if not behind or behind.startswith(b"\n") else header + b"\n" + behind
 
 
@@ -104,30 +104,30 @@ def _addressed(header: bytes) -> list[str]:
 
     found: list[str] = []
     for line in re.sub(rb"\n(?=[ \t])", b"", header).splitlines():
-        name, _, value = line.partition(b":")
-        if name.strip().lower() in (b"to", b"cc", b"bcc"):
+        field, _, value = line.partition(b":")
+        if field.strip().lower() in (b"to", b"cc", b"bcc"):
             text = value.decode("utf-8", "replace")
             found += addresses_in(text)
-            found += [word for word in map(str.strip, text.split(",")) if re.fullmatch(r"[A-Za-z0-9._+-]+", word)]
+            found += [name for name in map(str.strip, text.split(",")) if re.fullmatch(r"[A-Za-z0-9._+-]+", name)]
     return found
 
 
 def _address(text: str, hostname: str) -> str:
     address = text.strip().removeprefix("<").removesuffix(">")
     if not address or any(char <= " " or char in "<>\x7f" for char in address):
-        raise Failed(EX_USAGE, "that is no address")
+        raise Failed(EX_USAGE, "not an address")
     return address if "@" in address else f"{address}@{hostname}"
 
 
 def _from_field(address: str, full_name: str) -> bytes:
-    """The From that a program left out."""
+    """The From field of a message without one."""
     name = " ".join(full_name.split())
     if not name.isprintable() or not name:
         return b"From: " + os.fsencode(address) + b"\n"
     if not name.isascii():
         from binascii import b2a_base64
 
-        # RFC 2047 2: 75 characters a word; the words of a long name are joined again by the reader.
+        # RFC 2047 2: an encoded word has at most 75 characters; the mail reader joins those of a long name.
         pieces = [name[start : start + 10].encode("utf-8", "replace") for start in range(0, len(name), 10)]
         name = "\n ".join(f"=?utf-8?b?{b2a_base64(piece, newline=False).decode()}?=" for piece in pieces)
     elif not _UNQUOTED.issuperset(name):

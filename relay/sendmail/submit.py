@@ -1,6 +1,6 @@
-"""Finds the relay's listener and hands it a message: sendmail(8)'s other half.
+"""Finds the relay's listener, and submits a message to it by SMTP.
 
-As light to import as `sendmail`: smtplib alone takes longer to import than all of this to run.
+A process is started for each message, so imports are counted: smtplib takes longer to import than all of this to run.
 """
 
 from __future__ import annotations
@@ -31,33 +31,26 @@ if TYPE_CHECKING:
 
 _DEFAULT: Place = ("127.0.0.1", 2525)
 _CONNECT_S = 10.0
-_DIALOGUE_S = 300.0
+_SESSION_S = 300.0
 _MAX_LINE_BYTES = 4096
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 (listened on, so never bound here)
+_EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 (connected to, never bound)
 
 
-class NobodyThere(Exception):
-    """No connection to this place; another may do."""
+class CannotConnect(Exception):
+    """No connection to this place; another place may work."""
 
 
-class Found:
-    """Where to submit, in order, and the name that unqualified addresses get."""
+def find_places(environ: Mapping[str, str], config: str | None) -> tuple[tuple[Place, ...], str]:
+    """Where to submit, in order, and the domain of addresses without one. Raises Failed.
 
-    def __init__(self, places: tuple[Place, ...], hostname: str) -> None:
-        self.places = places
-        self.hostname = hostname
-
-
-def find_places(environ: Mapping[str, str], config: str | None) -> Found:
-    """$OTP_RELAY_SUBMIT, else the configuration's listeners, else the default. Raises Failed.
-
-    Only what is needed is read: the relay checks its configuration, and an app's user may not be let read it.
+    $OTP_RELAY_SUBMIT, else the configuration's listeners, else the default. Of the configuration only these keys are
+    read: the relay checks it, and an app's user may be unable to read the files that it names.
     """
     if given := environ.get("OTP_RELAY_SUBMIT"):
         place = _place(given, "")
         if place is None:
             raise Failed(EX_CONFIG, "OTP_RELAY_SUBMIT: expected host:port or unix:/path")
-        return Found((place,), socket.gethostname())
+        return (place,), socket.gethostname()
     named = config or environ.get("OTP_RELAY_CONFIG")
     path = named or "config/relay.yaml"
     try:
@@ -66,21 +59,21 @@ def find_places(environ: Mapping[str, str], config: str | None) -> Found:
     except OSError as error:
         if named and not isinstance(error, PermissionError):
             raise Failed(EX_CONFIG, f"{path}: {error.strerror}") from None
-        return Found((_DEFAULT,), socket.gethostname())
+        return (_DEFAULT,), socket.gethostname()
     return _read(text, path, environ)
 
 
 def submit(place: Place, message: Outgoing) -> str:
-    """Hand the message over; the relay's last reply. Raises NobodyThere, Failed."""
-    with _Dialogue(place) as dialogue:
-        return dialogue.submit(message)
+    """Submit the message; returns the relay's last reply. Raises CannotConnect, Failed."""
+    with _Session(place) as session:
+        return session.submit(message)
 
 
-def _read(text: bytes, path: str, environ: Mapping[str, str]) -> Found:
+def _read(text: bytes, path: str, environ: Mapping[str, str]) -> tuple[tuple[Place, ...], str]:
     import yaml
 
     try:
-        # The C parser where PyYAML has it: the file is read for every mail.
+        # The C parser where PyYAML has it: the file is read for each message.
         settings = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
     except (yaml.YAMLError, RecursionError):
         raise Failed(EX_CONFIG, f"{path}: not YAML; see `otp-relay check`") from None
@@ -90,12 +83,12 @@ def _read(text: bytes, path: str, environ: Mapping[str, str]) -> Found:
     hostname = settings.get("hostname")
     places = tuple(_usable(listeners, os.path.dirname(path), environ)) if isinstance(listeners, list) else (_DEFAULT,)
     if not places:
-        raise Failed(EX_CONFIG, f"{path}: no listener takes mail without TLS and AUTH; set OTP_RELAY_SUBMIT")
-    return Found(places, _expand(hostname, environ) if isinstance(hostname, str) else socket.gethostname())
+        raise Failed(EX_CONFIG, f"{path}: no listener accepts mail without TLS and AUTH; set OTP_RELAY_SUBMIT")
+    return places, _expand(hostname, environ) if isinstance(hostname, str) else socket.gethostname()
 
 
 def _usable(listeners: list[Any], folder: str, environ: Mapping[str, str]) -> Iterator[Place]:
-    """Those that a plain client can use, the ones without a lane of their own first."""
+    """The listeners that need neither TLS nor AUTH nor a PROXY header; those without a lane of their own first."""
     plain = [
         each
         for each in listeners
@@ -117,7 +110,7 @@ def _place(address: str, folder: str) -> Place | None:
     if address.startswith("systemd:") or not port.isascii() or not port.isdigit() or int(port) > 65535:
         return None
     host = host.removeprefix("[").removesuffix("]")
-    return _EVERYWHERE.get(host, host), int(port)
+    return _EVERY_ADDRESS.get(host, host), int(port)
 
 
 def _expand(text: str, environ: Mapping[str, str]) -> str:
@@ -125,20 +118,20 @@ def _expand(text: str, environ: Mapping[str, str]) -> str:
     return re.sub(variable, lambda found: environ.get(found[1]) or found[2] or "", text) if "${" in text else text
 
 
-class _Dialogue:
-    """One SMTP session, command by command, all of it within one deadline."""
+class _Session:
+    """An SMTP session, command by command, all of it within one deadline."""
 
     def __init__(self, place: Place) -> None:
-        self._ends = time.monotonic() + _DIALOGUE_S
+        self._ends = time.monotonic() + _SESSION_S
         self._input = b""
         try:
             self._socket = _connected(place)
         except socket.gaierror:
             raise Failed(EX_NOHOST, f"{place[0]}: host not found") from None
         except OSError as error:
-            raise NobodyThere(f"cannot connect to {_shown(place)}: {error.strerror or error}") from None
+            raise CannotConnect(f"cannot connect to {_shown(place)}: {error.strerror or error}") from None
 
-    def __enter__(self) -> _Dialogue:
+    def __enter__(self) -> _Session:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -148,19 +141,17 @@ class _Dialogue:
         """The reply to the final dot. Raises Failed."""
         self._expect(220, None)
         offered = self._hello()
-        eight_bit = not message.content.isascii()
-        self._expect(
-            250, b"MAIL FROM:<%s>%s" % (_encoded(message.sender), _mail_parameters(message, offered, eight_bit))
-        )
+        parameters = _mail_parameters(message, offered)
+        self._expect(250, b"MAIL FROM:<%s>%s" % (_encoded(message.sender), parameters))
         wanted = b"" if message.notify is None or "DSN" not in offered else b" NOTIFY=" + _encoded(message.notify)
         for recipient in message.recipients:
-            # All or none: nobody is here to tell later that some were refused.
+            # All recipients or none: one exit status can't report that some were refused.
             self._expect(25, b"RCPT TO:<%s>%s" % (_encoded(recipient), wanted))
         self._expect(354, b"DATA")
         stuffed = (b"\r\n" + message.content).replace(b"\r\n.", b"\r\n..")[2:]
-        answer = self._expect(250, stuffed + b".")
+        reply = self._expect(250, stuffed + b".")
         self._send(b"QUIT")
-        return answer
+        return reply
 
     def _hello(self) -> set[str]:
         name = _encoded(socket.gethostname() or "localhost")
@@ -182,7 +173,7 @@ class _Dialogue:
 
     def _send(self, line: bytes) -> None:
         try:
-            self._patience()
+            self._set_timeout()
             self._socket.sendall(line + b"\r\n")
         except OSError as error:
             raise self._lost(error) from None
@@ -200,7 +191,7 @@ class _Dialogue:
     def _line(self) -> str:
         while b"\n" not in self._input:
             try:
-                self._patience()
+                self._set_timeout()
                 received = self._socket.recv(65536)
             except OSError as error:
                 raise self._lost(error) from None
@@ -210,7 +201,7 @@ class _Dialogue:
         line, _, self._input = self._input.partition(b"\n")
         return line.rstrip(b"\r").decode("ascii", "replace")
 
-    def _patience(self) -> None:
+    def _set_timeout(self) -> None:
         left = self._ends - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -234,15 +225,15 @@ def _connected(place: Place) -> socket.socket:
     return connection
 
 
-def _mail_parameters(message: Outgoing, offered: set[str], eight_bit: bool) -> bytes:
+def _mail_parameters(message: Outgoing, offered: set[str]) -> bytes:
     wanted = [
         ("SIZE", f"SIZE={len(message.content)}"),
-        ("8BITMIME", "BODY=8BITMIME" if eight_bit else ""),
+        ("8BITMIME", "" if message.content.isascii() else "BODY=8BITMIME"),
         ("SMTPUTF8", "" if "".join((message.sender, *message.recipients)).isascii() else "SMTPUTF8"),
         ("DSN", f"RET={message.ret}" if message.ret else ""),
         ("DSN", f"ENVID={_xtext(message.envid)}" if message.envid else ""),
     ]
-    return "".join(f" {word}" for extension, word in wanted if word and extension in offered).encode()
+    return "".join(f" {text}" for extension, text in wanted if text and extension in offered).encode()
 
 
 def _xtext(text: str) -> str:
@@ -252,7 +243,7 @@ def _xtext(text: str) -> str:
 
 
 def _status(code: int, command: bytes | None) -> int:
-    """The sysexits(3) of a reply that says no."""
+    """The sysexits(3) status of a refusal."""
     verb = b"" if command is None else command[:4]
     if 400 <= code < 500:
         return EX_TEMPFAIL
@@ -266,7 +257,7 @@ def _status(code: int, command: bytes | None) -> int:
 
 
 def _encoded(text: str) -> bytes:
-    """As the command line had it: arguments that aren't UTF-8 keep their bytes."""
+    """The bytes of a command line argument, also where they aren't UTF-8."""
     return os.fsencode(text)
 
 

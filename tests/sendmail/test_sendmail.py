@@ -179,7 +179,7 @@ def test_the_first_usable_listener_is_found(
 ) -> None:
     path = tmp_path / "relay.yaml"
     path.write_text(config)
-    assert list(find_places({"OTP_RELAY_CONFIG": str(path), **environ}, None).places) == places
+    assert list(find_places({"OTP_RELAY_CONFIG": str(path), **environ}, None)[0]) == places
 
 
 @pytest.mark.parametrize("option", ["-c", "-C"])
@@ -195,9 +195,9 @@ def test_the_configuration_is_named_as_for_other_commands_and_as_for_other_sendm
 def test_a_relative_socket_is_beside_the_configuration(tmp_path: Path) -> None:
     path = tmp_path / "relay.yaml"
     path.write_text("listen:\n  - address: unix:smtp.sock\nhostname: mail.x.test\n")
-    found = find_places({}, str(path))
-    assert found.places == (str(tmp_path / "smtp.sock"),)
-    assert found.hostname == "mail.x.test"
+    found, hostname = find_places({}, str(path))
+    assert found == (str(tmp_path / "smtp.sock"),)
+    assert hostname == "mail.x.test"
 
 
 @pytest.mark.parametrize("text", ["listen: [", "listen: []", "listen:\n  - {address: 'h:1', tls: implicit}\n"])
@@ -211,7 +211,7 @@ def test_a_configuration_without_a_way_in_says_so(text: str, tmp_path: Path) -> 
 
 def test_without_a_configuration_it_is_the_default_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert find_places({}, None).places == (("127.0.0.1", 2525),)
+    assert find_places({}, None)[0] == (("127.0.0.1", 2525),)
     with pytest.raises(Failed):
         find_places({}, "missing.yaml")
 
