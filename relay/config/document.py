@@ -46,13 +46,13 @@ class Document:
         """False: the text isn't one YAML document, and `data` is of no use"""
 
     def refuse(self, loc: Loc, message: str, *, at: Literal["value", "key"] = "value") -> None:
-        """Note an error about a value, which hides its consequences."""
+        """Add an error about a value, which hides the value's consequences."""
         self.diagnostics.append(Diagnostic(loc, message, at=at))
         self.broken.add(loc)
 
 
 class NotYaml(Exception):
-    """The text can't be read further than `mark`."""
+    """The text isn't YAML from `mark` on."""
 
     def __init__(self, message: str, mark: Mark) -> None:
         super().__init__(message)
@@ -231,7 +231,7 @@ class _Builder:
         return data
 
     def lacks_colon(self, value: Any) -> bool:
-        """Whether the parser made up this empty value: `{word}`. After a colon an empty value stands at once."""
+        """Whether the parser supplied this empty value, as for `{word}`. An empty value behind a colon touches it."""
         at, end = value.start_mark.index, value.end_mark.index
         return isinstance(value, yaml.ScalarEvent) and at == end and self.text[at - 1 : at] != ":"
 
@@ -273,8 +273,7 @@ class _Builder:
             return value or ""
 
         result = _VARIABLE.sub(substitute, text)
-        for name in unset:
-            name = plain(name)
+        for name in map(plain, unset):
             self.document.refuse(loc, f"the environment variable {name} isn't set; ${{{name}:-...}} has a default")
         if loc in self.document.broken:
             return Expanded("unset", {"unset": "unset"})

@@ -43,11 +43,11 @@ EXPRESS_WITHIN_S = 3600.0
 """A lane whose mail expires within the hour is express unless it says otherwise."""
 
 PINNED_RULE = "listener"
-"""The rule's name that the log shows for mail whose lane its listener pins."""
+"""the rule's name in the log for mail whose lane is pinned by its listener"""
 
 
 class Section(BaseModel):
-    """A mapping of the file: unknown keys are refused, values keep their type, nothing changes after load."""
+    """A mapping of the file. Unknown keys are refused, values keep their type, nothing changes after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
@@ -74,12 +74,12 @@ class Http(Section):
 
 
 class Sessions(Section):
-    """How many connections an upstream gets, and for how long each is kept."""
+    """The number of connections to an upstream, and how long each is kept."""
 
     warm: CountOrZero = 1
-    """sessions each express lane holds open, secured and authenticated"""
+    """sessions that each express lane keeps open, with TLS and AUTH done"""
     max: Count = 10
-    """open sessions to this upstream in all, over all lanes"""
+    """open sessions to this upstream, over all lanes"""
     idle_s: Duration = Field(45.0, alias="idle")
     messages: Count = 100
 
@@ -94,9 +94,9 @@ class Upstream(Section):
     ca_file: FilePath | None = None
     allow_plaintext: Flag = False
     username: str | None = Field(None, repr=False)
-    """may be a credential itself: Postmark's server token is user name and password"""
+    """may be a secret: Postmark's server token is user name and password"""
     password: SecretStr | None = None
-    """the credential itself; from `password`, or read from `password_file` at load"""
+    """from `password`, or read from `password_file` at loading"""
     password_file: FilePath | None = None
     sessions: Sessions = Sessions()
     rate: Rate | None = None
@@ -116,7 +116,7 @@ class LaneLimits(Section):
 
 
 class Lane(Section):
-    """A class of service. Fields left out take the express or the bulk default: see `defaults`."""
+    """A class of service. `defaults` fills in the express or the bulk defaults."""
 
     upstreams: OneOrMany[str]
     express: Flag
@@ -131,11 +131,11 @@ class Lane(Section):
     rate: Rate | None = None
     """messages a second"""
     concurrency: Count | None = None
-    """messages being sent at once; default: as many as its upstreams may have sessions"""
+    """messages that are being sent at once; default: the sum of its upstreams' `sessions.max`"""
 
 
 class Match(Section):
-    """The conditions of a rule: every one given must hold; a list is any-of.
+    """The conditions of a rule. All given ones must hold; of a list, any entry may match.
 
     A pattern is a glob (case-insensitive) or `/regex/` with an optional `i` flag: see `patterns`.
     """
@@ -151,7 +151,7 @@ class Match(Section):
 
 
 class Rule(Section):
-    """First match wins."""
+    """A rule. The first one that matches names the lane."""
 
     name: str
     match: Match
@@ -162,33 +162,35 @@ class Rule(Section):
 
 
 class DkimKey(Section):
+    """A private key and its selector in DNS."""
+
     selector: str
     key_file: FilePath
 
 
 class DkimDomain(Section):
-    """Signs mail whose From domain is this or below it; the longest match wins; every key signs."""
+    """Mail whose From domain is this or below it is signed by every key. The longest match wins."""
 
     domain: DomainName
     keys: OneOrManyMappings[DkimKey] = Field(min_length=1)
 
 
 class Limits(Section):
-    """What one message, one client and all clients together may ask for."""
+    """Limits of one message, one client, and all clients together."""
 
     message_size_bytes: Size = Field(30_000_000, alias="message_size")
     recipients: Count = 500
     connections: Count = 500
     connections_per_client: Count | None = None
-    """default: no cap for loopback and unix sockets, 100 for everyone else"""
+    """default: none for loopback and unix sockets, 100 for other clients"""
     memory_bytes: Size = Field(64_000_000, alias="memory")
-    """of contents that are coming in, over all connections; what finds no room there comes in by a file"""
+    """for contents that are coming in, over all connections; others are written to a file"""
     command_timeout_s: Duration = Field(300.0, alias="command_timeout")
     data_timeout_s: Duration = Field(300.0, alias="data_timeout")
 
 
 class Queue(Section):
-    """When the relay stops taking mail (452) rather than filling the disk."""
+    """When the relay refuses mail (452), so that the disk doesn't fill up."""
 
     max_messages: Count | None = None
     max_bytes: Size | None = None
@@ -196,6 +198,8 @@ class Queue(Section):
 
 
 class Log(Section):
+    """How long finished messages are kept, and how much of their addresses."""
+
     keep_s: Duration = Field(30 * 86400.0, alias="keep")
     addresses: Literal["full", "hashed"] = "full"
 
@@ -227,13 +231,13 @@ class Loaded:
     config: Config
     path: Path
     notes: tuple[str, ...]
-    """what an operator should know though nothing is wrong: `relay.yaml:12: log.addresses: has no effect yet`"""
+    """hints for the operator, though nothing is wrong: `relay.yaml:12: lanes.otp.limits: has no effect yet`"""
     dkim_pems: Mapping[Path, bytes] = field(default_factory=dict, repr=False)
-    """the private keys of `dkim` by `key_file`, as read when the configuration was loaded (LF line ends)"""
+    """the private keys of `dkim` by `key_file`, as read at loading (LF line ends)"""
     store_keys: tuple[bytes, ...] = field(default=(), repr=False)
     """the keys in `store_key_file`, 32 bytes each: the first encrypts, all decrypt"""
     places: Places = field(default=Places(Path()), repr=False)
-    """where the values stand in the file"""
+    """where the values are in the file"""
 
 
 IpNetwork = IPv4Network | IPv6Network

@@ -19,6 +19,8 @@ UNIX_PATH_BYTES = 107
 
 @dataclass(frozen=True, slots=True)
 class TcpAddress:
+    """A host, without brackets, and a port."""
+
     host: str
     port: int
 
@@ -28,6 +30,8 @@ class TcpAddress:
 
 @dataclass(frozen=True, slots=True)
 class UnixAddress:
+    """The path of a unix socket."""
+
     path: str
 
     def __str__(self) -> str:
@@ -36,7 +40,7 @@ class UnixAddress:
 
 @dataclass(frozen=True, slots=True)
 class SystemdAddress:
-    """A socket handed over by systemd (sd_listen_fds(3)), by its FileDescriptorName."""
+    """A socket that systemd passes (sd_listen_fds(3)), by its FileDescriptorName."""
 
     name: str
 
@@ -48,7 +52,8 @@ AnyAddress = TcpAddress | UnixAddress | SystemdAddress
 
 
 def parse_network(value: Any) -> IPv4Network | IPv6Network:
-    """`10.1.0.0/16`, `192.0.2.7`, `2001:db8::/32`; a network of mapped addresses (`::ffff:0:0/96`) is its IPv4 one."""
+    """`10.1.0.0/16`, `192.0.2.7`, `2001:db8::/32`. A network of mapped addresses (`::ffff:0:0/96`) becomes its IPv4
+    network. Raises ValueError."""
     if isinstance(value, IPv4Network | IPv6Network):
         return value
     expected = "expected an IP network such as 10.1.0.0/16 or 2001:db8::/32"
@@ -69,7 +74,7 @@ def parse_network(value: Any) -> IPv4Network | IPv6Network:
 
 def parse_address(value: Any, info: ValidationInfo | None) -> AnyAddress:
     """`127.0.0.1:2525`, `[::1]:2525`, `localhost:2525`, `unix:/run/relay.sock`, `systemd:NAME`. A relative unix path
-    becomes absolute when a file is loaded."""
+    becomes absolute while a file is loaded. Raises ValueError."""
     if isinstance(value, AnyAddress):
         return value
     expected = "expected an address such as 127.0.0.1:2525, [::1]:2525, unix:/path or systemd:NAME"
@@ -124,7 +129,7 @@ def is_host(text: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, as written, can only be this machine. Names other than localhost aren't looked up."""
+    """Whether a host can only be this machine. Names other than localhost aren't looked up."""
     try:
         address = ip_address(host)
     except ValueError:

@@ -1,8 +1,7 @@
-"""The patterns of rules: a glob, or a regular expression between slashes. Both become RE2, whose time is linear in
-the text, so that none can stall the relay.
+"""Compile the patterns of rules: globs, and regular expressions between slashes.
 
-glob     `*` any text, `?` any character, all else is itself; the whole value, case-insensitive: `*@otp.example.com`
-/regex/  RE2 syntax, found anywhere in the value; `/regex/i` case-insensitive
+A glob (`*@otp.example.com`) matches the whole value in any case: `*` is any text, `?` any character. A regular
+expression (`/regex/`, `/regex/i`) matches anywhere. RE2 runs both in linear time, so no pattern can stall the relay.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from typing import Any
 
 MAX_PATTERN_CHARS = 1000
 MAX_PROGRAM = 2000
-"""instructions of a compiled pattern: RE2's worst case is this times the text's length"""
+"""instructions of a compiled pattern; RE2's worst case is this times the length of the text"""
 MAX_TEXT_CHARS = 4000
-"""of one value a pattern looks at no more (RFC 5322 2.1.1 has lines of 998)"""
+"""of one value; a pattern reads no more (RFC 5322 2.1.1 has lines of 998)"""
 
 Test = Callable[[str], bool]
 
 
 def compiled(pattern: str) -> Test:
-    """The test that a pattern is. Raises ValueError with the reason and, for a regular expression, the place."""
+    """A pattern as a test. Raises ValueError with the reason and, for a regular expression, the place."""
     if len(pattern) > MAX_PATTERN_CHARS:
         raise ValueError(f"expected a pattern of at most {MAX_PATTERN_CHARS} characters, got {len(pattern)}")
     if pattern.startswith("/"):
@@ -43,8 +42,8 @@ def _regex(pattern: str) -> Test:
 
 
 def _glob(pattern: str) -> Test:
-    # What stands in nearly every rule needs no engine: an address, or everything at a domain. Only while both sides
-    # are ASCII, where lower() and RE2's folding agree.
+    # Nearly every rule has an address, or everything at a domain, which needs no engine. In ASCII only, where lower()
+    # and RE2's case folding agree.
     literal = pattern.lower()
     head, tail = literal.startswith("*"), literal.endswith("*")
     core = literal.strip("*")
@@ -75,7 +74,7 @@ def _bytes(text: str) -> bytes:
 
 
 def _engine() -> Any:
-    """google-re2, which has no types; imported when the first pattern is met."""
+    """google-re2, which has no types. Imported for the first pattern."""
     import re2
 
     return re2
@@ -98,8 +97,8 @@ def _re2(source: str, *, case_sensitive: bool) -> Any:
 
 
 def _reason(source: str, error: Exception) -> str:
-    """RE2 says `missing closing ]: [a`: the reason, and the part of the pattern that it is about. That part is quoted
-    only when it is short: a pattern may hold what came out of the environment."""
+    """RE2's error, such as `missing closing ]: [a`, with the place in the pattern. The part behind the colon is quoted
+    only where it is short: a pattern may hold a value of the environment."""
     text = error.args[0] if error.args else b""
     text = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
     reason, _, fragment = text.partition(": ")

@@ -1,5 +1,4 @@
-"""Key, certificate and password files of every good and bad kind, made anew for a test run: none is kept in the
-repository."""
+"""Make key, certificate and password files, good and bad ones, for a test run. The repository holds none."""
 
 from __future__ import annotations
 
@@ -82,7 +81,7 @@ def certificate(key: PrivateKey, lifetime: timedelta) -> bytes:
     )
 
 
-# Nothing makes keys as short as this any more.
+# No library makes such short keys any more.
 RSA_512 = b"""\
 -----BEGIN PRIVATE KEY-----
 MIIBVQIBADANBgkqhkiG9w0BAQEFAASCAT8wggE7AgEAAkEAykh9fMPXK7ol9JoW

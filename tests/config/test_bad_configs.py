@@ -30,7 +30,7 @@ def test_there_are_many_mistakes_to_make() -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_mistake_is_told_with_its_place_its_key_and_what_was_expected(
+def test_a_mistake_is_reported_with_its_place_its_key_and_what_was_expected(
     file: Path, folder: Path, load_text: LoadText
 ) -> None:
     content = file.read_bytes()

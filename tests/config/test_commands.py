@@ -1,4 +1,4 @@
-"""`check` and `explain`, as they are typed."""
+"""The commands `check` and `explain`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_check_of_a_fresh_clone_passes() -> None:
     assert done.stdout.startswith("config/relay.yaml: ok (1 listener, ")
 
 
-def test_check_tells_what_has_no_effect_yet(contract: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reports_what_has_no_effect_yet(contract: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("check", "-c", contract) == 0
     assert "rules[3].match.content: has no effect yet" in capsys.readouterr().out
 
@@ -89,7 +89,7 @@ def test_check_refuses_every_mistake_without_a_traceback_or_a_secret(
     assert "hunter2" not in said.err
 
 
-def test_check_looks_into_a_users_file(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reads_a_users_file(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "relay.yaml"
     path.write_text(
         f"listen: [{{address: '127.0.0.1:2525', auth: required, users_file: {folder}/keys/users}}]\n"
@@ -165,7 +165,7 @@ def test_explain_shows_no_code(contract: Path, message: Path, capsys: pytest.Cap
     assert "482913" not in json.dumps(told) + capsys.readouterr().out
 
 
-def test_explain_tells_which_limits_a_message_breaks(
+def test_explain_reports_the_limits_that_a_message_breaks(
     contract: Path, message: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     many = [item for n in range(501) for item in ("--to", f"u{n}@example.net")]
@@ -193,7 +193,7 @@ def test_explain_reads_standard_input(contract: Path) -> None:
         (MESSAGE, ("--listener", "127.0.0.1:1"), "there is no listener 127.0.0.1:1; there is 127.0.0.1:2525"),
     ],
 )
-def test_explain_of_what_cannot_be_taken_says_why(
+def test_explain_reports_why_a_message_is_refused(
     contract: Path,
     tmp_path: Path,
     content: bytes | None,

@@ -56,7 +56,7 @@ def test_the_annotated_example_names_every_key_of_the_file() -> None:
     assert {key for key in keys if not re.search(rf"\b{key}\b", text)} == set()
 
 
-def test_the_contracts_example_means_what_it_says(load_text: LoadText, folder: Path) -> None:
+def test_the_references_example_has_the_documented_values(load_text: LoadText, folder: Path) -> None:
     loaded = good("contract", load_text)
     config = loaded.config
     assert config.listen[0].address == TcpAddress("127.0.0.1", 2525)
@@ -80,13 +80,13 @@ def test_the_contracts_example_means_what_it_says(load_text: LoadText, folder: P
     assert all(pem.startswith(b"-----BEGIN PRIVATE KEY-----\n") for pem in loaded.dkim_pems.values())
 
 
-def test_a_key_without_effect_yet_says_so_with_its_line(load_text: LoadText, folder: Path) -> None:
+def test_a_key_without_effect_is_noted_with_its_line(load_text: LoadText, folder: Path) -> None:
     notes = good("contract", load_text).notes
     assert f"{folder}/relay.yaml:62: rules[3].match.content: has no effect yet: the rule never matches" in notes
     assert not any("workers" in note or "store_key_file" in note for note in notes)
 
 
-def test_what_is_left_out_takes_the_express_or_the_bulk_default(load_text: LoadText) -> None:
+def test_missing_keys_get_the_express_or_the_bulk_default(load_text: LoadText) -> None:
     config = good("defaults", load_text).config
     assert {name for name, lane in config.lanes.items() if lane.express} == {"otp", "quick", "forced"}
     assert {name: lane.expires_s for name, lane in config.lanes.items()} == {
@@ -106,7 +106,7 @@ def test_what_is_left_out_takes_the_express_or_the_bulk_default(load_text: LoadT
     assert (config.rules, config.dkim, config.shutdown_s) == ((), (), 20)
 
 
-def test_lanes_and_upstreams_that_nothing_leads_to_are_noted(load_text: LoadText, folder: Path) -> None:
+def test_unused_lanes_and_upstreams_are_noted(load_text: LoadText, folder: Path) -> None:
     notes = good("defaults", load_text).notes
     unused = "no rule, listener or default_lane leads to this lane"
     assert f"{folder}/relay.yaml:5: lanes.quick: {unused}" in notes
@@ -169,7 +169,7 @@ def test_listeners_of_every_kind(load_text: LoadText, folder: Path) -> None:
     assert listen[9].allow == ()
 
 
-def test_a_socket_of_systemds_serves_only_this_machine_unless_told_otherwise(load_text: LoadText) -> None:
+def test_a_systemd_socket_serves_only_this_machine_without_allow(load_text: LoadText) -> None:
     listen = good("listeners", load_text).config.listen
     assert listen[5].allow == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
     assert listen[6].allow == (ip_network("10.0.0.0/8"),)
@@ -188,12 +188,12 @@ def test_the_environment_fills_text_numbers_and_booleans(load_text: LoadText) ->
     assert mx.password == SecretStr("ahunter2-from-the-environmentb${SECRET}$c")
 
 
-def test_what_the_environment_says_is_never_expanded_again(load_text: LoadText) -> None:
+def test_a_value_of_the_environment_is_not_expanded_again(load_text: LoadText) -> None:
     config = good("environment", load_text, DOMAIN="${SECRET}").config
     assert config.rules[0].match.sender == ("*@${SECRET}",)
 
 
-def test_yaml_in_all_its_dresses_is_read(load_text: LoadText) -> None:
+def test_every_style_of_yaml_is_read(load_text: LoadText) -> None:
     config = good("odd-but-yaml", load_text).config
     assert config.upstreams["mx"].port == 25
     assert config.lanes["otp"].retry_s == (1.0, 2.0)
@@ -232,7 +232,7 @@ NOTED = [
 
 
 @pytest.mark.parametrize(("text", "note"), NOTED)
-def test_what_is_odd_but_not_wrong_is_noted(text: str, note: str, load_text: LoadText, folder: Path) -> None:
+def test_odd_but_allowed_values_are_noted(text: str, note: str, load_text: LoadText, folder: Path) -> None:
     loaded = load_text(
         f"{text}\nupstreams: {{mx: {{host: 127.0.0.1, tls: none}}, other: {{host: 127.0.0.1, tls: none}}}}\n"
         "lanes: {otp: {upstreams: mx}}\n"

@@ -31,7 +31,7 @@ def test_a_duration_is_seconds(text: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     "text", ["", "s", "10", " 10s", "10s ", "10S", "1h30m", "-1s", "+1s", "1e3s", "٣s", "0s", ".5s"]
 )
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_a_malformed_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected a duration"):
         parse_duration(text, None)
 

@@ -1,4 +1,4 @@
-"""Where the store is, without the rest of the configuration: the same place as the full loading finds, or none."""
+"""The store's path without the full loading: the same path, or none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENVIRON = {"STATE": "elsewhere", "EMPTY": ""}
 
 
 def written(folder: Path, text: str) -> Path:
-    """A configuration with that text; a store at each of the places that the tests name."""
+    """A configuration with that text, beside a store file at each path of these tests."""
     for name in ("data/relay.db", "mail.db", "elsewhere/mail.db", "1"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
@@ -86,14 +86,14 @@ def test_a_mistake_elsewhere_hides_no_store(tmp_path: Path, mistake: str) -> Non
         "",
     ],
 )
-def test_what_is_not_plain_is_left_to_the_full_loading_which_says_why(tmp_path: Path, text: str) -> None:
+def test_an_unclear_store_is_left_to_the_full_loading_which_reports_why(tmp_path: Path, text: str) -> None:
     config = written(tmp_path, text)
     assert find_store(config, ENVIRON) is None
     with pytest.raises(ConfigErrors):
         load(config, ENVIRON)
 
 
-def test_where_no_store_is_a_mistake_in_the_file_may_be_why(tmp_path: Path) -> None:
+def test_without_a_store_file_a_mistake_may_be_the_reason(tmp_path: Path) -> None:
     config = written(tmp_path, f"stroe: mail.db\n{REST}")
     (tmp_path / "data/relay.db").unlink()
     assert find_store(config, ENVIRON) is None
@@ -102,7 +102,7 @@ def test_where_no_store_is_a_mistake_in_the_file_may_be_why(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["relay.yaml", "minimal.yaml"])
-def test_of_the_configurations_that_come_along_it_is_the_same(tmp_path: Path, name: str) -> None:
+def test_the_shipped_configurations_have_their_store_found(tmp_path: Path, name: str) -> None:
     text = (Path(__file__).parents[2] / "config" / name).read_text()
     config = written(tmp_path, text)
     assert find_store(config, {}) == tmp_path / "data/relay.db"

@@ -25,7 +25,7 @@ def key() -> rsa.RSAPrivateKey:
 
 
 def configured(folder: Path, key: rsa.RSAPrivateKey, **wrong: int) -> Path:
-    """A configuration that signs with `key`, some of whose numbers are more by so much."""
+    """A configuration that signs with `key`, after adding `wrong` to some of its numbers."""
     private = key.private_numbers()
     der = key.private_bytes(Encoding.DER, PrivateFormat.TraditionalOpenSSL, NoEncryption())
     for name, more in wrong.items():
@@ -52,17 +52,17 @@ def test_a_key_whose_signatures_do_not_hold_is_refused(
         load(configured(tmp_path, key, **wrong), {})
 
 
-def test_check_tells_of_a_key_that_signs_though_it_is_damaged(
+def test_check_reports_a_key_that_signs_though_it_is_damaged(
     tmp_path: Path, key: rsa.RSAPrivateKey, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # OpenSSL sees that the short way through p leads astray, and takes the long one through d.
+    # OpenSSL notices that the result by way of p is wrong, and computes it by way of d.
     path = configured(tmp_path, key, p=2)
     assert load(path, {}).dkim_pems
     assert main(["check", "-c", str(path)]) == 0
     assert f"note: the key in {tmp_path}/s1.pem is damaged, though it still signs" in capsys.readouterr().out
 
 
-def test_check_has_nothing_to_say_about_a_sound_key(
+def test_check_reports_nothing_about_a_sound_key(
     tmp_path: Path, key: rsa.RSAPrivateKey, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["check", "-c", str(configured(tmp_path, key))]) == 0

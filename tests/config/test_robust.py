@@ -1,4 +1,4 @@
-"""Whatever stands in the file: a configuration or a list of errors, never anything else, and never a secret."""
+"""Any file is loaded or refused with errors, which show no secret."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ rules:
   - {name: a, match: {sender: "*@example.com", subject: "/x/i", client: 10.0.0.0/8}, lane: otp}
 dkim: []
 """
-# Pieces that change what YAML makes of a line.
+# Pieces that change the meaning of a YAML line.
 PIECES = st.sampled_from(
     [*"\t\n :{}[]&*!|>'\"%@`#,?-~", "- ", ": ", "\n  ", "${", "}", "<<", "---\n", "null", "no", "1", "\x00"]
 )
@@ -43,14 +43,14 @@ def loaded(load_text: LoadText, content: str | bytes) -> str:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=st.lists(st.tuples(st.integers(0, len(TEXT)), st.integers(0, 6), PIECES), min_size=1, max_size=3))
-def test_a_file_with_slips_of_the_pen_is_loaded_or_refused_and_tells_no_secret(
+def test_a_file_with_typing_mistakes_is_loaded_or_refused_and_shows_no_secret(
     load_text: LoadText, edits: list[tuple[int, int, str]]
 ) -> None:
     text = TEXT
     for at, cut, piece in edits:
         text = text[:at] + piece + text[at + cut :]
     said = loaded(load_text, text)
-    # A slip inside the secret leaves a part of it, which no message may show either.
+    # A typing mistake inside a secret leaves a part of it, which no message may show either.
     for part in ("hunter2-token", "hunter2-password", "hunter2-from-the-environment"):
         assert part not in said
 
@@ -84,7 +84,7 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     ],
     ids=["brackets", "dashes", "braces", "anchors", "keys", "text", "duplicates"],
 )
-def test_a_monstrous_file_is_refused(load_text: LoadText, text: str) -> None:
+def test_a_huge_file_is_refused(load_text: LoadText, text: str) -> None:
     with pytest.raises(ConfigErrors) as caught:
         load_text(text)
     assert len(caught.value.errors) <= 101

@@ -1,4 +1,4 @@
-"""What a call costs, as processor time of this thread: whether it grows with its input, or with the square of it."""
+"""Measure a call's processor time, and assert that it grows with the input, not with its square."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from contextlib import suppress
 
 GROWTH = 4
-"""the larger input is so many times as large"""
+"""size of the larger input, as a multiple of the smaller"""
 MOST = 10.0
-"""and may cost so many times as much: linear work costs 4 times, quadratic work 16 times"""
+"""allowed cost of the larger input, as a multiple: linear work costs 4 times, quadratic work 16 times"""
 FLOOR_S = 0.005
-"""below this, a measurement says nothing"""
+"""a shorter measurement means nothing"""
 TRIES = 3
-"""another process on the machine can make one of them wrong, not all"""
+"""another process on the machine can spoil some of them, not all"""
 
 
 def cpu_s(call: Callable[[], object], *expected: type[Exception]) -> float:

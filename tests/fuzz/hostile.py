@@ -1,5 +1,4 @@
-"""Hostile inputs with a structure: a beginning, one or two units repeated, an end. What takes more than linear time
-does so over repetition."""
+"""Hostile inputs: a start, one or two units repeated, an end. Repetition is what costs more than linear time."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from tests.fuzz.parsers import CORE, Parser
 
 @dataclass(frozen=True)
 class Shape:
-    """`start`, each of `units` over and over, one behind the other, and `end`."""
+    """`start`, then each of `units` many times, then `end`."""
 
     start: bytes
     units: tuple[bytes, ...]
@@ -32,7 +31,7 @@ def shapes(parser: Parser) -> st.SearchStrategy[Shape]:
 
 
 def hold(parser: Parser, shape: Shape) -> None:
-    """It costs what is linear in its size, and raises nothing but what it may."""
+    """It takes linear time, and raises only expected exceptions."""
     large = shape.made(parser.size_bytes * GROWTH)
     if cpu_s(lambda: parser.call(large), *parser.expected) > FLOOR_S:
         assert_linear(parser.call, shape.made, parser.size_bytes, *parser.expected)

@@ -1,4 +1,4 @@
-"""Every parser that a client's or an upstream's bytes reach, as calls whose cost is measured: see `hostile`."""
+"""Every parser that bytes of a client or an upstream reach, as calls to measure: see `hostile`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from relay.routing.facts import Facts
 from relay.sendmail.compose import Failed, Request, compose
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.replies import ProtocolError, ReplyReader
-from tests.fuzz.door import DOOR
+from tests.fuzz.smtp_service import DOOR
 from tests.mail.material import ed25519_key, signer
 
 KEYS = signer({"example.com": {"e1": ed25519_key()}})
@@ -42,7 +42,7 @@ SIGNS = [
     b"\xe2\x91\xa0", b"\xc2\xa0",
 ]  # fmt: skip
 CORE = [b'"', b"\\", b"<", b"(", b")", b"=", b" ", b"a", b"@", b",", b";", b":", b".", b"-", b"1", b"\r\n "]
-"""what grammars turn on: tried as often as all the rest"""
+"""signs of the grammars; tried as often as all other tokens"""
 LINES = [b"\r\n", b"\n", b"\r", b"\r\n ", b"\r\n\t", b"\r\n\r\n", b".\r\n", b"\r\n.", b"\0"]
 WORDS = [b"=?", b"?=", b"=?utf-8?q?", b"=?utf-8?b?", b"=?a*b?q?", b"?q?", b"=?utf-7?q?+?=", b"=20", b"=?hz?b?"]
 CODES = [

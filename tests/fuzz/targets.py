@@ -1,4 +1,4 @@
-"""What is fuzzed: each target takes any bytes, and asserts what must hold whatever they are."""
+"""The targets of fuzzing: each takes any bytes, and asserts what must hold for them."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ SECRETS = {"SECRET": "hunter2-from-the-environment"}
 
 
 def replies(data: bytes) -> None:
-    """As an upstream's side of a session: read the same however it is cut, in bounded memory; and whatever it says,
-    every recipient gets one true result."""
+    """As an upstream's side of a session: every division into pieces gives the same replies, in bounded memory, and
+    every recipient gets one correct result."""
     said, broken = _read([data])
     one_by_one, broken_too = _read([data[at : at + 1] for at in range(len(data))])
     assert (said, broken) == (one_by_one, broken_too)
@@ -69,15 +69,17 @@ def replies(data: bytes) -> None:
 
 
 def _read(segments: list[bytes]) -> tuple[list[Reply], bool]:
-    reader, said = ReplyReader(), list[Reply]()
+    reader, replies = ReplyReader(), list[Reply]()
+    unended = b""
     try:
         for segment in segments:
             for reply in reader.feed(segment):
-                said.append(reply)
-            assert len(reader._buffer) <= MAX_LINE_BYTES
+                replies.append(reply)
+            unended = (unended + segment).rpartition(b"\n")[2]
+            assert len(unended) <= MAX_LINE_BYTES  # or it was refused, so that the buffer is bounded
     except ProtocolError:
-        return said, True
-    return said, False
+        return replies, True
+    return replies, False
 
 
 def _transact(way: Way, capabilities: Capabilities, said: list[Reply]) -> None:
@@ -103,7 +105,7 @@ def _transact(way: Way, capabilities: Capabilities, said: list[Reply]) -> None:
 
 
 def headers(data: bytes) -> None:
-    """As a message from an app: taken or refused, nothing let into what is logged, and the body left as it is."""
+    """As a message from an app: it is accepted or refused, nothing unprintable is logged, the body is unchanged."""
     try:
         content = normalise(data)
         message = parse(content)
@@ -128,7 +130,7 @@ def headers(data: bytes) -> None:
 
 
 def fields(data: bytes) -> None:
-    """As the value of a header field: read, shown and put into ASCII without a control or an 8-bit byte left."""
+    """As a header field's value: decoded and encoded in ASCII, without controls and 8-bit bytes."""
     for name in ("to", "subject", "content-type", "date"):
         try:
             value = ascii_value(name, data)
@@ -153,7 +155,7 @@ def fields(data: bytes) -> None:
 
 
 def contents(data: bytes) -> None:
-    """As a stored content: signed, re-encoded, read and reported about, whatever it is."""
+    """As a stored content: it can be signed, re-encoded, parsed and reported."""
     try:
         content = normalise(data)
     except Unacceptable:
@@ -176,15 +178,15 @@ def contents(data: bytes) -> None:
 
 
 def commands_in(data: bytes) -> None:
-    """As what a client says: commands are values without a line end, or refused; DATA ends where it ends, however
-    it is cut."""
+    """As a client's commands: values have no line end, or the command is refused; DATA ends at the same place for
+    every division into pieces."""
     text = data.decode("utf-8", "surrogateescape")
     for parsed in (parse_mail, lambda argument: parse_rcpt(argument, smtputf8=True)):
         try:
             said = parsed(text)
         except BadCommand:
             continue
-        # Unassigned and private characters may stand in an address: whether they print depends on Python's tables.
+        # An address may have unassigned and private characters; Python's tables decide whether they are printable.
         unseen = {char for value in said if isinstance(value, str) for char in value if not char.isprintable()}
         assert {unicodedata.category(char) for char in unseen} <= {"Cn", "Co"}
     ends = {_framed(data, step) for step in (1, 2, 5, max(1, len(data)))}
@@ -208,7 +210,7 @@ def _framed(data: bytes, step: int) -> tuple[bytes | None, bytes | None]:
 
 
 def config(data: bytes) -> None:
-    """As the configuration file: loaded, or refused with errors that name the file and tell no secret."""
+    """As the configuration file: loaded, or refused with errors that name the file and show no secret."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "relay.yaml"
         path.write_bytes(data)

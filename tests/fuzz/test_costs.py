@@ -1,4 +1,4 @@
-"""Whatever a client or an upstream repeats, each parser that it reaches takes time in proportion to it."""
+"""Every parser takes linear time, whatever a client or an upstream repeats."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ USUALLY = 60
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_time_is_in_proportion_to_size_in(name: str) -> None:
-    # A shorter example of what takes quadratic time isn't worth the time that it takes to find it.
+    # Shrinking an example that takes quadratic time would take too long.
     @settings(
         max_examples=EXAMPLES or USUALLY,
         deadline=None,

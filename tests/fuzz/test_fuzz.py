@@ -1,5 +1,7 @@
-"""Fuzzing from a corpus: inputs that were trouble once, or might be, mutated in the ways that their grammar is
-sensitive to. `FUZZ_EXAMPLES=100000 pytest tests/fuzz` goes on for longer; what it finds belongs into the corpus."""
+"""Fuzz from a corpus of troublesome inputs, with mutations for their grammars.
+
+`FUZZ_EXAMPLES=100000 pytest tests/fuzz` runs longer. Add what it finds to the corpus.
+"""
 
 from __future__ import annotations
 
@@ -154,7 +156,7 @@ def test_the_corpus_holds(seed: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_whatever_comes_out_of_the_corpus_holds(name: str) -> None:
+def test_every_mutation_of_the_corpus_holds(name: str) -> None:
     @settings(max_examples=EXAMPLES or USUALLY[name], deadline=None, suppress_health_check=list(HealthCheck))
     @given(mutated(name))
     def holds(data: bytes) -> None:

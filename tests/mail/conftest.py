@@ -1,4 +1,4 @@
-"""Properties here are about what comes out, never about how long it took: the machine may be busy."""
+"""Hypothesis settings: no deadline, since the machine may be busy."""
 
 from __future__ import annotations
 

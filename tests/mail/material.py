@@ -80,7 +80,7 @@ def published(*selectors: str) -> dict[str, str]:
 PIECES = st.sampled_from(
     [b"\r\n", b"\n", b"\r", b" ", b"\t", b":", b"a", b"Subject: x", b"Bcc: y", b"X-Relay-Lane: z", b"\xe9", b"\r\n\r\n"]
 )
-"""What parsers trip over, in small numbers so that every order of them is met"""
+"""pieces that confuse parsers; few, so that every order of them occurs"""
 any_content = st.lists(PIECES, max_size=14).map(b"".join)
 
 header_names = st.sampled_from(
@@ -97,6 +97,6 @@ def well_formed(draw: st.DrawFn) -> bytes:
     """A message with a header section, a blank line and a body, all lines ended by CRLF."""
     fields = draw(st.lists(st.tuples(header_names, header_values), max_size=8))
     body = draw(body_lines)
-    # Never blank behind the fold: an all-blank continuation is met in `any_content`.
+    # Never blank behind the fold: `any_content` has all-blank continuations.
     head = "".join(f"{name}:{value}z\r\n" for name, value in fields)
     return (head + "\r\n" + "".join(f"{line}\r\n" for line in body)).encode()

@@ -1,4 +1,4 @@
-"""What hostile mail costs: in proportion to its size at most, and little where the event loop waits for it."""
+"""Hostile mail costs time in proportion to its size at most."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def test_a_domain_beyond_253_octets_is_none() -> None:
 
 
 @pytest.mark.parametrize("unit", [b"a@b,", b"<a@b>,", b"(", b"()", b'"', b"[", b":", b"\\", b"<"])
-def test_the_authors_of_a_hostile_from_are_not_looked_for_without_end(unit: bytes) -> None:
+def test_the_authors_of_a_hostile_from_are_found_in_linear_time(unit: bytes) -> None:
     def authors(value: bytes) -> None:
         assert len(from_addresses(parse(b"From: " + value + b"\r\n\r\n"))) <= MAX_AUTHORS
 
     assert_bounded(authors, lambda size: unit * (size // len(unit)), 60_000)
 
 
-def test_many_authors_are_a_hundred() -> None:
+def test_at_most_a_hundred_authors_are_found() -> None:
     value = b", ".join(b"a%d@example.com" % number for number in range(400))
     for head in (b"From: " + value, b"\r\n".join(b"From: " + one for one in value.split(b", "))):
         found = from_addresses(parse(head + b"\r\n\r\n"))
@@ -95,7 +95,7 @@ def test_the_encoded_words_of_a_subject_are_bounded(unit: bytes) -> None:
 
 
 @pytest.mark.parametrize("unit", ["code ", "12 ", "A1 ", "code: kqzvtb ", "é", "\u2460"])
-def test_what_is_redacted_is_bounded(unit: str) -> None:
+def test_the_redacted_text_is_bounded(unit: str) -> None:
     assert_bounded(lambda text: redact(text.decode()), lambda size: (unit * (size // len(unit))).encode(), 20_000)
 
 
@@ -109,12 +109,12 @@ def test_the_headers_in_a_report_are_bounded() -> None:
 
 
 @pytest.mark.parametrize(("name", "unit"), [("Comments", "code 1234 "), ("Keywords", "é"), ("X-Topic", "words ")])
-def test_the_texts_in_a_report_that_are_looked_through_are_bounded(name: str, unit: str) -> None:
+def test_the_texts_that_a_report_redacts_are_bounded(name: str, unit: str) -> None:
     line = f"{name}: {unit * 30}\r\n".encode()
     assert_bounded(lambda head: returned_headers(parse(head)), lambda size: line * (size // len(line)), 32_000)
 
 
-def test_a_reply_of_many_words_is_looked_for_in_a_content_once() -> None:
+def test_a_reply_of_many_words_parses_the_content_once() -> None:
     content = b"Subject: 482931\r\n\r\n" + b"z 9 " * 15_000
 
     def reply(words: bytes) -> None:
@@ -129,7 +129,7 @@ BODIES = [b"a  b\t ", b" ", b"\n", b"\r\n", b"\r", b".\r\n", b"--b\r\n", b"=\r\n
 
 
 @pytest.mark.parametrize("unit", BODIES)
-def test_line_ends_are_put_right_in_linear_time(unit: bytes) -> None:
+def test_line_ends_are_normalised_in_linear_time(unit: bytes) -> None:
     assert_linear(
         lambda content: normalise(content), lambda size: b"a: b\r\n\r\n" + unit * (size // len(unit)), 600_000
     )
@@ -160,7 +160,7 @@ def test_a_content_is_re_encoded_and_read_in_linear_time(head: bytes, unit: byte
     assert_linear(lambda content: list(leaves(parse(content))), made, 100_000)
 
 
-def test_a_message_of_a_great_many_parts_is_left_alone() -> None:
+def test_a_message_of_too_many_parts_is_left_alone() -> None:
     def made(parts: int) -> bytes:
         return HEADS[3] + b"\r\n" + b"--b\r\n\r\n\xc3\xa9\r\n" * parts + b"--b--\r\n"
 
@@ -171,7 +171,7 @@ def test_a_message_of_a_great_many_parts_is_left_alone() -> None:
 
 @pytest.mark.parametrize("line", [b"\xc3\xa9 = 1 \t", b"x=", b"\xff", b"a " * 40 + b"\r\n"])
 @pytest.mark.parametrize("encoding", [b"8bit", b"quoted-printable", b"base64"])
-def test_a_large_body_says_the_same_though_it_is_encoded_in_pieces(line: bytes, encoding: bytes) -> None:
+def test_a_large_body_encoded_in_pieces_decodes_to_itself(line: bytes, encoding: bytes) -> None:
     body = line * (3 * SLICE_BYTES // len(line)) + b"\r\n"
     encoded = {
         b"8bit": lambda: body,

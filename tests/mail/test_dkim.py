@@ -1,4 +1,4 @@
-"""Signatures hold up against dkimpy, which did not make them, and against nothing that was changed."""
+"""Signatures verify with dkimpy, which did not make them, and break with any change."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def test_odd_messages_verify_too(content: bytes) -> None:
 
 @settings(max_examples=50)
 @given(well_formed())
-def test_whatever_is_well_formed_and_from_somebody_verifies(content: bytes) -> None:
+def test_every_well_formed_message_with_a_from_verifies(content: bytes) -> None:
     assert verdicts(signed(b"From: a@example.com\r\n" + content, "e1"), "e1") == [True]
 
 
-# dkimpy gives up on the obsolete blank before a colon; the others verify that, see test_dkim_real.
+# dkimpy refuses the obsolete blank before a colon; test_dkim_real has verifiers that accept it.
 @settings(max_examples=50)
 @given(any_content.filter(lambda content: not re.search(rb"[ \t]:", content)))
-def test_anything_is_either_signed_to_verify_or_named_unsignable(content: bytes) -> None:
+def test_any_content_is_signed_and_verifies_or_is_unsignable(content: bytes) -> None:
     try:
         content = prepare(
             parse(normalise(b"From: a@example.com\r\n" + content)), trace=b"", date=b"x", message_id="<x@y>"
@@ -145,7 +145,7 @@ def tags(content: bytes) -> dict[str, str]:
     return dict("".join(tag.split()).split("=", 1) for tag in value.split(";"))
 
 
-def test_the_signature_says_what_it_must_and_nothing_else() -> None:
+def test_a_signature_has_its_required_tags_and_no_other() -> None:
     found = tags(signed(OTP, "s1", now=1_740_819_907))
     assert list(found) == ["v", "a", "c", "d", "s", "t", "h", "bh", "b"]
     assert {key: found[key] for key in "vacdst"} == {
@@ -176,7 +176,7 @@ def test_headers_that_an_upstream_rewrites_are_neither_signed_nor_oversigned() -
     assert verdicts(changed, *BOTH) == [True, True]
 
 
-def test_a_body_hash_made_beforehand_gives_the_same_signature() -> None:
+def test_a_precomputed_body_hash_gives_the_same_signature() -> None:
     made = signer({"example.com": keys("e1")})
     keyset = made.select("example.com")
     assert keyset is not None
@@ -249,7 +249,7 @@ def test_domains_are_compared_in_ascii(domain: str, ascii: str) -> None:
 
 
 def test_signatures_of_others_stay_valid_when_the_relay_prepares_the_message() -> None:
-    # A complete message, signed by its author's own system: dkimpy here.
+    # A complete message with a signature of the author's system, here by dkimpy.
     theirs = dkim.sign(OTP, b"s1", b"example.com", pem(rsa_key(), PrivateFormat.TraditionalOpenSSL)) + OTP
     given_up = theirs.replace(b"X-Campaign", b"Bcc: x@y\r\nX-Relay-Lane: otp\r\nX-Campaign")
     out = prepare(parse(given_up), trace=b"Received: from a by b; x\r\n", date=b"", message_id="").content

@@ -1,4 +1,4 @@
-"""The verifiers that others run: Perl's Mail::DKIM against a DNS server of our own, OpenDKIM, and mailauth for Node."""
+"""Signatures verify with Perl's Mail::DKIM, OpenDKIM, and mailauth for Node."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SAMPLES = {
     "large": b"From: a@example.com\r\n\r\n" + b"line with  blanks \r\n" * 20_000,
 }
 
-# OpenDKIM's own reader of test files, like dkimpy, refuses the obsolete blank; RFC 6376 3.4.2 has it deleted.
+# OpenDKIM's reader of test files refuses the obsolete blank, like dkimpy; RFC 6376 3.4.2 deletes it.
 SAMPLES_FOR_PERL = SAMPLES | {"blank before the colon": b"From: a@example.com\r\nSubject \t: x\r\nX-A : y\r\n\r\nx\r\n"}
 
 

@@ -1,4 +1,4 @@
-"""Status notifications, read back by Python's email package, which did not write them."""
+"""Delivery status notifications, parsed by Python's email package."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def read(bounced: Bounce) -> tuple[EmailMessage, str, list[Message[str, str]], M
     return message, cast(EmailMessage, human).get_content(), cast("list[Message[str, str]]", groups), returned
 
 
-def test_a_failure_is_reported_to_the_sender_from_nobody() -> None:
+def test_a_failure_is_reported_to_the_sender_from_the_null_sender() -> None:
     bounced = made()
     assert bounced.envelope == Envelope("", (Recipient("app@example.com", notify=frozenset({"NEVER"})),))
     message, human, groups, returned = read(bounced)
@@ -97,7 +97,7 @@ def test_a_spaced_code_of_the_subject_is_found_elsewhere_too() -> None:
     assert headers == b"Subject: Code ******\r\nX-Ref: ******\r\nDate: 1 Jan 2025\r\n"
 
 
-def test_the_relay_s_own_words_are_not_said_to_be_an_upstream_s() -> None:
+def test_the_relays_own_reply_is_not_attributed_to_an_upstream() -> None:
     own = str(Reply.own(451, "4.4.1", "connection refused"))
     assert own == "451 4.4.1 otp-relay: connection refused"
     _, human, groups, _ = read(made(ENVELOPE, replace(FAILED, reply=own)))
@@ -165,7 +165,7 @@ def test_the_whole_message_is_returned_when_asked_for() -> None:
     ],
     ids=["asked for headers", "asked for nothing", "too large", "no failure"],
 )
-def test_else_only_its_headers_are(envelope: Envelope, report: RecipientReport, content: bytes) -> None:
+def test_otherwise_only_the_headers_are_returned(envelope: Envelope, report: RecipientReport, content: bytes) -> None:
     assert read(made(envelope, report, content=content))[3].get_content_type() == "text/rfc822-headers"
 
 
@@ -180,7 +180,7 @@ NOTIFY: list[tuple[frozenset[Notify] | None, bool, bool, bool]] = [
 
 
 @pytest.mark.parametrize(("notify", "failure", "delay", "success"), NOTIFY)
-def test_notify_decides_who_hears_of_what(
+def test_notify_decides_what_is_reported(
     notify: frozenset[Notify] | None, failure: bool, delay: bool, success: bool
 ) -> None:
     recipient = Recipient("u@x.example", notify)
@@ -190,7 +190,7 @@ def test_notify_decides_who_hears_of_what(
         assert (bounces(ENVELOPE, [RecipientReport(recipient, kind)]) is not None) is told
 
 
-def test_the_null_sender_is_never_told_anything() -> None:
+def test_the_null_sender_gets_no_report() -> None:
     everything = Recipient("u@x", frozenset({"SUCCESS", "FAILURE", "DELAY"}))
     kinds: tuple[Kind, ...] = ("failed", "expired", "delayed", "relayed")
     for kind in kinds:
@@ -221,13 +221,13 @@ STATUS: list[tuple[Kind, str | None, str, str]] = [
 
 
 @pytest.mark.parametrize(("kind", "reply", "action", "status"), STATUS)
-def test_action_and_status_say_the_same(kind: Kind, reply: str | None, action: str, status: str) -> None:
+def test_action_and_status_agree(kind: Kind, reply: str | None, action: str, status: str) -> None:
     recipient = Recipient("u@x.example", frozenset({"SUCCESS", "FAILURE", "DELAY"}))
     group = read(made(ENVELOPE, RecipientReport(recipient, kind, reply)))[2][1]
     assert (group["Action"], group["Status"]) == (action, status)
 
 
-def test_a_delay_says_how_long_the_relay_goes_on() -> None:
+def test_a_delay_reports_until_when_the_relay_retries() -> None:
     recipient = Recipient("u@x.example", frozenset({"DELAY"}))
     report = RecipientReport(recipient, "delayed", "451 4.3.0 later", retry_until=1_740_820_000.0)
     message, human, groups, _ = read(made(ENVELOPE, report))
@@ -244,7 +244,7 @@ def test_envelope_id_and_original_recipient_come_back_decoded() -> None:
 
 
 @pytest.mark.parametrize("envid", ["a+0D+0AInjected:+20x", "a+", "\r\nInjected: x"])
-def test_what_is_no_xtext_comes_back_as_one_line(envid: str) -> None:
+def test_malformed_xtext_comes_back_as_one_line(envid: str) -> None:
     groups = read(made(ENVELOPE._replace(envid=envid)))[2]
     assert groups[0]["Injected"] is None
     assert groups[0]["Original-Envelope-Id"] is not None

@@ -1,4 +1,4 @@
-"""`keygen` and `lint` as an operator meets them."""
+"""The commands `keygen` and `lint`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_key_is_written_for_its_owner_only_and_its_record_is_printed(
     assert "".join(strings).startswith(f"v=DKIM1; k={kind}; p=")
     assert "PRIVATE" not in said.out + said.err
     assert str(path) in said.out
-    # The relay takes what keygen made.
+    # The relay loads the key that keygen made.
     pem = path.read_bytes()
     assert check_dkim_key(path, pem) is None
     made = Signer([DkimDomain(domain="auth.example.com", keys=(DkimKey(selector="s1", key_file=path),))], {path: pem})
@@ -53,7 +53,7 @@ def test_a_key_is_written_for_its_owner_only_and_its_record_is_printed(
     assert made.prepare(parse(OTP), keyset, now=1).sign().selectors == ("s1",)
 
 
-def test_a_key_that_is_there_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_existing_key_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "example.com.s1.pem"
     path.write_text("precious")
     assert run("keygen", "example.com", "s1", "--out", str(tmp_path)) == 2
@@ -71,7 +71,7 @@ def test_a_key_that_is_there_is_never_overwritten(tmp_path: Path, capsys: pytest
         ("x.example", "s;1", "selector"),
     ],
 )
-def test_what_is_no_name_is_refused_and_nothing_written(
+def test_an_impossible_name_is_refused_and_nothing_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], domain: str, selector: str, said: str
 ) -> None:
     assert run("keygen", domain, selector, "--out", str(tmp_path / "new")) == 2
@@ -79,7 +79,7 @@ def test_what_is_no_name_is_refused_and_nothing_written(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_folder_that_cannot_be_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_impossible_folder_is_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert run("keygen", "example.com", "s1", "--out", str(tmp_path / "file" / "below")) == 2
     said = capsys.readouterr().err
@@ -94,7 +94,7 @@ def test_lint_finds_nothing_in_a_good_message(tmp_path: Path, capsys: pytest.Cap
     assert capsys.readouterr().out == ""
 
 
-def test_lint_says_what_it_finds_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lint_prints_a_line_for_each_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bad.eml"
     path.write_bytes(OTP)
     assert run("lint", str(path)) == 1
@@ -106,6 +106,6 @@ def test_lint_says_what_it_finds_a_line_each(tmp_path: Path, capsys: pytest.Capt
     assert "123456" not in out
 
 
-def test_lint_of_a_missing_file_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lint_reports_a_missing_file_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("lint", str(tmp_path / "none.eml")) == 2
     assert capsys.readouterr().err == f"otp-relay: {tmp_path}/none.eml: No such file or directory\n"

@@ -1,4 +1,4 @@
-"""The limits of the header section: at the door only, so that nothing stored ever fails for them."""
+"""The limits of the header section. They hold at acceptance only, so no stored message fails for them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ END = b"\r\nbody \xc3\xa9\r\n"
 
 
 def of_size(size_bytes: int, filler: bytes = b"x") -> bytes:
-    """A header section of exactly that size in fields that nothing looks into, and a body."""
+    """A header section of exactly that size in fields that the relay doesn't read, and a body."""
     lines = [FROM]
     left = size_bytes - len(FROM)
     while left > 0:
@@ -56,7 +56,7 @@ TOO_MUCH = {
 
 
 @pytest.mark.parametrize("name", TOO_MUCH)
-def test_too_much_is_refused_at_the_door_and_only_there(name: str) -> None:
+def test_too_large_a_header_is_refused_at_acceptance_only(name: str) -> None:
     content, text = TOO_MUCH[name]
     with pytest.raises(Unacceptable, match=rf"^554 5\.6\.0 .*{text}"):
         at_the_door(content)
@@ -73,7 +73,7 @@ def test_too_much_is_refused_at_the_door_and_only_there(name: str) -> None:
     ],
     ids=["bytes", "fields", "From", "a field that nothing looks into"],
 )
-def test_what_is_within_the_limits_is_accepted_and_all_that_is_done_with_it_works(content: bytes) -> None:
+def test_a_message_within_the_limits_passes_every_later_step(content: bytes) -> None:
     made = prepare(at_the_door(content), trace=b"Received: by us".ljust(600) + b"\r\n", date=b"now", message_id="<1@a>")
     stored = parse(made.content)
     subject(stored)
@@ -117,7 +117,7 @@ def test_what_is_stored_of_a_message_id_and_a_subject_is_cut() -> None:
 @pytest.mark.parametrize("before", range(MAX_TEXT - 50, MAX_TEXT + 10))
 @pytest.mark.parametrize("code", ["482931", "4 8 2 9 3 1", "A1B2-C3D4"])
 @pytest.mark.parametrize("long", ["", "9" * 600])
-def test_a_cut_through_a_code_shows_no_piece_of_it(before: int, code: str, long: str) -> None:
+def test_a_cut_through_a_code_shows_no_part_of_it(before: int, code: str, long: str) -> None:
     kept = redact(f"code {long} ".ljust(before, ".") + " " + code + " and so on" * 20)
     rest = kept.replace(MASK, "")
     assert not any(char.isdigit() for char in rest)

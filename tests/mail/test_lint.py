@@ -1,4 +1,4 @@
-"""Each thing that lint names is found where it is, and not where it isn't."""
+"""Lint finds each mistake in a message that has it, and in no other."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def rules(content: bytes) -> set[str]:
     return {finding.rule for finding in lint(content)}
 
 
-def test_a_good_message_gives_nothing() -> None:
+def test_a_good_message_has_no_finding() -> None:
     assert lint(GOOD) == ()
 
 
@@ -67,7 +67,7 @@ FINDINGS = [
 
 
 @pytest.mark.parametrize(("rule", "old", "new"), FINDINGS)
-def test_one_mistake_gives_its_one_finding(rule: str, old: bytes, new: bytes) -> None:
+def test_each_mistake_has_its_one_finding(rule: str, old: bytes, new: bytes) -> None:
     assert old in GOOD
     assert rules(GOOD.replace(old, new)) == {rule}
 

@@ -1,4 +1,4 @@
-"""Reading a message where it lies, and bringing its line ends in order."""
+"""Parse messages, and normalise their line ends."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_an_endless_header_section_is_refused_before_it_costs_memory() -> None:
     ids=["blanks", "one line", "no colon", "folds", "quotes", "comments", "brackets", "around the at", "words", "word"],
 )
 def test_hostile_headers_take_linear_time(content: bytes) -> None:
-    # The suite's time-out is the judge: quadratic steps over this would take hours.
+    # The suite's time-out ends a quadratic one, which would take hours.
     try:
         message = parse(content)
     except Unacceptable:
@@ -137,7 +137,7 @@ FROMS = [
 
 
 @pytest.mark.parametrize(("value", "addresses"), FROMS)
-def test_the_authors_are_found_in_whatever_from_says(value: str, addresses: tuple[str, ...]) -> None:
+def test_the_authors_are_found_in_every_form_of_from(value: str, addresses: tuple[str, ...]) -> None:
     assert from_addresses(parse(f"From: {value}\r\n\r\n".encode())) == addresses
 
 
@@ -213,7 +213,7 @@ def test_normalised_content_has_only_crlf_and_the_same_fields(content: bytes) ->
     try:
         clean = normalise(content)
     except Unacceptable:
-        # Only for what could make a field that was none before.
+        # Only for text that could become a new field.
         assert b"\r" in content.replace(b"\r\n", b"")
         return
     bare = clean.replace(b"\r\n", b"")
@@ -237,7 +237,7 @@ NORMALISED = [
 
 
 @pytest.mark.parametrize(("content", "clean"), NORMALISED)
-def test_line_ends_are_brought_in_order(content: bytes, clean: bytes) -> None:
+def test_line_ends_are_normalised(content: bytes, clean: bytes) -> None:
     assert normalise(content) == clean
 
 

@@ -1,4 +1,4 @@
-"""What the relay changes in a message, and that it changes nothing else."""
+"""The changes that the relay makes to a message, and no others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def prepared(content: bytes) -> Prepared:
 
 
 def without_private_fields(head: bytes) -> bytes:
-    """The same by another way: line by line."""
+    """The expected result, made line by line."""
     kept, dropping = [], False
     for line in head.splitlines(keepends=True):
         if line[:1] not in b" \t":
@@ -39,7 +39,7 @@ def test_a_complete_message_only_gets_the_trace() -> None:
 
 
 @given(well_formed())
-def test_all_but_the_named_changes_is_byte_identical(content: bytes) -> None:
+def test_everything_but_the_documented_changes_stays_byte_identical(content: bytes) -> None:
     head, blank, body = content.partition(b"\r\n\r\n") if content[:2] != b"\r\n" else (b"", b"\r\n", content[2:])
     if head:
         head, blank = head + b"\r\n", blank[2:]
@@ -62,7 +62,7 @@ def test_whatever_comes_in_goes_out_well_formed_with_one_date_and_id(content: by
     assert names.count("date") == 1
     assert names.count("message-id") == 1
     assert not {"bcc", "resent-bcc", "x-relay-lane"} & set(names)
-    # The body stays the body, whatever stood before it.
+    # The body stays the same, whatever stands before it.
     before = parse(clean)
     assert out.content[out.body_at :] == clean[before.body_at :]
 
@@ -99,7 +99,7 @@ def test_a_folded_first_line_does_not_become_part_of_our_fields() -> None:
     assert message_from_bytes(out, policy=policy.compat32)["Message-ID"] == NEW_ID
 
 
-def test_the_apps_own_message_id_is_told_as_one_line() -> None:
+def test_the_apps_own_message_id_is_kept_as_one_line() -> None:
     content = b"Message-ID:\r\n <a\x01b@c>\r\n\r\n"
     assert prepared(content).message_id == "<a b@c>"
     assert prepared(b"A: 1\r\n\r\n").message_id == NEW_ID
@@ -138,7 +138,7 @@ def test_the_client_is_shown_as_what_it_is(client: str, shown: str) -> None:
 
 
 @given(helo=st.text(max_size=300), client=st.text(max_size=20), to=st.text(max_size=300))
-def test_no_word_of_a_client_adds_a_field_or_a_long_line(helo: str, client: str, to: str) -> None:
+def test_no_value_of_a_client_adds_a_field_or_a_long_line(helo: str, client: str, to: str) -> None:
     field = trace(helo, client, to=to)
     message = parse(field + b"\r\n")
     assert [one.name for one in message.fields] == ["received"]
@@ -153,7 +153,7 @@ def test_an_ordinary_trace_keeps_to_78_columns() -> None:
 
 
 @pytest.mark.parametrize("to", ["ü@example.net", "a b@c", "a>b@c", 'x"<"@c', "a@" + "b" * 300])
-def test_a_recipient_goes_into_the_trace_only_where_it_can_do_no_harm(to: str) -> None:
+def test_a_recipient_is_in_the_trace_only_where_it_is_harmless(to: str) -> None:
     assert b"\tfor" not in trace(to=to)
 
 

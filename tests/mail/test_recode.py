@@ -1,4 +1,4 @@
-"""Re-encoded messages say the same as before: held against the standard library's parser, which shares no code."""
+"""Re-encoded messages decode to the same text, by the standard library's parser."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ TREES = st.recursive(
 
 @given(tree=TREES)
 @settings(max_examples=200, deadline=None)
-def test_every_leaf_says_the_same_in_seven_bits(tree: bytes) -> None:
+def test_every_leaf_decodes_to_itself_in_seven_bits(tree: bytes) -> None:
     content = HEAD + tree + b"\r\n"
     made = recoded(content, "7bit")
     assert made.isascii()
@@ -89,7 +89,7 @@ def test_long_lines_are_wrapped_and_the_rest_stays(tree: bytes) -> None:
 ]), max_size=14).map(b"".join)))  # fmt: skip
 @example(content=b"DKIM-Signature: x\r\n\r\n")
 @settings(max_examples=400, deadline=None)
-def test_whatever_it_is_it_becomes_ascii_or_is_refused(content: bytes) -> None:
+def test_any_content_becomes_ascii_or_is_refused(content: bytes) -> None:
     content = content.replace(b"\0", b"").replace(b"\r", b"").replace(b"\n", b"\r\n")
     recoded(content, "as it is")
     try:
@@ -102,7 +102,7 @@ def test_whatever_it_is_it_becomes_ascii_or_is_refused(content: bytes) -> None:
         assert has_utf8_head(content)
 
 
-def test_what_fits_is_the_same_object() -> None:
+def test_content_that_fits_is_the_same_object() -> None:
     content = HEAD + b"\r\n" + b"x" * 998 + b"\r\n"
     assert recoded(content, "as it is") is content
     assert recoded(HEAD + b"\r\n" + UTF8, "as it is") == HEAD + b"\r\n" + UTF8
@@ -132,7 +132,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("content", REFUSED.values(), ids=REFUSED)
-def test_what_would_break_or_change_its_meaning_is_refused(content: bytes) -> None:
+def test_content_that_would_break_is_refused(content: bytes) -> None:
     with pytest.raises(Unencodable):
         recoded(content, "7bit")
     assert recoded(content, "as it is") is content
@@ -165,7 +165,7 @@ def test_ascii_inside_of_a_signed_part_doesnt_keep_the_rest_from_being_encoded()
 @pytest.mark.parametrize(
     ("body", "charset"), [(UTF8, "utf-8"), (b"\xe4\xff\r\n", "unknown-8bit"), (b"x" * 1000 + b"\r\n", "us-ascii")]
 )
-def test_text_that_never_said_what_it_is_says_so_now(body: bytes, charset: str) -> None:
+def test_text_without_a_type_gets_one(body: bytes, charset: str) -> None:
     made = email.message_from_bytes(recoded(b"From: a@example.com\r\nSubject: x\r\n\r\n" + body, "7bit"))
     assert (made["MIME-Version"], made.get_content_charset()) == ("1.0", charset)
     assert made.get_payload(decode=True) == body
@@ -179,7 +179,7 @@ def test_a_soft_line_break_never_makes_the_end_of_a_part() -> None:
         assert said(recoded(content, "7bit")) == said(content)
 
 
-def test_wrapped_base64_and_quoted_printable_are_what_they_were() -> None:
+def test_wrapped_base64_and_quoted_printable_decode_to_themselves() -> None:
     for encoding, body in ((b"base64", b"QUJD" * 400), (b"quoted-printable", b"=41=0A=0D=C3=A4" * 100)):
         content = HEAD + leaf(b"text/plain", encoding, body + b"\r\n")
         made = recoded(content, "as it is")
@@ -221,5 +221,5 @@ def test_only_the_header_is_changed_for_a_server_without_smtputf8() -> None:
     assert has_utf8_head(content)
 
 
-def test_normalised_content_is_what_it_is_given() -> None:
+def test_normalised_content_stays_normalised() -> None:
     assert recoded(normalise(b"From: a@b\n\n\xff"), "7bit").endswith(b"\r\n")

@@ -1,4 +1,4 @@
-"""No code is shown, whatever it looks like."""
+"""Codes and credentials are hidden in subjects and replies."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def digits_joined(text: str) -> str:
 
 
 def longest_run_of_digits(text: str) -> int:
-    """Of whatever Unicode calls a digit, nothing but letters parting them."""
+    """Digits of any Unicode kind, with only non-letters between them."""
     return max(
         (len(run) for run in re.split(r"d+", "".join("1" if sign.isdigit() else "d" for sign in text))), default=0
     )
@@ -116,7 +116,7 @@ def test_no_four_digits_survive_whatever_stands_between_them(text: str) -> None:
     st.sampled_from(["", " ", "-", "\u00a0", ".", "  ", " - "]),
     st.sampled_from(["Your code: {}", "{} is your code", "Use {} now", "({})", "Ihr Code lautet {}.", "コード{}です"]),
 )
-def test_a_numeric_code_in_any_dress_is_gone(code: str, between: str, sentence: str) -> None:
+def test_a_numeric_code_in_any_form_is_hidden(code: str, between: str, sentence: str) -> None:
     assert code not in digits_joined(redact(sentence.format(between.join(code))))
 
 
@@ -126,7 +126,7 @@ def test_a_numeric_code_in_any_dress_is_gone(code: str, between: str, sentence: 
     ),
     st.sampled_from(["Your code: {}", "{} is your code", "Use {} now", "[{}] Acme"]),
 )
-def test_a_code_of_letters_and_digits_is_gone(code: str, sentence: str) -> None:
+def test_a_code_of_letters_and_digits_is_hidden(code: str, sentence: str) -> None:
     assert code not in redact(sentence.format(code))
 
 
@@ -157,7 +157,7 @@ def test_redacting_again_changes_nothing_that_matters(text: str) -> None:
     ],
 )
 def test_a_hostile_subject_takes_linear_time(piece: str) -> None:
-    # The suite's time-out is the judge: quadratic steps over this would take minutes.
+    # The suite's time-out ends a quadratic one, which would take minutes.
     text = "code " + piece * (100_000 // len(piece))
     redact(text)
     redact(text + "x")
@@ -206,9 +206,9 @@ QUOTED = b"Subject: =?utf-8?q?482913_is_your_code?=\r\nTo: user1234@example.net\
         ("554 5.7.1 see https://mx.example/2913", "554 5.7.1 see https://mx.example/2913"),
     ],
 )
-def test_what_a_refusal_quotes_of_the_message_goes_if_it_may_be_a_code(reply: str, kept: str) -> None:
+def test_a_refusals_quotation_of_the_message_is_hidden_where_it_may_be_a_code(reply: str, kept: str) -> None:
     assert redact_reply(reply, QUOTED) == kept
 
 
-def test_an_acceptance_keeps_the_id_that_it_gives() -> None:
+def test_an_acceptance_keeps_its_id() -> None:
     assert redact_reply("250 2.0.0 Ok: queued as 482913") == "250 2.0.0 Ok: queued as 482913"

@@ -128,7 +128,7 @@ def test_a_rule_matches_when_every_key_of_it_holds(
 
 
 @pytest.mark.parametrize(("match", "given", "holds"), MATCHES)
-def test_an_explanation_says_why_exactly_when_a_rule_did_not_match(
+def test_an_explanation_gives_reasons_exactly_for_rules_that_did_not_match(
     match: str, given: dict[str, Any], holds: bool, rules: Rules
 ) -> None:
     router = rules(match)
@@ -154,7 +154,7 @@ def test_a_listeners_own_lane_comes_before_every_rule(rules: Rules) -> None:
     assert router.explain(pinned).earlier == ()
 
 
-def test_headers_are_read_once_and_only_when_a_rule_asks_for_one(rules: Rules) -> None:
+def test_headers_are_read_once_and_only_when_a_rule_needs_one(rules: Rules) -> None:
     asked: list[int] = []
 
     def headers() -> Headers:
@@ -167,7 +167,7 @@ def test_headers_are_read_once_and_only_when_a_rule_asks_for_one(rules: Rules) -
     assert asked == [1]
 
 
-def test_a_cheap_condition_spares_the_dear_ones(rules: Rules) -> None:
+def test_a_cheap_condition_that_fails_spares_the_expensive_ones(rules: Rules) -> None:
     def headers() -> Headers:
         raise AssertionError("no need to look")
 
@@ -188,7 +188,7 @@ REASONS = [
 
 
 @pytest.mark.parametrize(("match", "reason"), REASONS)
-def test_a_reason_names_what_was_compared_with_what(match: str, reason: str, rules: Rules) -> None:
+def test_a_reason_names_the_value_and_the_wanted_pattern(match: str, reason: str, rules: Rules) -> None:
     (step,) = rules(match).explain(facts()).earlier
     assert step.reasons == (reason,)
 

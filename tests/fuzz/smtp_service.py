@@ -1,4 +1,4 @@
-"""An SMTP service on a port of its own, which takes any bytes of a client and must come to an end with each."""
+"""Run an SMTP service, and send it any bytes. Each connection must end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ENDS_WITHIN_S = 20.0
 
 
 class Door:
-    """The service starts with the first client, in this thread: what it costs is this thread's time."""
+    """The service starts with the first client, in this thread, so that its processor time can be measured."""
 
     @cached_property
     def _runner(self) -> asyncio.Runner:
@@ -59,7 +59,7 @@ class Door:
 
 
 async def _said(port: int, data: bytes) -> bytes:
-    """What comes back until the connection ends, once all was written and the client's half closed."""
+    """The replies until the connection ends, after writing `data` and closing the client's half."""
     async with asyncio.timeout(_ENDS_WITHIN_S):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
