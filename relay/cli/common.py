@@ -1,10 +1,11 @@
-"""What the commands share: where the configuration is, and what happens when it is wrong."""
+"""What the commands share: exit codes, error lines, the configuration's file, the store's path, new secret files."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,16 +13,24 @@ if TYPE_CHECKING:
     from relay.config.model import Loaded
     from relay.config.partial import Control
 
+EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 DEFAULT_CONFIG = "config/relay.yaml"
 CONFIG_VARIABLE = "OTP_RELAY_CONFIG"
-EXIT_CONFIG = 2
+
+Command = Callable[[argparse.Namespace], int]
+"""A command: its arguments → its exit code"""
 
 
-class Refused(Exception):
-    """What was asked for could not be done; the text is one line for the operator."""
+class CommandFailed(Exception):
+    """The command can't do what was asked for. The text is one line for the operator."""
+
+    def __init__(self, text: str, code: int = EXIT_FAILED) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the option `-c`."""
     parser.add_argument(
         "-c",
         "--config",
@@ -31,15 +40,68 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def set_command(parser: argparse.ArgumentParser, command: Command) -> None:
+    """Let the parser's arguments run a command, with failures as one line on stderr and an exit code."""
+    parser.set_defaults(run=_run, command=command)
+
+
+def _run(args: argparse.Namespace) -> int:
+    """The command's exit code; 1 for a store that can't be used, 2 for arguments that make no sense."""
+    command: Command = args.command
+    try:
+        return command(args)
+    except CommandFailed as error:
+        return fail(str(error), error.code)
+    except Exception as error:
+        from relay.store.base import StoreError
+        from relay.web.query import BadQuery
+
+        if isinstance(error, BadQuery):
+            return fail(str(error), EXIT_USAGE)
+        if isinstance(error, StoreError | PermissionError):
+            return fail(_store_failure(error, args))
+        raise
+
+
+def fail(text: str, code: int = EXIT_FAILED) -> int:
+    """Print one line on stderr. Returns the exit code."""
+    print(f"otp-relay: {text}", file=sys.stderr)
+    return code
+
+
+def printable(text: str) -> str:
+    """A text from outside (mail, DNS, upstreams) for a terminal: one line, without control characters."""
+    return "".join(char if char.isprintable() else "�" for char in text)
+
+
 def config_path(args: argparse.Namespace) -> Path:
-    """What -c says, else the environment, else the default."""
+    """The configuration's file: from -c, else from the environment, else the default."""
     given: Path | None = args.config
     return given if given is not None else Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG)
 
 
+def load_or_exit(path: Path, *, may_lack_users: bool = False) -> Loaded:
+    """The configuration. If it has errors, print each on a line of stderr and exit with 2. `may_lack_users`: see
+    `load`."""
+    from relay.config.errors import ConfigErrors
+    from relay.config.load import load
+
+    try:
+        return load(path, os.environ, may_lack_users=may_lack_users)
+    except ConfigErrors as errors:
+        missing = errors.errors[0].message == "no such file"
+        print(f"{errors}{_hint_on_path(path) if missing else ''}", file=sys.stderr)
+        raise SystemExit(EXIT_USAGE) from None
+
+
+def _hint_on_path(path: Path) -> str:
+    if os.environ.get(CONFIG_VARIABLE) and path == Path(os.environ[CONFIG_VARIABLE]):
+        return f" (named by ${CONFIG_VARIABLE})"
+    return f"; name it with -c FILE or ${CONFIG_VARIABLE}" if path == Path(DEFAULT_CONFIG) else ""
+
+
 def store_path(args: argparse.Namespace) -> Path:
-    """Where the store is. The rest of the configuration is looked at only where that can't be told without; then as
-    `load_or_exit` does."""
+    """The store's path. The rest of the configuration is loaded only if the path can't be read without it."""
     from relay.config.partial import find_store
 
     path = config_path(args)
@@ -47,7 +109,7 @@ def store_path(args: argparse.Namespace) -> Path:
 
 
 def control(args: argparse.Namespace) -> Control:
-    """Where the store and the relay's HTTP service are; the rest of the configuration as in `store_path`."""
+    """The store's path and the HTTP service. The rest of the configuration is loaded as in `store_path`."""
     from relay.config.partial import Control, find_control
 
     path = config_path(args)
@@ -59,68 +121,54 @@ def control(args: argparse.Namespace) -> Control:
     return Control(loaded.config.store, hashed, http.address, token, loaded.places)
 
 
-def told(error: Exception, args: argparse.Namespace) -> str:
-    """One line about a store that can't be used; what to do, where this user has no right to it."""
+def unknown_lane(args: argparse.Namespace) -> str | None:
+    """An error text if `--lane` names a lane that the configuration doesn't have."""
+    from relay.config.partial import find_lanes
+
+    lanes = find_lanes(config_path(args), os.environ)
+    if args.lane is None or not lanes or args.lane in lanes:
+        return None
+    return f"there is no lane {args.lane}; there are {', '.join(lanes)}"
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """Write a new file with mode 0600, in a folder that is made if it is missing. Raises CommandFailed; an existing
+    file is never overwritten."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        raise CommandFailed(f"{path} exists; it is left as it is", EXIT_USAGE) from None
+    except OSError as error:
+        raise CommandFailed(f"{path}: {error.strerror}", EXIT_USAGE) from None
+
+
+def _store_failure(error: Exception, args: argparse.Namespace) -> str:
+    """Why the store can't be used; what to do, if this user lacks the permissions."""
     from relay.store.sqlite.files import is_denial
 
-    return _denied(args) if is_denial(error) and not _may_use(store_path(args)) else str(error)
+    return _permission_denied(args) if is_denial(error) and not _may_use(store_path(args)) else str(error)
 
 
-def _denied(args: argparse.Namespace) -> str:
+def _permission_denied(args: argparse.Namespace) -> str:
     from relay.config.partial import find_contact
 
-    denied = "permission denied: run it as root or as the relay's user"
+    text = "permission denied: run it as root or as the relay's user"
     contact = find_contact(config_path(args), os.environ)
     if not contact.asks_for_token:  # then the API answers root and the relay's user only
-        return denied
+        return text
     is_url = ":" in contact.address and not contact.address.startswith(("unix:", "systemd:"))
-    return f"{denied}, or ask {f'http://{contact.address}/' if is_url else contact.address} with its token"
+    return f"{text}, or ask {f'http://{contact.address}/' if is_url else contact.address} with its token"
 
 
 def _may_use(store: Path) -> bool:
-    """May this user read and write all of the store's files? To read one, SQLite writes beside it."""
+    """Whether this user may read and write all of the store's files. SQLite writes beside a file even to read it."""
     try:
         files = [path for path in store.parent.iterdir() if path.name.startswith(store.stem)]
     except OSError as error:
         return not isinstance(error, PermissionError)
     return all(os.access(path, os.R_OK | os.W_OK, effective_ids=True) for path in (store.parent, *files))
-
-
-def write_secret(path: Path, data: bytes) -> None:
-    """A new file, 0600 from its first moment. Raises FileExistsError, OSError."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def load_or_exit(path: Path, *, may_lack_users: bool = False) -> Loaded:
-    """The configuration; or every mistake in it, a line each on stderr, and exit 2. `may_lack_users`: see `load`."""
-    from relay.config.errors import ConfigErrors
-    from relay.config.load import load
-
-    try:
-        return load(path, os.environ, may_lack_users=may_lack_users)
-    except ConfigErrors as errors:
-        missing = errors.errors[0].message == "no such file"
-        print(f"{errors}{_how_named(path) if missing else ''}", file=sys.stderr)
-        raise SystemExit(EXIT_CONFIG) from None
-
-
-def _how_named(path: Path) -> str:
-    """Behind a configuration that isn't there: how it is named, where -c didn't name it."""
-    if os.environ.get(CONFIG_VARIABLE) and path == Path(os.environ[CONFIG_VARIABLE]):
-        return f" (named by ${CONFIG_VARIABLE})"
-    return f"; name it with -c FILE or ${CONFIG_VARIABLE}" if path == Path(DEFAULT_CONFIG) else ""
-
-
-def no_such_lane(lane: str, args: argparse.Namespace) -> str | None:
-    """What to say where nothing was found of a lane that the configuration doesn't have; None: it has it, or that
-    isn't plain to see."""
-    from relay.config.partial import find_lanes
-
-    lanes = find_lanes(config_path(args), os.environ)
-    if not lanes or lane in lanes:
-        return None
-    return f"there is no lane {lane}; there are {', '.join(lanes)}"

@@ -1,4 +1,4 @@
-"""`otp-relay check` and `otp-relay explain`: what the configuration says, and what it would do with a message."""
+"""`otp-relay check` and `otp-relay explain`: validate the configuration, show how it routes a message."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from relay.cli.common import EXIT_CONFIG, add_config, config_path, load_or_exit
+from relay.cli.common import EXIT_OK, EXIT_USAGE, CommandFailed, add_config, config_path, load_or_exit, set_command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from relay.config.model import Config, Loaded
+    from relay.config.rate_limit import CountPer
     from relay.mail.message import Message
     from relay.routing.facts import Facts
-    from relay.routing.router import Explanation
 
 MAX_MESSAGE_BYTES = 1 << 30
 
@@ -26,14 +24,14 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "check",
         help="validate the configuration and the files it names",
         description="Validates the configuration and every file it names, without starting. "
-        "Exit 0: all well; 2: the mistakes are on stderr.",
+        "Exit 0: all well; 2: the errors are on stderr.",
     )
     add_config(check_parser)
-    check_parser.set_defaults(run=check)
+    set_command(check_parser, check)
 
     explain_parser = subparsers.add_parser(
         "explain",
-        help="which lane a message would take, and why",
+        help="show the lane of a message, and why",
         description="Shows lane, rule, upstreams, signatures and limits of a message, and why each earlier rule did "
         "not match. Sends nothing.",
     )
@@ -41,91 +39,47 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     explain_parser.add_argument("file", metavar="FILE.eml", help="the message; - is standard input")
     explain_parser.add_argument("--from", dest="sender", metavar="A", help="envelope sender (default: the header's)")
     explain_parser.add_argument(
-        "--to", dest="recipients", metavar="B", action="append", help="a recipient, repeatable (default: the headers')"
+        "--to", dest="recipients", metavar="B", action="append", help="a recipient, repeatable (default: the header's)"
     )
     explain_parser.add_argument("--client", metavar="IP", default="127.0.0.1", help="default: 127.0.0.1")
     explain_parser.add_argument("--listener", metavar="ADDRESS", help="default: the first that is configured")
     explain_parser.add_argument("--priority", metavar="N", type=int, help="MT-PRIORITY")
     explain_parser.add_argument("--json", action="store_true", help="one JSON document")
-    explain_parser.set_defaults(run=explain)
+    set_command(explain_parser, explain)
 
 
 def check(args: argparse.Namespace) -> int:
-    """Exit 0 and a summary, with what is worth knowing; or 2 and the errors."""
-    from relay.config.private_keys import contradictions
+    """Exit 0 with a summary and notes; or 2 with the errors."""
+    from relay.doctor import configuration
 
     loaded = load_or_exit(config_path(args))
-    config = loaded.config
-    if problems := _problems(loaded):
-        print("\n".join(problems), file=sys.stderr)
-        return EXIT_CONFIG
-    for note in (*loaded.notes, *contradictions(loaded.dkim_pems), *_without_users(loaded)):
+    findings = configuration.check(loaded)
+    errors = [one for one in findings if one.status == "fail"]
+    for error in errors:
+        print(error.text, file=sys.stderr)
+    if errors:
+        return EXIT_USAGE
+    for note in (*loaded.notes, *(one.text for one in findings)):
         print(f"note: {note}")
-    counts = (
-        _count(len(config.listen), "listener"),
-        _count(len(config.upstreams), "upstream"),
-        _count(len(config.lanes), "lane"),
-        _count(len(config.rules), "rule"),
-        _count(len(loaded.dkim_pems), "DKIM key"),
-    )
-    print(f"{loaded.path}: ok ({', '.join(counts)}; default lane {config.default_lane})")
-    return 0
-
-
-def _problems(loaded: Loaded) -> list[str]:
-    """Mistakes in users files, which would keep `run` from starting."""
-    found = []
-    files = {one.users_file for one in loaded.config.listen if one.auth == "required" and one.users_file is not None}
-    if files:
-        from relay.intake.users import Users, UsersError
-
-        for file in sorted(files):
-            try:
-                Users.load(file)
-            except UsersError as error:
-                found.append(str(error))
-    return found
-
-
-def _without_users(loaded: Loaded) -> Iterator[str]:
-    """Listeners that ask for a login which none has."""
-    for number, listener in enumerate(loaded.config.listen):
-        if listener.auth == "required" and listener.users_file is not None:
-            from relay.intake.users import read_users
-
-            if not read_users(listener.users_file):
-                place = loaded.places.of("listen", number, "users_file")
-                yield f"{place}: no user yet, so nobody can log in; otp-relay user add NAME"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    print(f"{loaded.path}: ok ({configuration.summary(loaded)}; default lane {loaded.config.default_lane})")
+    return EXIT_OK
 
 
 def explain(args: argparse.Namespace) -> int:
-    """Exit 0; or 2 when the configuration or the message can't be taken."""
+    """Exit 0; or 2 if the configuration is wrong or the message can't be accepted."""
     from relay.mail.message import Unacceptable, normalise, parse
-    from relay.routing.router import Router
 
     loaded = load_or_exit(config_path(args))
     try:
         content = _content(args.file)
         message = parse(normalise(content), limited=True)
-        facts = _facts(args, loaded.config, message)
     except OSError as error:
-        return _failed(f"{args.file}: {error.strerror or error}")
+        raise CommandFailed(f"{args.file}: {error.strerror or error}", EXIT_USAGE) from None
     except Unacceptable as error:
-        return _failed(f"{args.file}: would be refused: {error.reply}")
-    except ValueError as error:
-        return _failed(str(error))
-    told = _Told(loaded, facts, Router(loaded.config).explain(facts), len(content), message)
-    print(json.dumps(told.as_json(), ensure_ascii=False) if args.json else told.as_text())
-    return 0
-
-
-def _failed(reason: str) -> int:
-    print(f"otp-relay explain: {reason}", file=sys.stderr)
-    return EXIT_CONFIG
+        raise CommandFailed(f"{args.file}: would be refused: {error.reply}", EXIT_USAGE) from None
+    document = _explanation(loaded, _facts(args, loaded.config, message), len(content))
+    print(json.dumps(document, ensure_ascii=False) if args.json else _as_text(document, loaded))
+    return EXIT_OK
 
 
 def _content(file: str) -> bytes:
@@ -136,14 +90,14 @@ def _content(file: str) -> bytes:
 
 
 def _facts(args: argparse.Namespace, config: Config, message: Message) -> Facts:
-    """Raises ValueError for a listener that there isn't."""
+    """The facts that the rules match. Raises CommandFailed for a listener that isn't configured."""
     from relay.mail.message import from_addresses, subject
     from relay.routing.facts import Facts
 
     listener = next((one for one in config.listen if args.listener in (None, str(one.address))), None)
     if listener is None:
         known = ", ".join(str(one.address) for one in config.listen)
-        raise ValueError(f"there is no listener {args.listener}; there is {known}")
+        raise CommandFailed(f"there is no listener {args.listener}; there is {known}", EXIT_USAGE)
     senders = from_addresses(message)
     recipients = tuple(args.recipients or _header_addresses(message, ("to", "cc", "bcc")))
     sender = args.sender if args.sender is not None else next(iter(senders), "")
@@ -168,96 +122,87 @@ def _header_addresses(message: Message, names: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(address for addresses in found for address in addresses))
 
 
-class _Told(NamedTuple):
-    """An explanation with what else becomes of the message."""
+def _explanation(loaded: Loaded, facts: Facts, size_bytes: int) -> dict[str, Any]:
+    """The JSON document: the message's route, and how the relay would process it."""
+    from relay.routing.router import Router
 
-    loaded: Loaded
-    facts: Facts
-    explanation: Explanation
-    size_bytes: int
-    message: Message
-
-    def dkim(self) -> tuple[str, tuple[str, ...]] | None:
-        """The domain that signs and the selectors of its keys."""
-        from relay.mail.address import domain_of
-        from relay.mail.dkim import Signer
-
-        config = self.loaded.config
-        if not config.dkim or not self.facts.from_addresses:
-            return None
-        keys = Signer(config.dkim, self.loaded.dkim_pems).select(domain_of(self.facts.from_addresses[0]))
-        return (keys.domain, keys.selectors) if keys is not None else None
-
-    def refusals(self) -> list[str]:
-        """The limits that this message breaks."""
-        limits = self.loaded.config.limits
-        found = []
-        if self.size_bytes > limits.message_size_bytes:
-            found.append(f"{self.size_bytes} bytes, {limits.message_size_bytes} are taken")
-        if len(self.facts.recipients) > limits.recipients:
-            found.append(f"{len(self.facts.recipients)} recipients, {limits.recipients} are taken")
-        return found
-
-    def as_json(self) -> dict[str, Any]:
-        route = self.explanation.route
-        lane = self.loaded.config.lanes[route.lane]
-        limits = self.loaded.config.limits
-        signs = self.dkim()
-        return {
-            "lane": route.lane,
-            "rule": route.rule,
-            "earlier": [{"rule": step.rule, "why_not": list(step.reasons)} for step in self.explanation.earlier],
-            "upstreams": list(route.upstreams),
-            "sender": self.facts.sender,
-            "recipients": list(self.facts.recipients),
-            "client": self.facts.client,
-            "listener": self.facts.listener,
-            "size": self.size_bytes,
-            "dkim": None if signs is None else {"domain": signs[0], "selectors": list(signs[1])},
-            "expires_ms": round(lane.expires_s * 1000),
-            "limits": {
-                "message_size": limits.message_size_bytes,
-                "recipients": limits.recipients,
-                "per_recipient": [_limit(one.count, one.period_s) for one in lane.limits.per_recipient],
-                "per_client": [_limit(one.count, one.period_s) for one in lane.limits.per_client],
-                "resend_after_ms": None if lane.limits.resend_after_s is None else lane.limits.resend_after_s * 1000,
-            },
-            "refused": self.refusals(),
-        }
-
-    def as_text(self) -> str:
-        route = self.explanation.route
-        lane = self.loaded.config.lanes[route.lane]
-        signs = self.dkim()
-        why = f"rule {route.rule}" if route.rule is not None else "no rule matched: the default lane"
-        if self.facts.listener_lane is not None:
-            why = f"pinned by listener {self.facts.listener}"
-        lines = [f"lane       {route.lane} ({why})"]
-        for step in self.explanation.earlier:
-            lines += [f"not        {step.rule}: {reason}" for reason in step.reasons]
-        lines.append(f"upstreams  {', '.join(route.upstreams)}")
-        lines.append(f"from       {self.facts.sender or '<>'}")
-        lines.append(f"to         {', '.join(self.facts.recipients) or 'nobody'}")
-        lines.append("signed     " + (f"{signs[0]}: {', '.join(signs[1])}" if signs else "no"))
-        lines.append(f"expires    {_spoken(lane.expires_s)} after the final dot")
-        limits = [f"{_spoken_limit(one.count, one.period_s)} a recipient" for one in lane.limits.per_recipient]
-        limits += [f"{_spoken_limit(one.count, one.period_s)} a client" for one in lane.limits.per_client]
-        lines.append(f"limits     {', '.join(limits) or 'none'}")
-        lines += [f"refused    {refusal}" for refusal in self.refusals()]
-        return "\n".join(lines)
+    explanation = Router(loaded.config).explain(facts)
+    route, limits = explanation.route, loaded.config.limits
+    lane = loaded.config.lanes[route.lane]
+    return {
+        "lane": route.lane,
+        "rule": route.rule,
+        "earlier": [{"rule": step.rule, "why_not": list(step.reasons)} for step in explanation.earlier],
+        "upstreams": list(route.upstreams),
+        "sender": facts.sender,
+        "recipients": list(facts.recipients),
+        "client": facts.client,
+        "listener": facts.listener,
+        "size": size_bytes,
+        "dkim": _dkim(loaded, facts),
+        "expires_ms": round(lane.expires_s * 1000),
+        "limits": {
+            "message_size": limits.message_size_bytes,
+            "recipients": limits.recipients,
+            "per_recipient": [_rate_limit(one) for one in lane.limits.per_recipient],
+            "per_client": [_rate_limit(one) for one in lane.limits.per_client],
+            "resend_after_ms": None if lane.limits.resend_after_s is None else lane.limits.resend_after_s * 1000,
+        },
+        "refused": [
+            f"{found} {unit}, {limit} are taken"
+            for found, limit, unit in (
+                (size_bytes, limits.message_size_bytes, "bytes"),
+                (len(facts.recipients), limits.recipients, "recipients"),
+            )
+            if found > limit
+        ],
+    }
 
 
-def _limit(count: int, period_s: float) -> dict[str, float]:
-    return {"count": count, "period_ms": period_s * 1000}
+def _dkim(loaded: Loaded, facts: Facts) -> dict[str, Any] | None:
+    """The domain that signs, and the selectors of its keys."""
+    from relay.mail.address import domain_of
+    from relay.mail.dkim import Signer
+
+    if not loaded.config.dkim or not facts.from_addresses:
+        return None
+    keys = Signer(loaded.config.dkim, loaded.dkim_pems).select(domain_of(facts.from_addresses[0]))
+    return None if keys is None else {"domain": keys.domain, "selectors": list(keys.selectors)}
 
 
-def _spoken_limit(count: int, period_s: float) -> str:
-    return f"{count} in {_spoken(period_s)}"
+def _rate_limit(limit: CountPer) -> dict[str, float]:
+    return {"count": limit.count, "period_ms": limit.period_s * 1000}
 
 
-def _spoken(seconds: float) -> str:
-    """600.0 → 10m"""
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        if seconds >= length and seconds % length == 0:
-            return f"{seconds / length:.0f}{unit}"
-    return f"{seconds * 1000:.0f}ms"
+def _as_text(document: dict[str, Any], loaded: Loaded) -> str:
+    reason = "no rule matched: the default lane" if document["rule"] is None else f"rule {document['rule']}"
+    listener = next(one for one in loaded.config.listen if str(one.address) == document["listener"])
+    if listener.lane is not None:
+        reason = f"pinned by listener {listener.address}"
+    dkim = document["dkim"]
+    limits = [
+        f"{limit['count']} in {_duration(limit['period_ms'])} a {unit}"
+        for unit in ("recipient", "client")
+        for limit in document["limits"][f"per_{unit}"]
+    ]
+    return "\n".join(
+        (
+            f"lane       {document['lane']} ({reason})",
+            *(f"not        {step['rule']}: {why}" for step in document["earlier"] for why in step["why_not"]),
+            f"upstreams  {', '.join(document['upstreams'])}",
+            f"from       {document['sender'] or '<>'}",
+            f"to         {', '.join(document['recipients']) or 'no recipient'}",
+            "signed     " + ("no" if dkim is None else f"{dkim['domain']}: {', '.join(dkim['selectors'])}"),
+            f"expires    {_duration(document['expires_ms'])} after the final dot",
+            f"limits     {', '.join(limits) or 'none'}",
+            *(f"refused    {refusal}" for refusal in document["refused"]),
+        )
+    )
+
+
+def _duration(ms: float) -> str:
+    """600,000 → 10m"""
+    for unit, length_ms in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        if ms >= length_ms and ms % length_ms == 0:
+            return f"{ms / length_ms:.0f}{unit}"
+    return f"{ms:.0f}ms"

@@ -1,4 +1,4 @@
-"""`otp-relay doctor`: is all well, and what to do where it isn't."""
+"""`otp-relay doctor`: check the configuration and everything around it, with a hint for each problem."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from relay.cli.common import add_config, config_path
+from relay.cli.common import add_config, config_path, printable
 
 if TYPE_CHECKING:
     from relay.doctor.finding import Finding
 
-_WORDS = {"ok": "ok", "warn": "warn", "fail": "FAIL", "unknown": "unknown"}
+_LABELS = {"ok": "ok", "warn": "warn", "fail": "FAIL", "unknown": "unknown"}
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,8 +21,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="check configuration, keys, DNS, upstreams, disk and clock",
         description="Checks the configuration and everything around it: permissions, keys against DNS, SPF and DMARC "
         "of each domain that signs, each upstream's greeting, TLS, AUTH and capabilities, disk and clock. Sends no "
-        "mail. "
-        "Exit 0: all well; 1: a warning, or something could not be checked; 2: a failure.",
+        "mail. Exit 0: all well; 1: a warning, or something could not be checked; 2: a failure.",
     )
     add_config(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document")
@@ -38,9 +37,10 @@ def _server(text: str) -> tuple[str, int]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 all well, 1 a warning, 2 a failure."""
+    """Exit 0 all well, 1 a warning, 2 a failure."""
     import asyncio
     import os
+    from dataclasses import asdict
 
     from relay.doctor.examine import examine
     from relay.doctor.finding import exit_code
@@ -48,35 +48,20 @@ def run(args: argparse.Namespace) -> int:
     findings = asyncio.run(examine(config_path(args), os.environ, args.dns))
     code = exit_code(findings)
     if args.json:
-        print(json.dumps({"ok": code == 0, "findings": [_as_json(one) for one in findings]}, ensure_ascii=False))
+        print(json.dumps({"ok": code == 0, "findings": [asdict(one) for one in findings]}, ensure_ascii=False))
     else:
         print(_as_text(findings))
     return code
 
 
-def _as_json(finding: Finding) -> dict[str, str]:
-    return {
-        "area": finding.area,
-        "subject": finding.subject,
-        "status": finding.status,
-        "text": finding.text,
-        "hint": finding.hint,
-    }
-
-
 def _as_text(findings: Sequence[Finding]) -> str:
-    width = max(len(word) for word in _WORDS.values())
+    width = max(len(label) for label in _LABELS.values())
     lines = []
     for one in findings:
-        said = ": ".join(part for part in (one.area, one.subject, one.text) if part)
-        lines.append(f"{_WORDS[one.status]:<{width}}  {_printable(said)}")
+        text = ": ".join(part for part in (one.area, one.subject, one.text) if part)
+        lines.append(f"{_LABELS[one.status]:<{width}}  {printable(text)}")
         if one.status != "ok" and one.hint:
-            lines.append(f"{'':<{width}}    {_printable(one.hint)}")
+            lines.append(f"{'':<{width}}    {printable(one.hint)}")
     counts = [(status, sum(one.status == status for one in findings)) for status in ("fail", "warn", "unknown")]
-    told = [f"{count} {_WORDS[status]}" for status, count in counts if count]
-    return "\n".join([*lines, ", ".join(told) if told else "all well"])
-
-
-def _printable(text: str) -> str:
-    """DNS and upstreams wrote parts of it: nothing in there steers the terminal."""
-    return "".join(char if char.isprintable() else "?" for char in text)
+    summary = [f"{count} {_LABELS[status]}" for status, count in counts if count]
+    return "\n".join([*lines, ", ".join(summary) or "all well"])

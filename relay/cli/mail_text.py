@@ -1,4 +1,4 @@
-"""The log, the queue and the report as plain aligned text. Pure: it shows what the store and the report give."""
+"""Text output of `log`, `queue` and `report`: aligned tables. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from relay.cli.common import printable
 from relay.observe.bands import BANDS
 from relay.store.model import OPEN_STATES
 
@@ -17,16 +18,11 @@ Json = Mapping[str, Any]
 NOTHING = "-"
 MAX_CELL = 60
 MAX_GROUPS = 20
-"""groups of a lane that the text report lists; --json has them all"""
-
-
-def clean(value: object) -> str:
-    """Text of strangers for a terminal: one line, no control characters."""
-    return "".join(char if char.isprintable() else "�" for char in str(value))
+"""groups of a lane in the text report; --json has them all"""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: frozenset[str] = frozenset()) -> str:
-    """Columns aligned with blanks, two between them; those named in `right` to the right. Nothing is wrapped."""
+    """Columns with two blanks between them; the columns in `right` are aligned to the right. No line is wrapped."""
     cells = [head, *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[at]) for row in cells) for at in range(len(head))]
     lines = []
@@ -40,7 +36,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: frozenset[s
 
 
 def _cell(value: str) -> str:
-    text = clean(value)
+    text = printable(value)
     return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
 
 
@@ -61,7 +57,7 @@ def duration(ms: float | None) -> str:
 
 
 def messages(found: Iterable[Json]) -> str:
-    """A line a message."""
+    """One line for each message."""
     rows = [
         (
             one["accepted_at"],
@@ -79,7 +75,7 @@ def messages(found: Iterable[Json]) -> str:
 
 
 def queue(found: Iterable[Json], now: float) -> str:
-    """A line a waiting message, of its recipients that are not finished."""
+    """One line for each waiting message, about its unfinished recipients."""
     rows = []
     for one in found:
         recipients = [recipient for recipient in one["recipients"] if recipient["state"] in OPEN_STATES]
@@ -90,8 +86,8 @@ def queue(found: Iterable[Json], now: float) -> str:
                 one["id"],
                 one["lane"],
                 _states(recipients),
-                _until(min(due, default=None), now),
-                _until(one["expires_at"], now),
+                _time_left(min(due, default=None), now),
+                _time_left(one["expires_at"], now),
                 _addresses(recipients),
                 last or NOTHING,
             )
@@ -102,22 +98,22 @@ def queue(found: Iterable[Json], now: float) -> str:
 
 
 def counts(rows: Iterable[tuple[str, str, int]]) -> str:
-    """`otp: 3 queued, 1 deferred` for each lane of (lane, state, recipients); '' for none."""
+    """`otp: 3 queued, 1 deferred` for each lane. `rows`: lane, state, recipients. '' for none."""
     lanes: dict[str, list[str]] = {}
     for lane, state, recipients in sorted(rows):
         lanes.setdefault(lane, []).append(f"{recipients} {state}")
-    return "\n".join(f"{clean(lane)}: {', '.join(states)}" for lane, states in lanes.items())
+    return "\n".join(f"{printable(lane)}: {', '.join(states)}" for lane, states in lanes.items())
 
 
 def message(one: Json) -> str:
-    """A message's whole time line."""
+    """The time line of a message, with all attempts."""
     rule = f"rule {one['rule']}" if one["rule"] else "default lane"
     lines = [
         f"{one['id']}  {one['lane']} ({rule})",
         f"  from        {one['sender'] or '<>'}  (client {one['client']})",
         f"  subject     {one['subject']}",
         f"  message-id  {one['message_id']}",
-        f"  size        {one['size']} bytes, signed by {', '.join(one['signed']) or 'nobody'}",
+        f"  size        {one['size']} bytes, {_signed(one['signed'])}",
         f"  accepted    {one['accepted_at']}, expires {one['expires_at']}",
         f"  times       {_timings(one['timings_ms'])}",
     ]
@@ -133,11 +129,11 @@ def message(one: Json) -> str:
         lines.extend(_attempt(attempt) for attempt in recipient.get("attempts", ()))
     notes = (" ".join(str(value) for value in note.values()) for note in one.get("notes", ()))
     lines.extend(f"  note        {note}" for note in notes)
-    return "\n".join(clean(line) for line in lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def report(built: Report) -> str:
-    """The lanes, then each lane's groups."""
+    """A table of the lanes, then one of each lane's groups."""
     if not built.lanes:
         return "nothing finished in that time"
     head = ("LANE", "UPSTREAM", "PROVIDER", "COUNT", "P50", "P95", "P99", *(band.upper() for band in BANDS), "STATES")
@@ -180,6 +176,10 @@ def _timings(timings_ms: Mapping[str, float]) -> str:
     return ", ".join(f"{phase} {duration(ms)}" for phase, ms in timings_ms.items()) or NOTHING
 
 
+def _signed(selectors: Sequence[str]) -> str:
+    return f"signed by {', '.join(selectors)}" if selectors else "unsigned"
+
+
 def _states(recipients: Sequence[Json]) -> str:
     found = Counter(recipient["state"] for recipient in recipients)
     if len(recipients) == 1:
@@ -196,8 +196,8 @@ def _addresses(recipients: Sequence[Json]) -> str:
     return first if len(recipients) <= 1 else f"{first} (+{len(recipients) - 1})"
 
 
-def _until(at: str | None, now: float) -> str:
-    """How long from now, `now` when that has come."""
+def _time_left(at: str | None, now: float) -> str:
+    """The time left until `at`; `now` if it has come."""
     if at is None:
         return NOTHING
     wait_s = datetime.fromisoformat(at).timestamp() - now

@@ -1,17 +1,14 @@
-"""`otp-relay store`: looks after the files that hold the mail and the log."""
+"""`otp-relay store`: check, back up and compact the store; make its key."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from relay.cli.common import add_config, store_path, told, write_secret
+from relay.cli.common import EXIT_OK, add_config, fail, set_command, store_path, write_secret
 
-EXIT_FAILED = 1
-EXIT_USAGE = 2
 STORE_KEY_BYTES = 32
 
 
@@ -19,13 +16,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     store = subparsers.add_parser(
         "store",
         help="check, back up or compact the store; make its key",
-        description="Looks after the store. Exit 0: done; 1: the reason is on stderr; 2: the configuration is wrong.",
+        description="Maintains the store. Exit 0: done; 1: the reason is on stderr; 2: the configuration is wrong.",
     )
     actions = store.add_subparsers(title="actions", metavar="ACTION", required=True)
     check_parser = actions.add_parser(
         "check",
-        help="read all of it and tell what is wrong",
-        description="Reads all files of the store and tells what is wrong with them. A running relay isn't disturbed.",
+        help="verify all files of the store",
+        description="Reads all files of the store and reports errors in them. A running relay isn't disturbed.",
     )
     backup_parser = actions.add_parser(
         "backup",
@@ -48,91 +45,54 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "all decrypt.",
     )
     key_parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the new file")
-    key_parser.set_defaults(run=make_key)
-    for parser, run in ((check_parser, check), (backup_parser, backup), (compact_parser, compact)):
+    set_command(key_parser, make_key)
+    for parser, command in ((check_parser, check), (backup_parser, backup), (compact_parser, compact)):
         add_config(parser)
-        parser.set_defaults(run=run)
+        set_command(parser, command)
 
 
 def check(args: argparse.Namespace) -> int:
-    """Exit 0 when all is well, else 1 and what is wrong."""
+    """Exit 0, or 1 with each error on a line of stderr."""
+    from relay.store import maintenance
 
-    def run(store: Path) -> int:
-        from relay.store import maintenance
-
-        found = maintenance.check(store)
-        for path, wrong in found.items():
-            for line in wrong:
-                print(f"{path}: {line}", file=sys.stderr)
-            if not wrong:
-                print(f"{path}: all well")
-        if any(found.values()):
-            print(
-                "otp-relay: stop the relay, keep a copy of the files, and start with a backup or new ones",
-                file=sys.stderr,
-            )
-            return EXIT_FAILED
-        return 0
-
-    return _with_store(args, run)
+    found = maintenance.check(store_path(args))
+    for path, errors in found.items():
+        for line in errors:
+            print(f"{path}: {line}", file=sys.stderr)
+        if not errors:
+            print(f"{path}: all well")
+    if any(found.values()):
+        return fail("stop the relay, keep a copy of the files, and start with a backup or new ones")
+    return EXIT_OK
 
 
 def backup(args: argparse.Namespace) -> int:
     """Exit 0 when the copies are on the disk."""
+    from relay.store import maintenance
+    from relay.store.keys import own_key_file
 
-    def run(store: Path) -> int:
-        from relay.store import maintenance
-        from relay.store.keys import own_key_file
-
-        for path, size_bytes in maintenance.backup(store, args.destination).items():
-            print(f"{path}: {size_bytes} bytes")
-        own = own_key_file(store)
-        if own.exists():
-            print(f"not copied: {own}; a relay on the copy needs it as {own_key_file(args.destination)}")
-        print("the mail that waits is encrypted: keep its keys too, the file that store_key_file names among them")
-        return 0
-
-    return _with_store(args, run)
+    store = store_path(args)
+    for path, size_bytes in maintenance.backup(store, args.destination).items():
+        print(f"{path}: {size_bytes} bytes")
+    if (own := own_key_file(store)).exists():
+        print(f"not copied: {own}; a relay on the copy needs it as {own_key_file(args.destination)}")
+    print("waiting mail is encrypted: keep its keys too, and the file that store_key_file names")
+    return EXIT_OK
 
 
 def compact(args: argparse.Namespace) -> int:
     """Exit 0 when the files are rewritten."""
+    from relay.store import maintenance
 
-    def run(store: Path) -> int:
-        from relay.store import maintenance
-
-        for path, (before, after) in maintenance.compact(store).items():
-            print(f"{path}: {before} bytes before, {after} after")
-        return 0
-
-    return _with_store(args, run)
+    for path, (before, after) in maintenance.compact(store_path(args)).items():
+        print(f"{path}: {before} bytes before, {after} after")
+    return EXIT_OK
 
 
 def make_key(args: argparse.Namespace) -> int:
-    """Exit 0, or 2 with a line on stderr. A file that is there is never overwritten."""
+    """Exit 0, or 2 if the file can't be written."""
     import base64
 
-    path: Path = args.out
-    text = base64.b64encode(os.urandom(STORE_KEY_BYTES)) + b"\n"
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_secret(path, text)
-    except FileExistsError:
-        print(f"otp-relay: {path} exists; it is left as it is", file=sys.stderr)
-        return EXIT_USAGE
-    except OSError as error:
-        print(f"otp-relay: {path}: {error.strerror}", file=sys.stderr)
-        return EXIT_USAGE
-    print(f"store_key_file: {path}")
-    return 0
-
-
-def _with_store(args: argparse.Namespace, run: Callable[[Path], int]) -> int:
-    """Run it on the configured store; what the store can't do is one line and exit 1."""
-    from relay.store.base import StoreError
-
-    try:
-        return run(store_path(args))
-    except (StoreError, PermissionError) as error:
-        print(f"otp-relay: {told(error, args)}", file=sys.stderr)
-        return EXIT_FAILED
+    write_secret(args.out, base64.b64encode(os.urandom(STORE_KEY_BYTES)) + b"\n")
+    print(f"store_key_file: {args.out}")
+    return EXIT_OK

@@ -1,4 +1,4 @@
-"""Who may read and change the files that matter: keys, passwords, the store, and the folders they lie in."""
+"""Permissions of the files that matter (keys, passwords, the store) and of their folders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from relay.config.model import Config, Loaded
-from relay.doctor.finding import Finding
+from relay.doctor.finding import About, Finding
 from relay.store.base import StoreError, StoreSealed
 from relay.store.keys import find_keys, own_key_file
 from relay.store.merge import shards
@@ -16,7 +16,7 @@ from relay.store.sqlite.maintenance import check_keys
 
 
 def secrets(config: Config) -> dict[Path, str]:
-    """The files with a credential in them, and the key that names each."""
+    """The files that contain a credential, and what each is."""
     named: list[tuple[Path | None, str]] = [
         *((key.key_file, "a DKIM key") for entry in config.dkim for key in entry.keys),
         *((one.password_file, f"the password of {name}") for name, one in config.upstreams.items()),
@@ -28,7 +28,7 @@ def secrets(config: Config) -> dict[Path, str]:
 
 
 def check(loaded: Loaded) -> list[Finding]:
-    """Every secret, the store's files, and their folders."""
+    """Check every secret, the store's files, and their folders."""
     found: list[Finding] = []
     config = loaded.config
     files = secrets(config)
@@ -40,14 +40,14 @@ def check(loaded: Loaded) -> list[Finding]:
     for folder in dict.fromkeys(path.resolve().parent for path in files):
         found += _folder(folder)
     if not found:
-        text = f"keys, passwords and store are closed to others ({len(files)} files)"
-        found.append(Finding("files", "", "ok", text))
+        text = f"keys, passwords and store are closed to other users ({len(files)} files)"
+        found.append(About("files").ok(text))
     return [*found, _at_rest(loaded)]
 
 
 def _at_rest(loaded: Loaded) -> Finding:
     config = loaded.config
-    subject, own = str(config.store), own_key_file(config.store)
+    about, own = About("store", str(config.store)), own_key_file(config.store)
     try:
         codec = find_keys(config.store, loaded.store_keys, config.store_key_file)
         for path in (config.store, *shards(config.store)):
@@ -55,25 +55,26 @@ def _at_rest(loaded: Loaded) -> Finding:
                 check_keys(path, codec)
     except StoreSealed as error:
         hint = f"put its key back into {own} or the file that store_key_file names; the relay doesn't start without it"
-        return Finding("store", subject, "fail", str(error), hint)
+        return about.fail(str(error), hint)
     except PermissionError:
-        return Finding("store", subject, "unknown", "this user may not look into it", "run doctor as the relay's user")
+        return about.unknown("this user may not look into it", "run doctor as the relay's user")
     except StoreError as error:
-        return Finding("store", subject, "unknown", str(error), "otp-relay store check tells more")
+        return about.unknown(str(error), "otp-relay store check tells more")
     if loaded.store_keys:
         count = "" if len(loaded.store_keys) == 1 else f", {len(loaded.store_keys)} keys: the first encrypts"
-        return Finding("store", subject, "ok", f"waiting mail is encrypted ({config.store_key_file}{count})")
+        return about.ok(f"waiting mail is encrypted ({config.store_key_file}{count})")
     made = "" if own.exists() else "; the next start makes it"
-    return Finding("store", subject, "ok", f"waiting mail is encrypted with the store's own key ({own}{made})")
+    return about.ok(f"waiting mail is encrypted with the store's own key ({own}{made})")
 
 
 def _file(path: Path, what: str) -> Iterator[Finding]:
+    about = About("files", str(path))
     try:
         found = path.stat()
     except FileNotFoundError:
-        return  # a store that doesn't exist yet; secrets were read when the configuration was loaded
+        return  # a store that doesn't exist yet; the other files were read when the configuration was loaded
     except OSError as error:
-        yield Finding("files", str(path), "unknown", f"{what}: {error.strerror}", "run doctor as the relay's user")
+        yield about.unknown(f"{what}: {error.strerror}", "run doctor as the relay's user")
         return
     judged = judge_file(found.st_mode, owned_by_root=found.st_uid == 0)
     if judged is not None:
@@ -82,9 +83,9 @@ def _file(path: Path, what: str) -> Iterator[Finding]:
 
 
 def judge_file(mode: int, *, owned_by_root: bool) -> tuple[Literal["warn", "fail"], str] | None:
-    """What is wrong with the permissions of a file that holds a secret; None for 0600 and less.
+    """What is wrong with the permissions of a file that contains a secret; None for 0600 and less.
 
-    root:relay 0640 passes too: a service that reads what it can't change.
+    root:relay 0640 passes, too: a service may read what it can't change.
     """
     octal = f"{stat.S_IMODE(mode):04o}"
     if mode & stat.S_IWOTH:
@@ -102,7 +103,7 @@ def _folder(folder: Path) -> Iterator[Finding]:
     try:
         mode = folder.stat().st_mode
     except OSError:
-        return  # not there yet: `run` makes it, 0700
+        return  # doesn't exist yet: `run` makes it, 0700
     judged = judge_folder(mode)
     if judged is not None:
         status, text = judged
@@ -110,7 +111,7 @@ def _folder(folder: Path) -> Iterator[Finding]:
 
 
 def judge_folder(mode: int) -> tuple[Literal["warn", "fail"], str] | None:
-    """Whoever writes to a folder can put another file in a secret's place, unless it is sticky (/tmp)."""
+    """What is wrong with a folder. Who may write to it can replace a secret in it, unless it is sticky (/tmp)."""
     if not mode & stat.S_IWOTH:
         return None
     if mode & stat.S_ISVTX:

@@ -1,4 +1,4 @@
-"""What the doctor has to say: one value a check."""
+"""Findings of the doctor: one value for each check."""
 
 from __future__ import annotations
 
@@ -7,19 +7,39 @@ from dataclasses import dataclass
 from typing import Literal
 
 Status = Literal["ok", "warn", "fail", "unknown"]
-"""`unknown`: it could not be checked. That is a warning, never a pass."""
+"""`unknown`: the check was not possible. It counts as a warning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`area` is the group, `subject` what in it is meant (a domain, an upstream, a file). `hint`: what to do, for all
-    but `ok`. Neither holds a credential."""
+    """The result of a check. `area`: the group of the check. `subject`: a domain, an upstream, a file. `hint`: what to
+    do, except for `ok`. None of them contains a credential."""
 
     area: str
     subject: str
     status: Status
     text: str
     hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Makes the findings about one subject."""
+
+    area: str
+    subject: str = ""
+
+    def ok(self, text: str) -> Finding:
+        return Finding(self.area, self.subject, "ok", text)
+
+    def warn(self, text: str, hint: str) -> Finding:
+        return Finding(self.area, self.subject, "warn", text, hint)
+
+    def fail(self, text: str, hint: str) -> Finding:
+        return Finding(self.area, self.subject, "fail", text, hint)
+
+    def unknown(self, text: str, hint: str) -> Finding:
+        return Finding(self.area, self.subject, "unknown", text, hint)
 
 
 def exit_code(findings: Iterable[Finding]) -> int:

@@ -1,6 +1,6 @@
-"""DNS records about mail, read and judged: DKIM keys (RFC 6376 3.6.1), SPF (RFC 7208), DMARC (RFC 7489). No look-ups.
+"""Parse and check DNS records about mail: DKIM keys (RFC 6376 3.6.1), SPF (RFC 7208), DMARC (RFC 7489). No look-ups.
 
-Text that can't be read raises BadRecord, which says what is wrong with it.
+A record that can't be parsed raises BadRecord.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ PrivateKey = RSAPrivateKey | Ed25519PrivateKey
 
 
 class BadRecord(ValueError):
-    """What is wrong with a record, in words for the operator."""
+    """A record has a syntax error; the text is for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """Something about a record that isn't as it should be."""
+    """A problem of a record."""
 
     status: Status
     text: str
 
 
 def tags(record: str) -> dict[str, str]:
-    """`v=DKIM1; k=rsa; p=...` by tag, in order (RFC 6376 3.2)."""
+    """The tags of `v=DKIM1; k=rsa; p=...`, in order (RFC 6376 3.2). Raises BadRecord."""
     found: dict[str, str] = {}
     for part in record.split(";"):
         name, sign, value = part.partition("=")
@@ -45,7 +45,7 @@ def tags(record: str) -> dict[str, str]:
         if not sign or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
             raise BadRecord("it isn't a list of tag=value")
         if name in found:
-            raise BadRecord(f"the tag {name}= stands twice")
+            raise BadRecord(f"the tag {name}= occurs twice")
         found[name] = value.strip()
     return found
 
@@ -54,32 +54,32 @@ def tags(record: str) -> dict[str, str]:
 
 
 def key_remarks(texts: Sequence[str], private: PrivateKey) -> Iterator[Remark]:
-    """What keeps a verifier from accepting our signatures with what is published at a selector."""
+    """Why a verifier would not accept our signatures, given the TXT records at the selector."""
     if len(texts) > 1:
-        # RFC 6376 3.6.2.2: which one a verifier takes is undefined.
-        yield Remark("fail", f"{len(texts)} TXT records stand there; a verifier takes any of them, or none")
+        # RFC 6376 3.6.2.2: the verifier's choice is undefined.
+        yield Remark("fail", f"{len(texts)} TXT records; a verifier may use any of them, or none")
         return
     try:
         given = tags(texts[0])
         if given.get("v", "DKIM1") != "DKIM1" or ("v" in given and next(iter(given)) != "v"):
-            raise BadRecord("v= must be DKIM1 and stand first")
-        _hold_key(given, private)
+            raise BadRecord("v= must be DKIM1 and come first")
+        _check_key(given, private)
     except BadRecord as error:
         yield Remark("fail", str(error))
         return
-    if "sha256" not in _words(given, "h", "sha256"):
-        yield Remark("fail", f"h={given['h']} rules sha256 out, which is what signs")
-    if not {"*", "email"} & set(_words(given, "s", "*")):
+    if "sha256" not in _values(given, "h", "sha256"):
+        yield Remark("fail", f"h={given['h']} excludes sha256, which the relay signs with")
+    if not {"*", "email"} & set(_values(given, "s", "*")):
         yield Remark("fail", f"s={given['s']}: the key isn't for mail")
-    if "y" in _words(given, "t", ""):
+    if "y" in _values(given, "t", ""):
         yield Remark("warn", "t=y: the domain is testing, verifiers may treat its mail as unsigned")
 
 
-def _words(given: Mapping[str, str], tag: str, default: str) -> list[str]:
+def _values(given: Mapping[str, str], tag: str, default: str) -> list[str]:
     return [word.strip().lower() for word in given.get(tag, default).split(":")]
 
 
-def _hold_key(given: Mapping[str, str], private: PrivateKey) -> None:
+def _check_key(given: Mapping[str, str], private: PrivateKey) -> None:
     """Raises BadRecord unless p= is the public half of `private`."""
     if "p" not in given:
         raise BadRecord("there is no p=, so no key")
@@ -100,7 +100,7 @@ def _hold_key(given: Mapping[str, str], private: PrivateKey) -> None:
             raise BadRecord(f"p= has {len(raw)} octets; an Ed25519 key has 32, without any DER around it")
         same = raw == private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     if not same:
-        raise BadRecord("another public key is published than the key file's")
+        raise BadRecord("the published public key is not that of the key file")
 
 
 def _rsa(raw: bytes) -> RSAPublicKey:
@@ -116,7 +116,7 @@ def _rsa(raw: bytes) -> RSAPublicKey:
 # SPF
 
 MAX_LOOKUPS = 10
-"""RFC 7208 4.6.4: more make it a permanent error"""
+"""RFC 7208 4.6.4: more are a permanent error"""
 _ASKING = frozenset({"include", "a", "mx", "ptr", "exists", "redirect"})
 _MECHANISM = re.compile(r"(?P<qualifier>[-+~?]?)(?P<name>[A-Za-z][A-Za-z0-9._-]*)(?P<rest>[:/].*)?")
 _MODIFIER = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9._-]*)=(?P<value>.*)")
@@ -124,16 +124,18 @@ _MODIFIER = re.compile(r"(?P<name>[A-Za-z][A-Za-z0-9._-]*)=(?P<value>.*)")
 
 @dataclass(frozen=True, slots=True)
 class Spf:
+    """An SPF record."""
+
     includes: tuple[str, ...]
     redirect: str | None
     lookups: int
-    """terms of this record that cost a look-up, the nested records' not counted"""
+    """terms of this record that need a look-up, without those of included records"""
     all: str
-    """the qualifier of `all`: - ~ ? +; '' without one"""
+    """the qualifier of `all`: - ~ ? +; '' without `all`"""
 
     @property
     def nested(self) -> tuple[str, ...]:
-        """The domains whose records are part of this one."""
+        """The domains whose records this one includes."""
         return self.includes if self.redirect is None else (*self.includes, self.redirect)
 
 
@@ -143,7 +145,7 @@ def is_spf(text: str) -> bool:
 
 
 def spf(text: str) -> Spf:
-    """A record for which `is_spf` holds. Raises BadRecord where a receiver finds a syntax error."""
+    """Parse a record for which `is_spf` is true. Raises BadRecord for what receivers count as a syntax error."""
     includes: list[str] = []
     redirect: str | None = None
     lookups, of_all = 0, ""
@@ -159,7 +161,7 @@ def spf(text: str) -> Spf:
         _check_mechanism(term, name, rest)
         if name == "all":
             of_all = mechanism["qualifier"] or "+"
-            break  # RFC 7208 5.1: what follows is never looked at
+            break  # RFC 7208 5.1: receivers ignore what follows
         lookups += name in _ASKING
         if name == "include":
             includes.append(rest[1:])
@@ -190,14 +192,16 @@ _POLICIES = ("none", "quarantine", "reject")
 
 @dataclass(frozen=True, slots=True)
 class Dmarc:
+    """A DMARC record."""
+
     policy: str
     subdomains: str
-    """sp=, or p= where that is missing"""
+    """sp=, or p= without one"""
     adkim: str
     aspf: str
     """r (relaxed) or s (strict)"""
     psd: str
-    """y: the record of a public suffix; n: of an organisation; u: not said"""
+    """y: the record of a public suffix; n: of an organisation; u: not given"""
 
 
 def is_dmarc(text: str) -> bool:
@@ -205,7 +209,7 @@ def is_dmarc(text: str) -> bool:
 
 
 def dmarc(text: str) -> Dmarc:
-    """A record for which `is_dmarc` holds. Raises BadRecord."""
+    """Parse a record for which `is_dmarc` is true. Raises BadRecord."""
     given = tags(text)
     policy = given.get("p", "").lower()
     if policy not in _POLICIES:
@@ -220,15 +224,15 @@ def dmarc(text: str) -> Dmarc:
 
 
 def dmarc_domains(domain: str) -> tuple[str, ...]:
-    """The domains whose `_dmarc` may speak for `domain`, itself first: each one above it down to two labels, of which
-    the last seven at most (the tree walk of DMARCbis, which needs no list of public suffixes)."""
+    """The domains whose `_dmarc` record may apply to `domain`: itself, then each domain above it with two to
+    seven labels. This is the tree walk of DMARCbis, which needs no list of public suffixes."""
     labels = domain.split(".")
     above = range(min(len(labels) - 1, 7), 1, -1)
     return (domain, *(".".join(labels[-count:]) for count in above))
 
 
 def governing(domain: str, found: Sequence[tuple[str, Dmarc]]) -> tuple[str, Dmarc] | None:
-    """Whose record applies: the domain's own, else its organisation's. `found`: in the order of `dmarc_domains`."""
+    """The record that applies: the domain's own, else its organisation's. `found`: in the order of `dmarc_domains`."""
     chosen: tuple[str, Dmarc] | None = None
     for name, record in found:
         if name == domain or record.psd == "n":

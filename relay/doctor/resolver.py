@@ -1,4 +1,4 @@
-"""TXT look-ups with deadlines. What isn't known is Unknown, never taken for absent."""
+"""TXT look-ups with deadlines. A failed look-up is Unknown, never an absent record."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ LOOKUP_S = 3.0
 ALL_S = 20.0
 _AT_ONCE = 16
 _UDP_BYTES = 1232
-"""an RSA-2048 key fits without a second try over TCP"""
+"""An RSA-2048 key fits without a second query over TCP."""
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """The TXT records of a name, each with its strings joined; none when there is no such name or no TXT."""
+    """The TXT records of a name, each with its strings joined; empty if the name or the record doesn't exist."""
 
     texts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Nobody could say."""
+    """The look-up failed."""
 
     reason: str
 
@@ -36,11 +36,12 @@ Answer = Texts | Unknown
 
 
 class _Failed(Exception):
-    """A look-up that told nothing; its text is the reason."""
+    """A failed look-up; the text is the reason."""
 
 
 class Resolver:
-    """`server`: host and port to ask in place of the machine's own. Its time begins when it is made."""
+    """Looks up TXT records. `server`: host and port of a name server to ask instead of the machine's own. `all_s`: the
+    time for all look-ups, from now."""
 
     def __init__(
         self, server: tuple[str, int] | None = None, *, lookup_s: float = LOOKUP_S, all_s: float = ALL_S
@@ -50,7 +51,7 @@ class Resolver:
         self._at_once = asyncio.Semaphore(_AT_ONCE)
         self._known: dict[str, Answer] = {}
         self._public: dict[str, bool] = {}
-        """whether a top-level domain exists, for this name server"""
+        """top-level domain → whether it exists for this name server"""
         self._resolver: dns.asyncresolver.Resolver | None
         try:
             self._resolver = dns.asyncresolver.Resolver(configure=server is None)
@@ -63,7 +64,7 @@ class Resolver:
         self._resolver.use_edns(0, 0, _UDP_BYTES)
 
     async def txt(self, name: str) -> Answer:
-        """The TXT records of an absolute name, each asked for once."""
+        """The TXT records of an absolute name. Each name is asked for once."""
         async with self._at_once:
             if name not in self._known:
                 self._known[name] = await self._ask(name)
@@ -82,7 +83,8 @@ class Resolver:
         return Texts(tuple(sorted(b"".join(record.strings).decode("utf-8", "replace") for record in records)))
 
     async def _absent(self, name: str) -> Answer:
-        """A closed network's name server denies all that isn't its own: believed only if it knows the top level."""
+        """The name server denies the name. In a closed network it denies every public name, so that counts only if it
+        knows the top-level domain."""
         top = name.rstrip(".").rpartition(".")[2].lower()
         if top not in self._public:
             try:
@@ -95,11 +97,11 @@ class Resolver:
             except _Failed as error:
                 return Unknown(str(error))
         if not self._public[top]:
-            return Unknown(f"the name server doesn't even know .{top}, so it doesn't speak for public DNS")
+            return Unknown(f"the name server doesn't know .{top}: it doesn't serve public DNS")
         return Texts(())
 
     async def _resolve(self, name: str, kind: str) -> dns.resolver.Answer:
-        """Raises NXDOMAIN, NoAnswer; _Failed for all that leaves the matter open."""
+        """Raises NXDOMAIN, NoAnswer; _Failed for every other error."""
         lifetime_s = min(self._lookup_s, self._ends - time.monotonic())
         if self._resolver is None:
             raise _Failed("this machine has no name server (/etc/resolv.conf)")
@@ -113,7 +115,7 @@ class Resolver:
         except (dns.exception.Timeout, TimeoutError):
             raise _Failed("no answer from DNS in time") from None
         except dns.resolver.NoNameservers:
-            raise _Failed("the name server has no answer to give (SERVFAIL, REFUSED or broken DNSSEC)") from None
+            raise _Failed("the name server gives no answer (SERVFAIL, REFUSED or broken DNSSEC)") from None
         except dns.exception.DNSException as error:
             raise _Failed(f"the look-up failed: {type(error).__name__}") from None
         except OSError as error:

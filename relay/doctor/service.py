@@ -1,66 +1,53 @@
-"""Whether a relay runs on the store, and whether it takes mail."""
+"""Checks whether a relay runs on the store, and whether it accepts mail."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
-
-import aiohttp
+from functools import partial
 
 from relay.config.model import Config
-from relay.config.network import SystemdAddress, TcpAddress, UnixAddress
-from relay.doctor.finding import Finding
+from relay.config.network import SystemdAddress, TcpAddress
+from relay.doctor.finding import About, Finding
 from relay.store.base import StoreError
 from relay.store.sqlite.files import holder
+from relay.web.client import NoResponse, NotListening, Response, request
 
 READY_WITHIN_S = 5.0
-_ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (what it listens on, not where we do)
 
 
 async def check(config: Config) -> list[Finding]:
-    subject = str(config.store)
+    """Check the store's lock and, if a relay runs, its /readyz."""
+    about = About("relay", str(config.store))
     try:
         pid = await asyncio.to_thread(holder, config.store)
     except StoreError as error:
-        hint = "run doctor as the relay's user"
-        return [Finding("relay", subject, "unknown", f"whether a relay runs isn't known: {error}", hint)]
+        return [about.unknown(f"whether a relay runs isn't known: {error}", "run doctor as the relay's user")]
     if pid is None:
-        return [Finding("relay", subject, "ok", "no relay runs on this store")]
-    return [Finding("relay", subject, "ok", f"a relay runs on this store (pid {pid})"), await _ready(config)]
+        return [about.ok("no relay runs on this store")]
+    return [about.ok(f"a relay runs on this store (pid {pid})"), await _ready(config)]
 
 
 async def _ready(config: Config) -> Finding:
     address = config.http.address
-    subject = f"{address} /readyz"
-    connector: aiohttp.BaseConnector
-    match address:
-        case SystemdAddress():
-            text = "not asked: its socket is systemd's, and its address isn't in the configuration"
-            return Finding("relay", subject, "unknown", text, "curl http://ADDRESS/readyz")
-        case TcpAddress(port=0):
-            text = "not asked: the port is chosen at the start (0)"
-            return Finding("relay", subject, "unknown", text, "give http.address a port")
-        case TcpAddress(host, port):
-            connector = aiohttp.TCPConnector()
-            base = f"http://{TcpAddress(_ANY_HOST.get(host, host), port)}"
-        case UnixAddress(path):
-            connector, base = aiohttp.UnixConnector(path), "http://localhost"
-    timeout = aiohttp.ClientTimeout(total=READY_WITHIN_S)
+    about = About("relay", f"{address} /readyz")
+    if isinstance(address, SystemdAddress):
+        text = "not asked: its socket is systemd's, and its address isn't in the configuration"
+        return about.unknown(text, "curl http://ADDRESS/readyz")
+    if isinstance(address, TcpAddress) and address.port == 0:
+        return about.unknown("not asked: the port is chosen at the start (0)", "give http.address a port")
     try:
-        async with (
-            aiohttp.ClientSession(connector=connector, timeout=timeout) as client,
-            client.get(f"{base}/readyz", allow_redirects=False) as answer,
-        ):
-            return _answered(subject, answer.status, await answer.json(content_type=None))
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-        said = "no answer in time" if isinstance(error, TimeoutError) else "no answer that can be read"
-        text = f"{said}: the relay that runs may have another configuration"
-        return Finding("relay", subject, "warn", text, "check: http.address, and reload or restart the relay")
+        response = await asyncio.to_thread(partial(request, address, "GET", "/readyz", within_s=READY_WITHIN_S))
+    except (NotListening, NoResponse) as error:
+        text = (
+            f"no proper answer ({error or 'nothing listens there'}): the running relay may have another configuration"
+        )
+        return about.warn(text, "check: http.address, and reload or restart the relay")
+    return _readiness(about, response)
 
 
-def _answered(subject: str, status: int, document: Any) -> Finding:
-    if status == 200:
-        return Finding("relay", subject, "ok", "mail is taken")
-    reasons = document.get("reasons") if isinstance(document, dict) else None
-    said = ", ".join(map(str, reasons)) if isinstance(reasons, list) and reasons else f"HTTP {status}"
-    return Finding("relay", subject, "fail", f"no mail is taken: {said}", "see the relay's log")
+def _readiness(about: About, response: Response) -> Finding:
+    if response.status == 200:
+        return about.ok("mail is accepted")
+    reasons = response.document.get("reasons")
+    text = ", ".join(map(str, reasons)) if isinstance(reasons, list) and reasons else f"HTTP {response.status}"
+    return about.fail(f"no mail is accepted: {text}", "see the relay's log")

@@ -1,4 +1,4 @@
-"""Each upstream: a session is opened as the relay opens it, looked at, and left with QUIT. No mail is sent."""
+"""Checks of each upstream: open a session as the relay does, examine it, send QUIT. No mail is sent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 from relay.config.model import Config, Upstream
-from relay.doctor.finding import Finding
+from relay.doctor.finding import About, Finding
 from relay.upstream.results import OpenFailed, Phase
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.connect import Target, open_session
@@ -23,7 +23,7 @@ CERTIFICATE_DAYS = 14
 
 _HINTS: dict[Phase, str] = {
     "connect": "host, port and tls of the upstream, the firewall, DNS",
-    "greeting": "the upstream doesn't want this machine: ask it why",
+    "greeting": "the upstream refuses this machine: ask it why",
     "ehlo": "whether an SMTP server is behind this port, and whether it takes the relay's hostname",
     "tls": "tls (starttls or implicit) and port of the upstream, its certificate, ca_file",
     "auth": "username, password or password_file, and what the upstream's account may do",
@@ -31,36 +31,37 @@ _HINTS: dict[Phase, str] = {
 
 
 async def check(config: Config, now: float) -> list[Finding]:
-    """All upstreams beside each other. `now`: seconds since the epoch, for the certificates."""
+    """Check all upstreams concurrently. `now`: seconds since the epoch, for the certificates."""
     found = await asyncio.gather(*(_upstream(name, one, config, now) for name, one in config.upstreams.items()))
     return [finding for findings in found for finding in findings]
 
 
 async def _upstream(name: str, upstream: Upstream, config: Config, now: float) -> list[Finding]:
+    about = About("upstream", name)
     try:
         target = Target.of(name, upstream, config.hostname)
     except OSError as error:  # ssl.SSLError is one
-        return [Finding("upstream", name, "fail", f"no TLS context: {error.strerror or error}", "check: ca_file")]
+        return [about.fail(f"no TLS context: {error.strerror or error}", "check: ca_file")]
     try:
         session = await open_session(target, timeout_s=OPEN_WITHIN_S)
     except OpenFailed as error:
-        said = without_credentials(f"{error.phase}: {error.reply.words}", upstream)
+        reply = without_credentials(f"{error.phase}: {error.reply.words}", upstream)
         place = f"{upstream.host}:{upstream.port}"
-        return [Finding("upstream", name, "fail", f"{place}: {said}", f"check: {_HINTS.get(error.phase, 'its log')}")]
+        return [about.fail(f"{place}: {reply}", f"check: {_HINTS.get(error.phase, 'its log')}")]
     try:
         round_trip_ms = await _round_trip(session)
         return [
-            _greeting(name, upstream, session, round_trip_ms),
-            _tls(name, session, now),
-            _auth(name, upstream),
-            *_capabilities(name, session.capabilities, config.limits.message_size_bytes, round_trip_ms),
+            _greeting(about, upstream, session, round_trip_ms),
+            _tls(about, session, now),
+            _auth(about, upstream),
+            *_capabilities(about, session.capabilities, config.limits.message_size_bytes, round_trip_ms),
         ]
     finally:
-        await _leave(session)
+        await _close(session)
 
 
 async def _round_trip(session: Session) -> float | None:
-    """Milliseconds from a command (RSET) to its answer; None when there was none."""
+    """Milliseconds from a command (RSET) to its reply; None without a proper reply."""
     answered = asyncio.Event()
     session.on_free = session.on_closed = lambda _: answered.set()
     began = time.monotonic()
@@ -73,7 +74,7 @@ async def _round_trip(session: Session) -> float | None:
     return (time.monotonic() - began) * 1000.0 if session.usable else None
 
 
-async def _leave(session: Session) -> None:
+async def _close(session: Session) -> None:
     closed = asyncio.Event()
     session.on_closed = lambda _: closed.set()
     if session.state == "closed":
@@ -86,7 +87,7 @@ async def _leave(session: Session) -> None:
         session.abort()
 
 
-def _greeting(name: str, upstream: Upstream, session: Session, round_trip_ms: float | None) -> Finding:
+def _greeting(about: About, upstream: Upstream, session: Session, round_trip_ms: float | None) -> Finding:
     opening = session.opening
     text = f"greeting: {upstream.host}:{upstream.port} answers; connect, greeting and EHLO {opening.connect:.0f} ms"
     if upstream.tls == "starttls":
@@ -95,46 +96,46 @@ def _greeting(name: str, upstream: Upstream, session: Session, round_trip_ms: fl
         text += f", AUTH {opening.auth:.0f} ms"
     if round_trip_ms is None:
         text += "; then RSET was not answered with 250"
-        return Finding("upstream", name, "fail", text, "a session that can't be reset can't be kept: ask the upstream")
-    return Finding("upstream", name, "ok", f"{text}; then a command and its answer {round_trip_ms:.1f} ms")
+        return about.fail(text, "a session that can't be reset can't be reused: ask the upstream")
+    return about.ok(f"{text}; then a command and its reply {round_trip_ms:.1f} ms")
 
 
-def _tls(name: str, session: Session, now: float) -> Finding:
+def _tls(about: About, session: Session, now: float) -> Finding:
     secured = session.transport_info("ssl_object")
     if secured is None:
         peer = session.transport_info("peername")
         if isinstance(peer, tuple) and ipaddress.ip_address(str(peer[0]).split("%")[0]).is_loopback:
-            return Finding("upstream", name, "ok", "TLS: none, to this machine itself")
+            return about.ok("TLS: none, to this machine itself")
         hint = "set tls: starttls or implicit"
-        return Finding("upstream", name, "warn", "TLS: none, mail and codes can be read on the way", hint)
+        return about.warn("TLS: none, others can read mail and codes on the network", hint)
     cipher = secured.cipher()
     text = f"TLS: {secured.version()} {cipher[0] if cipher else 'of an unknown cipher'}"
     certificate = secured.getpeercert() or {}
     if "notAfter" not in certificate:
-        return Finding("upstream", name, "unknown", f"{text}, no date in its certificate", "look at the certificate")
+        return about.unknown(f"{text}, no date in its certificate", "look at the certificate")
     days = int((ssl.cert_time_to_seconds(certificate["notAfter"]) - now) // 86400)
     text += f", certificate good for {days} day{'' if days == 1 else 's'}"
     if days < CERTIFICATE_DAYS:
         hint = "the upstream has to renew it, or every session is refused from then on"
-        return Finding("upstream", name, "warn", text, hint)
-    return Finding("upstream", name, "ok", text)
+        return about.warn(text, hint)
+    return about.ok(text)
 
 
 def _authenticates(upstream: Upstream) -> bool:
     return upstream.username is not None and upstream.password is not None
 
 
-def _auth(name: str, upstream: Upstream) -> Finding:
-    """The session is open, so what was asked for was granted."""
+def _auth(about: About, upstream: Upstream) -> Finding:
+    """The session is open, so the credentials were accepted."""
     text = "AUTH: accepted" if _authenticates(upstream) else "AUTH: no credentials configured, none tried"
-    return Finding("upstream", name, "ok", text)
+    return about.ok(text)
 
 
 def _capabilities(
-    name: str, offered: Capabilities, message_size_bytes: int, round_trip_ms: float | None
+    about: About, offered: Capabilities, message_size_bytes: int, round_trip_ms: float | None
 ) -> Iterator[Finding]:
     size = f"SIZE {offered.size_bytes}" if offered.size_bytes else "SIZE"
-    all_of_them = {
+    extensions = {
         "PIPELINING": offered.pipelining,
         "CHUNKING": offered.chunking,
         size: offered.size,
@@ -144,15 +145,15 @@ def _capabilities(
         "DELIVERBY": offered.deliverby,
         "MT-PRIORITY": offered.mt_priority,
     }
-    names = [word for word, there in all_of_them.items() if there]
-    yield Finding("upstream", name, "ok", f"offers {', '.join(names) or 'none of the extensions that the relay uses'}")
+    names = [name for name, is_offered in extensions.items() if is_offered]
+    yield about.ok(f"offers {', '.join(names) or 'none of the extensions that the relay uses'}")
     if not offered.pipelining and not offered.chunking:
         cost = "" if round_trip_ms is None else f" (4 × {round_trip_ms:.1f} = {4 * round_trip_ms:.1f} ms)"
-        text = f"neither PIPELINING nor CHUNKING: a code pays 4 round trips{cost} where PIPELINING takes 2, both 1"
-        yield Finding("upstream", name, "warn", text, "prefer an upstream that has them for codes")
+        text = f"neither PIPELINING nor CHUNKING: a code needs 4 round trips{cost}; with PIPELINING 2, with both 1"
+        yield about.warn(text, "prefer an upstream that has them for codes")
     if 0 < offered.size_bytes < message_size_bytes:
         text = f"SIZE {offered.size_bytes} is less than the {message_size_bytes} bytes that limits.message_size takes"
-        yield Finding("upstream", name, "warn", text, "lower limits.message_size, or larger mail will bounce")
+        yield about.warn(text, "lower limits.message_size, or larger mail will bounce")
     if not offered.eightbitmime:
-        text = "no 8BITMIME: mail with octets beyond ASCII can't be handed over as it is"
-        yield Finding("upstream", name, "warn", text, "have the apps send 7-bit (quoted-printable, base64)")
+        text = "no 8BITMIME: mail with octets beyond ASCII is re-encoded before it is sent"
+        yield about.warn(text, "have the apps send 7-bit (quoted-printable, base64)")

@@ -78,7 +78,7 @@ class Api:
 
     async def report(self, request: web.Request) -> web.Response:
         given = _parameters(request)
-        begin = query.since(given.pop("since", "24h"), self._backend.clock())
+        begin = query.parse_since(given.pop("since", "24h"), self._backend.clock())
         if given:
             raise query.BadQuery(f"unknown parameter {next(iter(given))!r}; known is since")
         rows = await self._backend.store.deliveries(begin)
@@ -126,20 +126,21 @@ class Api:
             body = json.loads(await webhooks.read_body(request, MAX_BODY_BYTES))
         except (ValueError, RecursionError):
             raise query.BadQuery("the body is not JSON") from None
-        selection = query.target(body, action)
+        selection = query.action_selection(body, action)
         changed = list(await self._backend.controller.act(action, selection))
+        counts = await self._backend.store.counts() if action == "retry" else ()
         document: dict[str, object] = {"changed": changed}
         if selection.ids:
             document["unknown"] = [
-                one for one in query.unchanged(selection, changed) if await self._backend.store.get(one) is None
+                one for one in query.unchanged_ids(selection, changed) if await self._backend.store.get(one) is None
             ]
-        if query.leaves_ambiguous(action, selection):
-            document["left"] = query.left(await self._backend.store.counts(), selection)
+        if (left := query.ambiguous_left(action, selection, counts)) is not None:
+            document["left"] = left
         return await json_response(document)
 
     def _listing(self, request: web.Request) -> Selection:
         """The request's filters. The number of rows is bounded, since long listings delay codes."""
-        selection = query.listing(_parameters(request), self._backend.clock())
+        selection = query.listing_selection(_parameters(request), self._backend.clock())
         return selection._replace(limit=min(selection.limit, MAX_ROWS))
 
 

@@ -1,4 +1,4 @@
-"""A listing's filters and an action's selection as an operator writes them, on the command line or in a request."""
+"""Parse the filters of a listing and the selection of an action, from the command line or a request."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ FILTERS = ("to", "lane", "state", "since", "limit")
 
 
 class BadQuery(ValueError):
-    """Not what was expected; the text says what was."""
+    """A filter or selection that makes no sense; the text says what was expected."""
 
 
-def since(text: str, now: float) -> float:
-    """`24h` (so long before `now`) or an RFC 3339 time → seconds since the epoch. Raises BadQuery."""
-    with contextlib.suppress(ValueError):  # then it is a point in time, or neither
+def parse_since(text: str, now: float) -> float:
+    """`24h` (before `now`) or an RFC 3339 time → seconds since the epoch. Raises BadQuery."""
+    with contextlib.suppress(ValueError):  # no duration: perhaps a time
         return now - parse_duration(text, None)
     try:
         at = datetime.fromisoformat(text)
@@ -38,23 +38,23 @@ def rfc3339(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def listing(given: Mapping[str, str | None], now: float) -> Selection:
-    """The selection that the filters `to`, `lane`, `state`, `since` and `limit` make. Raises BadQuery."""
+def listing_selection(given: Mapping[str, str | None], now: float) -> Selection:
+    """The selection of the filters `to`, `lane`, `state`, `since` and `limit`. Raises BadQuery."""
     unknown = sorted(given.keys() - set(FILTERS))
     if unknown:
         raise BadQuery(f"unknown filter {unknown[0]!r}; known are {', '.join(FILTERS)}")
     begin = given.get("since")
     return Selection(
-        to=_word("to", given.get("to")),
-        lane=_word("lane", given.get("lane")),
+        to=_text("to", given.get("to")),
+        lane=_text("lane", given.get("lane")),
         state=_state(given.get("state")),
-        since=None if begin is None else since(begin, now),
+        since=None if begin is None else parse_since(begin, now),
         limit=_limit(given.get("limit")),
     )
 
 
-def _word(name: str, text: str | None) -> str | None:
-    # A lone surrogate (a stray byte of the command line) is nothing the store could look for.
+def _text(name: str, text: str | None) -> str | None:
+    # A lone surrogate (a stray byte of the command line) can't be searched for.
     if text is not None and not (text and text.isprintable()):
         raise BadQuery(f"{name}: expected printable text, got {text!r}")
     return text
@@ -76,8 +76,8 @@ def _state(text: str | None) -> State | None:
     return cast("State", text)
 
 
-def target(body: Any, action: Action) -> Selection:
-    """What an action is on: exactly one of {"ids": [...]}, {"lane": "otp"}, {"all": true}; beside it, for `retry`,
+def action_selection(body: Any, action: Action) -> Selection:
+    """The messages of an action: exactly one of {"ids": [...]}, {"lane": "otp"}, {"all": true}; for `retry` also
     {"ambiguous": true}. Raises BadQuery."""
     wanted = 'expected exactly one of {"ids": ["..."]}, {"lane": "..."}, {"all": true}'
     if not isinstance(body, dict):
@@ -99,17 +99,14 @@ def target(body: Any, action: Action) -> Selection:
             raise BadQuery(wanted)
 
 
-def leaves_ambiguous(action: Action, selection: Selection) -> bool:
-    """Does the action pass over what an upstream may have taken already?"""
-    return action == "retry" and "ambiguous" not in selection.states_for(action)
-
-
-def unchanged(selection: Selection, changed: Collection[str]) -> list[str]:
-    """The ids that were given, but for those of messages that changed."""
+def unchanged_ids(selection: Selection, changed: Collection[str]) -> list[str]:
+    """The ids of the selection whose messages did not change."""
     known = frozenset(changed)
     return [one for one in dict.fromkeys(selection.ids) if one not in known]
 
 
-def left(counts: Iterable[LaneCount], selection: Selection) -> int:
-    """How many ambiguous recipients the selection has."""
+def ambiguous_left(action: Action, selection: Selection, counts: Iterable[LaneCount]) -> int | None:
+    """The number of ambiguous recipients that a retry leaves as they are. None: the action leaves none."""
+    if action != "retry" or "ambiguous" in selection.states_for(action):
+        return None
     return sum(row.recipients for row in counts if row.state == "ambiguous" and selection.lane in (None, row.lane))

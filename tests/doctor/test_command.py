@@ -121,7 +121,7 @@ async def test_beside_a_running_relay_it_says_so_and_does_not_disturb_it(tmp_pat
         async with RelayProcess(config_file) as relay:
             said = await doctor(config_file, server, "--json")
             told = [(one["status"], one["text"]) for one in said.document["findings"] if one["area"] == "relay"]
-            assert told == [("ok", f"a relay runs on this store (pid {relay.pid})"), ("ok", "mail is taken")]
+            assert told == [("ok", f"a relay runs on this store (pid {relay.pid})"), ("ok", "mail is accepted")]
             assert await relay.terminate() == 0
 
 
@@ -149,10 +149,14 @@ class _Readyz:
 @pytest.mark.parametrize(
     ("status", "body", "told"),
     [
-        (200, '{"ready": true, "reasons": []}', ("ok", "mail is taken")),
-        (503, '{"ready": false, "reasons": ["draining", "disk"]}', ("fail", "no mail is taken: draining, disk")),
-        (404, "{}", ("fail", "no mail is taken: HTTP 404")),
-        (200, "<html>", ("warn", "no answer that can be read: the relay that runs may have another configuration")),
+        (200, '{"ready": true, "reasons": []}', ("ok", "mail is accepted")),
+        (503, '{"ready": false, "reasons": ["draining", "disk"]}', ("fail", "no mail is accepted: draining, disk")),
+        (404, "{}", ("fail", "no mail is accepted: HTTP 404")),
+        (
+            200,
+            "<html>",
+            ("warn", "no proper answer (the body is not JSON): the running relay may have another configuration"),
+        ),
     ],
 )
 async def test_a_running_relays_readiness_is_told(

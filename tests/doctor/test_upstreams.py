@@ -125,7 +125,7 @@ async def test_a_credential_that_the_upstream_quotes_is_not_repeated(tmp_path: P
 @pytest.mark.parametrize(
     ("extensions", "said"),
     [
-        ([one for one in DEFAULT_EXTENSIONS if one != "PIPELINING"], "neither PIPELINING nor CHUNKING: a code pays 4"),
+        ([one for one in DEFAULT_EXTENSIONS if one != "PIPELINING"], "neither PIPELINING nor CHUNKING: a code needs 4"),
         (
             [*(one for one in DEFAULT_EXTENSIONS if "SIZE" not in one), "SIZE 10000000"],
             "SIZE 10000000 is less than the 30",
