@@ -64,6 +64,8 @@ def _act_over_http(control: Control, address: AnyAddress, action: Action, select
         raise CommandFailed(f"http {address}: no proper answer ({error})") from error
     except ValueError as error:
         raise CommandFailed(f"http.address: {error}; use the HTTP API") from error
+    if status == 404:
+        raise CommandFailed(str(document.get("error", "not found")))
     if status != 200:
         refusal = f"http {address}: {status} {document.get('error', '')}".rstrip()
         if status == 401:

@@ -128,6 +128,8 @@ class Api:
             raise query.BadQuery("the body is not JSON") from None
         selection = query.action_selection(body, action)
         changed = list(await self._backend.controller.act(action, selection))
+        if selection.lane is not None and not changed:
+            await self._check_lane(selection.lane)
         counts = await self._backend.store.counts() if action == "retry" else ()
         document: dict[str, object] = {"changed": changed}
         if selection.ids:
@@ -137,6 +139,12 @@ class Api:
         if (left := query.ambiguous_left(action, selection, counts)) is not None:
             document["left"] = left
         return await json_response(document)
+
+    async def _check_lane(self, lane: str) -> None:
+        """Raises HTTP 404 for a lane that is neither configured nor has mail."""
+        known = self._backend.health.lanes()
+        if lane not in known and all(row.lane != lane for row in await self._backend.store.counts()):
+            raise web.HTTPNotFound(text=f"there is no lane {lane}; there are {', '.join(known)}")
 
     def _listing(self, request: web.Request) -> Selection:
         """The request's filters. The number of rows is bounded, since long listings delay codes."""

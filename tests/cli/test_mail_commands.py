@@ -326,6 +326,9 @@ def test_an_action_beside_a_running_relay_goes_through_its_http_service(run: Run
     assert run("queue", "release", "01B").out == "01B\n"
     result = run("queue", "drop", "01B", "01Z")
     assert (result.code, result.out, result.err) == (1, "01B\n", "otp-relay: no message 01Z\n")
+    result = run("queue", "hold", "--lane", "opt")
+    assert (result.code, result.out) == (1, "")
+    assert result.err == "otp-relay: there is no lane opt; there are otp, bulk\n"
     assert [one["id"] for one in run("log", "--json").objects] == ["01D", "01C", "01B", "01A"]
 
 

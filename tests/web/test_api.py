@@ -195,6 +195,18 @@ async def test_a_retry_leaves_what_an_upstream_may_have_taken_and_says_how_many(
             assert {**found, "changed": sorted(found["changed"])} == expected
 
 
+@pytest.mark.parametrize("action", ["retry", "hold", "release", "drop"])
+async def test_an_action_on_a_lane_that_does_not_exist_is_404(
+    client: aiohttp.ClientSession, url: str, store: Store, action: str
+) -> None:
+    await fill(store)
+    async with client.post(f"{url}/api/queue/{action}", json={"lane": "opt"}) as answer:
+        assert answer.status == 404
+        assert await answer.json() == {"error": "there is no lane opt; there are otp, bulk"}
+    async with client.post(f"{url}/api/queue/release", json={"lane": "otp"}) as answer:  # which has no held mail
+        assert (answer.status, await answer.json()) == (200, {"changed": []})
+
+
 @pytest.mark.parametrize(
     "body",
     [
