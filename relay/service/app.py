@@ -30,7 +30,7 @@ from relay.signing.client import HelperClient
 from relay.signing.helper import HelperProcess
 from relay.store.keys import open_keys
 from relay.store.merge import shards
-from relay.store.sqlite.integrity import look
+from relay.store.sqlite.integrity import verify_if_unlocked
 from relay.store.sqlite.maintenance import check_keys
 
 
@@ -77,7 +77,7 @@ class App:
             parts = self.parts
             started.push_async_callback(parts.host.close)
             for path in shards(config.store):
-                look(path)
+                verify_if_unlocked(path)
                 check_keys(path, codec)
                 await parts.host.read(path)
             http_sockets = self._bind_http()

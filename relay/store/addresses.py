@@ -1,4 +1,4 @@
-"""Addresses as keyed hashes: found again by whoever knows the address, readable for nobody."""
+"""Pseudonyms of addresses: keyed hashes, by which only someone who knows an address finds it."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class Hashed:
         folded = text.casefold()
         if at and local.casefold() in folded:
             hashed = self.address(known)
-            # The address first, whatever is quoted in it, then what stands alone.
+            # The whole address first, which may be quoted, then its local part where that stands alone.
             text = re.sub(re.escape(known), lambda _: hashed, text, flags=re.IGNORECASE)
-            if _tells(local):
+            if _is_distinctive(local):
                 alone = rf"(?<![\w.+=@:-]){re.escape(local)}(?![\w+=@-]|\.\w)"
                 text = re.sub(alone, lambda _: hashed, text, flags=re.IGNORECASE)
         return _IN_TEXT.sub(lambda found: self.address(found[0]), text) if "@" in folded else text
 
 
-def _tells(local: str) -> bool:
-    """Not a number of three digits, which in a reply is its code, and not a letter or two."""
+def _is_distinctive(local: str) -> bool:
+    """Is it no reply code (three digits), and longer than two letters?"""
     return len(local) >= _SHORTEST_LOCAL and not (len(local) == _SHORTEST_LOCAL and local.isdigit())

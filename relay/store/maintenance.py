@@ -1,4 +1,4 @@
-"""Looking after all files of a store, the main one and those of the bulk processes: `otp-relay store`. Blocking."""
+"""Check, back up and compact all files of a store, those of the bulk processes too: `otp-relay store`. Blocking."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SNAPSHOT_TRIES = 200
 
 
 def files(store: Path) -> Sequence[Path]:
-    """The main file, then those of the bulk processes that are there."""
+    """The main file, then those of the bulk processes."""
     return (sqlite_file.absolute(store), *shards(sqlite_file.absolute(store)))
 
 
@@ -26,7 +26,7 @@ def check(store: Path) -> Mapping[Path, Sequence[str]]:
     one can't even be opened."""
     found: dict[Path, Sequence[str]] = {}
     for path in files(store):
-        integrity.look(path)
+        integrity.verify_if_unlocked(path)
         found[path] = maintenance.check(path)
     return found
 
@@ -64,25 +64,24 @@ def snapshots(paths: Sequence[Path]) -> Iterator[Sequence[sqlite3.Connection]]:
     Raises StoreError.
 
     A message that moves is committed where it goes before it is deleted where it was, so only one that was deleted
-    between two of the looks can be missed. Each file counts those it deleted: the counts are taken from all files
+    between two of the reads can be missed. Each file counts those it deleted: the counts are taken from all files
     before the first transaction begins and again in each transaction, and all is begun again while they differ.
     """
     with ExitStack() as stack:
-        try:
-            looks = [stack.enter_context(closing(maintenance.connect_for_copy(path))) for path in paths]
+        with sqlite_file.explained(paths[0]):
+            readers = [stack.enter_context(closing(maintenance.connect_for_copy(path))) for path in paths]
             for _ in range(_SNAPSHOT_TRIES):
-                before = [transfer.transfer_count(look) for look in looks]
-                for look in looks:
-                    look.execute("BEGIN")
-                if before == [transfer.transfer_count(look) for look in looks]:  # with this each transaction begins
+                before = [transfer.transfer_count(reader) for reader in readers]
+                for reader in readers:
+                    reader.execute("BEGIN")
+                # The transactions begin with this read.
+                if before == [transfer.transfer_count(reader) for reader in readers]:
                     break
-                for look in looks:
-                    look.execute("ROLLBACK")
+                for reader in readers:
+                    reader.execute("ROLLBACK")
             else:
                 raise StoreError(f"{paths[0]}: too much moves between its files just now; try again")
-        except (sqlite3.Error, OSError) as error:
-            raise sqlite_file.explain(paths[0], error) from error
-        yield looks
+        yield readers
 
 
 def compact(store: Path) -> Mapping[Path, tuple[int, int]]:

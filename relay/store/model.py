@@ -30,21 +30,21 @@ ACTS_ON: Mapping[Action, frozenset[State]] = {
 
 
 class Booking(NamedTuple):
-    """What a claim writes down before anything is sent: which process has the message in hand, and when it is due
-    again should that process die."""
+    """What a claim books before anything is sent: when the message is due again if its process crashes, and the lease
+    of the process that has it."""
 
     ladder_s: tuple[float, ...] = (1.0,)
     """the lane's: a recipient is due again at its next step; the last repeats"""
     holder: str = "local"
     lease_s: float = 600.0
-    """how long the holder may have it in hand unless it says more; for stores that several relays share"""
+    """how long the lease lasts; for stores that several relays share"""
 
 
 BOOKED = Booking()
 MOST_DEATHS = 5
-"""A message whose holder died so often with it in hand is `held`: it may be what kills."""
+"""A message is `held` after so many crashes while it was `sending`: it may be their cause."""
 SUSPECT_DEATHS = 2
-"""From so many on it is claimed alone and behind all others."""
+"""From so many crashes on it is a suspect, which is claimed alone and behind all others."""
 
 
 class NewMessage(NamedTuple):
@@ -101,7 +101,7 @@ class Queued(NamedTuple):
     upstreams: tuple[str, ...] = ()
     supersede_key: str | None = None
     suspect: bool = False
-    """its process died before, more than once, with it in hand: no other suspect is claimed before it is settled"""
+    """its process crashed more than once while it was `sending`: no other suspect is claimed before it is settled"""
 
 
 class RecipientUpdate(NamedTuple):

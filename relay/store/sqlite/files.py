@@ -21,11 +21,11 @@ MIGRATIONS = ("1.sql", "2.sql", "3.sql")
 _CACHED_STATEMENTS = 256
 """the writer has some for each number of rows (`put.insert_rows`)"""
 _BUSY_S = 5.0
-"""Only a stranger (a shell, a backup tool) can hold SQLite's own lock against us, and not for long."""
+"""Only another program (a shell, a backup tool) can hold SQLite's own lock, and not for long."""
 
 
 def explain(path: Path, error: Exception) -> Exception:
-    """What SQLite or the system raised, as the store's own error; anything else as it is."""
+    """The store's own error for what SQLite or the system raised; any other error as it is."""
     if isinstance(error, StoreError):
         return error
     if isinstance(error, sqlite3.Error):
@@ -52,7 +52,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def is_denial(error: BaseException | None) -> bool:
-    """Is this, at its bottom, what a user without rights meets? Other causes look the same to SQLite."""
+    """Is a missing right the likely cause? To SQLite other causes look the same."""
     while error is not None:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if isinstance(error, PermissionError) or code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
@@ -62,12 +62,12 @@ def is_denial(error: BaseException | None) -> bool:
 
 
 def absolute(path: Path) -> Path:
-    """The file itself: -wal, -shm and the lock lie beside it, whatever links lead there."""
+    """The path without symbolic links: -wal, -shm and the lock lie beside the file itself."""
     return path.resolve()
 
 
 def lock(path: Path) -> int:
-    """Take the store for this process, until the descriptor is closed. Raises StoreError when another has it."""
+    """Lock the store for this process, until the descriptor is closed. Raises StoreError if another process has it."""
     lock_path = _lock_path(path)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -93,8 +93,8 @@ def lock(path: Path) -> int:
 
 
 def holder(path: Path) -> str | None:
-    """The pid of the relay that has the store, `unknown` where it isn't told, None where no relay runs on it. Raises
-    StoreError where that can't be seen."""
+    """The pid of the relay that has locked the store, or `unknown`; None: no relay runs on it. Raises StoreError if the
+    lock file can't be read."""
     lock_path = _lock_path(absolute(path))
     try:
         descriptor = _open_lock(lock_path, os.O_RDONLY)
@@ -116,8 +116,8 @@ def _lock_path(path: Path) -> Path:
 
 
 def _open_lock(path: Path, flags: int) -> int:
-    """A file of ours, never what a link of another user leads to: it is written to. Raises StoreError,
-    FileNotFoundError."""
+    """Open a lock file of the relay's own. It is written to, so a link that another user made is refused. Raises
+    StoreError, FileNotFoundError."""
     try:
         descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     except FileNotFoundError:
@@ -140,19 +140,22 @@ def _written_pid(descriptor: int) -> str:
 
 
 def check(path: Path) -> None:
-    """Look without writing. The file is only ever opened through SQLite: closing a descriptor of one's own would drop
-    the locks of every connection this process has on it (POSIX locks)."""
+    """Check that it is a store of a known version, without writing. Raises StoreError, StoreDamaged, sqlite3.Error.
+
+    The file is only ever opened through SQLite: closing another descriptor of it would drop the locks of every
+    connection that this process has on it (POSIX locks).
+    """
     if not path.exists():
         raise StoreError(f"{path}: there is no store")
     if not path.is_file():
         raise StoreDamaged(f"{path}: not a file")
     log = path.with_name(path.name + "-wal")
     try:
-        # `immutable`: a stranger's file gets no -wal and -shm beside it from being looked at.
+        # `immutable`: SQLite makes no -wal and -shm beside a file that may not be a store.
         with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
             _identify(path, connection)
     except sqlite3.DatabaseError as error:
-        # Cut off inside of a checkpoint, the file alone looks damaged: the log has what it lacks.
+        # After a crash in a checkpoint the file alone looks damaged: the log has the missing pages.
         if error.sqlite_errorcode != sqlite3.SQLITE_CORRUPT or not log.exists() or not log.stat().st_size:
             raise
     with closing(connect_reader(path)) as connection:
@@ -172,7 +175,7 @@ def _identify(path: Path, connection: sqlite3.Connection) -> None:
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
-    """A connection that can't write: beside a running relay, or where none runs. Raises sqlite3.Error."""
+    """A connection that can't write, beside a running relay or without one. Raises sqlite3.Error."""
     connection = connect(f"{path.as_uri()}?mode=ro")
     with suppress(sqlite3.DatabaseError):  # a damaged file says so at the first query, where it is explained
         connection.execute("PRAGMA query_only = ON")
@@ -180,7 +183,7 @@ def connect_reader(path: Path) -> sqlite3.Connection:
 
 
 def connect(uri: str) -> sqlite3.Connection:
-    """As every connection to a store is made."""
+    """A connection with the settings that all connections to a store have."""
     # One thread at a time uses it, but not always the same (`group`).
     connection = sqlite3.connect(
         uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256

@@ -1,9 +1,7 @@
-"""Is a store's file whole? As far as can be said before it is used, without changing anything; `sqlite_care.check`
-reads all of it."""
+"""Integrity checks before a store file is used. They change nothing; `maintenance.check` reads all of the file."""
 
 from __future__ import annotations
 
-import sqlite3
 import struct
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +10,7 @@ from relay.store.base import StoreDamaged
 from relay.store.sqlite import files
 
 QUICKLY_READ_BYTES = 32_000_000
-"""so much of it is read whole at a start, which takes some 2 ms a megabyte"""
+"""a file up to this size is checked whole at a start, which takes some 2 ms a megabyte"""
 
 # https://sqlite.org/fileformat2.html#walformat and https://sqlite.org/walformat.html#walidxfmt
 _HEADER = struct.Struct(">8I")  # magic, version, page size, checkpoints, salt (2), checksum (2)
@@ -23,7 +21,7 @@ _INDEX_FRAMES_AT = 16
 
 def inspect(path: Path) -> None:
     """Raises StoreDamaged; StoreError where it can't be read. No other process may write to it meanwhile."""
-    try:
+    with files.explained(path):
         with closing(files.connect_reader(path)) as connection:
             connection.execute("SELECT 1 FROM message LIMIT 1").fetchone()  # here SQLite reads its log
             if path.stat().st_size <= QUICKLY_READ_BYTES:
@@ -33,26 +31,22 @@ def inspect(path: Path) -> None:
         # Only now: closing a descriptor of one's own drops the locks of a connection that is open (POSIX locks).
         if (wrong := damaged_log(path)) is not None:
             raise StoreDamaged(f"{path}: damaged: {wrong}")
-    except (sqlite3.Error, OSError) as error:
-        raise files.explain(path, error) from error
 
 
-def look(path: Path) -> None:
-    """`check`, and `inspect` unless a process has it just now. Raises as they do."""
-    try:
+def verify_if_unlocked(path: Path) -> None:
+    """`files.check`, and `inspect` unless a relay runs on the file. Raises StoreError, StoreDamaged."""
+    with files.explained(path):
         files.check(path)
-    except (sqlite3.Error, OSError) as error:
-        raise files.explain(path, error) from error
     if files.holder(path) is None:
         inspect(path)
 
 
 def damaged_log(path: Path) -> str | None:
-    """What is wrong with the write-ahead log of a file that was just read from; None: nothing that can be told.
+    """What is wrong with the write-ahead log of a file that was just read from; None: no damage was found.
 
-    SQLite takes a log up to the first frame that isn't right for the whole, since so ends one that was cut off by a
-    power loss. But the relay syncs each transaction before it writes the next. So at most one that is not valid
-    may stand in the log, and its header is never without effect while frames follow.
+    SQLite ignores a log from its first invalid frame on, because that is how a power loss ends one. But the relay
+    syncs each transaction before it writes the next. So after a power loss at most one transaction is invalid. An
+    invalid header before frames, or two commits behind an invalid frame, are damage.
     """
     log, index = path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
     if not log.exists() or log.stat().st_size <= _HEADER.size:

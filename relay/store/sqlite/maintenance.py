@@ -1,4 +1,4 @@
-"""Looking after one file: a full check, its keys, a copy, giving back space. Blocking; `care` does it for all files."""
+"""Check, back up and compact one store file, and check its keys. Blocking. `store/maintenance.py` does all files."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _KEY_IDS = (
 
 
 def check(path: Path) -> Sequence[str]:
-    """What is wrong with the store, a line each; nothing when all is well. Also beside a running relay. Raises
-    StoreError, StoreDamaged where it can't even be opened."""
+    """What is wrong with the store, a line each. Also beside a running relay. Raises StoreError, StoreDamaged if it
+    can't even be opened."""
     path = files.absolute(path)
-    try:
+    with files.explained(path):
         files.check(path)
         with closing(files.connect_reader(path)) as connection:
             connection.execute("BEGIN")  # one moment, whatever a relay writes meanwhile
@@ -50,30 +50,26 @@ def check(path: Path) -> Sequence[str]:
                 for what, query in _CONTRADICTIONS.items():
                     if found := [row[0] for row in connection.execute(f"{query} LIMIT {_SHOWN}")]:
                         wrong.append(f"{what}: {', '.join(found)}")
-    except (sqlite3.Error, OSError) as error:
-        raise files.explain(path, error) from error
     return wrong
 
 
 def check_keys(path: Path, codec: Codec) -> None:
-    """Can the codec read all the mail that waits in the store? Raises StoreSealed: what it
-    lacks; StoreError, StoreDamaged."""
+    """Check that the codec can read all waiting mail. Raises StoreSealed, which names the key that is missing;
+    StoreError, StoreDamaged."""
     path = files.absolute(path)
-    try:
-        with closing(files.connect_reader(path)) as connection:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version < 2 or _reads_all_noted(connection, codec):
-                return
+    with files.explained(path), closing(files.connect_reader(path)) as connection:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version < 2 or _reads_all_noted(connection, codec):
+            return
+        try:
             for (key_id,) in connection.execute(_KEY_IDS):
                 codec.check(key_id)
-    except (sqlite3.Error, OSError) as error:
-        raise files.explain(path, error) from error
-    except ValueError as error:
-        raise StoreSealed(f"{path}: waiting mail is {error}") from None
+        except ValueError as error:
+            raise StoreSealed(f"{path}: waiting mail is {error}") from None
 
 
 def _reads_all_noted(connection: sqlite3.Connection, codec: Codec) -> bool:
-    """Then there is no need to look through all that waits."""
+    """Can it read everything that was ever encrypted? Then the waiting mail needn't be searched."""
     noted = connection.execute("SELECT name FROM setting WHERE name GLOB ?", (f"{_KEY}*",))
     try:
         for (name,) in noted.fetchall():
@@ -90,11 +86,9 @@ def note_key(connection: sqlite3.Connection, key_id: str) -> None:
 
 def connect_for_copy(path: Path) -> sqlite3.Connection:
     """A connection that reads a file that is a store. Raises StoreError, StoreDamaged."""
-    try:
+    with files.explained(path):
         files.check(path)
         return files.connect_reader(path)
-    except (sqlite3.Error, OSError) as error:
-        raise files.explain(path, error) from error
 
 
 def copy(source: sqlite3.Connection, destination: Path) -> int:
@@ -122,12 +116,10 @@ def copy(source: sqlite3.Connection, destination: Path) -> int:
 def compact(path: Path) -> tuple[int, int]:
     """Rewrite the file without its free pages; its size in bytes before and after. The lock is held. Raises
     StoreError, StoreDamaged."""
-    try:
+    with files.explained(path):
         files.check(path)
         before = path.stat().st_size
         with closing(schema.connect_writer(path)) as connection:
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         return before, path.stat().st_size
-    except (sqlite3.Error, OSError) as error:
-        raise files.explain(path, error) from error

@@ -1,5 +1,5 @@
-"""Changes to what waits as a whole, and to the log, as functions of a transaction: what an operator, a start, a reload
-or the passing of time asks for. Those that take a `limit` are repeated until they find nothing."""
+"""Changes to many messages at once, as functions of a transaction: recovery, superseding, lanes that come and go,
+operators' actions, retention. Those with a `limit` are called again until they find nothing."""
 
 # ruff: noqa: S608 - what is put together here are conditions of this package; every value is a parameter
 
@@ -26,7 +26,7 @@ _CHANGES: dict[Action, str] = {
 def recover(tx: Tx, now: float, marking: Collection[str]) -> list[Recovered]:
     """See `base.Queue.recover`."""
     _bring_back_from_the_future(tx, now)
-    # What is being sent has no time: in the index it stands apart from all that waits for its own.
+    # `sending` rows have no next_at, so the index keeps them apart from all that waits for a time.
     sending = "open = 1 AND lane = :lane AND next_at IS NULL AND state = 'sending'"
     update = "UPDATE recipient INDEXED BY recipient_open SET holder = NULL, lease_until = NULL"
     recovered: list[Recovered] = []
@@ -38,7 +38,7 @@ def recover(tx: Tx, now: float, marking: Collection[str]) -> list[Recovered]:
         for change, further in (
             ("state = 'ambiguous', booked_at = NULL, reply = :unknown", "AND final_dot"),
             ("state = 'held', booked_at = NULL, deaths = deaths + 1", "AND deaths + 1 >= :most"),
-            # One that was booked has used up a step.
+            # A booking used up a step of the ladder.
             ("state = 'queued', booked_at = coalesce(booked_at, :now), deaths = deaths + 1, step = step + 1",
              "AND deaths + 1 >= :suspect"),
             ("state = 'queued', next_at = coalesce(booked_at, :now), step = step + (booked_at IS NOT NULL),"
@@ -55,8 +55,8 @@ _IN_HAND = (
 
 
 def _bring_back_from_the_future(tx: Tx, now: float) -> None:
-    """Where the clock of an earlier start was ahead, what it wrote down for later is due now; the life of a message
-    that it accepted begins now."""
+    """If the clock of an earlier start was ahead, make its times now: what is due later is due now, and the life of a
+    message that it accepted begins now."""
     (latest,) = tx.execute("SELECT max(accepted_at) FROM message").fetchone()
     if latest is None or latest <= now:
         return
@@ -83,6 +83,7 @@ def _bring_back_from_the_future(tx: Tx, now: float) -> None:
 
 
 def supersede(tx: Tx, key: str, before_id: str, now: float, hashed: Hashed | None) -> list[str]:
+    """See `base.Queue.supersede`."""
     older = tx.execute("SELECT id FROM message WHERE supersede_key = ? AND id < ? ORDER BY id", (key, before_id))
     ended = []
     for (message_id,) in older.fetchall():
@@ -99,6 +100,7 @@ def supersede(tx: Tx, key: str, before_id: str, now: float, hashed: Hashed | Non
 
 
 def retry_deferred(tx: Tx, lane: str, now: float, limit: int, *, only_urged: bool) -> int:
+    """See `base.Queue.retry_deferred`."""
     index, further = ("recipient_urged", "AND urged = 1") if only_urged else ("recipient_open", "")
     late = tx.execute(
         f"SELECT message_id, position FROM recipient INDEXED BY {index}"
@@ -112,8 +114,8 @@ def retry_deferred(tx: Tx, lane: str, now: float, limit: int, *, only_urged: boo
 
 
 def adopt(tx: Tx, lanes: Sequence[str], default: str, limit: int) -> int:
-    """The messages of at least `limit` recipients, if there are so many; each whole, so its finished recipients are
-    shown with it."""
+    """Move whole messages, those of `limit` open recipients or a few more, so that finished recipients are shown
+    with the others. Returns how many open recipients moved."""
     lost = [lane for lane in open_lanes(tx.execute) if lane not in (*lanes, default)]
     orphans = tx.execute(
         "SELECT message_id FROM recipient INDEXED BY recipient_open"
@@ -133,8 +135,8 @@ def adopt(tx: Tx, lanes: Sequence[str], default: str, limit: int) -> int:
 def act(
     tx: Tx, action: Action, ids: Sequence[str], selection: Selection, now: float, hashed: Hashed | None
 ) -> list[str]:
-    """The action on those of `ids` it changes, and there only on the recipients that the selection's `to` and
-    `state` name."""
+    """Apply the action to the recipients of these messages that the selection's `to` and `state` match. Returns the
+    ids of the messages that changed."""
     states = selection.states_for(action)
     terms = ["message_id = :id", "state IN ({})".format(", ".join(f"'{state}'" for state in states))]
     if selection.to is not None:
@@ -153,6 +155,7 @@ def act(
 
 
 def prune(tx: Tx, before: float, limit: int) -> int:
+    """See `base.Queue.prune`."""
     old = tx.execute(
         "SELECT id FROM message WHERE accepted_at < ? AND body IS NULL ORDER BY accepted_at LIMIT ?", (before, limit)
     ).fetchall()

@@ -31,7 +31,7 @@ def put_part(tx: Tx, message: NewMessage, body: BodyRange, part: int, codec: Cod
     """Write one part of a content whose message is not there yet."""
     if part == 0:
         tx.execute("INSERT INTO loose_body VALUES (?, ?)", (body.first, body.parts))
-    _insert_part(tx, message, body, part, codec)
+    insert_part(tx, message.id, message.content, body, part, codec)
 
 
 def put(
@@ -39,7 +39,7 @@ def put(
 ) -> None:
     """Write a message, and its content but for the parts `written` before. `booking` None: it isn't claimed."""
     for part in range(written, body.parts):
-        _insert_part(tx, message, body, part, codec)
+        insert_part(tx, message.id, message.content, body, part, codec)
     if written:
         tx.execute("DELETE FROM loose_body WHERE first = ?", (body.first,))
     _insert_messages(tx, [(message, body, booking)])
@@ -73,15 +73,15 @@ def is_small(message: NewMessage, body: BodyRange) -> bool:
     return body.parts == 1 and len(message.providers) == 1
 
 
-def _insert_part(tx: Tx, message: NewMessage, body: BodyRange, part: int, codec: Codec) -> None:
-    content = message.content
+def insert_part(tx: Tx, message_id: str, content: bytes, body: BodyRange, part: int, codec: Codec) -> None:
+    """Write one part of a content."""
     if body.parts > 1:
         content = content[part * PART_BYTES : (part + 1) * PART_BYTES]
-    insert_rows(tx, "body", BODY, [(body.first + part, codec.encode(content, f"{message.id}/{part}"))])
+    insert_rows(tx, "body", BODY, [(body.first + part, codec.encode(content, f"{message_id}/{part}"))])
 
 
 def insert_rows(tx: Tx, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """As few statements as may be: Python's sqlite3 takes the interpreter's lock again after each."""
+    """In one statement if they are few: Python's sqlite3 takes the interpreter's lock again after each."""
     if len(rows) <= _ROWS_AT_ONCE:
         tx.execute(insert(table, columns, len(rows)), list(chain.from_iterable(rows)))
     else:

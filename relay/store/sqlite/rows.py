@@ -1,4 +1,4 @@
-"""Values as columns, and columns as values."""
+"""Conversion between the store's values and table rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relay.mail.envelope import DeliverBy, Envelope, Notify, Recipient
 from relay.store.model import Booking, NewMessage
 
 PART_BYTES = 500_000
-"""A larger content is written and wiped in parts, so that no transaction is long."""
+"""A larger content is written and deleted in parts, so that no transaction is long."""
 SHOWN_CHARS = 1_000
 """of a subject and a Message-ID are kept, which are shown only: a message's row stays small"""
 
@@ -53,7 +53,7 @@ _NEXT_OPEN_LANE = (
 
 
 def open_lanes(execute: Callable[..., sqlite3.Cursor]) -> list[str]:
-    """The lanes that something waits in: a step through the index each, however much waits."""
+    """The lanes that have open mail: one step through the index for each, however much waits."""
     lanes: list[str] = []
     while found := execute(_NEXT_OPEN_LANE, (lanes[-1] if lanes else "",)).fetchone():
         lanes.append(found[0])
@@ -61,18 +61,18 @@ def open_lanes(execute: Callable[..., sqlite3.Cursor]) -> list[str]:
 
 
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
-"""what is raised by a value that its column should not hold"""
+"""raised by a value that its column should not hold"""
 
 
 def is_unreadable(error: Exception) -> bool:
-    """Is it about a value in a row, and not about the file?"""
+    """Is a value in a row the cause, and not the file?"""
     # Python's sqlite3 raises this by itself for a text that isn't UTF-8; what SQLite raises has a code.
     undecodable = isinstance(error, sqlite3.OperationalError) and not hasattr(error, "sqlite_errorcode")
     return undecodable or isinstance(error, UNREADABLE)
 
 
 class BodyRange(NamedTuple):
-    """Where a content lies: rows `first` to `first + parts - 1` of `body`, encrypted with the key of this id."""
+    """Rows `first` to `first + parts - 1` of `body`: one content, encrypted with the key of this id."""
 
     first: int
     parts: int
@@ -138,7 +138,7 @@ def recipient_rows(message: NewMessage, booking: Booking | None) -> list[tuple[A
 
 
 def fold(address: str) -> str:
-    """What two addresses have in common that differ in case only."""
+    """An address's form for comparison without case."""
     return address.casefold()
 
 

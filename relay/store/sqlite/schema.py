@@ -1,4 +1,4 @@
-"""The store's file in the hands of its one writer: made once and whole, migrated, connected to for writing."""
+"""The schema: make a store file, migrate it, and connect its one writer."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from relay.store.base import StoreError
 from relay.store.sqlite import files
-from relay.store.sqlite.files import APPLICATION_ID, check, connect, explain
+from relay.store.sqlite.files import APPLICATION_ID, check, connect, explained
 
 _WRITER_CACHE_KIB = 8192
 _NET_PAGES = 8000
-"""SQLite's own checkpoint inside of a commit: a net, `GroupWriter` is earlier."""
+"""SQLite checkpoints inside of a commit at this size of the log; `GroupWriter` does so earlier, outside of one."""
 LOG_LIMIT_BYTES = 40_000_000
 """SQLite cuts the log to this when it uses it again after a long reader let it grow. Other mail doesn't reach it."""
 
@@ -22,19 +22,17 @@ LOG_LIMIT_BYTES = 40_000_000
 def prepare(path: Path) -> None:
     """Make the file if there is none, check it if there is. The lock is held.
 
-    Raises StoreDamaged for what isn't a store or is a broken one, StoreError where it can't be read or made.
+    Raises StoreDamaged if it isn't a store or is damaged, StoreError if it can't be read or made.
     """
-    try:
+    with explained(path):
         if not path.exists() or (path.is_file() and path.stat().st_size == 0):
             _create(path)
         else:
             check(path)
-    except (sqlite3.Error, OSError) as error:
-        raise explain(path, error) from error
 
 
 def _create(path: Path) -> None:
-    """Under another name first: a file of this name is always whole."""
+    """Make it under another name first, so that a file of this name is always complete."""
     new = path.with_name(path.name + ".new")
     for leftover in (new, new.with_name(new.name + "-journal")):
         leftover.unlink(missing_ok=True)

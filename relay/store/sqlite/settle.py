@@ -20,6 +20,7 @@ from relay.store.sqlite.rows import ATTEMPT, PART_BYTES, BodyRange, timings_text
 
 
 def mark_final(tx: Tx, message_id: str, positions: Sequence[int]) -> None:
+    """See `base.Queue.mark_final`."""
     tx.executemany(
         "UPDATE recipient SET final_dot = 1 WHERE message_id = ? AND position = ?",
         [(message_id, position) for position in positions],
@@ -29,7 +30,8 @@ def mark_final(tx: Tx, message_id: str, positions: Sequence[int]) -> None:
 def settle(
     tx: Tx, settlement: Settlement, bodies: Sequence[BodyRange], codec: Codec, hashed: Hashed | None, now: float
 ) -> None:
-    """`bodies`: places for the contents of the bounces. `hashed`: how addresses of finished messages are kept."""
+    """See `base.Queue.settle`. `bodies`: places for the contents of the bounces. `hashed`: how addresses of finished
+    messages are kept."""
     message_id = settlement.message_id
     attempts = settlement.attempts
     if attempts:
@@ -47,17 +49,16 @@ def settle(
         note(tx, message_id, now, settlement.note)
     for bounce, body in zip(settlement.bounces, bodies, strict=True):
         put(tx, bounce, body, codec, booking=None)
-    timings = timings_text(settlement.timings_ms)
-    if not tx.execute(_ADD_TIMINGS, (timings, message_id)).rowcount:
+    if tx.execute("SELECT 1 FROM message WHERE id = ?", (message_id,)).fetchone() is None:
         raise StoreError(f"no message {message_id} in the store")
+    if settlement.timings_ms:
+        timings = timings_text(settlement.timings_ms)
+        tx.execute("UPDATE message SET timings = json_patch(timings, ?) WHERE id = ?", (timings, message_id))
     finish_if_done(tx, [message_id], hashed)
 
 
-_ADD_TIMINGS = "UPDATE message SET timings = json_patch(timings, ?) WHERE id = ?"
-
-
 def is_simple_finish(settlement: Settlement, hashed: Hashed | None) -> bool:
-    """Does it end a message's only recipient with one attempt, and nothing else?"""
+    """Does it finish a message's only recipient after one attempt, and nothing else? `finish_batch` writes such."""
     if settlement.only_bytes is None or settlement.only_bytes > PART_BYTES or hashed is not None:
         return False
     if len(settlement.updates) != 1 or len(settlement.attempts) != 1:
@@ -72,7 +73,7 @@ def is_simple_finish(settlement: Settlement, hashed: Hashed | None) -> bool:
 
 
 class BatchMismatch(Exception):
-    """One of them was not what it seemed: each is to be settled by itself."""
+    """A settlement in the batch is no simple finish after all: each must be written by itself."""
 
 
 def finish_batch(tx: Tx, settlements: Sequence[Settlement]) -> None:
@@ -113,17 +114,17 @@ _FINISH_MESSAGES = (
 )
 
 
-# Without the one that the claim counted, where none was made of it: while all circuits are open, for instance.
+# The attempt that the claim counted doesn't count if none was made, because all circuits are open, for instance.
 _WITHOUT_THIS_CLAIM = (
     "max(attempts - (state = 'sending'), (SELECT coalesce(max(n), 0) FROM attempt"
     " WHERE attempt.message_id = recipient.message_id AND attempt.position = recipient.position))"
 )
-# An upstream or a reply that isn't named stays: the last word heard is part of the time line.
+# An update that names no upstream or no reply keeps the last one, which is part of the time line.
 _UPDATE_RECIPIENT = (
     "UPDATE recipient SET state = ?1, open = ?11, upstream = coalesce(?2, upstream), reply = coalesce(?3, reply),"
     " sent_at = ?4, next_at = CASE WHEN ?1 IN ('queued', 'deferred') THEN coalesce(?5, accepted_at) END, step = ?6,"
     f" delay_notified = ?7, attempts = CASE WHEN ?8 > 0 THEN max(attempts, ?8) ELSE {_WITHOUT_THIS_CLAIM} END,"
-    # What was settled did not kill its process.
+    # A message that was settled did not crash its process.
     " booked_at = NULL, holder = NULL, lease_until = NULL, deaths = 0"
     " WHERE message_id = ?9 AND position = ?10 AND open = 1"
 )
@@ -212,7 +213,9 @@ def end_expired(tx: Tx, lane: str, now: float, reply: str, limit: int, hashed: H
 
 
 def delete_orphan(tx: Tx, arriving: Container[int]) -> bool:
-    """Delete one part of a body that no message owns, but for those still `arriving`. True: there is more."""
+    """Delete one part of a content that has no message, except those still `arriving`. True: there may be more.
+
+    The table of such contents is `loose_body`: in the schema since version 1, so its name stays."""
     for first, parts in tx.execute("SELECT first, parts FROM loose_body").fetchall():
         if first in arriving:
             continue
@@ -226,12 +229,12 @@ def delete_orphan(tx: Tx, arriving: Container[int]) -> bool:
 
 
 def unclaim(tx: Tx, message_id: str, due_at: float | None = None) -> None:
-    """Give back what is in hand of a message; due at once, or when told."""
+    """See `base.Queue.unclaim`."""
     tx.execute(_GIVE_BACK.format(due="coalesce(:due_at, accepted_at)", steps=0), {"id": message_id, "due_at": due_at})
 
 
 def put_off(tx: Tx, message_id: str) -> None:
-    """Give back what is in hand of a message, due when its claim booked it."""
+    """Give back what is `sending` of a message that can't be read just now; it is due when its claim booked it."""
     tx.execute(_GIVE_BACK.format(due="booked_at", steps=1), {"id": message_id})
 
 
@@ -243,6 +246,7 @@ _GIVE_BACK = (
 
 
 def note(tx: Tx, message_id: str, at: float, text: str) -> None:
+    """Add a note to the message's time line."""
     tx.execute("INSERT OR IGNORE INTO note VALUES (?, ?, ?)", (message_id, at, text))
 
 

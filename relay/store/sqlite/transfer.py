@@ -16,7 +16,8 @@ from relay.store.model import TransferredMessage
 from relay.store.sqlite import content
 from relay.store.sqlite.claim import hold_unreadable
 from relay.store.sqlite.commit import Tx
-from relay.store.sqlite.rows import PART_BYTES, BodyRange, is_unreadable, open_lanes
+from relay.store.sqlite.put import insert_part
+from relay.store.sqlite.rows import BodyRange, is_unreadable, open_lanes
 from relay.store.sqlite.state import HEAVY_BYTES, StoreState
 
 T = TypeVar("T")
@@ -62,25 +63,24 @@ class SqliteTransfer:
         return await self.state.log.run(partial(self.state.lists.ask, read))
 
 
-_IN_HAND = "SELECT 1 FROM recipient AS r WHERE r.message_id = recipient.message_id AND r.state = 'sending'"
+_SENDING = "SELECT 1 FROM recipient AS r WHERE r.message_id = recipient.message_id AND r.state = 'sending'"
 
 
 def messages_for_other_lanes(
     connection: sqlite3.Connection, lanes: Sequence[str], limit: int, after: str = ""
 ) -> list[str]:
-    """Open messages of other lanes than these, oldest first and behind the id `after`; but for those that a lane still
-    has in hand, as one does for a while after a reload."""
+    """See `base.Transfer`. After a reload a lane may be `sending` a message for a while that it has no more."""
     found = connection.execute(
         "SELECT DISTINCT message_id FROM recipient INDEXED BY recipient_open"
         " WHERE open = 1 AND lane IN (SELECT value FROM json_each(?)) AND message_id > ?"
-        f" AND NOT EXISTS ({_IN_HAND}) ORDER BY message_id LIMIT ?",
+        f" AND NOT EXISTS ({_SENDING}) ORDER BY message_id LIMIT ?",
         (_others(connection, lanes), after, limit),
     )
     return [str(row[0]) for row in found]
 
 
 def sends_for_other_lanes(connection: sqlite3.Connection, lanes: Sequence[str]) -> bool:
-    """Has a lane something in hand that is none of these?"""
+    """See `base.Transfer`."""
     found = connection.execute(
         "SELECT 1 FROM recipient INDEXED BY recipient_open WHERE open = 1 AND lane IN (SELECT value FROM json_each(?))"
         " AND next_at IS NULL AND state = 'sending' LIMIT 1",
@@ -127,11 +127,7 @@ def import_message(tx: Tx, moved: TransferredMessage, body: BodyRange, codec: Co
     if tx.execute("SELECT 1 FROM message WHERE id = ?", (moved.id,)).fetchone() is not None:
         return
     for part in range(body.parts):
-        stored = moved.content[part * PART_BYTES : (part + 1) * PART_BYTES]
-        tx.execute(
-            "INSERT INTO body (id, content) VALUES (?, ?)",
-            (body.first + part, codec.encode(stored, f"{moved.id}/{part}")),
-        )
+        insert_part(tx, moved.id, moved.content, body, part, codec)
     place = {"body": body.first, "parts": body.parts, "body_key": body.key_id}
     _insert(tx, "message", {**moved.message, **place})
     for table, rows in moved.rows.items():
@@ -142,9 +138,9 @@ def import_message(tx: Tx, moved: TransferredMessage, body: BodyRange, codec: Co
 
 
 def delete_transferred(tx: Tx, message_id: str) -> None:
-    """Delete a message that is in another file now; not one that a lane here has claimed meanwhile."""
-    in_hand = tx.execute("SELECT 1 FROM recipient WHERE message_id = ? AND state = 'sending'", (message_id,))
-    if in_hand.fetchone() is not None:
+    """See `base.Transfer`. A lane here may have claimed it meanwhile: then it stays."""
+    sending = tx.execute("SELECT 1 FROM recipient WHERE message_id = ? AND state = 'sending'", (message_id,))
+    if sending.fetchone() is not None:
         return
     found = tx.execute("SELECT body, parts, size FROM message WHERE id = ?", (message_id,)).fetchone()
     if found is None:
@@ -161,8 +157,8 @@ def delete_transferred(tx: Tx, message_id: str) -> None:
 
 
 def transfer_count(connection: sqlite3.Connection) -> int:
-    """How many messages the file has handed to others since it is there: a reader of several files tells by it
-    whether one moved meanwhile."""
+    """How many messages moved from this file to others so far: a backup of several files sees by it whether one moved
+    meanwhile."""
     if connection.execute("PRAGMA user_version").fetchone()[0] < _SINCE_VERSION:  # as an older relay left it
         return 0
     found = connection.execute("SELECT value FROM setting WHERE name = ?", (_COUNT,)).fetchone()
@@ -170,7 +166,7 @@ def transfer_count(connection: sqlite3.Connection) -> int:
 
 
 def _insert(tx: Tx, table: str, row: Mapping[str, Any]) -> None:
-    # Columns are the schema's own names, never a stranger's: both files are of one version.
+    # The columns are the schema's own: both files have the same version.
     columns, marks = ", ".join(row), ", ".join("?" for _ in row)
     tx.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", tuple(row.values()))
 
