@@ -57,6 +57,12 @@ class Unwritable(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["run"]:
+        import signal
+
+        # Before the other imports, which take a while: a signal to stop ends it with 0 from the first moment.
+        signal.signal(signal.SIGTERM, _end)
+        signal.signal(signal.SIGINT, _end)
     if argv[:1] == ["sendmail"]:
         # Started once a message, and its arguments are its own to read: no argparse, none of the other commands.
         from relay.cli.sendmail import send
@@ -82,6 +88,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"otp-relay: standard output: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_OUTPUT
     return code
+
+
+def _end(number: int, frame: object) -> None:  # noqa: ARG001
+    """Nothing is open yet. No exception: an import may swallow it (Python 3.11's __set_name__)."""
+    os._exit(0)
 
 
 def _told_apart(stdout: TextIO | None) -> TextIO:

@@ -345,7 +345,9 @@ sys.exit(main(["run", "-c", sys.argv[3]]))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("module", ["uvloop", "relay.config.load", "pydantic", "relay.service.app", "aiosmtpd"])
+@pytest.mark.parametrize(
+    "module", ["argparse", "relay.cli.run", "uvloop", "relay.config.load", "pydantic", "relay.service.app", "aiosmtpd"]
+)
 async def test_a_relay_that_is_stopped_while_it_begins_ends_with_0(
     tmp_path: Path, module: str, number: signal.Signals
 ) -> None:
