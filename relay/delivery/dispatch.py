@@ -96,9 +96,10 @@ class Delivery:
         self._services.events.up(lane, upstream)
         self._lanes[lane].feeder.on_upstream_recovered()
 
-    async def drain(self, within_s: float) -> None:
-        """Finish what is under way, in all lanes at once; the rest stays in the store."""
-        await asyncio.gather(*(lane.drain(within_s) for lane in self._lanes.values()))
+    async def drain(self, within_s: float) -> int:
+        """Finish what is under way, in all lanes at once; the rest stays in the store. Returns the number of deliveries
+        that were stopped."""
+        return sum(await asyncio.gather(*(lane.drain(within_s) for lane in self._lanes.values())))
 
     async def retry_settlements(self) -> bool:
         """After a drain: write what the store refused then. False: it still refuses."""

@@ -84,14 +84,15 @@ class Engine:
             await asyncio.sleep(UNSETTLED_EVERY_S)
         self.delivery.wake_all()
 
-    async def drain(self, within_s: float) -> None:
-        """Begin nothing more; what is under way may take `within_s` seconds."""
+    async def drain(self, within_s: float) -> int:
+        """Begin nothing more; what is under way may take `within_s` seconds. Returns the number of deliveries that took
+        longer and were stopped."""
         old = list(self._retired.values())
         ending = [*self._retired, *([self._housekeeper] if self._housekeeper is not None else [])]
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
-        await asyncio.gather(*(each.drain(within_s) for each in (self.delivery, *old)))
+        return sum(await asyncio.gather(*(each.drain(within_s) for each in (self.delivery, *old))))
 
     async def close(self) -> None:
         await self.store.close()

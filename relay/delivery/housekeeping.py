@@ -37,7 +37,9 @@ class Housekeeping:
 
     async def _apply(self) -> None:
         await self._store.hash_addresses(wanted=self._config.log.addresses == "hashed")
-        await self._store.adopt(tuple(self._config.lanes), self._config.default_lane)
+        adopted = await self._store.adopt(tuple(self._config.lanes), self._config.default_lane)
+        if adopted:
+            self._log.adopted(self._config.default_lane, adopted)
         self._is_applied = True
 
     async def run(self) -> None:

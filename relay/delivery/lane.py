@@ -151,16 +151,18 @@ class Lane:
         self.wake(self._services.clock.now())
         self._pump()
 
-    async def drain(self, within_s: float) -> None:
-        """Begin nothing more and give what waits back to the store; what is under way may take `within_s` seconds."""
+    async def drain(self, within_s: float) -> int:
+        """Begin nothing more and give what waits back to the store; what is under way may take `within_s` seconds.
+        Returns the number of deliveries that took longer and were stopped."""
         self._draining = True
         if self._timer is not None:
             self._timer.cancel()
         await self.feeder.stop()
         waiting = self._backlog.remove(lambda _: True)
-        await end_deliveries(self._tasks, within_s)
+        stopped = await end_deliveries(self._tasks, within_s)
         await self.settler.give_back_waiting(waiting, within_s)
         await asyncio.gather(*(pool.close() for pool in self.pools))
+        return stopped
 
     def _pump(self) -> None:
         """Begin as many deliveries as may be under way, the earliest deadline first."""

@@ -55,6 +55,19 @@ class RelayLog:
         """A worker process accepts bulk mail."""
         self.line(logging.INFO, "worker_ready", worker=number)
 
+    def stopping(self) -> None:
+        """The relay takes no more mail and finishes what is under way."""
+        self.line(logging.INFO, "stopping")
+
+    def stopped(self, *, sessions_cut: int, deliveries_cut: int) -> None:
+        """The relay has ended. `..._cut`: clients' sessions and deliveries that took longer than `shutdown`."""
+        level = logging.WARNING if sessions_cut or deliveries_cut else logging.INFO
+        self.line(level, "stopped", sessions_cut=sessions_cut, deliveries_cut=deliveries_cut)
+
+    def adopted(self, lane: str, recipients: int) -> None:
+        """Waiting mail of lanes that the configuration doesn't have any more now belongs to the default lane."""
+        self.line(logging.WARNING, "adopted", lane=lane, recipients=recipients)
+
     def reloaded(self, *, success: bool, ignored: Sequence[str] = ()) -> None:
         """The configuration was read again. Without success the old one stays in force. `ignored`: changed keys that
         need a restart; the rest of the new configuration is in force."""

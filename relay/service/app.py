@@ -46,6 +46,7 @@ class App:
         self.clock = Clock()
         self.log = MailLog(self.metrics, Recent(), clock=self.clock.now)
         self._forked = helper
+        self._sessions_cut = self._deliveries_cut = 0
         self._service_manager = ServiceManager.of(os.environ, os.getpid())
         self._passed = passed_sockets(os.environ, os.getpid())
 
@@ -104,8 +105,10 @@ class App:
     ) -> None:
         self.parts.health.draining = True
         self._service_manager.stopping()
+        self.log.stopping()
         try:
             await self._started.aclose()
+            self.log.stopped(sessions_cut=self._sessions_cut, deliveries_cut=self._deliveries_cut)
         finally:
             self._service_manager.close()
 
@@ -147,10 +150,12 @@ class App:
         """Take no new mail; let sessions and transactions finish within `shutdown`; the rest stays queued."""
         ends = time.monotonic() + self.config.shutdown_s
         # A client that hangs in the middle of its message gets half of the time; delivery needs the rest.
-        await self.parts.intake.drain(self.config.shutdown_s / 2)
+        self._sessions_cut = await self.parts.intake.drain(self.config.shutdown_s / 2)
         await self.parts.forwarder.stop()
         left_s = max(0.0, ends - time.monotonic())
-        await asyncio.gather(self.parts.engine.drain(left_s), self.parts.workers.drain(left_s))
+        self._deliveries_cut = sum(
+            await asyncio.gather(self.parts.engine.drain(left_s), self.parts.workers.drain(left_s))
+        )
 
 
 def _spool(loaded: Loaded) -> Path:

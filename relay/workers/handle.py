@@ -78,12 +78,13 @@ class WorkerHandle:
         """It takes mail."""
         return self._ready.is_set()
 
-    async def stop(self, within_s: float) -> None:
-        """Drain it within that time, and wait until its process has ended."""
-        self._stopping = True
+    async def stop(self, within_s: float) -> int:
+        """Drain it within that time, and wait until its process has ended. Returns the number of deliveries that were
+        stopped."""
+        self._stopping, stopped = True, 0
         if self.ready:
             try:
-                await self.ask(messages.DRAIN, within_s, within_s=within_s + KILL_AFTER_S)
+                stopped = await self.ask(messages.DRAIN, within_s, within_s=within_s + KILL_AFTER_S)
             except LinkLost:
                 pass
             except Exception as error:  # noqa: BLE001 - raised by the worker: this process drains all the same
@@ -97,6 +98,7 @@ class WorkerHandle:
                 self.life.kill()
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        return stopped
 
     async def reload(self) -> None:
         """Send it `config`. A process that can't apply it is replaced by a new one."""

@@ -88,14 +88,16 @@ class WorkerProcess:
         if self._engine is not None:
             self._engine.signatures.on_helper_exit()
 
-    async def _end(self, within_s: float) -> None:
-        """Drain and close the engine."""
+    async def _end(self, within_s: float) -> int:
+        """Drain and close the engine. Returns the number of deliveries that were stopped."""
         engine, self._engine = self._engine, None
-        if engine is not None:
-            if self._forwarder is not None:
-                await self._forwarder.stop()
-            await engine.drain(within_s)
-            await engine.close()
+        if engine is None:
+            return 0
+        if self._forwarder is not None:
+            await self._forwarder.stop()
+        stopped = await engine.drain(within_s)
+        await engine.close()
+        return stopped
 
     async def _on_request(self, kind: str, value: Any) -> Any:
         match kind:
@@ -126,8 +128,9 @@ class WorkerProcess:
                 await engine.replace(value.loaded.config, self._build(engine, value))
                 return self._forward(engine, value)
             case messages.DRAIN:
-                await self._end(value)
-                return self.ended.set()
+                stopped = await self._end(value)
+                self.ended.set()
+                return stopped
             case _:
                 raise ValueError(kind)
 

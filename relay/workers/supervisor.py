@@ -111,8 +111,9 @@ class Workers:
         waiting = [each for worker in self.handles for each in (worker.status.waiting, worker.sent)]
         return sum(count for count, _ in waiting), sum(size_bytes for _, size_bytes in waiting)
 
-    async def drain(self, within_s: float) -> None:
-        await asyncio.gather(*(worker.stop(within_s) for worker in self.handles))
+    async def drain(self, within_s: float) -> int:
+        """End all workers. Returns the number of deliveries that were stopped."""
+        return sum(await asyncio.gather(*(worker.stop(within_s) for worker in self.handles)))
 
     # handle.Pool
 

@@ -380,3 +380,31 @@ async def test_a_second_signal_changes_nothing_up_to_the_last_moment(
                     os.kill(relay.pid, second)
                 await asyncio.sleep(0.001)
             assert await ended == 0
+
+
+@pytest.mark.parametrize(("sender", "workers"), [(OTP, 0), (BULK, 1)])
+async def test_a_stop_is_logged_with_what_it_cut_short(tmp_path: Path, sender: str, workers: int) -> None:
+    async with Upstream(script={"dot": Hang()}) as upstream:
+        config = write_config(tmp_path, {"up": upstream}, workers=workers, shutdown="1s")
+        async with RelayProcess(config) as relay:
+            if workers:
+                await until(lambda: worker_ready(relay, 1))
+            async with Talk(relay.smtp) as app:
+                await app.submit(letter(sender=sender), sender, "user@example.net")
+            await upstream.wait_until(lambda: bool(upstream.transfers))
+            relay.send(signal.SIGTERM)
+            assert await relay.wait() == 0
+            stops = re.findall(r"level=(\w+) event=(stopping|stopped)(.*)", relay.stderr)
+    assert stops == [("info", "stopping", ""), ("warning", "stopped", " sessions_cut=0 deliveries_cut=1")]
+
+
+async def test_mail_of_a_lane_that_a_reload_removes_is_logged_when_it_moves_to_the_default_lane(tmp_path: Path) -> None:
+    async with Upstream(script={"mail": "451 4.3.0 later"}) as upstream:
+        lane = {"upstreams": ["up"], "retry": ["1m"], "expires": "2d"}
+        gone = [{"name": "all", "match": {"recipient": "*"}, "lane": "gone"}]
+        config = write_config(tmp_path, {"up": upstream}, workers=0, lanes={"gone": lane, "bulk": lane}, rules=gone)
+        async with RelayProcess(config) as relay, Talk(relay.smtp) as app:
+            await time_line(relay, await app.submit(letter(), BULK, "user@example.net"), "deferred")
+            write_config(tmp_path, {"up": upstream}, workers=0, lanes={"bulk": lane}, rules=[])
+            await reloaded(relay)
+            assert "level=warning event=adopted lane=bulk recipients=1" in relay.stderr
