@@ -11,8 +11,8 @@ from relay.delivery.handover import hand_over
 from relay.delivery.lane import Lane
 from relay.delivery.services import Services
 from relay.store.model import Action, NewMessage, Selection
+from relay.upstream.limits import LocalLimits, UpstreamLimits
 from relay.upstream.smtp.connect import Contexts, Target
-from relay.upstream.smtp.pool import Shared
 from relay.upstream.smtp.upstream import SmtpUpstream
 
 
@@ -21,14 +21,14 @@ class Share:
     """Which lanes are this process's own, and what of their upstreams it may use."""
 
     lanes: Collection[str]
-    upstreams: Mapping[str, Shared]
+    upstreams: Mapping[str, UpstreamLimits]
     wake: Callable[[str, float], None]
     """called when mail for a lane of another process is in this one's store (a bounce), with when it is due"""
 
     @classmethod
     def whole(cls, config: Config) -> Share:
         """Everything."""
-        shared = {name: Shared.of(upstream) for name, upstream in config.upstreams.items()}
+        shared = {name: LocalLimits.of(upstream) for name, upstream in config.upstreams.items()}
         return cls(tuple(config.lanes), shared, lambda _lane, _at: None)
 
 

@@ -11,7 +11,7 @@ from relay.delivery.attempt import attempt
 from relay.delivery.message import Job
 from relay.store.model import OpenRecipient
 from relay.upstream.base import Progress, Report, Upstream
-from relay.upstream.gate import OUTRUN
+from relay.upstream.gate import LOST_RACE
 from relay.upstream.phases import Phases
 from relay.upstream.results import TIMED_OUT, OpenFailed, Result
 
@@ -92,7 +92,7 @@ class _Race:
                 pool.name,
                 started,
                 "none",
-                tuple(Result(one.position, "abandoned", OUTRUN, "mail") for one in self._due),
+                tuple(Result(one.position, "abandoned", LOST_RACE, "mail") for one in self._due),
                 _spent(progress, started),
             )
             for pool, progress, started in self._running.values()

@@ -18,7 +18,7 @@ from relay.mail.redact import RefusedContent, redact_reply
 from relay.mail.reply import Reply
 from relay.store.model import Attempt, OpenRecipient, RecipientUpdate, State
 from relay.upstream.base import Progress, Report, Upstream
-from relay.upstream.gate import OUTRUN
+from relay.upstream.gate import LOST_RACE
 from relay.upstream.phases import RARE_PHASES
 from relay.upstream.results import Result
 
@@ -69,7 +69,7 @@ class Round:
             numbers = {report.upstream: n for n, report in enumerate(by_start, 1)}
             for report in reports:
                 self._record(report, numbers[report.upstream])
-                if all(result.reply != OUTRUN for result in report.results):
+                if all(result.reply != LOST_RACE for result in report.results):
                     pools[:] = [pool for pool in pools if pool.name != report.upstream]
             for one in due:
                 job.tries[one.position] += len(reports)

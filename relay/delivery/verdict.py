@@ -8,7 +8,7 @@ from enum import Enum, auto
 
 from relay.mail.reply import Reply
 from relay.upstream.account import is_account_error
-from relay.upstream.gate import EXPIRED, NOT_STORED, OUTRUN, SUPERSEDED
+from relay.upstream.gate import EXPIRED, LOST_RACE, NOT_STORED, SUPERSEDED
 from relay.upstream.results import UNWRITABLE, Phase, Result
 
 JITTER = 0.2
@@ -37,7 +37,7 @@ class Verdict(Enum):
 _WITHDRAWALS = {
     EXPIRED: Verdict.EXPIRED,
     SUPERSEDED: Verdict.SUPERSEDED,
-    OUTRUN: Verdict.WITHDRAWN,
+    LOST_RACE: Verdict.WITHDRAWN,
     NOT_STORED: Verdict.WITHDRAWN,
 }
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 from relay.config.model import Config, Upstream
 from relay.doctor.finding import About, Finding
+from relay.upstream.redaction import without_credentials
 from relay.upstream.results import OpenFailed, Phase
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.connect import Target, open_session
-from relay.upstream.smtp.redaction import without_credentials
 from relay.upstream.smtp.session import Session
 
 OPEN_WITHIN_S = 10.0

@@ -19,7 +19,7 @@ from relay.service.current import Current
 from relay.service.health import Operator, RelayHealth, waiting_mail
 from relay.service.host import WorkerHost
 from relay.store.codec import Codec
-from relay.upstream.smtp.pool import Shared, Whole
+from relay.upstream.limits import LocalLimits
 from relay.web.backend import Backend
 from relay.web.server import WebServer
 from relay.workers.destination import LanesAndWorkers
@@ -38,7 +38,7 @@ class Generation:
     loaded: Loaded
     state: ConfigState
     signer: Signer
-    limits: Mapping[str, Whole]
+    limits: Mapping[str, LocalLimits]
     """sessions and rate of each upstream"""
     delivery: Delivery
     """the lanes of this process"""
@@ -49,7 +49,7 @@ class Builder:
 
     def __init__(self, engine: Engine, forward: Callable[[], None]) -> None:
         """`forward` is called when the store holds mail for a lane of another process."""
-        self.limits: Mapping[str, Whole] = {}
+        self.limits: Mapping[str, LocalLimits] = {}
         """in force, by upstream"""
         self._engine = engine
         self._forward = forward
@@ -73,18 +73,18 @@ class Builder:
         """Put its limits and its signing keys in force."""
         self.limits, self._upstreams = generation.limits, generation.loaded.config.upstreams
         for name, limits in self.limits.items():
-            limits.put_in_force(self._upstreams[name])
+            limits.apply(self._upstreams[name])
         self._engine.signatures.use(generation.signer)
 
-    def _limits_of(self, name: str, upstream: Upstream) -> Whole:
+    def _limits_of(self, name: str, upstream: Upstream) -> LocalLimits:
         """The same account keeps its counters: during a reload, old and new lanes and the workers share them.
 
         An upstream with another address begins anew, so sessions that hang at the old address don't count.
         """
         before = self._upstreams.get(name)
         if before is None or _account(before) != _account(upstream):
-            return Shared.of(upstream)
-        return self.limits[name].follow(upstream)
+            return LocalLimits.of(upstream)
+        return self.limits[name].reconfigured(upstream)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, Protocol
 
@@ -10,7 +12,8 @@ from relay.mail.envelope import Envelope, Recipient
 from relay.mail.recode import Form
 from relay.upstream.circuit import Circuit
 from relay.upstream.gate import Gate
-from relay.upstream.results import OpenFailed, Result
+from relay.upstream.redaction import operators_words
+from relay.upstream.results import LOST, OpenFailed, Result
 from relay.upstream.window import Window
 
 Parts = Callable[[], Sequence[bytes]]
@@ -102,53 +105,99 @@ class Watcher(Protocol):
     def up(self, lane: str, upstream: str) -> None: ...
 
 
-class Upstream(Protocol):
-    """One upstream as one lane uses it. Times are time.monotonic."""
+class Upstream(ABC):
+    """One upstream as one lane uses it: what lanes ask of it, and what its sessions teach, whatever its protocol.
 
-    under_way: int
-    """messages begun, or about to be, and not over"""
+    Times are time.monotonic.
+    """
 
-    @property
-    def name(self) -> str: ...
+    def __init__(self, lane: str, name: str, config: model.Upstream, *, express: bool, watcher: Watcher) -> None:
+        self.lane = lane
+        self.name = name
+        self.config = config
+        self.express = express
+        self.circuit = Circuit()
+        most = config.sessions.max
+        self.window = Window(most, most) if express else Window(most)
+        self.under_way = 0
+        """messages begun, or about to be, and not over"""
+        self.urged = False
+        """an operator asked for a try now, and its probe is under way"""
+        self._watcher = watcher
 
-    @property
-    def circuit(self) -> Circuit: ...
-
-    @property
-    def window(self) -> Window: ...
-
-    @property
-    def config(self) -> model.Upstream: ...
-
-    @property
-    def urged(self) -> bool:
-        """An operator asked for a try now, and its probe is under way."""
-
-    @property
-    def is_connected(self) -> bool:
-        """At least one connection is open."""
-
+    @abstractmethod
     def start(self) -> None:
         """Open what is to stand ready, in the background."""
 
+    @abstractmethod
     async def close(self) -> None:
         """Close all connections. Tries under way are cut off: drain the lane first."""
 
+    @abstractmethod
+    async def send(self, load: Load, gate: Gate, terms: Terms) -> Report:
+        """Hand the load over. Never raises, for what the upstream does or for a fault of ours: the report has it."""
+
+    @abstractmethod
+    def counts(self) -> dict[str, int]:
+        """Connections by state: idle, busy, opening."""
+
+    @property
+    @abstractmethod
+    def is_connected(self) -> bool:
+        """At least one connection is open."""
+
+    @abstractmethod
+    def probe(self, now: float) -> None:
+        """Begin a probe, where one is due."""
+
+    @abstractmethod
+    def fail_waiting(self, failure: OpenFailed) -> None:
+        """Let each try that waits for a connection fail."""
+
     def has_place(self, now: float) -> bool:
         """Whether one more bulk message may begin."""
+        return self.under_way < self.window.room(now)
 
     def window_now(self) -> int | None:
         """How many messages the upstream may get at once, 0 while it asked for a pause; None: a lane of codes has no
         window."""
-
-    def counts(self) -> dict[str, int]:
-        """Connections by state: idle, busy, opening."""
+        return None if self.express else self.window.room(time.monotonic())
 
     def urge(self) -> None:
         """Probe an open circuit now, whenever its probe is due."""
+        now = time.monotonic()
+        if self.circuit.state == "open":
+            self.circuit.probe_at = min(self.circuit.probe_at, now)
+            self.probe(now)
+        self.urged = self.circuit.state == "half-open"
 
     def condemn(self, reason: OpenFailed) -> None:
-        """Open the circuit: the upstream doesn't respond, or refuses the account."""
+        """Open the circuit: the upstream is unreachable, unsafe, doesn't respond, or refuses the account."""
+        refused = reason.reply.permanent and reason.phase != "connect"
+        words = operators_words(reason.reply) if reason.said else ""
+        if self.circuit.failed(time.monotonic(), reason.reason, words=words, refused=refused):
+            self._watcher.down(self.lane, self.name, reason.reason)
+        self.fail_waiting(reason)
 
-    async def send(self, load: Load, gate: Gate, terms: Terms) -> Report:
-        """Hand the load over. Never raises, for what the upstream does or for a fault of ours: the report has it."""
+    def account_refused(self, reason: OpenFailed, message_id: str) -> None:
+        """The account was refused behind MAIL, which may be meant for this message alone: the second message in a row
+        opens the circuit."""
+        if self.circuit.turned_away(message_id):
+            self.condemn(reason)
+
+    def connection_lost(self) -> None:
+        """A connection broke off that should not have. Two in a row open the circuit."""
+        failure = OpenFailed("session", LOST)
+        if self.circuit.lost(time.monotonic(), failure.reason):
+            self._watcher.down(self.lane, self.name, failure.reason)
+            self.fail_waiting(failure)
+
+    def connected(self) -> None:
+        """A connection was opened."""
+        if self.circuit.reached():
+            self._watcher.up(self.lane, self.name)
+
+    def answered(self) -> None:
+        """A message was answered as it should be."""
+        if self.circuit.succeeded():
+            self._watcher.up(self.lane, self.name)

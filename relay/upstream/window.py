@@ -13,7 +13,7 @@ import re
 from relay.mail.reply import Reply
 from relay.upstream.results import Phase
 
-START = 4
+INITIAL_WINDOW = 4
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """how long nothing is sent after a throttled message; the last repeats. SES asks for 5, 10 and 30."""
 CUT_EVERY_S = 1.0
@@ -22,7 +22,7 @@ CAP_FOR_S = 15.0
 CAP_FOR_AT_MOST_S = 240.0
 """how long "one too many" is believed before one more is tried; twice as long each time it is said again"""
 
-REPLIES_A_ROUND = 8
+SAMPLES_PER_ROUND = 8
 """RFC 9406 4.2: the quickest of eight in a row. One slow reply, or seven, say nothing; eight do."""
 SLOW_FACTOR = 3.0
 SLOW_S = 0.1
@@ -34,7 +34,7 @@ _ABOUT_THE_HOST = frozenset({"3", "4", "7"})
 """RFC 3463 subjects that speak of the system, the network or policy; 1, 2 and 6 are about addresses and content"""
 # SES: "Throttling failure: Maximum sending rate exceeded", Azure: "Excessive message rate", Exchange Online: "sender
 # thread limit exceeded", Resend: "Too many requests", SendGrid: "Maximum credits exceeded"; "too many connections".
-_SAYS_SO = re.compile(
+_THROTTLING_TEXT = re.compile(
     r"throttl|slow down|rate.?limit|too fast|too many (?!recipients)|excessive|credits exceeded"
     r"|(?:rate|sending|connection|session|thread|concurren\w*|message|daily|hourly) (?:limit|quota)"
     r"|(?:rate|connections|sessions|messages)\b.{0,30}\bexceed|exceed\w*\b.{0,30}\b(?:rate|connections|sessions)",
@@ -42,11 +42,11 @@ _SAYS_SO = re.compile(
 )
 
 
-def says_so(reply: Reply) -> bool:
+def is_throttling_text(reply: Reply) -> bool:
     """The upstream says that it is given too much, in words, and doesn't speak of a mailbox."""
     enhanced = reply.enhanced
     about_a_mailbox = enhanced is not None and enhanced[2] in "12"
-    return reply.transient and not about_a_mailbox and _SAYS_SO.search(reply.text) is not None
+    return reply.transient and not about_a_mailbox and _THROTTLING_TEXT.search(reply.text) is not None
 
 
 def throttles(reply: Reply, phase: Phase, *, kept: bool) -> bool:
@@ -55,7 +55,7 @@ def throttles(reply: Reply, phase: Phase, *, kept: bool) -> bool:
     `kept`: the session had carried others before. 421 to MAIL is then how an upstream ends a session that idled or has
     carried its share (RFC 5321 3.8).
     """
-    if says_so(reply):
+    if is_throttling_text(reply):
         return True
     if phase == "mail":
         enhanced = reply.enhanced
@@ -88,7 +88,7 @@ class Window:
         "resume_at",
     )
 
-    def __init__(self, ceiling: int, start: int = START) -> None:
+    def __init__(self, ceiling: int, start: int = INITIAL_WINDOW) -> None:
         self.ceiling = ceiling
         self.resume_at = 0.0
         """nothing is sent before"""
@@ -165,7 +165,7 @@ class Window:
         """Is the upstream slower than it can be? A round at a time."""
         self._quickest_s = min(self._quickest_s, reply_s)
         self._replies += 1
-        if self._replies < REPLIES_A_ROUND:
+        if self._replies < SAMPLES_PER_ROUND:
             return
         round_s, self._quickest_s, self._replies = self._quickest_s, math.inf, 0
         if now >= self._forget_at:

@@ -12,8 +12,8 @@ from relay.observe.maillog import MailLog
 from relay.observe.metrics import Family
 from relay.store.model import Action, Selection, TransferredMessage
 from relay.supervise import Supervisor
+from relay.upstream.limits import LocalLimits
 from relay.upstream.rate import LENT_FOR_S, Lent
-from relay.upstream.smtp.pool import Whole
 from relay.workers import messages
 from relay.workers.life import Life
 from relay.workers.link import LinkLost
@@ -39,7 +39,7 @@ class Pool(Protocol):
     """What all workers have in common, as a handle uses it."""
 
     log: MailLog
-    limits: Mapping[str, Whole]
+    limits: Mapping[str, LocalLimits]
     """by the keys in `WorkerConfig.limits_keys`"""
 
     def ready(self, worker: WorkerHandle) -> None:

@@ -28,7 +28,7 @@ from relay.signing.client import HelperClient
 from relay.signing.helper import HelperProcess
 from relay.store.model import NewMessage, TransferredMessage
 from relay.supervise import Supervisor, listen_to
-from relay.upstream.smtp.pool import Shared
+from relay.upstream.limits import UpstreamLimits
 from relay.workers import messages
 from relay.workers.link import Link, LinkLost
 from relay.workers.shares import Need, RemoteRateLimiter, SharedQuota
@@ -170,13 +170,13 @@ class WorkerProcess:
     def _build(self, engine: Engine, worker: messages.WorkerConfig) -> Delivery:
         config, link = worker.loaded.config, self._link
         assert link is not None
-        limits: dict[str, Shared] = {}
+        limits: dict[str, UpstreamLimits] = {}
         for upstream in {upstream for lane in worker.lanes for upstream in upstreams_of(config, lane)}:
             key = worker.limits_keys[upstream]
             if key not in self._quotas:
                 self._quotas[key] = SharedQuota(lambda need, key=key: self._report_need(key, need))  # type: ignore[misc]
             rate = RemoteRateLimiter(key, link) if config.upstreams[upstream].rate is not None else None
-            limits[upstream] = Shared(self._quotas[key], rate)
+            limits[upstream] = UpstreamLimits(self._quotas[key], rate)
         engine.signatures.use(Signer(config.dkim, worker.loaded.dkim_pems))
         share = Share(worker.lanes, limits, lambda _lane, _at: self._wake_forwarder())
         return engine.build(worker.loaded, targets_of(config), share)

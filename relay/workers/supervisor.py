@@ -22,7 +22,7 @@ from relay.observe.metrics import Family
 from relay.store.codec import Codec
 from relay.store.merge import shard, shards
 from relay.store.model import Action, NewMessage, Selection, TransferredMessage
-from relay.upstream.smtp.pool import Whole
+from relay.upstream.limits import LocalLimits
 from relay.workers import messages
 from relay.workers.handle import WorkerHandle
 from relay.workers.link import LinkLost
@@ -45,7 +45,7 @@ class Workers:
     def __init__(self, clock: Clock, log: MailLog, host: Host, codec: Codec) -> None:
         """`codec`: of all store files."""
         self.log = log
-        self.limits: Mapping[str, Whole] = {}
+        self.limits: Mapping[str, LocalLimits] = {}
         """sessions and rate of upstreams, by the keys in `WorkerConfig.limits_keys`"""
         self.handles: list[WorkerHandle] = []
         self._limits_keys: dict[str, str] = {}
@@ -55,7 +55,7 @@ class Workers:
         self._count = 0
         """so many of the handles get new mail; the others only empty their store files"""
 
-    def start(self, loaded: Loaded, lanes: Sequence[str], limits: Mapping[str, Whole]) -> None:
+    def start(self, loaded: Loaded, lanes: Sequence[str], limits: Mapping[str, LocalLimits]) -> None:
         """Start workers with this configuration, or give it to those that run. Returns at once; mail waits in the main
         store until a worker is ready."""
         self._share(limits)
@@ -67,7 +67,7 @@ class Workers:
             else:
                 self.handles.append(WorkerHandle(number, config, self))
 
-    async def reload(self, loaded: Loaded, lanes: Sequence[str], limits: Mapping[str, Whole]) -> None:
+    async def reload(self, loaded: Loaded, lanes: Sequence[str], limits: Mapping[str, LocalLimits]) -> None:
         """As `start`; returns when the workers that run have applied it."""
         running = [worker for worker in self.handles if worker.ready]
         self.start(loaded, lanes, limits)
@@ -149,7 +149,7 @@ class Workers:
             dict(self._limits_keys),
         )
 
-    def _share(self, limits: Mapping[str, Whole]) -> None:
+    def _share(self, limits: Mapping[str, LocalLimits]) -> None:
         """An upstream whose quota is another one gets another key: sessions are released to the quota that they were
         acquired from."""
         for upstream, new in limits.items():

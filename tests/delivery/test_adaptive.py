@@ -88,7 +88,7 @@ async def test_an_upstream_with_room_for_two_sessions_gets_two_and_nobody_is_put
             assert counts["idle"] + counts["busy"] == 2
             assert one.open == 2
         # More were tried at the start only.
-        assert len(one.sessions) <= 2 + window.START
+        assert len(one.sessions) <= 2 + window.INITIAL_WINDOW
 
 
 async def test_an_upstream_that_throttles_for_a_while_gets_everything_and_ever_more_at_once(
@@ -120,7 +120,7 @@ async def test_what_waits_while_an_upstream_throttles_is_not_tried_and_loses_no_
         async with delivering(tmp_path, settings) as bench:
             ids = await send(bench, 60)
             tried = await throttled(bench, ids)
-            assert 1 <= len(tried) <= window.START
+            assert 1 <= len(tried) <= window.INITIAL_WINDOW
             assert pool(bench).circuit.state == "closed"
         one.set_script({})
         # The relay starts afresh: what was tried waits for its step, the others are due at once.
@@ -140,7 +140,7 @@ async def test_while_the_first_upstream_throttles_all_go_to_the_next(
             views = await sent(bench, await send(bench, 60), good)
             ways = Counter(tuple(outcomes(view)) for view in views)
             assert set(ways) <= {(("good", "sent"),), (("bad", "deferred"), ("good", "sent"))}
-            assert ways[("bad", "deferred"), ("good", "sent")] <= window.START
+            assert ways[("bad", "deferred"), ("good", "sent")] <= window.INITIAL_WINDOW
 
 
 async def test_an_upstream_that_pauses_or_is_full_holds_up_nobody_who_goes_elsewhere(
@@ -155,7 +155,7 @@ async def test_an_upstream_that_pauses_or_is_full_holds_up_nobody_who_goes_elsew
             others = await send(bench, CLAIM_MESSAGES, upstreams=("good",), claimed=False)
             await sent(bench, others, good)
             tried = [id_ for id_ in stuck if outcomes(await bench.view(id_))]
-            assert len(tried) <= window.START
+            assert len(tried) <= window.INITIAL_WINDOW
 
 
 async def test_an_upstream_that_gets_slow_under_load_gets_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from relay.upstream.smtp.pool import Pool
 from relay.upstream.smtp.session import Session
+from relay.upstream.smtp.upstream import SmtpUpstream
 from tests.delivery.harness import Bench, config, delivering, outcomes, until
 from tests.support.upstream import Hang, Upstream
 
@@ -78,13 +78,13 @@ async def test_a_fault_behind_an_accepted_final_dot_takes_nothing_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Upstream() as one, delivering(tmp_path, config({"one": one})) as bench:
-        put = Pool.put
+        returned = SmtpUpstream.return_session
 
-        def broken(pool: Pool, session: Session, report: Any, size_bytes: int = 0) -> None:
-            put(pool, session, report, size_bytes)
+        def broken(upstream: SmtpUpstream, session: Session, report: Any, size_bytes: int = 0) -> None:
+            returned(upstream, session, report, size_bytes)
             raise RuntimeError("broken")
 
-        monkeypatch.setattr(Pool, "put", broken)
+        monkeypatch.setattr(SmtpUpstream, "return_session", broken)
         view = await bench.ended(await bench.send("u@example.net"))
         assert outcomes(view) == [("one", "sent")]
         assert bench.heard.troubles == ["delivery: RuntimeError('broken')"]

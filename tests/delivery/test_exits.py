@@ -13,8 +13,8 @@ from relay.delivery.attempt import attempt
 from relay.delivery.message import Job
 from relay.mail.envelope import Recipient
 from relay.upstream.base import Progress
-from relay.upstream.smtp.session import Session
 from relay.upstream.smtp.upstream import SmtpUpstream
+from relay.upstream.smtp.wire import Wire
 from tests.delivery.harness import Bench, config, delivering, until, warm
 from tests.delivery.test_faults import job_of
 from tests.support.upstream import Close, Delay, Hang, Upstream
@@ -136,7 +136,7 @@ def _in_the_write(_: Bench, patch: pytest.MonkeyPatch) -> None:
     def raises(*_: object) -> None:
         raise TypeError("not bytes")
 
-    patch.setattr(Session, "_write", raises)
+    patch.setattr(Wire, "write", raises)
 
 
 def _in_the_content(_: Bench, patch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ def _on_the_way_back(bench: Bench, patch: pytest.MonkeyPatch) -> None:
     def raises(*_: object, **__: object) -> None:
         raise RuntimeError("put")
 
-    patch.setattr(only(bench).pool, "_keep", raises)
+    patch.setattr(only(bench).pool, "release", raises)
 
 
 def _before_it_waits(bench: Bench, patch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ def _before_it_waits(bench: Bench, patch: pytest.MonkeyPatch) -> None:
     def raises(*_: object) -> None:
         raise ConnectionError("the link is gone")
 
-    patch.setattr(only(bench).pool, "take", lambda: None)
+    patch.setattr(only(bench).pool, "take_idle", lambda: None)
     patch.setattr(only(bench).pool, "on_capacity", raises)
 
 

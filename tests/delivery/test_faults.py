@@ -146,12 +146,12 @@ async def test_a_fault_in_one_attempt_of_a_race_does_not_undo_the_other(tmp_path
         async with delivering(tmp_path, settings) as bench:
             await until(lambda: warm(bench))
 
-            async def pace() -> None:
+            async def acquire(**_: object) -> None:
                 await asyncio.sleep(0.05)
                 raise RuntimeError("the other process is gone")
 
             second: Any = bench.delivery.lane("otp").pools[1]
-            second.pool.pace = pace
+            second.pool.take_idle, second.pool.acquire = lambda: None, acquire
             view = await bench.ended(await bench.send("u@example.net"))
             assert view["recipients"][0]["upstream"] == "good"
             assert len(good.messages) == 1

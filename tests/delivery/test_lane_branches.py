@@ -140,7 +140,7 @@ async def test_what_an_upstreams_pause_holds_up_takes_bounded_memory_and_goes_wh
         await asyncio.sleep(0.3)
         counts = {row.state: row.recipients for row in await bench.store.counts() if row.lane == "bulk"}
         # One batch may have been on its way when it became too much, and some messages to the upstream.
-        assert counts["sending"] <= messages + CLAIM_MESSAGES + window.START
+        assert counts["sending"] <= messages + CLAIM_MESSAGES + window.INITIAL_WINDOW
         assert counts["queued"] > 0
         pausing[0] = False
         for id_ in ids:

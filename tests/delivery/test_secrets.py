@@ -15,7 +15,7 @@ from relay.mail.reply import Reply
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
-from relay.upstream.smtp.redaction import operators_words, without_credentials
+from relay.upstream.redaction import operators_words, without_credentials
 from tests.delivery.harness import config, delivering, until, warm
 from tests.support.upstream import Upstream
 

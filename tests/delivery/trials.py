@@ -166,21 +166,20 @@ class Trial:
                 while not self._at_rest():
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            counts = {pool.name: (pool.counts(), pool.circuit.state) for pool in self._pools()}
+            counts = {upstream.name: (upstream.counts(), upstream.circuit.state) for upstream in self._upstreams()}
             self.wrong(f"sessions never come to rest: {counts}, open {self._open()}")
 
     def _at_rest(self) -> bool:
         held = Counter[str]()
-        for pool in self._pools():
-            counts = pool.counts()
-            held[pool.name] += sum(counts.values())
-            if counts["busy"] or counts["idle"] > pool.warm or min(counts.values()) < 0:
+        for upstream in self._upstreams():
+            counts = upstream.counts()
+            held[upstream.name] += sum(counts.values())
+            if counts["busy"] or counts["idle"] > upstream.pool.warm or min(counts.values()) < 0:
                 return False
         return all(count == held[name] for name, count in self._open().items())
 
-    def _pools(self) -> Sequence[Any]:
-        upstreams: Sequence[Any] = [one for lane in self.delivery.lanes() for one in lane.pools]
-        return [one.pool for one in upstreams]
+    def _upstreams(self) -> Sequence[Any]:
+        return [upstream for lane in self.delivery.lanes() for upstream in lane.pools]
 
     def _open(self) -> dict[str, int]:
         return {

@@ -39,7 +39,7 @@ from relay.upstream.results import LOST
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.commands import Mail, commands
 from relay.upstream.smtp.replies import MAX_LINE_BYTES, MAX_REPLY_BYTES, ProtocolError, ReplyReader
-from relay.upstream.smtp.transaction import Transaction, Way
+from relay.upstream.smtp.transaction import EnvelopeMode, Transaction
 
 CONTENT = b"Subject: x\r\n\r\n.one\r\n"
 TO = tuple(Recipient(f"{name}@example.net") for name in "abc")
@@ -65,7 +65,7 @@ def replies(data: bytes) -> None:
     capabilities = Capabilities.parse(line.text for line in said)
     for pipelined in (True, False):
         for chunked in (True, False):
-            _transact(Way(pipelined, chunked), capabilities, said)
+            _transact(EnvelopeMode(pipelined, chunked), capabilities, said)
 
 
 def _read(segments: list[bytes]) -> tuple[list[Reply], bool]:
@@ -82,9 +82,9 @@ def _read(segments: list[bytes]) -> tuple[list[Reply], bool]:
     return replies, False
 
 
-def _transact(way: Way, capabilities: Capabilities, said: list[Reply]) -> None:
-    mail, rcpts = commands(Mail(Envelope("a@example.com", TO), list(enumerate(TO)), len(CONTENT)), capabilities)
-    running = Transaction(mail, rcpts, way)
+def _transact(mode: EnvelopeMode, capabilities: Capabilities, said: list[Reply]) -> None:
+    envelope = commands(Mail(Envelope("a@example.com", TO), list(enumerate(TO)), len(CONTENT)), capabilities)
+    running = Transaction(envelope.mail, envelope.rcpts, mode)
     written = running.begin()
     for reply in said:
         if running.wants_content:
@@ -93,7 +93,7 @@ def _transact(way: Way, capabilities: Capabilities, said: list[Reply]) -> None:
             break
         written += running.receive(reply)
     if not running.done:
-        running.lose(LOST)
+        running.connection_lost(LOST)
     told = {result.position: result for result in running.results}
     assert set(told) == set(range(len(TO)))
     for result in told.values():

@@ -116,7 +116,7 @@ async def test_with_a_black_hole_before_it_an_upstream_stays_in_use(names: Names
             names.addresses = (FIRST, SECOND)
             settings = config(upstream, host=NAME)
             async with pool(settings) as one:
-                assert (await send(one, await one.get(within_s=3))).results[0].outcome == "sent"
+                assert (await send(one, await one.pool.acquire(within_s=3))).results[0].outcome == "sent"
                 assert one.circuit.state == "closed"
 
 

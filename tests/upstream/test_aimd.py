@@ -13,11 +13,11 @@ from relay.upstream.window import (
     CAP_FOR_AT_MOST_S,
     CAP_FOR_S,
     FORGET_S,
+    INITIAL_WINDOW,
     PAUSES_S,
-    REPLIES_A_ROUND,
-    START,
+    SAMPLES_PER_ROUND,
     Window,
-    says_so,
+    is_throttling_text,
     throttles,
 )
 
@@ -88,8 +88,8 @@ class History(RuleBasedStateMachine):
         window = self.window
         now = self.now + max(*PAUSES_S, CAP_FOR_AT_MOST_S, 2 * FORGET_S)
         # A round may have begun with other replies; the floor is forgotten one round at a time.
-        now = well(window, now, 3 * REPLIES_A_ROUND) + 2 * FORGET_S
-        now = well(window, now, 2 * REPLIES_A_ROUND + window.ceiling**2)
+        now = well(window, now, 3 * SAMPLES_PER_ROUND) + 2 * FORGET_S
+        now = well(window, now, 2 * SAMPLES_PER_ROUND + window.ceiling**2)
         assert window.limit == window.room(now) == window.ceiling
 
 
@@ -101,11 +101,11 @@ TestHistory = History.TestCase
 
 def test_it_begins_small_and_doubles_until_the_first_word_of_trouble() -> None:
     window = Window(64)
-    assert window.limit == START
-    now = well(window, 1.0, START)
-    assert window.limit == 2 * START
-    well(window, now, 2 * START)
-    assert window.limit == 4 * START
+    assert window.limit == INITIAL_WINDOW
+    now = well(window, 1.0, INITIAL_WINDOW)
+    assert window.limit == 2 * INITIAL_WINDOW
+    well(window, now, 2 * INITIAL_WINDOW)
+    assert window.limit == 4 * INITIAL_WINDOW
 
 
 def test_after_trouble_it_climbs_by_one_a_window() -> None:
@@ -121,8 +121,8 @@ def test_after_trouble_it_climbs_by_one_a_window() -> None:
 def test_a_window_that_isnt_used_doesnt_grow() -> None:
     window = Window(64)
     for _ in range(100):
-        window.succeeded(1.0, START - 1, QUICK_S)
-    assert window.limit == START
+        window.succeeded(1.0, INITIAL_WINDOW - 1, QUICK_S)
+    assert window.limit == INITIAL_WINDOW
 
 
 def test_what_was_under_way_when_it_was_cut_neither_cuts_again_nor_ends_the_pause() -> None:
@@ -176,40 +176,40 @@ def test_slow_replies_among_quick_ones_change_nothing(spikes: list[bool]) -> Non
     window, now = Window(8, 8), 1.0
     for at, spike in enumerate(spikes):
         now += 0.01
-        window.succeeded(now, 8, 5.0 if spike and at % REPLIES_A_ROUND else QUICK_S)
+        window.succeeded(now, 8, 5.0 if spike and at % SAMPLES_PER_ROUND else QUICK_S)
     assert window.limit == 8
 
 
 def test_an_upstream_that_gets_slow_gets_half_and_no_more_until_it_is_quick_again() -> None:
     window = Window(32, 32)
-    now = well(window, 1.0, REPLIES_A_ROUND)
-    now = well(window, now, REPLIES_A_ROUND, 0.5)
+    now = well(window, 1.0, SAMPLES_PER_ROUND)
+    now = well(window, now, SAMPLES_PER_ROUND, 0.5)
     assert window.limit == 16
-    now = well(window, now, 10 * REPLIES_A_ROUND, 0.5)
+    now = well(window, now, 10 * SAMPLES_PER_ROUND, 0.5)
     assert window.limit == 16  # all within a second: one cut
-    now = well(window, now + 2.0, REPLIES_A_ROUND, 0.5)
+    now = well(window, now + 2.0, SAMPLES_PER_ROUND, 0.5)
     assert window.limit == 8
     assert window.room(now) == 8  # slow is no reason for a pause
-    well(window, now, REPLIES_A_ROUND + 9)
+    well(window, now, SAMPLES_PER_ROUND + 9)
     assert window.limit == 9
 
 
 @pytest.mark.parametrize(("quick_s", "slow_s"), [(0.001, 0.09), (0.2, 0.5), (2.0, 5.0)])
 def test_little_is_not_slow_and_neither_is_a_little_more(quick_s: float, slow_s: float) -> None:
     window = Window(8, 8)
-    now = well(window, 1.0, 5 * REPLIES_A_ROUND, quick_s)
-    well(window, now, 20 * REPLIES_A_ROUND, slow_s)
+    now = well(window, 1.0, 5 * SAMPLES_PER_ROUND, quick_s)
+    well(window, now, 20 * SAMPLES_PER_ROUND, slow_s)
     assert window.limit == 8
 
 
 def test_an_upstream_that_stays_slow_is_taken_as_it_is() -> None:
     window = Window(8, 8)
-    now = well(window, 1.0, 5 * REPLIES_A_ROUND)
+    now = well(window, 1.0, 5 * SAMPLES_PER_ROUND)
     for _ in range(5):
-        now = well(window, now + 2.0, REPLIES_A_ROUND, 0.5)
+        now = well(window, now + 2.0, SAMPLES_PER_ROUND, 0.5)
     assert window.limit == 1
     for _ in range(3):
-        now = well(window, now + FORGET_S, REPLIES_A_ROUND, 0.5)
+        now = well(window, now + FORGET_S, SAMPLES_PER_ROUND, 0.5)
     well(window, now, 200, 0.5)
     assert window.limit == 8
 
@@ -253,7 +253,7 @@ SAYS_SO: list[tuple[Reply, bool]] = [
 
 @pytest.mark.parametrize(("reply", "says"), SAYS_SO, ids=str)
 def test_an_upstream_says_in_words_that_it_is_too_much(reply: Reply, says: bool) -> None:
-    assert says_so(reply) is says
+    assert is_throttling_text(reply) is says
 
 
 THROTTLES: list[tuple[str, Phase, bool, bool]] = [

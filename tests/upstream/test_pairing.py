@@ -13,10 +13,11 @@ import pytest
 from relay.clock import steady
 from relay.mail.envelope import Envelope, Recipient
 from relay.upstream.base import Progress, Terms
-from relay.upstream.gate import Gate
+from relay.upstream.gate import Answer, Carrier, Gate
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.commands import Mail
-from relay.upstream.smtp.session import Opening, Session, TransactionReport
+from relay.upstream.smtp.flight import TransactionReport
+from relay.upstream.smtp.session import Opening, Session
 from tests.upstream.test_faults import talk, told
 from tests.upstream.test_pool import CONTENT
 
@@ -31,6 +32,18 @@ def begin(session: Session, gate: Gate | None = None, to: Sequence[Recipient] = 
     mail = Mail(Envelope("a@example.com", tuple(to)), list(enumerate(to)), len(CONTENT))
     before, terms = time.monotonic() + 30, Terms(30.0, 30.0, Progress())
     return asyncio.create_task(session.transact(mail, lambda: [CONTENT], gate, before=before, terms=terms))
+
+
+class WatchedGate(Gate):
+    """`asked` once a session has come to it."""
+
+    def __init__(self, deadline: float) -> None:
+        super().__init__(deadline)
+        self.asked = asyncio.Event()
+
+    def ask(self, carrier: Carrier, now: float) -> Answer:
+        self.asked.set()
+        return super().ask(carrier, now)
 
 
 @asynccontextmanager
@@ -65,13 +78,12 @@ async def test_what_lies_unread_before_a_transaction_is_no_answer_to_it(said: by
 
 async def test_what_lies_unread_when_the_content_is_about_to_leave_is_no_answer_to_it() -> None:
     async with connected("PIPELINING") as (session, server):
-        gate = Gate(steady() + 60)
+        gate = WatchedGate(steady() + 60)
         running = begin(session, gate)
         await asyncio.sleep(0)
         server.send(MAIL + RCPT + b"354 go on\r\n")
         async with asyncio.timeout(5):
-            while session._flight is None or not session._flight.transaction.wants_content:
-                await asyncio.sleep(0)
+            await gate.asked.wait()
         server.send(b"250 2.0.0 taken already\r\n")
         gate.open()
         assert told(await running) == ["abandoned"]

@@ -14,11 +14,13 @@ from relay.config.model import Upstream as Config
 from relay.mail.envelope import Envelope, Recipient
 from relay.upstream.base import Progress, Terms
 from relay.upstream.gate import Gate
+from relay.upstream.limits import LocalLimits, UpstreamLimits
 from relay.upstream.results import OpenFailed
 from relay.upstream.smtp.commands import Mail
 from relay.upstream.smtp.connect import Target
-from relay.upstream.smtp.pool import Pool, Shared
-from relay.upstream.smtp.session import Session, TransactionReport
+from relay.upstream.smtp.flight import TransactionReport
+from relay.upstream.smtp.session import Session
+from relay.upstream.smtp.upstream import SmtpUpstream
 from tests.support.tls import Certificates
 from tests.support.upstream import Close, Garbage, Hang, ReplyThenClose, Upstream
 
@@ -46,9 +48,12 @@ def config(upstream: Upstream, **changes: object) -> Config:
 
 
 @asynccontextmanager
-async def pool(settings: Config, *, express: bool = True, shared: Shared | None = None) -> AsyncIterator[Pool]:
+async def pool(
+    settings: Config, *, express: bool = True, shared: UpstreamLimits | None = None
+) -> AsyncIterator[SmtpUpstream]:
     target = Target.of("up", settings, "relay.example.com")
-    one = Pool("otp", target, shared or Shared.of(settings), express=express, open_within_s=3.0, watcher=Watch())
+    limits = shared or LocalLimits.of(settings)
+    one = SmtpUpstream("otp", target, limits, express=express, open_within_s=3.0, watcher=Watch())
     one.start()
     try:
         yield one
@@ -63,7 +68,7 @@ async def eventually(true: object) -> None:
             await asyncio.sleep(0.01)
 
 
-async def send(one: Pool, session: Session, *to: str) -> TransactionReport:
+async def send(one: SmtpUpstream, session: Session, *to: str) -> TransactionReport:
     recipients = tuple(Recipient(address) for address in to or ("u@example.net",))
     mail = Mail(Envelope("a@example.com", recipients), list(enumerate(recipients)), len(CONTENT))
     gate = Gate(steady() + 60)
@@ -71,7 +76,7 @@ async def send(one: Pool, session: Session, *to: str) -> TransactionReport:
     report = await session.transact(
         mail, lambda: [CONTENT], gate, before=time.monotonic() + 2, terms=Terms(2.0, 2.0, Progress())
     )
-    one.put(session, report)
+    one.return_session(session, report)
     return report
 
 
@@ -79,7 +84,7 @@ async def test_a_warm_session_stands_before_anything_is_sent_and_is_used_again()
     async with Upstream() as upstream, pool(config(upstream)) as one:
         await eventually(lambda: one.counts()["idle"] == 1)
         for _ in range(3):
-            report = await send(one, await one.get(within_s=3))
+            report = await send(one, await one.pool.acquire(within_s=3))
             assert [result.outcome for result in report.results] == ["sent"]
         assert len(upstream.sessions) == 1
         assert [message.content for message in upstream.messages] == [CONTENT] * 3
@@ -87,10 +92,10 @@ async def test_a_warm_session_stands_before_anything_is_sent_and_is_used_again()
 
 async def test_bursts_open_up_to_max_and_no_more() -> None:
     async with Upstream() as upstream, pool(config(upstream)) as one:
-        held = [await one.get(within_s=3) for _ in range(3)]
+        held = [await one.pool.acquire(within_s=3) for _ in range(3)]
         with pytest.raises(OpenFailed, match="no session free"):
-            await one.get(within_s=0.2)
-        waiting = asyncio.create_task(one.get(within_s=3))
+            await one.pool.acquire(within_s=0.2)
+        waiting = asyncio.create_task(one.pool.acquire(within_s=3))
         await asyncio.sleep(0)
         await send(one, held[0])
         assert await waiting is held[0]
@@ -99,19 +104,19 @@ async def test_bursts_open_up_to_max_and_no_more() -> None:
 
 async def test_a_cancelled_wait_loses_no_session() -> None:
     async with Upstream() as upstream, pool(config(upstream, sessions={"max": 1})) as one:
-        session = await one.get(within_s=3)
-        waiting = asyncio.create_task(one.get(within_s=3))
+        session = await one.pool.acquire(within_s=3)
+        waiting = asyncio.create_task(one.pool.acquire(within_s=3))
         await asyncio.sleep(0)
         await send(one, session)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        assert await one.get(within_s=1) is session
+        assert await one.pool.acquire(within_s=1) is session
 
 
 async def test_a_session_ends_after_its_messages() -> None:
     async with Upstream() as upstream, pool(config(upstream, sessions={"messages": 2})) as one:
         for _ in range(4):
-            await send(one, await one.get(within_s=3))
+            await send(one, await one.pool.acquire(within_s=3))
         assert [len([verb for verb in each.verbs if verb == "MAIL"]) for each in upstream.sessions[:2]] == [2, 2]
 
 
@@ -126,30 +131,30 @@ async def test_an_upstream_that_closes_idle_sessions_teaches_the_pool() -> None:
     async with Upstream(idle_s=1.5) as upstream, pool(config(upstream)) as one:
         await eventually(lambda: len(upstream.sessions) >= 2)
         await eventually(lambda: any(each.verbs[-1:] == ["QUIT"] for each in upstream.sessions))
-        assert (await send(one, await one.get(within_s=3))).results[0].outcome == "sent"
+        assert (await send(one, await one.pool.acquire(within_s=3))).results[0].outcome == "sent"
 
 
 async def test_the_lanes_of_an_upstream_share_its_budget_and_bulk_leaves_room() -> None:
     async with Upstream() as upstream:
         settings = config(upstream, sessions={"max": 3, "warm": 1})
-        shared = Shared.of(settings)
+        shared = LocalLimits.of(settings)
         async with pool(settings, shared=shared) as express, pool(settings, express=False, shared=shared) as bulk:
             await eventually(lambda: express.counts()["idle"] == 1)
             for _ in range(2):
-                await bulk.get(within_s=3)
+                await bulk.pool.acquire(within_s=3)
             with pytest.raises(OpenFailed):
-                await bulk.get(within_s=0.2)
-            assert await express.get(within_s=0.2)
+                await bulk.pool.acquire(within_s=0.2)
+            assert await express.pool.acquire(within_s=0.2)
             assert upstream.peak == 3
 
 
 async def test_with_one_session_allowed_bulk_gives_it_up_to_a_code() -> None:
     async with Upstream() as upstream:
         settings = config(upstream, sessions={"max": 1, "warm": 0})
-        shared = Shared.of(settings)
+        shared = LocalLimits.of(settings)
         async with pool(settings, shared=shared) as express, pool(settings, express=False, shared=shared) as bulk:
-            session = await bulk.get(within_s=3)
-            code = asyncio.create_task(express.get(within_s=3))
+            session = await bulk.pool.acquire(within_s=3)
+            code = asyncio.create_task(express.pool.acquire(within_s=3))
             await asyncio.sleep(0.05)
             await send(bulk, session)
             assert (await send(express, await code)).results[0].outcome == "sent"
@@ -211,7 +216,7 @@ async def test_a_secured_session_authenticates_and_carries_mail(certificates: Ce
             upstream, host="localhost", tls=tls, ca_file=certificates.ca_file, username="u", password="s3cret"
         )
         async with pool(settings) as one:
-            report = await send(one, await one.get(within_s=3))
+            report = await send(one, await one.pool.acquire(within_s=3))
         assert [result.outcome for result in report.results] == ["sent"]
         assert upstream.messages[0].tls
 
@@ -244,7 +249,7 @@ async def test_every_end_of_a_transaction_is_told_apart(
 ) -> None:
     extensions = ("PIPELINING", "8BITMIME") if pipelining else ("8BITMIME",)
     async with Upstream(extensions, script=script) as upstream, pool(config(upstream)) as one:  # type: ignore[arg-type]
-        report = await send(one, await one.get(within_s=3))
+        report = await send(one, await one.pool.acquire(within_s=3))
         assert [result.outcome for result in report.results] == [outcome]
         if pipelining:
             assert report.answered == answered
@@ -252,8 +257,8 @@ async def test_every_end_of_a_transaction_is_told_apart(
 
 async def test_a_session_is_reset_off_the_way_and_then_used_again() -> None:
     async with Upstream(("PIPELINING",), script={"rcpt": ["550 5.1.1 no"]}) as upstream, pool(config(upstream)) as one:
-        assert (await send(one, await one.get(within_s=3))).results[0].outcome == "refused"
-        assert (await send(one, await one.get(within_s=3))).results[0].outcome == "sent"
+        assert (await send(one, await one.pool.acquire(within_s=3))).results[0].outcome == "refused"
+        assert (await send(one, await one.pool.acquire(within_s=3))).results[0].outcome == "sent"
         assert upstream.sessions[0].verbs.count("RSET") == 1
         assert upstream.sessions[0].transfers == 1
 
@@ -261,22 +266,22 @@ async def test_a_session_is_reset_off_the_way_and_then_used_again() -> None:
 async def test_a_warm_session_that_takes_the_only_place_doesnt_starve_bulk() -> None:
     async with Upstream() as upstream:
         settings = config(upstream, sessions={"max": 1, "warm": 1})
-        shared = Shared.of(settings)
+        shared = LocalLimits.of(settings)
         async with pool(settings, shared=shared) as express, pool(settings, express=False, shared=shared) as bulk:
             await eventually(lambda: express.counts()["idle"] == 1)
-            assert (await send(bulk, await bulk.get(within_s=3))).results[0].outcome == "sent"
-            assert (await send(express, await express.get(within_s=3))).results[0].outcome == "sent"
+            assert (await send(bulk, await bulk.pool.acquire(within_s=3))).results[0].outcome == "sent"
+            assert (await send(express, await express.pool.acquire(within_s=3))).results[0].outcome == "sent"
             assert upstream.peak == 1
 
 
 async def test_sessions_that_a_burst_of_codes_left_idle_dont_starve_bulk() -> None:
     async with Upstream() as upstream:
         settings = config(upstream, sessions={"max": 3, "warm": 1})
-        shared = Shared.of(settings)
+        shared = LocalLimits.of(settings)
         async with pool(settings, shared=shared) as express, pool(settings, express=False, shared=shared) as bulk:
-            for session in [await express.get(within_s=3) for _ in range(3)]:
+            for session in [await express.pool.acquire(within_s=3) for _ in range(3)]:
                 await send(express, session)
-            waiting = [asyncio.create_task(bulk.get(within_s=8)) for _ in range(4)]
+            waiting = [asyncio.create_task(bulk.pool.acquire(within_s=8)) for _ in range(4)]
             assert (await send(bulk, await waiting[0])).results[0].outcome == "sent"
             assert express.counts()["idle"] >= 1
             assert upstream.peak == 3
@@ -288,11 +293,11 @@ async def test_sessions_that_a_burst_of_codes_left_idle_dont_starve_bulk() -> No
 async def test_bulk_that_never_ends_gives_its_session_up_to_a_code() -> None:
     async with Upstream() as upstream:
         settings = config(upstream, sessions={"max": 1, "warm": 0})
-        shared = Shared.of(settings)
+        shared = LocalLimits.of(settings)
         async with pool(settings, shared=shared) as express, pool(settings, express=False, shared=shared) as bulk:
-            session = await bulk.get(within_s=3)
-            backlog = [asyncio.create_task(bulk.get(within_s=8)) for _ in range(3)]
-            code = asyncio.create_task(express.get(within_s=3))
+            session = await bulk.pool.acquire(within_s=3)
+            backlog = [asyncio.create_task(bulk.pool.acquire(within_s=8)) for _ in range(3)]
+            code = asyncio.create_task(express.pool.acquire(within_s=3))
             await asyncio.sleep(0)
             await send(bulk, session)
             assert (await send(express, await code)).results[0].outcome == "sent"
@@ -306,19 +311,21 @@ async def test_bulk_that_never_ends_gives_its_session_up_to_a_code() -> None:
 async def test_a_lowered_limit_holds_as_soon_as_sessions_end_their_work() -> None:
     async with Upstream() as upstream:
         settings = config(upstream, sessions={"max": 4, "warm": 0})
-        shared = Shared.of(settings)
+        shared = LocalLimits.of(settings)
         async with pool(settings, express=False, shared=shared) as bulk:
             bulk.window.opened(4)
             for _ in range(40):  # the window grows with what is sent
-                held = [await bulk.get(within_s=3) for _ in range(min(bulk.window.sessions(time.monotonic()), 4))]
+                held = [
+                    await bulk.pool.acquire(within_s=3) for _ in range(min(bulk.window.sessions(time.monotonic()), 4))
+                ]
                 await asyncio.gather(*(send(bulk, one) for one in held))
-            held = [await bulk.get(within_s=3) for _ in range(4)]
-            waiting = asyncio.create_task(bulk.get(within_s=8))
-            shared.put_in_force(config(upstream, sessions={"max": 2, "warm": 0}))
-            assert bulk.session_count == 4
+            held = [await bulk.pool.acquire(within_s=3) for _ in range(4)]
+            waiting = asyncio.create_task(bulk.pool.acquire(within_s=8))
+            shared.apply(config(upstream, sessions={"max": 2, "warm": 0}))
+            assert bulk.pool.session_count == 4
             for one in held:
                 await send(bulk, one)
-            await eventually(lambda: bulk.session_count == 2 and upstream.open == 2)
+            await eventually(lambda: bulk.pool.session_count == 2 and upstream.open == 2)
             assert (await send(bulk, await waiting)).results[0].outcome == "sent"
 
 
@@ -331,7 +338,7 @@ async def test_a_session_whose_user_is_gone_is_swept_up_and_its_place_is_free_ag
         kept: list[object] = []
 
         async def forgets() -> None:
-            session = await one.get(within_s=3)
+            session = await one.pool.acquire(within_s=3)
             if begun:
                 recipients = (Recipient("u@example.net"),)
                 mail = Mail(Envelope("a@example.com", recipients), list(enumerate(recipients)), len(CONTENT))
@@ -342,13 +349,13 @@ async def test_a_session_whose_user_is_gone_is_swept_up_and_its_place_is_free_ag
 
         await asyncio.create_task(forgets())
         assert one.counts() == {"idle": 0, "busy": 1, "opening": 0}
-        assert (await send(one, await one.get(within_s=8))).results[0].outcome == "sent"
+        assert (await send(one, await one.pool.acquire(within_s=8))).results[0].outcome == "sent"
         assert len(upstream.sessions) == 2
 
 
 async def test_a_session_in_use_is_not_swept_up_however_long_that_takes() -> None:
     async with Upstream() as upstream, pool(config(upstream, sessions={"idle": 0.4, "warm": 2})) as one:
-        session = await one.get(within_s=3)
+        session = await one.pool.acquire(within_s=3)
         swept = len(upstream.sessions)
         await eventually(lambda: len(upstream.sessions) >= swept + 3)  # retired in time, so as many rounds have passed
         assert (await send(one, session)).results[0].outcome == "sent"

@@ -16,15 +16,15 @@ from relay.mail.envelope import DeliverBy, Envelope, Recipient
 from relay.mail.reply import Reply
 from relay.upstream.results import LOST
 from relay.upstream.smtp.capabilities import Capabilities
-from relay.upstream.smtp.commands import Mail, commands, unfit
-from relay.upstream.smtp.transaction import Transaction, Way
+from relay.upstream.smtp.commands import Commands, Mail, commands, unfit
+from relay.upstream.smtp.transaction import EnvelopeMode, Transaction
 
 CONTENT = b"Subject: x\r\n\r\n.one\r\n..two\r\nend\r\n"
-WAYS = {
-    "pipelined": Way(pipelined=True, chunked=False),
-    "chunked": Way(pipelined=True, chunked=True),
-    "chunked, one by one": Way(pipelined=False, chunked=True),
-    "one by one": Way(pipelined=False, chunked=False),
+MODES = {
+    "pipelined": EnvelopeMode(pipelined=True, chunked=False),
+    "chunked": EnvelopeMode(pipelined=True, chunked=True),
+    "chunked, one by one": EnvelopeMode(pipelined=False, chunked=True),
+    "one by one": EnvelopeMode(pipelined=False, chunked=False),
 }
 
 
@@ -33,9 +33,9 @@ def load(*addresses: str) -> Mail:
     return Mail(Envelope("a@example.com", recipients), list(enumerate(recipients)), len(CONTENT))
 
 
-def transaction(way: Way, *addresses: str) -> Transaction:
-    mail, rcpts = commands(load(*addresses), Capabilities())
-    return Transaction(mail, rcpts, way)
+def transaction(mode: EnvelopeMode, *addresses: str) -> Transaction:
+    written = commands(load(*addresses), Capabilities())
+    return Transaction(written.mail, written.rcpts, mode)
 
 
 @dataclass
@@ -111,9 +111,9 @@ class Server:
         return Reply(self.dot, "dot")
 
 
-def play(way: Way, server: Server, sizes: list[int], stop_after: int | None = None) -> Transaction:
+def play(mode: EnvelopeMode, server: Server, sizes: list[int], stop_after: int | None = None) -> Transaction:
     """Run the dialogue, bytes reaching the server in pieces of `sizes`; `stop_after` replies the connection breaks."""
-    running = transaction(way, *(f"r{at}@example.net" for at in range(len(server.rcpts))))
+    running = transaction(mode, *(f"r{at}@example.net" for at in range(len(server.rcpts))))
     outgoing, turn, answered = bytearray(running.begin()), 0, 0
     while True:
         if running.wants_content:
@@ -121,7 +121,7 @@ def play(way: Way, server: Server, sizes: list[int], stop_after: int | None = No
         if running.done:
             return running
         if answered == stop_after:
-            running.lose(LOST)
+            running.connection_lost(LOST)
             return running
         assert outgoing, "a standstill"
         size = sizes[turn % len(sizes)]
@@ -149,29 +149,31 @@ def outcome(code: int) -> str:
     return "sent" if code < 300 else "deferred" if code < 500 else "refused"
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 @given(server=SERVERS, sizes=st.lists(st.integers(1, 60), min_size=1, max_size=8))
 @settings(max_examples=150, deadline=None)
-def test_each_recipient_is_told_what_the_server_said_of_it(way: Way, server: Server, sizes: list[int]) -> None:
-    running = play(way, server, sizes)
+def test_each_recipient_is_told_what_the_server_said_of_it(
+    mode: EnvelopeMode, server: Server, sizes: list[int]
+) -> None:
+    running = play(mode, server, sizes)
     told = {result.position: result.outcome for result in running.results}
     for position, code in enumerate(server.rcpts):
         if server.mail >= 300:
             assert told[position] == outcome(server.mail)
         elif code >= 300:
             assert told[position] == outcome(code)
-        elif not way.chunked and server.data != 354:
+        elif not mode.chunked and server.data != 354:
             assert told[position] == outcome(server.data)
         else:
             assert told[position] == outcome(server.dot)
     assert (server.taken == CONTENT) == ("sent" in told.values())
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 @given(server=SERVERS, stop_after=st.integers(0, 8))
 @settings(max_examples=150, deadline=None)
-def test_a_loss_is_ambiguous_only_behind_the_content(way: Way, server: Server, stop_after: int) -> None:
-    running = play(way, server, [1000], stop_after)
+def test_a_loss_is_ambiguous_only_behind_the_content(mode: EnvelopeMode, server: Server, stop_after: int) -> None:
+    running = play(mode, server, [1000], stop_after)
     told = {result.position: result.outcome for result in running.results}
     assert set(told) == set(range(len(server.rcpts)))
     if server.taken is not None:
@@ -181,26 +183,26 @@ def test_a_loss_is_ambiguous_only_behind_the_content(way: Way, server: Server, s
         assert "ambiguous" not in told.values()
 
 
-@pytest.mark.parametrize("way", [WAYS["pipelined"], WAYS["one by one"]])
-def test_a_refusal_in_the_middle_is_never_taken_for_anothers(way: Way) -> None:
-    running = play(way, Server(250, [250, 550, 451, 250], 354, 250), [1000])
+@pytest.mark.parametrize("mode", [MODES["pipelined"], MODES["one by one"]])
+def test_a_refusal_in_the_middle_is_never_taken_for_anothers(mode: EnvelopeMode) -> None:
+    running = play(mode, Server(250, [250, 550, 451, 250], 354, 250), [1000])
     assert [result.outcome for result in running.results] == ["sent", "refused", "deferred", "sent"]
 
 
 def test_the_envelope_is_one_flight() -> None:
-    flight = transaction(WAYS["pipelined"], "a@example.net", "b@example.net").begin()
+    flight = transaction(MODES["pipelined"], "a@example.net", "b@example.net").begin()
     assert flight == (b"MAIL FROM:<a@example.com>\r\nRCPT TO:<a@example.net>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n")
 
 
 def test_with_chunking_the_content_waits_for_nothing() -> None:
-    running = transaction(WAYS["chunked"], "a@example.net")
+    running = transaction(MODES["chunked"], "a@example.net")
     running.begin()
     assert running.wants_content
     assert list(running.send_content([CONTENT])) == [b"BDAT %d LAST\r\n" % len(CONTENT), CONTENT]
 
 
 def test_data_taken_for_nobody_ends_with_an_empty_message() -> None:
-    running = transaction(WAYS["pipelined"], "a@example.net")
+    running = transaction(MODES["pipelined"], "a@example.net")
     running.begin()
     running.receive(Reply(250))
     running.receive(Reply(550))
@@ -212,7 +214,7 @@ def test_data_taken_for_nobody_ends_with_an_empty_message() -> None:
 
 @pytest.mark.parametrize("code", [354, 220 + 100])
 def test_a_3yz_to_mail_or_the_dot_is_no_success(code: int) -> None:
-    running = transaction(WAYS["pipelined"], "a@example.net")
+    running = transaction(MODES["pipelined"], "a@example.net")
     running.begin()
     for reply in (Reply(250), Reply(250), Reply(354)):
         running.receive(reply)
@@ -222,7 +224,7 @@ def test_a_3yz_to_mail_or_the_dot_is_no_success(code: int) -> None:
 
 
 def test_250_to_data_breaks_the_session_before_anything_left() -> None:
-    running = transaction(WAYS["pipelined"], "a@example.net")
+    running = transaction(MODES["pipelined"], "a@example.net")
     running.begin()
     for reply in (Reply(250), Reply(250), Reply(250)):
         running.receive(reply)
@@ -232,7 +234,7 @@ def test_250_to_data_breaks_the_session_before_anything_left() -> None:
 
 @pytest.mark.parametrize("at", [0, 1, 2, 3])
 def test_421_ends_the_session_at_every_step(at: int) -> None:
-    running = transaction(WAYS["pipelined"], "a@example.net")
+    running = transaction(MODES["pipelined"], "a@example.net")
     running.begin()
     for reply in [Reply(250), Reply(250), Reply(354)][:at]:
         running.receive(reply)
@@ -257,23 +259,33 @@ def test_parameters_go_only_where_they_are_understood() -> None:
         deliver_by=DeliverBy(60, "R", trace=True),
     )
     one = Mail(envelope, [(0, recipient)], 812, deliver_by_s=58)
-    assert commands(one, Capabilities()) == (
+    assert commands(one, Capabilities()) == Commands(
         b"MAIL FROM:<a@example.com>\r\n",
         [(0, b"RCPT TO:<u@example.net>\r\n")],
+        (),
     )
     everything = Capabilities.parse(
         ["PIPELINING", "SIZE 1000", "8bitmime", "SMTPUTF8", "DSN", "DELIVERBY 10", "MT-PRIORITY MIXER"]
     )
-    assert commands(one, everything) == (
+    assert commands(one, everything) == Commands(
         b"MAIL FROM:<a@example.com> SIZE=812 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=QQ+3D1 MT-PRIORITY=4 BY=58;RT\r\n",
         [(0, b"RCPT TO:<u@example.net> NOTIFY=DELAY,FAILURE ORCPT=rfc822;u@example.net\r\n")],
+        (),
     )
 
 
 @pytest.mark.parametrize("address", ["a\r\nRCPT TO:<b@c>", "a\nb@c", "a>b@c", "a\0@c"])
 def test_an_address_cant_break_out_of_its_command(address: str) -> None:
-    with pytest.raises(ValueError, match="not an address"):
-        commands(load(address), Capabilities())
+    written = commands(load("good@c", address), Capabilities())
+    assert written.rcpts == [(0, b"RCPT TO:<good@c>\r\n")]
+    assert [(result.position, result.outcome, result.reply.code) for result in written.refused] == [(1, "refused", 553)]
+
+
+def test_a_sender_cant_break_out_of_its_command() -> None:
+    one = load("good@c")
+    written = commands(one._replace(envelope=one.envelope._replace(sender="a\r\nDATA")), Capabilities())
+    assert (written.mail, written.rcpts) == (b"", [])
+    assert [result.reply.code for result in written.refused] == [553]
 
 
 @pytest.mark.parametrize(

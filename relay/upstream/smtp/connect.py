@@ -18,10 +18,10 @@ import aiosmtplib
 
 from relay.config.model import Upstream
 from relay.mail.reply import Reply
+from relay.upstream.redaction import without_credentials
 from relay.upstream.results import GARBLED, OpenFailed, Phase
 from relay.upstream.smtp.addresses import Addresses, Peer
 from relay.upstream.smtp.capabilities import Capabilities
-from relay.upstream.smtp.redaction import without_credentials
 from relay.upstream.smtp.session import Opening, Session
 
 

@@ -38,7 +38,7 @@ class ReplyReader:
         return not self._buffer and not self._lines
 
     @property
-    def says_goodbye(self) -> bool:
+    def begins_421(self) -> bool:
         """What waits begins a 421 (RFC 5321 3.8), which is nobody's answer."""
         return not self._lines and self._buffer.startswith(b"421")
 

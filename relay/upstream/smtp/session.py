@@ -1,42 +1,37 @@
-"""One open, authenticated connection to an upstream, and the transactions on it.
+"""One open, authenticated connection to an upstream, and the transactions on it, one after the other.
 
-aiosmtplib opens and secures it (see `connect`); from then on the transport belongs to this protocol. A transaction is
-driven by the replies as they come in: no task is woken between the envelope and the last reply.
+aiosmtplib opens and secures the connection (see `connect`); from then on its transport belongs to this protocol.
 """
 
 from __future__ import annotations
 
 import asyncio
-import select
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from relay.clock import steady
 from relay.mail.reply import Reply
 from relay.upstream.base import Parts, Terms
-from relay.upstream.gate import EXPIRED, STOPPED, Gate
-from relay.upstream.results import LOST, TIMED_OUT, TROUBLE, Result
+from relay.upstream.gate import Gate
+from relay.upstream.results import Result
 from relay.upstream.smtp.capabilities import Capabilities
-from relay.upstream.smtp.commands import Mail, commands, unfit, writable
-from relay.upstream.smtp.outgoing import Outgoing
-from relay.upstream.smtp.replies import ProtocolError, ReplyReader
-from relay.upstream.smtp.transaction import Transaction, Way
+from relay.upstream.smtp.commands import Mail, commands, unfit
+from relay.upstream.smtp.flight import Flight, TransactionReport
+from relay.upstream.smtp.replies import ProtocolError
+from relay.upstream.smtp.transaction import EnvelopeMode, Transaction
+from relay.upstream.smtp.wire import Wire
 
 RESET_WITHIN_S = 10.0
 QUIT_WITHIN_S = 5.0
-CLOSES_WITHIN_S = 2.0
-"""who said 421"""
-_ONE_WRITE_BYTES = 65_536
-"""content up to this goes out in one write with what frames it"""
 
 State = Literal["idle", "busy", "resetting", "quitting", "closed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What opening the session cost, in milliseconds, one behind the other from `began_at` (time.monotonic) on."""
+    """What opening the session took, in milliseconds, one phase behind the other from `began_at` (time.monotonic)."""
 
     connect: float = 0.0
     tls: float = 0.0
@@ -44,7 +39,7 @@ class Opening:
     began_at: float = 0.0
 
     def ends(self) -> Iterator[tuple[Literal["connect", "tls", "auth"], float]]:
-        """Each phase with when it ended (time.monotonic)."""
+        """Each phase with its end (time.monotonic)."""
         connected = self.began_at + self.connect / 1000.0
         secured = connected + self.tls / 1000.0
         yield "connect", connected
@@ -52,31 +47,10 @@ class Opening:
         yield "auth", secured + self.auth / 1000.0
 
 
-class TransactionReport(NamedTuple):
-    """How a transaction went."""
-
-    results: tuple[Result, ...]
-    answered: int
-    """replies that came: 0 on a lost session says that it was dead before"""
-    timed_out: bool
-    """the upstream left something unanswered"""
-    envelope_ms: float
-    """until the content could leave, as far as the upstream goes"""
-    gate_ms: float
-    """the content waited for its commit"""
-    data_ms: float
-    ended_at: float
-    """time.monotonic; the three phases before it are all of the transaction"""
-    codes: tuple[int, ...] = ()
-    lost: bool = False
-    """the connection broke off, or what came over it was no SMTP"""
-    dsn: bool = False
-    """the upstream took over the DSN parameters (RFC 3461), and with them the duty to report"""
-
-
 class Session(asyncio.Protocol):
-    """Single use at a time: `transact` only when `state` is idle. `on_free` is called when it is idle again behind a
-    RSET, `on_closed` once when it is gone; both from the event loop, never from inside `transact`."""
+    """Carries one transaction at a time: call `transact` only when `state` is idle. `on_free` is called when the
+    session is idle again after a RSET, `on_closed` once when it is gone; both from the event loop, never inside of
+    `transact`."""
 
     def __init__(
         self,
@@ -92,17 +66,12 @@ class Session(asyncio.Protocol):
         """transactions begun"""
         self.state: State = "idle"
         self.closed_idle_after_s: float | None = None
-        """when the upstream closed it while it was idle: after how long"""
+        """when the upstream closed the session while it was idle: after how long"""
         self.on_free: Callable[[Session], None] | None = None
         self.on_closed: Callable[[Session], None] | None = None
-        self._transport = transport
-        self._loop = loop
-        self._way = Way.of(capabilities)
-        self._poll = _reading(transport)
-        self._reader = ReplyReader()
-        self._timer: asyncio.TimerHandle | None = None
-        self._flight: _Flight | None = None
-        self._paused = False
+        self._mode = EnvelopeMode.of(capabilities)
+        self._wire = Wire(transport, loop, self._timed_out)
+        self._flight: Flight | None = None
         transport.set_protocol(self)
 
     async def transact(self, mail: Mail, parts: Parts, gate: Gate, *, before: float, terms: Terms) -> TransactionReport:
@@ -113,390 +82,154 @@ class Session(asyncio.Protocol):
         """
         misfit = unfit(mail, self.capabilities)
         if misfit is not None:
-            refused = tuple(Result(position, "refused", misfit, "mail") for position, _ in mail.recipients)
-            return _unbegun(refused)
+            results = tuple(Result(position, "refused", misfit, "mail") for position, _ in mail.recipients)
+            return TransactionReport(results, time.monotonic())
         withdrawn = gate.refusal(steady())
         if withdrawn is not None:
-            abandoned = tuple(Result(position, "abandoned", withdrawn, "mail") for position, _ in mail.recipients)
-            return _unbegun(abandoned)
-        try:
-            mail_from, rcpts = commands(mail, self.capabilities)
-        except ValueError:
-            return await self._without_unwritable(mail, parts, gate, before=before, terms=terms)
-        flight = _Flight(Transaction(mail_from, rcpts, self._way), parts, gate, terms, self._loop)
+            results = tuple(Result(position, "abandoned", withdrawn, "mail") for position, _ in mail.recipients)
+            return TransactionReport(results, time.monotonic())
+        written = commands(mail, self.capabilities)
+        if not written.rcpts:
+            return TransactionReport(written.refused, time.monotonic())
+        transaction = Transaction(written.mail, written.rcpts, self._mode)
+        flight = Flight(transaction, parts, gate, terms, self._wire, self._transaction_over)
+        await self._carry(flight, before)
+        if flight.error is not None:
+            raise flight.error
+        report = flight.report(dsn=self.capabilities.dsn)
+        return report._replace(results=(*report.results, *written.refused)) if written.refused else report
+
+    async def _carry(self, flight: Flight, before: float) -> None:
         self.sent += 1
-        if not self.usable or self._has_unread():
-            # It ended between its hand-over and now, or something is on its way in that nobody asked for.
-            self._give_up(flight)
-            return flight.report(dsn=False)
+        if not self.usable or self._wire.has_unread():
+            # It ended between its hand-over and now, or something that nothing asked for is on its way in.
+            self._note_idle_end()
+            self.state = "closed" if self.state == "closed" else "quitting"
+            self.abort()
+            flight.connection_lost()
+            return
         self._flight, self.state = flight, "busy"
-        self._set_timer(before - time.monotonic())
-        terms.progress.asked = True
+        self._wire.set_timer(before - time.monotonic())
         try:
-            self._write(flight.transaction.begin(), self._content_if_due(flight))
-            self._check(flight)
+            flight.begin()
             await flight.over
         except asyncio.CancelledError:
             self.abort()
             raise
-        if flight.error is not None:
-            raise flight.error
-        return flight.report(dsn=self.capabilities.dsn)
-
-    async def _without_unwritable(
-        self, mail: Mail, parts: Parts, gate: Gate, *, before: float, terms: Terms
-    ) -> TransactionReport:
-        written, refused = writable(mail)
-        if not refused:
-            raise ValueError("commands that can't be written")
-        if not written.recipients:
-            return _unbegun(refused)
-        report = await self.transact(written, parts, gate, before=before, terms=terms)
-        return report._replace(results=(*report.results, *refused))
 
     @property
     def usable(self) -> bool:
-        """Idle, open, and nothing half-said is on its way in."""
-        return self.state == "idle" and self._reader.idle and not self._transport.is_closing()
-
-    def _has_unread(self) -> bool:
-        """Whether bytes, or the end, wait to be read: what came before a command left is no answer to it."""
-        return self._poll is not None and not self._transport.is_closing() and bool(self._poll.poll(0))
-
-    def proceed(self) -> None:
-        """The gate moved (Carrier)."""
-        flight = self._flight
-        if flight is not None and not flight.transaction.done:
-            if flight.transaction.outstanding or self._reader.idle:
-                self._write(b"", self._content_if_due(flight))
-            else:
-                # Half a reply that nobody asked for: the content's would begin with it.
-                flight.transaction.garble()
-            self._check(flight)
-
-    def stop(self, gate: Gate) -> None:
-        """The relay ends (Carrier)."""
-        flight = self._flight
-        if flight is not None and flight.gate is gate and not flight.transaction.done:
-            flight.transaction.lose(STOPPED, whole=not flight.unsent)
-            self._finish(flight)
+        """Idle, open, and no part of a reply is buffered."""
+        return self.state == "idle" and self._wire.reader.idle and not self._wire.is_closing
 
     def transport_info(self, name: str) -> Any:
         """What the transport knows of the connection, as `ssl_object` (asyncio.BaseTransport.get_extra_info)."""
-        return self._transport.get_extra_info(name)
+        return self._wire.transport.get_extra_info(name)
 
     def reset(self) -> None:
-        """RSET on an idle session: one round trip that changes nothing. `on_free` when it was answered."""
+        """Send RSET on an idle session: one round trip that changes nothing. `on_free` when it was answered."""
         self.state = "resetting"
-        self._set_timer(RESET_WITHIN_S)
-        self._write(b"RSET\r\n")
+        self._wire.set_timer(RESET_WITHIN_S)
+        self._wire.write(b"RSET\r\n")
 
     def quit(self) -> None:
-        """Take leave (RFC 5321 4.1.1.10) and close; never waits."""
-        if self.state not in ("idle", "resetting") or self._transport.is_closing():
+        """Send QUIT (RFC 5321 4.1.1.10) and close; never waits."""
+        if self.state not in ("idle", "resetting") or self._wire.is_closing:
             self.abort()
             return
         self.state = "quitting"
-        self._set_timer(QUIT_WITHIN_S)
-        self._write(b"QUIT\r\n")
+        self._wire.set_timer(QUIT_WITHIN_S)
+        self._wire.write(b"QUIT\r\n")
 
     def abort(self) -> None:
         """Close at once, whatever is under way."""
-        self._cancel_timer()
+        self._wire.cancel_timer()
         if self.state != "closed":
-            self._transport.abort()
+            self._wire.transport.abort()
 
     def _close(self) -> None:
-        """Close once what was written has left. A peer that reads nothing more doesn't keep it open."""
-        self._set_timer(QUIT_WITHIN_S)
-        self._transport.close()
+        """Close once what was written has left. A peer that reads no more doesn't keep the session open."""
+        self._wire.set_timer(QUIT_WITHIN_S)
+        self._wire.transport.close()
 
     # asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
         try:
-            for reply in self._reader.feed(data):
-                self._take(reply)
-                if self._transport.is_closing():
+            for reply in self._wire.reader.feed(data):
+                self._received(reply)
+                if self._wire.is_closing:
                     return  # however many more there are
         except ProtocolError:
-            self._garbled()
+            if self._flight is not None:
+                self._flight.desynchronised()
+            self._wire.transport.abort()
 
     def eof_received(self) -> bool:
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        if self.state == "idle":
-            self.closed_idle_after_s = time.monotonic() - self.idle_since
+        self._note_idle_end()
         self.state = "closed"
-        self._cancel_timer()
-        flight = self._flight
-        if flight is not None and not flight.transaction.done:
-            flight.lost = True
-            flight.transaction.lose(LOST, whole=not flight.unsent)
-            self._finish(flight)
+        self._wire.cancel_timer()
+        if self._flight is not None:
+            self._flight.connection_lost()
         if self.on_closed is not None:
             self.on_closed(self)
 
     def pause_writing(self) -> None:
-        self._paused = True
+        self._wire.pause(True)
 
     def resume_writing(self) -> None:
-        self._paused = False
+        self._wire.pause(False)
+
+    def _received(self, reply: Reply) -> None:
         if self._flight is not None:
-            self._pump(self._flight)
-
-    # the way of a transaction
-
-    def _take(self, reply: Reply) -> None:
-        match self.state:
-            case "busy" if self._flight is not None and not self._flight.transaction.done:
-                flight = self._flight
-                flight.codes.append(reply.code)
-                out = self._paired(flight, reply)
-                flight.terms.progress.answered = flight.transaction.envelope_answered
-                self._write(out, self._content_if_due(flight))
-                self._check(flight)
-            case "resetting":
-                self._reset_answered(reply)
-            case _:
-                # Nobody asked: 421 before closing, or a stream out of step. Neither is used again.
-                if self.state == "idle":
-                    self.closed_idle_after_s = time.monotonic() - self.idle_since
-                self._close()
-
-    def _paired(self, flight: _Flight, reply: Reply) -> bytes:
-        """What is to be written because of the reply, if that can be what was asked for."""
-        transaction, last = flight.transaction, flight.transaction.outstanding == 1
-        if reply.positive and flight.unsent and transaction.awaits == "DOT":
-            # It accepts a content that hasn't left.
-            transaction.garble(whole=False)
-            return b""
-        out = transaction.receive(reply)
-        if transaction.goodbye is reply:
-            self._set_timer(CLOSES_WITHIN_S)
-        if last and not self._reader.idle:
-            if not transaction.done:
-                # More is here already: no answer to what would only now be sent.
-                transaction.garble()
-                return b""
-            if self._way.chunked and not self._reader.says_goodbye:
-                transaction.doubt()
-        return out
-
-    def _content_if_due(self, flight: _Flight) -> Outgoing | None:
-        transaction = flight.transaction
-        if not transaction.wants_content:
-            return None
-        if flight.envelope_at is None and not self._way.chunked:
-            flight.envelope_at = time.monotonic()
-        if not transaction.outstanding and self._has_unread():
-            transaction.garble()
-            return None
-        match flight.gate.ask(self, steady()):
-            case "wait":
-                flight.waits_since = flight.waits_since or time.monotonic()
-                return None
-            case "shut":
-                transaction.withdraw(flight.gate.reason())
-                return None
-            case "go":
-                return self._content(flight)
-
-    def _content(self, flight: _Flight) -> Outgoing | None:
-        try:
-            parts = flight.parts()
-        except Exception as error:  # noqa: BLE001 - the owner's, and raised to it: here somebody else may be calling
-            flight.error = error
-            flight.gate.reopen()
-            flight.transaction.withdraw(TROUBLE)
-            return None
-        flight.content_at = time.monotonic()
-        flight.terms.progress.content_sent = True
-        self._set_timer(flight.terms.final_s)
-        return flight.transaction.send_content(parts)
-
-    def _write(self, out: bytes, content: Outgoing | None = None) -> None:
-        if self._transport.is_closing():
-            return
-        if content is None:
-            if out:
-                self._transport.write(out)
-        elif content.size_bytes <= _ONE_WRITE_BYTES:
-            self._transport.write(b"".join((out, *content)))
-        elif self._flight is not None:
-            if out:
-                self._transport.write(out)
-            self._flight.unsent = content
-            self._pump(self._flight)
-
-    def _pump(self, flight: _Flight) -> None:
-        """Large content leaves in pieces, as fast as the upstream takes it."""
-        while flight.unsent and not self._paused and not self._transport.is_closing():
-            self._transport.write(flight.unsent.take())
-
-    def _check(self, flight: _Flight) -> None:
-        if flight.transaction.done and not flight.over.done():
-            self._finish(flight)
-
-    def _finish(self, flight: _Flight) -> None:
-        """The transaction is over: what becomes of the session, and the waiting owner is told."""
-        self._cancel_timer()
-        self._flight = None
-        transaction = flight.transaction
-        flight.ended_at = time.monotonic()
-        if self.state == "busy":
-            if transaction.broken or flight.unsent:
-                self.state = "quitting"
-                self._transport.abort()
-            elif transaction.needs_reset:
-                # Off the way of the result: the session comes back by on_free.
-                self.reset()
-            else:
-                self._idle()
-        if not flight.over.done():
-            flight.over.set_result(None)
+            self._flight.receive(reply)
+        elif self.state == "resetting":
+            self._reset_answered(reply)
+        else:
+            # Nothing was asked: 421 before closing, or replies out of step. Neither session is used again.
+            self._note_idle_end()
+            self._close()
 
     def _reset_answered(self, reply: Reply) -> None:
-        self._cancel_timer()
+        self._wire.cancel_timer()
         if not reply.positive:
             self._close()
             return
-        self._idle()
+        self._become_idle()
         if self.on_free is not None:
             self.on_free(self)
 
-    def _idle(self) -> None:
-        if not self._reader.idle:
-            # Closed by us: that is no idle session which the upstream ended.
+    def _transaction_over(self) -> None:
+        """What becomes of the session."""
+        flight, self._flight = self._flight, None
+        unsent, self._wire.unsent = self._wire.unsent, None
+        if flight is None or self.state != "busy":
+            return
+        if flight.transaction.broken or unsent:
+            self.state = "quitting"
+            self._wire.transport.abort()
+        elif flight.transaction.needs_reset:
+            self.reset()  # the result doesn't wait for it: the session comes back by `on_free`
+        else:
+            self._become_idle()
+
+    def _become_idle(self) -> None:
+        if not self._wire.reader.idle:
+            # Closed by us: this teaches nothing about how long the upstream keeps idle sessions.
             self.state = "quitting"
             self._close()
             return
         self.state = "idle"
         self.idle_since = time.monotonic()
 
-    def _garbled(self) -> None:
-        flight = self._flight
-        if flight is not None and not flight.transaction.done:
-            flight.transaction.garble(whole=not flight.unsent)
-            self._finish(flight)
-        self._transport.abort()
-
-    def _timed_out(self) -> None:
-        flight = self._flight
-        if flight is not None and not flight.transaction.done:
-            transaction = flight.transaction
-            if not transaction.content_sent and steady() >= flight.gate.deadline:
-                # The message's time is up, not the upstream's.
-                flight.gate.shut(EXPIRED)
-                transaction.withdraw(flight.gate.reason())
-            elif transaction.outstanding:
-                flight.timed_out = True
-                transaction.lose(TIMED_OUT, whole=not flight.unsent)
-            else:
-                # It waits for us: the message isn't stored yet.
-                transaction.lose(TROUBLE)
-            self._finish(flight)
-        self._transport.abort()
-
-    def _give_up(self, flight: _Flight) -> None:
+    def _note_idle_end(self) -> None:
         if self.state == "idle":
             self.closed_idle_after_s = time.monotonic() - self.idle_since
-        self.state = "closed" if self.state == "closed" else "quitting"
-        self.abort()
-        flight.lost = True
-        flight.transaction.lose(LOST)
-        flight.ended_at = time.monotonic()
 
-    def _set_timer(self, delay_s: float) -> None:
-        self._cancel_timer()
-        self._timer = self._loop.call_later(delay_s, self._timed_out)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-
-def _unbegun(results: tuple[Result, ...]) -> TransactionReport:
-    """Of a transaction of which nothing left."""
-    return TransactionReport(
-        results, 0, timed_out=False, envelope_ms=0.0, gate_ms=0.0, data_ms=0.0, ended_at=time.monotonic()
-    )
-
-
-class _Flight:
-    """A transaction under way."""
-
-    __slots__ = (
-        "began_at",
-        "codes",
-        "content_at",
-        "ended_at",
-        "envelope_at",
-        "error",
-        "gate",
-        "lost",
-        "over",
-        "parts",
-        "terms",
-        "timed_out",
-        "transaction",
-        "unsent",
-        "waits_since",
-    )
-
-    def __init__(
-        self,
-        transaction: Transaction,
-        parts: Parts,
-        gate: Gate,
-        terms: Terms,
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        self.transaction = transaction
-        self.parts = parts
-        self.gate = gate
-        self.terms = terms
-        self.over: asyncio.Future[None] = loop.create_future()
-        self.began_at = self.ended_at = time.monotonic()
-        self.envelope_at: float | None = None
-        """when the upstream was ready for the content"""
-        self.content_at: float | None = None
-        """when the content began to leave"""
-        self.waits_since: float | None = None
-        """when it stood before the closed gate first"""
-        self.error: Exception | None = None
-        """what `parts` raised"""
-        self.timed_out = False
-        self.lost = False
-        self.codes: list[int] = []
-        self.unsent: Outgoing | None = None
-
-    def report(self, *, dsn: bool) -> TransactionReport:
-        left = self.content_at or self.ended_at
-        ready = self.waits_since or self.envelope_at or left
-        if self.content_at is None and self.envelope_at is None:
-            ready = left  # with BDAT it stood at the gate before anything was answered
-        return TransactionReport(
-            self.transaction.results,
-            self.transaction.answered,
-            self.timed_out,
-            envelope_ms=(ready - self.began_at) * 1000.0,
-            gate_ms=(left - ready) * 1000.0,
-            data_ms=(self.ended_at - left) * 1000.0,
-            ended_at=self.ended_at,
-            codes=tuple(self.codes),
-            lost=self.lost or self.transaction.garbled,
-            dsn=dsn,
-        )
-
-
-def _reading(transport: asyncio.Transport) -> select.poll | None:
-    """To ask whether something is there to be read; None for a transport without a socket."""
-    connection = transport.get_extra_info("socket")
-    if connection is None or connection.fileno() < 0:
-        return None
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    return poll
+    def _timed_out(self) -> None:
+        if self._flight is not None:
+            self._flight.timed_out()
+        self._wire.transport.abort()

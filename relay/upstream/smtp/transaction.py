@@ -1,8 +1,8 @@
 """One message to one upstream, as a pure state machine: no socket, no clock.
 
-Three ways, by what the upstream announced:
+Three modes, by what the upstream announced:
 
-- CHUNKING and PIPELINING: MAIL, RCPT and `BDAT n LAST` with the content, nothing waited for (RFC 3030);
+- CHUNKING and PIPELINING: MAIL, RCPT and `BDAT n LAST` with the content in one flight (RFC 3030);
 - PIPELINING: MAIL, RCPT and DATA in one write, the content behind 354 (RFC 2920);
 - neither: command by command.
 
@@ -22,42 +22,42 @@ from relay.upstream.results import GARBLED, Outcome, Phase, Result
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.outgoing import Outgoing
 
-_Awaited = Literal["MAIL", "RCPT", "DATA", "DOT", "NOTHING"]
+_Expected = Literal["MAIL", "RCPT", "DATA", "DOT", "NOTHING"]
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """How the envelope travels."""
+class EnvelopeMode:
+    """How the envelope leaves: its commands together, and the content behind them without a 354."""
 
     pipelined: bool
     chunked: bool
 
     @classmethod
-    def of(cls, capabilities: Capabilities) -> Way:
+    def of(cls, capabilities: Capabilities) -> EnvelopeMode:
         return cls(pipelined=capabilities.pipelining, chunked=capabilities.chunking)
 
 
 class Transaction:
     """Bytes out by `begin`, `receive` and `send_content`; `done` when every recipient has its Result."""
 
-    def __init__(self, mail: bytes, recipients: Sequence[tuple[int, bytes]], way: Way) -> None:
-        """`mail`: the MAIL command; `recipients`: (position, RCPT command) pairs; see `commands.envelope`."""
+    def __init__(self, mail: bytes, recipients: Sequence[tuple[int, bytes]], mode: EnvelopeMode) -> None:
+        """`mail`: the MAIL command; `recipients`: (position, RCPT command) pairs. See `commands`."""
         self._mail = mail
-        self._way = way
+        self.mode = mode
         self._commands: deque[bytes] = deque(command for _, command in recipients)
         self._positions = [position for position, _ in recipients]
-        self._awaited: deque[_Awaited] = deque()
+        self._expected: deque[_Expected] = deque()
         self._asked = 0
         """recipients whose RCPT was answered"""
         self.answered = 0
-        """replies taken in"""
+        """replies received"""
         self._accepted: list[int] = []
         self._results: dict[int, Result] = {}
         self._go_ahead = False
         """DATA was answered 354"""
-        self._failed: tuple[Reply, Phase] | None = None
-        self.goodbye: Reply | None = None
-        """421 to an envelope whose content is under way as well"""
+        self._mail_refusal: Reply | None = None
+        self.closing_reply: Reply | None = None
+        """421 to a command of the envelope after the content has left"""
         self.content_sent = False
         self.wants_content = False
         """the content may be sent now, by `send_content`"""
@@ -66,8 +66,8 @@ class Transaction:
         """the upstream may still hold an envelope: RSET before the next MAIL"""
         self.broken = False
         """the session can't be used again"""
-        self.garbled = False
-        """what came was not what can come"""
+        self.is_desynchronised = False
+        """a reply came that answers no command, or is none"""
 
     @property
     def results(self) -> tuple[Result, ...]:
@@ -75,53 +75,53 @@ class Transaction:
 
     @property
     def outstanding(self) -> int:
-        """Commands (the content counting as one) that have left and wait for their reply."""
-        return len(self._awaited)
+        """Commands that wait for their reply; the content counts as one."""
+        return len(self._expected)
 
     @property
-    def awaits(self) -> str:
-        """What the next reply answers: MAIL, RCPT, DATA, DOT (the content), NOTHING (an empty one); '': none is due."""
-        return self._awaited[0] if self._awaited else ""
+    def expects(self) -> str:
+        """What the next reply answers: MAIL, RCPT, DATA, DOT (the content), NOTHING (an empty content); '': no reply is
+        due."""
+        return self._expected[0] if self._expected else ""
 
     @property
     def envelope_answered(self) -> bool:
-        """MAIL and every RCPT have their reply."""
+        """MAIL and each RCPT have their reply."""
         return self.answered > len(self._positions) or self.done
 
     def begin(self) -> bytes:
-        """The first flight."""
-        if not self._way.pipelined:
-            self._awaited.append("MAIL")
+        """The first bytes to write."""
+        self._expected.append("MAIL")
+        if not self.mode.pipelined:
             return self._mail
-        self._awaited.append("MAIL")
-        self._awaited.extend("RCPT" for _ in self._positions)
+        self._expected.extend("RCPT" for _ in self._positions)
         flight = self._mail + b"".join(self._commands)
         self._commands.clear()
-        if self._way.chunked:
+        if self.mode.chunked:
             self.wants_content = True
             return flight
-        self._awaited.append("DATA")
+        self._expected.append("DATA")
         return flight + b"DATA\r\n"
 
     def send_content(self, parts: Sequence[bytes]) -> Outgoing:
         """The content as it travels, with what frames it. `parts` each begin a line and together end in CRLF
-        (mail.message.normalise). From here on a loss of the connection is ambiguous."""
+        (mail.message.normalise). From now on a lost connection is ambiguous."""
         self.wants_content = False
         self.content_sent = True
-        self._awaited.append("DOT")
-        return Outgoing(parts, is_chunked=self._way.chunked)
+        self._expected.append("DOT")
+        return Outgoing(parts, is_chunked=self.mode.chunked)
 
     def receive(self, reply: Reply) -> bytes:
-        """Take the next reply; returns what is to be written because of it (often nothing)."""
-        if not self._awaited:
-            self.garble()
+        """Apply the next reply. Returns what is to be written because of it, often nothing."""
+        if not self._expected:
+            self.desynchronised()
             return b""
-        awaited = self._awaited.popleft()
+        expected = self._expected.popleft()
         self.answered += 1
         if reply.code == 421:
-            # RFC 5321 3.8: the upstream is closing. What it says holds for this step; nothing more will come.
+            # RFC 5321 3.8: the upstream is closing. The reply holds for this command.
             self.broken = True
-        match awaited:
+        match expected:
             case "MAIL":
                 out = self._mail_answered(reply)
             case "RCPT":
@@ -134,75 +134,71 @@ class Transaction:
             case "NOTHING":
                 out = b""
         if self.broken and not self.done:
-            if not self.content_sent or not self._awaited or len(self._results) == len(self._positions):
-                self.lose(reply)
+            if not self.content_sent or not self._expected or len(self._results) == len(self._positions):
+                self.connection_lost(reply)
                 return b""
-            # The rest should be silence. Who goes on all the same is heard: they may have accepted it.
-            self.goodbye = self.goodbye or reply
-        if not self._awaited and not self.wants_content and not out:
+            # After 421 the server should send nothing. Keep reading: a later 250 means it accepted the message.
+            self.closing_reply = self.closing_reply or reply
+        if not self._expected and not self.wants_content and not out:
             self.done = True
         return out
 
-    def lose(self, reply: Reply, *, whole: bool = True) -> None:
-        """The session ended: everyone without a Result gets one, `reply` being the reason. `whole`: what was sent of
-        the content includes its end; without that nobody can have accepted it."""
-        # Who answers the envelope with 421 is closing, and reads no further.
-        reply = self.goodbye or reply
+    def connection_lost(self, reply: Reply, *, whole: bool = True) -> None:
+        """The session ended: each recipient without a result gets one, with `reply` as the reason. `whole`: the end of
+        the content was sent, too. Without it no server can have accepted the message."""
+        # A server that answers the envelope with 421 is closing, and reads no further.
+        reply = self.closing_reply or reply
         closing = self.broken and reply.code == 421
-        if self._failed is not None:
-            reason, failed_at = self._failed
-            self._fail_rest(reason, failed_at)
+        if self._mail_refusal is not None:
+            self._fill(_outcome(self._mail_refusal), self._mail_refusal, "mail")
         elif self.content_sent and whole and not closing:
-            # BDAT flies with its envelope: those whose RCPT wasn't answered yet may have been accepted as well.
-            for position in self._positions:
-                self._results.setdefault(position, Result(position, "ambiguous", reply, "dot"))
+            # BDAT leaves with its envelope: recipients whose RCPT wasn't answered may have been accepted as well.
+            self._fill("ambiguous", reply, "dot")
         else:
             phase: Phase = "data" if self._go_ahead else ("rcpt" if self._accepted else "mail")
-            told: Outcome = _outcome(reply) if closing else "abandoned"
-            for position in self._positions:
-                self._results.setdefault(position, Result(position, told, reply, phase))
-        self.broken = True
-        self.wants_content = False
-        self.done = True
+            self._fill(_outcome(reply) if closing else "abandoned", reply, phase)
+        self._break_off()
 
-    def garble(self, *, whole: bool = True) -> None:
-        """What comes can't be paired with what was sent, or is no reply at all. Unless 354 proved that the pairs were
-        right, what recipients were told by RCPT is worth nothing either. `whole`: see `lose`."""
-        self.garbled = True
+    def desynchronised(self, *, whole: bool = True) -> None:
+        """Replies can't be paired with commands any more. Unless a 354 proved that the pairs were right, the replies to
+        RCPT are worth nothing either. `whole`: see `connection_lost`."""
+        self.is_desynchronised = True
         if not self._go_ahead:
             for position in [at for at, result in self._results.items() if result.phase == "rcpt"]:
                 del self._results[position]
-        self.lose(GARBLED, whole=whole)
+        self.connection_lost(GARBLED, whole=whole)
 
-    def doubt(self) -> None:
-        """More replies came than commands were sent, and BDAT has no 354: one of them may have been meant for another,
-        and `sent` not be true."""
+    def downgrade_to_ambiguous(self) -> None:
+        """More replies came than commands were sent. With BDAT there is no 354, so each of them may answer another
+        command, and `sent` may be false."""
         for position, result in self._results.items():
             if result.outcome == "sent":
                 self._results[position] = Result(position, "ambiguous", GARBLED, "dot")
         self.broken = True
 
-    def withdraw(self, reason: Reply) -> None:
-        """Give up before the final dot. Behind 354 there is no way back but to close the session."""
-        for position in self._positions:
-            self._results.setdefault(position, Result(position, "abandoned", reason, "data"))
+    def abandon(self, reason: Reply) -> None:
+        """Give up before the final dot. After a 354 only closing the session ends the transaction."""
+        self._fill("abandoned", reason, "data")
+        self._break_off()
+
+    def _break_off(self) -> None:
         self.broken = True
         self.wants_content = False
         self.done = True
 
     def _mail_answered(self, reply: Reply) -> bytes:
         if not reply.positive:
-            self._failed = (_expected(reply), "mail")
-            self._fail_rest(_expected(reply), "mail")
-            if not self._way.pipelined:
+            self._mail_refusal = _usable(reply)
+            self._fill(_outcome(reply), self._mail_refusal, "mail")
+            if not self.mode.pipelined:
                 self._commands.clear()
-            elif self._way.chunked and not self.content_sent:
+            elif self.mode.chunked and not self.content_sent:
                 self.wants_content = False
             return b""
-        return b"" if self._way.pipelined else self._next_rcpt()
+        return b"" if self.mode.pipelined else self._next_rcpt()
 
     def _next_rcpt(self) -> bytes:
-        self._awaited.append("RCPT")
+        self._expected.append("RCPT")
         return self._commands.popleft()
 
     def _rcpt_answered(self, reply: Reply) -> bytes:
@@ -210,52 +206,52 @@ class Transaction:
         self._asked += 1
         if reply.positive:
             self._accepted.append(position)
-        elif self._failed is None:
-            self._results[position] = Result(position, _outcome(reply), _expected(reply), "rcpt")
+        elif self._mail_refusal is None:
+            self._results[position] = Result(position, _outcome(reply), _usable(reply), "rcpt")
         if self._asked < len(self._positions):
-            return b"" if self._way.pipelined else self._next_rcpt()
-        if self._way.pipelined and not self._way.chunked:
+            return b"" if self.mode.pipelined else self._next_rcpt()
+        if self.mode.pipelined and not self.mode.chunked:
             return b""
-        if not self._accepted or self._failed is not None:
-            self.needs_reset = not self.content_sent and self._failed is None
+        if not self._accepted or self._mail_refusal is not None:
+            self.needs_reset = not self.content_sent and self._mail_refusal is None
             self.wants_content = False
             return b""
-        if self._way.chunked:
+        if self.mode.chunked:
             self.wants_content = not self.content_sent
             return b""
-        self._awaited.append("DATA")
+        self._expected.append("DATA")
         return b"DATA\r\n"
 
     def _data_answered(self, reply: Reply) -> bytes:
         if reply.code == 354:
-            if self._accepted and self._failed is None:
+            if self._accepted and self._mail_refusal is None:
                 self._go_ahead = True
                 self.wants_content = True
                 return b""
-            # RFC 2920 3.1: DATA was taken though nobody was: an empty message to nobody ends it.
-            self._awaited.append("NOTHING")
+            # RFC 2920 3.1: DATA was accepted without a recipient: an empty content ends it, and goes to no one.
+            self._expected.append("NOTHING")
             return b".\r\n"
         if reply.positive or 300 <= reply.code < 400:
-            self.garble()
+            self.desynchronised()
             return b""
-        self._fail_rest(reply, "data")
-        self.needs_reset = self._failed is None
+        self._fill(_outcome(reply), reply, "data")
+        self.needs_reset = self._mail_refusal is None
         return b""
 
     def _dot_answered(self, reply: Reply) -> None:
-        # RFC 3030 4.2: after a failed BDAT the envelope stands until RSET.
-        self.needs_reset = self._way.chunked and not reply.positive
-        if self._failed is not None:
+        # RFC 3030 4.2: after a failed BDAT the server keeps the envelope until RSET.
+        self.needs_reset = self.mode.chunked and not reply.positive
+        if self._mail_refusal is not None:
             return
         if 300 <= reply.code < 400:
-            self.garble()
+            self.desynchronised()
             return
         outcome = _outcome(reply)
         for position in self._accepted:
             self._results[position] = Result(position, outcome, reply, "dot")
 
-    def _fail_rest(self, reply: Reply, phase: Phase) -> None:
-        outcome = _outcome(reply)
+    def _fill(self, outcome: Outcome, reply: Reply, phase: Phase) -> None:
+        """This result for each recipient that has none."""
         for position in self._positions:
             self._results.setdefault(position, Result(position, outcome, reply, phase))
 
@@ -266,6 +262,6 @@ def _outcome(reply: Reply) -> Outcome:
     return "refused" if reply.permanent else "deferred"
 
 
-def _expected(reply: Reply) -> Reply:
-    """A 3yz where none belongs says nothing that could be relied on: an error of the upstream's, for now."""
+def _usable(reply: Reply) -> Reply:
+    """A 3yz to MAIL or RCPT means nothing: it counts as a passing error of the upstream."""
     return GARBLED if 300 <= reply.code < 400 else reply

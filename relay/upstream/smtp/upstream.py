@@ -6,69 +6,65 @@ import time
 from typing import Literal
 
 from relay.clock import steady
-from relay.config import model
 from relay.mail.redact import redact, redact_reply
 from relay.upstream.account import credential_failure
-from relay.upstream.base import Load, Report, Terms, Watcher
-from relay.upstream.circuit import Circuit
+from relay.upstream.base import Load, Report, Terms, Upstream, Watcher
 from relay.upstream.gate import Gate
+from relay.upstream.limits import UpstreamLimits
 from relay.upstream.phases import Phases
-from relay.upstream.results import TROUBLE, OpenFailed, Outcome, Result
+from relay.upstream.results import TIMED_OUT, TROUBLE, OpenFailed, Outcome, Result
 from relay.upstream.smtp.connect import Target
 from relay.upstream.smtp.fitting import fitted
-from relay.upstream.smtp.pool import NO_SESSION, Pool, Shared
-from relay.upstream.smtp.session import Opening, Session, TransactionReport
-from relay.upstream.window import Window
+from relay.upstream.smtp.flight import TransactionReport
+from relay.upstream.smtp.maintenance import Maintenance
+from relay.upstream.smtp.pool import NO_SESSION, Pool
+from relay.upstream.smtp.session import Opening, Session
+from relay.upstream.window import throttles
+
+TIMED_UP_TO_BYTES = 65_536
+"""The reply to a larger content is late because of its way there."""
 
 
-class SmtpUpstream:
-    """One upstream as one lane uses it (`relay.upstream.base.Upstream`)."""
+class SmtpUpstream(Upstream):
+    """One upstream as one lane uses it, over sessions of its own."""
 
     def __init__(
-        self, lane: str, target: Target, shared: Shared, *, express: bool, open_within_s: float, watcher: Watcher
+        self,
+        lane: str,
+        target: Target,
+        limits: UpstreamLimits,
+        *,
+        express: bool,
+        open_within_s: float,
+        watcher: Watcher,
     ) -> None:
-        self.name = target.name
-        self.config: model.Upstream = target.config
-        self.under_way = 0
-        self.pool = Pool(lane, target, shared, express=express, open_within_s=open_within_s, watcher=watcher)
+        super().__init__(lane, target.name, target.config, express=express, watcher=watcher)
+        self.pool = Pool(self, target, limits.quota, open_within_s=open_within_s)
+        self.maintenance = Maintenance(self, self.pool)
+        self._rate = limits.rate
         self._unsigned = frozenset(target.config.unsigned_headers)
-
-    @property
-    def circuit(self) -> Circuit:
-        return self.pool.circuit
-
-    @property
-    def window(self) -> Window:
-        return self.pool.window
-
-    @property
-    def urged(self) -> bool:
-        return self.pool.urged
-
-    @property
-    def is_connected(self) -> bool:
-        return self.pool.alive
 
     def start(self) -> None:
         self.pool.start()
+        self.maintenance.start()
 
     async def close(self) -> None:
+        self.maintenance.stop()
         await self.pool.close()
 
-    def has_place(self, now: float) -> bool:
-        return self.under_way < self.window.room(now)
-
-    def window_now(self) -> int | None:
-        return None if self.pool.express else self.window.room(time.monotonic())
-
     def counts(self) -> dict[str, int]:
-        return self.pool.counts()
+        idle = len(self.pool.idle)
+        return {"idle": idle, "busy": len(self.pool.sessions) - idle, "opening": len(self.pool.openings)}
 
-    def urge(self) -> None:
-        self.pool.urge()
+    @property
+    def is_connected(self) -> bool:
+        return bool(self.pool.sessions)
 
-    def condemn(self, reason: OpenFailed) -> None:
-        self.pool.condemn(reason)
+    def probe(self, now: float) -> None:
+        self.pool.probe(now)
+
+    def fail_waiting(self, failure: OpenFailed) -> None:
+        self.pool.fail_waiting(failure)
 
     async def send(self, load: Load, gate: Gate, terms: Terms) -> Report:
         """See `Upstream.send`. A kept session that turns out dead before the upstream said anything costs nothing but
@@ -87,10 +83,10 @@ class SmtpUpstream:
             self.under_way -= 1
 
     async def _send(self, load: Load, gate: Gate, terms: Terms, started_at: float, phases: Phases) -> Report:
-        await self.pool.pace()
-        paced_at = time.monotonic()
-        if self.pool.has_rate:
-            phases.until(paced_at, "rate")
+        paced_at = started_at
+        if self._rate is not None:
+            await self._rate.pace(express=self.express)
+            phases.until(paced_at := time.monotonic(), "rate")
         now = steady()
         before = paced_at + min(terms.attempt_s, gate.deadline - now)
         withdrawn = gate.refusal(now)
@@ -104,8 +100,9 @@ class SmtpUpstream:
             _record_opening(phases, time.monotonic(), session.opening if is_new else Opening())
             sent, error = await self._transact(session, load, gate, terms, before, phases)
             if not is_new and _was_dead(sent) and time.monotonic() < before:
-                gate.release(session)
-                terms.progress.content_sent = False
+                if terms.progress.content_sent:
+                    gate.reopen()
+                    terms.progress.content_sent = False
                 continue
             try:
                 self._mind_the_account(load, sent)
@@ -116,10 +113,10 @@ class SmtpUpstream:
 
     async def _session(self, before: float) -> tuple[Session, bool]:
         """A kept session or a new one, and whether it is new. Raises OpenFailed."""
-        session = self.pool.take()
+        session = self.pool.take_idle()
         if session is not None:
             return session, False
-        session = await self.pool.get(within_s=max(0.0, before - time.monotonic()))
+        session = await self.pool.acquire(within_s=max(0.0, before - time.monotonic()))
         return session, session.sent == 0
 
     async def _transact(
@@ -141,11 +138,36 @@ class SmtpUpstream:
         phases.until(left_at, "gate")
         phases.until(sent.ended_at, "data")
         try:
-            self.pool.put(session, sent, mail.size_bytes)
+            self.return_session(session, sent, mail.size_bytes)
         except Exception as error:  # noqa: BLE001 - see above
             session.abort()
             return sent, error
         return sent, None
+
+    def return_session(self, session: Session, sent: TransactionReport, size_bytes: int = 0) -> None:
+        """Learn from a transaction that carried `size_bytes`, and give the session back to the pool."""
+        if not self.express:
+            self._adapt_window(session, sent, timed=size_bytes <= TIMED_UP_TO_BYTES)
+        if sent.timed_out:
+            self.condemn(OpenFailed("session", TIMED_OUT))
+        elif sent.lost:
+            # A kept session that is dead before its first reply was only idle for too long.
+            if sent.answered or session.sent == 1:
+                self.connection_lost()
+        elif sent.answered:
+            self.answered()
+        self.pool.release(session)
+
+    def _adapt_window(self, session: Session, sent: TransactionReport, *, timed: bool) -> None:
+        """Would the upstream take more at once, or is it given too much?"""
+        now = time.monotonic()
+        if any(result.outcome == "sent" for result in sent.results):
+            self.window.succeeded(now, self.counts()["busy"], sent.data_ms / 1000.0 if timed else None)
+        elif any(
+            result.outcome == "deferred" and throttles(result.reply, result.phase, kept=session.sent > 1)
+            for result in sent.results
+        ):
+            self.window.throttled(now)
 
     def _mind_the_account(self, load: Load, sent: TransactionReport) -> None:
         """Credentials that are no good serve no other message either: none is sent to find that out again."""
@@ -158,9 +180,9 @@ class SmtpUpstream:
         quoted = redact(redact_reply(bad.reply.text, load.original))
         reason = OpenFailed(bad.phase, bad.reply._replace(text=quoted), said=True)
         if bad.phase == "mail":
-            self.pool.condemn(reason)
+            self.condemn(reason)
         else:
-            self.pool.turned_away(reason, load.message_id)
+            self.account_refused(reason, load.message_id)
 
     def _without_session(self, load: Load, failure: OpenFailed, started_at: float, phases: Phases) -> Report:
         outcome: Outcome = "abandoned"

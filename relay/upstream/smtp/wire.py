@@ -1,0 +1,84 @@
+"""The connection beneath a session: what is written, what was read, and the one timer."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Callable
+
+from relay.upstream.smtp.outgoing import Outgoing
+from relay.upstream.smtp.replies import ReplyReader
+
+_ONE_WRITE_BYTES = 65_536
+"""content up to this leaves in one write with the commands before it"""
+
+
+class Wire:
+    """The transport of one connection, in a session's hands."""
+
+    __slots__ = ("_loop", "_on_timeout", "_paused", "_poll", "_timer", "reader", "transport", "unsent")
+
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, on_timeout: Callable[[], None]
+    ) -> None:
+        self.transport = transport
+        self.reader = ReplyReader()
+        self.unsent: Outgoing | None = None
+        """what is left of a large content"""
+        self._loop = loop
+        self._on_timeout = on_timeout
+        self._poll = _poll(transport)
+        self._timer: asyncio.TimerHandle | None = None
+        self._paused = False
+
+    @property
+    def is_closing(self) -> bool:
+        return self.transport.is_closing()
+
+    def has_unread(self) -> bool:
+        """Whether bytes, or the end, wait to be read: what came before a command left is no answer to it."""
+        return self._poll is not None and not self.transport.is_closing() and bool(self._poll.poll(0))
+
+    def write(self, out: bytes, content: Outgoing | None = None) -> None:
+        """Write both. A large content leaves in pieces, as fast as the upstream reads it."""
+        if self.transport.is_closing():
+            return
+        if content is None:
+            if out:
+                self.transport.write(out)
+        elif content.size_bytes <= _ONE_WRITE_BYTES:
+            self.transport.write(b"".join((out, *content)))
+        else:
+            if out:
+                self.transport.write(out)
+            self.unsent = content
+            self._write_unsent()
+
+    def pause(self, paused: bool) -> None:
+        """The transport's buffer is full, or has room again."""
+        self._paused = paused
+        self._write_unsent()
+
+    def _write_unsent(self) -> None:
+        while self.unsent and not self._paused and not self.transport.is_closing():
+            self.transport.write(self.unsent.take())
+
+    def set_timer(self, delay_s: float) -> None:
+        """In place of the one that is set."""
+        self.cancel_timer()
+        self._timer = self._loop.call_later(delay_s, self._on_timeout)
+
+    def cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _poll(transport: asyncio.Transport) -> select.poll | None:
+    """To ask whether there is something to read; None for a transport without a socket."""
+    connection = transport.get_extra_info("socket")
+    if connection is None or connection.fileno() < 0:
+        return None
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return poll
