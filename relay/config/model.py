@@ -10,40 +10,76 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from relay.config.errors import Places
-from relay.config.field_types import (
-    Address,
-    Count,
-    CountOrZero,
-    DomainName,
-    Duration,
-    DurationOrZero,
-    FilePath,
-    Flag,
-    HeaderName,
-    Network,
-    OneOrMany,
-    OneOrManyMappings,
-    Port,
-    Priority,
-    Rate,
-    RateLimit,
-    Size,
-    StorePath,
-    Workers,
+from relay.config.network import AnyAddress, TcpAddress, parse_address, parse_network
+from relay.config.parse import (
+    DEFAULT_HTTP,
+    DEFAULT_STORE,
+    parse_duration,
+    parse_duration_or_zero,
+    parse_flag,
+    parse_header_name,
+    parse_path,
+    parse_rate,
+    parse_size,
+    parse_store,
+    parse_workers,
+    whole,
 )
-from relay.config.network import TcpAddress, parse_address
-from relay.config.parse import DEFAULT_HTTP, DEFAULT_STORE
+from relay.config.rate_limit import CountPer, parse_rate_limit
 
 EXPRESS_WITHIN_S = 3600.0
 """A lane whose mail expires within the hour is express unless it says otherwise."""
 
 PINNED_RULE = "listener"
 """the rule's name in the log for mail whose lane is pinned by its listener"""
+
+
+_T = TypeVar("_T")
+
+
+def _as_tuple(value: Any) -> Any:
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+
+def _as_tuple_of_mappings(value: Any) -> Any:
+    return (value,) if isinstance(value, dict) else value
+
+
+OneOrMany = Annotated[tuple[_T, ...], BeforeValidator(_as_tuple)]
+"""One value or a list of them, as a tuple."""
+OneOrManyMappings = Annotated[tuple[_T, ...], BeforeValidator(_as_tuple_of_mappings)]
+"""One mapping or a list of them, as a tuple."""
+
+# How the file writes the values of fields: see `parse`, `network` and `rate_limit`.
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+"""seconds, more than 0"""
+DurationOrZero = Annotated[float, BeforeValidator(parse_duration_or_zero)]
+"""seconds"""
+Size = Annotated[int, BeforeValidator(parse_size)]
+"""bytes"""
+Rate = Annotated[float, BeforeValidator(parse_rate)]
+"""a second"""
+RateLimit = Annotated[CountPer, BeforeValidator(parse_rate_limit)]
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_network)]
+Address = Annotated[AnyAddress, BeforeValidator(parse_address)]
+Count = Annotated[int, BeforeValidator(whole(1, 10**9 - 1, "a number of at least 1"))]
+CountOrZero = Annotated[int, BeforeValidator(whole(0, 10**9 - 1, "a number of at least 0"))]
+Port = Annotated[int, BeforeValidator(whole(1, 65535, "a port number from 1 to 65535"))]
+Priority = Annotated[int, BeforeValidator(whole(-9, 9, "a priority from -9 to 9"))]
+Workers = Annotated[int | Literal["auto"], BeforeValidator(parse_workers)]
+Flag = Annotated[bool, BeforeValidator(parse_flag)]
+HeaderName = Annotated[str, BeforeValidator(parse_header_name)]
+DomainName = Annotated[str, AfterValidator(str.lower)]
+FilePath = Annotated[Path, BeforeValidator(parse_path)]
+StorePath = Annotated[Path, BeforeValidator(parse_store)]
 
 
 class Section(BaseModel):

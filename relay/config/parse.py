@@ -4,7 +4,7 @@ Each function takes what YAML gives and returns the typed value, or raises Value
 loader adds file, line and key. `info` is a pydantic validator's: its context is the folder of the configuration file
 that is being loaded. Without a context the value comes from code, where a number already has the field's unit.
 
-The commands and the HTTP API parse such values too, so nothing here imports pydantic or dataclasses: see `field_types`.
+The commands and the HTTP API parse such values too, so nothing here imports pydantic or dataclasses.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Literal
 from relay.mail.address import xtext_decode
 from relay.mail.codes import MASK
 from relay.mail.dsn_returned import quoted_printable, returned_part
-from relay.mail.envelope import Envelope, Recipient
+from relay.mail.envelope import Envelope, Notify, Recipient
 from relay.mail.header_text import decoded, one_line
 from relay.mail.message import MAX_KEPT_CHARS, MAX_LINE_BYTES, Message, first, parse, subject
 from relay.mail.redact import redact, redact_reply
@@ -55,21 +55,8 @@ class Bounce:
     content: bytes
 
 
-def wants_failure(recipient: Recipient) -> bool:
-    """RFC 3461 4.1: failures are reported unless NOTIFY says otherwise."""
-    return recipient.notify is None or "FAILURE" in recipient.notify
-
-
-def wants_delay(recipient: Recipient) -> bool:
-    """Only when requested: RFC 3461 4.1 leaves the default open, and programs seldom read such mail."""
-    return recipient.notify is not None and "DELAY" in recipient.notify
-
-
 def wants_success(recipient: Recipient) -> bool:
     return recipient.notify is not None and "SUCCESS" in recipient.notify
-
-
-_WANTS = {"failed": wants_failure, "expired": wants_failure, "delayed": wants_delay, "relayed": wants_success}
 
 
 def bounces(envelope: Envelope, outcomes: Sequence[RecipientReport]) -> tuple[RecipientReport, ...] | None:
@@ -81,10 +68,13 @@ def bounces(envelope: Envelope, outcomes: Sequence[RecipientReport]) -> tuple[Re
 
 
 def _is_wanted(envelope: Envelope, report: RecipientReport) -> bool:
+    notify = report.recipient.notify
+    if notify is not None:
+        return _NOTIFY[report.kind] in notify
+    # RFC 3461 4.1: failures are reported by default. It leaves delays open, and programs seldom read such mail; but
+    # RFC 2852 has them reported once the time of a DELIVERBY with mode N has passed.
     by = envelope.deliver_by
-    if report.kind == "delayed" and report.recipient.notify is None and by is not None and by.mode == "N":
-        return True  # RFC 2852: mode N requests a report when the time has passed, unless NOTIFY says otherwise
-    return _WANTS[report.kind](report.recipient)
+    return _has_failed([report]) or (report.kind == "delayed" and by is not None and by.mode == "N")
 
 
 def bounce(
@@ -127,17 +117,27 @@ def _is_utf8(envelope: Envelope, reports: Sequence[RecipientReport]) -> bool:
     return not (envelope.sender.isascii() and all(report.recipient.address.isascii() for report in reports))
 
 
-def _has_failed(reports: Sequence[RecipientReport]) -> bool:
-    return any(_ACTIONS[report.kind] == "failed" for report in reports)
-
-
-_SUBJECTS = {
+_NOTIFY: dict[Kind, Notify] = {"failed": "FAILURE", "expired": "FAILURE", "delayed": "DELAY", "relayed": "SUCCESS"}
+_ACTIONS: dict[Kind, str] = {"failed": "failed", "expired": "failed", "delayed": "delayed", "relayed": "relayed"}
+_CLASSES: dict[Kind, str] = {"failed": "5", "expired": "5", "delayed": "4", "relayed": "2"}
+_SUBJECTS: dict[Kind, str] = {
     "failed": "Undelivered mail",
     "expired": "Undelivered mail",
     "delayed": "Delayed mail (still being retried)",
     "relayed": "Relayed mail",
 }
-_WORST_FIRST: tuple[Kind, ...] = ("failed", "expired", "delayed", "relayed")
+_SENTENCES: dict[Kind, str] = {  # the worst first
+    "failed": "Your message could not be delivered to:",
+    "expired": "Your message was not sent in time, and will not be sent any more, to:",
+    "delayed": "Your message could not be sent yet, and the relay goes on trying, to:",
+    "relayed": "Your message was handed on, by a system that won't report its delivery, to:",
+}
+
+
+def _has_failed(reports: Sequence[RecipientReport]) -> bool:
+    return any(_ACTIONS[report.kind] == "failed" for report in reports)
+
+
 _MESSAGE_ID = re.compile(r"<[!-;=?-~]{1,900}>")
 
 
@@ -145,7 +145,7 @@ def _head(
     envelope: Envelope, reports: Sequence[RecipientReport], message: Message, stamp: Stamp, *, eight_bit: bool
 ) -> bytes:
     kinds = {report.kind for report in reports}
-    worst = next(kind for kind in _WORST_FIRST if kind in kinds)
+    worst = next(kind for kind in _SENTENCES if kind in kinds)
     lines = [
         f"Date: {rfc5322_date(stamp.now).decode()}",
         f"From: Mail Delivery System <MAILER-DAEMON@{stamp.hostname}>",
@@ -166,14 +166,6 @@ def _head(
     return "\r\n".join(lines).encode() + b"\r\n"
 
 
-_SENTENCES: dict[Kind, str] = {
-    "failed": "Your message could not be delivered to:",
-    "expired": "Your message was not sent in time, and will not be sent any more, to:",
-    "delayed": "Your message could not be sent yet, and the relay goes on trying, to:",
-    "relayed": "Your message was handed on, by a system that won't report its delivery, to:",
-}
-
-
 def _message_id(message: Message) -> str:
     return decoded(first(message, "message-id") or b"")[:MAX_KEPT_CHARS]
 
@@ -181,10 +173,10 @@ def _message_id(message: Message) -> str:
 def _explanation(reports: Sequence[RecipientReport], message: Message, stamp: Stamp, arrived_at: float) -> bytes:
     about = _message_id(message)
     lines = [f"This is the mail relay at {stamp.hostname}."]
-    for kind in _WORST_FIRST:
+    for kind, sentence in _SENTENCES.items():
         of_kind = [report for report in reports if report.kind == kind]
         if of_kind:
-            lines += ["", _SENTENCES[kind], ""]
+            lines += ["", sentence, ""]
         for report in of_kind:
             lines.append(f"  {report.recipient.address}")
             if report.reply:
@@ -214,8 +206,6 @@ def _shown(line: str) -> str:
     return redact(line).replace(MASK, "******")
 
 
-_ACTIONS: dict[Kind, str] = {"failed": "failed", "expired": "failed", "delayed": "delayed", "relayed": "relayed"}
-_CLASSES: dict[Kind, str] = {"failed": "5", "expired": "5", "delayed": "4", "relayed": "2"}
 _ENHANCED = re.compile(r"[245]\d\d[ -]([245]\.\d{1,3}\.\d{1,3})\b")
 _UTF8_ADDRESS = re.compile(r"\\x\{([0-9A-F]{2,6})\}")
 
@@ -262,10 +252,8 @@ def _status_code(report: RecipientReport) -> str:
     """The enhanced code of the reply where its class fits the action, else the class alone."""
     if report.kind == "expired":
         return "5.4.7"  # RFC 3463 3.5: delivery time expired
-    found = _ENHANCED.match(report.reply or "")
-    if found is not None and found[1][0] == _CLASSES[report.kind]:
-        return found[1]
-    return f"{_CLASSES[report.kind]}.0.0"
+    found, status_class = _ENHANCED.match(report.reply or ""), _CLASSES[report.kind]
+    return found[1] if found is not None and found[1][0] == status_class else f"{status_class}.0.0"
 
 
 def _original_recipient(orcpt: str | None, *, utf8: bool) -> str | None:
