@@ -12,6 +12,7 @@ from relay.store.merge import MergedReader
 from relay.store.model import TransferredMessage
 from relay.store.sqlite.log import SqliteLog
 from relay.store.sqlite.reader import Reader
+from relay.store.sqlite.thread import WorkThread
 from relay.workers.transfer import Forwarder
 
 CLOSE_WITHIN_S = 5.0
@@ -28,7 +29,7 @@ class WorkerHost:
         self._reader = MergedReader(Reader.open(store))
         self._opening: set[asyncio.Task[None]] = set()
         self._read: set[Path] = set()
-        self.log = SqliteLog(self._reader, "store log")
+        self.log = SqliteLog(self._reader, WorkThread("store log"))
         """what the files show, those of the workers too"""
 
     def worker_ready(self, store: Path) -> None:

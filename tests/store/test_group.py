@@ -31,6 +31,7 @@ class Bench:
         self.order: list[str] = []
         self.gate = threading.Event()
         self.gate.set()
+        self.begun = threading.Event()
         self.connection = connection
         self.thread = WorkThread("names")
         self.joint: list[list[str]] = []
@@ -40,6 +41,7 @@ class Bench:
 
     def operation(self, name: str, *, size_bytes: int = 0, in_place: bool = False) -> Operation[str]:
         def apply(tx: Tx) -> str:
+            self.begun.set()
             self.gate.wait(5)
             tx.execute("INSERT INTO names VALUES (?)", (name,))
             tx.messages += 1
@@ -92,9 +94,17 @@ class Bench:
     async def hold(self) -> asyncio.Future[str]:
         """A transaction is under way until the gate opens."""
         self.gate.clear()
+        self.begun.clear()
         first = self.submit("first")
-        await asyncio.sleep(0.01)
+        await self.begins()
         return first
+
+    async def begins(self) -> None:
+        """Wait until the thread has begun an operation."""
+        async with asyncio.timeout(5):
+            while not self.begun.is_set():
+                await asyncio.sleep(0.001)
+        self.begun.clear()
 
     def _committed(self, tx: Tx) -> None:
         if self.committed_raises is not None:
@@ -221,7 +231,7 @@ async def test_a_result_that_nobody_takes_is_reported_as_abandoned(tmp_path: Pat
         operation = on.operation("a")
         operation.abandoned = taken.append
         on.writer.submit(operation)
-        await asyncio.sleep(0.01)  # its transaction has begun
+        await on.begins()
         operation.future.cancel()
         on.gate.set()
         await on.submit("b")

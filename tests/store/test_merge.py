@@ -15,6 +15,7 @@ from relay.store.sqlite import search
 from relay.store.sqlite.log import SqliteLog
 from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.store import SqliteStore, open_store
+from relay.store.sqlite.thread import WorkThread
 from tests.store.build import EVERYTHING, NOW, ids, in_state, message
 
 STATES: tuple[State, ...] = ("queued", "deferred", "held", "sent", "bounced")
@@ -41,7 +42,7 @@ async def test_a_command_and_the_relay_show_the_same_and_each_message_once(
     doubled = message(lane="x")  # on its way from one file to the other
     for file in files[:2]:
         await file.put(doubled, claimed=False)
-    log = SqliteLog(open_readers(tmp_path / "relay.db"), "log")
+    log = SqliteLog(open_readers(tmp_path / "relay.db"), WorkThread("log"))
     with open_offline(tmp_path / "relay.db") as reader:
         found = reader.search(selection)
         assert found == await log.search(selection)

@@ -163,7 +163,7 @@ async def test_a_disk_that_fails_in_one_place_puts_off_that_message_only(
     really = content.read
 
     def read(reader: Reader, message: Any, codec: Codec) -> bytes:
-        if message.id == bad.id:
+        if message.message_id == bad.id:
             raise error
         return really(reader, message, codec)
 

@@ -10,10 +10,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from relay.mail.envelope import Envelope
 from relay.store.model import SUSPECT_DEATHS, Booking, OpenRecipient, Queued
 from relay.store.sqlite.commit import Tx
-from relay.store.sqlite.rows import BodyRange, is_unreadable, lines, read_envelope
+from relay.store.sqlite.rows import BodyRange, StoredContent, is_unreadable, lines, read_envelope
 from relay.store.sqlite.settle import note
 
 # The index has them in order, so SQLite stops at the limit, however much is due.
@@ -40,33 +39,9 @@ Row = dict[str, Any]
 class Claimed(NamedTuple):
     """A claimed message whose content is still to be read."""
 
-    id: str
-    lane: str
-    rule: str | None
-    envelope: Envelope
-    body: BodyRange
-    accepted_at: float
-    expires_at: float
-    due: tuple[OpenRecipient, ...]
-    upstreams: tuple[str, ...]
-    supersede_key: str | None
-    size_bytes: int
-    suspect: bool
-
-    def queued(self, content: bytes) -> Queued:
-        return Queued(
-            id=self.id,
-            lane=self.lane,
-            rule=self.rule,
-            envelope=self.envelope,
-            content=content,
-            accepted_at=self.accepted_at,
-            expires_at=self.expires_at,
-            due=self.due,
-            upstreams=self.upstreams,
-            supersede_key=self.supersede_key,
-            suspect=self.suspect,
-        )
+    message: Queued
+    """its content is empty"""
+    stored: StoredContent
 
 
 def claim(tx: Tx, lane: str, now: float, messages: int, size_bytes: int, booking: Booking) -> list[Claimed]:
@@ -82,7 +57,7 @@ def claim(tx: Tx, lane: str, now: float, messages: int, size_bytes: int, booking
         claimed = _readable(tx, _that_fit(tx, ids, size_bytes), now)
     if claimed:
         values = {
-            "ids": json.dumps([one.id for one in claimed]),
+            "ids": json.dumps([one.message.id for one in claimed]),
             "now": now,
             "ladder": json.dumps(booking.ladder_s),
             "last": len(booking.ladder_s) - 1,
@@ -152,12 +127,12 @@ def _rows(cursor: sqlite3.Cursor) -> list[Row]:
 def _claimed(message: Row, recipients: Sequence[Row], now: float) -> Claimed:
     envelope = read_envelope(message, recipients)
     due = [(row, one) for row, one in zip(recipients, envelope.recipients, strict=True) if _is_due(row, now)]
-    return Claimed(
+    queued = Queued(
         id=message["id"],
         lane=message["lane"],
         rule=message["rule"],
         envelope=envelope,
-        body=BodyRange(message["body"], message["parts"], message["body_key"]),
+        content=b"",
         accepted_at=message["accepted_at"],
         expires_at=message["expires_at"],
         due=tuple(
@@ -168,9 +143,10 @@ def _claimed(message: Row, recipients: Sequence[Row], now: float) -> Claimed:
         ),
         upstreams=lines(message["upstreams"]),
         supersede_key=message["supersede_key"],
-        size_bytes=message["size"],
         suspect=any(row["deaths"] >= SUSPECT_DEATHS for row, _ in due),
     )
+    body = BodyRange(message["body"], message["parts"], message["body_key"])
+    return Claimed(queued, StoredContent(queued.id, body, message["size"]))
 
 
 def _is_due(row: Row, now: float) -> bool:

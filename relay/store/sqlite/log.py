@@ -15,12 +15,11 @@ T = TypeVar("T")
 
 
 class SqliteLog:
-    """`base.Log` over a reader, which it owns from now on."""
+    """`base.Log` over a reader. It owns the reader and the thread from now on."""
 
-    def __init__(self, reader: Reader | MergedReader, name: str) -> None:
-        """`name`: the thread's."""
+    def __init__(self, reader: Reader | MergedReader, thread: WorkThread) -> None:
         self._reader = reader
-        self._thread = WorkThread(name)
+        self._thread = thread
 
     async def close(self) -> None:
         await self._thread.close(self._reader.close)

@@ -80,16 +80,16 @@ class SqliteQueue:
     ) -> Sequence[Queued]:
         write = partial(claim.claim, lane=lane, now=now, messages=messages, size_bytes=size_bytes, booking=booking)
         claimed = await self.state.write(
-            write, size_bytes=HEAVY_BYTES, abandoned=lambda given: self._give_back(*(one.id for one in given))
+            write, size_bytes=HEAVY_BYTES, abandoned=lambda given: self._give_back(*(one.message.id for one in given))
         )
         loaded: list[Queued] = []
         failed: list[tuple[str, StoreError]] = []
         try:
-            read = partial(content.read_all, messages=claimed, codec=self.state.codec)
-            contents = await self.state.content_thread.run(partial(read, self.state.contents)) if claimed else ()
-            for one, found in zip(claimed, contents, strict=True):
+            read = partial(content.read_all, self.state.contents, [one.stored for one in claimed], self.state.codec)
+            contents = await self.state.content_thread.run(read) if claimed else ()
+            for (one, _), found in zip(claimed, contents, strict=True):
                 if isinstance(found, bytes):
-                    loaded.append(one.queued(found))
+                    loaded.append(one._replace(content=found))
                 elif isinstance(found, Unreadable | StoreDamaged):
                     _LOG.error("event=unreadable id=%s reason=%s", one.id, json.dumps(str(found)))
                     hold = partial(claim.hold_unreadable, message_id=one.id, now=self.state.now(), why=str(found))
@@ -99,7 +99,7 @@ class SqliteQueue:
             if failed and not loaded:
                 raise failed[0][1]
         except BaseException:
-            self._give_back(*(one.id for one in claimed))
+            self._give_back(*(one.message.id for one in claimed))
             raise
         for message_id, trouble in failed:
             # A disk that fails in one place: this message waits for its next step, its neighbours go on.
@@ -161,7 +161,7 @@ class SqliteQueue:
     async def act(self, action: Action, selection: Selection, now: float) -> Sequence[str]:
         state = self.state
         find = partial(search.waiting_ids, selection=selection, limit=-1)
-        ids = await state.log.run(partial(state.lists.ask, find))
+        ids = await state.ask(find)
         changed: list[str] = []
         for start in range(0, len(ids), _STEP_MESSAGES):
             some = ids[start : start + _STEP_MESSAGES]

@@ -79,6 +79,14 @@ class BodyRange(NamedTuple):
     key_id: str | None
 
 
+class StoredContent(NamedTuple):
+    """A content that lies in the file."""
+
+    message_id: str
+    body: BodyRange
+    size_bytes: int
+
+
 def message_row(message: NewMessage, body: BodyRange) -> tuple[Any, ...]:
     """The columns of MESSAGE."""
     envelope = message.envelope

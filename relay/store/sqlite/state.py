@@ -14,7 +14,6 @@ from relay.store.codec import Codec
 from relay.store.sqlite import files, settle
 from relay.store.sqlite.commit import Tx
 from relay.store.sqlite.group import GroupWriter, Operation
-from relay.store.sqlite.log import SqliteLog
 from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.rows import PART_BYTES, BodyRange
 from relay.store.sqlite.thread import WorkThread
@@ -50,7 +49,7 @@ class StoreState:
         self.writer = GroupWriter(
             self.connection, self.thread, explain=partial(files.explain, path), committed=self._committed
         )
-        self.log = SqliteLog(self.lists, "store lists")
+        self.lists_thread = WorkThread("store lists")
         self.content_thread = WorkThread("store contents")
         self.hashed: Hashed | None = None
         """how addresses of finished messages are kept; None: as they are"""
@@ -69,7 +68,7 @@ class StoreState:
 
     async def close(self) -> None:
         try:
-            await self.log.close()
+            await self.lists_thread.close(self.lists.close)
             await self.content_thread.close(self.contents.close)
             await self.writer.close()  # the last one: SQLite then moves its log into the file and removes it
         finally:
@@ -86,6 +85,10 @@ class StoreState:
         """What `apply` returns, once it is committed. Raises StoreError."""
         operation = Operation(apply, size_bytes=size_bytes, abandoned=abandoned)
         return await self.writer.submit(operation, express=express).result()
+
+    async def ask(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """What `read` returns, on the connection that reads lists. Raises StoreError."""
+        return await self.lists_thread.run(partial(self.lists.ask, read))
 
     async def write_in_steps(self, apply: Callable[..., int], step: int, limit: int | None = None) -> int:
         """Apply it (to up to `limit` rows, in transactions of `step`) until it finds no more; how many it found."""

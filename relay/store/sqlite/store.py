@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,8 @@ from pathlib import Path
 from relay.store.addresses import Hashed
 from relay.store.base import StoreError
 from relay.store.codec import Codec, Plain
-from relay.store.model import DeliveryRow, LaneCount, Selection
 from relay.store.sqlite import files, integrity, maintenance, pseudonymise, schema
+from relay.store.sqlite.log import SqliteLog
 from relay.store.sqlite.queue import SqliteQueue
 from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.state import HEAVY_BYTES, StoreState
@@ -73,11 +73,12 @@ def _begin(connection: sqlite3.Connection, key_id: str | None) -> int:
     return int(last) + 1
 
 
-class SqliteStore(SqliteQueue, SqliteTransfer):
+class SqliteStore(SqliteQueue, SqliteLog, SqliteTransfer):
     """`base.Store` and `base.Transfer` in one SQLite file."""
 
     def __init__(self, state: StoreState) -> None:
         SqliteQueue.__init__(self, state)
+        SqliteLog.__init__(self, state.lists, state.lists_thread)
         self._closed: asyncio.Task[None] | None = None
         self.hashing: asyncio.Task[None] | None = None
         """hashes the addresses of older messages"""
@@ -92,23 +93,6 @@ class SqliteStore(SqliteQueue, SqliteTransfer):
     async def _close(self) -> None:
         await self._stop_hashing()
         await self.state.close()
-
-    # base.Log
-
-    async def get(self, message_id: str) -> Mapping[str, object] | None:
-        return await self.state.log.get(message_id)
-
-    async def search(self, selection: Selection) -> Sequence[Mapping[str, object]]:
-        return await self.state.log.search(selection)
-
-    async def waiting(self, selection: Selection) -> Sequence[Mapping[str, object]]:
-        return await self.state.log.waiting(selection)
-
-    async def counts(self) -> Sequence[LaneCount]:
-        return await self.state.log.counts()
-
-    async def deliveries(self, since: float) -> Sequence[DeliveryRow]:
-        return await self.state.log.deliveries(since)
 
     # addresses
 

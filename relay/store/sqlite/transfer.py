@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from relay.store.base import Unreadable
 from relay.store.codec import Codec
@@ -17,10 +17,8 @@ from relay.store.sqlite import content
 from relay.store.sqlite.claim import hold_unreadable
 from relay.store.sqlite.commit import Tx
 from relay.store.sqlite.put import insert_part
-from relay.store.sqlite.rows import BodyRange, is_unreadable, open_lanes
+from relay.store.sqlite.rows import BodyRange, StoredContent, is_unreadable, open_lanes
 from relay.store.sqlite.state import HEAVY_BYTES, StoreState
-
-T = TypeVar("T")
 
 _TABLES = ("recipient", "attempt", "note")
 _COUNT = "forgotten"
@@ -35,17 +33,17 @@ class SqliteTransfer:
         self.state = state
 
     async def messages_for_other_lanes(self, lanes: Sequence[str], *, limit: int, after: str = "") -> Sequence[str]:
-        return await self._ask(partial(messages_for_other_lanes, lanes=lanes, limit=limit, after=after))
+        return await self.state.ask(partial(messages_for_other_lanes, lanes=lanes, limit=limit, after=after))
 
     async def sends_for_other_lanes(self, lanes: Sequence[str]) -> bool:
-        return await self._ask(partial(sends_for_other_lanes, lanes=lanes))
+        return await self.state.ask(partial(sends_for_other_lanes, lanes=lanes))
 
     async def export_message(self, message_id: str) -> TransferredMessage | None:
-        found = await self._ask(partial(export_rows, message_id=message_id))
+        found = await self.state.ask(partial(export_rows, message_id=message_id))
         if found is None:
             return None
         state = self.state
-        read = partial(content.read, state.contents, found, state.codec)
+        read = partial(content.read, state.contents, found.stored, state.codec)
         return TransferredMessage(message_id, found.message, found.rows, await state.content_thread.run(read))
 
     async def import_message(self, moved: TransferredMessage) -> None:
@@ -58,9 +56,6 @@ class SqliteTransfer:
 
     async def delete_transferred(self, message_id: str) -> None:
         await self.state.write(partial(delete_transferred, message_id=message_id), size_bytes=HEAVY_BYTES)
-
-    async def _ask(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        return await self.state.log.run(partial(self.state.lists.ask, read))
 
 
 _SENDING = "SELECT 1 FROM recipient AS r WHERE r.message_id = recipient.message_id AND r.state = 'sending'"
@@ -96,11 +91,9 @@ def _others(connection: sqlite3.Connection, lanes: Sequence[str]) -> str:
 class Exported(NamedTuple):
     """What another file takes, but for the content."""
 
-    id: str
     message: Mapping[str, Any]
     rows: Mapping[str, Sequence[Mapping[str, Any]]]
-    body: BodyRange
-    size_bytes: int
+    stored: StoredContent
 
 
 def export_rows(connection: sqlite3.Connection, message_id: str) -> Exported | None:
@@ -115,7 +108,7 @@ def export_rows(connection: sqlite3.Connection, message_id: str) -> Exported | N
             for table in _TABLES
         }
         body = BodyRange(int(message["body"]), int(message["parts"]), message["body_key"])
-        return Exported(message_id, message, rows, body, int(message["size"]))
+        return Exported(message, rows, StoredContent(message_id, body, int(message["size"])))
     except Exception as error:
         if not is_unreadable(error):
             raise
