@@ -1,4 +1,4 @@
-"""Delivery with a real store and real upstreams, without the SMTP service in front."""
+"""Delivery with a store in memory and real upstreams, without the SMTP service in front."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from relay.config.model import Config
 from relay.delivery.bounce import Bouncer
 from relay.delivery.dispatch import Delivery, Share, targets_of
 from relay.delivery.message import Job
-from relay.delivery.services import Services, Sign
+from relay.delivery.services import Events, Services, Sign
 from relay.mail.envelope import Envelope, Recipient
-from relay.store.base import Queue
-from relay.store.model import NewMessage, Queued, Settlement
-from relay.store.sqlite.store import SqliteStore, open_store
+from relay.store.base import Queue, Store, StoreError
+from relay.store.memory import MemoryStore
+from relay.store.model import NewMessage, OpenRecipient, Queued, Settlement
+from relay.store.sqlite.store import open_store
 from relay.store.ulid import IdMaker
 from relay.supervise import Supervisor
 from relay.upstream.base import Report
@@ -33,7 +34,7 @@ CONTENT = b"From: a@example.com\r\nSubject: x\r\n\r\n.dot\r\n"
 
 
 class Heard:
-    """delivery's Events and the pools' Watcher."""
+    """Delivery's Events."""
 
     def __init__(self) -> None:
         self.tried: list[tuple[str, str, str]] = []
@@ -84,7 +85,7 @@ def _upstream(one: Upstream | Mapping[str, Any]) -> dict[str, Any]:
 @dataclass
 class Bench:
     delivery: Delivery
-    store: SqliteStore
+    store: Store
     clock: Clock
     heard: Heard
     ids: IdMaker
@@ -100,7 +101,7 @@ class Bench:
         upstreams: tuple[str, ...] = (),
         **envelope: Any,
     ) -> str:
-        """Accept a message as the acceptance does; returns its id."""
+        """Hand a message over as intake does, or (not `claimed`) leave it to the feeder. Returns its id."""
         recipients = tuple(one if isinstance(one, Recipient) else Recipient(one) for one in to)
         now = self.clock.now()
         new = NewMessage(
@@ -141,28 +142,75 @@ class Bench:
                 await asyncio.sleep(0.01)
 
 
+def failing(bench: Bench, name: str, times: int) -> None:
+    """The store's `name` raises StoreError that often, then works."""
+    really, left = getattr(bench.store, name), [times]
+
+    async def attempted(*args: Any, **options: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise StoreError("disk I/O error")
+        return await really(*args, **options)
+
+    setattr(bench.store, name, attempted)
+
+
+def job_of(bench: Bench, message_id: str, *to: str, key: str | None = None) -> tuple[NewMessage, Job]:
+    """A message to `to` (default: one recipient) as it comes, neither stored nor offered."""
+    recipients = tuple(map(Recipient, to or ("u@example.net",)))
+    now = bench.clock.now()
+    new = NewMessage(
+        id=message_id,
+        lane="otp",
+        rule=None,
+        envelope=Envelope("app@example.com", recipients),
+        content=CONTENT,
+        client="127.0.0.1",
+        message_id="<1@example.com>",
+        subject="x",
+        providers=tuple("example.net" for _ in recipients),
+        accepted_at=now,
+        expires_at=now + 30.0,
+        supersede_key=key,
+    )
+    due = tuple(OpenRecipient(position, one) for position, one in enumerate(recipients))
+    queued = Queued(new.id, "otp", None, new.envelope, CONTENT, now, new.expires_at, due, (), key)
+    return new, bench.delivery.lane("otp").job(queued)
+
+
 async def unsigned(message: Queued, unsigned: frozenset[str], *, express: bool) -> Sequence[bytes]:
     return (message.content,)
 
 
 def delivery_over(
-    settings: Config, store: Queue, clock: Clock, heard: Heard, sign: Sign = unsigned, share: Share | None = None
+    settings: Config, store: Queue, clock: Clock, events: Events, sign: Sign = unsigned, share: Share | None = None
 ) -> Delivery:
-    """All lanes of the configuration, not started."""
-    supervisor = Supervisor(lambda name, error: heard.on_error(name, error or RuntimeError("returned")))
-    services = Services(store, clock, sign, Bouncer(settings, clock), heard, supervisor)
+    """The lanes of `share` (default: all), not started."""
+    supervisor = Supervisor(lambda name, error: events.on_error(name, error or RuntimeError("returned")))
+    services = Services(store, clock, sign, Bouncer(settings, clock), events, supervisor)
     return Delivery(settings, services, targets_of(settings), share or Share.whole(settings))
 
 
 @asynccontextmanager
 async def delivering(
-    path: Path, settings: Config, *, recover: bool = False, sign: Sign = unsigned
+    path: Path,
+    settings: Config,
+    *,
+    on_disk: bool = False,
+    recover: bool = False,
+    sign: Sign = unsigned,
+    events: Events | None = None,
+    share: Share | None = None,
 ) -> AsyncIterator[Bench]:
+    """Lanes of the configuration, started. `on_disk`: over SQLite's file in `path`, which a second call with `recover`
+    opens as a relay does at its start."""
     clock, heard = Clock(), Heard()
-    store = await open_store(path / "relay.db", now=clock.now)
+    store: Store = MemoryStore(clock.now)
+    if on_disk or recover:
+        store = await open_store(path / "relay.db", now=clock.now)
     if recover:
         await store.recover(clock.now())
-    delivery = delivery_over(settings, store, clock, heard, sign)
+    delivery = delivery_over(settings, store, clock, events or heard, sign, share)
     delivery.start()
     try:
         yield Bench(delivery, store, clock, heard, IdMaker())

@@ -14,7 +14,6 @@ from relay.config.model import Config
 from relay.delivery.feeder import CLAIM_MESSAGES
 from relay.delivery.lane import BULK_SETTLING
 from relay.store.model import Settlement
-from relay.store.sqlite.store import SqliteStore
 from relay.upstream import window
 from relay.upstream.base import Upstream as LaneUpstream
 from tests.delivery.harness import Bench, delivering, outcomes, until
@@ -117,7 +116,7 @@ async def test_what_waits_while_an_upstream_throttles_is_not_tried_and_loses_no_
     monkeypatch.setattr(window, "PAUSES_S", (30.0,))
     async with Upstream(script={"mail": lambda _: THROTTLED}) as one:
         settings = config({"one": one}, retry=(600.0,))
-        async with delivering(tmp_path, settings) as bench:
+        async with delivering(tmp_path, settings, on_disk=True) as bench:
             ids = await send(bench, 60)
             tried = await throttled(bench, ids)
             assert 1 <= len(tried) <= window.INITIAL_WINDOW
@@ -203,17 +202,20 @@ async def test_concurrency_is_a_hard_ceiling(tmp_path: Path) -> None:
         assert one.peak == 3
 
 
-async def test_the_next_message_leaves_while_the_last_is_written_down(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written, settle = asyncio.Event(), SqliteStore.settle
+def settling_waits_for(bench: Bench, written: asyncio.Event) -> None:
+    settle = bench.store.settle
 
-    async def late(self: SqliteStore, settlement: Settlement) -> None:
+    async def late(settlement: Settlement) -> None:
         await written.wait()
-        await settle(self, settlement)
+        await settle(settlement)
 
-    monkeypatch.setattr(SqliteStore, "settle", late)
+    bench.store.settle = late  # type: ignore[method-assign]
+
+
+async def test_the_next_message_leaves_while_the_last_is_written_down(tmp_path: Path) -> None:
+    written = asyncio.Event()
     async with Upstream() as one, delivering(tmp_path, config({"one": one}, {"max": 1})) as bench:
+        settling_waits_for(bench, written)
         ids = await send(bench, 50)
         await one.wait_for(50)
         assert len(one.sessions) == 1
@@ -221,16 +223,11 @@ async def test_the_next_message_leaves_while_the_last_is_written_down(
         await sent(bench, ids, one)
 
 
-async def test_a_store_that_writes_nothing_down_stops_the_lane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written, settle = asyncio.Event(), SqliteStore.settle
-
-    async def late(self: SqliteStore, settlement: Settlement) -> None:
-        await written.wait()
-        await settle(self, settlement)
-
-    monkeypatch.setattr(SqliteStore, "settle", late)
+async def test_a_store_that_writes_nothing_down_stops_the_lane(tmp_path: Path) -> None:
+    written = asyncio.Event()
     most = MAX + BULK_SETTLING
     async with Upstream() as one, delivering(tmp_path, config({"one": one})) as bench:
+        settling_waits_for(bench, written)
         ids = await send(bench, most + 60, claimed=False)
         await one.wait_for(most)
         await until(lambda: pool(bench).under_way == 0)

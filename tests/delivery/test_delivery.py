@@ -14,7 +14,7 @@ from relay.mail.envelope import DeliverBy, Recipient
 from relay.store.model import Queued, Selection
 from relay.upstream.phases import PHASES
 from tests.delivery.harness import CONTENT, config, delivering, delivery_over, outcomes, until, warm
-from tests.support.upstream import Close, Garbage, Hang, Upstream
+from tests.support.upstream import Close, Garbage, Hang, Upstream, Wait
 
 DEAD = {"host": "127.0.0.1", "port": 9, "tls": "none"}
 
@@ -146,11 +146,10 @@ async def test_a_dead_upstream_costs_one_attempt_and_then_nobody_asks_it(tmp_pat
 async def test_nothing_is_lost_while_every_upstream_is_dead_and_it_goes_when_one_comes_back(tmp_path: Path) -> None:
     async with Upstream() as one:
         port = one.port
-        settings = config({"one": one}, retry=(0.05, 20.0))
+        settings = config({"one": one}, retry=(20.0,))
     async with delivering(tmp_path, settings) as bench:
         id_ = await bench.send("u@example.net")
         await bench.ended(id_, "deferred")
-        await asyncio.sleep(0.3)
         async with Upstream(port=port) as back:
             # Long before the ladder's 20 s: a code goes as soon as the upstream is back.
             async with asyncio.timeout(10):
@@ -161,8 +160,7 @@ async def test_nothing_is_lost_while_every_upstream_is_dead_and_it_goes_when_one
 async def test_a_dead_session_costs_another_session_not_a_wait(tmp_path: Path) -> None:
     dying = Upstream(script={"mail": [Close(), "250 ok"]})
     async with dying as one, delivering(tmp_path, config({"one": one}, retry=(20.0,))) as bench:
-        await until(lambda: one.open == 1)
-        await asyncio.sleep(0.05)
+        await until(lambda: warm(bench))
         view = await bench.ended(await bench.send("u@example.net"))
         assert outcomes(view) == [("one", "sent")]
         assert len(one.messages) == 1
@@ -186,7 +184,7 @@ async def test_a_code_that_expires_during_the_envelope_never_reaches_the_dot(tmp
 
 
 async def test_what_waits_in_the_store_is_taken_up_after_a_restart(tmp_path: Path) -> None:
-    async with delivering(tmp_path, config({"dead": DEAD}, retry=(20.0,))) as bench:
+    async with delivering(tmp_path, config({"dead": DEAD}, retry=(20.0,)), on_disk=True) as bench:
         ids = [await bench.send("u@example.net", claimed=claimed) for claimed in (True, False)]
         for id_ in ids:
             await bench.ended(id_, "deferred")
@@ -199,18 +197,18 @@ async def test_what_waits_in_the_store_is_taken_up_after_a_restart(tmp_path: Pat
 
 async def test_held_mail_waits_for_release_and_dropped_mail_is_gone(tmp_path: Path) -> None:
     async with Upstream() as good:
-        async with delivering(tmp_path, config({"dead": DEAD}, retry=(20.0,))) as bench:
+        async with delivering(tmp_path, config({"dead": DEAD}, retry=(20.0,)), on_disk=True) as bench:
             kept, dropped = [await bench.send("u@example.net") for _ in range(2)]
             for id_ in (kept, dropped):
                 await bench.ended(id_, "deferred")
             assert await bench.delivery.act("hold", Selection(lane="otp")) != []
             await bench.delivery.act("drop", Selection(ids=(dropped,)))
         async with delivering(tmp_path, config({"good": good}), recover=True) as bench:
-            await asyncio.sleep(0.2)
-            assert good.messages == []
+            await bench.ended(await bench.send("later@example.net"))
+            assert [message.recipients for message in good.messages] == [("later@example.net",)]
             await bench.delivery.act("release", Selection(ids=(kept,)))
             await bench.ended(kept)
-            assert len(good.messages) == 1
+            assert len(good.messages) == 2
             assert (await bench.view(dropped))["recipients"][0]["state"] == "bounced"
 
 
@@ -279,21 +277,27 @@ async def test_a_newer_message_to_the_same_recipient_drops_the_older_one_that_wa
 
 async def test_an_older_message_in_flight_is_dropped_unless_its_final_dot_has_left(tmp_path: Path) -> None:
     settings: Any
-    async with Upstream(latency_s=0.2) as slow, delivering(tmp_path, config({"slow": slow}, supersede=True)) as bench:
-        await until(lambda: warm(bench))
-        older = await bench.send("u@example.net", supersede_key="k")
-        await asyncio.sleep(0.05)  # its envelope is out, and unanswered
-        newer = await bench.send("u@example.net", supersede_key="k")
-        assert (await bench.ended(older))["recipients"][0]["state"] == "superseded"
-        assert (await bench.ended(newer))["recipients"][0]["state"] == "sent"
-        assert len(slow.transfers) == 1
-    async with Upstream(("PIPELINING", "CHUNKING"), latency_s=0.2) as slow:
-        settings = config({"slow": slow}, supersede=True)
+    goes_on = asyncio.Event()
+    async with Upstream(script={"mail": [Wait(goes_on)]}) as one:
+        settings = config({"one": one}, supersede=True, attempt=10.0)
         async with delivering(tmp_path, settings) as bench:
             await until(lambda: warm(bench))
             older = await bench.send("u@example.net", supersede_key="k")
-            await asyncio.sleep(0.05)  # BDAT LAST left with its envelope
+            await until(lambda: one.seen["mail"] == 1)  # its envelope is out, and unanswered
             newer = await bench.send("u@example.net", supersede_key="k")
+            goes_on.set()
+            assert (await bench.ended(older))["recipients"][0]["state"] == "superseded"
+            assert (await bench.ended(newer))["recipients"][0]["state"] == "sent"
+            assert len(one.transfers) == 1
+    goes_on.clear()
+    async with Upstream(("PIPELINING", "CHUNKING"), script={"dot": [Wait(goes_on)]}) as one:
+        settings = config({"one": one}, supersede=True, final=10.0)
+        async with delivering(tmp_path, settings) as bench:
+            await until(lambda: warm(bench))
+            older = await bench.send("u@example.net", supersede_key="k")
+            await until(lambda: one.seen["dot"] == 1)  # BDAT LAST left with its envelope
+            newer = await bench.send("u@example.net", supersede_key="k")
+            goes_on.set()
             assert (await bench.ended(older))["recipients"][0]["state"] == "sent"
             assert (await bench.ended(newer))["recipients"][0]["state"] == "sent"
 
@@ -323,7 +327,9 @@ async def test_a_fault_of_the_relays_own_leaves_a_message_deferred_not_stuck(tmp
     async with Upstream() as one, delivering(tmp_path, config({"one": one}), sign=sign) as bench:
         view = await bench.ended(await bench.send("u@example.net"))
         assert view["recipients"][0]["state"] == "sent"
-        assert bench.heard.troubles == ["sign: RuntimeError('once')", "delivery: NotSigned()"]
+        # Where the envelope was out already, the first attempt had no content.
+        assert bench.heard.troubles[:1] == ["sign: RuntimeError('once')"]
+        assert bench.heard.troubles[1:] in ([], ["delivery: NotSigned()"])
         bench.heard.troubles.clear()
 
 

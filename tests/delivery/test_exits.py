@@ -15,8 +15,7 @@ from relay.mail.envelope import Recipient
 from relay.upstream.base import Progress
 from relay.upstream.smtp.upstream import SmtpUpstream
 from relay.upstream.smtp.wire import Wire
-from tests.delivery.harness import Bench, config, delivering, until, warm
-from tests.delivery.test_faults import job_of
+from tests.delivery.harness import Bench, config, delivering, job_of, until, warm
 from tests.support.upstream import Close, Delay, Hang, Upstream
 
 WAYS = [("PIPELINING", "DSN", "8BITMIME"), ("PIPELINING", "CHUNKING", "DSN"), ("DSN",)]
@@ -71,8 +70,7 @@ async def test_an_address_that_cant_be_written_ends_alone_with_5_1_3(tmp_path: P
         delivering(tmp_path, config({"one": of_one_session(one), "two": two})) as bench,
     ):
         await until(lambda: warm(bench))
-        _, job = job_of(bench, "01JD0000000000000000000001")
-        _replaced(job, "good@example.net", address)
+        _, job = job_of(bench, "01JD0000000000000000000001", "good@example.net", address)
         job.gate.open()
         lane = bench.delivery.lane("otp").config
         for _ in range(3):
@@ -84,14 +82,6 @@ async def test_an_address_that_cant_be_written_ends_alone_with_5_1_3(tmp_path: P
             assert results[1].reply.enhanced == "5.1.3"
             job.gate.reopen()
         await tidy(bench)
-
-
-def _replaced(job: Job, *addresses: str) -> None:
-    recipients = tuple(map(Recipient, addresses))
-    envelope = job.queued.envelope._replace(recipients=recipients)
-    due = tuple(job.queued.due[0]._replace(position=at, recipient=one) for at, one in enumerate(recipients))
-    job.queued = job.queued._replace(envelope=envelope, due=due)
-    job._renditions.clear()
 
 
 @pytest.mark.parametrize("addresses", [("u@[x:y>z]",), ("u@[x:y>z]", "v@example.net")], ids=len)
@@ -132,7 +122,7 @@ def _in_the_envelope(_: Bench, patch: pytest.MonkeyPatch) -> None:
     patch.setattr("relay.upstream.smtp.session.commands", raises)
 
 
-def _in_the_write(_: Bench, patch: pytest.MonkeyPatch) -> None:
+def _in_the_first_write(_: Bench, patch: pytest.MonkeyPatch) -> None:
     def raises(*_: object) -> None:
         raise TypeError("not bytes")
 
@@ -165,7 +155,7 @@ def _before_it_waits(bench: Bench, patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "broken",
-    [_in_the_form, _in_the_envelope, _in_the_write, _in_the_content, _on_the_way_back, _before_it_waits],
+    [_in_the_form, _in_the_envelope, _in_the_first_write, _in_the_content, _on_the_way_back, _before_it_waits],
     ids=lambda each: each.__name__,
 )
 async def test_a_fault_of_ours_anywhere_in_a_try_costs_its_session_and_no_more(

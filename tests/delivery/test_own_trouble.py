@@ -11,6 +11,7 @@ import pytest
 
 from relay.delivery import round as round_module
 from relay.delivery import settlement, settler
+from relay.delivery.bounce import Bouncer
 from relay.mail.envelope import Recipient
 from relay.mail.redact import redact_reply
 from relay.store.model import Selection
@@ -39,13 +40,14 @@ def troubles(bench: Bench) -> Sequence[str]:
     return found
 
 
-async def test_a_bounce_that_cannot_be_made_does_not_lose_the_outcome(tmp_path: Path) -> None:
+async def test_a_bounce_that_cannot_be_made_does_not_lose_the_outcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with (
         Upstream(script={"rcpt": "550 5.1.1 no such user"}) as one,
         delivering(tmp_path, config({"one": one})) as bench,
     ):
-        services = bench.delivery.lane("otp")._services
-        object.__setattr__(services, "bounces", Clumsy(services.bounces))
+        monkeypatch.setattr(Bouncer, "__call__", Clumsy(Bouncer.__call__))
         view = await bench.ended(await bench.send("u@example.net"))
         assert view["recipients"][0]["state"] == "bounced"
         assert outcomes(view) == [("one", "refused")]
@@ -53,12 +55,13 @@ async def test_a_bounce_that_cannot_be_made_does_not_lose_the_outcome(tmp_path: 
         assert await bench.store.search(Selection(lane="bulk")) == []
 
 
-async def test_an_accepted_message_whose_success_report_cannot_be_made_is_not_sent_again(tmp_path: Path) -> None:
+async def test_an_accepted_message_whose_success_report_cannot_be_made_is_not_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = Recipient("u@example.net", frozenset({"SUCCESS"}))
     async with Upstream(("PIPELINING",)) as one:  # without DSN the report is the relay's
-        async with delivering(tmp_path, config({"one": one})) as bench:
-            services = bench.delivery.lane("otp")._services
-            object.__setattr__(services, "bounces", Clumsy(services.bounces))
+        async with delivering(tmp_path, config({"one": one}), on_disk=True) as bench:
+            monkeypatch.setattr(Bouncer, "__call__", Clumsy(Bouncer.__call__))
             first = await bench.send(asked)
             assert (await bench.ended(first))["recipients"][0]["state"] == "sent"
             troubles(bench)

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from relay.upstream.phases import PHASES
-from tests.delivery.harness import MESSAGE_PHASES, config, delivering, until, warm
-from tests.delivery.test_faults import job_of
+from tests.delivery.harness import MESSAGE_PHASES, config, delivering, job_of, until, warm
 from tests.support.tls import Certificates
 from tests.support.upstream import Close, Hang, Upstream
 

@@ -8,21 +8,20 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from relay.clock import Clock
 from relay.config.model import Config
 from relay.delivery.dispatch import Share
 from relay.mail.envelope import Envelope, Recipient
+from relay.store.base import Store
+from relay.store.memory import MemoryStore
 from relay.store.model import NewMessage
-from relay.store.sqlite.store import SqliteStore, open_store
 from relay.store.ulid import IdMaker
 from relay.upstream.quota import SessionQuota
 from tests.delivery.harness import CONTENT, Heard, delivery_over
@@ -42,7 +41,7 @@ class Trial:
     name: str
     config: Config
     upstreams: Mapping[str, Upstream]
-    store: SqliteStore
+    store: Store
     clock: Clock
     faults: list[str] = field(default_factory=list)
     heard: Heard = field(default_factory=Heard)
@@ -259,7 +258,7 @@ def _config(
 class Ground:
     """What trials share."""
 
-    store: SqliteStore
+    store: Store
     clock: Clock
     certificates: Certificates | None
     faults: dict[str, list[str]] = field(default_factory=dict)
@@ -283,19 +282,18 @@ async def _play(
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(_told(context)))
     room = asyncio.Semaphore(at_once)
     clock = Clock()
-    with tempfile.TemporaryDirectory() as directory:
-        store = await open_store(Path(directory) / "relay.db", now=clock.now)
-        ground = Ground(store, clock, certificates)
+    store = MemoryStore(clock.now)
+    ground = Ground(store, clock, certificates)
 
-        async def one(name: str) -> None:
-            async with room:
-                try:
-                    await scenes[name](ground)
-                except Exception as error:
-                    ground.faults.setdefault(name, []).append(repr(error))
+    async def one(name: str) -> None:
+        async with room:
+            try:
+                await scenes[name](ground)
+            except Exception as error:
+                ground.faults.setdefault(name, []).append(repr(error))
 
-        await asyncio.gather(*map(one, scenes))
-        await store.close()
+    await asyncio.gather(*map(one, scenes))
+    await store.close()
     gc.collect()
     await asyncio.sleep(0)
     left = [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]

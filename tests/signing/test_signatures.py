@@ -9,8 +9,6 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +18,6 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from relay.clock import Clock
-from relay.config.model import DkimDomain, DkimKey
 from relay.mail.dkim import Key, Signature, Signer, Unsigned
 from relay.mail.envelope import Envelope, Recipient
 from relay.observe.maillog import MailLog
@@ -32,8 +29,7 @@ from relay.signing.client import HelperClient
 from relay.signing.helper import HelperProcess
 from relay.signing.signatures import HelperUnavailable, Signatures
 from relay.store.model import Queued
-from relay.workers.process import WorkerProcess
-from tests.mail.material import OTP, ed25519_key, keys, pem, rsa_key, signer
+from tests.mail.material import OTP, ed25519_key, keys, rsa_key, signer
 from tests.mail.test_dkim import verdicts
 
 BOTH = ("s1", "e1")
@@ -182,21 +178,15 @@ async def test_the_keys_of_a_second_load_replace_the_first(forked: HelperProcess
     assert here.count == 0
 
 
-async def test_a_worker_gives_its_helper_the_keys_of_each_configuration(forked: HelperProcess) -> None:
-    path = Path("key.pem")
+async def test_the_helper_has_the_keys_of_the_configuration_in_force(forked: HelperProcess) -> None:
     async with helped(forked) as to:
-        worker: Any = WorkerProcess()
-        worker._helper, worker._link = to.process, object()
-        engine: Any = SimpleNamespace(signatures=signatures(Signer((), {}), to.process), build=lambda *_: None)
-        for selector in BOTH:
-            (key,) = keys(selector).values()
-            domain = DkimDomain(domain="example.com", keys=(DkimKey(selector=selector, key_file=path),))
-            config = SimpleNamespace(dkim=(domain,), upstreams={})
-            loaded = SimpleNamespace(config=config, dkim_pems={path: pem(key)})
-            worker._build(engine, SimpleNamespace(loaded=loaded, lanes=(), leases={}))
-            (loaded_key,) = engine.signatures._signer.keys
-            assert loaded_key.selector == selector
-            assert await made_of(to.process.sign(loaded_key, DIGEST)) == loaded_key.sign(DIGEST)
+        by = signatures(Signer((), {}), to.process)
+        first, second = (signer({"example.com": keys(selector)}) for selector in BOTH)
+        by.use(first)
+        assert await made_of(to.process.sign(first.keys[0], DIGEST)) == first.keys[0].sign(DIGEST)
+        by.use(second)
+        assert await made_of(to.process.sign(second.keys[0], DIGEST)) == second.keys[0].sign(DIGEST)
+        await refused(to.process.sign(first.keys[0], DIGEST))
 
 
 # What it can't make

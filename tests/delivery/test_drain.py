@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from relay.store.model import NewMessage
 from relay.upstream.smtp.session import Session
 from relay.upstream.smtp.upstream import SmtpUpstream
-from tests.delivery.harness import Bench, config, delivering, outcomes, until
+from tests.delivery.harness import Bench, config, delivering, outcomes, until, warm
 from tests.support.upstream import Hang, Upstream
 
 STOPPED = "451 4.3.2 otp-relay: the relay stopped before the upstream answered"
@@ -43,7 +45,7 @@ async def test_with_resend_it_is_said_and_waits_for_its_next_step(tmp_path: Path
 async def test_with_resend_and_another_upstream_that_one_has_it_next_and_at_once(tmp_path: Path) -> None:
     async with Upstream(script={"dot": Hang()}) as one, Upstream() as two:
         settings = config({"one": one, "two": two}, final=30.0, retry=(300.0,))
-        async with delivering(tmp_path, settings) as bench:
+        async with delivering(tmp_path, settings, on_disk=True) as bench:
             view = await cut_short(bench, one, "u@example.net")
         async with delivering(tmp_path, settings, recover=True) as bench:
             view = await bench.ended(view["id"], "sent")
@@ -63,7 +65,7 @@ async def test_with_hold_it_is_said_as_well(tmp_path: Path) -> None:
 
 async def test_what_stands_before_its_final_dot_is_only_given_back(tmp_path: Path) -> None:
     async with Upstream(script={"mail": Hang()}) as one:
-        async with delivering(tmp_path, config({"one": one}, attempt=30.0)) as bench:
+        async with delivering(tmp_path, config({"one": one}, attempt=30.0), on_disk=True) as bench:
             id_ = await bench.send("u@example.net")
             await one.wait_until(lambda: bool(one.sessions) and "MAIL" in one.sessions[0].verbs)
             await bench.delivery.drain(0.2)
@@ -113,3 +115,34 @@ def _failing(really: Any) -> Any:
         raise RuntimeError("broken")
 
     return transact
+
+
+async def test_a_drain_that_ends_while_messages_are_being_stored_sends_none_of_them_and_the_next_start_does(
+    tmp_path: Path,
+) -> None:
+    written = asyncio.Event()
+    async with Upstream() as one:
+        settings = config({"one": one}, concurrency=1)
+        async with delivering(tmp_path, settings, on_disk=True) as bench:
+            await until(lambda: warm(bench))
+            really = bench.store.start_put
+
+            async def later(message: NewMessage) -> None:
+                await written.wait()
+                await really(message, express=True)
+
+            def slowly(message: NewMessage, *, express: bool, **booked: Any) -> asyncio.Future[None]:
+                return asyncio.ensure_future(later(message))
+
+            bench.store.start_put = slowly  # type: ignore[method-assign]
+            # One has its envelope at the upstream, the other waits behind it.
+            coming = [asyncio.create_task(bench.send(f"u{n}@example.net", life_s=30.0 + n)) for n in range(2)]
+            await one.wait_until(lambda: any("RCPT" in each.verbs for each in one.sessions))
+            await bench.delivery.drain(0.1)
+            written.set()
+            ids = await asyncio.gather(*coming)
+            assert one.messages == []
+        async with delivering(tmp_path, settings, recover=True) as bench:
+            for id_ in ids:
+                await bench.ended(id_, "sent")
+        assert sorted(message.recipients for message in one.messages) == [("u0@example.net",), ("u1@example.net",)]
