@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import uvloop
 
 from relay.config.model import Upstream as Config
 from relay.upstream.results import OpenFailed
+from relay.upstream.smtp.addresses import Addresses
 from relay.upstream.smtp.connect import Target, open_session
 from tests.support.tls import Certificates
 from tests.support.upstream import Hang, Upstream
@@ -195,8 +197,7 @@ async def test_the_whole_opening_has_one_deadline_a_look_up_that_hangs_included(
         return really("127.0.0.1", port, type=socket.SOCK_STREAM)
 
     async with Upstream() as upstream:
-        to = target(upstream.port)
-        to.addresses._look_up = hangs
+        to = replace(target(upstream.port), addresses=Addresses(NAME, upstream.port, hangs))
         for _ in range(2):
             with pytest.raises(OpenFailed, match=r"connect: no answer in time"):
                 await peer(to, within_s=0.1)
@@ -284,6 +285,6 @@ async def test_no_name_is_no_look_up(names: Names, monkeypatch: pytest.MonkeyPat
             continue  # a machine without IPv6
         settings = Config.model_validate({"host": address, "port": upstream.port, "tls": "none"})
         to = Target.of("up", settings, "relay.example.com")
-        to.addresses._look_up = never
+        to = replace(to, addresses=Addresses(address, upstream.port, never))
         assert await peer(to) == address
         await upstream.__aexit__(None, None, None)

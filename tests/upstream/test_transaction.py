@@ -23,7 +23,6 @@ CONTENT = b"Subject: x\r\n\r\n.one\r\n..two\r\nend\r\n"
 MODES = {
     "pipelined": EnvelopeMode(pipelined=True, chunked=False),
     "chunked": EnvelopeMode(pipelined=True, chunked=True),
-    "chunked, one by one": EnvelopeMode(pipelined=False, chunked=True),
     "one by one": EnvelopeMode(pipelined=False, chunked=False),
 }
 

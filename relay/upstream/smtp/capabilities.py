@@ -1,4 +1,4 @@
-"""What an upstream said it can do: its EHLO reply, read once a session."""
+"""What an upstream announced it can do: its EHLO reply, read once a session."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """ESMTP extensions of one session. `size_bytes` 0: announced without a limit, or not announced."""
+    """Of one session. `size_bytes` 0: no limit was announced."""
 
     pipelining: bool = False
     chunking: bool = False
@@ -18,27 +18,25 @@ class Capabilities:
     size: bool = False
     size_bytes: int = 0
     deliverby: bool = False
-    deliverby_min_s: int = 0
     mt_priority: bool = False
 
     @classmethod
     def parse(cls, lines: Iterable[str]) -> Capabilities:
-        """From the EHLO reply's lines behind the first, without their codes (RFC 5321 4.1.1.1)."""
-        said: dict[str, str] = {}
+        """From the lines of the EHLO reply after the first, without their codes (RFC 5321 4.1.1.1)."""
+        announced: dict[str, str] = {}
         for line in lines:
             keyword, _, argument = line.strip().partition(" ")
-            said[keyword.upper()] = argument.strip()
+            announced[keyword.upper()] = argument.strip()
         return cls(
-            pipelining="PIPELINING" in said,
-            chunking="CHUNKING" in said,
-            eightbitmime="8BITMIME" in said,
-            smtputf8="SMTPUTF8" in said,
-            dsn="DSN" in said,
-            size="SIZE" in said,
-            size_bytes=_number(said.get("SIZE", "")),
-            deliverby="DELIVERBY" in said,
-            deliverby_min_s=_number(said.get("DELIVERBY", "")),
-            mt_priority="MT-PRIORITY" in said,
+            pipelining="PIPELINING" in announced,
+            chunking="CHUNKING" in announced,
+            eightbitmime="8BITMIME" in announced,
+            smtputf8="SMTPUTF8" in announced,
+            dsn="DSN" in announced,
+            size="SIZE" in announced,
+            size_bytes=_number(announced.get("SIZE", "")),
+            deliverby="DELIVERBY" in announced,
+            mt_priority="MT-PRIORITY" in announced,
         )
 
 

@@ -27,14 +27,14 @@ _Expected = Literal["MAIL", "RCPT", "DATA", "DOT", "NOTHING"]
 
 @dataclass(frozen=True, slots=True)
 class EnvelopeMode:
-    """How the envelope leaves: its commands together, and the content behind them without a 354."""
+    """How the envelope leaves: its commands together, and (only then) the content behind them without a 354."""
 
     pipelined: bool
     chunked: bool
 
     @classmethod
     def of(cls, capabilities: Capabilities) -> EnvelopeMode:
-        return cls(pipelined=capabilities.pipelining, chunked=capabilities.chunking)
+        return cls(capabilities.pipelining, capabilities.pipelining and capabilities.chunking)
 
 
 class Transaction:
@@ -192,8 +192,7 @@ class Transaction:
             self._fill(_outcome(reply), self._mail_refusal, "mail")
             if not self.mode.pipelined:
                 self._commands.clear()
-            elif self.mode.chunked and not self.content_sent:
-                self.wants_content = False
+            self.wants_content = False
             return b""
         return b"" if self.mode.pipelined else self._next_rcpt()
 
@@ -217,7 +216,6 @@ class Transaction:
             self.wants_content = False
             return b""
         if self.mode.chunked:
-            self.wants_content = not self.content_sent
             return b""
         self._expected.append("DATA")
         return b"DATA\r\n"
