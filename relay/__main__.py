@@ -74,8 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = [group for group, commands in GROUPS.items() if argv and argv[0] in commands]
     try:
         try:
-            args = parser(asked or GROUPS).parse_args(argv)
-            code: int = args.run(args)
+            code = _run(parser(asked or GROUPS), argv)
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -93,6 +92,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _end(number: int, frame: object) -> None:  # noqa: ARG001
     """Nothing is open yet. No exception: an import may swallow it (Python 3.11's __set_name__)."""
     os._exit(0)
+
+
+def _run(top: argparse.ArgumentParser, argv: Sequence[str]) -> int:
+    args, rest = top.parse_known_args(argv)
+    if rest:
+        # argparse takes the IDs of `queue retry -c FILE ID...` for unknown: it reads a list in one place only.
+        if not getattr(args, "action", None) or any(one.startswith("-") for one in rest):
+            top.error(f"unrecognized arguments: {' '.join(rest)}")
+        args.ids += rest
+    code: int = args.run(args)
+    return code
 
 
 def _told_apart(stdout: TextIO | None) -> TextIO:

@@ -68,6 +68,24 @@ def test_what_no_command_is_ends_with_2_and_the_usage(arguments: tuple[str, ...]
     assert said.err.startswith("usage: otp-relay")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    ["hold -c {0} 01B 01C", "hold 01B -c {0} 01C", "-c {0} hold 01B 01C", "hold 01B 01C -c {0}"],
+)
+def test_ids_stand_before_and_behind_options(tmp_path: Path, arguments: str) -> None:
+    config = write_config(tmp_path, {"one": NOWHERE}, workers=0)
+    asyncio.run(fill(tmp_path / "relay.db", time()))
+    said = run("queue", *arguments.format(config).split())
+    assert (said.code, said.out, said.err) == (0, "01B\n01C\n", "")
+
+
+@pytest.mark.parametrize("arguments", ["queue -c {0} hold 01B --nothing", "log -c {0} 01A 01B", "check -c {0} more"])
+def test_what_no_argument_is_stays_a_usage_error(tmp_path: Path, arguments: str) -> None:
+    said = run(*arguments.format(tmp_path / "relay.yaml").split())
+    assert said.code == 2
+    assert "unrecognized arguments: " in said.err
+
+
 @pytest.mark.fresh
 @pytest.mark.parametrize("arguments", [("sendmail", "--help"), ("keygen", "example.com", "s1", "--ed25519", "--out")])
 def test_a_reader_that_has_gone_is_no_failure(tmp_path: Path, arguments: tuple[str, ...]) -> None:
