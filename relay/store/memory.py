@@ -224,7 +224,12 @@ class MemoryStore(MemoryLog):
         changed: list[str] = []
         states = selection.states_for(action)
         for message in self._waiting(selection):
-            chosen = [one for one in message.matching(selection) if one.state in states]
+            is_over = action == "retry" and message.expires_at <= now
+            chosen = [
+                one
+                for one in message.matching(selection)
+                if one.state in states and not (is_over and one.state == "ambiguous")
+            ]
             for one in chosen:
                 _act(one, action, now)
             if chosen:

@@ -386,6 +386,13 @@ class QueueContract:
         assert await store.act("retry", Selection(ambiguous=True), NOW) == [doubtful]
         assert await states(store, doubtful) == ["queued"]
 
+    async def test_a_retry_leaves_what_is_ambiguous_and_has_expired(self, store: Store) -> None:
+        doubtful = await in_state(store, "ambiguous")
+        expiry = NOW + 600
+        assert await store.act("retry", Selection(ids=(doubtful,)), expiry) == []
+        assert await states(store, doubtful) == ["ambiguous"]
+        assert await store.act("retry", Selection(ids=(doubtful,)), expiry - 1) == [doubtful]
+
     @pytest.mark.parametrize("then", ["deferred", "unclaimed"])
     async def test_a_mark_lasts_only_until_the_recipient_is_settled_or_given_back(
         self, store: Store, then: str

@@ -143,6 +143,8 @@ def act(
         terms.append("coalesce(folded, address) = :to")
     if selection.state is not None:
         terms.append("state = :state")
+    if action == "retry":  # after the expiry no upstream is asked any more: what became of the message stays open
+        terms.append("(state != 'ambiguous' OR (SELECT expires_at FROM message WHERE id = :id) > :now)")
     sql = f"UPDATE recipient SET {_CHANGES[action]} WHERE {' AND '.join(terms)}"
     values = {"now": now, "reply": DROPPED, "state": selection.state, "to": selection.to and fold(selection.to)}
     changed = []
