@@ -1,10 +1,12 @@
-"""The console's script, run by a JavaScript engine over a page that has no more than what it uses."""
+"""The console's script, run by a JavaScript engine on a minimal page."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -36,21 +38,23 @@ const setTimeout = () => {
     .concat(...(node.children || []).map(rects));
   console.log(JSON.stringify({
     status: byId.status.textContent, good: byId.status.className, text: text(byId.lanes || made()),
-    rects: Object.fromEntries(rects(byId.lanes || made())),
+    rects: Object.fromEntries(rects(byId.lanes || made())), rows: text(byId.messages || made()),
   }));
 };
 """
 
 
-def shown(live: object, status: int = 200) -> Any:
-    """What the page shows after one look at the API."""
+def shown(live: object, status: int = 200, messages: Sequence[object] = (), zone: str = "UTC") -> Any:
+    """The page's content after one refresh."""
     answers = {
         "/api/live": {"status": status, "document": live},
-        "/api/messages": {"status": status, "document": [] if status == 200 else live},
+        "/api/messages": {"status": status, "document": [*messages] if status == 200 else live},
     }
     script = PAGE % json.dumps(answers) + files("relay.web").joinpath("static", "console.js").read_text()
     assert NODE is not None
-    done = subprocess.run([NODE, "-e", script], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(
+        [NODE, "-e", script], capture_output=True, text=True, timeout=30, check=True, env={"TZ": zone}
+    )
     return json.loads(done.stdout)
 
 
@@ -61,6 +65,17 @@ def live(sent: int, failed: int, states: dict[str, str]) -> dict[str, object]:
         "upstreams": {name: {"state": state} for name, state in states.items()},
     }  # fmt: skip
     return {"reasons": [], "window_ms": 300_000, "lanes": {"otp": lane}}
+
+
+@pytest.mark.parametrize(("zone", "time"), [("UTC", r"10:30:00\sPM UTC"), ("Asia/Kolkata", r"4:00:00\sAM GMT\+5:30")])
+def test_times_carry_their_zone(zone: str, time: str) -> None:
+    message = {
+        "accepted_at": "2026-01-31T22:30:00.000Z", "lane": "otp", "subject": "Your code", "timings_ms": {},
+        "recipients": [{"address": "user@example.net", "state": "sent", "upstream": "ses"}],
+    }  # fmt: skip
+    rows = shown(live(1, 0, {"ses": "up"}), messages=[message], zone=zone)["rows"]
+    assert re.search(time, rows)
+    assert "2026-01-31T22:30:00.000Z" in rows
 
 
 def test_codes_that_never_arrived_have_their_share_of_the_bar() -> None:
@@ -84,7 +99,7 @@ def test_codes_that_never_arrived_have_their_share_of_the_bar() -> None:
 def test_the_head_is_not_green_while_a_whole_lane_is_down(states: dict[str, str], good: bool) -> None:
     page = shown(live(0, 0, states))
     assert page["good"] == ("ok" if good else "bad")
-    assert page["status"] == ("takes mail" if good else "takes mail, but no upstream of otp is up")
+    assert page["status"] == ("accepts mail" if good else "accepts mail, but no upstream of otp is up")
 
 
 def test_an_upstreams_words_are_beside_its_reason_and_a_refusal_says_what_to_do() -> None:

@@ -1,5 +1,5 @@
 "use strict";
-// Everything shown comes from the API as text: nodes are made here and filled through textContent, never as HTML.
+// All content comes from the API as text: nodes are made here and filled through textContent, never as HTML.
 
 const EVERY_MS = 1000;
 const WITHIN_MS = 5000;
@@ -84,12 +84,19 @@ function card(name, lane, windowMs) {
   return made;
 }
 
+// The reader's time with its zone; UTC as the title.
+function moment(at) {
+  const made = node("td", new Date(at).toLocaleTimeString([], { timeZoneName: "short" }));
+  made.title = at;
+  return made;
+}
+
 function row(message) {
   const made = node("tr");
   const first = message.recipients[0] || {};
   const more = message.recipients.length > 1 ? ` +${message.recipients.length - 1}` : "";
   made.append(
-    node("td", new Date(message.accepted_at).toLocaleTimeString()),
+    moment(message.accepted_at),
     node("td", message.lane),
     node("td", `${first.address || ""}${more}`),
     node("td", message.subject, "subject"),
@@ -103,8 +110,8 @@ function row(message) {
 async function ask(path) {
   const answer = await fetch(path, { signal: AbortSignal.timeout(WITHIN_MS), cache: "no-store" });
   if (answer.ok) return answer.json();
-  const said = await answer.json().catch(() => ({}));
-  throw new Error(`${path}: ${answer.status} ${said.error || ""}`.trim());
+  const body = await answer.json().catch(() => ({}));
+  throw new Error(`${path}: ${answer.status} ${body.error || ""}`.trim());
 }
 
 function lost(lanes) {
@@ -112,7 +119,7 @@ function lost(lanes) {
   return Object.entries(lanes).filter(([, lane]) => Object.values(lane.upstreams).every(gone)).map(([name]) => name);
 }
 
-function say(text, good) {
+function showStatus(text, good) {
   const status = document.getElementById("status");
   status.textContent = text;
   status.className = good ? "ok" : "bad";
@@ -125,11 +132,11 @@ async function refresh() {
     document.getElementById("lanes").replaceChildren(...lanes);
     document.getElementById("messages").replaceChildren(...messages.map(row));
     document.getElementById("empty").hidden = messages.length > 0;
-    if (live.reasons.length) say(`takes no mail: ${live.reasons.join(", ")}`, false);
-    else if (lost(live.lanes).length) say(`takes mail, but no upstream of ${lost(live.lanes).join(", ")} is up`, false);
-    else say("takes mail", true);
+    if (live.reasons.length) showStatus(`accepts no mail: ${live.reasons.join(", ")}`, false);
+    else if (lost(live.lanes).length) showStatus(`accepts mail, but no upstream of ${lost(live.lanes).join(", ")} is up`, false);
+    else showStatus("accepts mail", true);
   } catch (error) {
-    say(`no answer from the relay (${error.message})`, false);
+    showStatus(`no answer from the relay (${error.message})`, false);
   }
   setTimeout(refresh, document.hidden ? 5 * EVERY_MS : EVERY_MS);
 }
