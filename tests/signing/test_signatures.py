@@ -7,7 +7,8 @@ import contextlib
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+import threading
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -27,7 +28,14 @@ from relay.signing import client as signing
 from relay.signing import helper
 from relay.signing.client import HelperClient
 from relay.signing.helper import HelperProcess
-from relay.signing.signatures import HelperUnavailable, Signatures
+from relay.signing.signatures import (
+    HELP_WITHIN_S,
+    LARGE_BYTES,
+    MAX_BULK_PENDING,
+    MAX_PENDING,
+    HelperUnavailable,
+    Signatures,
+)
 from relay.store.model import Queued
 from tests.mail.material import OTP, ed25519_key, keys, rsa_key, signer
 from tests.mail.test_dkim import verdicts
@@ -286,3 +294,84 @@ async def test_what_nobody_waits_for_any_more_is_not_complained_of(forked: Helpe
     gc.collect()
     await asyncio.sleep(0)
     assert complaints == []
+
+
+# Which way is taken
+
+
+class Asked:
+    """A helper that is asked and never answers."""
+
+    def __init__(self) -> None:
+        self.limits: list[tuple[int, float | None]] = []
+        self.signatures: list[asyncio.Future[bytes]] = []
+
+    def load(self, keys: Iterable[Key]) -> None: ...
+
+    def has(self, key: Key) -> bool:
+        return True
+
+    def sign(self, key: Key, digest: bytes, max_pending: int, within_s: float | None) -> Awaitable[bytes]:
+        self.limits.append((max_pending, within_s))
+        self.signatures.append(asyncio.get_running_loop().create_future())
+        return self.signatures[-1]
+
+
+@pytest.mark.parametrize("express", [True, False])
+async def test_the_helper_is_asked_when_sign_returns_and_a_code_waits_for_it_less(here: Here, express: bool) -> None:
+    by = signatures(signer({"example.com": keys("s1")}), None)
+    by.helper = helper_process = Asked()
+    signing = by.sign(queued(), frozenset(), express=express)
+    (pending,) = helper_process.signatures
+    limits = (MAX_PENDING, HELP_WITHIN_S) if express else (MAX_BULK_PENDING, None)
+    assert helper_process.limits == [limits]
+    pending.set_exception(HelperUnavailable())
+    assert verdicts(b"".join(await signing), "s1") == [True]
+    assert here.count == 1
+
+
+async def test_with_many_signatures_pending_a_code_is_signed_here(forked: HelperProcess, here: Here) -> None:
+    signs = signer({"example.com": keys("s1")})
+    async with helped(forked) as to:
+        by = signatures(signs, to.process)
+        to.process.load(signs.keys)
+        os.kill(to.pid, signal.SIGSTOP)
+        pending = [to.process.sign(signs.keys[0], DIGEST) for _ in range(MAX_PENDING + 1)]
+        async with asyncio.timeout(WITHIN_S):
+            parts = await by.sign(queued(), frozenset(), express=True)
+        assert verdicts(b"".join(parts), "s1") == [True]
+        assert here.count == 1
+        os.kill(to.pid, signal.SIGCONT)
+        for each in pending:
+            assert await made_of(each) == signs.keys[0].sign(DIGEST)
+
+
+async def test_a_large_content_is_signed_on_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, threads = Unsigned.sign, []
+
+    def sign(self: Unsigned) -> Signature:
+        threads.append(threading.current_thread())
+        return real(self)
+
+    monkeypatch.setattr(Unsigned, "sign", sign)
+    by = signatures(signer({"example.com": keys("s1")}), None)
+    for size_bytes in (10, LARGE_BYTES):
+        content = OTP + b"x" * 70 + b"\r\n" * (size_bytes // 2)
+        async with asyncio.timeout(WITHIN_S):
+            assert verdicts(b"".join(await signed(by, queued(content))), "s1") == [True]
+    assert [thread is threading.main_thread() for thread in threads] == [True, False]
+
+
+@pytest.mark.parametrize("size_bytes", [10, LARGE_BYTES])
+async def test_what_no_key_is_for_and_what_cannot_be_signed_goes_unsigned(
+    caplog: pytest.LogCaptureFixture, size_bytes: int
+) -> None:
+    by = signatures(signer({"example.com": keys("s1")}), None)
+    rest = b"\r\nSubject: x\r\n\r\n" + b"line\r\n" * (size_bytes // 6)
+    other = b"From: a@other.example" + rest
+    assert await signed(by, queued(other)) == (other,)
+    assert caplog.records == []
+    broken = b"From: a@example.com\r\nno field at all" + rest
+    assert await signed(by, queued(broken)) == (broken,)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("event=unsigned id=01 lane=bulk reason=")
