@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from relay.config.model import Config
-from relay.delivery.handover import hand_over
+from relay.delivery.handover import hand_over, supersede_older
 from relay.delivery.lane import Lane
 from relay.delivery.services import Services
 from relay.store.model import Action, NewMessage, Selection
@@ -82,10 +82,23 @@ class Delivery:
     async def store_for_forwarding(self, message: NewMessage) -> None:
         """Store a message that another process is to send. Where a reload has removed its lane since it was
         classified, it goes to the default lane. Raises StoreError."""
-        if message.lane not in self._config.lanes:
-            message = message._replace(lane=self._config.default_lane, upstreams=(), supersede_key=None)
+        message = self._with_lane(message)
         await self._services.store.put(message, claimed=False)
         self.wake(message.lane, message.accepted_at)
+
+    async def submit_large(self, message: NewMessage, pieces: Iterator[bytes], most_bytes: int) -> None:
+        """Store a message whose content comes in pieces (`Queue.put_large`). It is durable when this returns; its lane,
+        or another process, claims it from the store. Raises StoreError, and what the pieces raise."""
+        message = self._with_lane(message)
+        await self._services.store.put_large(message, pieces, most_bytes=most_bytes)
+        self.wake(message.lane, message.accepted_at)
+        if (lane := self._lanes.get(message.lane)) is not None:
+            await supersede_older(lane, self._services, message, None)
+
+    def _with_lane(self, message: NewMessage) -> NewMessage:
+        if message.lane in self._config.lanes:
+            return message
+        return message._replace(lane=self._config.default_lane, upstreams=(), supersede_key=None)
 
     def down(self, lane: str, upstream: str, reason: str) -> None:
         """An upstream's circuit opened (`Watcher`)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from relay.observe.maillog import MailLog
 from relay.signing.signatures import Signatures
 from relay.store.base import StoreError
 from relay.store.codec import Codec
+from relay.store.model import NewMessage
 from relay.store.sqlite.store import SqliteStore, open_store
 from relay.supervise import Supervisor
 from relay.upstream.smtp.connect import Target
@@ -83,6 +84,13 @@ class Engine:
         while not await old.retry_settlements():  # noqa: ASYNC110 - a failing store sends no event when it works again
             await asyncio.sleep(UNSETTLED_EVERY_S)
         self.delivery.wake_all()
+
+    async def submit_large(self, message: NewMessage, pieces: Iterator[bytes], most_bytes: int) -> None:
+        """`Delivery.submit_large`, which takes so long that a reload may come meanwhile."""
+        delivery = self.delivery
+        await delivery.submit_large(message, pieces, most_bytes)
+        if self.delivery is not delivery:
+            self._housekeeping.apply_soon()  # the lane may be gone, or another process's
 
     async def drain(self, within_s: float) -> int:
         """Begin nothing more; what is under way may take `within_s` seconds. Returns the number of deliveries that took

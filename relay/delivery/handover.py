@@ -28,12 +28,18 @@ async def hand_over(lane: Lane, services: Services, message: NewMessage, final_d
     else:
         await services.store.put(message, claimed=False)
         lane.wake(message.accepted_at)
-    if message.supersede_key is not None:
-        try:
-            await lane.superseding.supersede(message.supersede_key, message.id, older)
-        except Exception as error:  # noqa: BLE001 - the message is stored, and its app must learn that
-            # It is sent. That an older one may be sent too is the lesser evil.
-            services.events.on_error("supersede", error)
+    await supersede_older(lane, services, message, older)
+
+
+async def supersede_older(lane: Lane, services: Services, message: NewMessage, older: Job | None) -> None:
+    """End what a stored message supersedes. `older`: such a message in the lane's memory."""
+    if message.supersede_key is None:
+        return
+    try:
+        await lane.superseding.supersede(message.supersede_key, message.id, older)
+    except Exception as error:  # noqa: BLE001 - the message is stored, and its app must learn that
+        # It is sent. That an older one may be sent too is the lesser evil.
+        services.events.on_error("supersede", error)
 
 
 async def _store_and_send(lane: Lane, services: Services, message: NewMessage, final_dot: float) -> Job | None:

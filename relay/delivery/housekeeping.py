@@ -35,6 +35,10 @@ class Housekeeping:
         self._config, self._wake_lanes, self._is_applied = config, wake_lanes, False
         await self._apply()
 
+    def apply_soon(self) -> None:
+        """Have `run` apply the same configuration again: mail was stored by an earlier one."""
+        self._is_applied = False
+
     async def _apply(self) -> None:
         await self._store.hash_addresses(wanted=self._config.log.addresses == "hashed")
         adopted = await self._store.adopt(tuple(self._config.lanes), self._config.default_lane)

@@ -117,7 +117,7 @@ class Acceptance:
         if isinstance(content, Large):
             # It stays in its file until it is stored: this process looks at its head only, and codes go on.
             draft = await _off_loop_if_large(self._draft, arrival, content.head)
-            return await self._destination.submit_spooled(draft, content, final_dot)
+            return await self._destination.submit_spooled(draft, content)
         message = await _off_loop_if_large(self._message, arrival, content)
         await self._destination.submit(message, final_dot)
         return message

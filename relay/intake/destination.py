@@ -18,7 +18,7 @@ class Destination(Protocol):
         `final_dot`: when the app ended it (time.monotonic). Raises StoreFull, StoreError: the message was not stored.
         """
 
-    async def submit_spooled(self, draft: Draft, content: Large, final_dot: float) -> NewMessage:
+    async def submit_spooled(self, draft: Draft, content: Large) -> NewMessage:
         """`submit` a message whose content lies in a spool file. Returns the message, with or without its content.
 
         Raises Unacceptable and SpoolFull, too.

@@ -48,9 +48,9 @@ class IntakeServer:
         """by address, and by number where several listen on any free port"""
         self._passed: Mapping[str, list[socket.socket]] = {}
 
-    def use_spool(self, folder: Path, *, sealed: bool) -> None:
-        """Let large contents come in by files in `folder`, encrypted where `sealed`; without it, in memory."""
-        self._shared.spool, self._shared.sealed = folder, sealed
+    def use_spool(self, folder: Path) -> None:
+        """Let large contents come in by sealed files in `folder`; without it, in memory."""
+        self._shared.spool = folder
 
     async def start(
         self, listeners: Sequence[Listener], passed: Mapping[str, list[socket.socket]] | None = None

@@ -49,8 +49,6 @@ class Shared:
     """of contents in memory; past it they come in by files"""
     spool: Path | None = None
     """the folder of large contents while they come in; None: they stay in memory"""
-    sealed: bool = False
-    """files in `spool` are encrypted"""
     turns: Turns = field(default_factory=Turns)
     pace: Pace = field(default_factory=Pace)
     logins: Logins = field(default_factory=Logins)
@@ -208,7 +206,7 @@ class Session:
         """Receive a content behind the 354, and submit the message."""
         shared, limits = self._shared, self._shared.settings.limits
         began = time.monotonic()
-        body = Body(shared.spool, sealed=shared.sealed, budget=shared.budget)
+        body = Body(shared.spool, budget=shared.budget)
         try:
             decoder = DotDecoder(limits.message_size_bytes, body)
             await self._connection.read_content(decoder, limits.data_timeout_s)

@@ -1,4 +1,4 @@
-"""Where a content is while it comes in: in memory while it is small, in a file of its own from then on."""
+"""Where a content is while it comes in: in memory while it is small, in a sealed file of its own from then on."""
 
 from __future__ import annotations
 
@@ -7,33 +7,23 @@ import os
 import secrets
 import stat
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
-from types import TracebackType
-from typing import IO, TYPE_CHECKING, NamedTuple, Self
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.ciphers import AEADDecryptionContext, AEADEncryptionContext
+from relay.store.codec import SEAL_BYTES, Sealed
 
 IN_MEMORY_BYTES = 256_000
 ALWAYS_BYTES = 16_384
 """A content up to this stays in memory, whatever others use: a code doesn't wait for a file, nor is it refused."""
-_CHUNK_BYTES = 262_144
-_NONCE = bytes(12)
-"""A key encrypts one file and no other, so its only nonce may be any."""
+PIECE_BYTES = ALWAYS_BYTES
+"""A file is sealed in pieces of this size, the last one shorter. So much of each waits in memory to be sealed."""
 
 
 class SpoolFull(OSError):
     """The disk took no more, or gave back something else than it was given."""
-
-
-class Seal(NamedTuple):
-    """What opens an encrypted file: AES-256-GCM as one stream."""
-
-    key: bytes
-    tag: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,58 +34,27 @@ class Large:
     """how it begins: what rules look at is in there"""
     path: Path
     size_bytes: int
-    seal: Seal | None = field(default=None, repr=False)
+    seal: Sealed = field(repr=False)
+    """has a key that seals this file alone, and is in memory only"""
 
-    def open(self) -> Reading:
-        """Read it from its beginning. Raises OSError."""
-        return Reading(self)
+    def pieces(self) -> Iterator[bytes]:
+        """What came in, a piece at a time. Raises OSError; SpoolFull where the file isn't what was written."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with open(descriptor, "rb", buffering=0) as file:
+            left = self.size_bytes
+            for number in range(-(-self.size_bytes // PIECE_BYTES)):
+                try:
+                    piece = self.seal.decode(file.read(PIECE_BYTES + SEAL_BYTES), str(number), self.seal.key_id)
+                except ValueError:
+                    raise SpoolFull(errno.EIO, "a content in the spool is not what came in") from None
+                left -= len(piece)
+                yield piece
+            if left or file.read(1):
+                raise SpoolFull(errno.EIO, "a content in the spool has another length than what came in")
 
     def read(self) -> bytes:
-        """All of it. Raises OSError, SpoolFull where that isn't what came in."""
-        whole = BytesIO()
-        with self.open() as file:
-            while piece := file.read(_CHUNK_BYTES):
-                whole.write(piece)
-        return whole.getvalue()
-
-
-class Reading:
-    """A `Large` being read. Its end is only told once all that came in was read, and nothing else."""
-
-    def __init__(self, content: Large) -> None:
-        self._file: IO[bytes] = open(os.open(content.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")  # noqa: SIM115
-        self._left = content.size_bytes
-        self._decryptor = None if content.seal is None else _decryptor(content.seal)
-
-    def read(self, size_bytes: int) -> bytes:
-        """The next so many bytes, fewer before the end, none there. Raises OSError; SpoolFull where the file isn't
-        what was written."""
-        piece = self._file.read(size_bytes)
-        self._left -= len(piece)
-        if self._decryptor is not None:
-            piece = self._decryptor.update(piece)
-        if not piece:
-            self._check()
-        return piece
-
-    def _check(self) -> None:
-        from cryptography.exceptions import InvalidTag
-
-        if self._left != 0:
-            raise SpoolFull(errno.EIO, "a content in the spool has another length than what came in")
-        if self._decryptor is not None:
-            try:
-                self._decryptor.finalize()
-            except InvalidTag:
-                raise SpoolFull(errno.EIO, "a content in the spool is not what came in") from None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
+        """All of it. Raises as `pieces` does."""
+        return b"".join(self.pieces())
 
 
 class Budget:
@@ -120,12 +79,10 @@ class Budget:
 class Body:
     """`write` what comes, `content` when all has come, `close` when it is stored. `folder` None: always in memory."""
 
-    __slots__ = ("_budget", "_failed", "_file", "_folder", "_held_bytes", "_memory", "_sealed", "size_bytes")
+    __slots__ = ("_budget", "_failed", "_file", "_folder", "_held_bytes", "_memory", "size_bytes")
 
-    def __init__(self, folder: Path | None = None, *, sealed: bool = False, budget: Budget | None = None) -> None:
-        """`sealed`: what is in the file is encrypted, with a key that is in memory only."""
+    def __init__(self, folder: Path | None = None, *, budget: Budget | None = None) -> None:
         self._folder = folder
-        self._sealed = sealed
         self._budget = budget or Budget()
         self._held_bytes = 0
         """of the budget"""
@@ -161,15 +118,18 @@ class Body:
             raise SpoolFull
         if self._file is None:
             return self._memory.getvalue()
-        content = Large(self._memory.getvalue(), self._file.path, self.size_bytes, self._file.finish())
+        try:
+            self._file.finish()
+        except OSError as error:
+            raise SpoolFull from error
+        content = Large(self._memory.getvalue(), self._file.path, self.size_bytes, self._file.seal)
         lacking = min(self.size_bytes, IN_MEMORY_BYTES) - len(content.head)
         if lacking > 0:
             if not self._fits(lacking, complete=True):
                 raise SpoolFull
             if self.size_bytes <= IN_MEMORY_BYTES:
                 return content.read()
-            with content.open() as file:
-                return Large(file.read(IN_MEMORY_BYTES), content.path, content.size_bytes, content.seal)
+            return replace(content, head=_first(content.pieces(), IN_MEMORY_BYTES))
         return content
 
     def close(self) -> None:
@@ -194,7 +154,7 @@ class Body:
         OSError."""
         if self._folder is None:
             raise SpoolFull
-        self._file = _File(self._folder, sealed=self._sealed)
+        self._file = _File(self._folder)
         self._file.write(self._memory.getvalue())
         self._file.write(piece)
         # Clients may send line by line at first: the head that is kept has its full length all the same.
@@ -206,29 +166,40 @@ class Body:
 class _File:
     """A file of the spool being written."""
 
-    __slots__ = ("_descriptor", "_encryptor", "_key", "path")
+    __slots__ = ("_descriptor", "_pieces", "_unsealed", "path", "seal")
 
-    def __init__(self, folder: Path, *, sealed: bool) -> None:
+    def __init__(self, folder: Path) -> None:
         """Raises OSError."""
         self.path = folder / secrets.token_hex(16)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(self.path, flags, 0o600)
-        self._key = secrets.token_bytes(32)
-        self._encryptor = _encryptor(self._key) if sealed else None
+        self.seal = Sealed([secrets.token_bytes(32)], "the spool")
+        self._unsealed = bytearray()
+        self._pieces = 0
 
-    def write(self, piece: bytes) -> None:
-        """All of it. Raises OSError."""
-        left = memoryview(piece if self._encryptor is None else self._encryptor.update(piece))
+    def write(self, data: bytes) -> None:
+        """Seal and write the pieces that are whole by now. Raises OSError."""
+        self._unsealed += data
+        whole = len(self._unsealed) // PIECE_BYTES * PIECE_BYTES
+        self._write(range(0, whole, PIECE_BYTES))
+        del self._unsealed[:whole]
+
+    def finish(self) -> None:
+        """Write the last piece. Raises OSError."""
+        if self._unsealed:
+            self._write(range(1))
+            self._unsealed.clear()
+
+    def _write(self, starts: range) -> None:
+        sealed = bytearray()
+        for start in starts:
+            piece = bytes(self._unsealed[start : start + PIECE_BYTES])
+            sealed += self.seal.encode(piece, str(self._pieces))
+            self._pieces += 1
+        left = memoryview(sealed)
         while left:
             # On a disk that is nearly full less than all is written, and that is no error to the kernel.
             left = left[os.write(self._descriptor, left) :]
-
-    def finish(self) -> Seal | None:
-        """What opens it; None: it is in clear."""
-        if self._encryptor is None:
-            return None
-        self._encryptor.finalize()
-        return Seal(self._key, self._encryptor.tag)
 
     def close(self) -> None:
         with suppress(OSError):
@@ -258,13 +229,10 @@ def open_spool(store: Path) -> Path:
     return folder
 
 
-def _encryptor(key: bytes) -> AEADEncryptionContext:
-    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
-    return Cipher(algorithms.AES(key), modes.GCM(_NONCE)).encryptor()
-
-
-def _decryptor(seal: Seal) -> AEADDecryptionContext:
-    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
-    return Cipher(algorithms.AES(seal.key), modes.GCM(_NONCE, seal.tag)).decryptor()
+def _first(pieces: Iterator[bytes], size_bytes: int) -> bytes:
+    begin = bytearray()
+    for piece in pieces:
+        begin += piece
+        if len(begin) >= size_bytes:
+            break
+    return bytes(begin[:size_bytes])

@@ -8,6 +8,7 @@ and no continuation stays where it is, as a `Field` without a name.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -198,6 +199,20 @@ def normalise(content: bytes) -> bytes:
     if content and not content.endswith(b"\n"):
         content += b"\r\n"
     return content
+
+
+def normalised(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """`normalise`, of a content that comes in pieces. The first one holds the header section. Raises as it does."""
+    held, has_head, ended = b"", True, True
+    for piece in pieces:
+        piece, held = (held + piece[:-1], b"\r") if piece.endswith(b"\r") else (held + piece, b"")
+        if piece:
+            yield _with_crlf(piece, has_head=has_head)
+            has_head, ended = False, piece.endswith(b"\n")
+    if held:
+        yield _with_crlf(held, has_head=has_head)
+    elif not ended:
+        yield b"\r\n"
 
 
 def _large_with_crlf(content: bytes) -> bytes:

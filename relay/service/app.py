@@ -85,7 +85,7 @@ class App:
             started.callback(release, http_sockets, config.http.address)
             started.push_async_callback(parts.web.stop)
             await engine.start(config, generation.delivery)
-            parts.intake.use_spool(_spool(loaded), sealed=codec.key_id is not None)
+            parts.intake.use_spool(_spool(loaded))
             parts.forwarder.start()
             parts.workers.start(loaded, bulk_lanes(config), parts.builder.limits)
             started.push_async_callback(self._drain)

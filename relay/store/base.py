@@ -7,7 +7,7 @@ the files of one relay. Every store implements the first two (`Store`), and pass
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from relay.store.model import (
@@ -56,6 +56,10 @@ class Queue(Protocol):
     async def put(self, message: NewMessage, *, claimed: bool, booking: Booking = BOOKED) -> None:
         """Write a message. `claimed`: its recipients begin as `sending`, booked as by `claim`, because their lane has
         them already; else as `queued`, due at `accepted_at`. Raises StoreFull, StoreError: nothing was written."""
+
+    async def put_large(self, message: NewMessage, pieces: Iterator[bytes], *, most_bytes: int) -> None:
+        """`put`, not claimed, a message whose content comes in pieces, `most_bytes` in all at most; the message has
+        none of it. The pieces may block, and are asked for on a thread. Raises what they raise, too."""
 
     def start_put(self, message: NewMessage, *, express: bool, booking: Booking = BOOKED) -> asyncio.Future[None]:
         """`put`, claimed, and under way before this returns. `express`: ahead of all others. If the future is

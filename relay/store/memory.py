@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Literal
 
 from relay.store.base import StoreError
@@ -37,6 +37,9 @@ class MemoryStore(MemoryLog):
     async def put(self, message: NewMessage, *, claimed: bool, booking: Booking = BOOKED) -> None:
         self._messages()
         self._insert(message, booking if claimed else None)
+
+    async def put_large(self, message: NewMessage, pieces: Iterator[bytes], *, most_bytes: int) -> None:  # noqa: ARG002
+        await self.put(message._replace(content=b"".join(pieces)), claimed=False)
 
     def start_put(
         self,

@@ -20,7 +20,7 @@ class LanesAndWorkers:
         self._engine = engine
         self._workers = workers
         self._large = asyncio.Semaphore(1)
-        """This process reads spooled contents into its memory one at a time."""
+        """Spooled contents are stored one at a time, so that little of them is in memory."""
 
     async def submit(self, message: NewMessage, final_dot: float) -> None:
         """`Destination.submit`."""
@@ -32,17 +32,13 @@ class LanesAndWorkers:
         except LinkLost:
             await self._engine.delivery.store_for_forwarding(message)
 
-    async def submit_spooled(self, draft: Draft, content: Large, final_dot: float) -> NewMessage:
+    async def submit_spooled(self, draft: Draft, content: Large) -> NewMessage:
         """`Destination.submit_spooled`. A worker reads the file itself; this process then sees only its head."""
-        ours = self._engine.delivery.has(draft.new.lane)
-        if not ours:
+        if not self._engine.delivery.has(draft.new.lane):
             with suppress(LinkLost):
-                return await self._workers.put_large(draft, content, final_dot)
+                return await self._workers.put_large(draft, content)
+        # The lost worker may have stored it. What is forwarded to it later is stored there once.
         async with self._large:
-            message = await asyncio.to_thread(draft.from_file, content)
-            # The lost worker may have stored it. What is forwarded to it later is stored there once.
-            if ours:
-                await self._engine.delivery.submit(message, final_dot)
-            else:
-                await self._engine.delivery.store_for_forwarding(message)
+            message, pieces = await asyncio.to_thread(draft.from_file, content)
+            await self._engine.submit_large(message, pieces, draft.most_bytes(content))
         return message

@@ -157,15 +157,15 @@ class WorkerProcess:
             raise LinkLost
         await self._link.ask(messages.MOVE, moved)
 
-    async def _put_large(self, engine: Engine, draft: Draft, content: Large, final_dot: float) -> NewMessage | Reply:
-        """One at a time, so that few megabytes are in memory. Returns the message without content, or its refusal."""
+    async def _put_large(self, engine: Engine, draft: Draft, content: Large) -> NewMessage | Reply:
+        """One at a time, so that little is in memory. Returns the message without content, or its refusal."""
         async with self._large:
             try:
-                new = await asyncio.to_thread(draft.from_file, content)
+                new, pieces = await asyncio.to_thread(draft.from_file, content)
+                await engine.submit_large(new, pieces, draft.most_bytes(content))
             except Unacceptable as error:
                 return error.reply
-            await engine.delivery.submit(new, final_dot)
-        return new._replace(content=b"")
+        return new
 
     def _build(self, engine: Engine, worker: messages.WorkerConfig) -> Delivery:
         config, link = worker.loaded.config, self._link

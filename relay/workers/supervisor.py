@@ -78,10 +78,10 @@ class Workers:
         it is unknown whether it was stored. Storing it again by `import_message` is safe."""
         await self._home(new.id).send(messages.PUT, (new, final_dot), len(new.content))
 
-    async def put_large(self, draft: Draft, content: Large, final_dot: float) -> NewMessage:
+    async def put_large(self, draft: Draft, content: Large) -> NewMessage:
         """As `put`, with a content that the worker reads from a file. Returns the message without content. Raises
         Unacceptable and SpoolFull, too."""
-        value = (draft, replace(content, head=b""), final_dot)
+        value = (draft, replace(content, head=b""))
         result = await self._home(draft.new.id).send(messages.PUT_LARGE, value, content.size_bytes)
         if isinstance(result, Reply):
             raise Unacceptable(result)

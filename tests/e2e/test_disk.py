@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.app import BULK, OTP, Talk, Unexpected, letter
 from tests.support.relay import RelayProcess, command, get, time_line, until, write_config
+from tests.support.spool import have_come_in
 from tests.support.upstream import Upstream, Wait
 
 DISK_MB = 20
@@ -158,8 +159,7 @@ async def test_a_large_content_of_which_the_disk_took_a_part_is_refused(
             spool = disk / "relay-spool"
 
             async def come_in() -> bool:
-                # The last line end may be the beginning of the final dot.
-                return [each.stat().st_size for each in spool.iterdir()] == [len(begin) - 2]
+                return have_come_in(spool, len(begin))
 
             async with Talk(relay.smtp) as app:
                 begin = letter(line.decode() * 4_200, sender=BULK)

@@ -11,6 +11,7 @@ import pytest
 from relay.config.load import load
 from relay.service.app import App
 from relay.store.model import Selection
+from relay.workers.destination import LanesAndWorkers
 from tests.support.app import BULK, OTP, Talk, letter
 from tests.support.relay import until, write_config
 from tests.support.upstream import Upstream
@@ -64,9 +65,9 @@ async def test_a_lane_that_goes_while_its_message_is_stored_costs_nothing(
                 "default_lane": list(names)[-1],
             }
             write_config(tmp_path, {"up": upstream}, lanes=lanes(**names), **renamed, **kept)
-            owner = app.parts.workers if workers else app.parts.engine
-            method = ("put" if size == SMALL else "put_large") if workers else "take"
-            monkeypatch.setattr(owner, method, reloading(getattr(owner, method), app, when))
+            method = "submit" if size == SMALL else "submit_spooled"
+            store = getattr(LanesAndWorkers, method)
+            monkeypatch.setattr(LanesAndWorkers, method, reloading(store, app, when))
             host, _, port = app.smtp_addresses[0].rpartition(":")
             async with Talk((host, int(port))) as talk:
                 content = letter(("x" * 70 + "\r\n") * (size // 72), sender=sender)

@@ -159,7 +159,7 @@ async def service(
     recorder, heard = Recorder(before), Heard()
     server = make_server(recorder, heard, limits, admit)
     if spool is not None:
-        server.use_spool(spool, sealed=False)
+        server.use_spool(spool)
     await server.start(listeners or (Listener(address=ANYWHERE),))
     try:
         yield Service(server, recorder, heard)

@@ -58,11 +58,11 @@ class Target:
             await self.before()
         self.submitted.append((message, final_dot))
 
-    async def submit_spooled(self, draft: Draft, content: Large, final_dot: float) -> NewMessage:
+    async def submit_spooled(self, draft: Draft, content: Large) -> NewMessage:
         self.spooled.append((draft, content))
-        message = draft.from_file(content)
-        await self.submit(message, final_dot)
-        return message._replace(content=b"")
+        message, pieces = draft.from_file(content)
+        await self.submit(message._replace(content=b"".join(pieces)), 0.0)
+        return message
 
 
 @dataclass

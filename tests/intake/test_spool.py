@@ -13,7 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.intake.framing import DotDecoder
-from relay.intake.spool import ALWAYS_BYTES, IN_MEMORY_BYTES, Body, Budget, Large, SpoolFull, open_spool
+from relay.intake.spool import (
+    ALWAYS_BYTES,
+    IN_MEMORY_BYTES,
+    PIECE_BYTES,
+    Body,
+    Budget,
+    Large,
+    SpoolFull,
+    open_spool,
+)
+from relay.store.codec import SEAL_BYTES
 
 
 @given(st.lists(st.integers(0, 200_000), max_size=8), st.integers(0, 255))
@@ -107,27 +117,50 @@ def test_a_write_that_is_cut_short_is_seen(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("sealed", [False, True])
-@pytest.mark.parametrize("by", [-1, 1])
-def test_a_file_of_another_length_than_what_came_in_is_not_read(tmp_path: Path, sealed: bool, by: int) -> None:
-    body = Body(tmp_path, sealed=sealed)
+def test_a_last_piece_that_the_disk_does_not_take_is_seen(short_of_room: Callable[[int], None], tmp_path: Path) -> None:
+    body = Body(tmp_path)
+    body.write(b"x" * 300_000)
+    (file,) = tmp_path.iterdir()
+    short_of_room(file.stat().st_size + 10)
+    with pytest.raises(SpoolFull):
+        body.content()
+    short_of_room(1_000_000_000)
+    body.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pieces_in_each_others_place_are_not_read(tmp_path: Path) -> None:
+    body = Body(tmp_path)
     body.write(b"x" * 400_000)
     content = body.content()
     assert isinstance(content, Large)
-    os.truncate(content.path, content.size_bytes + by)
+    raw = content.path.read_bytes()
+    piece = PIECE_BYTES + SEAL_BYTES
+    content.path.write_bytes(raw[piece : 2 * piece] + raw[:piece] + raw[2 * piece :])
     with pytest.raises(SpoolFull):
         content.read()
     body.close()
 
 
-def test_a_sealed_file_holds_nothing_in_clear_and_opens_for_who_has_the_content(tmp_path: Path) -> None:
-    body = Body(tmp_path, sealed=True)
+@pytest.mark.parametrize("by", [-1, 1])
+def test_a_file_of_another_length_than_what_came_in_is_not_read(tmp_path: Path, by: int) -> None:
+    body = Body(tmp_path)
+    body.write(b"x" * 400_000)
+    content = body.content()
+    assert isinstance(content, Large)
+    os.truncate(content.path, content.path.stat().st_size + by)
+    with pytest.raises(SpoolFull):
+        content.read()
+    body.close()
+
+
+def test_a_file_holds_nothing_in_clear_and_opens_in_another_process_that_has_the_content(tmp_path: Path) -> None:
+    body = Body(tmp_path)
     pieces = [b"secret %d " % at * 20_000 for at in range(4)]
     for piece in pieces:
         body.write(piece)
     content = body.content()
     assert isinstance(content, Large)
-    assert content.path.stat().st_size == content.size_bytes
     assert b"secret" not in content.path.read_bytes()
     assert b"secret" not in repr(content).encode()
     # To another process it goes by its link.
@@ -145,7 +178,7 @@ def test_a_sealed_file_holds_nothing_in_clear_and_opens_for_who_has_the_content(
 
 def test_what_the_budget_has_no_room_for_comes_in_by_a_file(tmp_path: Path) -> None:
     budget = Budget(440_000)
-    bodies = [Body(tmp_path, sealed=True, budget=budget) for _ in range(5)]
+    bodies = [Body(tmp_path, budget=budget) for _ in range(5)]
     for body in bodies:
         for _ in range(10):
             body.write(b"x" * 10_000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -71,6 +72,32 @@ class QueueContract:
         await asyncio.gather(store.put(new, claimed=False), store.put(other, claimed=False))
         assert {queued.id: queued.content for queued in await claim(store)} == {new.id: content, other.id: CONTENT}
         assert store.size() == (2, size + len(CONTENT))
+
+    @pytest.mark.parametrize("sizes", [[1], [400_000, 100_000], [3, 499_998], [1_200_000, 7, 16_384, 16_384]])
+    async def test_a_content_in_pieces_is_stored_as_if_it_were_whole(self, store: Store, sizes: list[int]) -> None:
+        pieces = [bytes([number]) * size for number, size in enumerate(sizes)]
+        new = message(content=b"")
+        await store.put_large(new, iter(pieces), most_bytes=2 * sum(sizes))
+        other = message()
+        await store.put(other, claimed=False)
+        assert await states(store, new.id) == ["queued"]
+        claimed = {queued.id: queued.content for queued in await claim(store)}
+        assert claimed == {new.id: b"".join(pieces), other.id: CONTENT}
+        assert store.size() == (2, sum(sizes) + len(CONTENT))
+        await store.settle(settled(new.id))
+        assert store.size() == (1, len(CONTENT))
+
+    async def test_pieces_that_fail_midway_leave_no_message(self, store: Store) -> None:
+        def failing() -> Iterator[bytes]:
+            yield bytes(600_000)
+            raise OSError("gone")
+
+        new = message(content=b"")
+        with pytest.raises(OSError, match="gone"):
+            await store.put_large(new, failing(), most_bytes=1_000_000)
+        assert (await store.get(new.id), store.size()) == (None, (0, 0))
+        await store.put(new._replace(content=b"again"), claimed=False)
+        assert [queued.content for queued in await claim(store)] == [b"again"]
 
     async def test_a_message_put_as_claimed_is_nobody_elses(self, store: Store) -> None:
         new = message()

@@ -145,8 +145,8 @@ def _claimed(message: Row, recipients: Sequence[Row], now: float) -> Claimed:
         supersede_key=message["supersede_key"],
         suspect=any(row["deaths"] >= SUSPECT_DEATHS for row, _ in due),
     )
-    body = BodyRange(message["body"], message["parts"], message["body_key"])
-    return Claimed(queued, StoredContent(queued.id, body, message["size"]))
+    body = BodyRange(message["body"], message["parts"], message["body_key"], message["size"])
+    return Claimed(queued, StoredContent(queued.id, body))
 
 
 def _is_due(row: Row, now: float) -> bool:

@@ -69,6 +69,6 @@ def _decoded(blob: object, stored: StoredContent, part: int, codec: Codec) -> by
 
 
 def _checked(content: bytes, stored: StoredContent) -> bytes:
-    if len(content) != stored.size_bytes:
-        raise Unreadable(f"its content is damaged: {len(content)} bytes instead of {stored.size_bytes}")
+    if len(content) != stored.body.size_bytes:
+        raise Unreadable(f"its content is damaged: {len(content)} bytes instead of {stored.body.size_bytes}")
     return content

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -27,21 +27,22 @@ Arrival = tuple[NewMessage, BodyRange, Booking | None]
 """a message, the place of its content, and its booking; None: it isn't claimed"""
 
 
-def put_part(tx: Tx, message: NewMessage, body: BodyRange, part: int, codec: Codec) -> None:
+def put_part(tx: Tx, message_id: str, first: int, part: int, content: bytes, codec: Codec) -> None:
     """Write one part of a content whose message is not there yet."""
-    if part == 0:
-        tx.execute("INSERT INTO loose_body VALUES (?, ?)", (body.first, body.parts))
-    insert_part(tx, message.id, message.content, body, part, codec)
+    tx.execute("INSERT OR REPLACE INTO loose_body VALUES (?, ?)", (first, part + 1))
+    insert_part(tx, message_id, first, part, content, codec)
 
 
-def put(
-    tx: Tx, message: NewMessage, body: BodyRange, codec: Codec, *, booking: Booking | None, written: int = 0
-) -> None:
-    """Write a message, and its content but for the parts `written` before. `booking` None: it isn't claimed."""
-    for part in range(written, body.parts):
-        insert_part(tx, message.id, message.content, body, part, codec)
-    if written:
-        tx.execute("DELETE FROM loose_body WHERE first = ?", (body.first,))
+def put_after_parts(tx: Tx, message: NewMessage, body: BodyRange, *, booking: Booking | None) -> None:
+    """Write a message once all parts of its content are there. `booking` None: it isn't claimed."""
+    tx.execute("DELETE FROM loose_body WHERE first = ?", (body.first,))
+    _insert_messages(tx, [(message, body, booking)])
+
+
+def put(tx: Tx, message: NewMessage, body: BodyRange, codec: Codec, *, booking: Booking | None) -> None:
+    """Write a message and its content. `booking` None: it isn't claimed."""
+    for part, content in enumerate(slices(message.content)):
+        insert_part(tx, message.id, body.first, part, content, codec)
     _insert_messages(tx, [(message, body, booking)])
 
 
@@ -65,7 +66,7 @@ def _insert_messages(tx: Tx, arrivals: Sequence[Arrival]) -> None:
         [row for message, _, booking in arrivals for row in recipient_rows(message, booking)],
     )
     tx.messages += len(arrivals)
-    tx.size_bytes += sum(len(message.content) for message, _, _ in arrivals)
+    tx.size_bytes += sum(body.size_bytes for _, body, _ in arrivals)
 
 
 def is_small(message: NewMessage, body: BodyRange) -> bool:
@@ -73,11 +74,9 @@ def is_small(message: NewMessage, body: BodyRange) -> bool:
     return body.parts == 1 and len(message.providers) == 1
 
 
-def insert_part(tx: Tx, message_id: str, content: bytes, body: BodyRange, part: int, codec: Codec) -> None:
-    """Write one part of a content."""
-    if body.parts > 1:
-        content = content[part * PART_BYTES : (part + 1) * PART_BYTES]
-    insert_rows(tx, "body", BODY, [(body.first + part, codec.encode(content, f"{message_id}/{part}"))])
+def insert_part(tx: Tx, message_id: str, first: int, part: int, content: bytes, codec: Codec) -> None:
+    """Write one part of a content, sealed."""
+    insert_rows(tx, "body", BODY, [(first + part, codec.encode(content, f"{message_id}/{part}"))])
 
 
 def insert_rows(tx: Tx, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -86,3 +85,20 @@ def insert_rows(tx: Tx, table: str, columns: Sequence[str], rows: Sequence[Seque
         tx.execute(insert(table, columns, len(rows)), list(chain.from_iterable(rows)))
     else:
         tx.executemany(insert(table, columns, 1), rows)
+
+
+def slices(content: bytes) -> Iterator[bytes]:
+    """A content in parts of PART_BYTES, the last one shorter."""
+    return (content[at : at + PART_BYTES] for at in range(0, max(1, len(content)), PART_BYTES))
+
+
+def in_parts(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """`slices` of a content that comes in pieces of any size."""
+    part = bytearray()
+    for piece in pieces:
+        part += piece
+        while len(part) >= PART_BYTES:
+            yield bytes(part[:PART_BYTES])
+            del part[:PART_BYTES]
+    if part:
+        yield bytes(part)

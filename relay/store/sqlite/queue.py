@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
 from relay.store.base import StoreDamaged, StoreError, Unreadable
@@ -32,44 +32,62 @@ class SqliteQueue:
         self._put_batch = partial(put.put_batch, codec=state.codec)
 
     async def put(self, message: NewMessage, *, claimed: bool, booking: Booking = BOOKED) -> None:
-        state, booked = self.state, booking if claimed else None
-        body = state.body_range(message.content)
-        if body.parts == 1:
-            await self._submit_put(message, body, booked, express=claimed).result()
-            return
-        state.arriving.add(body.first)
-        try:
-            for part in range(body.parts - 1):
-                write = partial(put.put_part, message=message, body=body, part=part, codec=state.codec)
-                await state.write(write, size_bytes=PART_BYTES)
-            await self._submit_put(message, body, booked, express=claimed, written=body.parts - 1).result()
-        except BaseException:
-            state.writer.follow_up(state.delete_orphans)
-            raise
-        finally:
-            state.arriving.discard(body.first)
+        booked = booking if claimed else None
+        if len(message.content) > PART_BYTES:
+            await self._put_parts(message, put.slices(message.content), len(message.content), booked)
+        else:
+            await self._submit_put(message, booked, express=claimed).result()
+
+    async def put_large(self, message: NewMessage, pieces: Iterator[bytes], *, most_bytes: int) -> None:
+        await self._put_parts(message, put.in_parts(pieces), most_bytes, None)
 
     def start_put(self, message: NewMessage, *, express: bool, booking: Booking = BOOKED) -> asyncio.Future[None]:
         if len(message.content) > PART_BYTES:
             return asyncio.ensure_future(self.put(message, claimed=True, booking=booking))
-        return self._submit_put(message, self.state.body_range(message.content), booking, express=express).future
+        return self._submit_put(message, booking, express=express).future
 
-    def _submit_put(
-        self, message: NewMessage, body: BodyRange, booking: Booking | None, *, express: bool, written: int = 0
-    ) -> Operation[None]:
-        def give_back(_: None) -> None:
-            if booking is not None:
-                self._give_back(message.id)
+    async def _put_parts(
+        self, message: NewMessage, parts: Iterator[bytes], most_bytes: int, booking: Booking | None
+    ) -> None:
+        """Write a content part by part, each in a transaction of its own, and then its message."""
+        state, written, size_bytes = self.state, 0, 0
+        first = state.reserve(most_bytes // PART_BYTES + 1)
+        state.arriving.add(first)
+        try:
+            while part := await asyncio.to_thread(next, parts, b""):
+                write = partial(put.put_part, message_id=message.id, first=first, part=written, content=part)
+                await state.write(partial(write, codec=state.codec), size_bytes=len(part))
+                written += 1
+                size_bytes += len(part)
+            body = BodyRange(first, written, state.codec.key_id, size_bytes)
+            write_message = partial(put.put_after_parts, message=message, body=body, booking=booking)
+            await state.write(
+                write_message,
+                size_bytes=RECIPIENT_BYTES * len(message.providers),
+                express=booking is not None,
+                abandoned=partial(self._give_back_put, message.id, booking),
+            )
+        except BaseException:
+            state.writer.follow_up(state.delete_orphans)
+            raise
+        finally:
+            state.arriving.discard(first)
 
+    def _submit_put(self, message: NewMessage, booking: Booking | None, *, express: bool) -> Operation[None]:
+        body = self.state.body_range(message.content)
         is_small = put.is_small(message, body)
         operation = Operation(
-            partial(put.put, message=message, body=body, codec=self.state.codec, booking=booking, written=written),
-            size_bytes=min(len(message.content), PART_BYTES) + RECIPIENT_BYTES * len(message.providers),
-            abandoned=give_back,
+            partial(put.put, message=message, body=body, codec=self.state.codec, booking=booking),
+            size_bytes=len(message.content) + RECIPIENT_BYTES * len(message.providers),
+            abandoned=partial(self._give_back_put, message.id, booking),
             batch=(self._put_batch, (message, body, booking)) if is_small else None,
             in_place=is_small,
         )
         return self.state.writer.submit(operation, express=express)
+
+    def _give_back_put(self, message_id: str, booking: Booking | None, _: None) -> None:
+        if booking is not None:
+            self._give_back(message_id)
 
     def _give_back(self, *message_ids: str) -> None:
         for message_id in message_ids:

@@ -72,11 +72,12 @@ def is_unreadable(error: Exception) -> bool:
 
 
 class BodyRange(NamedTuple):
-    """Rows `first` to `first + parts - 1` of `body`: one content, encrypted with the key of this id."""
+    """Rows `first` to `first + parts - 1` of `body`: one content of `size_bytes`, encrypted with the key of this id."""
 
     first: int
     parts: int
     key_id: str | None
+    size_bytes: int
 
 
 class StoredContent(NamedTuple):
@@ -84,7 +85,6 @@ class StoredContent(NamedTuple):
 
     message_id: str
     body: BodyRange
-    size_bytes: int
 
 
 def message_row(message: NewMessage, body: BodyRange) -> tuple[Any, ...]:
@@ -99,7 +99,7 @@ def message_row(message: NewMessage, body: BodyRange) -> tuple[Any, ...]:
         message.client,
         message.message_id[:SHOWN_CHARS],
         message.subject[:SHOWN_CHARS],
-        len(message.content),
+        body.size_bytes,
         message.accepted_at,
         message.expires_at,
         body.first,

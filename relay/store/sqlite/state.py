@@ -103,9 +103,14 @@ class StoreState:
 
     def body_range(self, content: bytes) -> BodyRange:
         """A range of its own in `body`. Ids are chosen here, not by SQLite, so that the parts of one lie together."""
-        body = BodyRange(self._next_body, max(1, -(-len(content) // PART_BYTES)), self.codec.key_id)
-        self._next_body += body.parts
-        return body
+        parts = max(1, -(-len(content) // PART_BYTES))
+        return BodyRange(self.reserve(parts), parts, self.codec.key_id, len(content))
+
+    def reserve(self, parts: int) -> int:
+        """The first of so many ids of `body` that follow each other."""
+        first = self._next_body
+        self._next_body += parts
+        return first
 
     def delete_orphans(self, tx: Tx) -> None:
         """One part in each transaction, until none is left."""

@@ -16,7 +16,7 @@ from relay.store.model import TransferredMessage
 from relay.store.sqlite import content
 from relay.store.sqlite.claim import hold_unreadable
 from relay.store.sqlite.commit import Tx
-from relay.store.sqlite.put import insert_part
+from relay.store.sqlite.put import insert_part, slices
 from relay.store.sqlite.rows import BodyRange, StoredContent, is_unreadable, open_lanes
 from relay.store.sqlite.state import HEAVY_BYTES, StoreState
 
@@ -107,8 +107,8 @@ def export_rows(connection: sqlite3.Connection, message_id: str) -> Exported | N
             table: _all(connection.execute(f"SELECT * FROM {table} WHERE message_id = ?", (message_id,)))
             for table in _TABLES
         }
-        body = BodyRange(int(message["body"]), int(message["parts"]), message["body_key"])
-        return Exported(message, rows, StoredContent(message_id, body, int(message["size"])))
+        body = BodyRange(int(message["body"]), int(message["parts"]), message["body_key"], int(message["size"]))
+        return Exported(message, rows, StoredContent(message_id, body))
     except Exception as error:
         if not is_unreadable(error):
             raise
@@ -119,8 +119,8 @@ def import_message(tx: Tx, moved: TransferredMessage, body: BodyRange, codec: Co
     """Write a message that came from another file. One that is here already stays as it is."""
     if tx.execute("SELECT 1 FROM message WHERE id = ?", (moved.id,)).fetchone() is not None:
         return
-    for part in range(body.parts):
-        insert_part(tx, moved.id, moved.content, body, part, codec)
+    for part, piece in enumerate(slices(moved.content)):
+        insert_part(tx, moved.id, body.first, part, piece, codec)
     place = {"body": body.first, "parts": body.parts, "body_key": body.key_id}
     _insert(tx, "message", {**moved.message, **place})
     for table, rows in moved.rows.items():
