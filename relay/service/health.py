@@ -103,7 +103,7 @@ class Operator:
 def _merge(upstreams: dict[str, UpstreamHealth], name: str, seen: UpstreamStatus) -> None:
     """Add one process's view of an upstream: the worst state, the sums of sessions and windows."""
     state, sessions = _STATES[seen.circuit], dict(seen.sessions)
-    reason, window, reply_text = seen.reason or None, seen.window, seen.words or None
+    reason, window, reply_text = seen.reason or None, seen.window, seen.reply_text or None
     before = upstreams.get(name)
     if before is not None:
         state = min(state, before.state, key=_WORST_FIRST.index)

@@ -12,7 +12,7 @@ from relay.mail.envelope import Envelope, Recipient
 from relay.mail.recode import Form
 from relay.upstream.circuit import Circuit
 from relay.upstream.gate import Gate
-from relay.upstream.redaction import operators_words
+from relay.upstream.redaction import reply_for_operators
 from relay.upstream.results import LOST, OpenFailed, Result
 from relay.upstream.window import Window
 
@@ -174,15 +174,15 @@ class Upstream(ABC):
     def condemn(self, reason: OpenFailed) -> None:
         """Open the circuit: the upstream is unreachable, unsafe, doesn't respond, or refuses the account."""
         refused = reason.reply.permanent and reason.phase != "connect"
-        words = operators_words(reason.reply) if reason.said else ""
-        if self.circuit.failed(time.monotonic(), reason.reason, words=words, refused=refused):
+        reply_text = reply_for_operators(reason.reply) if reason.from_upstream else ""
+        if self.circuit.failed(time.monotonic(), reason.reason, reply_text=reply_text, refused=refused):
             self._watcher.down(self.lane, self.name, reason.reason)
         self.fail_waiting(reason)
 
     def account_refused(self, reason: OpenFailed, message_id: str) -> None:
         """The account was refused behind MAIL, which may be meant for this message alone: the second message in a row
         opens the circuit."""
-        if self.circuit.turned_away(message_id):
+        if self.circuit.account_refused(message_id):
             self.condemn(reason)
 
     def connection_lost(self) -> None:
@@ -194,7 +194,7 @@ class Upstream(ABC):
 
     def connected(self) -> None:
         """A connection was opened."""
-        if self.circuit.reached():
+        if self.circuit.connected():
             self._watcher.up(self.lane, self.name)
 
     def answered(self) -> None:

@@ -1,4 +1,4 @@
-"""Credentials out of what upstreams say: some quote the command that they refuse."""
+"""Removes credentials from upstreams' replies: some quote the command that they refuse."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9+/_-]{8,}={0,2}")
 
 
 def without_credentials(text: str, upstream: Upstream) -> str:
-    """What an upstream said, without what we said to it: whole or in pieces, in clear or in base64, in any case."""
+    """A reply without the credentials that were sent: whole or in pieces, in clear or in base64, in any case."""
     user = upstream.username or ""
     secret = upstream.password.get_secret_value() if upstream.password is not None else ""
     secrets = {secret, _base64(secret), _base64(f"\0{user}\0{secret}")} if secret else set()
@@ -33,10 +33,9 @@ def without_credentials(text: str, upstream: Upstream) -> str:
     return _PIECE.sub(lambda found: HIDDEN if any(found[0].casefold() in form for form in quoted) else found[0], text)
 
 
-def operators_words(reply: Reply) -> str:
-    """What an upstream said, for the operator's eyes: one line without what follows the name of an AUTH mechanism and
-    without anything that looks like base64, bounded like a stored reply. Where it may quote a mail, `redact_reply` has
-    been there before."""
+def reply_for_operators(reply: Reply) -> str:
+    """A reply that operators may read: one line, bounded like a stored reply, without what follows the name of an AUTH
+    mechanism and without what looks like base64. If it may quote a mail, call `redact_reply` with the mail before."""
     enhanced = reply.enhanced or ""
     text = redact_reply(reply.text.removeprefix(enhanced))
     text = _MECHANISM.sub(rf"\g<1>{MASK}", text)
@@ -45,7 +44,7 @@ def operators_words(reply: Reply) -> str:
 
 
 def _looks_encoded(token: str) -> bool:
-    """`AHJlbGF5`, `aGVsbG8=`: no word has capitals inside, digits among its letters or `=` at its end."""
+    """As `AHJlbGF5` or `aGVsbG8=`: a word has no capitals inside, no digits among its letters and no `=` at its end."""
     inner = token[1:]
     mixed = inner != inner.lower() and token != token.upper()
     return token.endswith("=") or mixed or (any(map(str.isdigit, token)) and any(map(str.isalpha, token)))

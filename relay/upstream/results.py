@@ -1,4 +1,4 @@
-"""How a try at an upstream ended, as values: per recipient, and for the session itself."""
+"""The results of a try at an upstream, as values: one for each recipient, or the failure to connect."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple
 from relay.mail.reply import Reply
 
 Phase = Literal["connect", "greeting", "ehlo", "tls", "auth", "mail", "rcpt", "data", "dot", "session"]
-"""`session`: one that was in use, or might have been"""
+"""`session`: while one was in use, or could have been"""
 Outcome = Literal["sent", "deferred", "refused", "ambiguous", "abandoned"]
 
 
 class Result(NamedTuple):
-    """What one recipient was told. `abandoned`: never reached the final dot, and nothing was said about it."""
+    """What became of one recipient. `abandoned`: the final dot was never sent, and no reply was about the recipient."""
 
     position: int
     outcome: Outcome
@@ -21,20 +21,20 @@ class Result(NamedTuple):
 
 
 class OpenFailed(Exception):
-    """No session could be had: the upstream is unreachable, unsafe, or refuses us."""
+    """There is no connection: the upstream is unreachable, unsafe, or refuses us."""
 
-    def __init__(self, phase: Phase, reply: Reply, *, said: bool = False) -> None:
-        """`said`: the reply is the upstream's own, not our word for what went wrong."""
+    def __init__(self, phase: Phase, reply: Reply, *, from_upstream: bool = False) -> None:
+        """`said`: the reply is the upstream's own, not the relay's description of what went wrong."""
         self.phase: Phase = phase
         self.reply = reply
-        self.said = said
+        self.from_upstream = from_upstream
         super().__init__(self.reason)
 
     @property
     def reason(self) -> str:
-        """What may be logged and shown to anybody: `connect: connection refused`, or `auth: 535 5.7.8`. An upstream may
-        quote a credential or a code: of what it said, only the code and the enhanced code."""
-        if self.said:
+        """Text that may be logged and shown: `connect: connection refused`, or `auth: 535 5.7.8`. An upstream's reply
+        may quote a credential or a one-time code, so only its reply codes are shown."""
+        if self.from_upstream:
             return f"{self.phase}: {self.reply.code} {self.reply.enhanced or ''}".rstrip()
         return f"{self.phase}: {self.reply.words}"
 
@@ -43,5 +43,5 @@ LOST = Reply.own(451, "4.4.2", "connection lost")
 TIMED_OUT = Reply.own(451, "4.4.1", "no answer in time")
 GARBLED = Reply.own(451, "4.5.0", "the upstream's answer can't be read")
 UNWRITABLE = Reply.own(553, "5.1.3", "an address that can't stand in a command")
-"""said on the upstream's behalf, which isn't asked"""
+"""in the place of the upstream, which isn't asked"""
 TROUBLE = Reply.own(451, "4.3.0", "internal error")

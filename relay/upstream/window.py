@@ -1,8 +1,9 @@
-"""How much bulk mail an upstream gets at once: found out, not configured. Pure; times are time.monotonic.
+"""Congestion window: how much bulk mail an upstream gets at once, learnt and not configured. Pure; times are
+time.monotonic.
 
-As TCP does with a line (RFC 5681): one more for each window that went through, half when the upstream says that it is
-too much, by its words or by getting slow. But what TCP loses it sends again at once, and a message waits for its
-ladder's next step: so what was once too much is tried again seldom.
+As TCP's (RFC 5681), it grows by one for each window that went well, and is halved when the upstream throttles or gets
+slow. TCP sends again at once what it lost, but a message waits for its ladder's next step. So a size that was once too
+much is tried again seldom.
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ from relay.upstream.results import Phase
 
 INITIAL_WINDOW = 4
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-"""how long nothing is sent after a throttled message; the last repeats. SES asks for 5, 10 and 30."""
+"""pauses after throttled messages; the last repeats. SES asks for 5, 10 and 30."""
 CUT_EVERY_S = 1.0
-"""What was under way when the window was cut says nothing about the cut."""
+"""Messages that were under way when the window was halved say nothing about the new size."""
 CAP_FOR_S = 15.0
 CAP_FOR_AT_MOST_S = 240.0
-"""how long "one too many" is believed before one more is tried; twice as long each time it is said again"""
+"""time after which one more session than allowed is tried; doubled with each further refusal"""
 
 SAMPLES_PER_ROUND = 8
-"""RFC 9406 4.2: the quickest of eight in a row. One slow reply, or seven, say nothing; eight do."""
+"""RFC 9406 4.2: a round is slow if its quickest reply is. Fewer slow replies say nothing."""
 SLOW_FACTOR = 3.0
 SLOW_S = 0.1
 FORGET_S = 60.0
-"""An upstream that has been slower for one to two times this long is slower, whatever we send it."""
+"""An upstream that is slower for one to two times this long is slower by itself, whatever it is sent."""
 
 _MAIL_CODES = frozenset({421, 450, 451, 452, 454})
 _ABOUT_THE_HOST = frozenset({"3", "4", "7"})
@@ -43,17 +44,16 @@ _THROTTLING_TEXT = re.compile(
 
 
 def is_throttling_text(reply: Reply) -> bool:
-    """The upstream says that it is given too much, in words, and doesn't speak of a mailbox."""
+    """Whether a 4yz says in its text that the upstream gets too much, and isn't about a mailbox."""
     enhanced = reply.enhanced
     about_a_mailbox = enhanced is not None and enhanced[2] in "12"
     return reply.transient and not about_a_mailbox and _THROTTLING_TEXT.search(reply.text) is not None
 
 
 def throttles(reply: Reply, phase: Phase, *, kept: bool) -> bool:
-    """Does a 4yz within a transaction ask for less, rather than speak of this one message?
+    """Whether a 4yz in a transaction asks for less, rather than being about this one message.
 
-    `kept`: the session had carried others before. 421 to MAIL is then how an upstream ends a session that idled or has
-    carried its share (RFC 5321 3.8).
+    `kept`: the session carried others before. An upstream then ends an old session with 421 to MAIL (RFC 5321 3.8).
     """
     if is_throttling_text(reply):
         return True
@@ -65,9 +65,9 @@ def throttles(reply: Reply, phase: Phase, *, kept: bool) -> bool:
 
 
 class Window:
-    """What one lane may have under way at one upstream: `room`; and how many sessions it may open: `sessions`.
+    """How many messages one lane may have under way at one upstream (`room`), and how many sessions (`sessions`).
 
-    Never below 1 (but for a pause), never above `ceiling`.
+    Both are at most `ceiling` and, outside of a pause, at least 1.
     """
 
     __slots__ = (
@@ -91,7 +91,7 @@ class Window:
     def __init__(self, ceiling: int, start: int = INITIAL_WINDOW) -> None:
         self.ceiling = ceiling
         self.resume_at = 0.0
-        """nothing is sent before"""
+        """end of the pause: nothing is sent before"""
         self._limit = float(max(1, min(start, ceiling)))
         self._threshold = math.inf
         """below it the window grows by one a message (slow start), above it by one a window"""
@@ -99,7 +99,7 @@ class Window:
         """pauses since it last went well"""
         self._cut_again_at = 0.0
         self._cap = ceiling
-        """what the upstream took, or let us open, when it refused one more"""
+        """how many the upstream allowed when it refused one more"""
         self._cap_for_s = CAP_FOR_S
         self._cap_until = 0.0
         self._floor_s = self._next_floor_s = self._quickest_s = math.inf
@@ -109,37 +109,37 @@ class Window:
 
     @property
     def limit(self) -> int:
-        """What may be under way when all is well."""
+        """How many messages may be under way outside of a pause."""
         return int(self._limit)
 
     def room(self, now: float) -> int:
-        """How many messages may be under way now: none in a pause, one until that went well, then `limit`."""
+        """How many messages may be under way now: none in a pause, one until that was accepted, then `limit`."""
         if now < self.resume_at:
             return 0
         return 1 if self._throttled else self.sessions(now)
 
     def sessions(self, now: float) -> int:
-        """How many sessions may be open; now and then one more than the upstream was known to allow."""
+        """How many sessions may be open; now and then one more than the upstream last allowed."""
         if self._cap >= self._limit:
             return int(self._limit)
         return min(int(self._limit), self._cap + (now >= self._cap_until))
 
     def succeeded(self, now: float, in_use: int, reply_s: float | None = None) -> None:
-        """A message was accepted, with `in_use` sessions at work. `reply_s`: what the answer to its content took; None
-        where that says nothing of the upstream (a large content's way there)."""
+        """A message was accepted, while `in_use` sessions were busy. `reply_s`: how long the reply to its content took;
+        None where that says nothing about the upstream (a large content)."""
         if now < self.resume_at:
             return  # under way before the upstream said stop
         self._throttled = 0
         self.opened(in_use)
         if reply_s is not None:
             self._timed(now, reply_s)
-        # RFC 7661: a window that isn't used is no proof that it could be.
+        # RFC 7661: a window that isn't full proves nothing.
         if in_use >= self.limit and not self._slow:
             step = 1.0 if self._limit < self._threshold else 1.0 / self._limit
             self._limit = min(float(self.ceiling), self._limit + step)
 
     def throttled(self, now: float) -> None:
-        """The upstream asks for less: half of it, after a pause."""
+        """The upstream asks for less: pause, then half the window."""
         if now < self.resume_at:
             return
         if not self._throttled:
@@ -157,12 +157,12 @@ class Window:
         self._cap = max(1, min(held, self.ceiling))
 
     def opened(self, held: int) -> None:
-        """So many are allowed after all."""
+        """So many sessions are allowed after all."""
         if held > self._cap:
             self._cap = min(held, self.ceiling)
 
     def _timed(self, now: float, reply_s: float) -> None:
-        """Is the upstream slower than it can be? A round at a time."""
+        """Compare the quickest reply of each round with the quickest known."""
         self._quickest_s = min(self._quickest_s, reply_s)
         self._replies += 1
         if self._replies < SAMPLES_PER_ROUND:

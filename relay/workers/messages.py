@@ -49,14 +49,14 @@ class UpstreamStatus:
     reason: str
     window: int | None
     """as `Upstream.window_now`"""
-    words: str
-    """as `Circuit.words`: for the operator's eyes only"""
+    reply_text: str
+    """as `Circuit.reply_text`: for the operator's eyes only"""
 
     @classmethod
     def of(cls, upstream: Upstream) -> Self:
         circuit = upstream.circuit
         state = circuit.state if circuit.tried or circuit.state != "closed" else "untried"
-        return cls(state, upstream.counts(), circuit.reason, upstream.window_now(), circuit.words)
+        return cls(state, upstream.counts(), circuit.reason, upstream.window_now(), circuit.reply_text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from relay.mail.reply import Reply
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
-from relay.upstream.redaction import operators_words, without_credentials
+from relay.upstream.redaction import reply_for_operators, without_credentials
 from tests.delivery.harness import config, delivering, until, warm
 from tests.support.upstream import Upstream
 
@@ -63,8 +63,8 @@ async def test_an_upstream_that_quotes_our_credential_is_heard_without_it(
             view = await bench.ended(await bench.send("u@example.net", lane="otp"), "deferred")
             await until(lambda: pool.circuit.state == "open")
             assert pool.circuit.reason == f"{step}: 535 5.7.8"
-            assert pool.circuit.words.startswith("535 5.7.8 bad credentials: ")
-            for shown in (pool.circuit.reason, pool.circuit.words, told(caplog), str(view)):
+            assert pool.circuit.reply_text.startswith("535 5.7.8 bad credentials: ")
+            for shown in (pool.circuit.reason, pool.circuit.reply_text, told(caplog), str(view)):
                 assert leaks(shown) == []
 
 
@@ -84,9 +84,9 @@ async def test_an_upstream_that_quotes_the_mail_is_heard_without_it(
         ids = [await bench.send("u@example.net", sender="") for _ in range(2)]
         await until(lambda: pool.circuit.state == "open")
         assert pool.circuit.reason == f"{step}: 535 5.7.8"
-        assert pool.circuit.words.startswith("535 5.7.8 you may not send")
+        assert pool.circuit.reply_text.startswith("535 5.7.8 you may not send")
         views = [await bench.ended(each, "deferred") for each in ids]
-        for shown in (pool.circuit.reason, pool.circuit.words, told(caplog)):
+        for shown in (pool.circuit.reason, pool.circuit.reply_text, told(caplog)):
             assert "482931" not in shown
             assert "kqZvtb" not in shown
         assert "482931" not in str([each["recipients"] for each in views])
@@ -107,7 +107,7 @@ async def test_an_upstream_that_quotes_the_mail_is_heard_without_it(
 )
 def test_what_looks_like_a_credential_isnt_shown_even_to_the_operator(said: str) -> None:
     code, _, text = said.partition(" ")
-    shown = operators_words(Reply(int(code), text))
+    shown = reply_for_operators(Reply(int(code), text))
     assert "secret" not in shown
     assert text.rsplit(" ", 1)[-1] not in shown
     assert "•" in shown
@@ -125,7 +125,7 @@ def test_what_looks_like_a_credential_isnt_shown_even_to_the_operator(said: str)
 )
 def test_what_doesnt_is_left_as_it_was_said(said: str) -> None:
     code, _, text = said.partition(" ")
-    assert operators_words(Reply(int(code), text)) == said
+    assert reply_for_operators(Reply(int(code), text)) == said
 
 
 def test_a_short_user_name_isnt_looked_for() -> None:

@@ -374,7 +374,7 @@ async def test_who_opens_sessions_and_carries_no_mail_is_given_ever_less(script:
         waits.append(circuit.probe_at - now)
         now = circuit.probe_at
         circuit.probing()
-        assert circuit.reached()
+        assert circuit.connected()
     assert waits == [0.25, 1.0, 5.0, 10.0, 20.0, 20.0]
     circuit.succeeded()
     circuit.failed(now, "connection lost")

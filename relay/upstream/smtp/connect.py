@@ -1,4 +1,4 @@
-"""Opens sessions: aiosmtplib does connect, TLS and AUTH, then hands its transport over to `Session`.
+"""Opens sessions: aiosmtplib does connect, TLS and AUTH, then its transport is handed over to `Session`.
 
 aiosmtplib's exceptions stop here: each becomes OpenFailed with the phase and a Reply.
 """
@@ -26,7 +26,7 @@ from relay.upstream.smtp.session import Opening, Session
 
 
 class Contexts:
-    """TLS contexts of one load: reading the system's CAs takes 20 ms, so upstreams that trust the same share one."""
+    """TLS contexts of one configuration. Upstreams that trust the same CAs share one: reading the CAs takes 20 ms."""
 
     def __init__(self) -> None:
         self._built: dict[Path | None, ssl.SSLContext] = {}
@@ -65,9 +65,9 @@ class Target:
 async def open_session(target: Target, *, timeout_s: float) -> Session:
     """Connect, secure, authenticate. Raises OpenFailed; `timeout_s` bounds all of it together."""
     client = aiosmtplib.SMTP(
-        hostname=target.config.host,  # whose certificate it must be; where it leads is for `addresses` to find
+        hostname=target.config.host,  # the name in the certificate; `addresses` finds where to connect
         use_tls=target.config.tls == "implicit",
-        start_tls=False,  # done below, by hand: None would mean 'if offered', which a thief on the wire can undo
+        start_tls=False,  # done below: None would mean 'if offered', which an attacker on the wire can undo
         tls_context=target.tls_context,
         local_hostname=target.hostname,
         timeout=timeout_s,
@@ -77,21 +77,21 @@ async def open_session(target: Target, *, timeout_s: float) -> Session:
         async with asyncio.timeout(timeout_s):
             return await _open(client, target, step)
     except asyncio.CancelledError:
-        step.peer = None  # no fault of the address
+        step.peer = None  # not a fault of the address
         raise
     except TimeoutError as error:
         raise OpenFailed(step.phase, Reply.own(451, "4.4.1", "no answer in time")) from error
     except aiosmtplib.SMTPResponseException as error:
-        # Still connecting, and something was said: the greeting, or what stands in its place.
+        # A reply came while connecting: it is the greeting, or in its place.
         phase: Phase = "greeting" if step.phase == "connect" else step.phase
-        # Not `from error`: a traceback would show what was said.
+        # Not `from error`: a traceback would show the reply.
         raise _refused(phase, error.code, without_credentials(error.message, target.config)) from None
     except ssl.SSLError as error:
         raise _insecure(error) from error
     except (aiosmtplib.SMTPException, OSError) as error:
         raise _mapped(step.phase, error) from error
     finally:
-        # After the hand-over the client has no transport any more: then this does nothing.
+        # After the hand-over the client has no transport, and this does nothing.
         client.close()
         if step.peer is not None:
             target.addresses.failed(step.peer)
@@ -112,7 +112,7 @@ async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step) -> Session
         step.peer = connection.getpeername()[:2]
         await client.connect(sock=connection)
     except BaseException:
-        connection.close()  # once more, unless it never got into a transport's hands
+        connection.close()  # a second time, if a transport has it
         raise
     step.phase = "ehlo"
     await client.ehlo()
@@ -165,8 +165,8 @@ def _hand_over(client: aiosmtplib.SMTP, opening: Opening, loop: asyncio.Abstract
     transport = client.transport
     if transport is None or transport.is_closing():
         raise OpenFailed("ehlo", Reply.own(451, "4.4.2", "connection lost"))
-    said = client.last_ehlo_response
-    lines = said.message.split("\n")[1:] if said is not None else []
+    ehlo = client.last_ehlo_response
+    lines = ehlo.message.split("\n")[1:] if ehlo is not None else []
     session = Session(cast(asyncio.Transport, transport), Capabilities.parse(lines), opening, loop)
     client.transport = None
     client.protocol = None
@@ -174,11 +174,11 @@ def _hand_over(client: aiosmtplib.SMTP, opening: Opening, loop: asyncio.Abstract
 
 
 def _refused(phase: Phase, code: int, message: str) -> OpenFailed:
-    """What the upstream said; a code that refuses nothing here (250, 354), and aiosmtplib's own -1 for garbage, say
-    nothing that could be relied on."""
+    """The upstream's refusal. A code that refuses nothing (250, 354) can't be relied on, nor can aiosmtplib's -1 for
+    what is no reply."""
     if not 400 <= code <= 599:
         return OpenFailed(phase, GARBLED)
-    return OpenFailed(phase, Reply(code, " ".join(message.split())), said=True)
+    return OpenFailed(phase, Reply(code, " ".join(message.split())), from_upstream=True)
 
 
 def _mapped(phase: Phase, error: Exception) -> OpenFailed:
@@ -200,8 +200,8 @@ def _insecure(error: ssl.SSLError) -> OpenFailed:
 
 
 def _plain(error: BaseException) -> str:
-    """A system error in the system's words, without addresses or paths."""
+    """A system error as the system describes it, without addresses or paths."""
     if not isinstance(error, OSError) or not error.strerror:
         return "connection failed"
-    # asyncio's own text has the address in it. What the name look-up says (negative numbers) has no other.
+    # asyncio's own text contains the address. Errors of the look-up (negative numbers) have no other text.
     return (os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror).lower()

@@ -1,5 +1,5 @@
-"""A content on its way to an upstream, made ready piece by piece: looking for dots in 25 MB at once takes 20 ms, which
-every code would feel."""
+"""A content as DATA or BDAT carries it, prepared piece by piece: searching 25 MB for dots at once takes 20 ms,
+which would delay every code."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ PIECE_BYTES = 262_144
 
 
 class Outgoing:
-    """`parts`, which each begin a line and together end in CRLF, as BDAT or DATA carries it (`is_chunked`).
-    True while something is left; iterating takes all that is."""
+    """`parts`, which each begin a line and together end in CRLF, framed for BDAT (`is_chunked`) or DATA. True while
+    something is left; iterating takes all of it."""
 
     def __init__(self, parts: Sequence[bytes], *, is_chunked: bool) -> None:
         self.size_bytes = sum(map(len, parts))
-        """of the parts alone"""
+        """without the framing"""
         self._pieces = self._counted(parts) if is_chunked else _stuffed(parts)
         self._next: bytes | memoryview | None = next(self._pieces, None)
 
@@ -22,7 +22,7 @@ class Outgoing:
         return self._next is not None
 
     def take(self) -> bytes | memoryview:
-        """The next piece, of `PIECE_BYTES` or so; there must be one."""
+        """The next piece, of about `PIECE_BYTES`. There must be one."""
         assert self._next is not None, "all of it was taken"
         taken, self._next = self._next, next(self._pieces, None)
         return taken
@@ -43,7 +43,7 @@ class Outgoing:
 
 
 def _stuffed(parts: Sequence[bytes]) -> Iterator[bytes]:
-    """A dot that begins a line is doubled (RFC 5321 4.5.2)."""
+    """For DATA: a dot that begins a line is doubled (RFC 5321 4.5.2)."""
     for part in parts:
         if part.startswith(b"."):
             yield b"."
@@ -57,7 +57,7 @@ def _stuffed(parts: Sequence[bytes]) -> Iterator[bytes]:
 
 
 def _cut(part: bytes, at: int) -> int:
-    """Where the piece that begins there ends: never inside of what is to be replaced."""
+    """The end of the piece that begins at `at`: never inside of what is to be replaced."""
     behind = at + PIECE_BYTES
     if behind >= len(part):
         return len(part)

@@ -1,4 +1,4 @@
-"""Reads an upstream's replies off a byte stream (RFC 5321 4.2): pure, incremental, bounded."""
+"""Parses an upstream's replies from a byte stream (RFC 5321 4.2): pure, incremental, bounded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from relay.mail.reply import Reply
 
 MAX_LINE_BYTES = 2_048
-"""RFC 5321 4.5.3.1.5 asks for 512; servers exceed it, none honest by this much."""
+"""RFC 5321 4.5.3.1.5 allows 512. Servers exceed it, but not by this much."""
 MAX_REPLY_BYTES = 32_768
 MAX_REPLY_LINES = 500
 
@@ -18,11 +18,11 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 class ProtocolError(Exception):
-    """What came isn't an SMTP reply. The stream can't be trusted any more."""
+    """What came isn't an SMTP reply. The rest of the stream can't be trusted."""
 
 
 class ReplyReader:
-    """Feed it segments, take whole replies. After ProtocolError it must not be used again."""
+    """Segments in, whole replies out. After ProtocolError it must not be used again."""
 
     __slots__ = ("_buffer", "_code", "_lines", "_size")
 
@@ -34,28 +34,28 @@ class ReplyReader:
 
     @property
     def idle(self) -> bool:
-        """Nothing half-read is waiting."""
+        """No partial reply is buffered."""
         return not self._buffer and not self._lines
 
     @property
     def begins_421(self) -> bool:
-        """What waits begins a 421 (RFC 5321 3.8), which is nobody's answer."""
+        """The partial reply is a 421 (RFC 5321 3.8), which answers no command."""
         return not self._lines and self._buffer.startswith(b"421")
 
     def feed(self, data: bytes) -> Iterator[Reply]:
-        """The replies that `data` completes, in order; ProtocolError behind those that came before what is no reply."""
+        """The replies that `data` completes, in order. ProtocolError comes after the replies before the bad line."""
         self._buffer += data
         while (end := self._buffer.find(b"\n")) >= 0:
             if end > MAX_LINE_BYTES:
-                raise ProtocolError("a reply line without end")
-            # A bare LF ends a line too: old servers send it, and no reply can be smuggled by it.
+                raise ProtocolError("a reply line is too long")
+            # A bare LF ends a line, too: old servers send it, and it can smuggle no reply.
             line = bytes(self._buffer[:end]).rstrip(b"\r")
             del self._buffer[: end + 1]
             reply = self._line(line)
             if reply is not None:
                 yield reply
         if len(self._buffer) > MAX_LINE_BYTES:
-            raise ProtocolError("a reply line without end")
+            raise ProtocolError("a reply line is too long")
 
     def _line(self, line: bytes) -> Reply | None:
         found = _LINE.fullmatch(line)
@@ -66,7 +66,7 @@ class ReplyReader:
             raise ProtocolError("the code changes within one reply")
         self._size += len(line)
         if self._size > MAX_REPLY_BYTES or len(self._lines) >= MAX_REPLY_LINES:
-            raise ProtocolError("a reply without end")
+            raise ProtocolError("a reply is too long")
         self._code = code
         self._lines.append(_CONTROLS.sub(" ", (found[3] or b"").decode("utf-8", "replace")).strip())
         if found[2] == b"-":
@@ -77,7 +77,7 @@ class ReplyReader:
 
 
 def _join(lines: list[str]) -> str:
-    """One text of all lines; an enhanced code repeated on each line (RFC 2034 4) is kept once."""
+    """The lines as one text. An enhanced code that each line repeats (RFC 2034 4) is kept once."""
     if len(lines) == 1:
         return lines[0]
     head = lines[0].split(" ", 1)[0]

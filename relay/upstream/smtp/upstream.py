@@ -174,11 +174,11 @@ class SmtpUpstream(Upstream):
         bad = credential_failure(sent.results)
         if bad is None:
             if sent.answered:
-                self.circuit.taken()
+                self.circuit.account_accepted()
             return
         # It may quote the mail that it is about.
         quoted = redact(redact_reply(bad.reply.text, load.original))
-        reason = OpenFailed(bad.phase, bad.reply._replace(text=quoted), said=True)
+        reason = OpenFailed(bad.phase, bad.reply._replace(text=quoted), from_upstream=True)
         if bad.phase == "mail":
             self.condemn(reason)
         else:
@@ -186,12 +186,12 @@ class SmtpUpstream(Upstream):
 
     def _without_session(self, load: Load, failure: OpenFailed, started_at: float, phases: Phases) -> Report:
         outcome: Outcome = "abandoned"
-        if failure.said:
+        if failure.from_upstream:
             outcome = "refused" if failure.reply.permanent else "deferred"
         results = tuple(Result(position, outcome, failure.reply, failure.phase) for position, _ in load.recipients)
         opening = failure.phase != "mail" and failure.reply != NO_SESSION
         phases.until(time.monotonic(), "connect" if opening else "session")
-        codes = (failure.reply.code,) if failure.said else ()
+        codes = (failure.reply.code,) if failure.from_upstream else ()
         return Report(self.name, started_at, "none", results, phases.ms, codes)
 
 
