@@ -22,12 +22,11 @@ GROUPS = {
     "demo": ("demo",),
     "sendmail": ("sendmail",),
 }
-"""Modules of relay.cli and their commands. Each has `register(subparsers)`; none imports more than argparse before it
-is asked."""
+"""Modules of relay.cli and their commands. Each has `register(subparsers)` and imports little before it runs."""
 
 
 def parser(groups: Iterable[str] = GROUPS) -> argparse.ArgumentParser:
-    """Of the commands of these groups."""
+    """The parser of the commands of these groups."""
     import argparse
     import importlib
 
@@ -45,32 +44,33 @@ def parser(groups: Iterable[str] = GROUPS) -> argparse.ArgumentParser:
 
 
 EXIT_OUTPUT = 74
-"""EX_IOERR of sysexits(3): what a command had to say could not be written; no command has another use for it"""
+"""EX_IOERR of sysexits(3): stdout could not be written; no command uses it for anything else"""
 EXIT_INTERRUPTED = 130
-"""as a shell has it for what Ctrl-C ended"""
+"""the code that a shell gives to what Ctrl-C ended"""
 
 
 class Unwritable(Exception):
-    """stdout doesn't take what is written; the cause is the system's OSError."""
+    """stdout could not be written; the cause is the OSError."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code."""
+    """Run one command; return its exit code."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["run"]:
         import signal
 
         # Before the other imports, which take a while: a signal to stop ends it with 0 from the first moment.
-        signal.signal(signal.SIGTERM, _end)
-        signal.signal(signal.SIGINT, _end)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _end)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if argv[:1] == ["sendmail"]:
-        # Started once a message, and its arguments are its own to read: no argparse, none of the other commands.
+        # It starts once for each message, and parses its own arguments: argparse is not imported.
         from relay.cli.sendmail import send
 
         return send(argv[1:])
-    if sys.stdout is sys.__stdout__:  # not where a test has put another in its place
-        sys.stdout = _told_apart(sys.stdout)
-    # The others' parsers would take longer to make than a look at the log.
+    if sys.stdout is sys.__stdout__:  # a test may have replaced it
+        sys.stdout = _raising_unwritable(sys.stdout)
+    # Making all parsers would take longer than a look at the log.
     asked = [group for group, commands in GROUPS.items() if argv and argv[0] in commands]
     try:
         try:
@@ -80,9 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except Unwritable as error:
-        # Python flushes once more at its end: into nothing.
+        # Python flushes once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if isinstance(error.__cause__, BrokenPipeError):  # the reader (`| head`) has what it wanted
+        if isinstance(error.__cause__, BrokenPipeError):  # the reader (`| head`) has read enough
             return 0
         print(f"otp-relay: standard output: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_OUTPUT
@@ -90,14 +90,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _end(number: int, frame: object) -> None:  # noqa: ARG001
-    """Nothing is open yet. No exception: an import may swallow it (Python 3.11's __set_name__)."""
+    """End at once; nothing is open yet. An exception could be swallowed by an import (Python 3.11's __set_name__)."""
     os._exit(0)
 
 
 def _run(top: argparse.ArgumentParser, argv: Sequence[str]) -> int:
     args, rest = top.parse_known_args(argv)
     if rest:
-        # argparse takes the IDs of `queue retry -c FILE ID...` for unknown: it reads a list in one place only.
+        # argparse reads a list of arguments in one place only: the IDs of `queue retry -c FILE ID...` are in `rest`.
         if not getattr(args, "action", None) or any(one.startswith("-") for one in rest):
             top.error(f"unrecognized arguments: {' '.join(rest)}")
         args.ids += rest
@@ -105,9 +105,9 @@ def _run(top: argparse.ArgumentParser, argv: Sequence[str]) -> int:
     return code
 
 
-def _told_apart(stdout: TextIO | None) -> TextIO:
-    """The same output. What it doesn't take is raised as Unwritable, which no command takes for an error of its own.
-    Python's is None where the descriptor is closed."""
+def _raising_unwritable(stdout: TextIO | None) -> TextIO:
+    """The same output, which raises Unwritable instead of OSError: no command takes that for an error of its own.
+    `stdout` is None when the descriptor is closed."""
     import io
 
     class Output(io.FileIO):

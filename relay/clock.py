@@ -1,50 +1,52 @@
-"""The relay's clock: the time of day when it started, carried on by a steady clock that runs while a machine is
-suspended.
+"""The relay's clock: the time of day at its start, carried on by a clock that never jumps.
 
-A machine's clock that jumps a day changes no retry and expires no code; what is stored stays in order. Times are
-seconds since the epoch. What is written into mail is the time of day as it is now: `today`, `of_day`.
+When the machine's clock is set, no retry moves and no code expires, and stored times stay in order. The clock goes on
+while the machine is suspended. Times are seconds since the epoch. Dates in mail are the machine's time of day: `today`
+and `of_day`.
 """
 
 from __future__ import annotations
 
 import time
 
-# Linux's runs while the machine is suspended: a code's life does, too.
+# CLOCK_BOOTTIME goes on while the machine is suspended (Linux): a code ages then, too.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def steady() -> float:
-    """Seconds on the clock that messages' deadlines are on: it never jumps, and runs through a suspension."""
+    """Seconds on the clock of deadlines: it never jumps, and goes on while the machine is suspended."""
     return time.clock_gettime(_CLOCK)
 
 
 class Clock:
-    """Made once, at start; `offset` (seconds) to share another process's on the same machine."""
+    """Converts between the relay's time, the steady clock, time.monotonic and the machine's time of day."""
 
     __slots__ = ("offset",)
 
     def __init__(self, offset: float | None = None) -> None:
+        """`offset`: of another process's clock on this machine, in seconds, to share it. None: start a new one."""
         self.offset = time.time() - steady() if offset is None else offset
 
     def now(self) -> float:
+        """The relay's time now."""
         return self.offset + steady()
 
     def today(self) -> float:
-        """The machine's time of day, which may jump."""
+        """The machine's time of day now; it may jump."""
         return time.time()
 
     def steady(self, at: float) -> float:
-        """That moment as `gate.steady` has it, for deadlines in memory."""
+        """A relay time on the steady clock, for deadlines in memory."""
         return at - self.offset
 
     def monotonic(self, at: float) -> float:
-        """That moment as time.monotonic has it, for what is measured; a suspension in between isn't measured."""
+        """A relay time on time.monotonic, for measurements; time in suspension doesn't count there."""
         return time.monotonic() + (at - self.now())
 
     def epoch(self, monotonic: float) -> float:
-        """A moment of time.monotonic that has just been."""
+        """The relay time of a recent moment of time.monotonic."""
         return self.now() + (monotonic - time.monotonic())
 
     def of_day(self, at: float) -> float:
-        """What the machine's clock would have shown then, if it had been as it is now."""
+        """The machine's time of day at a relay time, by how the machine's clock is set now."""
         return at + (self.today() - self.now())

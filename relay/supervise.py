@@ -1,4 +1,4 @@
-"""Background tasks that go on: what ends without having been told to is reported, and begun again after a pause."""
+"""Restarts background tasks: a task that ends unexpectedly is reported, and started again after a pause."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0)
-"""before a task is begun again; the last repeats"""
+"""before each restart; the last one repeats"""
 STEADY_S = 60.0
-"""a task that ran for so long begins its pauses anew"""
+"""after a run of this length, the next pause is the first again"""
 
 Work = Callable[[], Awaitable[None]]
 Ended = Callable[[str, BaseException | None], None]
@@ -20,9 +20,10 @@ Failed = Callable[[str, BaseException | None], None]
 
 
 class Supervisor:
-    """`start` what never ends, `finish` what has an end. Both are tasks, and a cancellation ends them for good.
+    """Starts supervised tasks: `start` for work that never ends, `finish` for work that ends. Cancelling the task ends
+    it for good.
 
-    A name is the kind of the task, and after a blank which one it is (`feed otp`): metrics count kinds.
+    A task's name is its kind, and after a blank its subject (`feed otp`). Metrics count by kind.
     """
 
     def __init__(
@@ -32,18 +33,18 @@ class Supervisor:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`ended` hears the task's name and what it raised; None: it returned although it never should."""
+        """`ended` is called with the task's name and its exception; None: endless work returned."""
         self._ended = ended
         self._pauses_s = pauses_s
         self._clock = clock
         self._sleep = sleep
 
     def start(self, name: str, work: Work) -> asyncio.Task[None]:
-        """Work without an end: one that returns is begun again, too."""
+        """A task for work without an end. It is restarted when it fails or returns."""
         return asyncio.create_task(self._run(name, work, endless=True), name=name)
 
     def finish(self, name: str, work: Work) -> asyncio.Task[None]:
-        """Work that is done once it returns."""
+        """A task for work that is done once it returns. It is restarted when it fails."""
         return asyncio.create_task(self._run(name, work, endless=False), name=name)
 
     async def _run(self, name: str, work: Work, *, endless: bool) -> None:
@@ -56,11 +57,11 @@ class Supervisor:
                 if not endless:
                     return
             except asyncio.CancelledError as cancelled:
-                # Also raised by work that waits for what another task gave up: this one was not cancelled.
+                # Awaiting another task that was cancelled raises this, too. Only our own cancellation ends the work.
                 if _is_cancelled():
                     raise
                 error = cancelled
-            except Exception as raised:  # noqa: BLE001 - whatever it is, the work must go on
+            except Exception as raised:  # noqa: BLE001 - the work must go on after any failure
                 error = raised
             if self._clock() - began > STEADY_S:
                 failures = 0
@@ -76,17 +77,20 @@ def _is_cancelled() -> bool:
 
 
 def listen_to(loop: asyncio.AbstractEventLoop, failed: Failed) -> None:
-    """`failed` hears of each callback and each task that failed and that nothing awaits: where (file, line and
-    function), and the error. What asyncio would print quotes arguments, which may be mail."""
+    """Call `failed` for each callback that fails, and for each task that fails and that nothing awaits.
+
+    It gets the place (file, line, function) and the exception. asyncio's own report would print arguments, which may be
+    mail.
+    """
 
     def handle(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        failed(_where(error), error)
+        failed(_place(error), error)
 
     loop.set_exception_handler(handle)
 
 
-def _where(error: BaseException | None) -> str:
+def _place(error: BaseException | None) -> str:
     frames = traceback.extract_tb(error.__traceback__) if error is not None else []
     if not frames:
         return "asyncio"

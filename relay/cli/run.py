@@ -26,7 +26,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--log-level",
         choices=("debug", "info", "warning", "error"),
         default="info",
-        help="how much is said on stderr (default: info, a line for every message taken and sent)",
+        help="the least level of lines on stderr (default: info, a line for every message accepted and sent)",
     )
     parser.set_defaults(run=run)
 
@@ -34,13 +34,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     import gc
 
-    gc.disable()  # until `ready`: what is made up to then stays
+    gc.disable()  # until `ready`: objects made before then are never freed
     from relay.signing import helper
     from relay.workers.undumpable import undumpable
 
     undumpable()
     signals = _Signals()
-    forked = helper.fork()  # before all else is imported: so it is small
+    forked = helper.fork()  # before the other imports, so that the helper stays small
     import asyncio
     import traceback
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
             forked = None
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_run(loaded, forked, signals))
-    except Exception:  # noqa: BLE001 - said as Python says it, but where nothing reads that, this ends all the same
+    except Exception:  # noqa: BLE001 - a traceback as Python prints it, without blocking when nothing reads it
         log_output.print_line(traceback.format_exc().rstrip())
         return EXIT_FAILED
     finally:
@@ -66,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Signals:
-    """SIGTERM and SIGINT, which stop the relay, and SIGHUP, which reloads it, from its first moments to its last: the
-    event loop would give them back to the system when it closes, and then they kill."""
+    """Handles SIGTERM and SIGINT (stop) and SIGHUP (reload) until the process ends. The event loop's own handlers would
+    end with the loop, and a later signal would kill the process."""
 
     def __init__(self) -> None:
         import signal
@@ -78,7 +78,7 @@ class _Signals:
             signal.signal(number, self._came)
 
     def hear(self) -> tuple[asyncio.Event, asyncio.Event]:
-        """What is set when a signal comes, on the running loop: to stop, to reload."""
+        """Events of the running loop, set by the signals to stop and to reload."""
         import asyncio
         import signal
 
@@ -88,7 +88,7 @@ class _Signals:
         return stop, reload
 
     def ignore(self) -> None:
-        """Up to the end of the process: Python gives those that it handles back to the system, too."""
+        """Until the process ends: Python restores the default of handled signals at its end."""
         import signal
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -99,7 +99,7 @@ class _Signals:
         import signal
 
         if self._loop is None:
-            # Nothing is open yet. No exception, which an import would swallow (Python 3.11's __set_name__).
+            # Nothing is open yet. An exception could be swallowed by an import (Python 3.11's __set_name__).
             if number != signal.SIGHUP:
                 os._exit(0)
         elif not self._loop.is_closed():
@@ -118,7 +118,7 @@ async def _run(loaded: Loaded, forked: HelperProcess | None, signals: _Signals) 
 
     def ready() -> None:
         log_output.print_line(f"ready smtp={','.join(app.smtp_addresses)} http={app.http_address}")
-        # Never looked at again: a full collection then takes 1 ms and not 30, which a code would wait for.
+        # Frozen objects are never looked at again. A full collection then holds up codes for 1 ms instead of 30.
         gc.freeze()
         gc.enable()
 
@@ -132,7 +132,7 @@ async def _run(loaded: Loaded, forked: HelperProcess | None, signals: _Signals) 
     except CannotStart as error:
         log_output.print_line(f"otp-relay: {error}")
         return EXIT_FAILED
-    except StoreDamaged as error:  # no mistake of the configuration's
+    except StoreDamaged as error:  # not a mistake in the configuration
         log_output.print_line(f"otp-relay: {error}; {WHAT_TO_DO}")
         return EXIT_FAILED
     except StoreError as error:

@@ -81,14 +81,15 @@ class App:
                 verify_if_unlocked(path)
                 check_keys(path, codec)
                 await parts.host.read(path)
-            http_sockets = self._bind_http()
-            started.callback(release, http_sockets, config.http.address)
+            http_sockets: list[socket.socket] = []
+            started.callback(lambda: release(http_sockets, config.http.address) if http_sockets else None)
             started.push_async_callback(parts.web.stop)
             await engine.start(config, generation.delivery)
             parts.intake.use_spool(_spool(loaded))
             parts.forwarder.start()
             parts.workers.start(loaded, bulk_lanes(config), parts.builder.limits)
             started.push_async_callback(self._drain)
+            http_sockets += self._bind_http()  # only now: HTTP answers when all that it shows is there
             await parts.web.start(http_sockets)
             try:
                 await parts.intake.start(config.listen, self._passed)

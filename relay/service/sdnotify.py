@@ -1,67 +1,67 @@
-"""What the service manager hears of this process: systemd's sd_notify(3), its watchdog too, in one datagram each.
+"""sd_notify(3) client: tells the service manager the relay's state, and feeds its watchdog.
 
-Without NOTIFY_SOCKET in the environment nothing is said.
+Without NOTIFY_SOCKET in the environment it sends nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import socket
 import time
 from collections import deque
 from collections.abc import Mapping
 
-AGAIN_AFTER_S = 0.1
+from relay.observe.log_output import logfmt
+
+RETRY_AFTER_S = 0.1
 
 _log = logging.getLogger("relay")
 
 
 class ServiceManager:
-    """`ready`, `reloading`, `ready` again, `stopping`, as they happen; from the first `ready` to `close` its watchdog
-    hears that the event loop turns."""
+    """Sends `ready`, `reloading` and `stopping`; from the first `ready` until `close` it feeds the watchdog."""
 
     def __init__(self, address: str | None, watchdog_s: float | None = None) -> None:
-        """`address`: a path, or `@` and an abstract name; None: nobody listens. `watchdog_s`: silent for so long, this
-        process is killed."""
+        """`address`: a path, or `@` and an abstract name; None: send nothing. `watchdog_s`: the service manager kills
+        a process that is silent for this time."""
         self._address = address
-        self._every_s = watchdog_s / 2 if watchdog_s is not None else None
+        self._feed_every_s = watchdog_s / 2 if watchdog_s is not None else None
         self._socket: socket.socket | None = None
-        self._unsaid: deque[bytes] = deque()
-        self._again: asyncio.TimerHandle | None = None
-        self._beat: asyncio.TimerHandle | None = None
+        self._unsent: deque[bytes] = deque()
+        self._retry: asyncio.TimerHandle | None = None
+        self._watchdog: asyncio.TimerHandle | None = None
 
     @classmethod
     def of(cls, environ: Mapping[str, str], pid: int) -> ServiceManager:
-        """As the environment says; `pid` is this process's."""
+        """The service manager that the environment names; `pid` is this process's."""
         address = environ.get("NOTIFY_SOCKET") or None
         if address is not None and address[0] not in "/@":
-            _log.warning("event=trouble where=notify reason=%s", json.dumps("NOTIFY_SOCKET is no unix socket"))
+            _log.warning(logfmt("trouble", where="notify", reason="NOTIFY_SOCKET is no unix socket"))
             address = None
-        # sd_watchdog_enabled(3): another process's watchdog isn't ours to feed.
+        # sd_watchdog_enabled(3): WATCHDOG_PID may name another process.
         watchdog_us = environ.get("WATCHDOG_USEC", "")
-        ours = environ.get("WATCHDOG_PID", str(pid)) == str(pid)
-        fed = ours and watchdog_us.isascii() and watchdog_us.isdigit() and int(watchdog_us) > 0
-        return cls(address, int(watchdog_us) / 1e6 if fed else None)
+        is_ours = environ.get("WATCHDOG_PID", str(pid)) == str(pid)
+        is_on = is_ours and watchdog_us.isascii() and watchdog_us.isdigit() and int(watchdog_us) > 0
+        return cls(address, int(watchdog_us) / 1e6 if is_on else None)
 
     def ready(self, status: str) -> None:
-        """The service is up, or its reload is over; `status` is one line for `systemctl status`."""
-        self._say("READY=1", f"STATUS={status}")
-        if self._beat is None:
+        """The service is up, or its reload is over. `status`: one line for `systemctl status`."""
+        self._send("READY=1", f"STATUS={status}")
+        if self._watchdog is None:
             self._feed()
 
     def reloading(self) -> None:
         """A reload begins; `ready` ends it."""
-        self._say("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=reloading")
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", "STATUS=reloading")
 
     def stopping(self) -> None:
         """A drain begins."""
-        self._say("STOPPING=1", "STATUS=draining")
+        self._send("STOPPING=1", "STATUS=draining")
 
     def close(self) -> None:
-        """Say no more."""
-        for timer in (self._again, self._beat):
+        """Send nothing more."""
+        for timer in (self._retry, self._watchdog):
             if timer is not None:
                 timer.cancel()
         if self._socket is not None:
@@ -69,27 +69,28 @@ class ServiceManager:
         self._address = self._socket = None
 
     def _feed(self) -> None:
-        """The watchdog, from the loop itself: a loop that hangs is what it is there for."""
-        if self._every_s is not None and self._address is not None:
-            self._beat = asyncio.get_running_loop().call_later(self._every_s, self._feed)
-            if not self._unsaid:
-                self._say("WATCHDOG=1")
+        """By a timer of the event loop: the watchdog is there for a loop that hangs."""
+        if self._feed_every_s is not None and self._address is not None:
+            self._watchdog = asyncio.get_running_loop().call_later(self._feed_every_s, self._feed)
+            if not self._unsent:
+                self._send("WATCHDOG=1")
 
-    def _say(self, *assignments: str) -> None:
+    def _send(self, *assignments: str) -> None:
+        """One datagram for each call."""
         if self._address is not None:
-            self._unsaid.append("\n".join(assignments).encode())
+            self._unsent.append("\n".join(assignments).encode())
             self._flush(self._address)
 
     def _flush(self, address: str) -> None:
-        while self._unsaid:
+        while self._unsent:
             try:
-                self._opened().sendto(self._unsaid[0], address if address[0] == "/" else f"\0{address[1:]}")
-            except BlockingIOError:  # its queue is full; mail doesn't wait for that
-                self._again = asyncio.get_running_loop().call_later(AGAIN_AFTER_S, self._flush, address)
+                self._opened().sendto(self._unsent[0], address if address[0] == "/" else f"\0{address[1:]}")
+            except BlockingIOError:  # the receiver's queue is full; the loop must not wait for it
+                self._retry = asyncio.get_running_loop().call_later(RETRY_AFTER_S, self._flush, address)
                 return
-            except OSError as error:  # also where no descriptor is left
-                _log.warning("event=trouble where=notify reason=%s", json.dumps(error.strerror or str(error)))
-            self._unsaid.popleft()
+            except OSError as error:  # also when no descriptor is left
+                _log.warning(logfmt("trouble", where="notify", reason=error.strerror or str(error)))
+            self._unsent.popleft()
 
     def _opened(self) -> socket.socket:
         """Raises OSError."""

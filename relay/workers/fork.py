@@ -1,5 +1,7 @@
-"""A worker's beginning: `python -m relay.workers.fork FD [sign]`, started by the main process with its end of the link
-at FD. The helper that `sign` asks for is forked here, before what a worker needs is imported."""
+"""Entry point of a worker process: `python -m relay.workers.fork FD [sign]`. FD is its end of the link.
+
+With `sign` it forks a signing helper, before it imports what a worker needs: so the helper stays small.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +14,19 @@ from relay.signing import helper
 from relay.workers.undumpable import undumpable
 
 NICENESS = 12
-"""where processors are short, a code goes before bulk"""
+"""when processors are short, codes go before bulk mail"""
 
 
 def main() -> int:
     """Exit 0 after a drain, or when the main process is gone."""
     undumpable()
-    helper.ignore_signals()  # when to stop is the main process's to say
+    helper.ignore_signals()  # the main process says when to stop
     os.nice(NICENESS)
-    with contextlib.suppress(AttributeError, OSError):  # another system, or a service manager that doesn't let it
-        # Woken, it takes nobody's processor away; what wakes it is mostly this machine's own bulk mail.
+    with contextlib.suppress(AttributeError, OSError):  # not Linux, or not permitted
+        # When a worker wakes, it doesn't preempt another process, least of all the one that sends codes.
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     link = socket.socket(fileno=int(sys.argv[1]))
-    # uvloop passes on what is inheritable, whatever it is told: of what the relay was started with (a pipe of whoever
-    # started it, say) nothing is to be held open here.
+    # uvloop passes on all inheritable descriptors. Those that the relay was started with must not stay open here.
     helper.close_all_but(link.fileno())
     forked = helper.fork() if "sign" in sys.argv[2:] else None
 

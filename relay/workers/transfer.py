@@ -1,5 +1,5 @@
-"""Carries mail of other processes' lanes from this one's store to theirs: bounces, and what was put here while a
-worker was away. Each is in a file at every moment: taken in there, durably, before it is forgotten here."""
+"""Forwards mail for lanes of other processes from this process's store to theirs: bounces, and what was stored here
+while a worker was away. A message is durable in the other store before it is deleted in this one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from relay.supervise import Supervisor
 from relay.workers.link import LinkLost
 
 BATCH = 50
-AGAIN_AFTER_S = 1.0
-FAILURES = 10
-"""after so many messages that could not be moved, the others wait for the next time: their process is gone, or its
-disk is full"""
+RETRY_AFTER_S = 1.0
+MAX_FAILURES = 10
+"""a pass ends after so many messages that could not be moved: the other process is gone, or its disk is full"""
 
 
 class MovesHeld(StoreError):
@@ -29,7 +28,7 @@ class MovesHeld(StoreError):
 
 
 class Forwarder:
-    """`start` it; `wake` it when something may be there; `stop` it before the store closes."""
+    """Moves messages from `start` to `stop`; `wake` it when there may be something to move."""
 
     def __init__(
         self,
@@ -38,19 +37,19 @@ class Forwarder:
         send: Callable[[TransferredMessage], Awaitable[None]],
         log: MailLog,
     ) -> None:
-        """`lanes`: this process's own, which stay. `send` returns when the message is durable in the other file."""
+        """`lanes`: of this process; their mail stays. `send` returns when the message is durable in the other store."""
         self.lanes = tuple(lanes)
         self._store = store
         self._send = send
         self._log = log
         self._moving: str | None = None
         self._changed = asyncio.Condition()
-        """of what is moving, and of the holds"""
+        """notified when `_moving`, `_arriving` or `_holds` changes"""
         self._arriving = 0
-        """messages that are being taken in"""
+        """messages that are being imported"""
         self._holds = 0
         self._after = ""
-        """the id behind which the next pass goes on"""
+        """the next pass begins after this id"""
         self._due = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -62,27 +61,27 @@ class Forwarder:
         self._due.set()
 
     async def import_message(self, moved: TransferredMessage) -> None:
-        """Write a message that another process sends. Raises MovesHeld, StoreError."""
+        """Store a message that another process sends. Raises MovesHeld, StoreError."""
         if self._holds:
             raise MovesHeld
         self._arriving += 1
         try:
-            await self.moved(moved.id)
+            await self.moved_away(moved.id)
             await self._store.import_message(moved)
         finally:
             self._arriving -= 1
-            await self._tell()
+            await self._notify()
 
-    async def moved(self, message_id: str) -> None:
-        """Before that message is taken in: wait until it isn't just being moved away from here. It may come back so
-        soon after a reload, and would be taken for the copy that is about to be forgotten."""
+    async def moved_away(self, message_id: str) -> None:
+        """Wait until that message isn't being moved away. After a reload it may come back at once; it must not be taken
+        for the copy that is about to be deleted."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._moving != message_id)
 
     @asynccontextmanager
     async def still(self) -> AsyncIterator[None]:
-        """No message moves to or from this process's file meanwhile: an operator's action finds each of them in a
-        file, and no copy that was read before it is written after it."""
+        """No message moves to or from this store inside the block, so that an operator's action finds each message in
+        some store, and no copy from before the action is written after it."""
         self._holds += 1
         try:
             async with self._changed:
@@ -90,32 +89,33 @@ class Forwarder:
             yield
         finally:
             self._holds -= 1
-            await self._tell()
+            await self._notify()
 
     async def stop(self) -> None:
+        """Before the store closes."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        self._due.set()  # what was there when it began, or when it failed, is looked for
+        self._due.set()  # at the start, and after a failure, look at once
         while True:
             await self._due.wait()
             self._due.clear()
             try:
                 again = await self._pass()
-            except Exception as error:  # noqa: BLE001 - whatever it is, what waits here must not wait for ever
+            except Exception as error:  # noqa: BLE001 - what waits must be tried again after any failure
                 self._log.trouble("forward", error)
                 again = True
             if again:
-                await asyncio.sleep(AGAIN_AFTER_S)
+                await asyncio.sleep(RETRY_AFTER_S)
                 self._due.set()
 
     async def _pass(self) -> bool:
-        """Move all that isn't this process's. True: something is left that can't be moved now."""
+        """Move all messages for other lanes. True: some are left that can't be moved now."""
         failures, left_out = 0, self._after != ""
         while True:
-            # Asked first: what a lane lets go of after this is found by the next line.
+            # In this order: a message that a lane gives back in between is found by the second statement.
             in_hand = await self._store.sends_for_other_lanes(self.lanes)
             ids = await self._store.messages_for_other_lanes(self.lanes, after=self._after, limit=BATCH)
             if not ids:
@@ -123,8 +123,8 @@ class Forwarder:
             for message_id in ids:
                 self._after = message_id
                 failures += not await self._try_to_move(message_id)
-                if failures >= FAILURES:
-                    return True  # the next pass begins behind it
+                if failures >= MAX_FAILURES:
+                    return True  # the next pass begins after it
         self._after = ""
         return left_out or failures > 0 or in_hand
 
@@ -136,7 +136,7 @@ class Forwarder:
             return False
         except Unreadable as error:
             await self._put_aside(message_id, error)
-        except Exception as error:  # noqa: BLE001 - raised here or by the other process: the others move on
+        except Exception as error:  # noqa: BLE001 - raised here or by the other process; the other messages move on
             self._log.trouble("forward", error)
             return False
         return True
@@ -152,13 +152,13 @@ class Forwarder:
                 await self._store.delete_transferred(message_id)
         finally:
             self._moving = None
-            await self._tell()
+            await self._notify()
 
     async def _put_aside(self, message_id: str, error: Unreadable) -> None:
-        """It can't leave: it is held here, where an operator finds it. Said once."""
+        """Hold a message that can't be read, so that an operator finds it. It is logged once."""
         if await self._store.hold_unreadable(message_id, str(error)):
             self._log.trouble("forward", error)
 
-    async def _tell(self) -> None:
+    async def _notify(self) -> None:
         async with self._changed:
             self._changed.notify_all()

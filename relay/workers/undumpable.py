@@ -1,4 +1,4 @@
-"""Keys and mail stay out of core files, and out of reach of other processes of the same user."""
+"""Keeps keys and mail out of core files, and from other processes of the same user."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 
 def undumpable() -> None:
-    """From here on, for this process and those that it forks: no core file, no ptrace by others than root. A program
-    that is started anew (exec) has to ask for it again. Where the system knows no such thing, nothing happens."""
+    """No core file and no ptrace but by root, for this process and its forks; not after exec. Without support by the
+    system nothing happens."""
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # The limit isn't asked where the kernel hands cores to a program (core(5)): systemd-coredump, apport.
+    # The limit doesn't hold when the kernel pipes cores to a program such as systemd-coredump (core(5)).
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(0), 0, 0, 0)

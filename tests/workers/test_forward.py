@@ -59,7 +59,7 @@ async def test_a_message_that_is_sent_back_at_once_is_not_lost(tmp_path: Path, o
     async def back() -> None:
         moved = await exported(far, new.id)
         taken.set()
-        await forwarder.moved(moved.id)
+        await forwarder.moved_away(moved.id)
         await near.import_message(moved)
         await far.delete_transferred(moved.id)
 
@@ -77,7 +77,7 @@ async def test_a_message_that_is_sent_back_at_once_is_not_lost(tmp_path: Path, o
             while not backs:
                 await asyncio.sleep(0.01)
             await asyncio.gather(*backs)
-            await forwarder.moved(new.id)
+            await forwarder.moved_away(new.id)
         assert ids(await near.search(EVERYTHING)) == [new.id]
         assert ids(await far.search(EVERYTHING)) == []
     finally:

@@ -19,7 +19,7 @@ from relay.store.model import Action, Selection, State, TransferredMessage
 from relay.store.sqlite.store import SqliteStore, open_store
 from relay.workers import transfer
 from relay.workers.link import LinkLost
-from relay.workers.transfer import FAILURES, Forwarder
+from relay.workers.transfer import MAX_FAILURES, Forwarder
 from tests.store.build import EVERYTHING, NOW, claim, ids, message, on_writer, settled, states
 
 WITHIN_S = 20.0
@@ -28,7 +28,7 @@ Send = Callable[[TransferredMessage], Awaitable[None]]
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "AGAIN_AFTER_S", 0.01)
+    monkeypatch.setattr(transfer, "RETRY_AFTER_S", 0.01)
 
 
 @asynccontextmanager
@@ -136,8 +136,8 @@ async def test_what_another_process_chokes_on_holds_up_nothing_else_and_is_tried
 
 async def test_mail_for_a_process_that_is_gone_holds_up_none_of_the_others(tmp_path: Path) -> None:
     async with two(tmp_path) as (near, far):
-        put = await filled(near, 4 * FAILURES)
-        gone, others = put[: 3 * FAILURES], put[3 * FAILURES :]
+        put = await filled(near, 4 * MAX_FAILURES)
+        gone, others = put[: 3 * MAX_FAILURES], put[3 * MAX_FAILURES :]
         back = False
         exports = 0
 
