@@ -46,7 +46,7 @@ def read_together(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[in
 
 
 def _joined(connection: sqlite3.Connection, stored: StoredContent, codec: Codec) -> bytes:
-    first, parts, _ = stored.body
+    first, parts, _, _ = stored.body
     ids = (first, first + parts - 1)
     rows = connection.execute("SELECT content FROM body WHERE id BETWEEN ? AND ? ORDER BY id", ids)
     whole = BytesIO()  # a large content is in memory once: `getvalue` doesn't copy it
