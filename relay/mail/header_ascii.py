@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import binascii
 import re
 from urllib.parse import quote_from_bytes
+
+from relay.mail.header_text import charset_of, encoded_words
 
 _ADDRESSES = frozenset({
     "from", "sender", "reply-to", "to", "cc", "resent-from", "resent-sender", "resent-to", "resent-cc",
@@ -31,8 +32,6 @@ _UNQUOTED = re.compile(
 _TOKEN = re.compile(rb'"(?P<quoted>(?:[^"\\]|\\.)*+)(?P<unquote>")?|' + _UNQUOTED.pattern, re.DOTALL)
 _PARAMETER = re.compile(rb'(?<![\w-])([\w-]{1,60})=(?:"((?:[^"\\]|\\.)*+)"|([^\s;"]++))', re.DOTALL)
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
-_WORD_BYTES = 45
-"""60 characters of base64: an encoded word has 75 at most (RFC 2047 2)"""
 
 
 class Unencodable(Exception):
@@ -68,7 +67,7 @@ def _mailbox_token(found: re.Match[bytes]) -> bytes:
     if found["unquote"] is None:
         # A quote that is never closed: read on without it.
         return b'"' + _UNQUOTED.sub(_unquoted_token, quoted)
-    return _words(_ESCAPED.sub(rb"\1", quoted))
+    return encoded_words(_ESCAPED.sub(rb"\1", quoted))
 
 
 def _unquoted_token(found: re.Match[bytes]) -> bytes:
@@ -96,31 +95,11 @@ def _text(value: bytes) -> bytes:
     for at in range(0, len(pieces), 2):
         gap, word = pieces[at - 1] if at else b"", pieces[at]
         if word.isascii():
-            out += [_words(b"".join(run)), gap, word] if run else [gap, word]
+            out += [encoded_words(b"".join(run)), gap, word] if run else [gap, word]
             run = []
         elif run:
             run += [gap.replace(b"\r\n", b""), word]
         else:
             out.append(gap)
             run = [word]
-    return b"".join([*out, _words(b"".join(run))] if run else out)
-
-
-def _words(data: bytes) -> bytes:
-    charset, at, words = charset_of(data), 0, []
-    while at < len(data):
-        end = min(at + _WORD_BYTES, len(data))
-        while charset == b"utf-8" and end < len(data) and data[end] & 0xC0 == 0x80:
-            end -= 1  # RFC 2047 5: a character is never divided
-        words.append(b"=?%b?B?%b?=" % (charset, binascii.b2a_base64(data[at:end], newline=False)))
-        at = end
-    return b"\r\n ".join(words)
-
-
-def charset_of(data: bytes) -> bytes:
-    """The charset to declare for 8-bit text of unknown origin (RFC 1428 3): UTF-8 where it is valid UTF-8."""
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        return b"unknown-8bit"
-    return b"utf-8"
+    return b"".join([*out, encoded_words(b"".join(run))] if run else out)

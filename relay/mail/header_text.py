@@ -19,6 +19,8 @@ MAX_WORDS = 1_000
 # C0, DEL, C1, line and paragraph separators, changes of a terminal's writing direction, lone surrogates (UTF-7).
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
 _PLAIN = re.compile(rb"[\x20-\x7e]*")
+_WORD_BYTES = 45
+"""60 characters of base64: an encoded word has 75 at most (RFC 2047 2)"""
 
 
 def one_line(text: str) -> str:
@@ -90,9 +92,26 @@ def decode_charset(data: bytes, charset: str) -> str:
 
 def encoded(text: str) -> bytes:
     """One line of text as an unstructured header value; beyond ASCII in folded RFC 2047 words."""
-    text = one_line(text)
-    if text.isascii():
-        return text.encode()
-    # Ten characters are at most 40 octets, so a word stays below the 75 of RFC 2047 2.
-    pieces = (text[at : at + 10].encode() for at in range(0, len(text), 10))
-    return b"\r\n ".join(b"=?utf-8?b?" + binascii.b2a_base64(piece, newline=False) + b"?=" for piece in pieces)
+    data = one_line(text).encode()
+    return data if data.isascii() else encoded_words(data)
+
+
+def encoded_words(data: bytes) -> bytes:
+    """Text of any charset as RFC 2047 words, folded."""
+    charset, at, words = charset_of(data), 0, []
+    while at < len(data):
+        end = min(at + _WORD_BYTES, len(data))
+        while charset == b"utf-8" and end < len(data) and data[end] & 0xC0 == 0x80:
+            end -= 1  # RFC 2047 5: a character is never divided
+        words.append(b"=?%b?B?%b?=" % (charset, binascii.b2a_base64(data[at:end], newline=False)))
+        at = end
+    return b"\r\n ".join(words)
+
+
+def charset_of(data: bytes) -> bytes:
+    """The charset to declare for 8-bit text of unknown origin (RFC 1428 3): UTF-8 where it is valid UTF-8."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return b"unknown-8bit"
+    return b"utf-8"

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from relay.mail.header_ascii import Unencodable, ascii_value, charset_of
-from relay.mail.header_text import decoded
+from relay.mail.header_ascii import Unencodable, ascii_value
+from relay.mail.header_text import charset_of, decoded
 from relay.mail.message import Field, Message, first, over_long_line, parse
 from relay.mail.mime import content_type, find_fence
 
