@@ -66,7 +66,7 @@ def _top(data: Mapping[str, Any], lanes: Collection[str]) -> Iterator[Diagnostic
     if isinstance(given, str) and lanes and given not in lanes:
         yield Diagnostic(("default_lane",), absent("lane", given, lanes))
     hostname = data.get("hostname")
-    # RFC 5321 4.1.1.1: EHLO says a domain or an address literal.
+    # RFC 5321 4.1.1.1: EHLO takes a domain or an address literal.
     if isinstance(hostname, str) and not is_host(hostname.removeprefix("[IPv6:").removeprefix("[").removesuffix("]")):
         yield Diagnostic(("hostname",), f"expected a name such as relay.example.com, got {shown(hostname)}")
 

@@ -81,8 +81,8 @@ def _listener(given: Any) -> Any:
 
 
 def _lane(name: str, given: Any) -> Any:
-    """Codes live for ten minutes, other mail for two days. A lane whose mail expires within the hour is express unless
-    it says otherwise."""
+    """Codes expire after ten minutes, other mail after two days. Without `express`, a lane whose mail expires within
+    the hour is express."""
     if not isinstance(given, dict):
         return given
     expires = given.get("expires", "10m" if name == "otp" else "2d")

@@ -33,7 +33,7 @@ from relay.config.parse import (
 from relay.config.rate_limit import CountPer, parse_rate_limit
 
 EXPRESS_WITHIN_S = 3600.0
-"""A lane whose mail expires within the hour is express unless it says otherwise."""
+"""a lane without `express` is express where its mail expires within this time"""
 
 PINNED_RULE = "listener"
 """the rule's name in the log for mail whose lane is pinned by its listener"""

@@ -45,7 +45,7 @@ async def _upstream(name: str, upstream: Upstream, config: Config, now: float) -
     try:
         session = await open_session(target, timeout_s=OPEN_WITHIN_S)
     except OpenFailed as error:
-        reply = without_credentials(f"{error.phase}: {error.reply.words}", upstream)
+        reply = without_credentials(f"{error.phase}: {error.reply.explanation}", upstream)
         place = f"{upstream.host}:{upstream.port}"
         return [about.fail(f"{place}: {reply}", f"check: {_HINTS.get(error.phase, 'its log')}")]
     try:

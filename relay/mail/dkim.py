@@ -30,14 +30,14 @@ OVERSIGNED = (
     "from", "sender", "reply-to", "to", "cc", "subject", "date", "message-id",
     "mime-version", "content-type", "content-transfer-encoding", "in-reply-to", "references",
 )  # fmt: skip
-"""Signed once more than they occur, so that none can be added above ours (RFC 6376 8.15)"""
+"""signed once more than they occur, so that none can be added above (RFC 6376 8.15)"""
 
 SIGNED = (
     "resent-date", "resent-from", "resent-sender", "resent-to", "resent-cc", "resent-message-id",
     "content-id", "content-description", "list-id", "list-help", "list-unsubscribe", "list-unsubscribe-post",
     "list-subscribe", "list-post", "list-owner", "list-archive", "feedback-id", "auto-submitted",
 )  # fmt: skip
-"""Signed where they occur (RFC 6376 5.4.1; List-Unsubscribe-Post must be: RFC 8058 4)"""
+"""signed where they occur (RFC 6376 5.4.1; List-Unsubscribe-Post must be: RFC 8058 4)"""
 
 _LABELS = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?)*")
 

@@ -43,7 +43,7 @@ class Reply(NamedTuple):
         return OWN in self.text and is_own(str(self))
 
     @property
-    def words(self) -> str:
+    def explanation(self) -> str:
         """The text of the relay's own reply without its codes; any other reply as it is."""
         return self.text.partition(OWN)[2] if self.is_own else str(self)
 

@@ -36,7 +36,7 @@ class OpenFailed(Exception):
         may quote a credential or a one-time code, so only its reply codes are shown."""
         if self.from_upstream:
             return f"{self.phase}: {self.reply.code} {self.reply.enhanced or ''}".rstrip()
-        return f"{self.phase}: {self.reply.words}"
+        return f"{self.phase}: {self.reply.explanation}"
 
 
 LOST = Reply.own(451, "4.4.2", "connection lost")
