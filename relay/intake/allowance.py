@@ -58,7 +58,10 @@ class Allowance:
         return max(0.001, min(command_timeout_s, self._login_by - now))
 
     def exceeded(self, now: float, command_timeout_s: float) -> Answer | None:
-        """The answer that ends a session past its limits."""
+        """The answer that ends a session past its limits; None: it is within them."""
+        ends_at = min(self._since + _TIMEOUTS * command_timeout_s, self._login_by)
+        if now < ends_at and self._commands < _COMMANDS and self._errors < _ERRORS and not self.failed_logins:
+            return None
         if self.failed_logins >= _FAILED_LOGINS:
             return refuse(replies.TOO_MANY_ERRORS, "auth")
         if self._errors >= _ERRORS:

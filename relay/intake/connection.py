@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from ssl import SSLContext
 from typing import Any, cast
 
+from relay.intake.deadline import Deadline
 from relay.intake.framing import DotDecoder, LineBuffer
 from relay.intake.pace import Pace
 
@@ -55,7 +56,7 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         """done once the client has read some of its replies; None: they are not too many"""
-        self._closing_timer: asyncio.TimerHandle | None = None
+        self._deadline = Deadline(self.loop, self._expired)
         self._ended = False
         self._closing = False
         self._reading = True
@@ -99,8 +100,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 (the cause changes nothing)
         self.transport = None
         self._ended = True
-        if self._closing_timer is not None:
-            self._closing_timer.cancel()
+        self._deadline.cancel()
         self.resume_writing()
         self._wake()
 
@@ -214,7 +214,7 @@ class Connection(asyncio.Protocol):
             transport.write_eof()
         else:
             transport.close()
-        self._closing_timer = self.loop.call_later(_LINGER_S if linger else _CLOSE_S, transport.abort)
+        self._deadline.set(self.loop.time() + (_LINGER_S if linger else _CLOSE_S))
 
     # Called by the server.
 
@@ -236,26 +236,26 @@ class Connection(asyncio.Protocol):
     async def _wait(self, deadline: float) -> None:
         """Until more input has come, or a little earlier. Raises ClientDisconnected, TimedOut."""
         self.flush()
-        if self._writable is not None:
-            # A client that doesn't read its replies is cut off without a last one.
-            waiter, expired = self._writable, self.abort
-        elif self._ended:
-            raise ClientDisconnected
-        else:
+        waiter = self._writable
+        if waiter is None:
+            if self._ended:
+                raise ClientDisconnected
             if not self._reading and self.transport is not None:
                 self._reading = True
                 self.transport.resume_reading()
             self._waiter = waiter = self.loop.create_future()
-            expired = self._time_out
-        timer = self.loop.call_at(deadline, expired)
+        self._deadline.set(deadline)
         try:
             await waiter
         finally:
-            timer.cancel()
             self._waiter = None
+            self._deadline.clear()
 
-    def _time_out(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+    def _expired(self) -> None:
+        """Let the wait for input time out. A client that doesn't read its replies, or doesn't close, is cut off."""
+        if self._waiter is None:
+            self.abort()
+        elif not self._waiter.done():
             self._waiter.set_exception(TimedOut())
 
     def _wake(self) -> None:

@@ -137,9 +137,10 @@ class Session:
 
     async def _converse(self, dialogue: Dialogue) -> None:
         """Answer commands until the session is over."""
+        allowance, settings, loop = self._allowance, self._shared.settings, self._connection.loop
         while not self._over:
             self._send(await self._next_answer(dialogue))
-            exceeded = self._allowance.exceeded(self._now(), self._shared.settings.limits.command_timeout_s)
+            exceeded = allowance.exceeded(loop.time(), settings.limits.command_timeout_s)
             if exceeded is not None and not self._over:
                 self._send(exceeded)
 
@@ -159,6 +160,8 @@ class Session:
             await shared.turns.for_message(self._priority)
         answer = dialogue.answer(line)
         match answer.then:
+            case "read on":
+                return answer
             case "receive content":
                 self._send(answer)
                 return await self._receive(dialogue)
