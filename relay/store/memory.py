@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
 from relay.store.base import StoreError
@@ -51,7 +51,8 @@ class MemoryStore(MemoryLog):
         return asyncio.ensure_future(self.put(message, claimed=True, booking=booking))
 
     def _insert(self, new: NewMessage, booking: Booking | None) -> None:
-        self._check_new(new)
+        if new.id in self._all:
+            raise StoreError(f"message {new.id} is in the store already")
         recipients = [
             RecipientRow(position, recipient, provider, next_at=new.accepted_at)
             for position, (recipient, provider) in enumerate(zip(new.envelope.recipients, new.providers, strict=True))
@@ -60,13 +61,7 @@ class MemoryStore(MemoryLog):
             for one in recipients:
                 one.book(new.accepted_at, booking)
         timings_ms = rounded(new.timings_ms)
-        self._all[new.id] = MessageRow(
-            new, new.lane, new.accepted_at, new.expires_at, recipients, timings_ms, new.content
-        )
-
-    def _check_new(self, new: NewMessage) -> None:
-        if new.id in self._all:
-            raise StoreError(f"message {new.id} is in the store already")
+        self._all[new.id] = MessageRow(new, new.lane, new.accepted_at, new.expires_at, recipients, timings_ms)
 
     async def claim(
         self, lane: str, now: float, *, messages: int, size_bytes: int, booking: Booking = BOOKED
@@ -124,7 +119,6 @@ class MemoryStore(MemoryLog):
                 one.become("expired")
                 one.reply = reply
                 ended[message.new.id] += 1
-        self._finish(ended)
         return [Expired(*each) for each in ended.items()]
 
     async def next_due(self, lane: str) -> float | None:
@@ -143,9 +137,7 @@ class MemoryStore(MemoryLog):
         message = self._all.get(settlement.message_id)
         if message is None:
             raise StoreError(f"no message {settlement.message_id} in the store")
-        for bounce in settlement.bounces:
-            self._check_new(bounce)
-        for bounce in settlement.bounces:
+        for bounce in settlement.bounces:  # at most one: what raises has changed nothing
             self._insert(bounce, None)
         made = {attempt.position: attempt.n for attempt in settlement.attempts}
         for attempt in settlement.attempts:
@@ -160,7 +152,6 @@ class MemoryStore(MemoryLog):
         if settlement.note is not None:
             message.notes[self._now(), settlement.note] = None
         message.timings_ms |= rounded(settlement.timings_ms)
-        _finish_if_done(message)
 
     async def unclaim(self, message_id: str, due_at: float | None = None) -> None:
         self._messages()
@@ -201,7 +192,6 @@ class MemoryStore(MemoryLog):
                 one.reply = text
                 message.notes[now, text] = None
                 ended.append(message.new.id)
-        self._finish(ended)
         return list(dict.fromkeys(ended))
 
     async def retry_deferred(self, lane: str, now: float, *, only_urged: bool = False) -> int:
@@ -238,19 +228,14 @@ class MemoryStore(MemoryLog):
             if chosen:
                 changed.append(message.new.id)
                 message.notes[now, f"{action} by the operator"] = None
-        self._finish(changed)
         return changed
 
-    def _finish(self, ids: Iterable[str]) -> None:
-        for message_id in ids:
-            _finish_if_done(self._all[message_id])
-
     def size(self) -> tuple[int, int]:
-        sizes = [len(message.content) for message in self._all.values() if message.content is not None]
+        sizes = [len(message.new.content) for message in self._all.values() if message.is_open]
         return len(sizes), sum(sizes)
 
     async def prune(self, before: float, *, limit: int) -> int:
-        old = [m for m in self._messages() if m.content is None and m.accepted_at < before]
+        old = [m for m in self._messages() if not m.is_open and m.accepted_at < before]
         old.sort(key=lambda message: message.accepted_at)
         for message in old[:limit]:
             del self._all[message.new.id]
@@ -271,11 +256,6 @@ def _update(message: MessageRow, one: RecipientRow, update: RecipientUpdate, n: 
     one.reply = one.reply if update.reply is None else update.reply
     one.sent_at, one.step, one.delay_notified = update.sent_at, update.step, update.delay_notified
     one.deaths = 0
-
-
-def _finish_if_done(message: MessageRow) -> None:
-    if not any(one.is_open for one in message.recipients):
-        message.content = None
 
 
 def _died(one: RecipientRow) -> Literal["queued", "held", "ambiguous"]:

@@ -88,9 +88,11 @@ class MessageRow:
     expires_at: float
     recipients: list[RecipientRow]
     timings_ms: dict[str, float]
-    content: bytes | None
-    """None: finished"""
     notes: dict[tuple[float, str], None] = field(default_factory=dict)
+
+    @property
+    def is_open(self) -> bool:
+        return any(one.is_open for one in self.recipients)
 
     def matching(self, selection: Selection) -> list[RecipientRow]:
         """The recipients that a selection names, none if it doesn't name the message."""
@@ -157,10 +159,8 @@ class MemoryLog:
     def _recipients(self, lane: str | None = None) -> Iterator[tuple[MessageRow, RecipientRow]]:
         """Open recipients, of one lane or of all."""
         for message in self._messages():
-            if message.content is not None and lane in (None, message.lane):
-                for one in message.recipients:
-                    if one.is_open:
-                        yield message, one
+            if lane in (None, message.lane):
+                yield from ((message, one) for one in message.recipients if one.is_open)
 
     async def get(self, message_id: str) -> Json | None:
         self._messages()
