@@ -38,6 +38,9 @@ class Superseding:
         newest = self._newest.get(key)
         if newest is None or newest.queued.id < job.queued.id:
             job.older, self._newest[key] = newest, job
+        elif newest.queued.id == job.queued.id:
+            # It was deferred, and is claimed again before its last job has left.
+            job.older, self._newest[key] = newest.older, job
         elif newest.stored.is_set():
             job.supersede(newest.queued.id)
         else:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from relay.store.model import Queued
+from relay.mail.envelope import Envelope, Recipient
+from relay.store.model import OpenRecipient, Queued
 from tests.delivery.harness import config, delivering, until, warm
 from tests.support.upstream import Upstream, Wait
 
@@ -36,3 +37,19 @@ async def test_an_older_code_that_is_being_claimed_while_the_newer_is_stored_is_
         goes_on.set()
         await bench.ended(newer, "sent")
         assert len(one.messages) == 1
+
+
+async def test_a_message_claimed_again_before_its_last_job_has_left_is_not_superseded_by_itself(tmp_path: Path) -> None:
+    async with Upstream() as one, delivering(tmp_path, config({"one": one})) as bench:
+        lane, now = bench.delivery.lane("otp"), bench.clock.now()
+        recipient = Recipient("u@example.net")
+        due = (OpenRecipient(0, recipient),)
+        queued = Queued("01A", "otp", None, Envelope("", (recipient,)), b"", now, now + 30.0, due, (), "u")
+        first, again, newer = lane.job(queued), lane.job(queued), lane.job(queued._replace(id="01B"))
+        first.stored.set()
+        for job in (first, again):
+            lane.superseding.enter(job)
+        assert again.superseded_by is None
+        lane.superseding.leave(first)
+        lane.superseding.enter(newer)
+        assert newer.older is again
