@@ -1,7 +1,5 @@
 """Mailjet."""
 
-from __future__ import annotations
-
 from relay.providers.base import Preset, Provider
 
 PROVIDER = Provider(

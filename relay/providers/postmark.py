@@ -1,4 +1,4 @@
-"""Postmark. It replaces Message-ID unless told to keep it, so our signature leaves that field out."""
+"""Postmark. It replaces Message-ID, so our signature leaves that field out."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
 """Resend. Its events don't say which recipient they are about, so a transaction has one recipient."""
 
-from __future__ import annotations
-
 from relay.providers.base import Preset, Provider
 
 PROVIDER = Provider(

@@ -1,7 +1,5 @@
 """Scaleway Transactional Email."""
 
-from __future__ import annotations
-
 from relay.providers.base import Preset, Provider
 
 PROVIDER = Provider(

@@ -1,7 +1,5 @@
 """SparkPost. It allows 10 connections, of 100 messages each."""
 
-from __future__ import annotations
-
 from relay.providers.base import Preset, Provider
 
 PROVIDER = Provider(

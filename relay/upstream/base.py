@@ -23,24 +23,15 @@ Parts = Callable[[], Sequence[bytes]]
 class Load(Protocol):
     """What one try carries: a message, and those of its recipients that the try is for."""
 
-    @property
-    def message_id(self) -> str:
-        """The relay's id of the message."""
-
-    @property
-    def envelope(self) -> Envelope: ...
-
-    @property
-    def recipients(self) -> Sequence[tuple[int, Recipient]]:
-        """(position in the envelope, recipient) pairs."""
-
-    @property
-    def original(self) -> bytes:
-        """The content as it was accepted, unsigned."""
-
-    @property
-    def accepted_at(self) -> float:
-        """When the app sent its final dot (time.monotonic)."""
+    message_id: str
+    """the relay's id of the message"""
+    envelope: Envelope
+    recipients: Sequence[tuple[int, Recipient]]
+    """(position in the envelope, recipient) pairs"""
+    original: bytes
+    """the content as it was accepted, unsigned"""
+    accepted_at: float
+    """when the app sent its final dot (time.monotonic)"""
 
     async def content(self, form: Form) -> bytes:
         """The unsigned content in that form. Raises Unencodable."""
@@ -98,7 +89,7 @@ class Report(NamedTuple):
 
 
 class Watcher(Protocol):
-    """Is told when a lane's upstream goes down and comes back."""
+    """Gets a call when a lane's upstream goes down, and when it comes back."""
 
     def down(self, lane: str, upstream: str, reason: str) -> None: ...
 

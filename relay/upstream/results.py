@@ -24,7 +24,7 @@ class OpenFailed(Exception):
     """There is no connection: the upstream is unreachable, unsafe, or refuses us."""
 
     def __init__(self, phase: Phase, reply: Reply, *, from_upstream: bool = False) -> None:
-        """`said`: the reply is the upstream's own, not the relay's description of what went wrong."""
+        """`from_upstream`: the reply is the upstream's own, not the relay's description of what went wrong."""
         self.phase: Phase = phase
         self.reply = reply
         self.from_upstream = from_upstream

@@ -128,7 +128,7 @@ class Window:
         """A message was accepted, while `in_use` sessions were busy. `reply_s`: how long the reply to its content took;
         None where that says nothing about the upstream (a large content)."""
         if now < self.resume_at:
-            return  # under way before the upstream said stop
+            return  # it was under way before the pause
         self._throttled = 0
         self.opened(in_use)
         if reply_s is not None:

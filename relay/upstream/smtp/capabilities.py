@@ -41,5 +41,5 @@ class Capabilities:
 
 
 def _number(text: str) -> int:
-    word = text.split(" ", 1)[0]
-    return int(word) if word.isascii() and word.isdigit() and len(word) < 16 else 0
+    number = text.split(" ", 1)[0]
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 16 else 0

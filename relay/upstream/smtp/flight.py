@@ -188,7 +188,7 @@ class Flight:
     def _content(self) -> Outgoing | None:
         try:
             parts = self._parts()
-        except Exception as error:  # noqa: BLE001 - the owner gets it: here somebody else may be calling
+        except Exception as error:  # noqa: BLE001 - `transact` raises it: the caller here is the gate or the loop
             self.error = error
             self._gate.reopen()
             self.transaction.abandon(TROUBLE)

@@ -67,8 +67,8 @@ class SmtpUpstream(Upstream):
         self.pool.fail_waiting(failure)
 
     async def send(self, load: Load, gate: Gate, terms: Terms) -> Report:
-        """See `Upstream.send`. A kept session that turns out dead before the upstream said anything costs nothing but
-        another session: the same upstream is asked again on it, at once."""
+        """See `Upstream.send`. If a kept session turns out dead before any reply, another one to the same upstream is
+        used at once."""
         self.under_way += 1
         phases = Phases(started_at := time.monotonic())
         try:
@@ -98,16 +98,13 @@ class SmtpUpstream(Upstream):
             except OpenFailed as failure:
                 return self._without_session(load, failure, started_at, phases)
             _record_opening(phases, time.monotonic(), session.opening if is_new else Opening())
-            sent, error = await self._transact(session, load, gate, terms, before, phases)
+            sent = await self._transact(session, load, gate, terms, before, phases)
+            error = self._learn(session, load, sent)
             if not is_new and _was_dead(sent) and time.monotonic() < before:
                 if terms.progress.content_sent:
                     gate.reopen()
                     terms.progress.content_sent = False
                 continue
-            try:
-                self._mind_the_account(load, sent)
-            except Exception as fault:  # noqa: BLE001 - what the upstream said of the mail holds all the same
-                error = error or fault
             kind: Literal["new", "warm"] = "new" if is_new else "warm"
             return Report(self.name, started_at, kind, sent.results, phases.ms, sent.codes, sent.dsn, error)
 
@@ -121,9 +118,7 @@ class SmtpUpstream(Upstream):
 
     async def _transact(
         self, session: Session, load: Load, gate: Gate, terms: Terms, before: float, phases: Phases
-    ) -> tuple[TransactionReport, Exception | None]:
-        """The transaction, and a fault of the relay's own on the session's way back: that changes nothing of what the
-        upstream said."""
+    ) -> TransactionReport:
         try:
             mail, parts, form = await fitted(load, session.capabilities, self._unsigned)
             if form != "as it is":
@@ -137,12 +132,17 @@ class SmtpUpstream(Upstream):
         phases.until(left_at - sent.gate_ms / 1000.0, "envelope")
         phases.until(left_at, "gate")
         phases.until(sent.ended_at, "data")
+        return sent
+
+    def _learn(self, session: Session, load: Load, sent: TransactionReport) -> Exception | None:
+        """Learn from a transaction, and give its session back. A fault of ours is returned: it changes no result."""
         try:
-            self.return_session(session, sent, mail.size_bytes)
+            self.return_session(session, sent, len(load.original))
+            self._mind_the_account(load, sent)
         except Exception as error:  # noqa: BLE001 - see above
             session.abort()
-            return sent, error
-        return sent, None
+            return error
+        return None
 
     def return_session(self, session: Session, sent: TransactionReport, size_bytes: int = 0) -> None:
         """Learn from a transaction that carried `size_bytes`, and give the session back to the pool."""
@@ -159,7 +159,7 @@ class SmtpUpstream(Upstream):
         self.pool.release(session)
 
     def _adapt_window(self, session: Session, sent: TransactionReport, *, timed: bool) -> None:
-        """Would the upstream take more at once, or is it given too much?"""
+        """Whether the upstream would take more at once, or gets too much."""
         now = time.monotonic()
         if any(result.outcome == "sent" for result in sent.results):
             self.window.succeeded(now, self.counts()["busy"], sent.data_ms / 1000.0 if timed else None)
@@ -170,13 +170,13 @@ class SmtpUpstream(Upstream):
             self.window.throttled(now)
 
     def _mind_the_account(self, load: Load, sent: TransactionReport) -> None:
-        """Credentials that are no good serve no other message either: none is sent to find that out again."""
+        """Where the credentials are refused, open the circuit: they are no good for other messages either."""
         bad = credential_failure(sent.results)
         if bad is None:
-            if sent.answered:
+            if sent.answered and not _was_dead(sent):
                 self.circuit.account_accepted()
             return
-        # It may quote the mail that it is about.
+        # The reply may quote the mail.
         quoted = redact(redact_reply(bad.reply.text, load.original))
         reason = OpenFailed(bad.phase, bad.reply._replace(text=quoted), from_upstream=True)
         if bad.phase == "mail":
