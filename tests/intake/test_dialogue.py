@@ -85,7 +85,7 @@ CASES = [
     # Parameters.
     Case("unknown parameters", [*HELLO, ("MAIL FROM:<a@x.test> FOO=1", "555 5.5.4"), *MAIL[1:], ("RCPT TO:<b@x.test> FOO=1", "555 5.5.4"), *RCPT[2:]]),
     Case("malformed parameters", [*HELLO, ("MAIL FROM:<a@x.test> SIZE=x", "501 5.5.4"), ("MAIL FROM:<a@x.test> BY=0;R", "501 5.5.4"), *RCPT[1:]]),
-    Case("auth by nobody", [*HELLO, ("MAIL FROM:<a@x.test> AUTH=<>", "250"), *RCPT[2:]]),
+    Case("AUTH= without a user", [*HELLO, ("MAIL FROM:<a@x.test> AUTH=<>", "250"), *RCPT[2:]]),
     Case("a size too large", [*HELLO, (f"MAIL FROM:<a@x.test> SIZE={LIMIT_BYTES + 1}", "552 5.3.4"), *RCPT[1:]]),
     Case("the size that is allowed", [*HELLO, (f"MAIL FROM:<a@x.test> SIZE={LIMIT_BYTES}", "250"), *RCPT[2:]]),
     # Data.

@@ -110,5 +110,5 @@ def test_without_its_end_data_goes_on() -> None:
         (b"Auth PLAIN", MAX_AUTH_BYTES),
     ],
 )
-def test_a_command_s_verb_says_how_long_it_may_be(start: bytes, limit: int) -> None:
+def test_a_command_s_verb_sets_how_long_it_may_be(start: bytes, limit: int) -> None:
     assert line_limit(start) == limit

@@ -1,4 +1,4 @@
-"""Ways in: addresses, networks, PROXY, and what a reload or a drain does to them."""
+"""Listeners: addresses, networks, the PROXY header, reload, drain, limits on connections."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def test_without_a_limit_of_its_own_a_remote_client_has_a_hundred_connections() 
     assert connections_allowed(peer_at("127.0.0.1", proxied=True), Limits()) == 100
 
 
-async def test_a_client_from_elsewhere_is_told_so_and_sent_away() -> None:
+async def test_a_client_outside_the_allowed_networks_is_refused() -> None:
     async with service(listener(allow=ELSEWHERE)) as relay, relay.connect() as client:
         assert await client.everything() == b"554 5.7.1 This network may not send mail here\r\n"
         assert relay.heard.reasons == ["allow"]
 
 
-async def test_a_client_from_within_is_let_in() -> None:
+async def test_a_client_inside_the_allowed_networks_gets_a_session() -> None:
     async with service(listener(allow=(*ELSEWHERE, *LOCAL))) as relay, relay.session() as client:
         assert (await client.ask("NOOP")).startswith("250")
 
@@ -119,7 +119,7 @@ async def test_allow_judges_the_client_that_the_proxy_names() -> None:
     "junk",
     [b"EHLO me\r\n", b"PROXY nonsense\r\n", b"PROXY " + b"x" * 200, b"PROXY TCP4 1.2.3.4\r\n", V2 + b"\x31\x11\0\0"],
 )
-async def test_what_isn_t_a_proxy_header_ends_the_connection_without_a_word(junk: bytes) -> None:
+async def test_a_bad_proxy_header_ends_the_connection_without_a_reply(junk: bytes) -> None:
     async with service(listener(proxy_protocol=LOCAL)) as relay, relay.connect() as client:
         await client.send(junk)
         with suppress(ConnectionResetError):
@@ -128,7 +128,7 @@ async def test_what_isn_t_a_proxy_header_ends_the_connection_without_a_word(junk
         assert relay.heard.reasons == ["proxy"]
 
 
-async def test_a_proxy_that_says_nothing_has_a_deadline() -> None:
+async def test_a_silent_proxy_has_a_deadline() -> None:
     async with service(listener(proxy_protocol=LOCAL), limits={"command_timeout_s": 0.2}) as relay:
         async with relay.connect() as client:
             await client.send(b"PROXY TCP4")
@@ -136,7 +136,7 @@ async def test_a_proxy_that_says_nothing_has_a_deadline() -> None:
         assert relay.heard.reasons == ["proxy"]
 
 
-async def test_a_proxy_header_from_anyone_else_is_no_command() -> None:
+async def test_a_proxy_header_from_another_peer_is_an_unknown_command() -> None:
     async with service(listener(proxy_protocol=ELSEWHERE)) as relay, relay.connect() as client:
         await client.reply()
         assert (await client.ask("PROXY TCP4 192.0.2.7 127.0.0.1 5 25")).startswith("500 5.5.2")
@@ -372,7 +372,7 @@ async def test_others_leave_a_fifth_of_the_connections_to_clients_of_this_machin
         assert relay.heard.reasons == ["connections"] * 8
 
 
-async def test_one_connection_is_for_whoever_comes_first() -> None:
+async def test_a_limit_of_one_connection_is_open_to_remote_clients_too() -> None:
     async with service(listener(proxy_protocol=LOCAL), limits={"connections": 1}) as relay, relay.connect() as client:
         await client.send(b"PROXY TCP4 192.0.2.7 127.0.0.1 5 25\r\n")
         assert (await client.reply()).startswith("220")

@@ -42,7 +42,7 @@ async def test_sessions_whose_turn_has_not_come_are_counted_with_the_time_they_w
     assert turns.held_back_s > 0
 
 
-def test_what_comes_faster_than_the_pace_is_behind_by_what_its_readers_are_told_to_wait() -> None:
+def test_contents_that_come_faster_than_the_pace_make_their_readers_wait() -> None:
     pace = Pace(bytes_a_s=1_000.0)
     assert pace.behind_s == 0.0
     wait_s = pace.count(2_000)

@@ -39,7 +39,7 @@ GOOD_MAIL: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("argument", "said"), GOOD_MAIL)
-def test_mail_says_who_and_how(argument: str, said: dict[str, Any]) -> None:
+def test_mail_has_a_sender_and_parameters(argument: str, said: dict[str, Any]) -> None:
     assert parse_mail(argument) == Mail(**{"sender": A, **said})
 
 
@@ -114,7 +114,7 @@ GOOD_RCPT: list[tuple[str, Recipient]] = [
 
 
 @pytest.mark.parametrize(("argument", "recipient"), GOOD_RCPT)
-def test_rcpt_says_to_whom_and_what_to_report(argument: str, recipient: Recipient) -> None:
+def test_rcpt_has_a_recipient_and_what_to_report(argument: str, recipient: Recipient) -> None:
     assert parse_rcpt(argument, smtputf8=False) == recipient
 
 

@@ -1,4 +1,4 @@
-"""TLS and AUTH: what is offered when, what is dropped, who is believed."""
+"""TLS and AUTH: what is offered when, what is dropped, which logins are right and what wrong ones cost."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ async def test_required_wants_tls_first_off_this_machine(
         assert (await client.ask(f"AUTH PLAIN {b64(chr(0) + 'app' + chr(0) + PASSWORD)}")).startswith("235 2.7.0")
 
 
-def test_a_proxy_s_word_doesn_t_make_a_client_local() -> None:
+def test_a_proxied_client_is_never_local() -> None:
     assert peer_at("127.0.0.1").local
     assert not peer_at("127.0.0.1", proxied=True).local
 
@@ -297,7 +297,7 @@ async def test_no_credential_reaches_a_log(guarded: Service, caplog: pytest.LogC
         assert secret not in caplog.text
 
 
-async def test_many_logins_at_once_hold_nobody_up(guarded: Service) -> None:
+async def test_many_logins_at_once_all_succeed(guarded: Service) -> None:
     async def log_in(client: Client) -> str:
         return await client.ask(f"AUTH PLAIN {b64(chr(0) + 'app' + chr(0) + PASSWORD)}")
 
@@ -356,7 +356,7 @@ def test_a_user_s_name_fits_the_file(name: str, valid: bool) -> None:
     assert valid_name(name) is valid
 
 
-# What a login costs, and whom.
+# Guesses and remembered logins.
 
 
 def login(password: str, user: str = "app") -> str:
@@ -427,7 +427,7 @@ async def test_guesses_count_over_connections_until_they_are_no_longer_looked_at
     assert len(verified) == 10
 
 
-async def test_a_guesser_holds_up_neither_another_client_nor_who_was_let_in_before(
+async def test_a_client_that_guesses_delays_neither_another_client_nor_its_own_right_logins(
     users_file: Path, starttls: dict[str, object], certificates: Certificates, monkeypatch: pytest.MonkeyPatch,
     verified: list[bytes],
 ) -> None:  # fmt: skip
@@ -510,7 +510,9 @@ async def test_where_a_login_is_required_it_must_come_soon(
     assert guarded.heard.reasons == ["timeout"]
 
 
-async def test_who_has_logged_in_may_take_its_time(guarded: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_has_logged_in_has_no_login_deadline(
+    guarded: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with guarded.session() as client:
         assert (await client.ask(login(PASSWORD))).startswith("235")
         monkeypatch.setattr(allowance_module, "LOGIN_WITHIN_S", 0.0)

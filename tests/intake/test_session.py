@@ -169,9 +169,9 @@ async def test_a_client_that_leaves_while_its_mail_is_stored_has_its_mail_stored
         go_on.set()
         await relay.recorder.wait_for(1)
         if leave != "rst":
-            said = await client.everything()
-            assert said.startswith(b"250 2.0.0 queued as id-1\r\n")
-            assert said.endswith(b"221 2.0.0 Bye\r\n") == (leave == "quit")
+            received = await client.everything()
+            assert received.startswith(b"250 2.0.0 queued as id-1\r\n")
+            assert received.endswith(b"221 2.0.0 Bye\r\n") == (leave == "quit")
         await relay.quiet()
     assert relay.recorder.taken[0].content == b"kept\r\n"
 
@@ -230,10 +230,10 @@ async def test_byte_after_byte_doesn_t_buy_time(limits: dict[str, float], before
         for each in before:
             await client.send(each)
         dribble = asyncio.create_task(forever(client, b"N"))
-        said = await client.everything()
+        received = await client.everything()
         dribble.cancel()
         await relay.quiet()
-    assert said.endswith(b"421 4.4.2 Timed out waiting for the client\r\n")
+    assert received.endswith(b"421 4.4.2 Timed out waiting for the client\r\n")
     assert relay.heard.reasons == ["timeout"]
     assert relay.recorder.begun == 0
 
@@ -241,10 +241,10 @@ async def test_byte_after_byte_doesn_t_buy_time(limits: dict[str, float], before
 async def test_noop_for_ever_doesn_t_buy_time_either() -> None:
     async with service(limits={"command_timeout_s": 0.1}) as relay, relay.session() as client:
         pings = asyncio.create_task(forever(client, b"NOOP\r\n"))
-        said = await client.everything()
+        received = await client.everything()
         pings.cancel()
-    assert b"250 2.0.0 Ok\r\n" in said
-    assert said.endswith(b"421 4.4.2 Timed out waiting for the client\r\n")
+    assert b"250 2.0.0 Ok\r\n" in received
+    assert received.endswith(b"421 4.4.2 Timed out waiting for the client\r\n")
 
 
 async def forever(client: Client, data: bytes) -> None:
@@ -265,11 +265,11 @@ async def forever(client: Client, data: bytes) -> None:
 async def test_a_session_of_errors_or_idle_talk_ends(line: bytes, reply: bytes) -> None:
     async with service() as relay, relay.session() as client:
         talk = asyncio.create_task(client.send(line * 1500))
-        said = bytearray()
-        while not said.endswith(reply):
-            received = await asyncio.wait_for(client.reader.read(65536), PATIENCE_S)
-            assert received
-            said += received
+        received = bytearray()
+        while not received.endswith(reply):
+            piece = await asyncio.wait_for(client.reader.read(65536), PATIENCE_S)
+            assert piece
+            received += piece
         await talk
 
 
@@ -284,17 +284,17 @@ async def test_mail_keeps_a_session_alive() -> None:
     assert len(relay.recorder.taken) == 5
 
 
-async def test_an_idle_client_holds_nobody_up() -> None:
+async def test_idle_clients_delay_no_other() -> None:
     async with service() as relay, relay.session(), relay.connect() as half, relay.session() as client:
         await half.send(b"EHL")
         await up_to_data(client)
         assert (await client.ask(".")).startswith("250 2.0.0")
 
 
-# Who may come.
+# Limits and admission.
 
 
-async def test_one_connection_too_many_hears_so() -> None:
+async def test_one_connection_too_many_is_refused() -> None:
     async with service(limits={"connections": 2}) as relay, relay.session() as first, relay.session():
         async with relay.connect() as third:
             assert await third.everything() == b"421 4.7.0 Too many connections\r\n"
@@ -335,9 +335,9 @@ async def test_a_message_has_only_so_many_rcpts_whatever_comes_of_them(recipient
         await client.ask("MAIL FROM:<a@x.test>")
         rcpts = "".join(f"RCPT TO:{recipient.format(at)}\r\n" for at in range(2_000))
         await client.send(rcpts.encode())
-        said = (await client.everything()).decode().splitlines()
-        assert 1_000 <= len(said) <= 1_011
-        assert said[-1].startswith("421 4.")
+        received = (await client.everything()).decode().splitlines()
+        assert 1_000 <= len(received) <= 1_011
+        assert received[-1].startswith("421 4.")
 
 
 async def test_thousands_of_pipelined_commands_are_answered_each() -> None:

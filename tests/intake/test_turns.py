@@ -50,7 +50,7 @@ async def test_new_sessions_go_before_bulk_but_bulk_goes_on() -> None:
     assert max(order.index(at) for at in range(12, 24)) < max(order.index(at) for at in range(12))
 
 
-async def test_a_session_that_gave_up_costs_nobody_a_turn() -> None:
+async def test_a_session_that_gave_up_uses_no_turn() -> None:
     turns = Turns(per_round=1)
     await turns.for_message("bulk")
     gone = asyncio.create_task(turns.for_message("bulk"))

@@ -201,7 +201,7 @@ def test_a_relative_socket_is_beside_the_configuration(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["listen: [", "listen: []", "listen:\n  - {address: 'h:1', tls: implicit}\n"])
-def test_a_configuration_without_a_way_in_says_so(text: str, tmp_path: Path) -> None:
+def test_a_configuration_without_a_usable_listener_is_an_error(text: str, tmp_path: Path) -> None:
     path = tmp_path / "relay.yaml"
     path.write_text(text)
     with pytest.raises(Failed) as failed:
@@ -284,14 +284,14 @@ async def test_one_bad_recipient_and_nothing_is_sent() -> None:
     assert relay.recorder.taken == []
 
 
-async def test_who_may_not_send_is_told() -> None:
+async def test_a_client_that_may_not_send_gets_the_refusal() -> None:
     async with service(listener(allow=("192.0.2.0/24",))) as relay:
         status, _, err = await sendmail("b@x.test", to=f"127.0.0.1:{relay.port}")
     assert status == NOPERM
     assert "554 5.7.1" in err
 
 
-async def test_nobody_listening_is_a_temporary_failure() -> None:
+async def test_a_port_that_nothing_listens_on_is_a_temporary_failure() -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     status, _, err = await sendmail("b@x.test", to=f"127.0.0.1:{port}")
@@ -313,7 +313,7 @@ async def test_what_is_no_smtp_server_is_a_temporary_failure(said: bytes) -> Non
 
 
 @pytest.mark.parametrize(("to", "status"), [("nowhere.invalid:25", NOHOST), ("rubbish", CONFIG), ("h:99999", CONFIG)])
-async def test_a_place_that_is_none_is_told_apart(to: str, status: int) -> None:
+async def test_a_bad_address_has_an_exit_status_of_its_own(to: str, status: int) -> None:
     assert (await sendmail("b@x.test", to=to))[0] == status
 
 
