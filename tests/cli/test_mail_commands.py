@@ -121,13 +121,13 @@ def test_log_lists_newest_first_by_every_filter(
 
 
 @pytest.mark.parametrize("arguments", [("log",), ("log", "--json"), ("queue",), ("queue", "--json"), ("queue", "hold")])
-def test_a_lane_that_there_is_not_is_named_and_exits_1(run: Run, filled: float, arguments: tuple[str, ...]) -> None:
+def test_an_unknown_lane_is_named_and_exits_1(run: Run, filled: float, arguments: tuple[str, ...]) -> None:
     result = run(*arguments, "--lane", "opt")
     assert (result.code, result.out) == (1, "")
     assert result.err == "otp-relay: there is no lane opt; there are otp, bulk\n"
 
 
-def test_a_lane_that_has_gone_from_the_configuration_still_shows_its_messages(
+def test_a_lane_that_is_no_longer_configured_still_shows_its_messages(
     run: Run, config_file: Path, filled: float
 ) -> None:
     config_file.write_text("store: relay.db\nlanes: {bulk: {}}\n")
@@ -147,7 +147,7 @@ def test_log_shows_one_messages_time_line(run: Run, filled: float) -> None:
     assert document["recipients"][1]["attempts"][0]["reply"] == "451 4.2.1 later"
 
 
-def test_a_time_line_says_when_the_next_try_is_and_why_none_was_made(
+def test_a_time_line_shows_the_next_try_and_why_an_attempt_was_abandoned(
     run: Run, config_file: Path, filled: float
 ) -> None:
     document = json.loads(run("log", "01D", "--json").out)
@@ -172,7 +172,7 @@ async def settle(path: Path, settlement: Settlement) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("01Z",), ("01Z", "--json"), ("--lane", "nowhere"), ("--state", "expired")])
-def test_log_that_finds_nothing_exits_1_with_a_word(run: Run, filled: float, arguments: tuple[str, ...]) -> None:
+def test_log_without_a_result_exits_1_with_one_line(run: Run, filled: float, arguments: tuple[str, ...]) -> None:
     found = run("log", *arguments)
     assert (found.code, found.out) == (1, "")
     assert len(found.err.splitlines()) == 1
@@ -196,7 +196,7 @@ def test_log_that_finds_nothing_exits_1_with_a_word(run: Run, filled: float, arg
         ("queue", "drop", "--all", "--ambiguous"),
     ],
 )
-def test_what_makes_no_sense_is_a_usage_error_and_changes_nothing(
+def test_senseless_arguments_are_a_usage_error_and_change_nothing(
     run: Run, filled: float, arguments: tuple[str, ...]
 ) -> None:
     before = run("queue", "--json").out
@@ -245,7 +245,7 @@ def test_without_a_store_there_is_one_line(run: Run) -> None:
         (("retry", "01D"), ["01D"]),
     ],
 )
-def test_an_action_without_a_running_relay_is_done_on_the_store(
+def test_an_action_without_a_running_relay_changes_the_store(
     run: Run, filled: float, arguments: tuple[str, ...], changed: list[str]
 ) -> None:
     result = run("queue", *arguments)
@@ -260,7 +260,7 @@ def test_an_action_that_changes_nothing_exits_1(run: Run, filled: float) -> None
     assert (result.code, result.out) == (1, "")
 
 
-def test_an_id_that_is_no_messages_is_named_and_exits_1_while_the_others_change(run: Run, filled: float) -> None:
+def test_unknown_ids_are_named_and_exit_1_while_the_others_change(run: Run, filled: float) -> None:
     result = run("queue", "hold", "01B", "01Z", "01A", "01Y")
     assert (result.code, result.out) == (1, "01B\n")
     assert result.err.splitlines() == ["otp-relay: no message 01Z", "otp-relay: no message 01Y"]
@@ -275,7 +275,7 @@ async def make_ambiguous(path: Path, message_id: str) -> None:
 
 
 @pytest.mark.parametrize("chosen", ["--all", "--lane=otp"])
-def test_a_retry_leaves_what_an_upstream_may_have_taken_unless_it_is_named(
+def test_a_retry_leaves_ambiguous_messages_unless_they_are_named(
     run: Run, config_file: Path, filled: float, chosen: str
 ) -> None:
     for message_id in ("01E", "01F"):
@@ -319,7 +319,7 @@ def running(config_file: Path, filled: float) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("running")
-def test_an_action_beside_a_running_relay_goes_through_its_http_service(run: Run) -> None:
+def test_an_action_beside_a_running_relay_uses_its_http_service(run: Run) -> None:
     assert run("queue", "hold", "--lane", "otp").out == "01B\n"
     assert json.loads(run("queue", "hold", "--all", "--json").out) == {"changed": ["01C", "01D"]}
     assert run("queue", "hold", "01B").code == 1
@@ -342,7 +342,7 @@ def test_an_action_beside_a_running_relay_goes_through_its_http_service(run: Run
         ({"address": "systemd:http", "token": TOKEN}, "systemd:http"),
     ],
 )
-def test_a_running_relay_that_can_not_be_asked_is_one_line(
+def test_a_running_relay_that_gives_no_answer_is_one_line(
     run: Run, config_file: Path, http: dict[str, str], said: str
 ) -> None:
     write_config(config_file.parent, {"postmark": {"host": "127.0.0.1", "port": 1, "tls": "none"}}, http=http)
@@ -362,7 +362,7 @@ def test_a_running_relay_that_can_not_be_asked_is_one_line(
         ("address: unix:nowhere.sock, token: another", "relay.yaml:1:17: http.address"),
     ],
 )
-def test_a_changed_http_is_told_to_take_a_restart_with_its_place(
+def test_a_changed_http_section_is_named_as_one_that_needs_a_restart(
     run: Run, config_file: Path, http: str, place: str
 ) -> None:
     config_file.write_text(f"http: {{{http}}}\nstore: relay.db\n")
@@ -374,7 +374,7 @@ def test_a_changed_http_is_told_to_take_a_restart_with_its_place(
 
 
 @pytest.mark.usefixtures("running")
-def test_a_running_relay_is_asked_although_there_are_mistakes_elsewhere_in_the_file(
+def test_errors_elsewhere_in_the_file_do_not_keep_an_action_from_the_relay(
     run: Run, config_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RELAY_TOKEN", TOKEN)
@@ -386,7 +386,7 @@ def test_a_running_relay_is_asked_although_there_are_mistakes_elsewhere_in_the_f
 
 @pytest.mark.usefixtures("running")
 @pytest.mark.parametrize("http", ["1", "{address: nowhere}", "{token: '${UNSET}'}", "{token: 1}"])
-def test_a_running_relay_whose_place_is_not_plain_is_one_line(run: Run, config_file: Path, http: str) -> None:
+def test_an_unreadable_http_section_beside_a_running_relay_is_one_line(run: Run, config_file: Path, http: str) -> None:
     config_file.write_text(f"store: relay.db\nhttp: {http}\n")
     result = run("queue", "drop", "--all")
     assert (result.code, result.out) == (1, "")
@@ -396,7 +396,7 @@ def test_a_running_relay_whose_place_is_not_plain_is_one_line(run: Run, config_f
 
 
 @pytest.mark.parametrize("rest", ["lanes: {otp: {expires: 10}}", "http: {address: nowhere}", "no_such_key: 1"])
-def test_an_action_on_the_store_needs_nothing_of_the_file_but_its_place(
+def test_an_action_on_the_store_needs_only_the_path_of_the_store(
     run: Run, config_file: Path, filled: float, rest: str
 ) -> None:
     config_file.write_text(f"store: relay.db\n{rest}\n")
@@ -405,14 +405,14 @@ def test_an_action_on_the_store_needs_nothing_of_the_file_but_its_place(
 
 
 @pytest.mark.parametrize("text", ["store: 1", "store: relay.db\nlog: {addresses: all}", "store: 'relay.db"])
-def test_an_action_that_needs_what_is_wrong_says_so(run: Run, config_file: Path, filled: float, text: str) -> None:
+def test_an_error_in_a_needed_key_is_reported(run: Run, config_file: Path, filled: float, text: str) -> None:
     config_file.write_text(text)
     result = run("queue", "hold", "--all")
     assert (result.code, result.out) == (2, "")
     assert f"{config_file}:" in result.err
 
 
-def test_an_answer_that_is_no_http_is_one_line(run: Run, config_file: Path, filled: float) -> None:
+def test_a_response_that_is_not_http_is_one_line(run: Run, config_file: Path, filled: float) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(f"{config_file.parent}/http.sock")
         listening.listen()

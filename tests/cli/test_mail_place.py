@@ -62,7 +62,7 @@ def test_the_store_is_found_from_any_folder(
     assert {"log": "01A", "queue": "nothing waits", "report": "postmark"}[command] in said.out
 
 
-def test_a_mistake_elsewhere_in_the_configuration_hides_no_log(
+def test_an_error_elsewhere_in_the_configuration_does_not_hide_the_log(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = relay(tmp_path, "store: mail.db\nlanes: {otp: {expires: 10}}\n", "mail.db")
@@ -84,7 +84,7 @@ def test_a_mistake_elsewhere_in_the_configuration_hides_no_log(
     ],
     ids=["wrong type", "variable not set", "misspelt", "not YAML"],
 )
-def test_a_mistake_about_the_store_is_said_with_its_line(
+def test_an_error_in_the_store_key_is_reported_with_its_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, text: str, said: str
 ) -> None:
     config = relay(tmp_path, text, "mail.db")
@@ -95,9 +95,7 @@ def test_a_mistake_about_the_store_is_said_with_its_line(
     assert f"{config}{said}" in shown.err
 
 
-def test_a_configuration_that_is_not_there_is_a_line_and_exit_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_configuration_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["log", "-c", str(tmp_path / "none.yaml")])
     assert ended.value.code == 2
@@ -116,7 +114,7 @@ def test_a_hashed_address_is_found_by_the_address(tmp_path: Path, capsys: pytest
     assert main(["log", "--to", "another@example.net", "-c", str(config)]) == 1
 
 
-def test_a_worker_s_file_is_looked_at_too_and_one_that_is_damaged_is_a_line(
+def test_a_workers_file_is_read_too_and_a_damaged_one_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = relay(tmp_path, f"store: mail.db{REST}", "mail.db")

@@ -172,7 +172,7 @@ def test_an_action_names_the_store_and_not_a_file_that_it_does_not_need(closed: 
 @pytest.mark.parametrize(
     "arguments", [*READS[:5], ("check",), ("queue", "hold", "--all"), ("user", "add", "x")], ids=" ".join
 )
-def test_so_is_a_key_file_where_it_is_needed(closed: Path, arguments: tuple[str, ...], as_nobody: Nobody) -> None:
+def test_a_key_file_of_another_user_is_one_line(closed: Path, arguments: tuple[str, ...], as_nobody: Nobody) -> None:
     done = as_nobody(closed, *arguments)
     assert len(done.stderr.splitlines()) == 1
     assert "permission denied: run it as root or as the relay's user" in done.stderr
@@ -181,14 +181,16 @@ def test_so_is_a_key_file_where_it_is_needed(closed: Path, arguments: tuple[str,
 
 @pytest.mark.parametrize("closed", [("relay.yaml", 0o600)], indirect=True, ids=["configuration"])
 @pytest.mark.parametrize("arguments", [*READS, ("check",), ("user", "add", "x"), ("explain", "-")], ids=" ".join)
-def test_so_is_the_configuration(closed: Path, arguments: tuple[str, ...], as_nobody: Nobody) -> None:
+def test_a_configuration_of_another_user_is_one_line(
+    closed: Path, arguments: tuple[str, ...], as_nobody: Nobody
+) -> None:
     done = as_nobody(closed, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"{closed}: can't read {closed}: permission denied: run it as root or as the relay's user\n"
 
 
 @pytest.mark.parametrize("closed", [("data", 0o700), ("relay.yaml", 0o600), ("keys", 0o700)], indirect=True)
-def test_doctor_finds_what_it_may_not_look_into(closed: Path, as_nobody: Nobody) -> None:
+def test_doctor_reports_what_it_may_not_read(closed: Path, as_nobody: Nobody) -> None:
     done = as_nobody(closed, "doctor")
     assert "Traceback" not in done.stderr
     assert "run doctor as the relay's user" in done.stdout or "run it as root or as the relay's user" in done.stdout

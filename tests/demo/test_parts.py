@@ -102,7 +102,7 @@ def test_the_scene_is_a_key_of_its_own_that_only_the_owner_reads(tmp_path: Path)
     assert (tmp_path / "demo.pem").stat().st_mode & 0o777 == 0o600
 
 
-async def test_a_relay_that_does_not_start_says_why(tmp_path: Path) -> None:
+async def test_a_relay_that_does_not_start_fails_with_its_reason(tmp_path: Path) -> None:
     config_file = tmp_path / "relay.yaml"
     config_file.write_text("lanes: 7\n")
     with pytest.raises(RelayFailed, match="exit 2"):
@@ -151,7 +151,7 @@ async def test_the_demo_sends_codes_beside_a_growing_backlog_and_ends_by_itself(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_ends_the_demo_clean(start_demo: StartDemo, number: signal.Signals) -> None:
+async def test_a_signal_ends_the_demo_with_exit_0(start_demo: StartDemo, number: signal.Signals) -> None:
     process = await start_demo()
     assert process.stdout is not None
     await asyncio.wait_for(process.stdout.readline(), 30)
@@ -280,7 +280,7 @@ async def test_a_senseless_duration_is_a_usage_error(start_demo: StartDemo, valu
     assert b"Traceback" not in errors
 
 
-async def test_the_demo_says_what_it_does_before_it_starts() -> None:
+async def test_the_demo_prints_what_it_does_before_it_starts() -> None:
     """While aiohttp is imported and the relay starts, there would be nothing to see for seconds."""
     program = "import sys; sys.modules.update(aiohttp=None)\nfrom relay.__main__ import main\nmain(['demo'])"
     process = await asyncio.create_subprocess_exec(

@@ -42,15 +42,13 @@ async def doctor(config_file: Path, server: NameServer, *arguments: str) -> Said
     return await command("doctor", "-c", config_file, "--dns", "{}:{}".format(*server.address), *arguments)
 
 
-async def test_json_is_one_document_and_the_exit_code_is_its_verdict(
-    tmp_path: Path, certificates: Certificates
-) -> None:
+async def test_json_is_one_document_that_agrees_with_the_exit_code(tmp_path: Path, certificates: Certificates) -> None:
     async with (
         NameServer(ZONE) as server,
         Upstream(tls="starttls", certificate=certificates.good, auth=AUTH) as upstream,
     ):
-        said = await doctor(configured(tmp_path, upstream_keys(upstream, certificates)), server, "--json")
-    document = said.document
+        result = await doctor(configured(tmp_path, upstream_keys(upstream, certificates)), server, "--json")
+    document = result.document
     assert set(document) == {"ok", "findings"}
     assert {frozenset(one) for one in document["findings"]} == {
         frozenset({"area", "subject", "status", "text", "hint"})
@@ -61,72 +59,72 @@ async def test_json_is_one_document_and_the_exit_code_is_its_verdict(
     # Nothing about what this test built is amiss; disk and clock are the machine's own.
     amiss = {one["area"] for one in document["findings"] if one["status"] != "ok"}
     assert amiss <= {"disk", "clock"}
-    assert (said.err, document["ok"]) == ("", said.code == 0)
-    assert "hunter2" not in said.out
+    assert (result.err, document["ok"]) == ("", result.code == 0)
+    assert "hunter2" not in result.out
 
 
 async def test_text_has_a_line_a_finding_and_a_hint_where_it_is_needed(tmp_path: Path) -> None:
     async with NameServer({**ZONE, "s1._domainkey.auth.example.com": ()}) as server, Upstream() as upstream:
-        said = await doctor(configured(tmp_path, upstream_keys(upstream)), server)
-    assert said.code == 2
-    lines = said.out.splitlines()
+        result = await doctor(configured(tmp_path, upstream_keys(upstream)), server)
+    assert result.code == 2
+    lines = result.out.splitlines()
     at = lines.index("FAIL     dkim: s1._domainkey.auth.example.com: no key is published: signatures don't verify")
     assert lines[at + 1].strip() == f"publish as TXT at s1._domainkey.auth.example.com: {dns_record(rsa_key())}"
     assert any(line.startswith("ok       upstream: esp: offers PIPELINING, ") for line in lines)
     assert lines[-1].startswith("1 FAIL, ")
 
 
-async def test_what_dns_says_never_steers_the_terminal(tmp_path: Path) -> None:
+async def test_text_from_dns_never_controls_the_terminal(tmp_path: Path) -> None:
     zone = {**ZONE, "auth.example.com": "v=spf1 \x1b[2J -all"}
     async with NameServer(zone) as server, Upstream() as upstream:
-        said = await doctor(configured(tmp_path, upstream_keys(upstream)), server)
-    assert said.code == 2
-    assert "\x1b" not in said.out
-    assert "receivers can't read the record" in said.out
+        result = await doctor(configured(tmp_path, upstream_keys(upstream)), server)
+    assert result.code == 2
+    assert "\x1b" not in result.out
+    assert "receivers can't read the record" in result.out
 
 
 @pytest.mark.parametrize("form", ["--json", "text"])
-async def test_a_configuration_that_can_not_be_loaded_is_all_that_is_told(tmp_path: Path, form: str) -> None:
+async def test_a_configuration_that_can_not_be_loaded_is_the_only_finding(tmp_path: Path, form: str) -> None:
     config_file = tmp_path / "relay.yaml"
     config_file.write_text("lanes: {otp: {upstreams: [esp], retrry: [1s]}}\nupstreams: {esp: {host: a.example}}\n")
-    said = await command("doctor", "-c", config_file, *(["--json"] if form == "--json" else []))
-    assert (said.code, said.err) == (2, "")
-    assert f"{config_file}:1:" in said.out
-    assert "retrry" in said.out
+    result = await command("doctor", "-c", config_file, *(["--json"] if form == "--json" else []))
+    assert (result.code, result.err) == (2, "")
+    assert f"{config_file}:1:" in result.out
+    assert "retrry" in result.out
     if form == "--json":
-        assert {(one["area"], one["status"]) for one in said.document["findings"]} == {("config", "fail")}
+        assert {(one["area"], one["status"]) for one in result.document["findings"]} == {("config", "fail")}
 
 
-async def test_notes_of_the_configuration_are_warnings_and_an_open_key_is_told_once(tmp_path: Path) -> None:
+async def test_notes_are_warnings_and_an_open_key_is_reported_once(tmp_path: Path) -> None:
     async with NameServer(ZONE) as server, Upstream() as upstream:
         config_file = configured(tmp_path, upstream_keys(upstream), limits={"recipients": 10})
         (tmp_path / "s1.pem").chmod(0o644)
-        said = await doctor(config_file, server, "--json")
-    about = [one for one in said.document["findings"] if "s1.pem" in json.dumps(one)]
+        result = await doctor(config_file, server, "--json")
+    about = [one for one in result.document["findings"] if "s1.pem" in json.dumps(one)]
     assert [(one["area"], one["status"]) for one in about] == [("files", "warn")]
 
 
 @pytest.mark.parametrize("server", ["nonsense", "127.0.0.1:0", ":53"])
-def test_a_name_server_that_is_none_is_a_usage_error(server: str) -> None:
+def test_an_invalid_name_server_is_a_usage_error(server: str) -> None:
     with pytest.raises(SystemExit) as left:
         main(["doctor", "--dns", server])
     assert left.value.code == 2
 
 
 @pytest.mark.fresh
-async def test_beside_a_running_relay_it_says_so_and_does_not_disturb_it(tmp_path: Path) -> None:
+async def test_a_running_relay_is_reported_and_not_disturbed(tmp_path: Path) -> None:
     async with Upstream() as upstream, NameServer(ZONE) as server:
         http = f"unix:{tmp_path}/http.sock"
         config_file = configured(tmp_path, upstream_keys(upstream), http={"address": http})
         async with RelayProcess(config_file) as relay:
-            said = await doctor(config_file, server, "--json")
-            told = [(one["status"], one["text"]) for one in said.document["findings"] if one["area"] == "relay"]
-            assert told == [("ok", f"a relay runs on this store (pid {relay.pid})"), ("ok", "mail is accepted")]
+            result = await doctor(config_file, server, "--json")
+            found = [(one["status"], one["text"]) for one in result.document["findings"] if one["area"] == "relay"]
+            assert found == [("ok", f"a relay runs on this store (pid {relay.pid})"), ("ok", "mail is accepted")]
             assert await relay.terminate() == 0
 
 
 class _Readyz:
-    """A relay's /readyz that says what it is told to."""
+    """A relay's /readyz that answers as configured."""
 
     def __init__(self, status: int, body: str) -> None:
         self.status, self.body = status, body
@@ -147,7 +145,7 @@ class _Readyz:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "told"),
+    ("status", "body", "expected"),
     [
         (200, '{"ready": true, "reasons": []}', ("ok", "mail is accepted")),
         (503, '{"ready": false, "reasons": ["draining", "disk"]}', ("fail", "no mail is accepted: draining, disk")),
@@ -159,12 +157,12 @@ class _Readyz:
         ),
     ],
 )
-async def test_a_running_relays_readiness_is_told(
-    tmp_path: Path, status: int, body: str, told: tuple[str, str]
+async def test_the_readiness_of_a_running_relay_is_reported(
+    tmp_path: Path, status: int, body: str, expected: tuple[str, str]
 ) -> None:
     async with _Readyz(status, body) as port:
         found = await _of_service(tmp_path, f"127.0.0.1:{port}")
-    assert [(one.status, one.text) for one in found][1:] == [told]
+    assert [(one.status, one.text) for one in found][1:] == [expected]
 
 
 async def test_a_relay_on_another_address_is_a_warning(tmp_path: Path) -> None:
@@ -175,11 +173,11 @@ async def test_a_relay_on_another_address_is_a_warning(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "systemd:http"])
-async def test_an_address_that_the_configuration_does_not_hold_is_unknown(tmp_path: Path, address: str) -> None:
+async def test_an_address_that_is_not_in_the_configuration_is_unknown(tmp_path: Path, address: str) -> None:
     assert [one.status for one in await _of_service(tmp_path, address)] == ["ok", "unknown"]
 
 
-async def test_a_store_that_nobody_holds_is_said_to_be_free(tmp_path: Path) -> None:
+async def test_a_store_without_a_relay_is_reported_so(tmp_path: Path) -> None:
     config = load(write_config(tmp_path, {"esp": {"host": "127.0.0.1", "port": 1, "tls": "none"}}), {}).config
     (before,) = await service.check(config)
     descriptor = files.lock(config.store)

@@ -41,7 +41,7 @@ def of(findings: list[Finding], area: str) -> list[tuple[str, str]]:
     return [(finding.status, finding.text) for finding in findings if finding.area == area]
 
 
-async def test_a_domain_that_is_published_as_it_should_be_is_all_well() -> None:
+async def test_a_properly_published_domain_is_all_well() -> None:
     found = await examined(GOOD, "s1", "e1")
     assert [(one.area, one.subject, one.status) for one in found] == [
         ("dkim", "s1._domainkey.auth.example.com", "ok"),
@@ -72,7 +72,7 @@ async def test_a_missing_key_is_a_failure_with_the_record_to_publish() -> None:
         (dns_record(rsa_key()).replace("k=rsa", "k=RSA"), "fail", "a probe signed with it doesn't verify"),
     ],
 )
-async def test_a_key_that_verifiers_will_not_take_is_told(published: Entry, status: str, said: str) -> None:
+async def test_a_key_that_verifiers_refuse_is_reported(published: Entry, status: str, said: str) -> None:
     (told,) = of(await examined({**GOOD, "s1._domainkey.auth.example.com": published}), "dkim")
     assert told[0] == status
     assert said in told[1]
@@ -85,7 +85,7 @@ async def test_ed25519_alone_is_a_warning_because_many_receivers_do_not_verify_i
 
 
 @pytest.mark.parametrize("silence", ["SILENT", "SERVFAIL"])
-async def test_without_an_answer_nothing_is_known_and_nothing_passes(silence: str) -> None:
+async def test_without_an_answer_all_checks_are_unknown(silence: str) -> None:
     names = ("s1._domainkey.auth.example.com", "auth.example.com", "_dmarc.auth.example.com")
     found = await examined({**GOOD, **dict.fromkeys(names, silence)}, lookup_s=0.3)
     assert [(one.area, one.status) for one in found] == [("dkim", "unknown"), ("spf", "unknown"), ("dmarc", "unknown")]
@@ -143,7 +143,7 @@ DMARC: list[tuple[dict[str, Entry], str, str]] = [
 
 
 @pytest.mark.parametrize(("zone", "status", "said"), DMARC)
-async def test_the_dmarc_policy_that_applies_is_found_and_told(zone: dict[str, Entry], status: str, said: str) -> None:
+async def test_the_dmarc_policy_that_applies_is_reported(zone: dict[str, Entry], status: str, said: str) -> None:
     (told,) = of(await examined({**GOOD, **zone}), "dmarc")
     assert told[0] == status
     assert said in told[1]
@@ -178,6 +178,6 @@ async def test_a_name_server_that_denies_everything_is_not_believed() -> None:
 
 
 @pytest.mark.parametrize("name", ["x" * 64 + ".example", "a..b", "a" * 300, "é.example", "\x00", ""])
-async def test_a_name_that_is_none_is_unknown(name: str) -> None:
+async def test_an_invalid_name_is_unknown(name: str) -> None:
     async with NameServer({}) as server:
         assert isinstance(await Resolver(server.address, lookup_s=0.5).txt(name), Unknown | Texts)

@@ -72,7 +72,7 @@ def test_closed_files_are_well(config_file: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "status"), [(0o644, "warn"), (0o606, "fail")])
-def test_an_open_password_file_is_told_with_the_command_that_closes_it(
+def test_an_open_password_file_is_reported_with_the_command_that_closes_it(
     config_file: Path, mode: int, status: str
 ) -> None:
     password = config_file.parent / "secrets" / "esp"
@@ -82,7 +82,7 @@ def test_an_open_password_file_is_told_with_the_command_that_closes_it(
 
 
 @pytest.mark.parametrize("name", ["relay.db", "relay.db-wal"])
-def test_an_open_store_is_told(config_file: Path, name: str) -> None:
+def test_an_open_store_is_reported(config_file: Path, name: str) -> None:
     store = config_file.parent / "store" / name
     store.parent.mkdir()
     store.touch()
@@ -107,7 +107,7 @@ def test_without_a_configured_key_the_stores_own_encrypts(config_file: Path) -> 
     assert (finding.status, finding.text.endswith("store/relay.db.key)")) == ("ok", True)
 
 
-def test_an_open_key_of_the_store_is_told(config_file: Path) -> None:
+def test_an_open_key_of_the_store_is_reported(config_file: Path) -> None:
     store = load(config_file, {}).config.store
     open_keys(store, (), None)
     own_key_file(store).chmod(0o644)
@@ -204,7 +204,7 @@ def test_a_clock_is_well_only_when_something_says_so(kernel: int | None, timesyn
     assert judge_clock(kernel, timesyncd=timesyncd).status == status
 
 
-def test_this_machines_clock_is_looked_at() -> None:
+def test_this_machines_clock_is_checked() -> None:
     assert check_clock().status in ("ok", "unknown")
 
 

@@ -44,7 +44,7 @@ STRANGERS = dns_record(rsa.generate_private_key(65537, 1024))
         (rsa_key(), f"v=DKIM1; s=*; k=rsa; p={P_OURS}"),
     ],
 )
-def test_a_record_with_our_public_key_has_nothing_said_of_it(key: PrivateKey, record: str) -> None:
+def test_a_record_with_our_public_key_has_no_remarks(key: PrivateKey, record: str) -> None:
     assert list(key_remarks([record], key)) == []
 
 
@@ -96,7 +96,7 @@ def test_two_records_at_one_selector_are_a_failure_even_when_one_is_ours() -> No
         ("v=spf1 exp=why.example unknown=thing -all", (), None, 0, "-"),
     ],
 )
-def test_spf_is_read_with_what_it_includes_and_what_it_costs(
+def test_spf_is_parsed_with_its_includes_and_look_ups(
     text: str, includes: tuple[str, ...], redirect: str | None, lookups: int, of_all: str
 ) -> None:
     assert is_spf(text)
@@ -147,7 +147,7 @@ def test_dmarc_is_read_with_its_defaults(text: str, policy: str, subdomains: str
     "text",
     ["v=DMARC1", "v=DMARC1; p=block", "v=DMARC1; p=none; adkim=x", "v=DMARC1; p=none; sp=all", "v=DMARC1; reject"],
 )
-def test_dmarc_that_receivers_pass_over_is_refused(text: str) -> None:
+def test_dmarc_that_receivers_ignore_is_refused(text: str) -> None:
     assert is_dmarc(text)
     with pytest.raises(BadRecord):
         dmarc(text)
@@ -168,7 +168,7 @@ def test_dmarc_that_receivers_pass_over_is_refused(text: str) -> None:
         ),
     ],
 )  # fmt: skip
-def test_dmarc_is_looked_for_at_the_domain_and_up_from_there(domain: str, asked: tuple[str, ...]) -> None:
+def test_dmarc_is_looked_up_at_the_domain_and_above_it(domain: str, asked: tuple[str, ...]) -> None:
     assert dmarc_domains(domain) == asked
 
 
@@ -204,7 +204,7 @@ RECORDISH = st.one_of(
 
 
 @given(RECORDISH)
-def test_whatever_stands_in_dns_ends_in_words(text: str) -> None:
+def test_any_record_gives_remarks_or_bad_record(text: str) -> None:
     assert [remark.text for remark in key_remarks([text], rsa_key())]
     for read in (spf, dmarc, tags):
         with contextlib.suppress(BadRecord):  # nothing else may come out

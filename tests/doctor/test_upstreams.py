@@ -62,7 +62,7 @@ async def test_a_certificate_near_its_end_is_a_warning(tmp_path: Path, certifica
     assert (tls.status, tls.text.endswith("good for 9 days")) == ("warn", True)
 
 
-async def test_a_refused_connection_is_a_failure_in_words(tmp_path: Path) -> None:
+async def test_a_refused_connection_is_a_failure_with_its_reason(tmp_path: Path) -> None:
     async with Upstream() as upstream:
         await upstream.pause()
         (finding,) = await examined(tmp_path, upstream)
@@ -79,7 +79,7 @@ async def test_a_refused_connection_is_a_failure_in_words(tmp_path: Path) -> Non
         ({"auth": "535 5.7.8 no such account"}, "auth: 535 5.7.8 no such account"),
     ],
 )
-async def test_a_session_that_does_not_come_about_names_the_phase_and_the_reply(
+async def test_a_session_that_can_not_be_opened_names_the_phase_and_the_reply(
     tmp_path: Path, script: dict[str, object], said: str
 ) -> None:
     async with Upstream(auth=AUTH, script=script) as upstream:  # type: ignore[arg-type]
@@ -90,7 +90,7 @@ async def test_a_session_that_does_not_come_about_names_the_phase_and_the_reply(
 
 
 @pytest.mark.parametrize("broken", ["expired", "wrong_host", "self_signed"])
-async def test_a_certificate_that_does_not_hold_is_a_failure(
+async def test_a_certificate_that_does_not_verify_is_a_failure(
     tmp_path: Path, certificates: Certificates, broken: str
 ) -> None:
     async with Upstream(tls="implicit", certificate=getattr(certificates, broken)) as upstream:
@@ -105,7 +105,7 @@ async def test_starttls_that_is_not_offered_is_a_failure(tmp_path: Path, certifi
     assert (finding.status, "STARTTLS is not offered" in finding.text) == ("fail", True)
 
 
-async def test_an_upstream_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_upstream_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upstreams, "OPEN_WITHIN_S", 0.2)
     async with Upstream(script={"greeting": Hang()}) as upstream:
         (finding,) = await examined(tmp_path, upstream)
@@ -158,7 +158,7 @@ async def test_a_session_that_can_not_be_reset_is_a_failure(tmp_path: Path, answ
     assert told(found)["greeting"] == "fail"
 
 
-async def test_each_upstream_is_told_of_and_a_dead_one_hides_none(tmp_path: Path) -> None:
+async def test_each_upstream_is_reported_also_beside_a_dead_one(tmp_path: Path) -> None:
     async with Upstream() as good, Upstream(script={"greeting": "421 4.3.2 closed for today"}) as closed:
         config = load(write_config(tmp_path, {"good": good, "closed": closed}), {}).config
         found = await upstreams.check(config, time.time())

@@ -118,7 +118,7 @@ def test_a_refused_recipient_has_no_time_even_when_one_was_measured() -> None:
     assert lane.figures.bands == {**tally(()), "failed": 1}
 
 
-def test_what_never_arrived_has_failed_and_what_was_replaced_or_not_wanted_has_not() -> None:
+def test_bounced_and_expired_count_as_failed_and_superseded_and_suppressed_do_not() -> None:
     states = ("expired", "bounced", "superseded", "suppressed")
     (lane,) = build([Row("otp", None, "x", state, None, 3) for state in states]).lanes
     assert lane.figures.bands == {**tally(()), "failed": 6}
@@ -135,7 +135,7 @@ def test_the_pace_is_of_the_window_and_the_memory_is_bounded() -> None:
     assert recent.pace("bulk", since=0.0).sent == 0
 
 
-def test_what_failed_is_in_the_bands_of_the_window_and_in_no_time() -> None:
+def test_failed_deliveries_count_in_the_bands_and_have_no_time() -> None:
     recent = Recent()
     for at, total_s in enumerate((1.0, NEVER_S, 200.0, NEVER_S)):
         recent.note("otp", float(at), total_s)

@@ -35,7 +35,7 @@ def zone(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("created", [1_800_000_000.0, 1_800_000_000.25, 1_800_000_000.999, 1_800_000_001.5])
-def test_a_line_says_when_in_utc_whatever_the_machine_s_zone(zone: str, created: float) -> None:
+def test_a_lines_time_is_utc_in_every_zone(zone: str, created: float) -> None:
     lines = LogfmtFormatter()
     for at in (created, created, created + 60):
         when, rest = lines.format(record(at, "event=%s id=%d", "sent", 1)).split(" ", 1)
@@ -45,7 +45,7 @@ def test_a_line_says_when_in_utc_whatever_the_machine_s_zone(zone: str, created:
         assert abs((moment - datetime.fromtimestamp(at, UTC)).total_seconds()) < 0.0011
 
 
-def test_a_line_begins_like_this() -> None:
+def test_a_line_begins_with_time_and_level() -> None:
     assert (
         LogfmtFormatter().line(1_800_000_000.25, "WARNING", "event=x")
         == "time=2027-01-15T08:00:00.250Z level=warning event=x"

@@ -101,7 +101,7 @@ def test_the_events_of_a_message_move_the_metrics_of_the_contract(log: MailLog) 
     assert (pace.sent, pace.failed) == (2, 2)
 
 
-def test_the_line_about_a_reload_says_what_the_metric_says(log: MailLog, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_line_about_a_reload_agrees_with_the_metric(log: MailLog, caplog: pytest.LogCaptureFixture) -> None:
     def seen() -> tuple[str, str, float | None]:
         record = caplog.records[-1]
         return (

@@ -122,7 +122,7 @@ def test_the_gauges_are_those_of_the_snapshot() -> None:
     assert found["relay_intake_held_back_seconds_total"] == {(("brake", "turn"),): 1.5, (("brake", "pace"),): 0}
 
 
-def test_the_queue_stands_beside_the_limits_there_are() -> None:
+def test_the_queue_is_shown_beside_the_configured_limits() -> None:
     found = samples(fed(), SNAPSHOT)
     assert found["relay_queue_messages"] == {(): 3}
     assert found["relay_queue_bytes"] == {(): 6_000}
@@ -138,11 +138,11 @@ def test_the_queue_stands_beside_the_limits_there_are() -> None:
         (IntakeLoad(behind_s=0.01), 1),
     ],
 )
-def test_intake_is_slowed_when_somebody_waits_for_more_than_the_disk(load: IntakeLoad, slowed: int) -> None:
+def test_intake_is_slowed_when_clients_wait_for_more_than_the_disk(load: IntakeLoad, slowed: int) -> None:
     assert samples(fed(), replace(SNAPSHOT, intake=load))["relay_intake_slowed"] == {(): slowed}
 
 
-def test_a_store_that_can_not_say_leaves_the_queue_out_not_at_zero() -> None:
+def test_without_an_answer_of_the_store_the_queue_is_left_out() -> None:
     found = samples(fed(), Snapshot(now=1.0, queue=None, lanes=("otp",), states=("queued",)))
     assert "relay_queue_recipients" not in found
     assert "relay_messages_accepted_total" in found
@@ -186,7 +186,7 @@ def test_two_relays_in_one_process_have_metrics_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text"])
-def test_what_other_processes_counted_is_added_in(accept: str) -> None:
+def test_the_numbers_of_other_processes_are_added(accept: str) -> None:
     own, other = fed(), fed()
     other.accepted["bulk", "default"].inc(5)
     other.delivery["otp", "postmark"].observe(11.0)
@@ -206,7 +206,7 @@ def test_what_other_processes_counted_is_added_in(accept: str) -> None:
     assert found["relay_config_reload_success",] == 1
 
 
-def test_what_is_handed_on_is_a_copy_and_has_no_gauge() -> None:
+def test_exported_numbers_are_a_copy_without_gauges() -> None:
     metrics = fed()
     numbers = metrics.numbers()
     names = {family.name for family in numbers}

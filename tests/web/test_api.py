@@ -177,7 +177,7 @@ async def test_an_action_names_what_it_changed(
 
 
 @pytest.mark.parametrize("chosen", [{"all": True}, {"lane": "otp"}])
-async def test_a_retry_leaves_what_an_upstream_may_have_taken_and_says_how_many(
+async def test_a_retry_leaves_ambiguous_messages_and_counts_them(
     client: aiohttp.ClientSession, url: str, store: Store, chosen: dict[str, object]
 ) -> None:
     await store.put(message("01A"), claimed=True)
@@ -265,7 +265,7 @@ async def test_a_bad_selection_is_400_and_nothing_changes(
         "/api/queue?limit=x",
     ],
 )
-async def test_a_bad_query_is_400_with_a_word_on_it(client: aiohttp.ClientSession, url: str, path: str) -> None:
+async def test_a_bad_query_is_400_with_an_explanation(client: aiohttp.ClientSession, url: str, path: str) -> None:
     async with client.get(url + path) as answer:
         assert answer.status == 400
         assert (await answer.json())["error"]
@@ -284,7 +284,7 @@ async def test_a_bad_query_is_400_with_a_word_on_it(client: aiohttp.ClientSessio
         ("POST", "/metrics", 405),
     ],
 )
-async def test_what_is_not_there_is_said_in_json(
+async def test_what_does_not_exist_is_an_error_in_json(
     client: aiohttp.ClientSession, url: str, method: str, path: str, status: int
 ) -> None:
     async with client.request(method, url + path, json={} if method != "GET" else None) as answer:
@@ -293,7 +293,7 @@ async def test_what_is_not_there_is_said_in_json(
         assert (await answer.json())["error"]
 
 
-async def test_a_body_past_the_bound_is_413(client: aiohttp.ClientSession, url: str) -> None:
+async def test_a_body_over_the_limit_is_413(client: aiohttp.ClientSession, url: str) -> None:
     headers = {"Content-Type": "application/json"}
     async with client.post(f"{url}/api/queue/drop", data=b" " * 2_000_000, headers=headers) as answer:
         assert answer.status == 413
@@ -334,7 +334,7 @@ async def test_a_store_in_trouble_is_503_and_the_other_metrics_are_still_there(
     assert "relay_queue_recipients" not in text
 
 
-async def test_an_unexpected_error_is_a_500_that_tells_nothing(
+async def test_an_unexpected_error_is_a_500_without_details(
     client: aiohttp.ClientSession,
     url: str,
     backend: Backend,
@@ -362,7 +362,7 @@ async def test_it_listens_on_a_unix_socket(backend: Backend, tmp_path: Path) -> 
     await server.stop()
 
 
-async def test_it_takes_a_socket_that_was_handed_over(backend: Backend, client: aiohttp.ClientSession) -> None:
+async def test_it_listens_on_a_socket_from_systemd(backend: Backend, client: aiohttp.ClientSession) -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     server = WebServer(backend)
     await server.start([listening])
@@ -385,7 +385,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("what", MALFORMED)
-async def test_what_is_no_http_gets_the_api_s_error_and_nothing_of_it_back(backend: Backend, what: str) -> None:
+async def test_a_malformed_request_gets_the_apis_error_and_is_not_quoted(backend: Backend, what: str) -> None:
     server, _ = await serve(backend)
     assert isinstance(server.address, TcpAddress)
     reader, writer = await asyncio.open_connection("127.0.0.1", server.address.port)

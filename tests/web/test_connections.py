@@ -49,7 +49,7 @@ async def everything(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-async def test_connections_that_say_nothing_shut_no_client_out(
+async def test_silent_connections_shut_no_client_out(
     url: str, client: aiohttp.ClientSession, connections: list[Streams]
 ) -> None:
     silent = [await connect(url, connections, HALF) for _ in range(300)]
@@ -63,7 +63,7 @@ async def test_connections_that_say_nothing_shut_no_client_out(
         assert (await everything(reader)).startswith(b"HTTP/1.1 200")
 
 
-async def test_where_every_connection_has_a_request_under_way_a_further_one_is_turned_away(
+async def test_a_connection_is_turned_away_while_all_others_have_a_request_in_progress(
     url: str, backend: Backend, connections: list[Streams], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: asyncio.Queue[None] = asyncio.Queue()
@@ -120,7 +120,7 @@ async def trickle(streams: Streams) -> None:
 
 
 @pytest.mark.parametrize("begun", [b"GET /", HALF, HALF + b"X: "])
-async def test_a_head_that_does_not_end_is_not_waited_for(
+async def test_an_endless_head_closes_the_connection(
     url: str, connections: list[Streams], monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
     monkeypatch.setattr(http, "HEAD_WITHIN_S", SOON_S)
@@ -130,7 +130,7 @@ async def test_a_head_that_does_not_end_is_not_waited_for(
     await asyncio.wait_for(trickling, WITHIN_S)
 
 
-async def test_nor_is_a_head_that_does_not_begin(
+async def test_a_silent_connection_is_closed(
     url: str, connections: list[Streams], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http, "HEAD_WITHIN_S", SOON_S)
@@ -139,7 +139,7 @@ async def test_nor_is_a_head_that_does_not_begin(
 
 
 @pytest.mark.parametrize("further", [b"", HALF])
-async def test_nor_is_a_further_request_that_does_not_come_or_does_not_end(
+async def test_an_idle_or_endless_further_request_closes_the_connection(
     url: str, connections: list[Streams], monkeypatch: pytest.MonkeyPatch, further: bytes
 ) -> None:
     monkeypatch.setattr(http, "IDLE_FOR_S", WITHIN_S * 10 if further else SOON_S)
@@ -161,7 +161,7 @@ async def test_a_body_that_does_not_end_is_408(
     assert (await everything(reader)).startswith(b"HTTP/1.1 408")
 
 
-async def test_an_answer_that_is_not_read_is_not_waited_for(
+async def test_a_response_that_is_not_read_is_cut_off(
     url: str, backend: Backend, connections: list[Streams], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http, "ANSWER_WITHIN_S", SOON_S * 5)
@@ -170,10 +170,12 @@ async def test_an_answer_that_is_not_read_is_not_waited_for(
         return ["x" * 1_000_000] * 50
 
     monkeypatch.setattr(backend.store, "search", search)
-    reader, _ = await connect(url, connections, b"GET /api/messages HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    reader._transport.pause_reading()  # type: ignore[attr-defined] # a client that doesn't read
-    await asyncio.sleep(SOON_S * 10)  # what is read later is what the buffers of both ends held
-    reader._transport.resume_reading()  # type: ignore[attr-defined]
+    reader, writer = await connect(url, connections, b"GET /api/messages HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    transport = writer.transport
+    assert isinstance(transport, asyncio.Transport)
+    transport.pause_reading()
+    await asyncio.sleep(SOON_S * 10)  # later reads get only what the buffers of both ends contain
+    transport.resume_reading()
     assert len(await everything(reader)) < 50_000_000
 
 
@@ -187,7 +189,7 @@ async def test_a_listing_has_a_thousand_rows_at_most(url: str, client: aiohttp.C
         assert len(found if isinstance(found, list) else found["messages"]) == MAX_ROWS
 
 
-async def test_a_long_answer_is_made_beside_the_loop() -> None:
+async def test_a_long_response_is_encoded_while_the_loop_goes_on() -> None:
     rows = [{"id": number, "recipients": [{"address": "user@example.net"}] * 20} for number in range(1_000)]
     making = asyncio.create_task(asyncio.to_thread(encode_json, {"messages": rows, "n": 1}))
     turns = 0
@@ -201,5 +203,5 @@ async def test_a_long_answer_is_made_beside_the_loop() -> None:
 @pytest.mark.parametrize(
     "document", [[], {}, {"a": []}, {"a": {"b": [1]}, "c": [{}, None]}, [1, [2]], None, "x", (1, 2)]
 )
-def test_an_answer_in_pieces_is_the_document(document: object) -> None:
+def test_the_encoded_pieces_are_the_document(document: object) -> None:
     assert json.loads(encode_json(document)) == json.loads(json.dumps(document))

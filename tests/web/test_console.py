@@ -78,7 +78,7 @@ def test_times_carry_their_zone(zone: str, time: str) -> None:
     assert "2026-01-31T22:30:00.000Z" in rows
 
 
-def test_codes_that_never_arrived_have_their_share_of_the_bar() -> None:
+def test_codes_that_did_not_arrive_have_their_share_of_the_bar() -> None:
     page = shown(live(6, 2, {"ses": "up"}))
     assert page["rects"]["excellent"] == 75
     assert page["rects"]["failed"] == 25
@@ -102,7 +102,7 @@ def test_the_head_is_not_green_while_a_whole_lane_is_down(states: dict[str, str]
     assert page["status"] == ("accepts mail" if good else "accepts mail, but no upstream of otp is up")
 
 
-def test_an_upstreams_words_are_beside_its_reason_and_a_refusal_says_what_to_do() -> None:
+def test_an_upstreams_reply_follows_its_reason_and_a_refusal_shows_its_text() -> None:
     document = live(0, 0, {})
     lanes: Any = document["lanes"]
     lanes["otp"]["upstreams"] = {"ses": {"state": "down", "reason": "auth: 535 5.7.8", "words": "bad credentials"}}

@@ -94,7 +94,7 @@ async def test_the_token_comes_as_bearer_or_as_a_basic_password(
 
 
 @given(st.text())
-def test_no_other_text_opens(text: str) -> None:
+def test_no_other_text_is_the_token(text: str) -> None:
     if text.split(" ", 1)[-1].strip() != TOKEN:
         assert not presents(text, TOKEN)
 
@@ -161,9 +161,7 @@ async def test_a_broken_host_or_origin_is_refused_not_an_error(broken: str) -> N
 
 
 @pytest.mark.parametrize("path", ["/", "/console.css", "/console.js", "/healthz", "/api/messages", "/nowhere"])
-async def test_every_answer_forbids_what_a_browser_could_be_talked_into(
-    client: aiohttp.ClientSession, url: str, path: str
-) -> None:
+async def test_every_response_has_the_security_headers(client: aiohttp.ClientSession, url: str, path: str) -> None:
     async with client.get(url + path) as answer:
         policy = answer.headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'none'")
@@ -187,7 +185,7 @@ class _Links(HTMLParser):
             self.inline.append(tag)
 
 
-async def test_the_console_stands_on_its_own_files_only(client: aiohttp.ClientSession, url: str) -> None:
+async def test_the_console_loads_only_its_own_files(client: aiohttp.ClientSession, url: str) -> None:
     async with client.get(f"{url}/") as answer:
         assert answer.content_type == "text/html"
         page = _Links()
@@ -202,7 +200,7 @@ async def test_the_console_stands_on_its_own_files_only(client: aiohttp.ClientSe
         assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
 
 
-async def test_a_request_that_is_no_http_is_400_and_the_server_goes_on(
+async def test_a_request_that_is_not_http_is_400_and_the_server_continues(
     client: aiohttp.ClientSession, url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     host, _, port = url.removeprefix("http://").partition(":")

@@ -121,7 +121,9 @@ async def test_another_user_sees_no_address_and_changes_nothing(
 
 @as_root
 @pytest.mark.parametrize("kind", KINDS)
-async def test_root_and_the_relays_own_user_do_both(backend: Backend, store: Store, folder: Path, kind: str) -> None:
+async def test_root_and_the_relays_own_user_may_read_and_change(
+    backend: Backend, store: Store, folder: Path, kind: str
+) -> None:
     skip_without_ipv6(kind)
     await store.put(message("01A"), claimed=False)
     server = await serve_on(backend, kind, folder)
@@ -136,7 +138,7 @@ async def test_root_and_the_relays_own_user_do_both(backend: Backend, store: Sto
 
 @as_root
 @pytest.mark.parametrize("kind", ["v4", "unix"])
-async def test_with_a_token_the_token_counts_and_not_the_user(backend: Backend, folder: Path, kind: str) -> None:
+async def test_with_a_token_the_user_does_not_matter(backend: Backend, folder: Path, kind: str) -> None:
     server = await serve_on(backend, kind, folder, TOKEN)
     try:
         shown = {"Authorization": f"Bearer {TOKEN}"}
@@ -156,7 +158,7 @@ def connected() -> tuple[socket.socket, socket.socket]:
         return client, listening.accept()[0]
 
 
-def test_the_user_of_a_connection_is_found_and_gone_with_it() -> None:
+def test_the_user_of_a_connection_is_known_while_it_is_open() -> None:
     client, server = connected()
     ends = server.getpeername(), server.getsockname()
     assert local_user.user_of(*ends) == os.geteuid()
@@ -166,7 +168,7 @@ def test_the_user_of_a_connection_is_found_and_gone_with_it() -> None:
     server.close()
 
 
-def test_where_there_is_no_table_nobody_is_the_operator(tmp_path: Path) -> None:
+def test_without_the_kernels_table_the_user_is_unknown(tmp_path: Path) -> None:
     client, server = connected()
     assert local_user.user_of(server.getpeername(), server.getsockname(), tmp_path) is None
     for nothing in ("", None, ("nowhere", 1), ("10.0.0.1", "x")):
@@ -175,7 +177,7 @@ def test_where_there_is_no_table_nobody_is_the_operator(tmp_path: Path) -> None:
     server.close()
 
 
-def test_a_socket_that_no_process_holds_any_more_has_no_user(tmp_path: Path) -> None:
+def test_a_socket_without_a_process_has_no_user(tmp_path: Path) -> None:
     client, server = ("127.0.0.1", 4660), ("127.0.0.1", 8025)
     for state, uid, inode, found in (
         ("01", 1000, 77, 1000),
@@ -187,6 +189,6 @@ def test_a_socket_that_no_process_holds_any_more_has_no_user(tmp_path: Path) -> 
         assert local_user.user_of(client, server, tmp_path) == found
 
 
-def test_two_users_at_one_address_are_none(tmp_path: Path) -> None:
+def test_two_users_at_one_address_are_unknown(tmp_path: Path) -> None:
     (tmp_path / "tcp").write_text(LINE % ("01", 0, 77) + LINE % ("01", 1000, 78))
     assert local_user.user_of(("127.0.0.1", 4660), ("127.0.0.1", 8025), tmp_path) is None

@@ -66,7 +66,7 @@ async def answered(reader: asyncio.StreamReader) -> bytes:
 
 @type_of_loop
 @kind_of_address
-def test_requests_in_pieces_and_behind_each_other_are_answered(
+def test_requests_in_pieces_and_one_after_the_other_are_answered(
     tmp_path: Path, new_loop: Callable[[], asyncio.AbstractEventLoop], kind: str
 ) -> None:
     async def test() -> None:

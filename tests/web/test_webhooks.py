@@ -28,7 +28,7 @@ class Kept:
 
 @pytest.mark.parametrize("token", [None, TOKEN])
 @pytest.mark.parametrize("content_type", ["text/plain; charset=UTF-8", "application/json", "multipart/form-data", ""])
-async def test_a_webhook_takes_what_it_is_posted_without_a_token_and_from_anywhere(
+async def test_a_webhook_accepts_posts_without_a_token_from_anywhere(
     client: aiohttp.ClientSession, backend: Backend, token: str | None, content_type: str
 ) -> None:
     kept = Kept()
@@ -42,7 +42,7 @@ async def test_a_webhook_takes_what_it_is_posted_without_a_token_and_from_anywhe
     await server.stop()
 
 
-async def test_a_webhook_takes_five_mebibytes_and_the_api_no_more_than_before(
+async def test_a_webhook_accepts_five_mebibytes_and_the_api_one_megabyte(
     client: aiohttp.ClientSession, backend: Backend
 ) -> None:
     kept = Kept()
@@ -59,7 +59,7 @@ async def test_a_webhook_takes_five_mebibytes_and_the_api_no_more_than_before(
 
 
 @pytest.mark.parametrize("token", [None, TOKEN])
-async def test_a_webhook_that_is_not_configured_is_not_there(
+async def test_a_webhook_that_is_not_configured_is_404(
     client: aiohttp.ClientSession, backend: Backend, token: str | None
 ) -> None:
     server, base = await serve(dataclasses.replace(backend, webhooks={"ses": Kept()}), token)

@@ -13,13 +13,13 @@ from tests.doctor.nameserver import NameServer
 
 
 @pytest.mark.parametrize(("wrong", "statuses"), [({"p": 2}, ["warn"]), ({}, [])], ids=["damaged", "sound"])
-async def test_doctor_tells_of_a_key_that_signs_though_it_is_damaged(
+async def test_a_damaged_key_that_still_signs_is_a_warning(
     tmp_path: Path, wrong: dict[str, int], statuses: list[str]
 ) -> None:
     key = rsa.generate_private_key(65537, 2048)
     async with NameServer({}) as server:
         found = await examine(configured(tmp_path, key, **wrong), {}, server.address)
-    told = [one for one in found if "damaged" in one.text]
-    assert [one.status for one in told] == statuses
-    assert all((one.area, one.subject) == ("config", "dkim") for one in told)
-    assert all(f"{tmp_path}/s1.pem is damaged, though it still signs" in one.text for one in told)
+    damaged = [one for one in found if "is damaged" in one.text]
+    assert [one.status for one in damaged] == statuses
+    assert all((one.area, one.subject) == ("config", "dkim") for one in damaged)
+    assert all(f"{tmp_path}/s1.pem is damaged, though it still signs" in one.text for one in damaged)
