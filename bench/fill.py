@@ -12,6 +12,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+from bench import message
 from bench.process import Failed
 
 ROWS_OF_A_SENT_MESSAGE = 3
@@ -84,8 +85,12 @@ def _clone_waiting(connection: sqlite3.Connection, sample: str, messages: int, o
     (body, top) = connection.execute(
         "SELECT (SELECT body FROM message WHERE id = ?), (SELECT max(id) FROM body)", (sample,)
     ).fetchone()
-    clone(connection, "body", "id", body, messages, {"id": f"{top} + numbers.copy"})
-    clone(connection, "message", "id", sample, messages, {"id": new_id, "body": f"{top} + numbers.copy"})
+    # In clear: what is sealed opens under its own message's name only.
+    content = message.bulk(2048)
+    here = f"{top} + numbers.copy"
+    clone(connection, "body", "id", body, messages, {"id": here, "content": f"x'{content.hex()}'"})
+    plain = {"id": new_id, "body": here, "body_key": "NULL", "size": str(len(content))}
+    clone(connection, "message", "id", sample, messages, plain)
     changed = {"message_id": new_id, "address": _ADDRESS}
     clone(connection, "recipient", "message_id", sample, messages, changed)
 
