@@ -1,8 +1,8 @@
 """What the relay keeps in memory: at rest, with a long queue, and while large messages go through it.
 
 `python -m bench.memory [--checkout CHECKOUT] [--rounds N] [--rows ROW ...]`. Memory is PSS: a page that several
-processes share is divided among them. The sum is over the main process, its worker and their helpers. With a checkout of
-another version, both are measured in turns.
+processes share is divided among them. The sum is over the main process, its worker and their helpers. With a
+checkout of another version, both are measured in turns.
 """
 
 from __future__ import annotations
