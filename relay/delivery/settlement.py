@@ -125,7 +125,8 @@ def settlement(job: Job, dsns: tuple[NewMessage, ...]) -> Settlement:
     settled = Settlement(
         job.queued.id,
         updates=tuple(job.updates),
-        attempts=tuple(job.attempts),
+        # Attempts of a race are judged in another order than they are numbered in. The store counts on from the last.
+        attempts=tuple(sorted(job.attempts, key=lambda attempt: attempt.n)),
         timings_ms=dict(job.timings_ms),
         bounces=dsns,
         note=f"superseded by {job.superseded_by}" if job.superseded_by is not None else job.note,
