@@ -23,6 +23,7 @@ from relay.delivery.services import Services
 from relay.delivery.settlement import UNAVAILABLE
 from relay.delivery.settler import Settler
 from relay.delivery.superseding import Superseding
+from relay.delivery.upstreams import LaneUpstreams
 from relay.mail.reply import OWN
 from relay.store.base import StoreError
 from relay.store.model import Booking, Queued
@@ -60,13 +61,13 @@ class Lane:
             services,
             self.booking,
             has_room=self._has_room_for_batch,
-            enqueue=lambda queued: self.offer(self._claimed(queued)),
+            enqueue=lambda queued: self.offer(self.job(queued, claimed=True)),
         )
         self.superseding = Superseding(name, services, lambda: self.feeder.store_may_have_some)
         self.settler = Settler(name, config, services, wake=wake, after_deferral=self._after_deferral)
         self._services = services
         self._sign = partial(services.sign, express=config.express)
-        self._by_name = {pool.name: pool for pool in pools}
+        self._upstreams = LaneUpstreams(config.upstreams, pools)
         self._backlog = Backlog()
         self._paused_messages = 0
         """messages of the backlog whose upstreams all asked for a pause"""
@@ -89,20 +90,17 @@ class Lane:
             pool.start()
         self.feeder.start()
 
-    def job(self, queued: Queued) -> Job:
-        """A message as a job of this lane, its gate still closed."""
+    def job(self, queued: Queued, *, claimed: bool = False) -> Job:
+        """A message as a job of this lane. Its gate is closed, unless it was claimed from the store."""
         clock = self._services.clock
         gate = Gate(clock.steady(queued.expires_at))
         job = Job(queued, gate, self._sign, clock.monotonic(queued.accepted_at))
         if self.config.on_ambiguous == "hold":
             gate.mark = lambda: self.settler.mark_final(job)
-        return job
-
-    def _claimed(self, queued: Queued) -> Job:
-        job = self.job(queued)
-        job.is_claimed = True
-        job.gate.open()
-        job.stored.set()
+        if claimed:
+            job.is_claimed = True
+            gate.open()
+            job.stored.set()
         return job
 
     def has_room(self, size_bytes: int) -> bool:
@@ -208,7 +206,7 @@ class Lane:
         best: tuple[tuple[float, str], RouteKey, list[Upstream]] | None = None
         self._paused_messages = 0
         for route, rank, waiting in self._backlog.heads():
-            pools = self._available(route)
+            pools = self._upstreams.available(route)
             if pools and not self.config.express:
                 pools.sort(key=lambda pool: now < pool.window.resume_at)
                 if now < pools[0].window.resume_at:
@@ -221,23 +219,6 @@ class Lane:
                 best = rank, route, pools
         return best and (best[1], best[2])
 
-    def _available(self, route: RouteKey) -> list[Upstream]:
-        """The upstreams whose circuit is closed, in order of preference, rotated by the ladder's step."""
-        named = self._upstreams(route.upstreams)
-        pools = [pool for pool in named if pool.circuit.state == "closed"]
-        if not pools:
-            # An operator asked for a try now: it waits for how the probe ends.
-            pools = [pool for pool in named if pool.urged]
-        if pools:
-            turn = route.step % len(pools)
-            pools = pools[turn:] + pools[:turn]
-        return pools
-
-    def _upstreams(self, named: Sequence[str]) -> list[Upstream]:
-        """What a message's rule named; where a reload has taken that away, the lane's own."""
-        names = [name for name in named if name in self._by_name] or self.config.upstreams
-        return [self._by_name[name] for name in names]
-
     async def _deliver(self, job: Job, pools: list[Upstream]) -> None:
         """One round for one message, and its settlement."""
         job.picked_at = time.monotonic()
@@ -249,7 +230,7 @@ class Lane:
             finally:
                 if pools:
                     pools[0].under_way -= 1  # from here on the attempt counts itself
-            named = self._upstreams(job.queued.upstreams)
+            named = self._upstreams.named(job.queued.upstreams)
             if not pools:
                 _note_unavailable(job, named)
             round_ = Round(job, self.config, self._services.clock.epoch, self.settler.settle, self._on_attempt)
@@ -292,7 +273,7 @@ class Lane:
 
     def sign_ahead(self, job: Job) -> Coroutine[Any, Any, None] | None:
         """`Job.sign_ahead` for the upstream that the job goes to first; None also where no upstream is available."""
-        pools = self._available(RouteKey.of(job))
+        pools = self._upstreams.available(RouteKey.of(job))
         return job.sign_ahead(_unsigned(pools[0])) if pools else None
 
 

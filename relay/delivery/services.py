@@ -16,9 +16,9 @@ from relay.upstream.base import Report, Watcher
 
 
 class Sign(Protocol):
-    def __call__(self, message: Queued, unsigned: frozenset[str], *, express: bool) -> Awaitable[Sequence[bytes]]: ...
-
     """`Signatures.sign`"""
+
+    def __call__(self, message: Queued, unsigned: frozenset[str], *, express: bool) -> Awaitable[Sequence[bytes]]: ...
 
 
 class Events(Watcher, Protocol):

@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from relay.mail.dkim import Key
 from relay.signing import helper
 from relay.signing.helper import HelperProcess
-from relay.signing.signatures import HelperUnavailable
 
 CHECK_EVERY_S = 0.4
 MAX_IDLE_CHECKS = 5
@@ -21,10 +20,13 @@ SOCKET_PACKETS = 256
 """about how many packets fit into the socket"""
 
 
-class HelperClient:
-    """`signatures.Helper`. `on_exit` is called once, if the process ends before `close`."""
+class HelperUnavailable(Exception):
+    """The helper did not make the signature."""
 
+
+class HelperClient:
     def __init__(self, process: HelperProcess, on_exit: Callable[[], None]) -> None:
+        """`on_exit` is called once, if the process ends before `close`."""
         self._process = process
         self._link, self._wakeup_fd = process.link, process.wakeup_fd
         self._keys: set[int] = set()
@@ -40,6 +42,7 @@ class HelperClient:
         self._loop.add_reader(self._link.fileno(), self._read)
 
     def load(self, keys: Iterable[Key]) -> None:
+        """The keys that it can sign with from now on."""
         self._send(helper.FORGET)
         self._keys = {key.number for key in keys if self._send(helper.KEY + helper.NUMBER.pack(key.number) + _der(key))}
         self._wake()
@@ -50,6 +53,8 @@ class HelperClient:
     def sign(
         self, key: Key, digest: bytes, max_pending: int = SOCKET_PACKETS, within_s: float | None = None
     ) -> Awaitable[bytes]:
+        """`Key.sign`, under way before this returns. The awaitable raises HelperUnavailable: at once where more than
+        `max_pending` are pending, and when it takes longer than `within_s` seconds."""
         future: asyncio.Future[bytes] = self._loop.create_future()
         packet = helper.SIGN + helper.NUMBER.pack(key.number) + digest
         if len(self._pending) > max_pending or not self._send(packet):

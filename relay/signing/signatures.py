@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Sequence
 
 from relay.clock import Clock
 from relay.mail.address import domain_of
-from relay.mail.dkim import Key, KeySet, Signer, Unsignable, Unsigned, why_unsignable
+from relay.mail.dkim import KeySet, Signer, Unsignable, Unsigned, why_unsignable
 from relay.mail.message import Message, from_addresses, parse
 from relay.observe.maillog import MailLog
+from relay.signing.client import HelperClient, HelperUnavailable
 from relay.store.model import Queued
 
 LARGE_BYTES = 256_000
@@ -21,48 +21,24 @@ MAX_PENDING, MAX_BULK_PENDING = 8, 64
 """with more signatures pending, the helper isn't asked for that of a code, or of a bulk message"""
 
 
-class HelperUnavailable(Exception):
-    """The helper did not make the signature."""
-
-
-class HelperExited(Exception):
-    """The text of a log line."""
-
-    def __init__(self) -> None:
-        super().__init__("the helper for signatures ended; they are made without it")
-
-
-class Helper(Protocol):
-    """Another process that makes private keys' signatures."""
-
-    def load(self, keys: Iterable[Key]) -> None:
-        """The keys it can sign with from now on."""
-
-    def has(self, key: Key) -> bool:
-        """Can it sign with this key?"""
-
-    def sign(self, key: Key, digest: bytes, max_pending: int, within_s: float | None) -> Awaitable[bytes]:
-        """`Key.sign`, under way before this returns. The awaitable raises HelperUnavailable: at once where more than
-        `max_pending` are pending, and when it takes longer than `within_s` seconds."""
-
-
 class Signatures:
     def __init__(self, clock: Clock, log: MailLog) -> None:
-        self.helper: Helper | None = None
+        self.helper: HelperClient | None = None
         self._signer = Signer((), {})
+        self._has_keys = False
         self._clock = clock
         self._log = log
 
     def use(self, signer: Signer) -> None:
         """Sign with these keys from now on: at the start, and after a reload."""
-        self._signer = signer
+        self._signer, self._has_keys = signer, bool(signer.keys)
         if self.helper is not None:
             self.helper.load(signer.keys)
 
     def on_helper_exit(self) -> None:
         """Make signatures in this process from now on."""
         self.helper = None
-        self._log.trouble("sign", HelperExited())
+        self._log.trouble("sign", ChildProcessError("the helper for signatures ended; they are made without it"))
 
     def sign(self, message: Queued, unsigned: frozenset[str], *, express: bool) -> Awaitable[Sequence[bytes]]:
         """The parts of the signed content: signature fields, then the message. `unsigned`: header fields (lower case)
@@ -71,24 +47,16 @@ class Signatures:
         A large content is signed on a thread. Else the helper, if it is free, has begun when this returns, and what it
         doesn't make is made here when the result is awaited. What can't be signed is logged, and goes unsigned.
         """
+        if not self._has_keys:
+            return _completed(message, None, [])
         if len(message.content) >= LARGE_BYTES:
             return asyncio.get_running_loop().run_in_executor(None, self._sign_here, message, unsigned)
-        if self.helper is None:
-            return self._sign_when_awaited(message, unsigned)
-        return self._sign_in_helper(self.helper, message, unsigned, express=express)
-
-    def _sign_in_helper(
-        self, helper: Helper, message: Queued, unsigned: frozenset[str], *, express: bool
-    ) -> Awaitable[Sequence[bytes]]:
-        signature = self._unsigned(message, unsigned)
+        signature, helper = self._unsigned(message, unsigned), self.helper
         pending: list[Awaitable[bytes]] = []
-        if signature is not None and all(map(helper.has, signature.keys)):
+        if signature is not None and helper is not None and all(map(helper.has, signature.keys)):
             limits = (MAX_PENDING, HELP_WITHIN_S) if express else (MAX_BULK_PENDING, None)
             pending = [helper.sign(*each, *limits) for each in zip(signature.keys, signature.digests, strict=True)]
         return _completed(message, signature, pending)
-
-    async def _sign_when_awaited(self, message: Queued, unsigned: frozenset[str]) -> Sequence[bytes]:
-        return self._sign_here(message, unsigned)
 
     def _sign_here(self, message: Queued, unsigned: frozenset[str]) -> Sequence[bytes]:
         signature = self._unsigned(message, unsigned)

@@ -25,9 +25,8 @@ from hypothesis import strategies as st
 from relay.mail.dkim import Key
 from relay.signing import client as signing
 from relay.signing import helper
-from relay.signing.client import HelperClient
+from relay.signing.client import HelperClient, HelperUnavailable
 from relay.signing.helper import HelperProcess
-from relay.signing.signatures import HelperUnavailable
 from tests.mail.material import PrivateKey, ed25519_key, rsa_key
 
 WITHIN_S = 10.0

@@ -10,7 +10,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -26,14 +26,13 @@ from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
 from relay.signing import client as signing
 from relay.signing import helper
-from relay.signing.client import HelperClient
+from relay.signing.client import HelperClient, HelperUnavailable
 from relay.signing.helper import HelperProcess
 from relay.signing.signatures import (
     HELP_WITHIN_S,
     LARGE_BYTES,
     MAX_BULK_PENDING,
     MAX_PENDING,
-    HelperUnavailable,
     Signatures,
 )
 from relay.store.model import Queued
@@ -320,7 +319,8 @@ class Asked:
 @pytest.mark.parametrize("express", [True, False])
 async def test_the_helper_is_asked_when_sign_returns_and_a_code_waits_for_it_less(here: Here, express: bool) -> None:
     by = signatures(signer({"example.com": keys("s1")}), None)
-    by.helper = helper_process = Asked()
+    helper_process = Asked()
+    by.helper = cast(HelperClient, helper_process)
     signing = by.sign(queued(), frozenset(), express=express)
     (pending,) = helper_process.signatures
     limits = (MAX_PENDING, HELP_WITHIN_S) if express else (MAX_BULK_PENDING, None)
@@ -366,6 +366,7 @@ async def test_a_large_content_is_signed_on_a_thread(monkeypatch: pytest.MonkeyP
 async def test_what_no_key_is_for_and_what_cannot_be_signed_goes_unsigned(
     caplog: pytest.LogCaptureFixture, size_bytes: int
 ) -> None:
+    assert await signed(signatures(Signer((), {}), None), queued()) == (OTP,)
     by = signatures(signer({"example.com": keys("s1")}), None)
     rest = b"\r\nSubject: x\r\n\r\n" + b"line\r\n" * (size_bytes // 6)
     other = b"From: a@other.example" + rest
