@@ -139,7 +139,7 @@ class MemoryStore(MemoryLog):
             raise StoreError(f"no message {settlement.message_id} in the store")
         for bounce in settlement.bounces:  # at most one: what raises has changed nothing
             self._insert(bounce, None)
-        made = {attempt.position: attempt.n for attempt in settlement.attempts}
+        made = settlement.last_attempts()
         for attempt in settlement.attempts:
             message.recipients[attempt.position].made[attempt.n, attempt.started_at] = attempt
         for update in settlement.updates:

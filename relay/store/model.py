@@ -149,6 +149,13 @@ class Settlement(NamedTuple):
     only_bytes: int | None = None
     """the content's size, where the message has but this one recipient; None: it has others, or that isn't known"""
 
+    def last_attempts(self) -> dict[int, int]:
+        """The highest number among the attempts for each recipient. Hedged ones may end in another order."""
+        made: dict[int, int] = {}
+        for attempt in self.attempts:
+            made[attempt.position] = max(attempt.n, made.get(attempt.position, 0))
+        return made
+
 
 class Selection(NamedTuple):
     """Which messages an operator's action or a listing is about. All that is given must hold."""

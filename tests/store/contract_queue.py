@@ -242,6 +242,17 @@ class QueueContract:
         shown: Any = await store.get(new.id)
         assert [each["upstream"] for each in shown["recipients"][0]["attempts"]] == ["postmark", "ses"]
 
+    @pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+    async def test_the_next_attempt_is_numbered_after_the_highest_whichever_of_hedged_ones_ended_first(
+        self, store: Store, order: tuple[int, int]
+    ) -> None:
+        new = message()
+        await store.put(new, claimed=True)
+        update = RecipientUpdate(0, "deferred", next_at=NOW)
+        await store.settle(Settlement(new.id, (update,), tuple(attempt(n=n) for n in order)))
+        (queued,) = await claim(store)
+        assert queued.due[0].attempts == 2
+
     async def test_bounces_are_queued_with_what_caused_them(self, store: Store) -> None:
         new = message()
         await store.put(new, claimed=True)

@@ -36,7 +36,7 @@ def settle(
     attempts = settlement.attempts
     if attempts:
         insert_rows(tx, "attempt", ATTEMPT, _attempt_rows(message_id, attempts))
-    made = {attempt.position: attempt.n for attempt in attempts}
+    made = settlement.last_attempts()
     if settlement.updates:
         _each(tx, _UPDATE_RECIPIENT, [_update_row(message_id, u, made.pop(u.position, 0)) for u in settlement.updates])
     if made:
