@@ -145,7 +145,7 @@ async def test_a_look_up_that_fails_leaves_the_last_good_answer_in_use(
         await eventually(lambda: names.asked >= 2)
 
 
-async def test_an_answer_that_grew_old_is_asked_for_again_without_anybody_waiting(
+async def test_an_old_answer_is_looked_up_again_in_the_background(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relay.upstream.smtp.addresses.FRESH_FOR_S", 0.0)
@@ -178,7 +178,7 @@ async def test_an_upstream_that_moved_is_found_once_the_old_address_refuses(name
                 await asyncio.sleep(0.01)
 
 
-async def test_a_name_that_nobody_knows_is_said_in_the_systems_words(names: Names) -> None:
+async def test_an_unknown_name_fails_with_the_systems_own_text(names: Names) -> None:
     names.addresses = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     for _ in range(2):
         with pytest.raises(OpenFailed) as failed:
@@ -189,7 +189,7 @@ async def test_a_name_that_nobody_knows_is_said_in_the_systems_words(names: Name
         )
 
 
-async def test_the_whole_opening_has_one_deadline_a_look_up_that_hangs_included() -> None:
+async def test_the_deadline_of_an_opening_includes_a_look_up_that_hangs() -> None:
     goes_on = asyncio.Event()
 
     async def hangs(host: str, port: int) -> Any:

@@ -84,9 +84,9 @@ async def _second_takes_it(running: Trial, outcomes: set[str]) -> None:
     one = view["recipients"][0]
     if (one["state"], one["upstream"]) != ("sent", "good"):
         running.wrong(f"{one['state']} by {one['upstream']}: {one['reply']}")
-    told = {each["outcome"] for each in one["attempts"] if each["upstream"] == "bad"}
-    if not told <= outcomes:
-        running.wrong(f"the attempt was told {told}")
+    found = {each["outcome"] for each in one["attempts"] if each["upstream"] == "bad"}
+    if not found <= outcomes:
+        running.wrong(f"the attempt ended {found}")
     await running.settled()
 
 

@@ -41,7 +41,7 @@ async def test_an_upstream_that_offers_only_login_gets_login() -> None:
         assert upstream.sessions[0].user == "u"
 
 
-async def test_an_upstream_that_offers_no_auth_is_told_so_and_gets_no_credentials() -> None:
+async def test_an_upstream_that_offers_no_auth_gets_no_credentials() -> None:
     async with Upstream() as upstream:
         with pytest.raises(OpenFailed, match="AUTH is not offered"):
             await opened(upstream, username="u", password="s3cret")
@@ -69,7 +69,7 @@ async def test_credentials_in_clear_stay_on_this_machine_unless_that_is_allowed(
         ({"auth": "454 4.7.0 later"}, "auth", "454 4.7.0 later"),
     ],
 )
-async def test_where_an_opening_broke_off_and_why_is_told(script: Any, phase: str, reply: str) -> None:
+async def test_a_failed_opening_names_its_phase_and_its_reason(script: Any, phase: str, reply: str) -> None:
     async with Upstream(auth={"u": "s3cret"}, script=script) as upstream:
         with pytest.raises(OpenFailed) as failed:
             await opened(upstream, within_s=0.5, username="u", password="s3cret")
@@ -77,7 +77,7 @@ async def test_where_an_opening_broke_off_and_why_is_told(script: Any, phase: st
     assert str(failed.value.reply).startswith(reply)
 
 
-async def test_nobody_there_is_said_in_the_systems_words_without_the_address() -> None:
+async def test_a_refused_connection_is_described_by_the_system_without_the_address() -> None:
     async with Upstream() as gone:
         pass
     with pytest.raises(OpenFailed) as failed:

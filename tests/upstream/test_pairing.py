@@ -1,4 +1,4 @@
-"""Whose answer a reply is: what nobody asked for is taken for no answer, however late or early it comes."""
+"""Which command a reply answers: a reply that no command asked for is never taken for an answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.commands import Mail
 from relay.upstream.smtp.flight import TransactionReport
 from relay.upstream.smtp.session import Opening, Session
-from tests.upstream.test_faults import talk, told
+from tests.upstream.test_faults import outcomes, talk
 from tests.upstream.test_pool import CONTENT
 
 TO = (Recipient("u@example.net"),)
@@ -68,7 +68,7 @@ async def test_what_lies_unread_before_a_transaction_is_no_answer_to_it(said: by
         else:
             server.send(said)
         report = await running
-        assert told(report) == ["abandoned"]
+        assert outcomes(report) == ["abandoned"]
         assert (report.lost, report.answered) == (True, 0)
         server.settimeout(5)
         with suppress(ConnectionResetError):
@@ -86,7 +86,7 @@ async def test_what_lies_unread_when_the_content_is_about_to_leave_is_no_answer_
             await gate.asked.wait()
         server.send(b"250 2.0.0 taken already\r\n")
         gate.open()
-        assert told(await running) == ["abandoned"]
+        assert outcomes(await running) == ["abandoned"]
         server.settimeout(5)
         assert CONTENT not in server.recv(1000)
 
@@ -98,11 +98,11 @@ async def test_a_large_content_in_one_flight_with_its_envelope_goes_on_while_tha
     one.line.takes = 10**9
     one.session.resume_writing()
     await one.says(b"250 taken\r\n")
-    assert told(await one.report) == ["sent", "sent"]
+    assert outcomes(await one.report) == ["sent", "sent"]
 
 
 async def test_a_large_content_in_one_flight_is_not_taken_before_it_left() -> None:
     one = talk("PIPELINING", "CHUNKING", content=b"Subject: x\r\n\r\n" + b"x" * 900_000 + b"\r\n")
     one.line.takes = 400_000
     await one.says(b"250 mail\r\n", b"250 a\r\n", b"250 b\r\n", b"250 taken\r\n")
-    assert told(await one.report) == ["abandoned", "abandoned"]
+    assert outcomes(await one.report) == ["abandoned", "abandoned"]

@@ -244,7 +244,7 @@ async def test_a_secured_session_authenticates_and_carries_mail(certificates: Ce
     ],
 )
 @pytest.mark.parametrize("pipelining", [True, False], ids=["pipelined", "one by one"])
-async def test_every_end_of_a_transaction_is_told_apart(
+async def test_each_end_of_a_transaction_has_an_outcome_of_its_own(
     script: dict[str, object], outcome: str, answered: int, pipelining: bool
 ) -> None:
     extensions = ("PIPELINING", "8BITMIME") if pipelining else ("8BITMIME",)
@@ -330,7 +330,7 @@ async def test_a_lowered_limit_holds_as_soon_as_sessions_end_their_work() -> Non
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["idle", "busy"])
-async def test_a_session_whose_user_is_gone_is_swept_up_and_its_place_is_free_again(begun: bool) -> None:
+async def test_a_session_whose_task_is_over_is_closed_and_its_place_is_free_again(begun: bool) -> None:
     async with (
         Upstream(script={"mail": [Hang()]} if begun else {}) as upstream,
         pool(config(upstream, sessions={"max": 1, "warm": 0})) as one,

@@ -81,7 +81,7 @@ def test_no_bytes_make_the_reader_fail_in_another_way(stream: bytes) -> None:
     assert all(200 <= reply.code <= 599 and "\n" not in reply.text and "\r" not in reply.text for reply in replies)
 
 
-def test_what_was_said_before_the_garbage_counts() -> None:
+def test_replies_before_the_garbage_count() -> None:
     replies = ReplyReader().feed(b"250 ok\r\n550 no\r\nwhat?\r\n250 ok\r\n")
     assert [next(replies).code, next(replies).code] == [250, 550]
     with pytest.raises(ProtocolError):

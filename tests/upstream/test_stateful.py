@@ -1,4 +1,4 @@
-"""One session to a server of any kind, message after message: what is told of each recipient against what the server
+"""One session to a server of any kind, message after message: each recipient's result against what the server
 really did, whatever it answers and wherever it breaks off."""
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Messages(RuleBasedStateMachine):
 
     @precondition(lambda self: not self.line.ended and self.server.next() == "")
     @rule(said=st.sampled_from([b"250 2.0.0 once more\r\n", b"4", b"junk\r\n", b"421 closing\r\n"]))
-    def says_what_nobody_asked(self, said: bytes) -> None:
+    def sends_what_no_command_asked_for(self, said: bytes) -> None:
         self.poisoned = True
         self.happens(partial(self.session.data_received, said))
 
@@ -170,12 +170,12 @@ class Messages(RuleBasedStateMachine):
 
     @precondition(lambda self: self.running is not None and self.running.done())
     @rule()
-    def told(self) -> None:
+    def reports(self) -> None:
         report = self.running.result()  # type: ignore[union-attr]
         self.running = None
-        told = {result.position: result.outcome for result in report.results}
-        assert set(told) == set(range(self.count))
-        for position, outcome in told.items():
+        results = {result.position: result.outcome for result in report.results}
+        assert set(results) == set(range(self.count))
+        for position, outcome in results.items():
             if outcome == "sent":
                 assert position in self.server.taken
             elif position in self.server.taken:

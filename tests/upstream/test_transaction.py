@@ -1,7 +1,7 @@
-"""The transaction as a state machine, against a server of its own kind: one that answers each command as told.
+"""The transaction as a state machine, against a server that is a second, independent reading of the RFCs.
 
-The server here is a second, independent reading of the RFCs: it takes the bytes the transaction writes, answers every
-command, and knows who was really accepted. Whatever it answers, the transaction must tell the same.
+The server parses the bytes that the transaction writes, answers each command as the test says, and knows which
+recipients it really accepted. Whatever it answers, the transaction must have the same results.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def transaction(mode: EnvelopeMode, *addresses: str) -> Transaction:
 
 @dataclass
 class Server:
-    """Answers as told, and keeps what it really took."""
+    """Answers as the test says, and keeps what it really accepted."""
 
     mail: int
     rcpts: list[int]
@@ -151,21 +151,21 @@ def outcome(code: int) -> str:
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 @given(server=SERVERS, sizes=st.lists(st.integers(1, 60), min_size=1, max_size=8))
 @settings(max_examples=150, deadline=None)
-def test_each_recipient_is_told_what_the_server_said_of_it(
+def test_each_recipients_result_is_the_servers_reply_to_it(
     mode: EnvelopeMode, server: Server, sizes: list[int]
 ) -> None:
     running = play(mode, server, sizes)
-    told = {result.position: result.outcome for result in running.results}
+    results = {result.position: result.outcome for result in running.results}
     for position, code in enumerate(server.rcpts):
         if server.mail >= 300:
-            assert told[position] == outcome(server.mail)
+            assert results[position] == outcome(server.mail)
         elif code >= 300:
-            assert told[position] == outcome(code)
+            assert results[position] == outcome(code)
         elif not mode.chunked and server.data != 354:
-            assert told[position] == outcome(server.data)
+            assert results[position] == outcome(server.data)
         else:
-            assert told[position] == outcome(server.dot)
-    assert (server.taken == CONTENT) == ("sent" in told.values())
+            assert results[position] == outcome(server.dot)
+    assert (server.taken == CONTENT) == ("sent" in results.values())
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
@@ -173,13 +173,13 @@ def test_each_recipient_is_told_what_the_server_said_of_it(
 @settings(max_examples=150, deadline=None)
 def test_a_loss_is_ambiguous_only_behind_the_content(mode: EnvelopeMode, server: Server, stop_after: int) -> None:
     running = play(mode, server, [1000], stop_after)
-    told = {result.position: result.outcome for result in running.results}
-    assert set(told) == set(range(len(server.rcpts)))
+    results = {result.position: result.outcome for result in running.results}
+    assert set(results) == set(range(len(server.rcpts)))
     if server.taken is not None:
         # It has the message: whoever was accepted is sent to, or may be; never free to be sent to again.
-        assert all(told[position] in ("sent", "ambiguous") for position in server.accepted)
+        assert all(results[position] in ("sent", "ambiguous") for position in server.accepted)
     if not running.content_sent:
-        assert "ambiguous" not in told.values()
+        assert "ambiguous" not in results.values()
 
 
 @pytest.mark.parametrize("mode", [MODES["pipelined"], MODES["one by one"]])
@@ -200,7 +200,7 @@ def test_with_chunking_the_content_waits_for_nothing() -> None:
     assert list(running.send_content([CONTENT])) == [b"BDAT %d LAST\r\n" % len(CONTENT), CONTENT]
 
 
-def test_data_taken_for_nobody_ends_with_an_empty_message() -> None:
+def test_data_accepted_without_a_recipient_ends_with_an_empty_content() -> None:
     running = transaction(MODES["pipelined"], "a@example.net")
     running.begin()
     running.receive(Reply(250))

@@ -99,7 +99,7 @@ History.TestCase.settings = settings(
 TestHistory = History.TestCase
 
 
-def test_it_begins_small_and_doubles_until_the_first_word_of_trouble() -> None:
+def test_it_begins_small_and_doubles_until_the_upstream_throttles() -> None:
     window = Window(64)
     assert window.limit == INITIAL_WINDOW
     now = well(window, 1.0, INITIAL_WINDOW)
@@ -162,7 +162,7 @@ def test_a_refused_session_is_believed_and_one_more_is_tried_later_and_later() -
     assert window.sessions(now) == 10
 
 
-def test_sessions_refused_together_are_one_word() -> None:
+def test_sessions_that_are_refused_together_count_once() -> None:
     window = Window(10, 10)
     for held in (9, 7, 5):
         window.refused(1.0, held)
@@ -252,7 +252,7 @@ SAYS_SO: list[tuple[Reply, bool]] = [
 
 
 @pytest.mark.parametrize(("reply", "says"), SAYS_SO, ids=str)
-def test_an_upstream_says_in_words_that_it_is_too_much(reply: Reply, says: bool) -> None:
+def test_the_text_of_a_reply_may_say_that_it_is_too_much(reply: Reply, says: bool) -> None:
     assert is_throttling_text(reply) is says
 
 
@@ -277,6 +277,6 @@ THROTTLES: list[tuple[str, Phase, bool, bool]] = [
 
 
 @pytest.mark.parametrize(("said", "phase", "kept", "less"), THROTTLES)
-def test_a_4yz_asks_for_less_or_speaks_of_one_message(said: str, phase: Phase, kept: bool, less: bool) -> None:
+def test_a_4yz_asks_for_less_or_is_about_one_message(said: str, phase: Phase, kept: bool, less: bool) -> None:
     code, _, text = said.partition(" ")
     assert throttles(Reply(int(code), text), phase, kept=kept) is less
