@@ -6,7 +6,7 @@ from relay.config.model import Config, Loaded
 
 
 class Current:
-    """The configuration that the relay runs by. A reload replaces it; whoever needs it asks each time."""
+    """The configuration that the relay runs by. A reload replaces it, so read it each time."""
 
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded

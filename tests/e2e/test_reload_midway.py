@@ -46,7 +46,7 @@ def lanes(**names: str) -> dict[str, Any]:
     ("sender", "workers", "size"),
     [(OTP, 0, SMALL), (OTP, 0, LARGE), (BULK, 0, SMALL), (BULK, 1, SMALL), (BULK, 1, LARGE)],
 )
-async def test_a_lane_that_goes_while_its_message_is_stored_costs_nothing(
+async def test_a_lane_removed_while_its_message_is_stored_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: When, sender: str, workers: int, size: int
 ) -> None:
     async with Upstream() as upstream:

@@ -1,4 +1,4 @@
-"""A reload while the store fails: nothing is left behind as being sent, and the relay goes on."""
+"""Reloads that meet a failing store, a refused configuration or lower limits: no mail is left behind."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def all_sent(app: App, count: int) -> None:
     await until(sent)
 
 
-async def test_what_a_failing_store_did_not_take_back_is_taken_up_again(
+async def test_mail_that_a_failing_store_did_not_take_back_is_sent_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Upstream(script={"dot": lambda moment: Delay(0.2)}) as upstream:
@@ -66,7 +66,7 @@ async def test_what_a_failing_store_did_not_take_back_is_taken_up_again(
             ]
 
 
-async def test_what_a_cut_off_lane_could_not_write_down_is_written_later(
+async def test_outcomes_that_a_stopped_lane_could_not_write_are_written_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relay.delivery.engine.RETIRE_WITHIN_S", 0.2)
@@ -82,7 +82,7 @@ async def test_what_a_cut_off_lane_could_not_write_down_is_written_later(
 
 
 @pytest.mark.parametrize("method", ["adopt", "hash_addresses"])
-async def test_a_reload_whose_tidying_up_fails_runs_all_the_same_and_tidies_up_later(
+async def test_a_reload_whose_store_changes_fail_is_in_force_and_changes_the_store_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     async with Upstream() as good, Upstream(script={"mail": "451 4.3.0 later"}) as bad:
@@ -105,7 +105,7 @@ async def test_a_reload_whose_tidying_up_fails_runs_all_the_same_and_tidies_up_l
             await asyncio.sleep(0)
 
 
-async def test_reloads_that_fail_take_nothing_from_bulk(tmp_path: Path) -> None:
+async def test_refused_reloads_take_no_sessions_from_bulk(tmp_path: Path) -> None:
     """What they had built isn't there any more, least of all as places that are kept for codes."""
     async with Upstream(script={"dot": lambda moment: Delay(0.3)}) as upstream:
         up = upstream_keys(upstream, sessions={"warm": 1, "max": 4})
@@ -125,7 +125,7 @@ async def test_reloads_that_fail_take_nothing_from_bulk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-async def test_a_lowered_max_holds_for_the_lanes_and_the_workers_that_run(
+async def test_a_lowered_max_applies_to_running_lanes_and_workers(
     tmp_path: Path, workers: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -157,7 +157,7 @@ async def test_a_lowered_max_holds_for_the_lanes_and_the_workers_that_run(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-async def test_sessions_that_hang_at_an_upstreams_old_place_hold_up_nothing_at_the_new_one(
+async def test_sessions_that_hang_at_an_upstreams_old_address_delay_nothing_at_the_new_one(
     tmp_path: Path, workers: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")

@@ -1,4 +1,4 @@
-"""HTTP while the relay starts: it answers only once all that it shows is there, and says that no mail is taken yet."""
+"""HTTP during the start: it listens only when all that it shows is there, and reports that no mail is accepted yet."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.support.relay import write_config
 from tests.support.upstream import Upstream
 
 
-async def test_http_comes_behind_what_it_shows_and_before_mail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_http_starts_after_what_it_shows_and_before_smtp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = tmp_path / "http.sock"
     early: list[bool] = []
-    said: dict[str, tuple[int, str]] = {}
+    shown: dict[str, tuple[int, str]] = {}
     begin, listen = Engine.start, IntakeServer.start
 
     async def start(engine: Engine, *arguments: Any) -> None:
@@ -35,7 +35,7 @@ async def test_http_comes_behind_what_it_shows_and_before_mail(tmp_path: Path, m
         async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(place))) as session:
             for path in ("/readyz", "/healthz", "/metrics", "/api/live"):
                 async with session.get(f"http://localhost{path}") as answer:
-                    said[path] = answer.status, await answer.text()
+                    shown[path] = answer.status, await answer.text()
 
     monkeypatch.setattr(Engine, "start", start)
     monkeypatch.setattr(IntakeServer, "start", open_door)
@@ -43,8 +43,8 @@ async def test_http_comes_behind_what_it_shows_and_before_mail(tmp_path: Path, m
         config = write_config(tmp_path, {"up": upstream}, workers=0, http={"address": f"unix:{place}"})
         async with App(load(config, os.environ)):
             assert early == [False]
-            assert said["/readyz"][0] == 503
-            assert '"starting"' in said["/readyz"][1]
-            assert {status for path, (status, _) in said.items() if path != "/readyz"} == {200}
+            assert shown["/readyz"][0] == 503
+            assert '"starting"' in shown["/readyz"][1]
+            assert {status for path, (status, _) in shown.items() if path != "/readyz"} == {200}
             await ask()
-            assert said["/readyz"][0] == 200
+            assert shown["/readyz"][0] == 200

@@ -1,4 +1,4 @@
-"""Background tasks of the relay that meet what they don't know: each is told, and goes on."""
+"""Background tasks that meet an unexpected error: it is reported, and they go on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def restarts(app: App, task: str) -> float:
     return app.metrics.registry.get_sample_value("relay_tasks_restarted_total", {"task": task}) or 0.0
 
 
-async def test_housekeeping_that_fails_is_told_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_housekeeping_that_fails_is_reported_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pruned, really, broken = asyncio.Event(), SqliteStore.prune, [TypeError("a row nobody thought of")]
 
     async def prune(store: SqliteStore, before: float, *, limit: int) -> int:
@@ -46,7 +46,7 @@ async def test_housekeeping_that_fails_is_told_and_goes_on(tmp_path: Path, monke
         assert restarts(app, "housekeeping") == 1
 
 
-async def test_a_reload_that_fails_in_a_way_nobody_thought_of_ends_no_relay(
+async def test_the_relay_goes_on_after_a_reload_with_an_unexpected_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with (
@@ -64,14 +64,14 @@ async def test_a_reload_that_fails_in_a_way_nobody_thought_of_ends_no_relay(
         stop, reload_asked = asyncio.Event(), asyncio.Event()
         running = asyncio.create_task(app.run(reload_asked.set, stop, reload_asked))
 
-        async def said(success: float) -> bool:
+        async def reported(success: float) -> bool:
             return app.metrics.registry.get_sample_value("relay_config_reload_success") == success
 
-        await until(lambda: said(0.0))
+        await until(lambda: reported(0.0))
         host, _, port = app.smtp_addresses[0].rpartition(":")
         async with Talk((host, int(port))) as talk:
             await talk.submit(letter(), OTP, "a@example.net")
         reload_asked.set()
-        await until(lambda: said(1.0))
+        await until(lambda: reported(1.0))
         stop.set()
         await running

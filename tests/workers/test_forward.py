@@ -1,4 +1,4 @@
-"""Messages on their way between the files of one relay."""
+"""Forwarding messages between the stores of one relay."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.store.build import EVERYTHING, NOW, exported, ids, message
 WITHIN_S = 10.0
 
 
-async def test_a_forwarder_that_meets_what_it_doesnt_know_goes_on(tmp_path: Path) -> None:
+async def test_the_forwarder_goes_on_after_an_unexpected_error(tmp_path: Path) -> None:
     near = await open_store(tmp_path / "near.db", now=lambda: NOW)
     far = await open_store(tmp_path / "far.db", now=lambda: NOW)
     new = message(lane="bulk")

@@ -1,4 +1,4 @@
-"""What can't be moved, and what is acted on while it moves."""
+"""Forwarding: messages that can't be moved, and operator actions during a move."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def forwarding(store: SqliteStore, send: Send) -> AsyncIterator[Forwarder]
         await forwarder.stop()
 
 
-async def test_a_message_that_ended_before_its_turn_came_is_passed_over(tmp_path: Path) -> None:
+async def test_a_message_that_ended_before_its_move_is_skipped(tmp_path: Path) -> None:
     async with two(tmp_path) as (near, far):
         first, dropped, last = await filled(near, 3)
 
@@ -95,7 +95,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("fault", UNREADABLE)
-async def test_a_message_that_cant_be_read_is_held_where_it_is_and_its_neighbours_move(
+async def test_an_unreadable_message_is_held_and_its_neighbours_move(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
     caplog.set_level(logging.ERROR)
@@ -114,7 +114,7 @@ async def test_a_message_that_cant_be_read_is_held_where_it_is_and_its_neighbour
         assert "secret" not in caplog.text
 
 
-async def test_what_another_process_chokes_on_holds_up_nothing_else_and_is_tried_again(
+async def test_a_message_that_the_other_process_fails_on_delays_no_other_and_is_tried_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with two(tmp_path) as (near, far):
@@ -134,7 +134,7 @@ async def test_what_another_process_chokes_on_holds_up_nothing_else_and_is_tried
         assert "where=forward error=RuntimeError" in caplog.text
 
 
-async def test_mail_for_a_process_that_is_gone_holds_up_none_of_the_others(tmp_path: Path) -> None:
+async def test_mail_for_a_dead_process_delays_no_other_mail(tmp_path: Path) -> None:
     async with two(tmp_path) as (near, far):
         put = await filled(near, 4 * MAX_FAILURES)
         gone, others = put[: 3 * MAX_FAILURES], put[3 * MAX_FAILURES :]
@@ -155,7 +155,7 @@ async def test_mail_for_a_process_that_is_gone_holds_up_none_of_the_others(tmp_p
         assert ids(await near.search(EVERYTHING)) == []
 
 
-async def test_a_store_that_fails_for_a_while_ends_nothing(tmp_path: Path) -> None:
+async def test_forwarding_goes_on_after_a_store_failure(tmp_path: Path) -> None:
     async with two(tmp_path) as (near, far):
         really = near.messages_for_other_lanes
         fail: list[Exception] = [StoreError("no"), RuntimeError("no")]
@@ -171,7 +171,7 @@ async def test_a_store_that_fails_for_a_while_ends_nothing(tmp_path: Path) -> No
             await until_moved(near, far, *put)
 
 
-async def test_what_a_lane_still_has_in_hand_moves_when_that_is_over(tmp_path: Path) -> None:
+async def test_a_message_that_a_lane_is_sending_moves_after_the_attempt(tmp_path: Path) -> None:
     """After a reload a lane is another process's, and what it had under way goes on here."""
     async with two(tmp_path) as (near, far):
         sent, deferred = await filled(near, 2)
@@ -187,7 +187,7 @@ async def test_what_a_lane_still_has_in_hand_moves_when_that_is_over(tmp_path: P
         assert await far.get(sent) is None
 
 
-async def test_what_a_lane_lets_go_of_between_two_looks_is_not_overlooked(tmp_path: Path) -> None:
+async def test_a_message_that_a_lane_gives_back_between_two_queries_is_not_missed(tmp_path: Path) -> None:
     async with two(tmp_path) as (near, far):
         [deferred] = await filled(near, 1)
         await claim(near, lane="bulk")
@@ -210,7 +210,7 @@ AFTER: dict[Action, State] = {"drop": "bounced", "hold": "held", "release": "que
 @pytest.mark.parametrize("moment", ["exported", "taken in", "answer lost"])
 @pytest.mark.parametrize("to_worker", [True, False], ids=["to a worker", "to the main process"])
 @pytest.mark.parametrize("action", AFTER)
-async def test_an_operators_action_beside_a_move_is_about_the_message_wherever_it_is(
+async def test_an_operators_action_during_a_move_changes_the_message_in_either_store(
     tmp_path: Path, action: Action, to_worker: bool, moment: str
 ) -> None:
     """As the main process does it: its own moves stand still, then all files are acted on at once, each while its

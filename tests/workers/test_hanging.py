@@ -1,5 +1,5 @@
-"""A worker whose event loop hangs: noticed, killed, replaced, and its mail taken up. With a shorter patience than the
-product's, which is generous to a busy machine."""
+"""A worker whose event loop hangs is killed and replaced, and its mail goes on. The time limits are shorter than the
+relay's, which allow for a busy machine."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_a_worker_that_hangs_is_replaced_and_its_mail_goes_on(
 
                 await until(in_the_middle)
                 os.kill(pid, signal.SIGSTOP)
-                # Taken all the same; the app waits for as long as it takes to know that nobody answers.
+                # It is accepted; the app waits until the relay knows that the worker doesn't reply.
                 await other.submit(letter(), BULK, "user4@example.net")
 
             async def done() -> bool:

@@ -1,4 +1,4 @@
-"""The link between two processes when what goes over it is not what either hoped for."""
+"""The link between two processes: exceptions, broken frames, lost peers."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def linked() -> AsyncIterator[tuple[Link, Link, End]]:
     there.close()
 
 
-async def test_what_the_other_end_raises_is_raised_here() -> None:
+async def test_an_exception_of_the_peers_handler_is_raised_by_ask() -> None:
     async with linked() as (here, _, _):
         with pytest.raises(StoreError, match="the disk is full"):
             await here.ask("store")
@@ -80,7 +80,7 @@ async def test_what_the_other_end_raises_is_raised_here() -> None:
         ("lock", TypeError, "cannot pickle"),
     ],
 )
-async def test_what_cant_be_brought_over_is_an_error_and_the_link_goes_on(
+async def test_what_cant_be_pickled_is_an_error_and_the_link_goes_on(
     kind: str, error: type[Exception], text: str
 ) -> None:
     async with linked() as (here, _, _):
@@ -90,7 +90,7 @@ async def test_what_cant_be_brought_over_is_an_error_and_the_link_goes_on(
             assert await here.ask("echo", 7) == 7
 
 
-async def test_the_end_of_the_other_process_is_told_to_all_who_wait() -> None:
+async def test_all_pending_requests_fail_when_the_peer_ends() -> None:
     async with linked() as (here, there, end):
         asking = [asyncio.create_task(here.ask("never")) for _ in range(3)]
         await asyncio.sleep(0)
@@ -108,7 +108,7 @@ async def test_the_end_of_the_other_process_is_told_to_all_who_wait() -> None:
     [b"\0\0", struct.pack(">I", 1000) + b"half of a frame", struct.pack(">I", 5) + b"frame"],
     ids=["half of a length", "half of a frame", "no frame at all"],
 )
-async def test_a_frame_that_breaks_off_or_is_none_ends_the_link(sent: bytes) -> None:
+async def test_a_truncated_or_invalid_frame_ends_the_link(sent: bytes) -> None:
     ours, theirs = socket.socketpair()
     end = End()
     link = await end.over(ours)
@@ -123,7 +123,7 @@ async def test_a_frame_that_breaks_off_or_is_none_ends_the_link(sent: bytes) -> 
     theirs.close()
 
 
-async def test_a_notice_that_fails_loses_neither_the_link_nor_what_comes_behind_it() -> None:
+async def test_after_a_failing_notification_the_link_and_the_next_frames_go_on() -> None:
     ours, theirs = socket.socketpair()
     heard: list[str] = []
     failed: list[str] = []
@@ -148,7 +148,7 @@ async def test_a_notice_that_fails_loses_neither_the_link_nor_what_comes_behind_
         far.close()
 
 
-async def test_what_cant_be_read_ends_the_link_with_a_line() -> None:
+async def test_an_unreadable_frame_is_reported_and_ends_the_link() -> None:
     ours, theirs = socket.socketpair()
     failed: list[str] = []
     listen_to(asyncio.get_running_loop(), lambda where, error: failed.append(type(error).__name__))

@@ -1,4 +1,4 @@
-"""A message whose process dies, or is killed since it hangs, each time that the message is in hand."""
+"""A poison message: the worker dies or hangs each time it sends that message."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NEIGHBOURS = 20
 
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["it dies", "it hangs"])
-async def test_it_is_held_after_five_deaths_and_its_neighbours_go_out(
+async def test_a_poison_message_is_held_after_five_deaths_and_its_neighbours_are_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     monkeypatch.setattr(handle, "RESTART_AFTER_S", (0.05,))
@@ -35,7 +35,7 @@ async def test_it_is_held_after_five_deaths_and_its_neighbours_go_out(
     met: set[int] = set()
 
     def rcpt(moment: Moment) -> Hang | None:
-        """The poison is in hand as long as nothing answers."""
+        """The worker is still sending the poison message, because no reply comes."""
         if "poison" not in (moment.address or ""):
             return None
         for pid in processes.workers(os.getpid()):

@@ -1,4 +1,4 @@
-"""A worker's upstream that was away: it is found out when it is back, although nobody waits for a session there."""
+"""A worker probes an upstream that was down, although no message waits for a session there."""
 
 from __future__ import annotations
 

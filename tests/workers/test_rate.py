@@ -1,4 +1,4 @@
-"""An upstream's rate when two processes share it: lent in portions, never more than it is."""
+"""An upstream's rate that several processes share: lent in portions, never exceeded."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def leased(main: Main) -> RemoteRateLimiter:
     return RemoteRateLimiter("up", link)
 
 
-async def test_a_worker_asks_for_many_messages_at_once() -> None:
+async def test_a_worker_asks_once_for_many_messages() -> None:
     main = Main(RateLimiter(1000.0))
     rate = leased(main)
     began, paced = time.monotonic(), 0
@@ -62,7 +62,7 @@ async def test_a_worker_asks_for_many_messages_at_once() -> None:
     assert main.asked <= 600 / (1000 * LENT_FOR_S) + portions + 3
 
 
-async def test_what_is_not_used_goes_back() -> None:
+async def test_unused_tokens_go_back() -> None:
     main = Main(RateLimiter(100.0))
     rate = leased(main)
     async with asyncio.timeout(WITHIN_S):
@@ -72,7 +72,7 @@ async def test_what_is_not_used_goes_back() -> None:
     assert (main.lent, main.unused) == (10, 9)
 
 
-async def test_a_lost_link_is_told_to_each_that_waits_and_the_next_asks_again() -> None:
+async def test_a_lost_link_fails_each_waiting_message_and_the_next_one_asks_again() -> None:
     main = Main(RateLimiter(100.0))
     main.broken = LinkLost()
     rate = leased(main)
@@ -83,7 +83,7 @@ async def test_a_lost_link_is_told_to_each_that_waits_and_the_next_asks_again() 
         await rate.pace(express=False)
 
 
-async def test_who_gave_up_waiting_takes_no_token() -> None:
+async def test_a_message_that_gave_up_waiting_takes_no_token() -> None:
     main = Main(RateLimiter(1.0))
     rate = leased(main)
     async with asyncio.timeout(WITHIN_S):
@@ -97,7 +97,7 @@ async def test_who_gave_up_waiting_takes_no_token() -> None:
 
 @pytest.mark.parametrize("rate", [0.5, 1.0, 7.0, 50.0, 1000.0])
 @pytest.mark.parametrize("seed", range(5))
-def test_no_stretch_of_time_sees_more_than_the_bucket_and_what_came_meanwhile(rate: float, seed: int) -> None:
+def test_no_stretch_of_time_uses_more_than_the_bucket_and_what_came_in_meanwhile(rate: float, seed: int) -> None:
     """Codes, and workers that use what they are lent at any time while it is good, or give it back."""
     chance = random.Random(seed)
     bucket, now, used = Bucket(rate, 0.0), 0.0, list[float]()
@@ -138,7 +138,7 @@ def test_a_worker_that_always_has_mail_gets_the_whole_rate(rate: float) -> None:
     assert 1000 - 0.2 * bucket.capacity - 1 <= sent + 0.1 * rate + 1
 
 
-def test_what_is_lent_leaves_codes_their_share() -> None:
+def test_lending_leaves_codes_their_share() -> None:
     bucket = Bucket(100.0, 0.0)
     workers = 0
     while isinstance(bucket.lend(workers, 0.0, leave=BULK_LEAVES), Lent):

@@ -14,7 +14,7 @@ MAX = 3
 
 
 class Pool:
-    """As a pool holds sessions: opens when told of room and somebody waits."""
+    """Like a real pool: opens a session on capacity when messages wait."""
 
     def __init__(self, quota: SessionQuota, *, express: bool) -> None:
         self.express = express
@@ -123,12 +123,12 @@ class SeveralProcesses(RuleBasedStateMachine):
         return [self.codes, *self.bulk]
 
     @rule(which=st.integers(0, 3))
-    def somebody_wants_a_session(self, which: int) -> None:
+    def a_message_wants_a_session(self, which: int) -> None:
         if self.pools[which].waiting < 4:
             self.pools[which].want()
 
     @rule(which=st.integers(0, 3))
-    def somebody_is_done(self, which: int) -> None:
+    def a_transaction_ends(self, which: int) -> None:
         if self.pools[which].busy:
             self.pools[which].done()
 
@@ -165,7 +165,7 @@ class SeveralProcesses(RuleBasedStateMachine):
         assert sum(pool.open for pool in self.pools) <= self.main.open
 
     def teardown(self) -> None:
-        """When everybody ends their work, whoever waits gets a session in turn, and no place is lost."""
+        """When all work ends, each waiting message gets a session in turn, and no session is lost from the count."""
         for _ in range(300):
             for worker in self.workers:
                 worker.all_is_heard()
@@ -189,7 +189,7 @@ TestSeveralProcesses.settings = settings(max_examples=200, stateful_step_count=5
 
 
 def busy_for(turns: int, workers: list[Worker], pools: list[Pool]) -> None:
-    """Everybody has work without end; messages end one after the other."""
+    """All pools have endless work; their transactions end one after the other."""
     for turn in range(turns):
         for worker in workers:
             worker.all_is_heard()
@@ -204,7 +204,7 @@ def busy_for(turns: int, workers: list[Worker], pools: list[Pool]) -> None:
                 worker.review()
 
 
-def test_a_worker_that_comes_late_gets_its_share_of_an_upstream() -> None:
+def test_a_late_worker_gets_its_fair_share() -> None:
     main = SessionQuota(7)
     workers = [Worker(main) for _ in range(3)]
     busy_for(20, workers[:1], workers[0].pools)
@@ -213,7 +213,7 @@ def test_a_worker_that_comes_late_gets_its_share_of_an_upstream() -> None:
     assert sorted(worker.open for worker in workers) == [2, 2, 3]
 
 
-def test_two_lanes_of_one_worker_share_what_it_has() -> None:
+def test_two_lanes_of_one_worker_share_its_sessions() -> None:
     main = SessionQuota(6)
     worker = Worker(main, lanes=2)
     busy_for(20, [worker], worker.pools[:1])
@@ -222,7 +222,7 @@ def test_two_lanes_of_one_worker_share_what_it_has() -> None:
     assert [pool.open for pool in worker.pools] == [3, 3]
 
 
-def test_what_one_doesnt_need_the_other_may_have() -> None:
+def test_sessions_that_one_worker_doesnt_need_go_to_the_other() -> None:
     main = SessionQuota(6)
     workers = [Worker(main), Worker(main)]
     workers[0].pools[0].want()
@@ -230,7 +230,7 @@ def test_what_one_doesnt_need_the_other_may_have() -> None:
     assert [worker.open for worker in workers] == [1, 5]
 
 
-def test_a_lowered_limit_takes_sessions_back_as_they_end_their_work_and_a_raised_one_gives_more() -> None:
+def test_a_lowered_limit_reclaims_sessions_as_they_become_idle_and_a_raised_one_gives_more() -> None:
     main = SessionQuota(6)
     workers = [Worker(main), Worker(main)]
     pools = [pool for worker in workers for pool in worker.pools]
@@ -259,7 +259,7 @@ def test_idle_sessions_above_a_lowered_limit_are_closed_at_once() -> None:
     assert (main.open, pool.open) == (1, 1)
 
 
-def test_a_worker_doesnt_take_the_session_that_is_kept_for_codes() -> None:
+def test_workers_leave_the_sessions_that_are_reserved_for_codes() -> None:
     main = SessionQuota(2)
     codes, workers = Pool(main, express=True), [Worker(main), Worker(main)]
     codes.want()
@@ -270,7 +270,7 @@ def test_a_worker_doesnt_take_the_session_that_is_kept_for_codes() -> None:
     assert (codes.open, main.open) == (1, 2)
 
 
-def test_a_code_gets_the_place_of_a_worker_whose_mail_never_ends() -> None:
+def test_a_code_gets_the_only_session_from_a_worker_with_endless_mail() -> None:
     main = SessionQuota(1)
     codes, worker = Pool(main, express=True), Worker(main)
     busy_for(5, [worker], worker.pools)
@@ -280,7 +280,7 @@ def test_a_code_gets_the_place_of_a_worker_whose_mail_never_ends() -> None:
     assert codes.open == 1
 
 
-def test_where_there_are_fewer_places_than_holders_each_has_its_turn() -> None:
+def test_with_fewer_sessions_than_clients_each_client_has_its_turn() -> None:
     now = [0.0]
     clients = QuotaClients(turn_s=5.0, clock=lambda: now[0])
     first, second = Idle(1), Idle(0)
@@ -324,7 +324,7 @@ def test_a_worker_sends_nothing_while_its_need_stays_the_same() -> None:
     assert (worker.open, worker.messages) == (4, before)
 
 
-def test_what_a_worker_doesnt_use_any_more_is_anothers_at_the_next_review() -> None:
+def test_sessions_that_a_worker_no_longer_uses_go_to_another_after_a_review() -> None:
     main = SessionQuota(4)
     first, second = Worker(main), Worker(main)
     busy_for(20, [first], first.pools)

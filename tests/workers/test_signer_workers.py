@@ -1,4 +1,4 @@
-"""Signed bulk mail through the relay as it runs, its worker's helper there, gone, or left behind."""
+"""Signing by helpers, end to end: with the helper, without it, and after a kill."""
 
 from __future__ import annotations
 
@@ -121,11 +121,11 @@ async def test_a_helper_that_dies_in_the_midst_of_mail_costs_no_message_its_sign
         async def settled() -> bool:
             return await states(relay) == ["sent"] * 40
 
-        async def told() -> bool:
+        async def logged() -> bool:
             return "event=trouble where=sign" in relay.stderr
 
         await until(settled)
-        await until(told)
+        await until(logged)
         assert relay.stderr.count("event=trouble") == 1
         # Seen off, not left as a zombie; and the worker is the one it was.
         assert (workers(relay), children(worker)) == ([worker], [])
@@ -177,10 +177,10 @@ async def test_codes_go_out_signed_when_the_main_process_has_lost_its_helper(
         await asyncio.to_thread(submit, relay, range(3, 20), sender)
         assert_signed(await upstream.wait_for(20), *BOTH)
 
-        async def told() -> bool:
+        async def logged() -> bool:
             await asyncio.to_thread(submit, relay, [len(upstream.messages)], sender)
             return "event=trouble where=sign" in relay.stderr
 
-        await until(told)
+        await until(logged)
         assert children(relay.pid) == [worker]
         assert_signed(upstream.messages, *BOTH)

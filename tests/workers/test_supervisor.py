@@ -1,4 +1,4 @@
-"""The main process's side of a worker when the machine has nothing left to give."""
+"""The worker handle when no process can be started."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Alone:
         self.troubles.append(f"{task}: {error!r}")
 
 
-def test_a_worker_that_lost_its_link_has_the_time_to_end_by_itself() -> None:
+def test_a_worker_that_lost_its_link_has_time_to_end_by_itself() -> None:
     assert process.ORPHANED_DRAIN_S < life.ENDS_WITHIN_S / 2
 
 
-async def test_a_worker_that_cant_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_that_cant_be_started_is_started_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
     async def refused(*_: Any, **__: Any) -> Any:
         raise OSError("Cannot allocate memory")
 

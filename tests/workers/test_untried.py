@@ -1,4 +1,4 @@
-"""An upstream to which no session was opened yet is neither up nor down: nothing is known of it."""
+"""An upstream that no session was opened to is untried: neither up nor down."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def state(relay: RelayProcess, lane: str) -> str:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-async def test_it_is_untried_until_a_session_was_opened(tmp_path: Path, workers: int) -> None:
+async def test_an_upstream_is_untried_until_a_session_was_opened(tmp_path: Path, workers: int) -> None:
     async with (
         Upstream() as one,
         RelayProcess(write_config(tmp_path, {"one": upstream_keys(one)}, workers=workers)) as relay,
@@ -39,7 +39,7 @@ async def test_it_is_untried_until_a_session_was_opened(tmp_path: Path, workers:
         await until(bulk_is_up)
 
 
-async def test_one_that_nothing_listens_at_is_down_only_where_that_was_found_out(tmp_path: Path) -> None:
+async def test_a_dead_upstream_is_down_only_in_lanes_that_tried_it(tmp_path: Path) -> None:
     async with RelayProcess(write_config(tmp_path, {"one": DEAD}, workers=0)) as relay:
 
         async def otp_is_down() -> bool:

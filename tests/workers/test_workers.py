@@ -1,4 +1,4 @@
-"""Bulk mail in a process of its own, end to end: the relay as it runs, its worker killed under it."""
+"""Bulk mail through a worker process, end to end."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def states(relay: RelayProcess) -> list[str]:
     return [one["state"] for message in answer.document for one in message["recipients"]]
 
 
-async def test_bulk_mail_goes_through_a_worker_and_shows_in_the_one_log_and_the_one_metrics(tmp_path: Path) -> None:
+async def test_bulk_mail_of_a_worker_shows_in_the_common_log_and_metrics(tmp_path: Path) -> None:
     async with Upstream() as upstream:
         config = write_config(tmp_path, {"up": upstream})
         async with RelayProcess(config) as relay:
@@ -55,10 +55,10 @@ async def test_bulk_mail_goes_through_a_worker_and_shows_in_the_one_log_and_the_
                 return await states(relay) == ["sent"] * 7
 
             await until(all_sent)
-            told = await metrics(relay)
-            assert told.value("relay_recipients_total", lane="bulk", upstream="up", outcome="sent") == 5
-            assert told.value("relay_recipients_total", lane="otp", upstream="up", outcome="sent") == 2
-            assert told.value("relay_delivery_seconds_count", lane="bulk", upstream="up") == 5
+            shown = await metrics(relay)
+            assert shown.value("relay_recipients_total", lane="bulk", upstream="up", outcome="sent") == 5
+            assert shown.value("relay_recipients_total", lane="otp", upstream="up", outcome="sent") == 2
+            assert shown.value("relay_delivery_seconds_count", lane="bulk", upstream="up") == 5
             assert (tmp_path / "relay-bulk1.db").exists()
         listed = await command("log", "-c", config, "--lane", "bulk", "--json")
         assert len(listed.objects) == 5
@@ -95,7 +95,7 @@ async def test_a_bounce_of_a_code_goes_out_by_the_bulk_lanes_worker(tmp_path: Pa
         assert upstream.messages[0].recipients == ("no-reply@auth.example.com",)
 
 
-async def test_what_waits_in_a_workers_file_goes_out_when_there_are_no_workers_any_more(tmp_path: Path) -> None:
+async def test_mail_in_a_workers_store_is_sent_after_workers_are_turned_off(tmp_path: Path) -> None:
     dead: dict[str, Any] = {"host": "127.0.0.1", "port": 9, "tls": "none"}
     config = write_config(tmp_path, {"up": dead})
     async with RelayProcess(config) as relay:
@@ -111,7 +111,7 @@ async def test_what_waits_in_a_workers_file_goes_out_when_there_are_no_workers_a
             await upstream.wait_for(3)
 
 
-async def test_an_operators_word_reaches_the_workers(tmp_path: Path) -> None:
+async def test_an_operators_action_reaches_the_workers(tmp_path: Path) -> None:
     dead: dict[str, Any] = {"host": "127.0.0.1", "port": 9, "tls": "none"}
     config = write_config(tmp_path, {"up": dead})
     async with RelayProcess(config) as relay:
@@ -130,7 +130,7 @@ async def test_an_operators_word_reaches_the_workers(tmp_path: Path) -> None:
         assert await states(relay) == ["bounced"] * 3
 
 
-async def test_a_message_moves_between_files_whole_and_once(tmp_path: Path) -> None:
+async def test_a_message_moves_between_stores_whole_and_once(tmp_path: Path) -> None:
     here = await open_store(tmp_path / "here.db", now=lambda: 1000.0)
     there = await open_store(tmp_path / "there.db", now=lambda: 1000.0)
     try:

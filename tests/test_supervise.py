@@ -1,4 +1,4 @@
-"""Background tasks that end without having been asked to."""
+"""Background tasks that end unexpectedly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def supervisor(ends: Ends) -> Supervisor:
     return Supervisor(lambda name, error: ends.append((name, None if error is None else type(error))), PAUSES_S)
 
 
-async def test_work_that_raises_is_told_and_begun_again() -> None:
+async def test_work_that_raises_is_reported_and_restarted() -> None:
     ends: Ends = []
     runs = 0
     well = asyncio.Event()
@@ -45,8 +45,8 @@ async def test_work_that_raises_is_told_and_begun_again() -> None:
     assert runs == 3
 
 
-async def test_a_cancellation_that_comes_from_within_is_a_failure_like_others() -> None:
-    """Work that waits for something which another task gave up would end as if it had been told to."""
+async def test_a_cancellation_from_within_is_a_failure_like_others() -> None:
+    """Work that awaits a cancelled task must not end as if it had been cancelled itself."""
     ends: Ends = []
     well = asyncio.Event()
 
@@ -65,7 +65,7 @@ async def test_a_cancellation_that_comes_from_within_is_a_failure_like_others() 
     task.cancel()
 
 
-async def test_work_with_an_end_is_begun_again_until_it_gets_there() -> None:
+async def test_work_with_an_end_is_restarted_until_it_returns() -> None:
     ends: Ends = []
 
     async def work() -> None:
@@ -77,7 +77,7 @@ async def test_work_with_an_end_is_begun_again_until_it_gets_there() -> None:
     assert ends == [("hasten otp", OSError)] * 2
 
 
-async def test_pauses_grow_and_begin_anew_after_health() -> None:
+async def test_pauses_grow_and_begin_anew_after_a_steady_run() -> None:
     slept: list[float] = []
     runs_s = [0.0, 0.0, 0.0, 61.0, 0.0]
     now = 0.0
@@ -109,7 +109,7 @@ async def test_a_restart_is_one_line_without_the_errors_text_and_a_count(caplog:
     assert metrics.registry.get_sample_value("relay_tasks_restarted_total", {"task": "feed"}) == 2
 
 
-async def test_what_asyncio_would_print_is_one_line_without_payload(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_that_asyncio_reports_is_one_line_without_payload(caplog: pytest.LogCaptureFixture) -> None:
     metrics = Metrics()
     loop = asyncio.get_running_loop()
     listen_to(loop, MailLog(metrics, Recent()).loop_failed)

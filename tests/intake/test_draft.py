@@ -82,7 +82,7 @@ def from_file(large: Large) -> NewMessage:
 @example(pieces=[b"From: a@b\r\nX-Relay-Lane: otp\r\n\r\n", b"no end"])
 @example(pieces=[b"From: a@b\n\n", b"bare\n\r\rlines\n" * 9])
 @example(pieces=[b"\r", b"\r\n", b"\r\n", b"\0"])
-def test_read_in_pieces_it_is_the_same_as_read_whole(folder: Path, pieces: list[bytes]) -> None:
+def test_a_content_read_in_pieces_equals_the_one_read_whole(folder: Path, pieces: list[bytes]) -> None:
     content = b"".join(pieces)
     assume(content)
     whole = outcome(lambda: made().completed(parse(normalise(content))))
