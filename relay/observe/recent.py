@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from relay.observe.bands import Band, tally
 from relay.observe.quantiles import percentile
@@ -15,8 +15,7 @@ NEVER_S = math.inf
 """the duration of a delivery that failed"""
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(NamedTuple):
     """Delivery times of a lane within a window."""
 
     sent: int
@@ -31,15 +30,7 @@ class Pace:
     """single delivery times, newest last"""
 
     def as_json(self) -> dict[str, object]:
-        return {
-            "sent": self.sent,
-            "failed": self.failed,
-            "p50_ms": self.p50_ms,
-            "p95_ms": self.p95_ms,
-            "max_ms": self.max_ms,
-            "bands": self.bands,
-            "latest_ms": list(self.latest_ms),
-        }
+        return self._asdict()
 
 
 class Recent:

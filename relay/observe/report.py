@@ -39,14 +39,7 @@ class Figures(NamedTuple):
     bands: dict[Band, int]
 
     def as_json(self) -> dict[str, object]:
-        return {
-            "recipients": self.recipients,
-            "states": self.states,
-            "p50_ms": self.p50_ms,
-            "p95_ms": self.p95_ms,
-            "p99_ms": self.p99_ms,
-            "bands": self.bands,
-        }
+        return self._asdict()
 
 
 class Line(NamedTuple):
@@ -58,12 +51,8 @@ class Line(NamedTuple):
     figures: Figures
 
     def as_json(self) -> dict[str, object]:
-        return {
-            "lane": self.lane,
-            "upstream": self.upstream,
-            "provider": self.provider,
-            **self.figures.as_json(),
-        }
+        place = {"lane": self.lane, "upstream": self.upstream, "provider": self.provider}
+        return {**place, **self.figures.as_json()}
 
 
 class Report(NamedTuple):

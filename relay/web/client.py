@@ -37,7 +37,8 @@ def request(
     token: str | None = None,
     within_s: float,
 ) -> Response:
-    """Send one request. Raises NotListening, NoResponse; ValueError for a systemd address, which has no place."""
+    """Send one request. `within_s`: the deadline of each network step (connect, each read). Raises NotListening,
+    NoResponse; ValueError for a systemd address, whose place isn't known."""
     headers = {"Content-Type": "application/json"}
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
