@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Protocol
 
@@ -24,31 +23,40 @@ SHOWN_CHARS = 100
 class View:
     """Facts in the forms that conditions need. Each form is made when it is first needed."""
 
+    __slots__ = ("_client", "_fields", "_values", "facts")
+
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
+        self._client: tuple[IPv4Address | IPv6Address | None] | None = None
+        self._fields: Headers | None = None
         self._values: dict[str, list[str]] = {}
 
-    @cached_property
+    @property
     def client(self) -> IPv4Address | IPv6Address | None:
         """The client's address, a mapped one as its IPv4 address; None for a client without an address."""
-        try:
-            # A link-local address has its interface behind a percent sign.
-            address = ip_address(self.facts.client.partition("%")[0])
-        except ValueError:
-            return None
-        mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-        return mapped or address
-
-    @cached_property
-    def _fields(self) -> Headers:
-        return self.facts.headers() if callable(self.facts.headers) else self.facts.headers
+        # Not a cached_property, which takes a lock in Python 3.11.
+        if self._client is None:
+            self._client = (_ip_address(self.facts.client),)
+        return self._client[0]
 
     def header(self, name: str) -> Sequence[str]:
         """The decoded values of the fields of that (lower-case) name, within MAX_HEADER_CHARS."""
         values = self._values.get(name)
         if values is None:
+            if self._fields is None:
+                self._fields = self.facts.headers() if callable(self.facts.headers) else self.facts.headers
             values = self._values[name] = _limited(value for field, value in self._fields if field == name)
         return values
+
+
+def _ip_address(client: str) -> IPv4Address | IPv6Address | None:
+    try:
+        # A link-local address has its interface behind a percent sign.
+        address = ip_address(client.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
 
 
 def _limited(values: Iterable[str | bytes]) -> list[str]:
