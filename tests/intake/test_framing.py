@@ -1,4 +1,4 @@
-"""Where DATA ends: never anywhere else than at CRLF.CRLF, however the bytes come in."""
+"""Where a line and DATA end: only at CRLF and at CRLF.CRLF, however the bytes come in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.intake.framing import MAX_AUTH_BYTES, MAX_COMMAND_BYTES, DotDecoder, line_limit
+from relay.intake.framing import MAX_AUTH_BYTES, MAX_COMMAND_BYTES, BadLine, DotDecoder, LineBuffer, line_limit
 from tests.intake.harness import whole
 
 HOSTILE = st.lists(
@@ -112,3 +112,59 @@ def test_without_its_end_data_goes_on() -> None:
 )
 def test_a_command_s_verb_sets_how_long_it_may_be(start: bytes, limit: int) -> None:
     assert line_limit(start) == limit
+
+
+def lines_of(segments: list[bytes], limit_bytes: int | None = None) -> list[bytes | str]:
+    """The lines that a client's segments hold, and the replies to those that can't be read."""
+    buffer = LineBuffer()
+    lines: list[bytes | str] = []
+    for segment in segments:
+        buffer.feed(segment)
+        while True:
+            try:
+                line = buffer.read_line(limit_bytes)
+            except BadLine as bad:
+                lines.append(bad.reply.text)
+                continue
+            if line is None:
+                break
+            lines.append(line)
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("stream", "lines"),
+    [
+        (b"NOOP\r\nRSET\r\nQU", [b"NOOP", b"RSET"]),
+        (b"\r\n\r\n", [b"", b""]),
+        (b"NOOP\nMAIL\r\nRSET\r\n", ["5.5.2 A line must end in CRLF, not in LF alone", b"RSET"]),
+        (b"NO\rOP\r\nRSET\r\n", ["5.5.2 A line can't contain CR without LF", b"RSET"]),
+        (b"NO\0OP\r\nRSET\r\n", ["5.5.2 A line can't contain NUL", b"RSET"]),
+        (b"NOOP " + b"x" * 2_000 + b"\r\nRSET\r\n", ["5.5.6 Line too long", b"RSET"]),
+    ],
+)
+def test_a_line_ends_at_crlf_only_and_a_bad_one_is_skipped(stream: bytes, lines: list[bytes | str]) -> None:
+    for segments in ([stream], [stream[i : i + 1] for i in range(len(stream))]):
+        assert lines_of(segments) == lines
+
+
+@given(HOSTILE, st.lists(st.integers(0, 400)))
+@example(b"aaaaaaaaaaaa\r\n", [11, 12])
+@example(b"a\r\r\n\r\n", [1, 2, 3])
+def test_however_the_bytes_are_cut_the_lines_are_the_same(stream: bytes, places: list[int]) -> None:
+    assert lines_of(cut(stream, places), 10) == lines_of([stream], 10)
+
+
+def test_bytes_and_lines_are_read_from_one_buffer() -> None:
+    buffer = LineBuffer()
+    buffer.feed(b"head\r\nbody and more")
+    assert buffer.read_line() == b"head"
+    assert buffer.read(4) == b"body"
+    assert len(buffer) == 9
+    assert buffer.read() == b" and more"
+    buffer.feed(b"x" * 2_000)
+    with pytest.raises(BadLine):
+        buffer.read_line()
+    buffer.clear()
+    buffer.feed(b"NOOP\r\n")
+    assert buffer.read_line() == b"NOOP"
