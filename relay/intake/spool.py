@@ -1,4 +1,4 @@
-"""Where a content is while it comes in: in memory while it is small, in a sealed file of its own from then on."""
+"""The spool: a content that comes in is in memory while it is small, and in a sealed file from then on."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from relay.store.codec import SEAL_BYTES, Sealed
 
 IN_MEMORY_BYTES = 256_000
 ALWAYS_BYTES = 16_384
-"""A content up to this stays in memory, whatever others use: a code doesn't wait for a file, nor is it refused."""
+"""A content up to this stays in memory, however much others use: no code waits for a file or is refused."""
 PIECE_BYTES = ALWAYS_BYTES
-"""A file is sealed in pieces of this size, the last one shorter. So much of each waits in memory to be sealed."""
+"""A file is sealed in pieces of this size; the last one is shorter. Less than one waits in memory to be sealed."""
 
 
 class SpoolFull(OSError):
-    """The disk took no more, or gave back something else than it was given."""
+    """A content could not be written to the spool, or what was read from it is not what was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Large:
-    """A content in a file, which is gone once its `Body` is closed."""
+    """A content in a spool file. Closing its `Body` deletes the file."""
 
     head: bytes = field(repr=False)
-    """how it begins: what rules look at is in there"""
+    """its first bytes: the header section, which rules look at, is in there"""
     path: Path
     size_bytes: int
     seal: Sealed = field(repr=False)
-    """has a key that seals this file alone, and is in memory only"""
+    """with a key for this file alone, which is never written"""
 
     def pieces(self) -> Iterator[bytes]:
-        """What came in, a piece at a time. Raises OSError; SpoolFull where the file isn't what was written."""
+        """The content, piece by piece. Raises OSError; SpoolFull where the file isn't what was written."""
         descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with open(descriptor, "rb", buffering=0) as file:
             left = self.size_bytes
@@ -53,12 +53,12 @@ class Large:
                 raise SpoolFull(errno.EIO, "a content in the spool has another length than what came in")
 
     def read(self) -> bytes:
-        """All of it. Raises as `pieces` does."""
+        """The whole content. Raises as `pieces` does."""
         return b"".join(self.pieces())
 
 
 class Budget:
-    """How many bytes of contents that come in may be in memory, all sessions together."""
+    """The memory for contents that come in (`limits.memory`), in bytes, of all sessions together."""
 
     __slots__ = ("limit_bytes", "used_bytes")
 
@@ -67,8 +67,8 @@ class Budget:
         self.used_bytes = 0
 
     def take(self, size_bytes: int, *, complete: bool = False) -> bool:
-        """Whether there is room for so many. A quarter is kept for contents that are `complete`: however many hang
-        in the middle of theirs, others can be stored."""
+        """Use so many bytes more. False: there is no room. A quarter is reserved for contents that are `complete`, so
+        that they can be stored however many others are stuck halfway."""
         limit_bytes = self.limit_bytes if complete else self.limit_bytes // 4 * 3
         if self.used_bytes + size_bytes > limit_bytes:
             return False
@@ -77,15 +77,16 @@ class Budget:
 
 
 class Body:
-    """`write` what comes, `content` when all has come, `close` when it is stored. `folder` None: always in memory."""
+    """A content while it comes in: `write` its pieces, take its `content`, `close` it once that is stored."""
 
     __slots__ = ("_budget", "_failed", "_file", "_folder", "_held_bytes", "_memory", "size_bytes")
 
     def __init__(self, folder: Path | None = None, *, budget: Budget | None = None) -> None:
+        """`folder`: of the spool; None: contents stay in memory, whatever their size."""
         self._folder = folder
         self._budget = budget or Budget()
         self._held_bytes = 0
-        """of the budget"""
+        """how much of the budget it uses"""
         self._memory = BytesIO()
         self._file: _File | None = None
         self._failed = False
@@ -93,11 +94,11 @@ class Body:
 
     @property
     def large(self) -> bool:
-        """It is in a file by now."""
+        """Is it in a file?"""
         return self._file is not None
 
     def write(self, piece: bytes) -> None:
-        """Never raises: `content` raises what couldn't be written."""
+        """Never raises. Where a piece can't be written, `content` raises."""
         self.size_bytes += len(piece)
         if self._failed:
             return
@@ -113,7 +114,7 @@ class Body:
             self._failed = True
 
     def content(self) -> bytes | Large:
-        """Raises SpoolFull."""
+        """What came in, once all of it has. Raises SpoolFull."""
         if self._failed:
             raise SpoolFull
         if self._file is None:
@@ -133,7 +134,7 @@ class Body:
         return content
 
     def close(self) -> None:
-        """Nothing of it is needed any more."""
+        """Free its memory and delete its file."""
         self._memory = BytesIO()
         self._budget.used_bytes -= self._held_bytes
         self._held_bytes = 0
@@ -150,14 +151,13 @@ class Body:
         return True
 
     def _move(self, piece: bytes) -> None:
-        """Into a file, and on with `piece`. What memory has stays there: it is how the content begins. Raises
-        OSError."""
+        """Write what memory has to a file, then `piece`. Memory keeps the content's head. Raises OSError."""
         if self._folder is None:
             raise SpoolFull
         self._file = _File(self._folder)
         self._file.write(self._memory.getvalue())
         self._file.write(piece)
-        # Clients may send line by line at first: the head that is kept has its full length all the same.
+        # The head has its full length also where a client sends line by line at first.
         more = piece[: IN_MEMORY_BYTES - self._memory.tell()]
         if self._fits(len(more)):
             self._memory.write(more)
@@ -198,7 +198,7 @@ class _File:
             self._pieces += 1
         left = memoryview(sealed)
         while left:
-            # On a disk that is nearly full less than all is written, and that is no error to the kernel.
+            # On a disk that is nearly full, a write may be short without an error.
             left = left[os.write(self._descriptor, left) :]
 
     def close(self) -> None:

@@ -17,21 +17,21 @@ SEAL_BYTES = _NONCE_BYTES + _TAG_BYTES
 
 
 class Codec(Protocol):
-    """Applied to each part of a content by itself. `name` (`ID/PART`) is unique in the relay and tells parts apart."""
+    """Seals and opens each part of a content by itself. `name` (`ID/PART`) is unique among all parts of a relay."""
 
     @property
     def key_id(self) -> str | None:
-        """Names the key that `encode` uses, and is kept with the message; None: there is none."""
+        """Names the key that `encode` uses; it is stored with the message. None: there is no key."""
 
     def encode(self, content: bytes, name: str) -> bytes:
-        """What is written."""
+        """The bytes to store."""
 
     def decode(self, stored: bytes, name: str, key_id: str | None) -> bytes:
-        """What was given to `encode` under this name, with this key. Raises ValueError when it is not that, with a
-        text that goes on from `the content is`."""
+        """The content that `encode` was given with this name and key. Raises ValueError where it isn't that; the text
+        continues `the content is`."""
 
     def check(self, key_id: str | None) -> None:
-        """Raises that ValueError if what was written with this key can't be read."""
+        """Raises that ValueError where there is no key of this id."""
 
 
 class Plain:
@@ -72,6 +72,9 @@ class Sealed:
         self._source = source
         self.key_id: str = key_id(keys[0])
         _cipher(keys[0], "")  # loads the library now, not with the first message
+
+    def __reduce__(self) -> tuple[type[Sealed], tuple[tuple[bytes, ...], str]]:
+        return Sealed, (tuple(self._keys.values()), self._source)  # a worker loads the library with its configuration
 
     def __repr__(self) -> str:
         return f"Sealed(<{len(self._keys)} keys of {self._source}>)"
