@@ -139,7 +139,7 @@ class Delivery:
             changed = await self._services.store.act(action, selection, self._services.clock.now())
             if action == "retry" and changed:
                 for lane in lanes:
-                    for upstream in lane.pools:
+                    for upstream in lane.upstreams:
                         upstream.urge()
             return changed
         finally:

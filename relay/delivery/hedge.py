@@ -17,13 +17,13 @@ from relay.upstream.results import TIMED_OUT, OpenFailed, Result
 
 
 async def race(
-    job: Job, lane: Lane, due: Sequence[OpenRecipient], pools: Sequence[Upstream], hedge_s: float
+    job: Job, lane: Lane, due: Sequence[OpenRecipient], upstreams: Sequence[Upstream], hedge_s: float
 ) -> list[Report]:
     """Ask the first upstream, and the next one each time that none has answered the envelope for `hedge_s` seconds.
     Returns a report of each attempt, one that delivered the message before the others."""
     running = _Race(job, lane, due)
     try:
-        return await running.run(pools, hedge_s)
+        return await running.run(upstreams, hedge_s)
     finally:
         await running.stop()
 
@@ -36,8 +36,8 @@ class _Race:
         self._running: dict[asyncio.Task[Report], tuple[Upstream, Progress, float]] = {}
         self._done: list[Report] = []
 
-    async def run(self, pools: Sequence[Upstream], hedge_s: float) -> list[Report]:
-        waiting = list(pools)
+    async def run(self, upstreams: Sequence[Upstream], hedge_s: float) -> list[Report]:
+        waiting = list(upstreams)
         self._start(waiting.pop(0))
         while self._running:
             hedging = bool(waiting) and not self._content_under_way()
@@ -63,13 +63,13 @@ class _Race:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    def _start(self, pool: Upstream) -> None:
+    def _start(self, upstream: Upstream) -> None:
         progress = Progress()
         task = asyncio.create_task(
-            attempt(self._job, pool, self._due, self._lane, progress),
-            name=f"attempt {self._job.queued.id} at {pool.name}",
+            attempt(self._job, upstream, self._due, self._lane, progress),
+            name=f"attempt {self._job.queued.id} at {upstream.name}",
         )
-        self._running[task] = (pool, progress, time.monotonic())
+        self._running[task] = (upstream, progress, time.monotonic())
 
     def _content_under_way(self) -> bool:
         """Does a running attempt hold the gate? It must never be cancelled."""
@@ -81,21 +81,21 @@ class _Race:
     def _trip_unresponsive(self) -> None:
         """Open the circuit of each upstream that left the envelope unanswered for `hedge`; one that only lacked a free
         session is spared."""
-        for pool, progress, _ in self._running.values():
-            if progress.asked or not pool.is_connected:
-                pool.condemn(OpenFailed("mail" if progress.asked else "connect", TIMED_OUT))
+        for upstream, progress, _ in self._running.values():
+            if progress.asked or not upstream.is_connected:
+                upstream.condemn(OpenFailed("mail" if progress.asked else "connect", TIMED_OUT))
 
     def _lost(self) -> list[Report]:
         """Reports of the attempts that are still running: they lost the race."""
         return [
             Report(
-                pool.name,
+                upstream.name,
                 started,
                 "none",
                 tuple(Result(one.position, "abandoned", LOST_RACE, "mail") for one in self._due),
                 _spent(progress, started),
             )
-            for pool, progress, started in self._running.values()
+            for upstream, progress, started in self._running.values()
         ]
 
 

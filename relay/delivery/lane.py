@@ -45,15 +45,15 @@ class Lane:
         self,
         name: str,
         config: LaneConfig,
-        pools: Sequence[Upstream],
+        upstreams: Sequence[Upstream],
         services: Services,
         wake: Callable[[str, float], None],
     ) -> None:
-        """`pools`: this lane's own, one for each upstream any of its rules may name, in the lane's order; `wake` tells
-        a lane, by name, when mail in the store is due."""
+        """`upstreams`: this lane's own, one for each that a rule may name, in the lane's order. `wake` tells a lane, by
+        name, when mail in the store is due."""
         self.name = name
         self.config = config
-        self.pools = tuple(pools)
+        self.upstreams = tuple(upstreams)
         self.booking = Booking(tuple(config.retry_s), holder=str(os.getpid()))
         self.feeder = Feeder(
             name,
@@ -67,7 +67,7 @@ class Lane:
         self.settler = Settler(name, config, services, wake=wake, after_deferral=self._after_deferral)
         self._services = services
         self._sign = partial(services.sign, express=config.express)
-        self._upstreams = LaneUpstreams(config.upstreams, pools)
+        self._choice = LaneUpstreams(config.upstreams, upstreams)
         self._backlog = Backlog()
         self._paused_messages = 0
         """messages of the backlog whose upstreams all asked for a pause"""
@@ -76,7 +76,7 @@ class Lane:
         self._tasks: dict[asyncio.Task[None], Job] = {}
         self._bytes = 0
         self._most_in_memory = EXPRESS_IN_MEMORY if config.express else BULK_IN_MEMORY
-        self._slots = config.concurrency or sum(pool.config.sessions.max for pool in pools)
+        self._slots = config.concurrency or sum(upstream.config.sessions.max for upstream in upstreams)
         """messages sent at once, at most; for bulk, the upstreams' windows say how many now"""
         self._bucket = Bucket(config.rate, time.monotonic()) if config.rate is not None else None
         self._timer: asyncio.TimerHandle | None = None
@@ -86,8 +86,8 @@ class Lane:
 
     def start(self) -> None:
         """Open sessions, and claim what the store has."""
-        for pool in self.pools:
-            pool.start()
+        for upstream in self.upstreams:
+            upstream.start()
         self.feeder.start()
 
     def job(self, queued: Queued, *, claimed: bool = False) -> Job:
@@ -159,7 +159,7 @@ class Lane:
         waiting = self._backlog.remove(lambda _: True)
         stopped = await end_deliveries(self._tasks, within_s)
         await self.settler.give_back_waiting(waiting, within_s)
-        await asyncio.gather(*(pool.close() for pool in self.pools))
+        await asyncio.gather(*(upstream.close() for upstream in self.upstreams))
         return stopped
 
     def _pump(self) -> None:
@@ -168,12 +168,12 @@ class Lane:
             found = self._next(time.monotonic())
             if found is None or not self._rate_allows():
                 break
-            route, pools = found
+            route, upstreams = found
             job = self._backlog.pop(route)
             self._active += 1
-            if pools:
-                pools[0].under_way += 1
-            task = asyncio.create_task(self._deliver(job, pools), name=f"deliver {job.queued.id}")
+            if upstreams:
+                upstreams[0].under_way += 1
+            task = asyncio.create_task(self._deliver(job, upstreams), name=f"deliver {job.queued.id}")
             self._tasks[task] = job
             task.add_done_callback(self._delivered)
         self.feeder.arm()
@@ -190,7 +190,7 @@ class Lane:
         if self.config.express:
             return self._active < self._slots
         # A message that is being settled needs no session.
-        sending = sum(pool.under_way for pool in self.pools)
+        sending = sum(upstream.under_way for upstream in self.upstreams)
         return sending < self._slots and self._active < self._slots + BULK_SETTLING
 
     def _rate_allows(self) -> bool:
@@ -206,35 +206,35 @@ class Lane:
         best: tuple[tuple[float, str], RouteKey, list[Upstream]] | None = None
         self._paused_messages = 0
         for route, rank, waiting in self._backlog.heads():
-            pools = self._upstreams.available(route)
-            if pools and not self.config.express:
-                pools.sort(key=lambda pool: now < pool.window.resume_at)
-                if now < pools[0].window.resume_at:
+            upstreams = self._choice.available(route)
+            if upstreams and not self.config.express:
+                upstreams.sort(key=lambda upstream: now < upstream.window.resume_at)
+                if now < upstreams[0].window.resume_at:
                     self._paused_messages += waiting
-                    self._pump_in(min(pool.window.resume_at for pool in pools) - now)
+                    self._pump_in(min(upstream.window.resume_at for upstream in upstreams) - now)
                     continue
-                if not pools[0].has_place(now):
+                if not upstreams[0].has_place(now):
                     continue
             if best is None or rank < best[0]:
-                best = rank, route, pools
+                best = rank, route, upstreams
         return best and (best[1], best[2])
 
-    async def _deliver(self, job: Job, pools: list[Upstream]) -> None:
+    async def _deliver(self, job: Job, upstreams: list[Upstream]) -> None:
         """One round for one message, and its settlement."""
         job.picked_at = time.monotonic()
         job.timings_ms["wait"] = (job.picked_at - job.offered_at) * 1000.0
         try:
             try:
-                if pools and job.is_claimed and not self.config.express:
-                    await job.signed("as it is", _unsigned(pools[0]))  # before it takes a session
+                if upstreams and job.is_claimed and not self.config.express:
+                    await job.signed("as it is", _unsigned(upstreams[0]))  # before it takes a session
             finally:
-                if pools:
-                    pools[0].under_way -= 1  # from here on the attempt counts itself
-            named = self._upstreams.named(job.queued.upstreams)
-            if not pools:
+                if upstreams:
+                    upstreams[0].under_way -= 1  # from here on the attempt counts itself
+            named = self._choice.named(job.queued.upstreams)
+            if not upstreams:
                 _note_unavailable(job, named)
             round_ = Round(job, self.config, self._services.clock.epoch, self.settler.settle, self._on_attempt)
-            await round_.run(pools, complete=len(pools) == len(named))
+            await round_.run(upstreams, complete=len(upstreams) == len(named))
             await self.settler.finish(job)
         except asyncio.CancelledError:
             await asyncio.shield(self.settler.abort(job))
@@ -273,18 +273,20 @@ class Lane:
 
     def sign_ahead(self, job: Job) -> Coroutine[Any, Any, None] | None:
         """`Job.sign_ahead` for the upstream that the job goes to first; None also where no upstream is available."""
-        pools = self._upstreams.available(RouteKey.of(job))
-        return job.sign_ahead(_unsigned(pools[0])) if pools else None
+        upstreams = self._choice.available(RouteKey.of(job))
+        return job.sign_ahead(_unsigned(upstreams[0])) if upstreams else None
 
 
-def _unsigned(pool: Upstream) -> frozenset[str]:
+def _unsigned(upstream: Upstream) -> frozenset[str]:
     """Header fields that the upstream rewrites."""
-    return frozenset(pool.config.unsigned_headers)
+    return frozenset(upstream.config.unsigned_headers)
 
 
-def _note_unavailable(job: Job, pools: Sequence[Upstream]) -> None:
+def _note_unavailable(job: Job, upstreams: Sequence[Upstream]) -> None:
     """The round asks no upstream: say which circuits are open and why, for the reply and for the time line."""
-    reasons = "; ".join(f"{pool.name}: {pool.circuit.reason}" for pool in pools if pool.circuit.reason)
+    reasons = "; ".join(
+        f"{upstream.name}: {upstream.circuit.reason}" for upstream in upstreams if upstream.circuit.reason
+    )
     text = f"{UNAVAILABLE} ({reasons})" if reasons else str(UNAVAILABLE)
     job.note = text.partition(OWN)[2]
     for pending in job.pending.values():

@@ -42,26 +42,26 @@ class Round:
         self._first_at: float | None = None
         """when the first attempt of this round began"""
 
-    async def run(self, pools: Sequence[Upstream], *, complete: bool = True) -> None:
+    async def run(self, upstreams: Sequence[Upstream], *, complete: bool = True) -> None:
         """`complete`: these are all the upstreams that the message may go to, none left out because it is down."""
         for one in self._job.pending.values():
-            one.unsupported_everywhere = complete and bool(pools)
-        most = min((pool.config.recipients for pool in pools), default=1)
+            one.unsupported_everywhere = complete and bool(upstreams)
+        most = min((upstream.config.recipients for upstream in upstreams), default=1)
         waiting = list(self._job.pending)
         for first in range(0, len(waiting), most):
-            await self._group(waiting[first : first + most], list(pools))
+            await self._group(waiting[first : first + most], list(upstreams))
 
-    async def _group(self, positions: Sequence[int], pools: list[Upstream]) -> None:
+    async def _group(self, positions: Sequence[int], upstreams: list[Upstream]) -> None:
         """As many recipients as one transaction may have."""
         job = self._job
         job.gate.unmark()
-        while pools:
+        while upstreams:
             due = [job.pending[position].open for position in positions if position in job.pending]
             if not due or job.withdrawn(steady()) is not None:
                 return
             job.gate.reopen()
             job.carried = tuple(one.position for one in due)
-            reports = await self._ask(due, pools)
+            reports = await self._ask(due, upstreams)
             if self._first_at is None:
                 self._first_at = min(report.started_at for report in reports)
             # Reports of a race are in another order than the attempts began in.
@@ -70,7 +70,7 @@ class Round:
             for report in reports:
                 self._record(report, numbers[report.upstream])
                 if all(result.reply != LOST_RACE for result in report.results):
-                    pools[:] = [pool for pool in pools if pool.name != report.upstream]
+                    upstreams[:] = [upstream for upstream in upstreams if upstream.name != report.upstream]
             for one in due:
                 job.tries[one.position] += len(reports)
             job.carried = ()
@@ -78,12 +78,12 @@ class Round:
                 # Some recipients were accepted and others go on: that must be known before anything else is sent.
                 await self._settle(job)
 
-    async def _ask(self, due: Sequence[OpenRecipient], pools: Sequence[Upstream]) -> list[Report]:
+    async def _ask(self, due: Sequence[OpenRecipient], upstreams: Sequence[Upstream]) -> list[Report]:
         """An attempt at the first upstream; with `hedge`, at the next ones beside it."""
         job, lane = self._job, self._lane
-        if lane.hedge_s is None or len(pools) == 1:
-            return [await attempt(job, pools[0], due, lane, Progress())]
-        return await race(job, lane, due, pools, lane.hedge_s)
+        if lane.hedge_s is None or len(upstreams) == 1:
+            return [await attempt(job, upstreams[0], due, lane, Progress())]
+        return await race(job, lane, due, upstreams, lane.hedge_s)
 
     def _record(self, report: Report, number: int) -> None:
         """`number`: the attempt's own among those that ran together, from 1."""

@@ -51,7 +51,7 @@ class RelayHealth:
         config = self._current.config
         health: dict[str, dict[str, UpstreamHealth]] = {name: {} for name in config.lanes}
         for lane in self._engine.delivery.lanes():
-            for pool in lane.pools:
+            for pool in lane.upstreams:
                 _merge(health[lane.name], pool.name, UpstreamStatus.of(pool))
         for status in self._workers.statuses():
             for name, upstreams in status.lanes.items():

@@ -204,7 +204,7 @@ class WorkerProcess:
             for quota in self._quotas.values():
                 quota.review()
             lanes = {
-                lane.name: {pool.name: messages.UpstreamStatus.of(pool) for pool in lane.pools}
+                lane.name: {pool.name: messages.UpstreamStatus.of(pool) for pool in lane.upstreams}
                 for lane in engine.delivery.lanes()
             }
             status = messages.Status(lanes, engine.store.size(), self.deliveries.take())

@@ -232,4 +232,4 @@ async def until(true: Callable[[], bool]) -> None:
 
 def warm(bench: Bench, lane: str = "otp") -> bool:
     """Every upstream of the lane has a session that stands ready."""
-    return all(pool.counts()["idle"] >= 1 for pool in bench.delivery.lane(lane).pools)
+    return all(pool.counts()["idle"] >= 1 for pool in bench.delivery.lane(lane).upstreams)

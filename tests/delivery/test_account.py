@@ -15,7 +15,7 @@ ON_RCPT: Any = {"rcpt": BAD}
 
 
 def circuit(bench: Bench) -> str:
-    return bench.delivery.lane("otp").pools[0].circuit.state
+    return bench.delivery.lane("otp").upstreams[0].circuit.state
 
 
 async def tried(bench: Bench, *to: str) -> None:

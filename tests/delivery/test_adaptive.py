@@ -45,7 +45,7 @@ def config(upstreams: dict[str, Upstream], sessions: dict[str, Any] | None = Non
 
 
 def pool(bench: Bench, name: str = "one") -> LaneUpstream:
-    return next(pool for pool in bench.delivery.lane("bulk").pools if pool.name == name)
+    return next(pool for pool in bench.delivery.lane("bulk").upstreams if pool.name == name)
 
 
 async def send(bench: Bench, count: int, **changes: Any) -> Sequence[str]:

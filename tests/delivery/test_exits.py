@@ -22,7 +22,7 @@ WAYS = [("PIPELINING", "DSN", "8BITMIME"), ("PIPELINING", "CHUNKING", "DSN"), ("
 
 
 def only(bench: Bench) -> SmtpUpstream:
-    upstream = bench.delivery.lane("otp").pools[0]
+    upstream = bench.delivery.lane("otp").upstreams[0]
     assert isinstance(upstream, SmtpUpstream)
     return upstream
 

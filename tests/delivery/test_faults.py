@@ -58,7 +58,7 @@ async def test_who_fits_only_an_upstream_that_is_down_waits_for_it(tmp_path: Pat
     async with Upstream(("PIPELINING", "SIZE 10")) as small:
         settings: Any = config({"dead": DEAD, "small": small}, retry=(20.0,))
         async with delivering(tmp_path, settings) as bench:
-            dead = bench.delivery.lane("otp").pools[0]
+            dead = bench.delivery.lane("otp").upstreams[0]
             await until(lambda: dead.circuit.state != "closed")
             view = await bench.ended(await bench.send("u@example.net"), "deferred", "bounced")
             assert view["recipients"][0]["state"] == "deferred"
@@ -72,7 +72,7 @@ async def test_a_message_that_expires_condemns_nobody(tmp_path: Path) -> None:
     async with Upstream(latency_s=0.3) as slow, delivering(tmp_path, config({"slow": slow})) as bench:
         await until(lambda: warm(bench))
         await bench.ended(await bench.send("u@example.net", life_s=0.2))
-        assert bench.delivery.lane("otp").pools[0].circuit.state == "closed"
+        assert bench.delivery.lane("otp").upstreams[0].circuit.state == "closed"
 
 
 async def test_what_expired_while_it_waited_for_the_rate_is_not_begun(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ async def test_what_expired_while_it_waited_for_the_rate_is_not_begun(tmp_path: 
             views = [await bench.send("u@example.net", sender="", life_s=0.5) for _ in range(3)]
             states = [(await bench.ended(each))["recipients"][0]["state"] for each in views]
             assert states == ["sent", "expired", "expired"]
-            assert bench.delivery.lane("otp").pools[0].circuit.state == "closed"
+            assert bench.delivery.lane("otp").upstreams[0].circuit.state == "closed"
         assert [verb for session in one.sessions for verb in session.verbs].count("MAIL") == 1
 
 
@@ -112,7 +112,7 @@ async def test_a_fault_in_one_attempt_of_a_race_does_not_undo_the_other(tmp_path
                 await asyncio.sleep(0.05)
                 raise RuntimeError("the other process is gone")
 
-            second: Any = bench.delivery.lane("otp").pools[1]
+            second: Any = bench.delivery.lane("otp").upstreams[1]
             second.pool.take_idle, second.pool.acquire = lambda: None, acquire
             view = await bench.ended(await bench.send("u@example.net"))
             assert view["recipients"][0]["upstream"] == "good"
@@ -241,7 +241,7 @@ async def test_an_upstream_that_comes_back_while_a_code_is_put_off_gets_it_at_on
     async with Upstream() as one:
         port, settings = one.port, config({"one": one}, retry=(20.0,))
     async with delivering(tmp_path, settings) as bench:
-        pool = bench.delivery.lane("otp").pools[0]
+        pool = bench.delivery.lane("otp").upstreams[0]
         await until(lambda: pool.circuit.state != "closed")
         async with Upstream(port=port):
 

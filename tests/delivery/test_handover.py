@@ -203,7 +203,7 @@ async def test_the_signature_is_for_the_upstream_that_is_asked_first_not_for_one
     sign = Signatures()
     gone = {"host": "127.0.0.1", "port": 9, "tls": "none", "unsigned_headers": ("Date",)}
     async with Upstream() as two, delivering(tmp_path, config({"gone": gone, "two": two}), sign=sign) as bench:
-        await until(lambda: bench.delivery.lane("otp").pools[0].circuit.state != "closed")
+        await until(lambda: bench.delivery.lane("otp").upstreams[0].circuit.state != "closed")
         await bench.ended(await bench.send("u@example.net"))
     assert sign.asked == [frozenset()]
 

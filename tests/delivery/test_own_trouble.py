@@ -119,7 +119,7 @@ async def test_a_reply_that_cannot_be_redacted_is_kept_as_its_code_and_what_was_
 
 async def test_a_code_that_expires_behind_an_open_circuit_says_what_opened_it(tmp_path: Path) -> None:
     async with delivering(tmp_path, config({"gone": GONE}, retry=(0.1,))) as bench:
-        pool = bench.delivery.lane("otp").pools[0]
+        pool = bench.delivery.lane("otp").upstreams[0]
         await until(lambda: pool.circuit.state != "closed")
         id_ = await bench.send("u@example.net", sender="", life_s=0.6)
         view = await bench.ended(id_, "deferred")
@@ -150,7 +150,7 @@ async def test_an_operators_retry_is_tried_at_once_although_the_circuit_is_open(
         port = one.port
         settings = config({"one": one}, retry=(20.0,), express=express)
     async with delivering(tmp_path, settings) as bench:
-        pool = bench.delivery.lane("otp").pools[0]
+        pool = bench.delivery.lane("otp").upstreams[0]
         id_ = await bench.send("u@example.net")
         await bench.ended(id_, "deferred")
         pool.circuit.probe_at += 30.0

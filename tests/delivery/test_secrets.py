@@ -59,7 +59,7 @@ async def test_an_upstream_that_quotes_our_credential_is_heard_without_it(
         async with delivering(tmp_path, settings) as bench:
             log = MailLog(Metrics(), Recent())
             bench.heard.down = log.down  # type: ignore[method-assign]
-            pool = bench.delivery.lane("otp").pools[0]
+            pool = bench.delivery.lane("otp").upstreams[0]
             view = await bench.ended(await bench.send("u@example.net", lane="otp"), "deferred")
             await until(lambda: pool.circuit.state == "open")
             assert pool.circuit.reason == f"{step}: 535 5.7.8"
@@ -80,7 +80,7 @@ async def test_an_upstream_that_quotes_the_mail_is_heard_without_it(
         log = MailLog(Metrics(), Recent())
         bench.heard.down = log.down  # type: ignore[method-assign]
         await until(lambda: warm(bench))
-        pool = bench.delivery.lane("otp").pools[0]
+        pool = bench.delivery.lane("otp").upstreams[0]
         ids = [await bench.send("u@example.net", sender="") for _ in range(2)]
         await until(lambda: pool.circuit.state == "open")
         assert pool.circuit.reason == f"{step}: 535 5.7.8"

@@ -164,7 +164,7 @@ async def test_a_session_that_was_not_to_be_had_is_what_was_waited_for(tmp_path:
         settings = config({"one": upstream(one, sessions={"warm": 1, "max": 1})}, attempt=0.4, retry=(20.0,))
         async with delivering(tmp_path, settings) as bench:
             await until(lambda: warm(bench))
-            first: Any = bench.delivery.lane("otp").pools[0]
+            first: Any = bench.delivery.lane("otp").upstreams[0]
             assert first.pool.take_idle() is not None  # this test's task has it from now on
             view = await bench.ended(await bench.send("u@example.net"), "deferred")
     (attempt,) = view["recipients"][0]["attempts"]

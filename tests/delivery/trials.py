@@ -178,7 +178,7 @@ class Trial:
         return all(count == held[name] for name, count in self._open().items())
 
     def _upstreams(self) -> Sequence[Any]:
-        return [upstream for lane in self.delivery.lanes() for upstream in lane.pools]
+        return [upstream for lane in self.delivery.lanes() for upstream in lane.upstreams]
 
     def _open(self) -> dict[str, int]:
         return {
