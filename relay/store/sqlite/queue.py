@@ -87,18 +87,16 @@ class SqliteQueue:
 
     def _give_back_put(self, message_id: str, booking: Booking | None, _: None) -> None:
         if booking is not None:
-            self._give_back(message_id)
-
-    def _give_back(self, *message_ids: str) -> None:
-        for message_id in message_ids:
-            self.state.writer.follow_up(partial(settle.unclaim, message_id=message_id))
+            self.state.give_back(message_id)
 
     async def claim(
         self, lane: str, now: float, *, messages: int, size_bytes: int, booking: Booking = BOOKED
     ) -> Sequence[Queued]:
         write = partial(claim.claim, lane=lane, now=now, messages=messages, size_bytes=size_bytes, booking=booking)
         claimed = await self.state.write(
-            write, size_bytes=HEAVY_BYTES, abandoned=lambda given: self._give_back(*(one.message.id for one in given))
+            write,
+            size_bytes=HEAVY_BYTES,
+            abandoned=lambda given: self.state.give_back(*(one.message.id for one in given)),
         )
         loaded: list[Queued] = []
         failed: list[tuple[str, StoreError]] = []
@@ -117,7 +115,7 @@ class SqliteQueue:
             if failed and not loaded:
                 raise failed[0][1]
         except BaseException:
-            self._give_back(*(one.message.id for one in claimed))
+            self.state.give_back(*(one.message.id for one in claimed))
             raise
         for message_id, trouble in failed:
             # A disk that fails in one place: this message waits for its next step, its neighbours go on.

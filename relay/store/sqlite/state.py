@@ -112,6 +112,11 @@ class StoreState:
         self._next_body += parts
         return first
 
+    def give_back(self, *message_ids: str) -> None:
+        """`unclaim` them, without waiting: the caller that claimed them has gone."""
+        for message_id in message_ids:
+            self.writer.follow_up(partial(settle.unclaim, message_id=message_id))
+
     def delete_orphans(self, tx: Tx) -> None:
         """One part in each transaction, until none is left."""
         tx.orphaned = settle.delete_orphan(tx, self.arriving)
