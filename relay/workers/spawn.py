@@ -33,11 +33,12 @@ async def spawn(theirs: socket.socket, *, signs: bool = False) -> asyncio.subpro
         *(["sign"] if signs else []),
         pass_fds=(theirs.fileno(),),
         stdin=asyncio.subprocess.DEVNULL,
-        env=_environment(),
+        env=environment(),
     )
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Of a worker: as of this process, without what is for the main process only."""
     kept = {name: value for name, value in os.environ.items() if name not in SERVICE_MANAGER_VARIABLES}
     return {
         **kept,

@@ -191,7 +191,7 @@ def _use(spare: Spare) -> None:
 
     async def first(theirs: socket.socket, *, signs: bool = False) -> Any:
         if left:
-            return left.pop().become(theirs, signs, spawn._environment())
+            return left.pop().become(theirs, signs, spawn.environment())
         return await spawn.spawn(theirs, signs=signs)
 
     vars(life)["spawn"] = first
