@@ -33,16 +33,16 @@ MESSAGE_PHASES = ("accept", "earlier", "wait", *RARE_PHASES, *PHASES)
 CONTENT = b"From: a@example.com\r\nSubject: x\r\n\r\n.dot\r\n"
 
 
-class Heard:
+class RecordedEvents:
     """Delivery's Events."""
 
     def __init__(self) -> None:
-        self.tried: list[tuple[str, str, str]] = []
-        self.troubles: list[str] = []
+        self.attempts: list[tuple[str, str, str]] = []
+        self.errors: list[str] = []
         self.expired: list[tuple[str, str, int]] = []
 
     def on_attempt(self, lane: str, job: Job, report: Report) -> None:
-        self.tried.extend((report.upstream, result.outcome, str(result.reply)) for result in report.results)
+        self.attempts.extend((report.upstream, result.outcome, str(result.reply)) for result in report.results)
 
     def on_settled(self, lane: str, job: Job, settlement: Settlement) -> None: ...
 
@@ -52,7 +52,7 @@ class Heard:
         self.expired.append((lane, message_id, recipients))
 
     def on_error(self, where: str, error: BaseException) -> None:
-        self.troubles.append(f"{where}: {error!r}")
+        self.errors.append(f"{where}: {error!r}")
 
     def down(self, lane: str, upstream: str, reason: str) -> None: ...
 
@@ -87,7 +87,7 @@ class Bench:
     delivery: Delivery
     store: Store
     clock: Clock
-    heard: Heard
+    events: RecordedEvents
     ids: IdMaker
 
     async def send(
@@ -204,20 +204,20 @@ async def delivering(
 ) -> AsyncIterator[Bench]:
     """Lanes of the configuration, started. `on_disk`: over SQLite's file in `path`, which a second call with `recover`
     opens as a relay does at its start."""
-    clock, heard = Clock(), Heard()
+    clock, recorded = Clock(), RecordedEvents()
     store: Store = MemoryStore(clock.now)
     if on_disk or recover:
         store = await open_store(path / "relay.db", now=clock.now)
     if recover:
         await store.recover(clock.now())
-    delivery = delivery_over(settings, store, clock, events or heard, sign, share)
+    delivery = delivery_over(settings, store, clock, events or recorded, sign, share)
     delivery.start()
     try:
-        yield Bench(delivery, store, clock, heard, IdMaker())
+        yield Bench(delivery, store, clock, recorded, IdMaker())
     finally:
         await delivery.drain(1.0)
         await store.close()
-    assert heard.troubles == []
+    assert recorded.errors == []
 
 
 def outcomes(view: Mapping[str, Any], position: int = 0) -> Sequence[tuple[str, str]]:

@@ -66,7 +66,7 @@ async def throttled(bench: Bench, ids: Sequence[str]) -> Sequence[str]:
     """Those of the messages that were tried, once the upstream's pause began and nothing is under way any more."""
     await until(lambda: pool(bench).window.resume_at > 0.0 and pool(bench).under_way == 0)
     async with asyncio.timeout(15):
-        while len(tried := [id_ for id_ in ids if outcomes(await bench.view(id_))]) < len(bench.heard.tried):
+        while len(tried := [id_ for id_ in ids if outcomes(await bench.view(id_))]) < len(bench.events.attempts):
             await asyncio.sleep(0.01)
     return tried
 

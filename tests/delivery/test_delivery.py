@@ -139,7 +139,7 @@ async def test_a_dead_upstream_costs_one_attempt_and_then_nobody_asks_it(tmp_pat
     async with Upstream() as good, delivering(tmp_path, config({"dead": DEAD, "good": good})) as bench:
         for _ in range(3):
             await bench.ended(await bench.send("u@example.net"))
-        assert [one for one in bench.heard.tried if one[0] == "dead"][1:] == []
+        assert [one for one in bench.events.attempts if one[0] == "dead"][1:] == []
         assert len(good.messages) == 3
 
 
@@ -328,16 +328,16 @@ async def test_a_fault_of_the_relays_own_leaves_a_message_deferred_not_stuck(tmp
         view = await bench.ended(await bench.send("u@example.net"))
         assert view["recipients"][0]["state"] == "sent"
         # Where the envelope was out already, the first attempt had no content.
-        assert bench.heard.troubles[:1] == ["sign: RuntimeError('once')"]
-        assert bench.heard.troubles[1:] in ([], ["delivery: NotSigned()"])
-        bench.heard.troubles.clear()
+        assert bench.events.errors[:1] == ["sign: RuntimeError('once')"]
+        assert bench.events.errors[1:] in ([], ["delivery: NotSigned()"])
+        bench.events.errors.clear()
 
 
 async def test_a_backlog_that_expired_ends_in_the_store_and_each_message_is_reported(tmp_path: Path) -> None:
     async with Upstream() as upstream, delivering(tmp_path, config({"up": upstream})) as on:
         await on.delivery.drain(1.0)
         put = [await on.send("user@example.net", sender="", claimed=False, life_s=0.0) for _ in range(120)]
-        delivery = delivery_over(config({"up": upstream}), on.store, on.clock, on.heard)
+        delivery = delivery_over(config({"up": upstream}), on.store, on.clock, on.events)
         delivery.start()
         for id_ in put:
             view = await on.ended(id_)
@@ -345,5 +345,5 @@ async def test_a_backlog_that_expired_ends_in_the_store_and_each_message_is_repo
             assert view["recipients"][0]["reply"].endswith("expired before it could be sent")
         await delivery.drain(1.0)
         # The first batch was claimed as any is; the rest never was.
-        assert set(on.heard.expired) == {("otp", id_, 1) for id_ in put[CLAIM_MESSAGES:]}
+        assert set(on.events.expired) == {("otp", id_, 1) for id_ in put[CLAIM_MESSAGES:]}
         assert upstream.messages == []

@@ -36,7 +36,7 @@ async def test_with_resend_it_is_said_and_waits_for_its_next_step(tmp_path: Path
             (recipient,) = (view := await cut_short(bench, one, "u@example.net"))["recipients"]
             assert (recipient["state"], recipient["reply"]) == ("queued", STOPPED)
             assert outcomes(view) == [("one", "ambiguous")]
-            assert bench.heard.tried == [("one", "ambiguous", STOPPED)]
+            assert bench.events.attempts == [("one", "ambiguous", STOPPED)]
             due = await bench.store.next_due("otp")
             assert due is not None
             assert due >= before + 20.0
@@ -60,7 +60,7 @@ async def test_with_hold_it_is_said_as_well(tmp_path: Path) -> None:
             view = await cut_short(bench, one, "a@example.net", "b@example.net")
             assert [each["state"] for each in view["recipients"]] == ["ambiguous", "ambiguous"]
             assert outcomes(view) == [("one", "ambiguous")]
-            assert bench.heard.tried == [("one", "ambiguous", STOPPED)] * 2
+            assert bench.events.attempts == [("one", "ambiguous", STOPPED)] * 2
 
 
 async def test_what_stands_before_its_final_dot_is_only_given_back(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ async def test_what_stands_before_its_final_dot_is_only_given_back(tmp_path: Pat
             await one.wait_until(lambda: bool(one.sessions) and "MAIL" in one.sessions[0].verbs)
             await bench.delivery.drain(0.2)
             assert [each["state"] for each in (await bench.view(id_))["recipients"]] == ["queued"]
-            assert bench.heard.tried == []
+            assert bench.events.attempts == []
         one.set_script({})
         async with delivering(tmp_path, config({"one": one}), recover=True) as bench:
             assert outcomes(await bench.ended(id_, "sent")) == [("one", "sent")]
@@ -89,8 +89,8 @@ async def test_a_fault_behind_an_accepted_final_dot_takes_nothing_back(
         monkeypatch.setattr(SmtpUpstream, "return_session", broken)
         view = await bench.ended(await bench.send("u@example.net"))
         assert outcomes(view) == [("one", "sent")]
-        assert bench.heard.troubles == ["delivery: RuntimeError('broken')"]
-        bench.heard.troubles.clear()
+        assert bench.events.errors == ["delivery: RuntimeError('broken')"]
+        bench.events.errors.clear()
         assert len(one.transfers) == 1
 
 
@@ -105,8 +105,8 @@ async def test_a_fault_behind_an_unanswered_final_dot_is_ambiguous(
         monkeypatch.setattr(Session, "transact", _failing(Session.transact))
         view = await bench.ended(await bench.send("u@example.net"), "ambiguous")
         assert outcomes(view) == [("one", "ambiguous")]
-        await until(lambda: bench.heard.troubles == ["delivery: RuntimeError('broken')"])
-        bench.heard.troubles.clear()
+        await until(lambda: bench.events.errors == ["delivery: RuntimeError('broken')"])
+        bench.events.errors.clear()
 
 
 def _failing(really: Any) -> Any:

@@ -90,7 +90,7 @@ async def test_what_expired_while_it_waited_for_the_rate_is_not_begun(tmp_path: 
 async def test_a_slow_store_is_no_dead_upstream(tmp_path: Path) -> None:
     async with Upstream() as one, delivering(tmp_path, config({"one": one}, attempt=0.2)) as bench:
         downs: list[str] = []
-        bench.heard.down = lambda lane, upstream, reason: downs.append(reason)  # type: ignore[method-assign]
+        bench.events.down = lambda lane, upstream, reason: downs.append(reason)  # type: ignore[method-assign]
         await until(lambda: warm(bench))
         new, job = job_of(bench, "01JD0000000000000000000001")
         bench.delivery.lane("otp").offer(job)
@@ -117,8 +117,8 @@ async def test_a_fault_in_one_attempt_of_a_race_does_not_undo_the_other(tmp_path
             view = await bench.ended(await bench.send("u@example.net"))
             assert view["recipients"][0]["upstream"] == "good"
             assert len(good.messages) == 1
-            assert bench.heard.troubles == ["delivery: RuntimeError('the other process is gone')"]
-            bench.heard.troubles.clear()
+            assert bench.events.errors == ["delivery: RuntimeError('the other process is gone')"]
+            bench.events.errors.clear()
 
 
 async def test_what_an_upstream_was_told_in_a_lost_race_is_written_too(tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ async def test_a_store_that_fails_leaves_no_lane_paused(tmp_path: Path, act: Any
         failing(bench, "act", 1)
         with pytest.raises(StoreError):
             await bench.delivery.act(act, Selection(lane="otp"))
-        assert bench.heard.troubles == ["unclaim: StoreError('disk I/O error')"]
-        bench.heard.troubles.clear()
+        assert bench.events.errors == ["unclaim: StoreError('disk I/O error')"]
+        bench.events.errors.clear()
         release.set()
         for id_ in (first, second):
             assert (await bench.ended(id_))["recipients"][0]["state"] == "sent"
@@ -183,7 +183,7 @@ async def test_what_is_committed_during_a_reload_is_sent_by_the_new_lanes(tmp_pa
         await draining
         assert (await bench.view(new.id))["recipients"][0]["state"] == "queued"
         settings = config({"one": one})
-        bench.delivery = delivery_over(settings, bench.store, bench.clock, bench.heard)
+        bench.delivery = delivery_over(settings, bench.store, bench.clock, bench.events)
         bench.delivery.start()
         assert (await bench.ended(new.id))["recipients"][0]["state"] == "sent"
         await bench.delivery.drain(1.0)
@@ -259,10 +259,10 @@ async def test_a_drain_that_cuts_off_a_settlement_does_not_forget_what_was_sent(
         failing(bench, "settle", 1)
         id_ = await bench.send("u@example.net")
         await one.wait_for(1)
-        await until(lambda: bool(bench.heard.troubles))
+        await until(lambda: bool(bench.events.errors))
         await bench.delivery.drain(0.0)
-        assert bench.heard.troubles == ["settle: StoreError('disk I/O error')"]
-        bench.heard.troubles.clear()
+        assert bench.events.errors == ["settle: StoreError('disk I/O error')"]
+        bench.events.errors.clear()
         assert (await bench.view(id_))["recipients"][0]["state"] == "sent"
 
 
@@ -272,7 +272,7 @@ async def test_a_reload_puts_its_lanes_in_force_before_it_empties_the_old(tmp_pa
         engine = Engine(bench.clock, cast(Any, None))
         engine.store = cast(Any, bench.store)
         settings = config({"one": one})
-        old, new = (delivery_over(settings, bench.store, bench.clock, bench.heard) for _ in range(2))
+        old, new = (delivery_over(settings, bench.store, bench.clock, bench.events) for _ in range(2))
         await engine.start(settings, old)
         emptied, really = [], old.give_back
 

@@ -146,8 +146,8 @@ async def test_a_message_whose_signature_fails_is_stored_and_goes_out_signed_by_
         view = await bench.ended(await coming)
         assert outcomes(view) == [("one", "abandoned"), ("one", "sent")]
         assert one.messages[0].content == field() + CONTENT
-        assert bench.heard.troubles == ["sign: RuntimeError('once')", "delivery: NotSigned()"]
-        bench.heard.troubles.clear()
+        assert bench.events.errors == ["sign: RuntimeError('once')", "delivery: NotSigned()"]
+        bench.events.errors.clear()
 
 
 async def test_a_signature_that_cannot_be_begun_keeps_no_message_from_the_store(tmp_path: Path) -> None:
@@ -163,8 +163,8 @@ async def test_a_signature_that_cannot_be_begun_keeps_no_message_from_the_store(
         view = await bench.ended(await bench.send("u@example.net"))
         assert outcomes(view) == [("one", "sent")]
         assert one.messages[0].content == field() + CONTENT
-        assert bench.heard.troubles == ["sign: RuntimeError('once')"]
-        bench.heard.troubles.clear()
+        assert bench.events.errors == ["sign: RuntimeError('once')"]
+        bench.events.errors.clear()
 
 
 def rewriting(upstream: Upstream, *headers: str) -> dict[str, Any]:
@@ -263,5 +263,5 @@ async def test_a_message_is_accepted_although_the_older_ones_cannot_be_supersede
         failing(bench, "supersede", 1)
         view = await bench.ended(await bench.send("u@example.net", supersede_key="k"))
         assert view["recipients"][0]["state"] == "sent"
-        assert bench.heard.troubles == ["supersede: StoreError('disk I/O error')"]
-        bench.heard.troubles.clear()
+        assert bench.events.errors == ["supersede: StoreError('disk I/O error')"]
+        bench.events.errors.clear()

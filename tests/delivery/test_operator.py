@@ -44,5 +44,5 @@ async def test_what_the_store_does_not_take_back_stays_in_memory_and_goes_out_fr
         goes_on.set()
         for id_ in ids:
             await bench.ended(id_, "sent")
-        assert len(bench.heard.troubles) == 1
-        bench.heard.troubles.clear()
+        assert len(bench.events.errors) == 1
+        bench.events.errors.clear()

@@ -34,9 +34,9 @@ class Clumsy:
         return self.really(*args, **options)
 
 
-def troubles(bench: Bench) -> Sequence[str]:
-    found = list(bench.heard.troubles)
-    bench.heard.troubles.clear()
+def errors(bench: Bench) -> Sequence[str]:
+    found = list(bench.events.errors)
+    bench.events.errors.clear()
     return found
 
 
@@ -51,7 +51,7 @@ async def test_a_bounce_that_cannot_be_made_does_not_lose_the_outcome(
         view = await bench.ended(await bench.send("u@example.net"))
         assert view["recipients"][0]["state"] == "bounced"
         assert outcomes(view) == [("one", "refused")]
-        assert troubles(bench) == ["dsn: RuntimeError('broken')"]
+        assert errors(bench) == ["dsn: RuntimeError('broken')"]
         assert await bench.store.search(Selection(lane="bulk")) == []
 
 
@@ -64,7 +64,7 @@ async def test_an_accepted_message_whose_success_report_cannot_be_made_is_not_se
             monkeypatch.setattr(Bouncer, "__call__", Clumsy(Bouncer.__call__))
             first = await bench.send(asked)
             assert (await bench.ended(first))["recipients"][0]["state"] == "sent"
-            troubles(bench)
+            errors(bench)
         async with delivering(tmp_path, config({"one": one}), recover=True) as bench:
             await bench.ended(await bench.send("later@example.net"))
         assert [tuple(each.recipients) for each in one.messages] == [("u@example.net",), ("later@example.net",)]
@@ -81,7 +81,7 @@ async def test_the_last_resort_needs_nothing_of_what_failed(
             id_ = await bench.send("u@example.net")
             view = await bench.ended(id_, "sent", "deferred")
             assert view["recipients"][0]["state"] == ("sent" if upstream == "takes it" else "deferred")
-            assert troubles(bench) == ["delivery: RuntimeError('broken')"]
+            assert errors(bench) == ["delivery: RuntimeError('broken')"]
 
 
 async def test_where_nothing_can_be_written_down_a_message_waits_for_its_next_step_and_then_goes(
@@ -94,14 +94,14 @@ async def test_where_nothing_can_be_written_down_a_message_waits_for_its_next_st
         for name in ("conclude", "put_off"):
             monkeypatch.setattr(settler, name, Clumsy(getattr(settlement, name)))
         id_ = await bench.send("u@example.net")
-        await until(lambda: len(bench.heard.troubles) >= 4)
+        await until(lambda: len(bench.events.errors) >= 4)
         # It is given back with a delay: it doesn't come round and round.
-        assert len(troubles(bench)) < 20
+        assert len(errors(bench)) < 20
         monkeypatch.undo()
         async with Upstream(port=port) as back:
             assert (await bench.ended(id_))["recipients"][0]["state"] == "sent"
             assert len(back.messages) == 1
-        troubles(bench)
+        errors(bench)
 
 
 async def test_a_reply_that_cannot_be_redacted_is_kept_as_its_code_and_what_was_sent_stays_sent(
@@ -114,7 +114,7 @@ async def test_a_reply_that_cannot_be_redacted_is_kept_as_its_code_and_what_was_
         assert [each["state"] for each in view["recipients"]] == ["bounced", "sent"]
         assert [each["reply"] for each in view["recipients"]] == ["550 5.1.1", "250 2.0.0"]
         assert len(one.messages) == 1
-        assert troubles(bench) == ["delivery: RuntimeError('broken')"]
+        assert errors(bench) == ["delivery: RuntimeError('broken')"]
 
 
 async def test_a_code_that_expires_behind_an_open_circuit_says_what_opened_it(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ async def test_a_claim_that_fails_as_it_never_should_stops_no_lane(tmp_path: Pat
 
         bench.store.claim = claim  # type: ignore[method-assign]
         assert (await bench.ended(await bench.send("u@example.net", claimed=False)))["recipients"][0]["state"] == "sent"
-        assert len(troubles(bench)) == 1
+        assert len(errors(bench)) == 1
 
 
 @pytest.mark.parametrize("express", [True, False])

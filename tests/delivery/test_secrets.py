@@ -58,7 +58,7 @@ async def test_an_upstream_that_quotes_our_credential_is_heard_without_it(
         settings = config({"one": {"host": one.host, "port": one.port, "tls": "none", **account}}, retry=(20.0,))
         async with delivering(tmp_path, settings) as bench:
             log = MailLog(Metrics(), Recent())
-            bench.heard.down = log.down  # type: ignore[method-assign]
+            bench.events.down = log.down  # type: ignore[method-assign]
             pool = bench.delivery.lane("otp").upstreams[0]
             view = await bench.ended(await bench.send("u@example.net", lane="otp"), "deferred")
             await until(lambda: pool.circuit.state == "open")
@@ -78,7 +78,7 @@ async def test_an_upstream_that_quotes_the_mail_is_heard_without_it(
     script: Any = {step: "535 5.7.8 you may not send 'Your verification code: 482931' to code: kqZvtb"}
     async with Upstream(script=script) as one, delivering(tmp_path, config({"one": one}, retry=(0.02,))) as bench:
         log = MailLog(Metrics(), Recent())
-        bench.heard.down = log.down  # type: ignore[method-assign]
+        bench.events.down = log.down  # type: ignore[method-assign]
         await until(lambda: warm(bench))
         pool = bench.delivery.lane("otp").upstreams[0]
         ids = [await bench.send("u@example.net", sender="") for _ in range(2)]

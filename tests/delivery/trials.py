@@ -24,7 +24,7 @@ from relay.store.memory import MemoryStore
 from relay.store.model import NewMessage
 from relay.store.ulid import IdMaker
 from relay.upstream.quota import SessionQuota
-from tests.delivery.harness import CONTENT, Heard, delivery_over
+from tests.delivery.harness import CONTENT, RecordedEvents, delivery_over
 from tests.support.tls import Certificates
 from tests.support.upstream import Received, Upstream
 
@@ -44,11 +44,11 @@ class Trial:
     store: Store
     clock: Clock
     faults: list[str] = field(default_factory=list)
-    heard: Heard = field(default_factory=Heard)
+    events: RecordedEvents = field(default_factory=RecordedEvents)
 
     def __post_init__(self) -> None:
         self.share = Share.whole(self.config)
-        self.delivery = delivery_over(self.config, self.store, self.clock, self.heard, share=self.share)
+        self.delivery = delivery_over(self.config, self.store, self.clock, self.events, share=self.share)
         self._ids = IdMaker()
 
     def wrong(self, what: str) -> None:
@@ -138,7 +138,7 @@ class Trial:
         """Who accepted a message, and could say so, isn't sent it again."""
         for address in addresses:
             for name, upstream in self.upstreams.items():
-                heard = [
+                ambiguous = [
                     each
                     for one in view["recipients"]
                     if one["address"] == address
@@ -146,7 +146,7 @@ class Trial:
                     if each["upstream"] == name and each["outcome"] == "ambiguous"
                 ]
                 taken = [received for received in upstream.messages if address in received.recipients]
-                if len(taken) > 1 + len(heard):
+                if len(taken) > 1 + len(ambiguous):
                     self.wrong(f"{name} accepted {address} {len(taken)} times")
 
     def nothing_in_clear(self, *, but: Container[str] = ()) -> None:
@@ -200,7 +200,7 @@ class Trial:
                 await upstream.wait_until(lambda upstream=upstream: upstream.open == 0, SLACK_S)  # type: ignore[misc]
             except AssertionError:
                 self.wrong(f"{name} still has {upstream.open} sessions open")
-        self.faults += self.heard.troubles
+        self.faults += self.events.errors
 
 
 @asynccontextmanager
