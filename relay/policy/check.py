@@ -38,8 +38,8 @@ Decision = Accept | Refuse
 
 
 def check(envelope: Envelope, facts: PolicyFacts) -> Decision:  # noqa: ARG001 (limits and suppression will look at it)
-    """Decide about a message whose content has come in."""
-    return check_capacity(facts)
+    """Decide about a message whose content has come in. A write that failed a moment ago refuses none: it is tried."""
+    return Refuse(FULL, "busy") if facts.limits_reached else Accept()
 
 
 def check_capacity(facts: PolicyFacts) -> Decision:
