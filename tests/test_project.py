@@ -99,6 +99,12 @@ def test_every_link_of_a_document_leads_somewhere(document: Path) -> None:
             assert anchor in {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}, target
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_document_fits_in_100_columns(document: Path) -> None:
+    lines = enumerate(document.read_text().splitlines(), 1)
+    assert not [f"line {number}: {len(line)}" for number, line in lines if len(line) > 100]
+
+
 SECTIONS: dict[str, type[model.Section]] = {
     "The whole file": model.Config,
     "listen": model.Listener,

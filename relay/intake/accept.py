@@ -83,7 +83,8 @@ class Acceptance:
     async def __call__(self, submission: Submission) -> Receipt:
         """Accept a message; it is durable when this returns. Raises Refused."""
         began, new_id = time.monotonic(), self._ids.new_id(self._clock.now(), os.urandom(10))
-        arrival = _Arrival(self.state, self._admission.facts(), submission, new_id, began)
+        facts = self._admission.facts(_size_bytes(submission.content))
+        arrival = _Arrival(self.state, facts, submission, new_id, began)
         try:
             message = await self._submit(arrival)
         except Unacceptable as error:

@@ -51,9 +51,10 @@ class Admission:
         queue, (messages, size_bytes) = self._queue(), self._waiting()
         return QueueFill(messages, size_bytes, self._free(), queue.min_free_bytes, queue.max_messages, queue.max_bytes)
 
-    def facts(self) -> PolicyFacts:
-        failed = self._now() < self._failed_until
-        return PolicyFacts(self.fill().reasons(), self._failure if failed else None)
+    def facts(self, size_bytes: int = 0) -> PolicyFacts:
+        """What the policy decides from. `size_bytes`: of the message that has come in."""
+        fill, failed = self.fill(), self._now() < self._failed_until
+        return PolicyFacts(fill.reasons(), self._failure if failed else None, fill.free_bytes, size_bytes)
 
     def reasons(self) -> Sequence[str]:
         """Why no mail can be taken, in words; empty: it can."""

@@ -21,6 +21,10 @@ class PolicyFacts(NamedTuple):
     """the queue's limits that are reached"""
     store_failure: StoreFailure | None = None
     """why a message could not be stored a moment ago"""
+    free_bytes: int | None = None
+    """of the store's disk"""
+    size_bytes: int = 0
+    """of the message's content"""
 
 
 class Accept(NamedTuple):
@@ -38,8 +42,10 @@ Decision = Accept | Refuse
 
 
 def check(envelope: Envelope, facts: PolicyFacts) -> Decision:  # noqa: ARG001 (limits and suppression will look at it)
-    """Decide about a message whose content has come in. A write that failed a moment ago refuses none: it is tried."""
-    return Refuse(FULL, "busy") if facts.limits_reached else Accept()
+    """Decide about a message whose content has come in. Only a content that is larger than the disk's free space is
+    refused: a queue that filled meanwhile, or a write that failed, must not turn a code away so late."""
+    too_large = facts.free_bytes is not None and facts.size_bytes > facts.free_bytes
+    return Refuse(FULL, "busy") if too_large else Accept()
 
 
 def check_capacity(facts: PolicyFacts) -> Decision:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -256,15 +258,23 @@ async def test_a_message_that_is_stored_ends_the_time_in_which_the_store_refuses
     assert relay.admission.refusal() is None
 
 
-async def test_a_queue_that_filled_while_the_content_came_in_refuses_the_message(relay: Relay) -> None:
+async def test_a_queue_that_filled_while_the_content_came_in_takes_the_message(relay: Relay) -> None:
     relay.config = relay.config.model_copy(update={"queue": relay.config.queue.model_copy(update={"max_messages": 5})})
     relay.waiting = (5, 0)
-    with pytest.raises(Refused) as refused:
-        await relay.accept(relay.submission())
-    assert (refused.value.reply, refused.value.reason) == (FULL, "busy")
-    relay.waiting = (4, 0)
     await relay.accept(relay.submission())
     assert len(relay.target.submitted) == 1
+    assert relay.admission.refusal() == FULL
+
+
+async def test_a_content_that_has_no_room_on_the_disk_is_refused_and_holds_up_no_other(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=100, f_frsize=1))
+    with pytest.raises(Refused) as refused:
+        await relay.accept(relay.submission(LETTER + b"x" * 100 + b"\r\n"))
+    assert (refused.value.reply, refused.value.reason) == (FULL, "busy")
+    assert relay.admission.facts().store_failure is None
+    assert not relay.target.submitted
 
 
 async def test_a_content_that_is_no_message_is_refused_for_good(relay: Relay) -> None:

@@ -35,7 +35,8 @@ def world(tmp_path: Path) -> World:
 def test_an_empty_queue_takes_mail(world: World) -> None:
     assert world.admission.refusal() is None
     assert world.admission.reasons() == []
-    assert world.admission.facts() == PolicyFacts([])
+    facts = world.admission.facts(size_bytes=7)
+    assert facts == PolicyFacts([], None, world.admission.fill().free_bytes, 7)
 
 
 @pytest.mark.parametrize(

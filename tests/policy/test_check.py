@@ -12,7 +12,6 @@ from relay.policy.check import (
     Decision,
     PolicyFacts,
     Refuse,
-    StoreFailure,
     check,
     check_capacity,
 )
@@ -34,13 +33,22 @@ def test_a_full_queue_or_a_store_that_fails_lets_no_message_begin(facts: PolicyF
     assert check_capacity(facts) == decision
 
 
-def test_a_queue_that_filled_meanwhile_refuses_a_message_at_its_final_dot() -> None:
-    assert check(ENVELOPE, PolicyFacts(limits_reached=["queue full: max_bytes"])) == Refuse(FULL, "busy")
+@pytest.mark.parametrize(
+    "facts",
+    [
+        PolicyFacts(limits_reached=["queue full: max_bytes"], free_bytes=1),
+        PolicyFacts(store_failure="full"),
+        PolicyFacts(store_failure="unwritable"),
+        PolicyFacts(free_bytes=1_000, size_bytes=1_000),
+        PolicyFacts(free_bytes=None, size_bytes=1_000),
+    ],
+)
+def test_a_message_whose_content_came_in_is_tried(facts: PolicyFacts) -> None:
+    assert check(ENVELOPE, facts) == Accept()
 
 
-@pytest.mark.parametrize("failure", [None, "full", "unwritable"])
-def test_a_message_whose_content_came_in_is_tried_although_a_write_failed(failure: StoreFailure | None) -> None:
-    assert check(ENVELOPE, PolicyFacts(store_failure=failure)) == Accept()
+def test_a_content_larger_than_the_free_space_is_refused_before_it_is_written() -> None:
+    assert check(ENVELOPE, PolicyFacts(free_bytes=1_000, size_bytes=1_001)) == Refuse(FULL, "busy")
 
 
 def test_the_relay_s_own_trouble_is_never_permanent() -> None:
