@@ -29,6 +29,16 @@ class Carrier(Protocol):
         """If the content is still unanswered, wait no longer: end as if the connection were lost."""
 
 
+class _Ended:
+    """Stands for a carrier whose try is over."""
+
+    def proceed(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+_ENDED = _Ended()
+
 Answer = Literal["wait", "go", "shut"]
 
 
@@ -112,6 +122,12 @@ class Gate:
         if self.passed is None and self.shut_reason is None and now >= self.deadline:
             self.shut_reason = EXPIRED
         return self.reason() if self.passed is not None or self.shut_reason is not None else None
+
+    def ended(self, carrier: Carrier) -> None:
+        """The carrier's try is over. The gate lets go of it: a circle of references would keep the content in memory
+        until Python looks for such circles."""
+        if self.passed is carrier:
+            self.passed = _ENDED
 
     def reopen(self) -> None:
         """The carrier that went through was refused, or was dead: the next may be tried."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from relay.delivery import lane
 from relay.delivery.dispatch import Share
+from relay.delivery.message import Job
 from relay.store.base import StoreError
 from relay.store.model import BOOKED, Booking, NewMessage, Queued
 from tests.delivery.harness import CONTENT, Bench, config, delivering, failing, outcomes, until, warm
@@ -265,3 +267,17 @@ async def test_a_message_is_accepted_although_the_older_ones_cannot_be_supersede
         assert view["recipients"][0]["state"] == "sent"
         assert bench.events.errors == ["supersede: StoreError('disk I/O error')"]
         bench.events.errors.clear()
+
+
+@pytest.mark.parametrize("extensions", WAYS)
+async def test_a_message_that_was_sent_leaves_memory_at_once(tmp_path: Path, extensions: tuple[str, ...]) -> None:
+    """A circle of references would keep each content until Python looks for circles, which takes a while."""
+    async with Upstream(extensions=extensions) as one, delivering(tmp_path, config({"one": one})) as bench:
+        await bench.ended(await bench.send("first@example.net"), "sent")
+        gc.collect()
+        gc.disable()
+        try:
+            await bench.ended(await bench.send("second@example.net"), "sent")
+            await until(lambda: not any(isinstance(each, Job) for each in gc.get_objects()))
+        finally:
+            gc.enable()

@@ -210,6 +210,7 @@ class Flight:
     def _finish(self) -> None:
         self._wire.cancel_timer()
         self._ended_at = time.monotonic()
+        self._gate.ended(self)
         self._on_over()
         if not self.over.done():
             self.over.set_result(None)
