@@ -64,14 +64,17 @@ class Sealed:
     8.3 ends the use of random nonces at 2^32.
     """
 
-    __slots__ = ("_keys", "_source", "key_id")
+    __slots__ = ("_aes_gcm", "_keys", "_source", "key_id")
 
     def __init__(self, keys: Sequence[bytes], source: str) -> None:
         """`keys`: 32 bytes each, at least one; `source`: where they stand, for an operator."""
         self._keys = {key_id(key): key for key in keys}
         self._source = source
         self.key_id: str = key_id(keys[0])
-        _cipher(keys[0], "")  # loads the library now, not with the first message
+        # Loaded here: the commands that read the log and no content do without.
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        self._aes_gcm = AESGCM
 
     def __reduce__(self) -> tuple[type[Sealed], tuple[tuple[bytes, ...], str]]:
         return Sealed, (tuple(self._keys.values()), self._source)  # a worker loads the library with its configuration
@@ -81,7 +84,7 @@ class Sealed:
 
     def encode(self, content: bytes, name: str) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)
-        return nonce + _cipher(self._keys[self.key_id], name).encrypt(nonce, content, name.encode())
+        return nonce + self._cipher(self.key_id, name).encrypt(nonce, content, name.encode())
 
     def decode(self, stored: bytes, name: str, key_id: str | None) -> bytes:
         from cryptography.exceptions import InvalidTag
@@ -93,9 +96,14 @@ class Sealed:
             raise ValueError("damaged: it is cut short")
         nonce, sealed = stored[:_NONCE_BYTES], stored[_NONCE_BYTES:]
         try:
-            return _cipher(self._keys[key_id], name).decrypt(nonce, sealed, name.encode())
+            return self._cipher(key_id, name).decrypt(nonce, sealed, name.encode())
         except InvalidTag:
             raise ValueError("damaged, or another message's") from None
+
+    def _cipher(self, key_id: str, name: str) -> AESGCM:
+        return self._aes_gcm(
+            blake2b(name.encode(), key=self._keys[key_id], digest_size=32, person=b"otp-relay part").digest()
+        )
 
     def check(self, key_id: str | None) -> None:
         if key_id is not None and key_id not in self._keys:
@@ -105,10 +113,3 @@ class Sealed:
 def key_id(key: bytes) -> str:
     """A name for a key, that tells nothing of it."""
     return blake2b(key, digest_size=4, person=b"otp-relay key id").hexdigest()
-
-
-def _cipher(key: bytes, name: str) -> AESGCM:
-    # Here, for the commands that read the log and no content: this takes longer than they do.
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-    return AESGCM(blake2b(name.encode(), key=key, digest_size=32, person=b"otp-relay part").digest())
