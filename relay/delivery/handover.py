@@ -90,15 +90,4 @@ def _on_stored(lane: Lane, services: Services, job: Job, putting: asyncio.Future
 
 def _queued(message: NewMessage) -> Queued:
     due = tuple(OpenRecipient(position, one) for position, one in enumerate(message.envelope.recipients))
-    return Queued(
-        id=message.id,
-        lane=message.lane,
-        rule=message.rule,
-        envelope=message.envelope,
-        content=message.content,
-        accepted_at=message.accepted_at,
-        expires_at=message.expires_at,
-        due=due,
-        upstreams=message.upstreams,
-        supersede_key=message.supersede_key,
-    )
+    return Queued.of(message, due)

@@ -90,21 +90,14 @@ class MemoryStore(MemoryLog):
 
     def _claim(self, message: MessageRow, now: float, booking: Booking) -> Queued:
         due = [one for one in message.recipients if one.is_due(now)]
-        new = message.new
-        queued = Queued(
-            id=new.id,
+        recipients = tuple(
+            OpenRecipient(one.position, one.recipient, one.step, one.attempts, delay_notified=one.delay_notified)
+            for one in due
+        )
+        queued = Queued.of(message.new, recipients)._replace(
             lane=message.lane,
-            rule=new.rule,
-            envelope=new.envelope,
-            content=new.content,
             accepted_at=message.accepted_at,
             expires_at=message.expires_at,
-            due=tuple(
-                OpenRecipient(one.position, one.recipient, one.step, one.attempts, delay_notified=one.delay_notified)
-                for one in due
-            ),
-            upstreams=new.upstreams,
-            supersede_key=new.supersede_key,
             suspect=any(one.is_suspect for one in due),
         )
         for one in due:

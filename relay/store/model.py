@@ -103,6 +103,22 @@ class Queued(NamedTuple):
     suspect: bool = False
     """its process crashed more than once while it was `sending`: no other suspect is claimed before it is settled"""
 
+    @classmethod
+    def of(cls, message: NewMessage, due: tuple[OpenRecipient, ...]) -> Queued:
+        """A message just as it was stored, with its recipients that are due."""
+        return cls(
+            id=message.id,
+            lane=message.lane,
+            rule=message.rule,
+            envelope=message.envelope,
+            content=message.content,
+            accepted_at=message.accepted_at,
+            expires_at=message.expires_at,
+            due=due,
+            upstreams=message.upstreams,
+            supersede_key=message.supersede_key,
+        )
+
 
 class RecipientUpdate(NamedTuple):
     """What became of a recipient."""

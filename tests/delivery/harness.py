@@ -174,8 +174,7 @@ def job_of(bench: Bench, message_id: str, *to: str, key: str | None = None) -> t
         supersede_key=key,
     )
     due = tuple(OpenRecipient(position, one) for position, one in enumerate(recipients))
-    queued = Queued(new.id, "otp", None, new.envelope, CONTENT, now, new.expires_at, due, (), key)
-    return new, bench.delivery.lane("otp").job(queued)
+    return new, bench.delivery.lane("otp").job(Queued.of(new, due))
 
 
 async def unsigned(message: Queued, unsigned: frozenset[str], *, express: bool) -> Sequence[bytes]:
