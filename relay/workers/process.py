@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import uvloop
@@ -174,7 +175,7 @@ class WorkerProcess:
         for upstream in {upstream for lane in worker.lanes for upstream in upstreams_of(config, lane)}:
             key = worker.limits_keys[upstream]
             if key not in self._quotas:
-                self._quotas[key] = SharedQuota(lambda need, key=key: self._report_need(key, need))  # type: ignore[misc]
+                self._quotas[key] = SharedQuota(partial(self._report_need, key))
             rate = RemoteRateLimiter(key, link) if config.upstreams[upstream].rate is not None else None
             limits[upstream] = UpstreamLimits(self._quotas[key], rate)
         engine.signatures.use(Signer(config.dkim, worker.loaded.dkim_pems))
