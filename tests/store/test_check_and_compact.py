@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sqlite3
 import stat
@@ -11,19 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from relay.cli import store as command
 from relay.store.model import Selection
 from relay.store.sqlite import maintenance
 from relay.store.sqlite.store import open_store
-from tests.store.build import NOW, claim, ids, message, settled
-
-CONFIG = """
-store: relay.db
-hostname: relay.example.com
-upstreams: {sink: {host: 127.0.0.1, port: 2526, tls: none}}
-lanes: {bulk: {upstreams: [sink], retry: [1m], expires: 1d}}
-default_lane: bulk
-"""
+from tests.store.build import NOW, claim, ids, message
+from tests.store.command import CONFIG, filled, run
 
 
 @pytest.fixture
@@ -32,32 +23,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "relay.db"
 
 
-def run(path: Path, *words: str) -> int:
-    parser = argparse.ArgumentParser()
-    command.register(parser.add_subparsers())
-    args = parser.parse_args(["store", *words, "-c", str(path.with_name("relay.yaml"))])
-    code: int = args.run(args)
-    return code
-
-
-async def fill(path: Path, *, finished: int = 0) -> str:
-    """One open message, and others that are done with."""
-    store = await open_store(path, now=lambda: NOW)
-    done = [message(content=os.urandom(20_000)) for _ in range(finished)]
-    for each in done:
-        await store.put(each, claimed=True)
-    for each in done:
-        await store.settle(settled(each.id))
-    new = message()
-    await store.put(new, claimed=False)
-    await store.close()
-    return new.id
-
-
 async def test_a_sound_store_is_all_well_also_beside_a_running_relay(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await fill(path)
+    await filled(path)
     store = await open_store(path, now=lambda: NOW)
     await store.put(message(content=b"x" * 1_200_000), claimed=False)
     assert run(path, "check") == 0
@@ -76,7 +45,7 @@ async def test_a_sound_store_is_all_well_also_beside_a_running_relay(
 async def test_a_contradiction_is_named_with_its_message(
     path: Path, capsys: pytest.CaptureFixture[str], damage: str, says: str
 ) -> None:
-    message_id = await fill(path)
+    (message_id,) = await filled(path)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute(damage)
     assert run(path, "check") == 1
@@ -84,7 +53,7 @@ async def test_a_contradiction_is_named_with_its_message(
 
 
 async def test_a_damaged_page_is_found(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    await fill(path, finished=20)
+    await filled(path, finished=20)
     with path.open("r+b") as file:
         file.seek(3 * 4096)
         file.write(b"\xff" * 2000)
@@ -102,7 +71,7 @@ async def test_what_is_no_store_is_one_line_and_exit_1(
 
 
 async def test_a_backup_taken_beside_a_running_relay_is_a_store(path: Path) -> None:
-    message_id = await fill(path)
+    (message_id,) = await filled(path)
     store = await open_store(path, now=lambda: NOW)
     second = message()
     await store.put(second, claimed=False)
@@ -121,7 +90,7 @@ async def test_a_backup_taken_beside_a_running_relay_is_a_store(path: Path) -> N
 async def test_a_backup_overwrites_nothing_and_leaves_no_half_of_one(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await fill(path)
+    await filled(path)
     taken = path.with_name("taken")
     taken.write_text("mine")
     assert run(path, "backup", str(taken)) == 1
@@ -133,7 +102,7 @@ async def test_a_backup_overwrites_nothing_and_leaves_no_half_of_one(
 
 
 async def test_compacting_gives_space_back_and_keeps_the_mail(path: Path) -> None:
-    message_id = await fill(path, finished=30)
+    (message_id,) = await filled(path, finished=30)
     before = path.stat().st_size
     assert run(path, "compact") == 0
     assert path.stat().st_size < before / 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import shutil
@@ -14,37 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from relay.cli import store as command
 from relay.store import maintenance
 from relay.store.base import StoreDamaged, StoreError
 from relay.store.merge import shard
 from relay.store.model import Selection
 from relay.store.sqlite import integrity
 from relay.store.sqlite.store import SqliteStore, open_store
-from tests.store.build import NOW, exported, ids, message, settled
-
-CONFIG = """
-store: relay.db
-hostname: relay.example.com
-upstreams: {sink: {host: 127.0.0.1, port: 2526, tls: none}}
-lanes: {bulk: {upstreams: [sink], retry: [1m], expires: 1d}}
-default_lane: bulk
-"""
-
-
-async def filled(path: Path, messages: int = 1, *, finished: int = 0) -> list[str]:
-    """Ids of the open ones."""
-    store = await open_store(path, now=lambda: NOW)
-    done = [message(content=os.urandom(20_000)) for _ in range(finished)]
-    for each in done:
-        await store.put(each, claimed=True)
-    for each in done:
-        await store.settle(settled(each.id))
-    put = [message() for _ in range(messages)]
-    for each in put:
-        await store.put(each, claimed=False)
-    await store.close()
-    return [each.id for each in put]
+from tests.store.build import NOW, exported, ids, message
+from tests.store.command import CONFIG, filled, run
 
 
 @pytest.fixture
@@ -55,14 +31,6 @@ async def path(tmp_path: Path) -> Path:
     for each in (main, shard(main, 1), shard(main, 2)):
         await filled(each, finished=20)
     return main
-
-
-def run(path: Path, *words: str) -> int:
-    parser = argparse.ArgumentParser()
-    command.register(parser.add_subparsers())
-    args = parser.parse_args(["store", *words, "-c", str(path.with_name("relay.yaml"))])
-    code: int = args.run(args)
-    return code
 
 
 def test_check_reads_every_file(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
