@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from relay.config.model import Loaded
-    from relay.signing.helper import HelperProcess
+    from relay.service.forks import Forks
 
 EXIT_FAILED = 1
 WHAT_TO_DO = 'it was left as it is; docs/operating.md, "A damaged store", says what to do'
@@ -35,12 +35,10 @@ def run(args: argparse.Namespace) -> int:
     import gc
 
     gc.disable()  # until `ready`: objects made before then are never freed
-    from relay.signing import helper
-    from relay.workers.undumpable import undumpable
+    from relay.workers.prctl import undumpable
 
     undumpable()
     signals = _Signals()
-    forked = helper.fork()  # before the other imports, so that the helper stays small
     import asyncio
     import traceback
 
@@ -48,15 +46,15 @@ def run(args: argparse.Namespace) -> int:
 
     from relay.cli.common import config_path, load_or_exit
     from relay.observe import log_output
+    from relay.service.forks import fork_all
 
-    log_output.configure(sys.stderr, args.log_level.upper())
+    level = args.log_level.upper()
+    loaded = load_or_exit(config_path(args))
+    forks = fork_all(loaded.config, level)
+    log_output.configure(sys.stderr, level)  # it has a thread: behind the forks
     try:
-        loaded = load_or_exit(config_path(args))
-        if forked is not None and not loaded.config.dkim:
-            forked.terminate()
-            forked = None
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_run(loaded, forked, signals))
+            return runner.run(_run(loaded, forks, signals))
     except Exception:  # noqa: BLE001 - a traceback as Python prints it, without blocking when nothing reads it
         log_output.print_line(traceback.format_exc().rstrip())
         return EXIT_FAILED
@@ -106,7 +104,7 @@ class _Signals:
             self._loop.call_soon_threadsafe(self._events[number].set)
 
 
-async def _run(loaded: Loaded, forked: HelperProcess | None, signals: _Signals) -> int:
+async def _run(loaded: Loaded, forks: Forks, signals: _Signals) -> int:
     import asyncio
     import gc
 
@@ -123,7 +121,7 @@ async def _run(loaded: Loaded, forked: HelperProcess | None, signals: _Signals) 
         gc.enable()
 
     stop, reload = signals.hear()
-    app = App(loaded, forked)
+    app = App(loaded, forks)
     listen_to(asyncio.get_running_loop(), app.log.loop_failed)
     try:
         async with app:

@@ -24,10 +24,10 @@ from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
 from relay.service.build import CannotStart, Parts, bulk_lanes, connect, place_of
 from relay.service.current import Current
+from relay.service.forks import Forks
 from relay.service.reload import Reloader
 from relay.service.sdnotify import ServiceManager
 from relay.signing.client import HelperClient
-from relay.signing.helper import HelperProcess
 from relay.store.keys import open_keys
 from relay.store.merge import shards
 from relay.store.sqlite.integrity import verify_if_unlocked
@@ -39,13 +39,12 @@ class App:
 
     parts: Parts
 
-    def __init__(self, loaded: Loaded, helper: HelperProcess | None = None) -> None:
-        """`helper`: see `signing.helper.fork`."""
+    def __init__(self, loaded: Loaded, forks: Forks | None = None) -> None:
         self.current = Current(loaded)
         self.metrics = Metrics()
         self.clock = Clock()
         self.log = MailLog(self.metrics, Recent(), clock=self.clock.now)
-        self._forked = helper
+        self._forks = forks or Forks()
         self._sessions_cut = self._deliveries_cut = 0
         self._service_manager = ServiceManager.of(os.environ, os.getpid())
         self._passed = passed_sockets(os.environ, os.getpid())
@@ -69,12 +68,12 @@ class App:
         codec = open_keys(config.store, loaded.store_keys, config.store_key_file)
         engine = Engine(self.clock, self.log)
         async with contextlib.AsyncExitStack() as started:
-            if self._forked is not None:
-                engine.signatures.helper = HelperClient(self._forked, engine.signatures.on_helper_exit)
+            if self._forks.helper is not None:
+                engine.signatures.helper = HelperClient(self._forks.helper, engine.signatures.on_helper_exit)
                 started.callback(engine.signatures.helper.close)
             await engine.open(config.store, codec, config)
             started.push_async_callback(engine.close)
-            self.parts, generation = connect(self.current, engine, codec)
+            self.parts, generation = connect(self.current, engine, codec, self._forks.workers)
             parts = self.parts
             started.push_async_callback(parts.host.close)
             for path in shards(config.store):

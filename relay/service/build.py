@@ -23,6 +23,7 @@ from relay.upstream.limits import LocalLimits
 from relay.web.backend import Backend
 from relay.web.server import WebServer
 from relay.workers.destination import LanesAndWorkers
+from relay.workers.spawn import Forked
 from relay.workers.supervisor import Workers, count_of
 from relay.workers.transfer import Forwarder
 
@@ -102,15 +103,16 @@ class Parts:
     web: WebServer
 
 
-def connect(current: Current, engine: Engine, codec: Codec) -> tuple[Parts, Generation]:
-    """The parts, and what the first configuration became. `engine` has its store open.
+def connect(current: Current, engine: Engine, codec: Codec, forked: Mapping[int, Forked]) -> tuple[Parts, Generation]:
+    """The parts, and what the first configuration became. `engine` has its store open. `forked`: the
+    workers that run already.
 
     Raises CannotStart, StoreError.
     """
     config, log, clock = current.config, engine.log, engine.clock
     forwarder = Forwarder(engine.store, own_lanes(config), lambda moved: workers.move(moved), log)
     host = WorkerHost(engine, forwarder, config.store)
-    workers = Workers(clock, log, host, codec)
+    workers = Workers(clock, log, host, codec, forked)
     builder = Builder(engine, forwarder.wake)
     generation = builder.build(current.loaded)
     builder.apply(generation)

@@ -19,6 +19,7 @@ from relay.workers.life import Life
 from relay.workers.link import LinkLost
 from relay.workers.metrics import add_up
 from relay.workers.shares import Share, WorkerQuota
+from relay.workers.spawn import Forked, spawn
 
 RESTART_AFTER_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 STEADY_S = 60.0
@@ -55,7 +56,8 @@ class Pool(Protocol):
 class WorkerHandle:
     """Runs one worker, and starts it again when it dies."""
 
-    def __init__(self, number: int, config: messages.WorkerConfig, pool: Pool) -> None:
+    def __init__(self, number: int, config: messages.WorkerConfig, pool: Pool, forked: Forked | None = None) -> None:
+        """`forked`: its first process, already running."""
         self.number = number
         self.config = config
         self.status = messages.Status({}, (0, 0), ())
@@ -68,6 +70,7 @@ class WorkerHandle:
         self.life: Life | None = None
         """its process and link, while there are any"""
         self._pool = pool
+        self._forked = forked
         self._quotas: dict[str, WorkerQuota] = {}
         self._stopping = False
         self._ready = asyncio.Event()
@@ -155,8 +158,10 @@ class WorkerHandle:
 
     async def _live(self) -> None:
         """One life of the process: start, configure, watch until it ends. Raises OSError."""
+        forked, self._forked = self._forked, None
         signs = bool(self.config.loaded.config.dkim)
-        self.life = life = await Life.begin(self._on_request, self._on_notification, self._lost, signs=signs)
+        started = forked.started() if forked is not None else await spawn(self.number, signs=signs)
+        self.life = life = await Life.begin(started, self._on_request, self._on_notification, self._lost)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(life.ended(), name=f"process of worker {self.number}")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import socket
 from collections.abc import Callable
 from typing import Self
 
 from relay.workers import messages
 from relay.workers.link import Link, LinkLost, NotificationHandler, RequestHandler
-from relay.workers.spawn import spawn
+from relay.workers.spawn import Process, Started
 
 PING_EVERY_S = 2.0
 SILENT_FOR_S = 10.0
@@ -26,28 +25,19 @@ ENDS_WITHIN_S = 5.0
 class Life:
     """A worker's process and link, from `begin` to `end`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, link: Link) -> None:
+    def __init__(self, process: Process, link: Link) -> None:
         self.link = link
         self._process = process
 
     @classmethod
     async def begin(
         cls,
+        started: Started,
         on_request: RequestHandler,
         on_notification: NotificationHandler,
         on_lost: Callable[[], None],
-        *,
-        signs: bool,
     ) -> Self:
-        """Start a process. `signs`: it gets a signing helper. Raises OSError."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                process = await spawn(theirs, signs=signs)
-            except OSError:
-                ours.close()
-                raise
-        return cls(process, await Link.over(ours, on_request, on_notification, on_lost))
+        return cls(started.process, await Link.over(started.link, on_request, on_notification, on_lost))
 
     async def ended(self) -> None:
         """Wait until the process has ended. Raises LinkLost then."""

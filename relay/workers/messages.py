@@ -23,9 +23,6 @@ SHARE = "share"
 # Notifications of the worker.
 STATUS, NEED, RATE_UNUSED = "status", "need", "rate_unused"
 
-LOG_LEVEL = "OTP_RELAY_LOG_LEVEL"
-"""environment variable of a worker"""
-
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:

@@ -1,10 +1,9 @@
-"""The worker process: carries out the requests of the main process (`fork` starts it)."""
+"""The worker process: carries out the requests of the main process (`entry` starts it)."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import socket
 import sys
 from contextlib import nullcontext
@@ -212,10 +211,12 @@ class WorkerProcess:
             link.notify(messages.STATUS, status)
 
 
-def run(link: socket.socket, forked: HelperProcess | None) -> int:
-    """Exit 0 after a drain, or when the main process is gone. `forked`: see `signing.helper.fork`."""
+def run(link: socket.socket, level: str, forked: HelperProcess | None) -> int:
+    """Exit 0 after a drain, or when the main process is gone. `level`: the least one of its log lines. `forked`: see
+    `signing.helper.fork`."""
     gc.freeze()  # what was imported stays: no collection looks at it again
-    log_output.configure(sys.stderr, os.environ.get(messages.LOG_LEVEL, "INFO"))
+    gc.enable()
+    log_output.configure(sys.stderr, level)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(WorkerProcess().serve(link, forked))

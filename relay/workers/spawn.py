@@ -1,52 +1,137 @@
-"""Starts a worker process with its end of the link and the same code."""
+"""Starts a worker process.
+
+A worker's first process is forked before the main process has a thread or an event loop: it shares the memory of what
+both have imported, and is there at once. After that a new interpreter is started, with the same code.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
+import signal
 import socket
 import sys
+import traceback
 from pathlib import Path
+from typing import NamedTuple, NoReturn, Protocol
 
-from relay.workers import messages
+from relay.workers import entry
 
-SERVICE_MANAGER_VARIABLES = frozenset(
-    {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"}
-)
-"""environment variables that are for the main process only"""
 _HERE = Path(__file__).parents[2]
 """the folder that `relay` was imported from"""
-_GIVEN_BACK_BYTES = 262_144
-"""larger blocks of memory go back to the system when they are freed"""
 
 
-async def spawn(theirs: socket.socket, *, signs: bool = False) -> asyncio.subprocess.Process:
-    """`theirs`: its end of the link, which the caller closes afterwards. `signs`: it forks a signing helper. Raises
-    OSError."""
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-P",
-        "-m",
-        "relay.workers.fork",
-        str(theirs.fileno()),
-        *(["sign"] if signs else []),
-        pass_fds=(theirs.fileno(),),
-        stdin=asyncio.subprocess.DEVNULL,
-        env=environment(),
-    )
+class Process(Protocol):
+    """A worker's process as its owner holds it; `asyncio.subprocess.Process` is one."""
+
+    @property
+    def returncode(self) -> int | None:
+        """None: it runs."""
+
+    async def wait(self) -> int:
+        """Wait until it has ended. Returns its exit code."""
+
+    def kill(self) -> None:
+        """Raises ProcessLookupError."""
 
 
-def environment() -> dict[str, str]:
-    """Of a worker: as of this process, without what is for the main process only."""
-    kept = {name: value for name, value in os.environ.items() if name not in SERVICE_MANAGER_VARIABLES}
-    return {
-        **kept,
-        # Else glibc keeps the memory of a large message, for each thread (mallopt(3)).
-        "MALLOC_MMAP_THRESHOLD_": str(_GIVEN_BACK_BYTES),
-        "MALLOC_ARENA_MAX": "2",
-        messages.LOG_LEVEL: logging.getLevelName(logging.getLogger().getEffectiveLevel()),
-        # The worker imports its modules from where this process does. `-m` alone would search the working directory
-        # first, where anybody may have put a module (hence -P); `relay` itself may be there, with `python -c`.
-        "PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(_HERE)]),
-    }
+class Started(NamedTuple):
+    process: Process
+    link: socket.socket
+    """the main process's end"""
+
+
+class Forked(NamedTuple):
+    """A worker's process that no event loop watches yet."""
+
+    pid: int
+    pidfd: int
+    link: socket.socket
+    """the main process's end"""
+
+    def started(self) -> Started:
+        """From here on the running event loop watches it."""
+        return Started(ForkedProcess(self.pid, self.pidfd), self.link)
+
+
+def fork(number: int, level: str, *, signs: bool) -> Forked | None:
+    """Fork the process of worker `number`, while this process has one thread and no event loop. None: this system
+    can't. The other arguments: see `entry.run`."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))  # without these its end can't be noticed
+        link, theirs = socket.socketpair()
+    except (OSError, AttributeError):
+        return None
+    with theirs:
+        gc.freeze()  # else the next collection would write to all objects, and nothing stayed shared
+        try:
+            pid = os.fork()
+        except OSError:
+            link.close()
+            return None
+        if pid == 0:
+            _end_with(number, level, theirs, signs=signs)
+        return Forked(pid, os.pidfd_open(pid), link)
+
+
+def _end_with(number: int, level: str, theirs: socket.socket, *, signs: bool) -> NoReturn:
+    code = 1
+    try:
+        code = entry.run(theirs.detach(), number, level, signs=signs)
+    except BaseException:  # noqa: BLE001 - printed as Python does at the end of a program, which this is
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+class ForkedProcess:
+    """A forked process, watched by the running event loop."""
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self.returncode: int | None = None
+        self._pid, self._pidfd = pid, pidfd
+        self._ended = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._pidfd, self._reap)
+
+    def _reap(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self.returncode = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        self._ended.set()
+
+    async def wait(self) -> int:
+        await self._ended.wait()
+        assert self.returncode is not None
+        return self.returncode
+
+    def kill(self) -> None:
+        if self.returncode is None:
+            os.kill(self._pid, signal.SIGKILL)
+
+
+async def spawn(number: int, *, signs: bool) -> Started:
+    """Start the process of worker `number` with a new interpreter. `signs`: see `entry.run`. Raises OSError."""
+    link, theirs = socket.socketpair()
+    level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
+    words = [str(theirs.fileno()), str(number), level, *(["sign"] if signs else [])]
+    with theirs:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", entry.__name__, *words),
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": _python_path()},
+            )
+        except OSError:
+            link.close()
+            raise
+    return Started(process, link)
+
+
+def _python_path() -> str:
+    """The worker imports its modules from where this process does. `-m` alone would search the working directory first,
+    where anybody may have put a module (hence -P); `relay` itself may be there, with `python -c`."""
+    return os.pathsep.join([*filter(None, sys.path), str(_HERE)])

@@ -27,6 +27,7 @@ from relay.workers import messages
 from relay.workers.handle import WorkerHandle
 from relay.workers.link import LinkLost
 from relay.workers.metrics import add_up
+from relay.workers.spawn import Forked
 
 
 class Host(Protocol):
@@ -42,8 +43,8 @@ class Host(Protocol):
 class Workers:
     """Starts, configures and drains the workers; a message goes to the worker that its id names."""
 
-    def __init__(self, clock: Clock, log: MailLog, host: Host, codec: Codec) -> None:
-        """`codec`: of all store files."""
+    def __init__(self, clock: Clock, log: MailLog, host: Host, codec: Codec, forked: Mapping[int, Forked]) -> None:
+        """`codec`: of all store files. `forked`: by worker, a process that runs already."""
         self.log = log
         self.limits: Mapping[str, LocalLimits] = {}
         """sessions and rate of upstreams, by the keys in `WorkerConfig.limits_keys`"""
@@ -52,6 +53,7 @@ class Workers:
         self._clock = clock
         self._codec = codec
         self._host = host
+        self._forked = dict(forked)
         self._count = 0
         """so many of the handles get new mail; the others only empty their store files"""
 
@@ -65,7 +67,7 @@ class Workers:
             if number <= len(self.handles):
                 self.handles[number - 1].config = config
             else:
-                self.handles.append(WorkerHandle(number, config, self))
+                self.handles.append(WorkerHandle(number, config, self, self._forked.pop(number, None)))
 
     async def reload(self, loaded: Loaded, lanes: Sequence[str], limits: Mapping[str, LocalLimits]) -> None:
         """As `start`; returns when the workers that run have applied it."""

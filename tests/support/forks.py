@@ -25,7 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "relay")
-WORKER = (sys.executable, "-P", "-m", "relay.workers.fork")
+WORKER = (sys.executable, "-P", "-m", "relay.workers.entry")
 ANSWERS_WITHIN_S = 30.0
 _USUAL = {"preexec_fn": None, "gid": None, "gids": None, "uid": None, "umask": -1, "process_group": -1}
 """what a fork doesn't do: any other value takes a new interpreter"""

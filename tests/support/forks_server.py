@@ -3,7 +3,6 @@ asked for at FD (see `forks`)."""
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextlib
 import ctypes
@@ -14,7 +13,6 @@ import json
 import os
 import pkgutil
 import platform
-import re
 import signal
 import socket
 import sys
@@ -25,9 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import relay
-from relay.workers import fork, life, spawn
+from relay.workers import entry
 
-SPARE = "spare worker"
 _CLONE = {"x86_64": 56, "aarch64": 220}
 _CLONE_PARENT = 0x8000
 _ABOVE = 500
@@ -83,12 +80,8 @@ def _begun(asked: dict[str, Any], descriptors: list[int], link: socket.socket) -
     _place(descriptors, asked["numbers"], link)
     words = asked["words"]
     if asked["is_worker"]:
-        return _worker(words)
-    spare = _spare(words)
-    if callable(spare):
-        return spare
-    if spare is not None:
-        _use(spare)
+        sys.argv = [str(entry.__file__), *words]
+        return entry.main
     sys.argv = [str(Path(relay.__file__).with_name("__main__.py")), *words]
     return importlib.import_module("relay.__main__").main  # type: ignore[no-any-return]
 
@@ -105,96 +98,6 @@ def _place(descriptors: list[int], numbers: list[int], link: socket.socket | Non
         os.write(told, str(os.getpid()).encode())
         os.close(told)
     os.closerange(lowest, max(above) + 1)
-
-
-def _worker(words: list[str]) -> Job:
-    """`words`: those behind the module's name."""
-    _be_called(f"worker {words[0]}")
-    sys.argv = [str(fork.__file__), *words]
-    return fork.main
-
-
-def _be_called(name: str) -> None:
-    Path("/proc/self/comm").write_text(name)
-
-
-class Spare:
-    """A process that a relay's first worker becomes; the ones after it are started as ever."""
-
-    def __init__(self, pid: int, link: socket.socket) -> None:
-        self._pid, self._link = pid, link
-
-    def become(self, theirs: socket.socket, signs: bool, environment: dict[str, str]) -> Forked:
-        asked = {"signs": signs, "environment": environment}
-        with self._link:
-            socket.send_fds(self._link, [json.dumps(asked).encode()], [theirs.fileno()])
-        return Forked(self._pid)
-
-
-class Forked:
-    """A child of this process, as asyncio.subprocess.Process."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.returncode: int | None = None
-        self._ended = asyncio.Event()
-        self._descriptor = os.pidfd_open(pid)
-        asyncio.get_running_loop().add_reader(self._descriptor, self._wait)
-
-    def _wait(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._descriptor)
-        os.close(self._descriptor)
-        self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        self._ended.set()
-
-    async def wait(self) -> int | None:
-        await self._ended.wait()
-        return self.returncode
-
-    def kill(self) -> None:
-        if self.returncode is None:
-            os.kill(self.pid, signal.SIGKILL)
-
-
-def _spare(words: list[str]) -> Spare | Job | None:
-    """Forked while the relay is as small as a worker is at its beginning. The job, in the spare process itself."""
-    if words[:1] != ["run"] or not _has_workers(words):
-        return None
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = os.fork()
-    if pid:
-        theirs.close()
-        return Spare(pid, ours)
-    ours.close()
-    _be_called(SPARE)
-    packet, descriptors, _, _ = socket.recv_fds(theirs, 1 << 20, 1)
-    if not packet:
-        os._exit(0)  # the relay has ended
-    asked = json.loads(packet)
-    link = descriptors[0]
-    theirs.close()
-    _place([os.open(os.devnull, os.O_RDONLY), 1, 2, link], [0, 1, 2, link])
-    os.environ.clear()
-    os.environ.update(asked["environment"])
-    return _worker([str(link), *(["sign"] if asked["signs"] else [])])
-
-
-def _has_workers(words: list[str]) -> bool:
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        config = Path(words[words.index("-c") + 1]).read_text()
-        return re.search(r"^workers: 0$", config, re.M) is None
-    return False
-
-
-def _use(spare: Spare) -> None:
-    left = [spare]
-
-    async def first(theirs: socket.socket, *, signs: bool = False) -> Any:
-        if left:
-            return left.pop().become(theirs, signs, spawn.environment())
-        return await spawn.spawn(theirs, signs=signs)
-
-    vars(life)["spawn"] = first
 
 
 def end(job: Job) -> None:

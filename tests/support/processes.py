@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from relay.workers import entry
+
 
 def children(pid: int) -> list[int]:
     """Process ids of all children, in the order of their start."""
@@ -18,10 +20,7 @@ def workers(pid: int) -> list[int]:
 
 def link_of(pid: int) -> int | None:
     """The descriptor of a worker's link to its main process. None: it is no worker, or has ended."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        name = Path(f"/proc/{pid}/comm").read_text().split()
-        if name[0] == "worker":  # one that was forked (`forks`)
-            return int(name[1])
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        return int(words[words.index(b"relay.workers.fork") + 1])
+    with contextlib.suppress(OSError):
+        if Path(f"/proc/{pid}/comm").read_text().startswith("worker "):
+            return entry.LINK_FD
     return None

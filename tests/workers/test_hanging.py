@@ -3,10 +3,8 @@ relay's, which allow for a busy machine."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-import socket
 from collections import Counter
 from pathlib import Path
 
@@ -16,10 +14,11 @@ from relay.config.load import load
 from relay.service.app import App
 from relay.store.model import Selection
 from relay.store.sqlite.reader import Reader
-from relay.workers import life
-from relay.workers.spawn import spawn
+from relay.workers import handle, life
+from relay.workers.spawn import Started, spawn
 from tests.support import processes
 from tests.support.app import BULK, Talk, letter
+from tests.support.processes import children
 from tests.support.relay import until, write_config
 from tests.support.upstream import Hang, Upstream
 
@@ -104,18 +103,18 @@ async def test_a_worker_that_hangs_before_it_is_ready_is_replaced_too(
 ) -> None:
     caplog.set_level("INFO")
     monkeypatch.setattr(life, "FIRST_REPLY_WITHIN_S", 1.0)
-    started = spawn
     stopped: list[int] = []
 
-    async def stopped_at_once(theirs: socket.socket, *, signs: bool = False) -> asyncio.subprocess.Process:
-        child = await started(theirs, signs=signs)
+    async def stopped_at_once(number: int, *, signs: bool) -> Started:
+        started = await spawn(number, signs=signs)
+        pid = children(os.getpid())[-1]
         if not stopped:
-            os.kill(child.pid, signal.SIGSTOP)
-            stopped.append(child.pid)
-        monkeypatch.setattr(life, "FIRST_REPLY_WITHIN_S", 1.0 if child.pid in stopped else 20.0)
-        return child
+            os.kill(pid, signal.SIGSTOP)
+            stopped.append(pid)
+        monkeypatch.setattr(life, "FIRST_REPLY_WITHIN_S", 1.0 if pid in stopped else 20.0)
+        return started
 
-    monkeypatch.setattr(life, "spawn", stopped_at_once)
+    monkeypatch.setattr(handle, "spawn", stopped_at_once)
     keys = {"host": "127.0.0.1", "port": 9, "tls": "none"}
     async with App(load(write_config(tmp_path, {"up": keys}, workers=1), {})):
 

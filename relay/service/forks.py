@@ -1,0 +1,32 @@
+"""The processes that are forked before the relay starts: a helper for signatures, and the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from relay.config.model import Config
+from relay.service.build import bulk_lanes
+from relay.signing import helper
+from relay.signing.helper import HelperProcess
+from relay.workers import process, spawn  # noqa: F401 - `process`: so that the workers find it imported
+from relay.workers.spawn import Forked
+from relay.workers.supervisor import count_of
+
+
+@dataclass(frozen=True, slots=True)
+class Forks:
+    """None of them serves the relay without these: it then signs by itself, and starts workers from its event loop."""
+
+    helper: HelperProcess | None = None
+    workers: Mapping[int, Forked] = field(default_factory=dict)
+    """by number"""
+
+
+def fork_all(config: Config, level: str) -> Forks:
+    """While this process has one thread, no event loop and no open store. `level`: the least level of log lines."""
+    signs = bool(config.dkim)
+    signing = helper.fork() if signs else None
+    count = count_of(config) if bulk_lanes(config) else 0
+    forked = {number: spawn.fork(number, level, signs=signs) for number in range(1, count + 1)}
+    return Forks(signing, {number: worker for number, worker in forked.items() if worker is not None})
