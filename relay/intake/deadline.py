@@ -36,8 +36,10 @@ class Deadline:
         self._at = math.inf
 
     def cancel(self) -> None:
-        """Don't expire, and let go of the timer."""
+        """Never expire any more. Neither the timer nor `expired` is kept: the connection, which holds this, would be
+        freed by the garbage collector only."""
         self.clear()
+        self._expired = _nothing
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -48,3 +50,7 @@ class Deadline:
             self._expired()
         elif self._at < math.inf:
             self.set(self._at)
+
+
+def _nothing() -> None:
+    pass

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import tracemalloc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -236,3 +238,18 @@ async def test_a_client_that_asks_for_tls_and_goes_ends_its_session_only(
             await relay.quiet()
         async with relay.session() as again:
             assert (await again.ask("NOOP")).startswith("250")
+
+
+@pytest.mark.parametrize("last", ["QUIT", "FIN"])
+async def test_a_connection_that_ended_is_freed_without_the_garbage_collector(last: str) -> None:
+    async with service() as relay:
+        gc.collect()
+        gc.disable()
+        try:
+            async with relay.session() as client:
+                (ended,) = [weakref.ref(one) for one in gc.get_objects() if isinstance(one, Connection)]
+                if last == "QUIT":
+                    assert (await client.ask("QUIT")).startswith("221 ")
+            await until(lambda: ended() is None)
+        finally:
+            gc.enable()
