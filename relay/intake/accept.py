@@ -136,7 +136,8 @@ class Acceptance:
         decision = check(envelope, arrival.facts)
         if isinstance(decision, Refuse):
             raise Refused(decision.reply, decision.reason)
-        route = state.router.route(_routing_facts(submission, message))
+        facts = _routing_facts(submission, message)
+        route = state.router.route(facts)
         lane = state.config.lanes[route.lane]
         accepted_at = self._clock.epoch(submission.final_dot)
         dated_at = self._clock.of_day(accepted_at)
@@ -150,7 +151,7 @@ class Acceptance:
             content=b"",
             client=submission.client,
             message_id="",
-            subject=redact(subject(message)),
+            subject=redact(facts.subject),
             providers=tuple(provider(one.address) for one in recipients),
             accepted_at=accepted_at,
             expires_at=accepted_at + _life_s(state, route, envelope),

@@ -51,19 +51,23 @@ class Admission:
         queue, (messages, size_bytes) = self._queue(), self._waiting()
         return QueueFill(messages, size_bytes, self._free(), queue.min_free_bytes, queue.max_messages, queue.max_bytes)
 
-    def facts(self, size_bytes: int = 0) -> PolicyFacts:
-        """What the policy decides from. `size_bytes`: of the message that has come in."""
+    def facts(self, size_bytes: int) -> PolicyFacts:
+        """What the policy decides from about a content of that size, which has come in."""
+        return PolicyFacts(free_bytes=self._free(), size_bytes=size_bytes)
+
+    def capacity(self) -> PolicyFacts:
+        """What the policy decides from before a message begins."""
         fill, failed = self.fill(), self._now() < self._failed_until
-        return PolicyFacts(fill.reasons(), self._failure if failed else None, fill.free_bytes, size_bytes)
+        return PolicyFacts(fill.reasons(), self._failure if failed else None, fill.free_bytes)
 
     def reasons(self) -> Sequence[str]:
         """Why no mail can be taken, in words; empty: it can."""
-        facts = self.facts()
+        facts = self.capacity()
         return [*(["store unwritable"] if facts.store_failure else []), *facts.limits_reached]
 
     def refusal(self) -> Reply | None:
         """The reply to a client that would begin a message; None: it may."""
-        decision = check_capacity(self.facts())
+        decision = check_capacity(self.capacity())
         return decision.reply if isinstance(decision, Refuse) else None
 
     def _free(self) -> int:

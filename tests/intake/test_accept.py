@@ -273,7 +273,7 @@ async def test_a_content_that_has_no_room_on_the_disk_is_refused_and_holds_up_no
     with pytest.raises(Refused) as refused:
         await relay.accept(relay.submission(LETTER + b"x" * 100 + b"\r\n"))
     assert (refused.value.reply, refused.value.reason) == (FULL, "busy")
-    assert relay.admission.facts().store_failure is None
+    assert relay.admission.capacity().store_failure is None
     assert not relay.target.submitted
 
 

@@ -35,8 +35,9 @@ def world(tmp_path: Path) -> World:
 def test_an_empty_queue_takes_mail(world: World) -> None:
     assert world.admission.refusal() is None
     assert world.admission.reasons() == []
-    facts = world.admission.facts(size_bytes=7)
-    assert facts == PolicyFacts([], None, world.admission.fill().free_bytes, 7)
+    free_bytes = world.admission.fill().free_bytes
+    assert world.admission.facts(7) == PolicyFacts(free_bytes=free_bytes, size_bytes=7)
+    assert world.admission.capacity() == PolicyFacts([], free_bytes=free_bytes)
 
 
 @pytest.mark.parametrize(
