@@ -10,7 +10,7 @@ from relay.config.model import Limits, Listener
 from relay.intake import replies
 from relay.intake.connection import Connection
 from relay.intake.peer import Peer
-from relay.intake.types import Observer, Reason, Settings
+from relay.intake.types import Reason, Settings
 from relay.mail.reply import Reply
 
 _CONNECTIONS_PER_REMOTE_CLIENT = 100
@@ -20,10 +20,9 @@ _CONNECTIONS_PER_REMOTE_CLIENT = 100
 class SessionRegistry:
     """Knows each connection from its first moment, and its client once that is known."""
 
-    def __init__(self, settings: Settings, observer: Observer) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.draining = False
         self._settings = settings
-        self._observer = observer
         self._open: dict[Connection, Peer | None] = {}
         self._of_client: Counter[str] = Counter()
         self._local = 0
@@ -38,7 +37,6 @@ class SessionRegistry:
         """A connection was made; one `session_ended` follows."""
         self._open[connection] = None
         self._empty.clear()
-        self._observer.connected()
 
     def check_client(self, connection: Connection, peer: Peer, listener: Listener) -> tuple[Reply, Reason] | None:
         """Count the connection for its client. Returns why it may not have a session; None: it may."""
@@ -63,7 +61,6 @@ class SessionRegistry:
                 del self._of_client[peer.name]
         if not self._open:
             self._empty.set()
-        self._observer.disconnected()
 
     def begin_shutdown(self) -> None:
         """Admit no more sessions; end the idle ones now, and the others when their message is done."""

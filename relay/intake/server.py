@@ -39,7 +39,7 @@ class IntakeServer:
     """Accepts mail on the running event loop."""
 
     def __init__(self, submit: Submit, settings: Settings, observer: Observer, *, admit: Admit = lambda: None) -> None:
-        self._registry = SessionRegistry(settings, observer)
+        self._registry = SessionRegistry(settings)
         budget = Budget(settings.limits.memory_bytes)
         self._admit = admit
         self._shared = Shared(settings, submit, self._may_begin, observer, self._registry, budget)

@@ -24,8 +24,8 @@ from relay.intake.registry import SessionRegistry
 from relay.intake.spool import Body, Budget, SpoolFull
 from relay.intake.turns import Priority, Turns
 from relay.intake.types import Admit, Observer, Refused, Settings, Submission, Submit
+from relay.logfmt import logfmt
 from relay.mail.reply import Reply
-from relay.observe.log_output import logfmt
 from relay.policy.check import FULL
 
 log = logging.getLogger(__name__)

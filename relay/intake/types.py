@@ -84,13 +84,7 @@ Admit = Callable[[], Reply | None]
 
 
 class Observer(Protocol):
-    """Is told of clients and refusals. Called on the event loop: return at once."""
-
-    def connected(self) -> None:
-        """A client has connected; one `disconnected` follows."""
-
-    def disconnected(self) -> None:
-        """A client's session has ended."""
+    """Is called with each refusal, on the event loop: return at once."""
 
     def rejected(self, reason: Reason) -> None:
         """A connection, a command or a message was refused."""

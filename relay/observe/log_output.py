@@ -8,15 +8,15 @@ stderr stops, lines are lost and counted, and mail goes on.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
-import re
 import select
 import sys
 import threading
 import time
 from typing import TextIO
+
+from relay.logfmt import MAX_TEXT, quoted
 
 MAX_WAITING_CHARS = 2_000_000
 """of lines that wait to be written; further lines are lost"""
@@ -27,37 +27,10 @@ WRITE_BYTES = select.PIPE_BUF
 """of one write, at most: a pipe takes that in one piece, however many processes write to it (pipe(7))"""
 CLOSE_WITHIN_S = 1.0
 
-MAX_VALUE = 200
-"""characters of one value"""
-MAX_TEXT = 2_000
-"""characters of a library's message"""
 MAX_TRACEBACK = 20_000
+"""characters"""
 
 _log = logging.getLogger("relay")
-_BARE = re.compile(r"[!#-<>-\[\]-~]+")
-"""printable ASCII without blank, quote, = and backslash: needs no quotes"""
-
-
-class LongText(str):
-    """A value that `logfmt` cuts at MAX_TEXT instead of MAX_VALUE: a configuration error names file, key and cause."""
-
-
-def logfmt(event: str, **values: object) -> str:
-    """`event=sent id=01J total_ms=41.2`. None is left out; texts are bounded and on one line."""
-    parts = [f"event={event}"]
-    for key, value in values.items():
-        if value is not None:
-            parts.append(f"{key}={_value(value)}")
-    return " ".join(parts)
-
-
-def _value(value: object, max_chars: int = MAX_VALUE) -> str:
-    if isinstance(value, float):
-        return f"{value:.1f}"
-    if isinstance(value, LongText):
-        max_chars = MAX_TEXT
-    text = str(value)[:max_chars]
-    return text if _BARE.fullmatch(text) else json.dumps(text)
 
 
 def configure(stream: TextIO, level: str) -> None:
@@ -104,9 +77,9 @@ class LogfmtFormatter(logging.Formatter):
         text = record.getMessage()
         if not (text.startswith("event=") and record.name.startswith("relay")):
             # A library's message: it may look like an event of ours.
-            text = f"event=log source={_value(record.name)} text={_value(text, MAX_TEXT)}"
+            text = f"event=log source={quoted(record.name)} text={quoted(text, MAX_TEXT)}"
         if record.exc_info:
-            text += f" traceback={_value(self.formatException(record.exc_info), MAX_TRACEBACK)}"
+            text += f" traceback={quoted(self.formatException(record.exc_info), MAX_TRACEBACK)}"
         return self.line(record.created, record.levelname, text)
 
     def line(self, created: float, level: str, text: str) -> str:

@@ -17,8 +17,7 @@ from relay.observe.relaylog import RelayLog
 
 
 class MailLog(RelayLog):
-    """Events of mail, beside those of the relay. Also the intake's observer (`connected`, `disconnected`,
-    `rejected`)."""
+    """Events of mail, beside those of the relay. Also the intake's observer (`rejected`)."""
 
     def __init__(
         self,
@@ -29,17 +28,9 @@ class MailLog(RelayLog):
     ) -> None:
         super().__init__(metrics, logger)
         self.recent = recent
-        self.connections = 0
-        """clients that are connected now"""
         self._clock = clock
 
     # intake
-
-    def connected(self) -> None:
-        self.connections += 1
-
-    def disconnected(self) -> None:
-        self.connections -= 1
 
     def rejected(self, reason: str) -> None:
         """A connection, a command or a message was refused."""

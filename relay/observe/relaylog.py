@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Sequence
 
-from relay.observe.log_output import logfmt
+from relay.logfmt import logfmt
 from relay.observe.metrics import Metrics
 
 _ADDRESS = re.compile(r"[^\s<>]*@[^\s<>]*")

@@ -16,7 +16,7 @@ from relay.workers.supervisor import count_of
 
 @dataclass(frozen=True, slots=True)
 class Forks:
-    """None of them serves the relay without these: it then signs by itself, and starts workers from its event loop."""
+    """Without its helper the relay signs by itself. A worker that isn't here is started from the event loop."""
 
     helper: HelperProcess | None = None
     workers: Mapping[int, Forked] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from relay.config.model import Loaded, Section
 from relay.intake.types import CannotListen
-from relay.observe.log_output import LongText, logfmt
+from relay.logfmt import LongText, logfmt
 from relay.observe.maillog import MailLog
 from relay.service.build import CannotStart, Parts, bulk_lanes, intake_limits, own_lanes, place_of
 from relay.service.current import Current

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 
-from relay.observe.log_output import logfmt
+from relay.logfmt import logfmt
 
 RETRY_AFTER_S = 0.1
 

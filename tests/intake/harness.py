@@ -43,16 +43,7 @@ class Recorder:
 class Heard:
     """An observer that remembers."""
 
-    present: int = 0
-    total: int = 0
     reasons: list[Reason] = field(default_factory=list)
-
-    def connected(self) -> None:
-        self.present += 1
-        self.total += 1
-
-    def disconnected(self) -> None:
-        self.present -= 1
 
     def rejected(self, reason: Reason) -> None:
         self.reasons.append(reason)
@@ -145,7 +136,7 @@ class Service:
 
     async def quiet(self) -> None:
         """Wait until no session is left."""
-        await until(lambda: not self.server.load().sessions and not self.heard.present)
+        await until(lambda: not self.server.load().sessions)
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from relay.observe.log_output import logfmt
+from relay.logfmt import logfmt
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
@@ -117,13 +117,6 @@ def test_the_line_about_a_reload_agrees_with_the_metric(log: MailLog, caplog: py
         assert seen() == ("WARNING", "event=reloaded success=false ignored=store,http", 0)
         log.reloaded(success=True)
         assert seen() == ("INFO", "event=reloaded success=true", 1)
-
-
-def test_clients_are_counted_in_and_out(log: MailLog) -> None:
-    log.connected()
-    log.connected()
-    log.disconnected()
-    assert log.connections == 1
 
 
 def test_a_quiet_logger_still_moves_the_metrics(log: MailLog, caplog: pytest.LogCaptureFixture) -> None:

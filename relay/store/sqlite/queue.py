@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 
+from relay.logfmt import LongText, logfmt
 from relay.store.base import StoreDamaged, StoreError, Unreadable
 from relay.store.model import BOOKED, Action, Booking, Expired, NewMessage, Queued, Recovered, Selection, Settlement
 from relay.store.sqlite import claim, content, operate, put, search, settle
@@ -107,7 +107,7 @@ class SqliteQueue:
                 if isinstance(found, bytes):
                     loaded.append(one._replace(content=found))
                 elif isinstance(found, Unreadable | StoreDamaged):
-                    _LOG.error("event=unreadable id=%s reason=%s", one.id, json.dumps(str(found)))
+                    _LOG.error(logfmt("unreadable", id=one.id, reason=LongText(found)))
                     hold = partial(claim.hold_unreadable, message_id=one.id, now=self.state.now(), why=str(found))
                     await self.state.write(partial(hold, in_hand=True))
                 else:
@@ -119,7 +119,7 @@ class SqliteQueue:
             raise
         for message_id, trouble in failed:
             # A disk that fails in one place: this message waits for its next step, its neighbours go on.
-            _LOG.error("event=unreadable id=%s reason=%s", message_id, json.dumps(str(trouble)))
+            _LOG.error(logfmt("unreadable", id=message_id, reason=LongText(trouble)))
             self.state.writer.follow_up(partial(settle.put_off, message_id=message_id))
         return loaded
 

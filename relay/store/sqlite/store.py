@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
+from relay.logfmt import logfmt
 from relay.store.addresses import Hashed
 from relay.store.base import StoreError
 from relay.store.codec import Codec, Plain
@@ -123,4 +124,4 @@ class SqliteStore(SqliteQueue, SqliteLog, SqliteTransfer):
 
 
 def _ended(task: str, error: BaseException | None) -> None:
-    _LOG.error("event=task_restarted task=%s error=%s", task, type(error).__name__)
+    _LOG.error(logfmt("task_restarted", task=task, error=type(error).__name__))
