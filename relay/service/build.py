@@ -23,8 +23,8 @@ from relay.upstream.limits import LocalLimits
 from relay.web.backend import Backend
 from relay.web.server import WebServer
 from relay.workers.destination import LanesAndWorkers
+from relay.workers.fleet import Workers, count_of
 from relay.workers.spawn import Forked
-from relay.workers.supervisor import Workers, count_of
 from relay.workers.transfer import Forwarder
 
 

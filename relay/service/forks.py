@@ -10,8 +10,8 @@ from relay.service.build import bulk_lanes
 from relay.signing import helper
 from relay.signing.helper import HelperProcess
 from relay.workers import process, spawn  # noqa: F401 - `process`: so that the workers find it imported
+from relay.workers.fleet import count_of
 from relay.workers.spawn import Forked
-from relay.workers.supervisor import count_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from relay.service.current import Current
 from relay.store.base import StoreError
 from relay.store.model import Action, Selection
 from relay.web.backend import LaneHealth, UpstreamHealth, UpstreamState
+from relay.workers.fleet import Workers
 from relay.workers.link import LinkLost
 from relay.workers.messages import UpstreamStatus
-from relay.workers.supervisor import Workers
 from relay.workers.transfer import Forwarder
 
 _STATES: Mapping[str, UpstreamState] = {

@@ -19,13 +19,13 @@ from relay.delivery.message import Job
 from relay.delivery.services import Events, Services, Sign
 from relay.mail.envelope import Envelope, Recipient
 from relay.store.base import Queue, Store, StoreError
-from relay.store.memory import MemoryStore
 from relay.store.model import NewMessage, OpenRecipient, Queued, Settlement
 from relay.store.sqlite.store import open_store
 from relay.store.ulid import IdMaker
 from relay.supervise import Supervisor
 from relay.upstream.base import Report
 from relay.upstream.phases import PHASES, RARE_PHASES
+from tests.store.memory import MemoryStore
 from tests.support.upstream import Upstream
 
 MESSAGE_PHASES = ("accept", "earlier", "wait", *RARE_PHASES, *PHASES)

@@ -20,11 +20,11 @@ from relay.config.model import Config
 from relay.delivery.dispatch import Share
 from relay.mail.envelope import Envelope, Recipient
 from relay.store.base import Store
-from relay.store.memory import MemoryStore
 from relay.store.model import NewMessage
 from relay.store.ulid import IdMaker
 from relay.upstream.quota import SessionQuota
 from tests.delivery.harness import CONTENT, RecordedEvents, delivery_over
+from tests.store.memory import MemoryStore
 from tests.support.tls import Certificates
 from tests.support.upstream import Received, Upstream
 

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from relay.store.base import Store
-from relay.store.memory import MemoryStore
 from tests.store.build import NOW
 from tests.store.contract import StoreContract
+from tests.store.memory import MemoryStore
 
 
 class TestMemory(StoreContract):

@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Literal
 
 from relay.store.base import StoreError
-from relay.store.memory_log import MemoryLog, MessageRow, RecipientRow, rounded
 from relay.store.model import (
     BOOKED,
     MOST_DEATHS,
@@ -29,6 +28,7 @@ from relay.store.model import (
     Settlement,
 )
 from relay.store.texts import DROPPED, UNKNOWN, recovered_note
+from tests.store.memory_log import MemoryLog, MessageRow, RecipientRow, rounded
 
 
 class MemoryStore(MemoryLog):
@@ -38,14 +38,14 @@ class MemoryStore(MemoryLog):
         self._messages()
         self._insert(message, booking if claimed else None)
 
-    async def put_large(self, message: NewMessage, pieces: Iterator[bytes], *, most_bytes: int) -> None:  # noqa: ARG002
+    async def put_large(self, message: NewMessage, pieces: Iterator[bytes], *, most_bytes: int) -> None:
         await self.put(message._replace(content=b"".join(pieces)), claimed=False)
 
     def start_put(
         self,
         message: NewMessage,
         *,
-        express: bool,  # noqa: ARG002 - every put is as quick here
+        express: bool,
         booking: Booking = BOOKED,
     ) -> asyncio.Future[None]:
         return asyncio.ensure_future(self.put(message, claimed=True, booking=booking))
