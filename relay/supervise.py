@@ -20,7 +20,7 @@ Failed = Callable[[str, BaseException | None], None]
 
 
 class Supervisor:
-    """Starts supervised tasks: `start` for work that never ends, `finish` for work that ends. Cancelling the task ends
+    """Starts supervised tasks: `run_forever` for work that never ends, `run_until_done` for work that ends. Cancelling the task ends
     it for good.
 
     A task's name is its kind, and after a blank its subject (`feed otp`). Metrics count by kind.
@@ -39,11 +39,11 @@ class Supervisor:
         self._clock = clock
         self._sleep = sleep
 
-    def start(self, name: str, work: Work) -> asyncio.Task[None]:
+    def run_forever(self, name: str, work: Work) -> asyncio.Task[None]:
         """A task for work without an end. It is restarted when it fails or returns."""
         return asyncio.create_task(self._run(name, work, endless=True), name=name)
 
-    def finish(self, name: str, work: Work) -> asyncio.Task[None]:
+    def run_until_done(self, name: str, work: Work) -> asyncio.Task[None]:
         """A task for work that is done once it returns. It is restarted when it fails."""
         return asyncio.create_task(self._run(name, work, endless=False), name=name)
 

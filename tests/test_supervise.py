@@ -35,7 +35,7 @@ async def test_work_that_raises_is_reported_and_restarted() -> None:
         well.set()
         await asyncio.Event().wait()
 
-    task = supervisor(ends).start("feed otp", work)
+    task = supervisor(ends).run_forever("feed otp", work)
     async with asyncio.timeout(10):
         await well.wait()
     assert ends == [("feed otp", TypeError), ("feed otp", None)]
@@ -58,7 +58,7 @@ async def test_a_cancellation_from_within_is_a_failure_like_others() -> None:
         well.set()
         await asyncio.Event().wait()
 
-    task = supervisor(ends).start("status", work)
+    task = supervisor(ends).run_forever("status", work)
     async with asyncio.timeout(10):
         await well.wait()
     assert ends == [("status", asyncio.CancelledError)]
@@ -73,7 +73,7 @@ async def test_work_with_an_end_is_restarted_until_it_returns() -> None:
             raise OSError
 
     async with asyncio.timeout(10):
-        await supervisor(ends).finish("hasten otp", work)
+        await supervisor(ends).run_until_done("hasten otp", work)
     assert ends == [("hasten otp", OSError)] * 2
 
 
@@ -92,7 +92,7 @@ async def test_pauses_grow_and_begin_anew_after_a_steady_run() -> None:
         slept.append(delay_s)
 
     one = Supervisor(lambda name, error: None, (0.1, 1.0, 5.0), clock=lambda: now, sleep=sleep)
-    await one.finish("housekeeping", work)
+    await one.run_until_done("housekeeping", work)
     assert slept == [0.1, 1.0, 5.0, 0.1, 1.0]
 
 

@@ -62,7 +62,7 @@ class Engine:
         self._housekeeping = Housekeeping(self.store, self.clock, self.log)
         await self._housekeeping.apply(config, delivery.wake_all)
         delivery.start()
-        self._housekeeper = self.supervisor.start("housekeeping", self._housekeeping.run)
+        self._housekeeper = self.supervisor.run_forever("housekeeping", self._housekeeping.run)
 
     async def replace(self, config: Config, delivery: Delivery) -> None:
         """Start new lanes. The old ones finish what is under way; what they hold goes to the new ones."""
@@ -75,7 +75,7 @@ class Engine:
             self.log.trouble("adopt", error)
         await old.give_back()
         delivery.wake_all()
-        retired = self.supervisor.finish("retire lanes", partial(self._retire, old))
+        retired = self.supervisor.run_until_done("retire lanes", partial(self._retire, old))
         self._retired[retired] = old
         retired.add_done_callback(lambda task: self._retired.pop(task, None))
 

@@ -55,7 +55,7 @@ class Feeder:
 
     def start(self) -> None:
         """Claim from now on; what is due already comes first."""
-        self._task = self._services.supervisor.start(f"feed {self._lane}", self._run)
+        self._task = self._services.supervisor.run_forever(f"feed {self._lane}", self._run)
         self.wake(0.0)
 
     async def stop(self) -> None:

@@ -16,8 +16,9 @@ from relay.intake.server import IntakeServer
 from relay.intake.types import CannotListen, Settings
 from relay.mail.dkim import Signer
 from relay.service.current import Current
-from relay.service.health import Operator, RelayHealth, waiting_mail
+from relay.service.health import RelayHealth, waiting_mail
 from relay.service.host import WorkerHost
+from relay.service.operator import Operator
 from relay.store.codec import Codec
 from relay.upstream.limits import LocalLimits
 from relay.web.backend import Backend

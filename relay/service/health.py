@@ -1,8 +1,7 @@
-"""The relay's health and the operator's actions, as the HTTP service asks for them."""
+"""The relay's health, as the HTTP service asks for it."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 
 from relay.delivery.engine import Engine
@@ -11,13 +10,9 @@ from relay.intake.server import IntakeServer
 from relay.observe.metrics import Family
 from relay.observe.pressure import IntakeLoad, QueueFill
 from relay.service.current import Current
-from relay.store.base import StoreError
-from relay.store.model import Action, Selection
 from relay.web.backend import LaneHealth, UpstreamHealth, UpstreamState
 from relay.workers.fleet import Workers
-from relay.workers.link import LinkLost
 from relay.workers.messages import UpstreamStatus
-from relay.workers.transfer import Forwarder
 
 _STATES: Mapping[str, UpstreamState] = {
     "closed": "up",
@@ -51,13 +46,13 @@ class RelayHealth:
         config = self._current.config
         health: dict[str, dict[str, UpstreamHealth]] = {name: {} for name in config.lanes}
         for lane in self._engine.delivery.lanes():
-            for pool in lane.upstreams:
-                _merge(health[lane.name], pool.name, UpstreamStatus.of(pool))
+            for own in lane.upstreams:
+                _merge(health[lane.name], own.name, UpstreamStatus.of(own))
         for status in self._workers.statuses():
             for name, upstreams in status.lanes.items():
-                for upstream, seen in upstreams.items():
+                for upstream_name, seen in upstreams.items():
                     if name in health:
-                        _merge(health[name], upstream, seen)
+                        _merge(health[name], upstream_name, seen)
         for name, merged in health.items():
             for upstream in config.lanes[name].upstreams:
                 merged.setdefault(upstream, UpstreamHealth("untried"))  # no worker has reported it yet
@@ -78,26 +73,6 @@ def waiting_mail(engine: Engine, workers: Workers) -> tuple[int, int]:
     """How many messages are unfinished in all store files, and their bytes."""
     ours, theirs = engine.store.size(), workers.size()
     return ours[0] + theirs[0], ours[1] + theirs[1]
-
-
-class Operator:
-    """The web's `Controller`: carries out an operator's actions in all store files."""
-
-    def __init__(self, engine: Engine, workers: Workers, forwarder: Forwarder) -> None:
-        self._engine = engine
-        self._workers = workers
-        self._forwarder = forwarder
-
-    async def act(self, action: Action, selection: Selection) -> Sequence[str]:
-        """The ids of the messages that changed. Raises StoreError."""
-        try:
-            async with self._forwarder.still():
-                ours, theirs = await asyncio.gather(
-                    self._engine.delivery.act(action, selection), self._workers.act(action, selection)
-                )
-        except LinkLost as error:
-            raise StoreError("a process for bulk mail does not answer; try again") from error
-        return list(dict.fromkeys([*ours, *theirs]))  # a message that is being moved may be in two files
 
 
 def _merge(upstreams: dict[str, UpstreamHealth], name: str, seen: UpstreamStatus) -> None:

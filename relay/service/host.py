@@ -34,7 +34,7 @@ class WorkerHost:
 
     def worker_ready(self, store: Path) -> None:
         """Read the worker's file from now on, then forward what waits for the worker."""
-        task = self._engine.supervisor.finish("open_store", partial(self._worker_ready, store))
+        task = self._engine.supervisor.run_until_done("open_store", partial(self._worker_ready, store))
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 

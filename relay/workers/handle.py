@@ -74,7 +74,7 @@ class WorkerHandle:
         self._quotas: dict[str, WorkerQuota] = {}
         self._stopping = False
         self._ready = asyncio.Event()
-        self._task = Supervisor(pool.log.task_ended).finish(f"worker {number}", self._run)
+        self._task = Supervisor(pool.log.task_ended).run_until_done(f"worker {number}", self._run)
 
     @property
     def ready(self) -> bool:

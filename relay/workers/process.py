@@ -76,7 +76,7 @@ class WorkerProcess:
         if forked is not None:
             self._helper = HelperClient(forked, self._on_helper_exit)
         self._link = await Link.over(sock, self._on_request, self._on_notification, self.ended.set)
-        status = Supervisor(self._log.task_ended).start("status", self._report_status)
+        status = Supervisor(self._log.task_ended).run_forever("status", self._report_status)
         await self.ended.wait()
         status.cancel()
         await self._end(ORPHANED_DRAIN_S)
@@ -204,7 +204,7 @@ class WorkerProcess:
             for quota in self._quotas.values():
                 quota.review()
             lanes = {
-                lane.name: {pool.name: messages.UpstreamStatus.of(pool) for pool in lane.upstreams}
+                lane.name: {one.name: messages.UpstreamStatus.of(one) for one in lane.upstreams}
                 for lane in engine.delivery.lanes()
             }
             status = messages.Status(lanes, engine.store.size(), self.deliveries.take())

@@ -55,7 +55,7 @@ class Forwarder:
 
     def start(self) -> None:
         """Move messages from now on."""
-        self._task = Supervisor(self._log.task_ended).start("forward", self._run)
+        self._task = Supervisor(self._log.task_ended).run_forever("forward", self._run)
 
     def wake(self) -> None:
         self._due.set()

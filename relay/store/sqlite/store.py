@@ -104,7 +104,7 @@ class SqliteStore(SqliteQueue, SqliteLog, SqliteTransfer):
         self.state.hashed, older = await self.state.write(partial(pseudonymise.begin, wanted=wanted))
         if self.state.hashed is not None and older:
             hash_older = partial(self._pseudonymise_finished, self.state.hashed)
-            self.hashing = self.supervisor.finish("hide_addresses", hash_older)
+            self.hashing = self.supervisor.run_until_done("hide_addresses", hash_older)
 
     async def _stop_hashing(self) -> None:
         if self.hashing is not None:

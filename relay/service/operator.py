@@ -1,0 +1,33 @@
+"""An operator's actions in the running relay, as the HTTP service asks for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from relay.delivery.engine import Engine
+from relay.store.base import StoreError
+from relay.store.model import Action, Selection
+from relay.workers.fleet import Workers
+from relay.workers.link import LinkLost
+from relay.workers.transfer import Forwarder
+
+
+class Operator:
+    """The web's `Controller`: carries out an operator's actions in all store files."""
+
+    def __init__(self, engine: Engine, workers: Workers, forwarder: Forwarder) -> None:
+        self._engine = engine
+        self._workers = workers
+        self._forwarder = forwarder
+
+    async def act(self, action: Action, selection: Selection) -> Sequence[str]:
+        """The ids of the messages that changed. Raises StoreError."""
+        try:
+            async with self._forwarder.still():
+                ours, theirs = await asyncio.gather(
+                    self._engine.delivery.act(action, selection), self._workers.act(action, selection)
+                )
+        except LinkLost as error:
+            raise StoreError("a process for bulk mail does not answer; try again") from error
+        return list(dict.fromkeys([*ours, *theirs]))  # a message that is being moved may be in two files
