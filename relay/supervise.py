@@ -20,8 +20,8 @@ Failed = Callable[[str, BaseException | None], None]
 
 
 class Supervisor:
-    """Starts supervised tasks: `run_forever` for work that never ends, `run_until_done` for work that ends. Cancelling the task ends
-    it for good.
+    """Starts supervised tasks: `run_forever` for work that never ends, `run_until_done` for work that ends. Cancelling
+    the task ends it for good.
 
     A task's name is its kind, and after a blank its subject (`feed otp`). Metrics count by kind.
     """

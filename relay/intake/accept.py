@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import time
@@ -15,7 +16,7 @@ from relay.config.model import Config
 from relay.intake.admission import Admission
 from relay.intake.destination import Destination
 from relay.intake.draft import Draft
-from relay.intake.spool import Large, SpoolFull
+from relay.intake.spool import Large, SpoolFailed
 from relay.intake.types import Receipt, Refused, Submission
 from relay.mail.envelope import Envelope
 from relay.mail.mailbox_provider import provider
@@ -89,9 +90,9 @@ class Acceptance:
             message = await self._submit(arrival)
         except Unacceptable as error:
             raise Refused(error.reply) from error
-        except SpoolFull as error:
+        except SpoolFailed as error:
             self._log.trouble("spool", error)
-            raise Refused(FULL, "store") from error
+            raise Refused(UNWRITABLE if error.errno == errno.EIO else FULL, "store") from error
         except StoreError as error:
             full = isinstance(error, StoreFull)
             self._admission.store_failed(full=full)

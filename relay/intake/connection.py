@@ -55,7 +55,7 @@ class Connection(asyncio.Protocol):
         self._decoder: DotDecoder | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
-        """done once the client has read some of its replies; None: they are not too many"""
+        """while too many replies wait for the client: done once it has read some; else None"""
         self._deadline = Deadline(self.loop, self._expired)
         self._ended = False
         self._closing = False

@@ -21,5 +21,5 @@ class Destination(Protocol):
     async def submit_spooled(self, draft: Draft, content: Large) -> NewMessage:
         """`submit` a message whose content lies in a spool file. Returns the message, with or without its content.
 
-        Raises Unacceptable and SpoolFull, too.
+        Raises Unacceptable and SpoolFailed, too.
         """

@@ -36,7 +36,7 @@ class Draft(NamedTuple):
     def from_file(self, content: Large) -> tuple[NewMessage, Iterator[bytes]]:
         """`completed` from a content in a spool file: the message without content, and its content in pieces.
 
-        Both read the file: use them on a thread. Both raise Unacceptable, OSError, and SpoolFull where the file isn't
+        Both read the file: use them on a thread. Both raise Unacceptable, OSError, and SpoolFailed where the file isn't
         what came in.
         """
         pieces = normalised(_with_whole_head(content.pieces()))

@@ -118,7 +118,7 @@ class DotDecoder:
         return None
 
     def content(self) -> bytes | Large:
-        """The content, once `feed` has returned bytes. Raises SpoolFull."""
+        """The content, once `feed` has returned bytes. Raises SpoolFailed."""
         return self.body.content()
 
     def _keep(self, piece: bytes, *, plain: bool) -> None:

@@ -21,7 +21,7 @@ from relay.intake.pace import Pace
 from relay.intake.peer import UNIX, Peer, peer_at
 from relay.intake.proxy import BadProxyHeader, read_proxied_peer
 from relay.intake.registry import SessionRegistry
-from relay.intake.spool import Body, Budget, SpoolFull
+from relay.intake.spool import Body, Budget, SpoolFailed
 from relay.intake.turns import Priority, Turns
 from relay.intake.types import Admit, Observer, Refused, Settings, Submission, Submit
 from relay.logfmt import logfmt
@@ -229,7 +229,8 @@ class Session:
                 user=dialogue.login.user,
             )
             return await self._submit(submission)
-        except SpoolFull:
+        except SpoolFailed as error:
+            log.error(logfmt("trouble", where="spool", error=type(error).__name__, reason=error.strerror))  # noqa: TRY400
             return refuse(FULL, "store")
         finally:
             body.close()

@@ -22,8 +22,8 @@ PIECE_BYTES = ALWAYS_BYTES
 """A file is sealed in pieces of this size; the last one is shorter. Less than one waits in memory to be sealed."""
 
 
-class SpoolFull(OSError):
-    """A content could not be written to the spool, or what was read from it is not what was written."""
+class SpoolFailed(OSError):
+    """A content could not be written to the spool, or what was read from it is not what was written (EIO)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Large:
     """with a key for this file alone, which is never written"""
 
     def pieces(self) -> Iterator[bytes]:
-        """The content, piece by piece. Raises OSError; SpoolFull where the file isn't what was written."""
+        """The content, piece by piece. Raises OSError; SpoolFailed where the file isn't what was written."""
         descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with open(descriptor, "rb", buffering=0) as file:
             left = self.size_bytes
@@ -46,11 +46,11 @@ class Large:
                 try:
                     piece = self.seal.decode(file.read(PIECE_BYTES + SEAL_BYTES), str(number), self.seal.key_id)
                 except ValueError:
-                    raise SpoolFull(errno.EIO, "a content in the spool is not what came in") from None
+                    raise SpoolFailed(errno.EIO, "a content in the spool is not what came in") from None
                 left -= len(piece)
                 yield piece
             if left or file.read(1):
-                raise SpoolFull(errno.EIO, "a content in the spool has another length than what came in")
+                raise SpoolFailed(errno.EIO, "a content in the spool has another length than what came in")
 
     def read(self) -> bytes:
         """The whole content. Raises as `pieces` does."""
@@ -79,7 +79,7 @@ class Budget:
 class Body:
     """A content while it comes in: `write` its pieces, take its `content`, `close` it once that is stored."""
 
-    __slots__ = ("_budget", "_failed", "_file", "_folder", "_held_bytes", "_memory", "size_bytes")
+    __slots__ = ("_budget", "_failure", "_file", "_folder", "_held_bytes", "_memory", "size_bytes")
 
     def __init__(self, folder: Path | None = None, *, budget: Budget | None = None) -> None:
         """`folder`: of the spool; None: contents stay in memory, whatever their size."""
@@ -89,7 +89,7 @@ class Body:
         """how much of the budget it uses"""
         self._memory = BytesIO()
         self._file: _File | None = None
-        self._failed = False
+        self._failure: OSError | None = None
         self.size_bytes = 0
 
     @property
@@ -100,7 +100,7 @@ class Body:
     def write(self, piece: bytes) -> None:
         """Never raises. Where a piece can't be written, `content` raises."""
         self.size_bytes += len(piece)
-        if self._failed:
+        if self._failure is not None:
             return
         try:
             if self._file is not None:
@@ -109,25 +109,25 @@ class Body:
                 self._memory.write(piece)
             else:
                 self._move(piece)
-        except OSError:
+        except OSError as error:
             self.close()
-            self._failed = True
+            self._failure = error
 
     def content(self) -> bytes | Large:
-        """What came in, once all of it has. Raises SpoolFull."""
-        if self._failed:
-            raise SpoolFull
+        """What came in, once all of it has. Raises SpoolFailed."""
+        if self._failure is not None:
+            raise SpoolFailed(*self._failure.args) from self._failure
         if self._file is None:
             return self._memory.getvalue()
         try:
             self._file.finish()
         except OSError as error:
-            raise SpoolFull from error
+            raise SpoolFailed(*error.args) from error
         content = Large(self._memory.getvalue(), self._file.path, self.size_bytes, self._file.seal)
         lacking = min(self.size_bytes, IN_MEMORY_BYTES) - len(content.head)
         if lacking > 0:
             if not self._fits(lacking, complete=True):
-                raise SpoolFull
+                raise SpoolFailed(errno.ENOMEM, "limits.memory is used up")
             if self.size_bytes <= IN_MEMORY_BYTES:
                 return content.read()
             return replace(content, head=_first(content.pieces(), IN_MEMORY_BYTES))
@@ -153,7 +153,7 @@ class Body:
     def _move(self, piece: bytes) -> None:
         """Write what memory has to a file, then `piece`. Memory keeps the content's head. Raises OSError."""
         if self._folder is None:
-            raise SpoolFull
+            raise SpoolFailed(errno.ENOENT, "there is no spool")
         self._file = _File(self._folder)
         self._file.write(self._memory.getvalue())
         self._file.write(piece)

@@ -1,4 +1,5 @@
-"""The policy check at the final dot: is a message accepted, or refused with which reply. Pure."""
+"""The policy: is a message accepted, or refused with which reply. It is asked before a message and at its final dot.
+Pure."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ def check(envelope: Envelope, facts: PolicyFacts) -> Decision:  # noqa: ARG001 (
 
 
 def check_capacity(facts: PolicyFacts) -> Decision:
-    """Decide whether any message can be taken now; also asked before one begins, at MAIL and DATA."""
+    """Decide whether any message can be taken now. It is asked at MAIL, at DATA and by `/readyz`."""
     if facts.limits_reached or facts.store_failure == "full":
         return Refuse(FULL, "busy")
     if facts.store_failure == "unwritable":

@@ -22,7 +22,7 @@ from relay.intake.types import CannotListen
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
-from relay.service.build import CannotStart, Parts, bulk_lanes, connect, place_of
+from relay.service.build import CannotStart, RelayParts, bulk_lanes, connect, place_of
 from relay.service.current import Current
 from relay.service.forks import Forks
 from relay.service.reload import Reloader
@@ -37,7 +37,7 @@ from relay.store.sqlite.maintenance import check_keys
 class App:
     """`async with App(loaded)` runs the relay; leaving the block drains it."""
 
-    parts: Parts
+    parts: RelayParts
 
     def __init__(self, loaded: Loaded, forks: Forks | None = None) -> None:
         self.current = Current(loaded)

@@ -90,7 +90,7 @@ class Builder:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class RelayParts:
     """The parts of the relay, connected with each other."""
 
     engine: Engine
@@ -104,7 +104,9 @@ class Parts:
     web: WebServer
 
 
-def connect(current: Current, engine: Engine, codec: Codec, forked: Mapping[int, Forked]) -> tuple[Parts, Generation]:
+def connect(
+    current: Current, engine: Engine, codec: Codec, forked: Mapping[int, Forked]
+) -> tuple[RelayParts, Generation]:
     """The parts, and what the first configuration became. `engine` has its store open. `forked`: the
     workers that run already.
 
@@ -133,7 +135,7 @@ def connect(current: Current, engine: Engine, codec: Codec, forked: Mapping[int,
         clock.now,
     )
     web = WebServer(backend, token.get_secret_value() if token is not None else None)
-    return Parts(engine, builder, forwarder, workers, host, acceptance, intake, health, web), generation
+    return RelayParts(engine, builder, forwarder, workers, host, acceptance, intake, health, web), generation
 
 
 def own_lanes(config: Config) -> Sequence[str]:

@@ -64,7 +64,7 @@ class RelayHealth:
     def intake(self) -> IntakeLoad:
         return self._intake.load()
 
-    async def others(self) -> Sequence[Family]:
+    async def worker_metrics(self) -> Sequence[Family]:
         """The workers' metrics."""
         return await self._workers.metrics()
 

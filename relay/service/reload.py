@@ -12,7 +12,7 @@ from relay.config.model import Loaded, Section
 from relay.intake.types import CannotListen
 from relay.logfmt import LongText, logfmt
 from relay.observe.maillog import MailLog
-from relay.service.build import CannotStart, Parts, bulk_lanes, intake_limits, own_lanes, place_of
+from relay.service.build import CannotStart, RelayParts, bulk_lanes, intake_limits, own_lanes, place_of
 from relay.service.current import Current
 
 _LOG = logging.getLogger("relay")
@@ -24,7 +24,7 @@ RESTART_KEYS = ("store", "store_key_file", "http")
 class Reloader:
     """Replaces the configuration of running parts."""
 
-    def __init__(self, current: Current, parts: Parts, log: MailLog) -> None:
+    def __init__(self, current: Current, parts: RelayParts, log: MailLog) -> None:
         self._current = current
         self._parts = parts
         self._log = log

@@ -48,7 +48,9 @@ class Api:
         except (StoreError, TimeoutError):
             counts = None  # a store in trouble must not hide the other metrics
         body, content_type = self._backend.metrics.render(
-            gauges(self._backend, counts), request.headers.get("Accept", ""), await self._backend.health.others()
+            gauges(self._backend, counts),
+            request.headers.get("Accept", ""),
+            await self._backend.health.worker_metrics(),
         )
         return web.Response(body=body, headers={"Content-Type": content_type})
 

@@ -65,7 +65,7 @@ class Health(Protocol):
     def intake(self) -> IntakeLoad:
         """Load of the SMTP intake."""
 
-    async def others(self) -> Sequence[Family]:
+    async def worker_metrics(self) -> Sequence[Family]:
         """Counters of the relay's other processes."""
 
 

@@ -84,8 +84,10 @@ def action_selection(body: Any, action: Action) -> Selection:
         raise BadQuery(wanted)
     given = dict(body)
     ambiguous = given.pop("ambiguous", False)
-    if not isinstance(ambiguous, bool) or (ambiguous and action != "retry"):
-        raise BadQuery(f"ambiguous: expected true or false, and goes with retry; the action is {action}")
+    if not isinstance(ambiguous, bool):
+        raise BadQuery("ambiguous: expected true or false")
+    if ambiguous and action != "retry":
+        raise BadQuery(f"ambiguous: goes with retry, not with {action}")
     if len(given) != 1:
         raise BadQuery(wanted)
     match given:

@@ -82,7 +82,7 @@ class Workers:
 
     async def put_large(self, draft: Draft, content: Large) -> NewMessage:
         """As `put`, with a content that the worker reads from a file. Returns the message without content. Raises
-        Unacceptable and SpoolFull, too."""
+        Unacceptable and SpoolFailed, too."""
         value = (draft, replace(content, head=b""))
         result = await self._home(draft.new.id).send(messages.PUT_LARGE, value, content.size_bytes)
         if isinstance(result, Reply):
@@ -110,14 +110,14 @@ class Workers:
     def size(self) -> tuple[int, int]:
         """Open messages and their bytes: as last reported, and what was sent since. So the queue's limits hold between
         two statuses, too."""
-        waiting = [each for worker in self.handles for each in (worker.status.waiting, worker.sent)]
+        waiting = [each for worker in self.handles for each in (worker.status.waiting, worker.sent_since_status)]
         return sum(count for count, _ in waiting), sum(size_bytes for _, size_bytes in waiting)
 
     async def drain(self, within_s: float) -> int:
         """End all workers. Returns the number of deliveries that were stopped."""
         return sum(await asyncio.gather(*(worker.stop(within_s) for worker in self.handles)))
 
-    # handle.Pool
+    # handle.Fleet
 
     def ready(self, worker: WorkerHandle) -> None:
         self.log.worker_ready(worker.number)

@@ -36,7 +36,7 @@ UNLIMITED = 1_000
 """tokens for a worker that still asks for a rate which a reload removed"""
 
 
-class Pool(Protocol):
+class Fleet(Protocol):
     """What all workers have in common, as a handle uses it."""
 
     log: MailLog
@@ -56,12 +56,12 @@ class Pool(Protocol):
 class WorkerHandle:
     """Runs one worker, and starts it again when it dies."""
 
-    def __init__(self, number: int, config: messages.WorkerConfig, pool: Pool, forked: Forked | None = None) -> None:
+    def __init__(self, number: int, config: messages.WorkerConfig, fleet: Fleet, forked: Forked | None = None) -> None:
         """`forked`: its first process, already running."""
         self.number = number
         self.config = config
         self.status = messages.Status({}, (0, 0), ())
-        self.sent = (0, 0)
+        self.sent_since_status = (0, 0)
         """messages and their bytes sent to it since its last status"""
         self.families: Sequence[Family] = ()
         """its metrics, as last reported"""
@@ -69,12 +69,12 @@ class WorkerHandle:
         """the metrics of its earlier lives"""
         self.life: Life | None = None
         """its process and link, while there are any"""
-        self._pool = pool
+        self._fleet = fleet
         self._forked = forked
         self._quotas: dict[str, WorkerQuota] = {}
         self._stopping = False
         self._ready = asyncio.Event()
-        self._task = Supervisor(pool.log.task_ended).run_until_done(f"worker {number}", self._run)
+        self._task = Supervisor(fleet.log.task_ended).run_until_done(f"worker {number}", self._run)
 
     @property
     def ready(self) -> bool:
@@ -91,7 +91,7 @@ class WorkerHandle:
             except LinkLost:
                 pass
             except Exception as error:  # noqa: BLE001 - raised by the worker: this process drains all the same
-                self._pool.log.trouble("worker", error)
+                self._fleet.log.trouble("worker", error)
         elif self.life is not None:
             self.life.link.close()
         try:
@@ -111,7 +111,7 @@ class WorkerHandle:
         try:
             await self.ask(messages.RELOAD, self.config, within_s=RELOAD_WITHIN_S)
         except Exception as error:  # noqa: BLE001 - no reply, or an exception of the worker's
-            self._pool.log.trouble("worker", error)
+            self._fleet.log.trouble("worker", error)
             life.link.close()
 
     async def ask(self, kind: str, value: Any = None, *, within_s: float = ASK_WITHIN_S, heavy: bool = False) -> Any:
@@ -124,8 +124,8 @@ class WorkerHandle:
         """Send it a message of that size. Returns its reply. Raises LinkLost, or what the worker raised."""
         heavy = kind != messages.PUT_LARGE and size_bytes > HEAVY_BYTES
         result = await self.ask(kind, value, within_s=PUT_WITHIN_S, heavy=heavy)
-        count, total_bytes = self.sent
-        self.sent = count + 1, total_bytes + size_bytes
+        count, total_bytes = self.sent_since_status
+        self.sent_since_status = count + 1, total_bytes + size_bytes
         return result
 
     async def act(self, action: Action, selection: Selection) -> Sequence[str]:
@@ -149,11 +149,11 @@ class WorkerHandle:
             try:
                 await self._live()
             except OSError as error:  # no process or no socket could be made
-                self._pool.log.trouble("worker", error)
+                self._fleet.log.trouble("worker", error)
             if self._stopping:
                 return
             deaths = 0 if loop.time() - began > STEADY_S else deaths + 1
-            self._pool.log.trouble("worker", RuntimeError(f"worker {self.number} ended; it is started again"))
+            self._fleet.log.trouble("worker", RuntimeError(f"worker {self.number} ended; it is started again"))
             await asyncio.sleep(RESTART_AFTER_S[min(deaths, len(RESTART_AFTER_S) - 1)])
 
     async def _live(self) -> None:
@@ -164,14 +164,14 @@ class WorkerHandle:
         self.life = life = await Life.begin(started, self._on_request, self._on_notification, self._lost)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(life.ended(), name=f"process of worker {self.number}")
+                tasks.create_task(life.wait_until_ended(), name=f"process of worker {self.number}")
                 tasks.create_task(self._watch(life), name=f"watch worker {self.number}")
                 tasks.create_task(self._configure(life), name=f"configure worker {self.number}")
         except* LinkLost:
             pass
         except* Exception as errors:  # noqa: BLE001 - raised by the worker, and logged as what it is
             for error in errors.exceptions:
-                self._pool.log.trouble("worker", error)
+                self._fleet.log.trouble("worker", error)
         finally:
             self._lost()
             await life.end()
@@ -184,12 +184,12 @@ class WorkerHandle:
             config = self.config
             await life.link.ask(messages.RELOAD, config)
         self._ready.set()
-        self._pool.ready(self)
+        self._fleet.ready(self)
 
     async def _watch(self, life: Life) -> None:
         """Kill it once its event loop hangs; the next process takes over its mail. Raises LinkLost."""
-        await life.hangs()
-        self._pool.log.trouble("worker", RuntimeError(f"worker {self.number} does not answer; it is killed"))
+        await life.wait_until_hung()
+        self._fleet.log.trouble("worker", RuntimeError(f"worker {self.number} does not answer; it is killed"))
         life.kill()
         raise LinkLost
 
@@ -206,8 +206,8 @@ class WorkerHandle:
     def _on_notification(self, kind: str, value: Any) -> None:
         match kind:
             case messages.STATUS:
-                self.status, self.sent = value, (0, 0)
-                self._pool.reported(value)
+                self.status, self.sent_since_status = value, (0, 0)
+                self._fleet.reported(value)
                 for quota in self._quotas.values():
                     quota.on_capacity()  # another client's turn may be over
             case messages.NEED:
@@ -215,7 +215,7 @@ class WorkerHandle:
                 self._quota(key).receive(need)
             case messages.RATE_UNUSED:
                 key, tokens = value
-                rate = self._pool.limits[key].rate
+                rate = self._fleet.limits[key].rate
                 if rate is not None:
                     rate.give_back(self.number, tokens)
             case _:
@@ -223,7 +223,7 @@ class WorkerHandle:
 
     def _quota(self, key: str) -> WorkerQuota:
         if key not in self._quotas:
-            self._quotas[key] = WorkerQuota(self._pool.limits[key].quota, lambda share: self._send_share(key, share))
+            self._quotas[key] = WorkerQuota(self._fleet.limits[key].quota, lambda share: self._send_share(key, share))
         return self._quotas[key]
 
     def _send_share(self, key: str, share: Share) -> None:
@@ -233,11 +233,11 @@ class WorkerHandle:
     async def _on_request(self, kind: str, value: Any) -> Any:
         match kind:
             case messages.LEND_RATE:
-                rate = self._pool.limits[value].rate
+                rate = self._fleet.limits[value].rate
                 if rate is None:
                     return Lent(UNLIMITED, time.monotonic() + LENT_FOR_S)
                 return await rate.lend(self.number)
             case messages.MOVE:
-                return await self._pool.import_message(value)
+                return await self._fleet.import_message(value)
             case _:
                 raise ValueError(kind)

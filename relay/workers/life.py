@@ -39,12 +39,12 @@ class Life:
     ) -> Self:
         return cls(started.process, await Link.over(started.link, on_request, on_notification, on_lost))
 
-    async def ended(self) -> None:
+    async def wait_until_ended(self) -> None:
         """Wait until the process has ended. Raises LinkLost then."""
         await self._process.wait()
         raise LinkLost
 
-    async def hangs(self) -> None:
+    async def wait_until_hung(self) -> None:
         """Wait until its event loop doesn't turn any more. Raises LinkLost when the link is gone first."""
         patience_s = FIRST_REPLY_WITHIN_S
         while await self._replies(patience_s):

@@ -78,7 +78,7 @@ class Link(asyncio.BufferedProtocol):
         self._pending[number] = future
         frame = (_REQUEST, number, kind, value)
         # A plain timer: asyncio.timeout takes as long as the classification of a message.
-        timer = self._loop.call_later(within_s, _is_late, future) if within_s is not None else None
+        timer = self._loop.call_later(within_s, _time_out, future) if within_s is not None else None
         try:
             self._send(await asyncio.to_thread(_packed, frame) if heavy else _packed(frame))
             return await future
@@ -157,7 +157,9 @@ class Link(asyncio.BufferedProtocol):
             future.set_exception(value)
 
     def _failed(self, error: Exception) -> None:
-        self._loop.call_exception_handler({"message": "a link's reading failed", "exception": error})
+        self._loop.call_exception_handler(
+            {"message": "a frame of the other process could not be handled", "exception": error}
+        )
 
     async def _serve(self, number: int, kind: str, value: Any) -> None:
         try:
@@ -180,7 +182,7 @@ class Link(asyncio.BufferedProtocol):
             self._transport.writelines(outgoing)
 
 
-def _is_late(future: asyncio.Future[Any]) -> None:
+def _time_out(future: asyncio.Future[Any]) -> None:
     if not future.done():
         future.set_exception(LinkLost())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 import time
@@ -20,7 +21,7 @@ from relay.config.model import Config
 from relay.intake.accept import Acceptance, ConfigState
 from relay.intake.admission import Admission
 from relay.intake.draft import Draft
-from relay.intake.spool import IN_MEMORY_BYTES, Body, Large, SpoolFull
+from relay.intake.spool import IN_MEMORY_BYTES, Body, Large, SpoolFailed
 from relay.intake.types import Refused, Submission
 from relay.mail.envelope import DeliverBy, Envelope, Recipient
 from relay.mail.message import Message
@@ -228,8 +229,13 @@ async def test_a_log_that_fails_changes_nothing_for_a_message_that_is_stored(
 
 @pytest.mark.parametrize(
     ("error", "reply", "later"),
-    [(StoreFull("no space"), FULL, FULL), (StoreError("I/O error"), UNWRITABLE, UNWRITABLE), (SpoolFull(), FULL, None)],
-    ids=["store full", "store broken", "spool full"],
+    [
+        (StoreFull("no space"), FULL, FULL),
+        (StoreError("I/O error"), UNWRITABLE, UNWRITABLE),
+        (SpoolFailed(errno.ENOSPC, "full"), FULL, None),
+        (SpoolFailed(errno.EIO, "damaged"), UNWRITABLE, None),
+    ],
+    ids=["store full", "store broken", "spool full", "spool damaged"],
 )
 async def test_a_store_that_failed_refuses_messages_that_begin_and_tries_those_that_have_come_in(
     relay: Relay, error: Exception, reply: object, later: object

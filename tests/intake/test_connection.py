@@ -209,7 +209,9 @@ async def test_a_client_that_goes_while_its_large_content_is_held_back_leaves_no
     assert not list(tmp_path.iterdir())
 
 
-async def test_a_spool_that_can_not_be_written_costs_large_mail_a_452_and_the_session_goes_on(tmp_path: Path) -> None:
+async def test_a_spool_that_can_not_be_written_costs_large_mail_a_452_and_the_session_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with service(listener(), spool=tmp_path / "gone") as relay, relay.session() as client:
         await client.run(*ENVELOPE)
         for _ in range(4):
@@ -218,6 +220,7 @@ async def test_a_spool_that_can_not_be_written_costs_large_mail_a_452_and_the_se
         assert (await client.reply()).startswith("452 4.3.1")
         assert (await client.run(*ENVELOPE))[-1].startswith("354")
         assert (await client.ask(b"small\r\n.\r\n")).startswith("250")
+    assert 'event=trouble where=spool error=SpoolFailed reason="No such file or directory"' in caplog.messages
 
 
 # Lost clients.

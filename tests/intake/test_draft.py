@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from relay.intake import draft, spool
 from relay.intake.draft import Draft
-from relay.intake.spool import Body, Large, SpoolFull
+from relay.intake.spool import Body, Large, SpoolFailed
 from relay.mail.message import Unacceptable, normalise, parse
 from relay.store.model import NewMessage
 from tests.mail.material import PIECES
@@ -106,5 +106,5 @@ def test_a_content_flows_while_it_is_read(folder: Path) -> None:
 def test_a_file_of_another_length_than_what_came_in_makes_no_message(folder: Path, content: bytes, by: int) -> None:
     with spooled(folder, content) as large:
         os.truncate(large.path, large.path.stat().st_size + by)
-        with pytest.raises(SpoolFull):
+        with pytest.raises(SpoolFailed):
             from_file(large)

@@ -20,7 +20,7 @@ from relay.intake.spool import (
     Body,
     Budget,
     Large,
-    SpoolFull,
+    SpoolFailed,
     open_spool,
 )
 from relay.store.codec import SEAL_BYTES
@@ -64,7 +64,7 @@ def test_what_a_killed_relay_left_is_swept_up(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_when_the_content_is_asked_for(tmp_path: Path) -> None:
     body = Body(tmp_path / "gone")
     body.write(b"x" * (IN_MEMORY_BYTES + 1))
-    with pytest.raises(SpoolFull):
+    with pytest.raises(SpoolFailed):
         body.content()
 
 
@@ -111,7 +111,7 @@ def test_a_write_that_is_cut_short_is_seen(
         short_of_room(1_000_000)
         body.write(b"z" * 100_000)
     short_of_room(1_000_000_000)
-    with pytest.raises(SpoolFull):
+    with pytest.raises(SpoolFailed):
         body.content()
     body.close()
     assert list(tmp_path.iterdir()) == []
@@ -122,7 +122,7 @@ def test_a_last_piece_that_the_disk_does_not_take_is_seen(short_of_room: Callabl
     body.write(b"x" * 300_000)
     (file,) = tmp_path.iterdir()
     short_of_room(file.stat().st_size + 10)
-    with pytest.raises(SpoolFull):
+    with pytest.raises(SpoolFailed):
         body.content()
     short_of_room(1_000_000_000)
     body.close()
@@ -137,7 +137,7 @@ def test_pieces_in_each_others_place_are_not_read(tmp_path: Path) -> None:
     raw = content.path.read_bytes()
     piece = PIECE_BYTES + SEAL_BYTES
     content.path.write_bytes(raw[piece : 2 * piece] + raw[:piece] + raw[2 * piece :])
-    with pytest.raises(SpoolFull):
+    with pytest.raises(SpoolFailed):
         content.read()
     body.close()
 
@@ -149,7 +149,7 @@ def test_a_file_of_another_length_than_what_came_in_is_not_read(tmp_path: Path, 
     content = body.content()
     assert isinstance(content, Large)
     os.truncate(content.path, content.path.stat().st_size + by)
-    with pytest.raises(SpoolFull):
+    with pytest.raises(SpoolFailed):
         content.read()
     body.close()
 
@@ -168,7 +168,7 @@ def test_a_file_holds_nothing_in_clear_and_opens_in_another_process_that_has_the
     with content.path.open("r+b") as file:
         file.seek(300_000)
         file.write(b"other")
-    with pytest.raises(SpoolFull):
+    with pytest.raises(SpoolFailed):
         content.read()
     body.close()
 
@@ -185,7 +185,7 @@ def test_what_the_budget_has_no_room_for_comes_in_by_a_file(tmp_path: Path) -> N
     assert [body.large for body in bodies] == [False, False, False, True, True]
     assert budget.used_bytes <= 330_000 + 2 * ALWAYS_BYTES
     assert {body.content() for body in bodies[:4]} == {b"x" * 100_000}
-    with pytest.raises(SpoolFull):
+    with pytest.raises(SpoolFailed):
         bodies[4].content()
     for body in bodies:
         body.close()
@@ -201,7 +201,7 @@ def test_a_small_content_is_taken_whatever_others_use_and_one_without_a_file_is_
     letter.write(b"x" * 10_000)
     letter.write(b"x" * 10_000)
     assert code.content() == b"x" * 2_000
-    with pytest.raises(SpoolFull):
+    with pytest.raises(SpoolFailed):
         letter.content()
     code.close()
     letter.close()

@@ -48,7 +48,7 @@ class SetHealth:
     def intake(self) -> IntakeLoad:
         return IntakeLoad(sessions=7, storing=4, waiting=2, behind_s=0.25, held_back_s={"turn": 1.5})
 
-    async def others(self) -> Sequence[Family]:
+    async def worker_metrics(self) -> Sequence[Family]:
         return ()
 
     def lanes(self) -> Mapping[str, LaneHealth]:

@@ -11,11 +11,11 @@ from typing import Any, cast
 import pytest
 
 from relay.workers import handle, life, process
-from relay.workers.handle import Pool, WorkerHandle
+from relay.workers.handle import Fleet, WorkerHandle
 
 
 class Alone:
-    """As much of `Pool` as a worker that never starts needs."""
+    """As much of `Fleet` as a worker that never starts needs."""
 
     def __init__(self) -> None:
         self.log = self
@@ -40,7 +40,7 @@ async def test_a_worker_that_cant_be_started_is_started_again_later(monkeypatch:
     monkeypatch.setattr(handle, "RESTART_AFTER_S", (0.01,))
     files, pool = len(os.listdir("/proc/self/fd")), Alone()
     config = SimpleNamespace(loaded=SimpleNamespace(config=SimpleNamespace(dkim=())))
-    worker = WorkerHandle(1, cast(Any, config), cast(Pool, pool))
+    worker = WorkerHandle(1, cast(Any, config), cast(Fleet, pool))
     async with asyncio.timeout(10):
         while pool.troubles.count("Cannot allocate memory") < 3:
             await asyncio.sleep(0.01)
