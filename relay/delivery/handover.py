@@ -16,7 +16,6 @@ from relay.delivery.lane import Lane
 from relay.delivery.message import Job
 from relay.delivery.services import Services
 from relay.store.model import NewMessage, OpenRecipient, Queued
-from relay.upstream.gate import NOT_STORED
 
 
 async def hand_over(lane: Lane, services: Services, message: NewMessage, final_dot: float) -> None:
@@ -62,9 +61,9 @@ async def _store_and_send(lane: Lane, services: Services, message: NewMessage, f
         finally:
             # The gate opens by the commit itself: a waiting session goes on before the app is answered.
             if putting is None or putting.done():
-                _on_stored(lane, services, job, putting)
+                _on_put(lane, services, job, putting)
             else:
-                putting.add_done_callback(partial(_on_stored, lane, services, job))
+                putting.add_done_callback(partial(_on_put, lane, services, job))
     await putting
     return job.older
 
@@ -77,15 +76,14 @@ def _sign_ahead(lane: Lane, services: Services, job: Job) -> Coroutine[Any, Any,
         return None
 
 
-def _on_stored(lane: Lane, services: Services, job: Job, putting: asyncio.Future[None] | None) -> None:
+def _on_put(lane: Lane, services: Services, job: Job, putting: asyncio.Future[None] | None) -> None:
     """The commit is over; None: it never began."""
     job.timings_ms["store"] = (time.monotonic() - job.offered_at) * 1000.0
-    if putting is None or putting.cancelled() or putting.exception() is not None:
+    stored = putting is not None and not putting.cancelled() and putting.exception() is None
+    if not stored:
         # A cancelled put may be written all the same: then the message is `queued`, and the lane claims it.
-        job.gate.shut(NOT_STORED)
         lane.wake(services.clock.now())
-    job.gate.open()
-    job.stored.set()
+    job.on_put(stored=stored)
 
 
 def _queued(message: NewMessage) -> Queued:

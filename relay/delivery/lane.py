@@ -99,8 +99,7 @@ class Lane:
             gate.mark = lambda: self.settler.mark_final(job)
         if claimed:
             job.is_claimed = True
-            gate.open()
-            job.stored.set()
+            job.on_put(stored=True)
         return job
 
     def has_room(self, size_bytes: int) -> bool:
@@ -135,7 +134,7 @@ class Lane:
         """Begin and claim nothing until `resume`; give the waiting messages (`ids`, or all) back to the store."""
         self._pauses += 1
         await self.feeder.claim_finished()
-        for job in self._backlog.remove(lambda job: job.gate.is_open and (ids is None or job.queued.id in ids)):
+        for job in self._backlog.remove(lambda job: job.is_stored and (ids is None or job.queued.id in ids)):
             if await self.settler.give_back(job):
                 self._bytes -= len(job.queued.content)
                 self.superseding.leave(job)

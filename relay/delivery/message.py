@@ -14,7 +14,7 @@ from relay.mail.recode import Form, recoded
 from relay.signing.signatures import LARGE_BYTES
 from relay.store.model import Attempt, OpenRecipient, Queued, RecipientUpdate, Settlement
 from relay.upstream.base import Parts
-from relay.upstream.gate import EXPIRED, SUPERSEDED, Gate
+from relay.upstream.gate import EXPIRED, NOT_STORED, SUPERSEDED, Gate
 
 SLOW_BYTES = 4_096
 """a larger content is re-encoded off the event loop"""
@@ -59,8 +59,10 @@ class Job:
     """the relay ends: nothing more of it is begun"""
     is_over: bool = False
     """its lane no longer has it in memory"""
-    stored: asyncio.Event = field(default_factory=asyncio.Event)
+    put_over: asyncio.Event = field(default_factory=asyncio.Event)
     """set when the message's first commit is over, whether or not it succeeded"""
+    is_stored: bool = False
+    """its first commit succeeded: only then does the store have something to settle or to give back"""
     older: Job | None = None
     """the message to the same recipient that this one supersedes once it is stored"""
     superseded_by: str | None = None
@@ -89,6 +91,20 @@ class Job:
     def __post_init__(self) -> None:
         self.pending = {one.position: Pending(one) for one in self.queued.due}
         self.tries = {one.position: one.attempts for one in self.queued.due}
+
+    def on_put(self, *, stored: bool) -> None:
+        """The message's first commit is over."""
+        self.is_stored = stored
+        if stored:
+            self.gate.open()
+        else:
+            self.gate.shut(NOT_STORED)
+        self.put_over.set()
+
+    async def was_stored(self) -> bool:
+        """`is_stored`, once the first commit is over."""
+        await self.put_over.wait()
+        return self.is_stored
 
     @property
     def rank(self) -> tuple[float, str]:
@@ -133,7 +149,7 @@ class Job:
         """The signed content, for a session that is about to send the envelope; complete before the gate lets it
         through. Each form and set of unsigned fields is signed once. Raises Unencodable."""
         key = form, unsigned
-        under_way = key == self._being_signed and not self.stored.is_set()
+        under_way = key == self._being_signed and not self.put_over.is_set()
         if key not in self._parts and not under_way:
             rendition = await self.rendition(form)
             await self._keep(time.monotonic(), form, unsigned, self.sign(rendition, unsigned))

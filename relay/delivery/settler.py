@@ -18,7 +18,6 @@ from relay.delivery.settlement import Moment, conclude, has_slow_dsn, notificati
 from relay.delivery.verdict import retry_at
 from relay.store.base import StoreError
 from relay.store.model import NewMessage, Settlement
-from relay.upstream.gate import NOT_STORED
 
 STORE_RETRY_S = 1.0
 """pause before the store is asked again to write an outcome"""
@@ -69,7 +68,7 @@ class Settler:
 
     async def finish(self, job: Job) -> None:
         """The job's round is over: write its outcome, and give back what the end of the relay leaves unsent."""
-        if not await _is_stored(job):
+        if not await job.was_stored():
             return
         conclude(job, self._config, self._moment())
         job.timings_ms["sign"] = job.sign_ms
@@ -80,7 +79,7 @@ class Settler:
     async def last_resort(self, job: Job) -> None:
         """After a fault of the relay's own: write what was achieved and defer the rest, without a look at the content.
         Where that fails too, give the message back to the store, due at its next step."""
-        if not await _is_stored(job):
+        if not await job.was_stored():
             return
         try:
             put_off(job, self._config, self._moment())
@@ -94,7 +93,7 @@ class Settler:
 
     async def abort(self, job: Job) -> None:
         """A drain ran out of time: write what is known of the job, and give the rest back for the next start."""
-        if not job.gate.is_open:
+        if not job.is_stored:
             return
         unwritten: list[Settlement] = []
         if job.settling is not None:
@@ -122,8 +121,8 @@ class Settler:
         for job in jobs:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(within_s):
-                    await job.stored.wait()
-            if job.gate.is_open and job.gate.shut_reason is not NOT_STORED:
+                    await job.put_over.wait()
+            if job.is_stored:
                 await self._give_back_settled(job, [])
 
     async def retry_settlements(self) -> bool:
@@ -176,9 +175,3 @@ class Settler:
 
     def _moment(self) -> Moment:
         return Moment(self._services.clock.now(), steady(), random.random())  # noqa: S311
-
-
-async def _is_stored(job: Job) -> bool:
-    """Wait for the message's first commit. False: it failed, so the store has nothing to settle."""
-    await job.stored.wait()
-    return job.gate.shut_reason is not NOT_STORED

@@ -41,7 +41,7 @@ class Superseding:
         elif newest.queued.id == job.queued.id:
             # It was deferred, and is claimed again before its last job has left.
             job.older, self._newest[key] = newest.older, job
-        elif newest.stored.is_set():
+        elif newest.is_stored:
             job.supersede(newest.queued.id)
         else:
             newest.older = newest.older or job  # if the newest can't be stored, this one is still good

@@ -81,7 +81,7 @@ class Gate:
             return False
         if self.shut_reason is None:
             self.shut_reason = reason
-            self._notify()
+        self._notify()
         return True
 
     def stop(self) -> bool:

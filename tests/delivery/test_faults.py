@@ -14,7 +14,6 @@ import pytest
 from relay.delivery.engine import Engine
 from relay.store.base import StoreError
 from relay.store.model import Selection
-from relay.upstream.gate import NOT_STORED
 from tests.delivery.harness import Bench, config, delivering, delivery_over, failing, job_of, outcomes, until, warm
 from tests.support.upstream import Close, Garbage, Hang, Upstream, Wait
 
@@ -96,8 +95,7 @@ async def test_a_slow_store_is_no_dead_upstream(tmp_path: Path) -> None:
         bench.delivery.lane("otp").offer(job)
         await asyncio.sleep(0.5)  # longer than an attempt may take
         await bench.store.put(new, claimed=True)
-        job.gate.open()
-        job.stored.set()
+        job.on_put(stored=True)
         assert (await bench.ended(new.id))["recipients"][0]["state"] == "sent"
         assert (len(one.messages), downs) == (1, [])
 
@@ -178,8 +176,7 @@ async def test_what_is_committed_during_a_reload_is_sent_by_the_new_lanes(tmp_pa
         draining = asyncio.create_task(old.drain(5.0))
         await asyncio.sleep(0.1)
         await bench.store.put(new, claimed=True)
-        job.gate.open()
-        job.stored.set()
+        job.on_put(stored=True)
         await draining
         assert (await bench.view(new.id))["recipients"][0]["state"] == "queued"
         settings = config({"one": one})
@@ -229,11 +226,9 @@ async def test_a_message_is_not_superseded_by_one_that_was_never_stored(tmp_path
         older, taken_up = job_of(bench, "01JD0000000000000000000001", key="k")
         await bench.store.put(older, claimed=True)
         lane.offer(newer)
-        taken_up.gate.open()
-        taken_up.stored.set()
+        taken_up.on_put(stored=True)
         lane.offer(taken_up)  # claimed from the store while the newer one is being committed
-        newer.gate.shut(NOT_STORED)
-        newer.stored.set()
+        newer.on_put(stored=False)
         assert (await bench.ended(older.id))["recipients"][0]["state"] == "sent"
 
 

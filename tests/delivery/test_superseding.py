@@ -46,7 +46,7 @@ async def test_a_message_claimed_again_before_its_last_job_has_left_is_not_super
         due = (OpenRecipient(0, recipient),)
         queued = Queued("01A", "otp", None, Envelope("", (recipient,)), b"", now, now + 30.0, due, (), "u")
         first, again, newer = lane.job(queued), lane.job(queued), lane.job(queued._replace(id="01B"))
-        first.stored.set()
+        first.on_put(stored=True)
         for job in (first, again):
             lane.superseding.enter(job)
         assert again.superseded_by is None

@@ -82,8 +82,7 @@ async def test_what_the_content_waited_for_its_commit_is_the_gates(tmp_path: Pat
         bench.delivery.lane("otp").offer(job)
         await asyncio.sleep(0.2)
         await bench.store.put(new, claimed=True)
-        job.gate.open()
-        job.stored.set()
+        job.on_put(stored=True)
         timings = adds_up(await bench.ended(new.id))
     assert timings["gate"] >= 150
     assert timings["envelope"] + timings["data"] < 150
