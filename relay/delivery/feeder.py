@@ -113,7 +113,7 @@ class Feeder:
             if await self._services.store.retry_deferred(self._lane, now, only_urged=not self._config.express):
                 self.wake(now)
         except Exception as error:  # noqa: BLE001 - the messages then wait for their step
-            self._services.events.on_error("hasten", error)
+            self._services.events.on_error("retry_now", error)
         finally:
             self._retrying = None
 

@@ -140,6 +140,10 @@ class Settler:
             while settlements:
                 await self._services.store.settle(settlements[0])
                 del settlements[0]
+        except StoreError as error:
+            self._services.events.on_error("settle", error)
+            return False
+        try:
             await self._services.store.unclaim(message_id)
         except StoreError as error:
             self._services.events.on_error("unclaim", error)
