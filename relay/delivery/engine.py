@@ -44,8 +44,7 @@ class Engine:
 
     async def open(self, path: Path, codec: Codec, config: Config) -> None:
         """Open the store file and recover what was being sent when the relay last ended. Raises StoreError."""
-        self.store: SqliteStore = await open_store(path, now=self.clock.now, codec=codec)
-        self.store.supervisor = self.supervisor
+        self.store: SqliteStore = await open_store(path, now=self.clock.now, codec=codec, supervisor=self.supervisor)
         marking = [name for name, lane in config.lanes.items() if lane.on_ambiguous == "hold"]
         for one in await self.store.recover(self.clock.now(), marking):
             self.log.recovered(one.message_id, one.lane, one.state, recipients=one.recipients)

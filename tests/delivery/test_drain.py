@@ -12,7 +12,7 @@ import pytest
 from relay.store.model import NewMessage
 from relay.upstream.smtp.session import Session
 from relay.upstream.smtp.upstream import SmtpUpstream
-from tests.delivery.harness import Bench, config, delivering, outcomes, until, warm
+from tests.delivery.harness import Bench, config, delivering, failing, outcomes, until, warm
 from tests.support.upstream import Hang, Upstream
 
 STOPPED = "451 4.3.2 otp-relay: the relay stopped before the upstream answered"
@@ -146,3 +146,22 @@ async def test_a_drain_that_ends_while_messages_are_being_stored_sends_none_of_t
             for id_ in ids:
                 await bench.ended(id_, "sent")
         assert sorted(message.recipients for message in one.messages) == [("u0@example.net",), ("u1@example.net",)]
+
+
+async def test_it_is_said_which_write_failed_behind_a_drain(tmp_path: Path) -> None:
+    async with Upstream() as one, delivering(tmp_path, config({"one": one})) as bench:
+        settle, errors = bench.store.settle, bench.events.errors
+        failing(bench, "settle", 99)
+        id_ = await bench.send("u@example.net")
+        await until(lambda: bool(errors))
+        await bench.delivery.drain(0.0)
+        assert not await bench.delivery.retry_settlements()
+        assert {error.partition(":")[0] for error in errors} == {"settle"}
+        errors.clear()
+        bench.store.settle = settle  # type: ignore[method-assign]
+        failing(bench, "unclaim", 1)
+        assert not await bench.delivery.retry_settlements()
+        assert errors == ["unclaim: StoreError('disk I/O error')"]
+        errors.clear()
+        assert await bench.delivery.retry_settlements()
+        assert (await bench.view(id_))["recipients"][0]["state"] == "sent"

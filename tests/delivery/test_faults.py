@@ -261,25 +261,6 @@ async def test_a_drain_that_cuts_off_a_settlement_does_not_forget_what_was_sent(
         assert (await bench.view(id_))["recipients"][0]["state"] == "sent"
 
 
-async def test_it_is_said_which_write_failed_behind_a_drain(tmp_path: Path) -> None:
-    async with Upstream() as one, delivering(tmp_path, config({"one": one})) as bench:
-        settle, errors = bench.store.settle, bench.events.errors
-        failing(bench, "settle", 99)
-        id_ = await bench.send("u@example.net")
-        await until(lambda: bool(errors))
-        await bench.delivery.drain(0.0)
-        assert not await bench.delivery.retry_settlements()
-        assert {error.partition(":")[0] for error in errors} == {"settle"}
-        errors.clear()
-        bench.store.settle = settle  # type: ignore[method-assign]
-        failing(bench, "unclaim", 1)
-        assert not await bench.delivery.retry_settlements()
-        assert errors == ["unclaim: StoreError('disk I/O error')"]
-        errors.clear()
-        assert await bench.delivery.retry_settlements()
-        assert (await bench.view(id_))["recipients"][0]["state"] == "sent"
-
-
 async def test_a_reload_puts_its_lanes_in_force_before_it_empties_the_old(tmp_path: Path) -> None:
     """A message that comes meanwhile may be for a lane that the old ones don't have."""
     async with Upstream() as one, delivering(tmp_path, config({"one": one}), on_disk=True) as bench:

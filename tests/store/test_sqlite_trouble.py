@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from relay.logfmt import quoted
 from relay.store.base import StoreDamaged, StoreError, StoreFull
 from relay.store.codec import Codec
 from relay.store.model import Booking, Selection
@@ -152,10 +153,16 @@ async def test_a_message_that_cannot_be_read_is_held_and_its_neighbours_go_on(
 
 
 @pytest.mark.parametrize(
-    ("error", "state"), [(StoreError("disk I/O error"), "queued"), (StoreDamaged("malformed"), "held")]
+    ("error", "state", "event"),
+    [(StoreError("disk I/O error"), "queued", "read_failed"), (StoreDamaged("malformed"), "held", "unreadable")],
 )
 async def test_a_disk_that_fails_in_one_place_puts_off_that_message_only(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, error: StoreError, state: str
+    store: SqliteStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: StoreError,
+    state: str,
+    event: str,
 ) -> None:
     bad, *good = [message(content=bytes([48 + n]) * 1_000) for n in range(3)]
     for each in (bad, *good):
@@ -175,6 +182,7 @@ async def test_a_disk_that_fails_in_one_place_puts_off_that_message_only(
     ladder = Booking((5.0, 60.0, 3600.0))
     claimed = await store.claim("otp", NOW, messages=3, size_bytes=10_000, booking=ladder)
     assert [each.id for each in claimed] == [each.id for each in good]
+    assert [record.getMessage() for record in caplog.records] == [f"event={event} id={bad.id} reason={quoted(error)}"]
     async with asyncio.timeout(5):
         while await states(store, bad.id) != [state]:
             await asyncio.sleep(0.001)

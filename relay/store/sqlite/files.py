@@ -186,7 +186,12 @@ def connect(uri: str) -> sqlite3.Connection:
     """A connection with the settings that all connections to a store have."""
     # One thread at a time uses it, but not always the same (`group`).
     connection = sqlite3.connect(
-        uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256
+        uri,
+        uri=True,
+        timeout=_BUSY_S,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=_CACHED_STATEMENTS,
     )
     connection.execute("PRAGMA temp_store = MEMORY")
     return connection

@@ -119,7 +119,7 @@ class SqliteQueue:
             raise
         for message_id, trouble in failed:
             # A disk that fails in one place: this message waits for its next step, its neighbours go on.
-            _LOG.error(logfmt("unreadable", id=message_id, reason=LongText(trouble)))
+            _LOG.error(logfmt("read_failed", id=message_id, reason=LongText(trouble)))
             self.state.writer.follow_up(partial(settle.put_off, message_id=message_id))
         return loaded
 

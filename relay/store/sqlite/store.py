@@ -32,13 +32,17 @@ HASH_EVERY_S = 0.02
 _LOG = logging.getLogger(__name__)
 
 
-async def open_store(path: Path, *, now: Callable[[], float], codec: Codec | None = None) -> SqliteStore:
+async def open_store(
+    path: Path, *, now: Callable[[], float], codec: Codec | None = None, supervisor: Supervisor | None = None
+) -> SqliteStore:
     """Open the store at `path` for this process alone. A missing one is made, with its folder.
 
     `now`: the relay's clock, for notes. `codec`: must be able to read all that waits; without one, contents are in
-    clear, and those that are encrypted aren't looked for (for commands, which need no content). Raises StoreError: in
-    use by another relay, unwritable, made by a newer version; StoreSealed: encrypted with another key; StoreDamaged:
-    not a store, or damaged. Then the file was left as it was.
+    clear, and those that are encrypted aren't looked for (for commands, which need no content). `supervisor`: runs its
+    background tasks; without one, a failure is logged and not counted (for commands).
+
+    Raises StoreError: in use by another relay, unwritable, made by a newer version; StoreSealed: encrypted with another
+    key; StoreDamaged: not a store, or damaged. Then the file was left as it was.
     """
     path = files.absolute(path)
     lock = files.lock(path)
@@ -60,7 +64,7 @@ async def open_store(path: Path, *, now: Callable[[], float], codec: Codec | Non
     writer = writing, WorkThread("store writer")
     state = StoreState(path, lock, writer, (lists, contents), now, codec or Plain())
     state.begin(next_body, size)
-    return SqliteStore(state)
+    return SqliteStore(state, supervisor or Supervisor(_log_ended))
 
 
 def _begin(connection: sqlite3.Connection, key_id: str | None) -> int:
@@ -77,14 +81,13 @@ def _begin(connection: sqlite3.Connection, key_id: str | None) -> int:
 class SqliteStore(SqliteQueue, SqliteLog, SqliteTransfer):
     """`base.Store` and `base.Transfer` in one SQLite file."""
 
-    def __init__(self, state: StoreState) -> None:
+    def __init__(self, state: StoreState, supervisor: Supervisor) -> None:
         SqliteQueue.__init__(self, state)
         SqliteLog.__init__(self, state.lists, state.lists_thread)
         self._closed: asyncio.Task[None] | None = None
         self.hashing: asyncio.Task[None] | None = None
         """hashes the addresses of older messages"""
-        self.supervisor = Supervisor(_ended)
-        """of its background tasks; its owner may set another"""
+        self._supervisor = supervisor
 
     async def close(self) -> None:
         if self._closed is None:
@@ -104,7 +107,7 @@ class SqliteStore(SqliteQueue, SqliteLog, SqliteTransfer):
         self.state.hashed, older = await self.state.write(partial(pseudonymise.begin, wanted=wanted))
         if self.state.hashed is not None and older:
             hash_older = partial(self._pseudonymise_finished, self.state.hashed)
-            self.hashing = self.supervisor.run_until_done("hide_addresses", hash_older)
+            self.hashing = self._supervisor.run_until_done("hide_addresses", hash_older)
 
     async def _stop_hashing(self) -> None:
         if self.hashing is not None:
@@ -123,5 +126,5 @@ class SqliteStore(SqliteQueue, SqliteLog, SqliteTransfer):
             _LOG.warning("the store could not hash the addresses of older messages, the next start does: %s", error)
 
 
-def _ended(task: str, error: BaseException | None) -> None:
+def _log_ended(task: str, error: BaseException | None) -> None:
     _LOG.error(logfmt("task_restarted", task=task, error=type(error).__name__))
