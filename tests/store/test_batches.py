@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from relay.store.model import NewMessage, RecipientUpdate, Selection, Settlement, State
@@ -349,7 +349,16 @@ def step(kind: str, new: NewMessage, how: int) -> Call:
     )
 
 
+def is_too_early(steps: list[tuple[str, int, int]], n: int) -> bool:
+    """Is this a settlement of a message that is put later? The relay makes none. Within one transaction, puts may come
+    before what was submitted earlier."""
+    kind, which, _ = steps[n]
+    puts = [at for at, step in enumerate(steps) if step[:2] == ("put", which)]
+    return kind != "put" and puts != [] and n < puts[0]
+
+
 @settings(max_examples=15, deadline=None)
+@example([("put", 0, 0), ("put", 1, 0), ("departs", 1, 1)])
 @given(STEPS)
 def test_whatever_waits_together_ends_as_if_each_had_been_alone(steps: list[tuple[str, int, int]]) -> None:
     """Messages 0 to 3 may be put meanwhile; 4 to 8 are there, in ways of their own; 9 never comes."""
@@ -359,7 +368,9 @@ def test_whatever_waits_together_ends_as_if_each_had_been_alone(steps: list[tupl
     before = [put(each) for each in messages[4:9]]
     before += [lambda store: _held(store, messages[4].id), lambda store: _dropped(store, messages[5].id)]
     before.append(lambda store: _deferred(store, messages[8].id))
-    calls = [step(kind, messages[which], how) for kind, which, how in steps]
+    calls = [
+        step(kind, messages[which], how) for n, (kind, which, how) in enumerate(steps) if not is_too_early(steps, n)
+    ]
 
     async def compare() -> None:
         with tempfile.TemporaryDirectory() as directory:
