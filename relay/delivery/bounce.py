@@ -9,7 +9,7 @@ from threading import Lock
 from relay.clock import Clock
 from relay.config.model import Config
 from relay.delivery.message import Job
-from relay.mail.dsn import Kind, RecipientReport, Stamp, bounce, bounces
+from relay.mail.dsn import Kind, RecipientReport, Stamp, bounce
 from relay.mail.mailbox_provider import provider
 from relay.mail.message import parse, subject
 from relay.mail.redact import redact
@@ -31,11 +31,9 @@ class Bouncer:
 
     def __call__(
         self, job: Job, ended: Sequence[RecipientUpdate], deferred: Sequence[RecipientUpdate]
-    ) -> tuple[NewMessage, ...]:
-        """At most one, about all of these recipients of the job's message."""
+    ) -> NewMessage | None:
+        """One about all of these recipients of the job's message; None: its sender is to get none."""
         reports = [self._report(job, update) for update in (*ended, *deferred)]
-        if not reports or bounces(job.queued.envelope, reports) is None:
-            return ()
         now = self._clock.now()
         with self._making_id:
             id_ = self._ids.new_id(now, os.urandom(10))
@@ -50,22 +48,20 @@ class Bouncer:
             queued.envelope, reports, queued.content, stamp=stamp, arrived_at=self._clock.of_day(queued.accepted_at)
         )
         if made is None:
-            return ()
+            return None
         lane = self._config.default_lane
-        return (
-            NewMessage(
-                id=id_,
-                lane=lane,
-                rule=None,
-                envelope=made.envelope,
-                content=made.content,
-                client="local",
-                message_id=stamp.message_id,
-                subject=redact(subject(parse(made.content))),
-                providers=tuple(provider(one.address) for one in made.envelope.recipients),
-                accepted_at=now,
-                expires_at=now + self._config.lanes[lane].expires_s,
-            ),
+        return NewMessage(
+            id=id_,
+            lane=lane,
+            rule=None,
+            envelope=made.envelope,
+            content=made.content,
+            client="local",
+            message_id=stamp.message_id,
+            subject=redact(subject(parse(made.content))),
+            providers=tuple(provider(one.address) for one in made.envelope.recipients),
+            accepted_at=now,
+            expires_at=now + self._config.lanes[lane].expires_s,
         )
 
     def _report(self, job: Job, update: RecipientUpdate) -> RecipientReport:

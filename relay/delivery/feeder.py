@@ -10,15 +10,13 @@ import time
 from collections.abc import Callable
 
 from relay.config.model import Lane as LaneConfig
-from relay.delivery.services import Services
+from relay.delivery.services import STORE_RETRY_S, Services
 from relay.delivery.settlement import EXPIRED_REPLY
 from relay.store.base import StoreError
 from relay.store.model import Booking, Queued
 
 CLAIM_MESSAGES = 50
 CLAIM_BYTES = 4_000_000
-STORE_RETRY_S = 1.0
-"""pause after a claim that failed"""
 
 
 class Feeder:

@@ -14,6 +14,9 @@ from relay.store.model import Queued, Settlement
 from relay.supervise import Supervisor
 from relay.upstream.base import Report, Watcher
 
+STORE_RETRY_S = 1.0
+"""pause before the store is asked again, after a claim or a settlement that failed"""
+
 
 class Sign(Protocol):
     """`Signatures.sign`"""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from relay.config.model import Lane
+from relay.delivery.ladder import retry_at
 from relay.delivery.message import Job, Pending
-from relay.delivery.verdict import retry_at
 from relay.mail.message import has_large_head
 from relay.mail.reply import Reply
 from relay.store.model import NewMessage, RecipientUpdate, Settlement, State
@@ -20,8 +20,8 @@ SLOW_UPDATES = 20
 DELAY_NOTICE_SHARE = 0.25
 """an RFC 3461 NOTIFY=DELAY is honoured once this share of a message's life has passed without delivery"""
 
-Bounces = Callable[[Job, Sequence[RecipientUpdate], Sequence[RecipientUpdate]], tuple[NewMessage, ...]]
-"""The DSNs to queue for (ended, deferred) recipients of a message."""
+Bounces = Callable[[Job, Sequence[RecipientUpdate], Sequence[RecipientUpdate]], NewMessage | None]
+"""The DSN to queue about (ended, deferred) recipients of a message; None: there is none."""
 
 
 class Moment(NamedTuple):
@@ -120,7 +120,7 @@ def _end_all(job: Job, state: State, reply: str) -> None:
     job.pending.clear()
 
 
-def settlement(job: Job, dsns: tuple[NewMessage, ...]) -> Settlement:
+def settlement(job: Job, dsn: NewMessage | None) -> Settlement:
     """Everything that the job has gathered, ready for the store; the job starts afresh."""
     settled = Settlement(
         job.queued.id,
@@ -128,7 +128,7 @@ def settlement(job: Job, dsns: tuple[NewMessage, ...]) -> Settlement:
         # Attempts of a race are judged in another order than they are numbered in. The store counts on from the last.
         attempts=tuple(sorted(job.attempts, key=lambda attempt: attempt.n)),
         timings_ms=dict(job.timings_ms),
-        bounces=dsns,
+        bounces=() if dsn is None else (dsn,),
         note=f"superseded by {job.superseded_by}" if job.superseded_by is not None else job.note,
         only_bytes=len(job.queued.content) if len(job.queued.envelope.recipients) == 1 else None,
     )
@@ -142,8 +142,8 @@ def has_slow_dsn(job: Job) -> bool:
     return about > SLOW_UPDATES or (about > 0 and has_large_head(job.queued.content))
 
 
-def notifications(job: Job, bounces: Bounces) -> tuple[NewMessage, ...]:
-    """The DSNs about what the job has gathered so far. It may run on a thread, while the job stands still."""
+def notification(job: Job, bounces: Bounces) -> NewMessage | None:
+    """The DSN about what the job has gathered so far. It may run on a thread, while the job stands still."""
     already = {one.position: one.delay_notified for one in job.queued.due}
     deferred = [
         one for one in job.updates if one.state == "deferred" and one.delay_notified and not already[one.position]
@@ -153,4 +153,4 @@ def notifications(job: Job, bounces: Bounces) -> tuple[NewMessage, ...]:
         for one in job.updates
         if one.state in ("bounced", "expired") or (one.state == "sent" and one.position in job.relayed)
     ]
-    return bounces(job, ended, deferred) if ended or deferred else ()
+    return bounces(job, ended, deferred) if ended or deferred else None

@@ -12,15 +12,12 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from relay.clock import steady
 from relay.config.model import Lane as LaneConfig
+from relay.delivery.ladder import retry_at
 from relay.delivery.message import Job
-from relay.delivery.services import Services
-from relay.delivery.settlement import Moment, conclude, has_slow_dsn, notifications, put_off, settlement
-from relay.delivery.verdict import retry_at
+from relay.delivery.services import STORE_RETRY_S, Services
+from relay.delivery.settlement import Moment, conclude, has_slow_dsn, notification, put_off, settlement
 from relay.store.base import StoreError
 from relay.store.model import NewMessage, Settlement
-
-STORE_RETRY_S = 1.0
-"""pause before the store is asked again to write an outcome"""
 
 
 class Settler:
@@ -45,7 +42,7 @@ class Settler:
 
     async def settle(self, job: Job) -> None:
         """Write what the job has gathered, and try until the store takes it: what was sent must be known."""
-        settled = settlement(job, await self._dsns(job))
+        settled = settlement(job, await self._dsn(job))
         if not settled.updates and not settled.attempts:
             return
         while True:
@@ -102,7 +99,7 @@ class Settler:
                 await writing
             except StoreError:
                 unwritten.append(settled)
-        settled = settlement(job, await self._dsns(job))
+        settled = settlement(job, await self._dsn(job))
         if settled.updates or settled.attempts:
             unwritten.append(settled)
         await self._give_back_settled(job, unwritten)
@@ -166,16 +163,16 @@ class Settler:
         if job.carried == carried:
             job.gate.marked()
 
-    async def _dsns(self, job: Job) -> tuple[NewMessage, ...]:
+    async def _dsn(self, job: Job) -> NewMessage | None:
         """One that can't be made is reported and left out: the outcome that it is about must be written all the same.
         The job keeps what it has gathered, in case this is cancelled."""
         try:
             if has_slow_dsn(job):
-                return await asyncio.to_thread(notifications, job, self._services.bounces)
-            return notifications(job, self._services.bounces)
+                return await asyncio.to_thread(notification, job, self._services.bounces)
+            return notification(job, self._services.bounces)
         except Exception as error:  # noqa: BLE001 - see above
             self._services.events.on_error("dsn", error)
-            return ()
+            return None
 
     def _moment(self) -> Moment:
         return Moment(self._services.clock.now(), steady(), random.random())  # noqa: S311

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from enum import Enum, auto
 
 from relay.mail.reply import Reply
 from relay.upstream.account import is_account_error
 from relay.upstream.gate import EXPIRED, LOST_RACE, NOT_STORED, SUPERSEDED
 from relay.upstream.results import UNWRITABLE, Phase, Result
-
-JITTER = 0.2
-"""a retry comes up to this share later than its ladder says, so that what failed together doesn't return together"""
 
 _OPENING: frozenset[Phase] = frozenset({"connect", "greeting", "ehlo", "tls", "auth"})
 _UNSUPPORTED = re.compile(r"5\.(?:3\.4|6\.[37]|5\.4)$")
@@ -64,8 +60,3 @@ def judge(result: Result) -> Verdict:
 
 def _is_unsupported(reply: Reply) -> bool:
     return _UNSUPPORTED.match(reply.enhanced or "") is not None or reply.code in (552, 555) or reply == UNWRITABLE
-
-
-def retry_at(now: float, ladder_s: Sequence[float], step: int, chance: float) -> float:
-    """When the ladder's `step` (from 0; the last repeats) is due. `chance`: 0..1, where in the jitter it falls."""
-    return now + ladder_s[min(step, len(ladder_s) - 1)] * (1.0 + JITTER * chance)

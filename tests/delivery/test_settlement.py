@@ -16,5 +16,5 @@ async def test_attempts_of_a_race_are_settled_in_order_of_their_numbers(tmp_path
         _, job = job_of(bench, "01JD0000000000000000000001")
         for n, upstream in ((2, "two"), (1, "one")):
             job.attempts.append(Attempt(0, n, upstream, float(n), "warm", "deferred", "451 4.2.1 later", {}))
-        assert [attempt.n for attempt in settlement(job, ()).attempts] == [1, 2]
+        assert [attempt.n for attempt in settlement(job, None).attempts] == [1, 2]
         assert job.attempts == []

@@ -30,8 +30,8 @@ BOOK = (
     f" booked_at = :now + {_STEP_S}, holder = :holder, lease_until = :now + :lease_s"
     f" WHERE message_id IN {_AMONG} AND {_IS_DUE}"
 )
-_IS_SUSPECT = "open = 1 AND deaths >= 2"
-"""SUSPECT_DEATHS, as the index has it"""
+_IS_SUSPECT = f"open = 1 AND deaths >= {SUSPECT_DEATHS}"
+"""word for word as the index has it"""
 
 Row = dict[str, Any]
 

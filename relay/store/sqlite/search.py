@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from relay.store.addresses import Hashed
-from relay.store.model import OPEN_STATES, DeliveryRow, LaneCount, Selection
+from relay.store.model import OPEN_STATES, SUSPECT_DEATHS, DeliveryRow, LaneCount, Selection
 from relay.store.sqlite.pseudonymise import stored
 from relay.store.sqlite.rows import fold
 from relay.store.sqlite.view import messages
@@ -164,9 +164,9 @@ def next_due(connection: sqlite3.Connection, lane: str) -> float | None:
     # The other kind, one at a time: while one is in hand, the next isn't due.
     suspect = connection.execute(
         "SELECT min(booked_at) FROM recipient INDEXED BY recipient_suspect"
-        " WHERE open = 1 AND deaths >= 2 AND lane = :lane AND state = 'queued' AND next_at IS NULL"
+        f" WHERE open = 1 AND deaths >= {SUSPECT_DEATHS} AND lane = :lane AND state = 'queued' AND next_at IS NULL"
         " AND NOT EXISTS (SELECT 1 FROM recipient AS r INDEXED BY recipient_suspect"
-        " WHERE r.open = 1 AND r.deaths >= 2 AND r.lane = :lane AND r.state = 'sending')",
+        f" WHERE r.open = 1 AND r.deaths >= {SUSPECT_DEATHS} AND r.lane = :lane AND r.state = 'sending')",
         {"lane": lane},
     ).fetchone()
     times = [float(row[0]) for row in (due, suspect) if row is not None and row[0] is not None]

@@ -12,7 +12,7 @@ from typing import Any
 from relay.store.addresses import Hashed
 from relay.store.base import StoreError
 from relay.store.codec import Codec
-from relay.store.model import OPEN_STATES, Attempt, Expired, RecipientUpdate, Settlement
+from relay.store.model import OPEN_STATES, SUSPECT_DEATHS, Attempt, Expired, RecipientUpdate, Settlement
 from relay.store.sqlite.commit import Tx
 from relay.store.sqlite.pseudonymise import pseudonymise
 from relay.store.sqlite.put import insert_rows, put
@@ -240,7 +240,8 @@ def put_off(tx: Tx, message_id: str) -> None:
 
 _GIVE_BACK = (
     "UPDATE recipient SET state = 'queued', holder = NULL, lease_until = NULL, step = step + {steps},"
-    " next_at = CASE WHEN deaths < 2 THEN {due} END, booked_at = CASE WHEN deaths >= 2 THEN {due} END,"
+    f" next_at = CASE WHEN deaths < {SUSPECT_DEATHS} THEN {{due}} END,"
+    f" booked_at = CASE WHEN deaths >= {SUSPECT_DEATHS} THEN {{due}} END,"
     f" attempts = {_WITHOUT_THIS_CLAIM} WHERE message_id = :id AND state = 'sending'"
 )
 

@@ -19,7 +19,7 @@ import aiosmtplib
 from relay.config.model import Upstream
 from relay.mail.reply import Reply
 from relay.upstream.redaction import without_credentials
-from relay.upstream.results import GARBLED, OpenFailed, Phase
+from relay.upstream.results import GARBLED, LOST, TIMED_OUT, OpenFailed, Phase
 from relay.upstream.smtp.addresses import Addresses, Peer
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.session import Opening, Session
@@ -80,7 +80,7 @@ async def open_session(target: Target, *, timeout_s: float) -> Session:
         step.peer = None  # not a fault of the address
         raise
     except TimeoutError as error:
-        raise OpenFailed(step.phase, Reply.own(451, "4.4.1", "no answer in time")) from error
+        raise OpenFailed(step.phase, TIMED_OUT) from error
     except aiosmtplib.SMTPResponseException as error:
         # A reply came while connecting: it is the greeting, or in its place.
         phase: Phase = "greeting" if step.phase == "connect" else step.phase
@@ -164,7 +164,7 @@ def _may_authenticate(client: aiosmtplib.SMTP, config: Upstream) -> bool:
 def _hand_over(client: aiosmtplib.SMTP, opening: Opening, loop: asyncio.AbstractEventLoop) -> Session:
     transport = client.transport
     if transport is None or transport.is_closing():
-        raise OpenFailed("ehlo", Reply.own(451, "4.4.2", "connection lost"))
+        raise OpenFailed("ehlo", LOST)
     ehlo = client.last_ehlo_response
     lines = ehlo.message.split("\n")[1:] if ehlo is not None else []
     session = Session(cast(asyncio.Transport, transport), Capabilities.parse(lines), opening, loop)
@@ -184,7 +184,7 @@ def _refused(phase: Phase, code: int, message: str) -> OpenFailed:
 def _mapped(phase: Phase, error: Exception) -> OpenFailed:
     match error:
         case aiosmtplib.SMTPServerDisconnected():
-            return OpenFailed(phase, Reply.own(451, "4.4.2", "connection lost"))
+            return OpenFailed(phase, LOST)
         case aiosmtplib.SMTPException(__cause__=ssl.SSLError() as cause):
             return _insecure(cause)
         case aiosmtplib.SMTPConnectError():
