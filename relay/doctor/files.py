@@ -10,7 +10,7 @@ from typing import Literal
 from relay.config.model import Config, Loaded
 from relay.doctor.finding import About, Finding
 from relay.store.base import StoreError, StoreSealed
-from relay.store.keys import find_keys, own_key_file
+from relay.store.keys import find_codec, own_key_file
 from relay.store.merge import shards
 from relay.store.sqlite.maintenance import check_keys
 
@@ -49,7 +49,7 @@ def _at_rest(loaded: Loaded) -> Finding:
     config = loaded.config
     about, own = About("store", str(config.store)), own_key_file(config.store)
     try:
-        codec = find_keys(config.store, loaded.store_keys, config.store_key_file)
+        codec = find_codec(config.store, loaded.store_keys, config.store_key_file)
         for path in (config.store, *shards(config.store)):
             if path.exists():
                 check_keys(path, codec)

@@ -34,7 +34,7 @@ class Large:
     """its first bytes: the header section, which rules look at, is in there"""
     path: Path
     size_bytes: int
-    seal: Sealed = field(repr=False)
+    codec: Sealed = field(repr=False)
     """with a key for this file alone, which is never written"""
 
     def pieces(self) -> Iterator[bytes]:
@@ -44,7 +44,7 @@ class Large:
             left = self.size_bytes
             for number in range(-(-self.size_bytes // PIECE_BYTES)):
                 try:
-                    piece = self.seal.decode(file.read(PIECE_BYTES + SEAL_BYTES), str(number), self.seal.key_id)
+                    piece = self.codec.open(file.read(PIECE_BYTES + SEAL_BYTES), str(number), self.codec.key_id)
                 except ValueError:
                     raise SpoolFailed(errno.EIO, "a content in the spool is not what came in") from None
                 left -= len(piece)
@@ -123,7 +123,7 @@ class Body:
             self._file.finish()
         except OSError as error:
             raise SpoolFailed(*error.args) from error
-        content = Large(self._memory.getvalue(), self._file.path, self.size_bytes, self._file.seal)
+        content = Large(self._memory.getvalue(), self._file.path, self.size_bytes, self._file.codec)
         lacking = min(self.size_bytes, IN_MEMORY_BYTES) - len(content.head)
         if lacking > 0:
             if not self._fits(lacking, complete=True):
@@ -166,14 +166,14 @@ class Body:
 class _File:
     """A file of the spool being written."""
 
-    __slots__ = ("_descriptor", "_pieces", "_unsealed", "path", "seal")
+    __slots__ = ("_descriptor", "_pieces", "_unsealed", "codec", "path")
 
     def __init__(self, folder: Path) -> None:
         """Raises OSError."""
         self.path = folder / secrets.token_hex(16)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(self.path, flags, 0o600)
-        self.seal = Sealed([secrets.token_bytes(32)], "the spool")
+        self.codec = Sealed([secrets.token_bytes(32)], "the spool")
         self._unsealed = bytearray()
         self._pieces = 0
 
@@ -194,7 +194,7 @@ class _File:
         sealed = bytearray()
         for start in starts:
             piece = bytes(self._unsealed[start : start + PIECE_BYTES])
-            sealed += self.seal.encode(piece, str(self._pieces))
+            sealed += self.codec.seal(piece, str(self._pieces))
             self._pieces += 1
         left = memoryview(sealed)
         while left:

@@ -28,7 +28,7 @@ from relay.service.forks import Forks
 from relay.service.reload import Reloader
 from relay.service.sdnotify import ServiceManager
 from relay.signing.client import HelperClient
-from relay.store.keys import open_keys
+from relay.store.keys import open_codec
 from relay.store.merge import shards
 from relay.store.sqlite.integrity import verify_if_unlocked
 from relay.store.sqlite.maintenance import check_keys
@@ -65,7 +65,7 @@ class App:
     async def __aenter__(self) -> Self:
         """Raises CannotStart, StoreError."""
         loaded, config = self.current.loaded, self.config
-        codec = open_keys(config.store, loaded.store_keys, config.store_key_file)
+        codec = open_codec(config.store, loaded.store_keys, config.store_key_file)
         engine = Engine(self.clock, self.log)
         async with contextlib.AsyncExitStack() as started:
             if self._forks.helper is not None:

@@ -21,13 +21,13 @@ class Codec(Protocol):
 
     @property
     def key_id(self) -> str | None:
-        """Names the key that `encode` uses; it is stored with the message. None: there is no key."""
+        """Names the key that `seal` uses; it is stored with the message. None: there is no key."""
 
-    def encode(self, content: bytes, name: str) -> bytes:
+    def seal(self, content: bytes, name: str) -> bytes:
         """The bytes to store."""
 
-    def decode(self, stored: bytes, name: str, key_id: str | None) -> bytes:
-        """The content that `encode` was given with this name and key. Raises ValueError where it isn't that; the text
+    def open(self, stored: bytes, name: str, key_id: str | None) -> bytes:
+        """The content that `seal` was given with this name and key. Raises ValueError where it isn't that; the text
         continues `the content is`."""
 
     def check(self, key_id: str | None) -> None:
@@ -43,10 +43,10 @@ class Plain:
         """`lacking`: what the operator is told of the key."""
         self._lacking = lacking
 
-    def encode(self, content: bytes, name: str) -> bytes:  # noqa: ARG002 - the protocol's
+    def seal(self, content: bytes, name: str) -> bytes:  # noqa: ARG002 - the protocol's
         return content
 
-    def decode(self, stored: bytes, name: str, key_id: str | None) -> bytes:  # noqa: ARG002 - the protocol's
+    def open(self, stored: bytes, name: str, key_id: str | None) -> bytes:  # noqa: ARG002 - the protocol's
         self.check(key_id)
         return stored
 
@@ -82,11 +82,11 @@ class Sealed:
     def __repr__(self) -> str:
         return f"Sealed(<{len(self._keys)} keys of {self._source}>)"
 
-    def encode(self, content: bytes, name: str) -> bytes:
+    def seal(self, content: bytes, name: str) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._cipher(self.key_id, name).encrypt(nonce, content, name.encode())
 
-    def decode(self, stored: bytes, name: str, key_id: str | None) -> bytes:
+    def open(self, stored: bytes, name: str, key_id: str | None) -> bytes:
         from cryptography.exceptions import InvalidTag
 
         self.check(key_id)

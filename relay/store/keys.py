@@ -21,7 +21,7 @@ def own_key_file(store: Path) -> Path:
     return path.with_name(path.name + ".key")
 
 
-def find_keys(store: Path, configured: Sequence[bytes], configured_file: Path | None) -> Codec:
+def find_codec(store: Path, configured: Sequence[bytes], configured_file: Path | None) -> Codec:
     """The codec of all of a store's files, with the keys that are there: the configured ones, then the store's own.
     Without any, it is `Plain`. Raises StoreError."""
     from relay.config.files import read_store_keys  # here, for the commands that only want the file's name
@@ -38,10 +38,10 @@ def find_keys(store: Path, configured: Sequence[bytes], configured_file: Path | 
     return Sealed(keys, str(configured_file or own))
 
 
-def open_keys(store: Path, configured: Sequence[bytes], configured_file: Path | None) -> Codec:
-    """`find_keys` for the relay: where no key is configured and the store has none of its own, one is made. Raises
+def open_codec(store: Path, configured: Sequence[bytes], configured_file: Path | None) -> Codec:
+    """`find_codec` for the relay: where no key is configured and the store has none of its own, one is made. Raises
     StoreSealed where mail waits that a lost key sealed; StoreError, StoreDamaged."""
-    codec = find_keys(store, configured, configured_file)
+    codec = find_codec(store, configured, configured_file)
     if codec.key_id is not None:
         return codec
     lock = files.lock(files.absolute(store))
@@ -54,7 +54,7 @@ def open_keys(store: Path, configured: Sequence[bytes], configured_file: Path | 
         raise files.explain(own_key_file(store), error) from error
     finally:
         os.close(lock)
-    return find_keys(store, configured, configured_file)
+    return find_codec(store, configured, configured_file)
 
 
 def _make(path: Path) -> None:

@@ -15,7 +15,7 @@ from relay.doctor import files
 from relay.doctor.finding import Finding, exit_code
 from relay.doctor.machine import check_clock, check_disk, file_system, judge_clock
 from relay.store.codec import Sealed
-from relay.store.keys import open_keys, own_key_file
+from relay.store.keys import open_codec, own_key_file
 from relay.store.sqlite.store import open_store
 from tests.store.build import NOW, message
 from tests.support.relay import write_config
@@ -102,14 +102,14 @@ def test_a_folder_open_to_all_is_a_failure(config_file: Path) -> None:
 def test_without_a_configured_key_the_stores_own_encrypts(config_file: Path) -> None:
     (finding,) = looked_at(config_file, "store")
     assert (finding.status, "the next start makes it" in finding.text) == ("ok", True)
-    open_keys(load(config_file, {}).config.store, (), None)
+    open_codec(load(config_file, {}).config.store, (), None)
     (finding,) = looked_at(config_file, "store")
     assert (finding.status, finding.text.endswith("store/relay.db.key)")) == ("ok", True)
 
 
 def test_an_open_key_of_the_store_is_reported(config_file: Path) -> None:
     store = load(config_file, {}).config.store
-    open_keys(store, (), None)
+    open_codec(store, (), None)
     own_key_file(store).chmod(0o644)
     (finding,) = looked_at(config_file)
     assert (finding.subject, finding.status) == (str(own_key_file(store)), "warn")

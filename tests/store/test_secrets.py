@@ -56,34 +56,34 @@ class TestSealedStore(StoreContract):
 @given(content=st.binary(max_size=300))
 def test_what_was_encrypted_is_decrypted_under_its_name_with_its_key_and_not_otherwise(content: bytes) -> None:
     codec = Sealed([NEW, OLD], "f")
-    stored = codec.encode(content, "01A/0")
-    assert codec.decode(stored, "01A/0", codec.key_id) == content
+    stored = codec.seal(content, "01A/0")
+    assert codec.open(stored, "01A/0", codec.key_id) == content
     for name, key in (("01A/1", key_id(NEW)), ("01B/0", key_id(NEW)), ("01A/0", key_id(OLD))):
         with pytest.raises(ValueError, match=r"^damaged"):
-            codec.decode(stored, name, key)
+            codec.open(stored, name, key)
 
 
 @given(content=st.binary(max_size=60), data=st.data())
 def test_a_changed_or_shortened_content_is_told_from_a_whole_one(content: bytes, data: st.DataObject) -> None:
     codec = Sealed([NEW], "f")
-    stored = codec.encode(content, "01A/0")
+    stored = codec.seal(content, "01A/0")
     at = data.draw(st.integers(0, len(stored) - 1))
     changed = stored[:at] + bytes([stored[at] ^ data.draw(st.integers(1, 255))]) + stored[at + 1 :]
     for wrong in (changed, stored[:at]):
         with pytest.raises(ValueError, match=r"^damaged"):
-            codec.decode(wrong, "01A/0", codec.key_id)
+            codec.open(wrong, "01A/0", codec.key_id)
 
 
 def test_the_same_content_never_looks_the_same() -> None:
     codec = Sealed([NEW], "f")
-    seen = {codec.encode(CONTENT, name) for name in ("01A/0", "01A/0", "01A/1", "01B/0")}
+    seen = {codec.seal(CONTENT, name) for name in ("01A/0", "01A/0", "01A/1", "01B/0")}
     assert len(seen) == 4
     assert len({len(stored) for stored in seen}) == 1
 
 
 def test_the_first_key_encrypts_and_every_one_decrypts() -> None:
     before, after = Sealed([OLD], "f"), Sealed([NEW, OLD], "f")
-    assert after.decode(before.encode(CONTENT, "n"), "n", before.key_id) == CONTENT
+    assert after.open(before.seal(CONTENT, "n"), "n", before.key_id) == CONTENT
     assert (before.key_id, after.key_id) == (key_id(OLD), key_id(NEW))
 
 
@@ -95,8 +95,8 @@ def test_the_first_key_encrypts_and_every_one_decrypts() -> None:
     ],
 )
 def test_a_key_that_is_not_there_is_named_by_its_id(codec: Codec, says: str) -> None:
-    stored = Sealed([OLD], "f").encode(CONTENT, "n")
-    for read in (lambda: codec.decode(stored, "n", key_id(OLD)), lambda: codec.check(key_id(OLD))):
+    stored = Sealed([OLD], "f").seal(CONTENT, "n")
+    for read in (lambda: codec.open(stored, "n", key_id(OLD)), lambda: codec.check(key_id(OLD))):
         with pytest.raises(ValueError, match=says):
             read()
 
@@ -105,7 +105,7 @@ def test_a_codec_shows_no_key_when_printed_and_reaches_a_worker_whole() -> None:
     codec = Sealed([NEW, OLD], "f")
     assert repr(codec) == "Sealed(<2 keys of f>)"
     there = pickle.loads(pickle.dumps(codec))
-    assert there.decode(codec.encode(CONTENT, "n"), "n", codec.key_id) == CONTENT
+    assert there.open(codec.seal(CONTENT, "n"), "n", codec.key_id) == CONTENT
 
 
 # Contents in the files

@@ -63,7 +63,7 @@ def _decoded(blob: object, stored: StoredContent, part: int, codec: Codec) -> by
     if not isinstance(blob, bytes):
         raise Unreadable("its content is damaged: it isn't bytes")
     try:
-        return codec.decode(blob, f"{stored.message_id}/{part}", stored.body.key_id)
+        return codec.open(blob, f"{stored.message_id}/{part}", stored.body.key_id)
     except ValueError as error:
         raise Unreadable(f"its content is {error}") from None
 

@@ -52,7 +52,7 @@ def put_batch(tx: Tx, arrivals: Sequence[Arrival], codec: Codec) -> None:
         tx,
         "body",
         BODY,
-        [(body.first, codec.encode(message.content, f"{message.id}/0")) for message, body, _ in arrivals],
+        [(body.first, codec.seal(message.content, f"{message.id}/0")) for message, body, _ in arrivals],
     )
     _insert_messages(tx, arrivals)
 
@@ -76,7 +76,7 @@ def is_small(message: NewMessage, body: BodyRange) -> bool:
 
 def insert_part(tx: Tx, message_id: str, first: int, part: int, content: bytes, codec: Codec) -> None:
     """Write one part of a content, sealed."""
-    insert_rows(tx, "body", BODY, [(first + part, codec.encode(content, f"{message_id}/{part}"))])
+    insert_rows(tx, "body", BODY, [(first + part, codec.seal(content, f"{message_id}/{part}"))])
 
 
 def insert_rows(tx: Tx, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
