@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from relay.observe.maillog import MailLog
-from relay.store.base import StoreError, Unreadable
+from relay.store.base import StoreError, Transfer, Unreadable
 from relay.store.model import TransferredMessage
-from relay.store.sqlite.store import SqliteStore
 from relay.supervise import Supervisor
 from relay.workers.link import LinkLost
 
@@ -32,7 +31,7 @@ class Forwarder:
 
     def __init__(
         self,
-        store: SqliteStore,
+        store: Transfer,
         lanes: Sequence[str],
         send: Callable[[TransferredMessage], Awaitable[None]],
         log: MailLog,
