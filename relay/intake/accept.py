@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import os
 import time
@@ -92,7 +91,7 @@ class Acceptance:
             raise Refused(error.reply) from error
         except SpoolFailed as error:
             self._log.trouble("spool", error)
-            raise Refused(UNWRITABLE if error.errno == errno.EIO else FULL, "store") from error
+            raise Refused(error.reply, "store") from error
         except StoreError as error:
             full = isinstance(error, StoreFull)
             self._admission.store_failed(full=full)

@@ -26,7 +26,6 @@ from relay.intake.turns import Priority, Turns
 from relay.intake.types import Admit, Observer, Refused, Settings, Submission, Submit
 from relay.logfmt import logfmt
 from relay.mail.reply import Reply
-from relay.policy.check import FULL
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +230,7 @@ class Session:
             return await self._submit(submission)
         except SpoolFailed as error:
             log.error(logfmt("trouble", where="spool", error=type(error).__name__, reason=error.strerror))  # noqa: TRY400
-            return refuse(FULL, "store")
+            return refuse(error.reply, "store")
         finally:
             body.close()
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 
+from relay.mail.reply import Reply
+from relay.policy.check import FULL, UNWRITABLE
 from relay.store.codec import SEAL_BYTES, Sealed
 
 IN_MEMORY_BYTES = 256_000
@@ -24,6 +26,11 @@ PIECE_BYTES = ALWAYS_BYTES
 
 class SpoolFailed(OSError):
     """A content could not be written to the spool, or what was read from it is not what was written (EIO)."""
+
+    @property
+    def reply(self) -> Reply:
+        """To the client: try again, for want of space or because the disk failed."""
+        return UNWRITABLE if self.errno == errno.EIO else FULL
 
 
 @dataclass(frozen=True, slots=True)
