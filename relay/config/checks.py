@@ -165,7 +165,10 @@ def _lane(loc: Loc, lane: Lane, upstreams: Collection[str]) -> Iterator[Diagnost
     if lane.hedge_s is not None and len(lane.upstreams) < 2:
         yield note((*loc, "hedge"), "needs a second upstream to race; this lane has one")
     if lane.hedge_s is not None and lane.hedge_s >= lane.attempt_s:
-        yield note((*loc, "hedge"), "never comes into play: attempt ends no later")
+        yield note(
+            (*loc, "hedge"),
+            f"has no effect: attempt ({lane.attempt_s:g}s) is not longer than hedge ({lane.hedge_s:g}s)",
+        )
     if lane.limits.model_fields_set:
         yield note((*loc, "limits"), "has no effect yet: nothing is limited")
 
