@@ -21,7 +21,7 @@ Parts = Callable[[], Sequence[bytes]]
 
 
 class Load(Protocol):
-    """What one try carries: a message, and those of its recipients that the try is for."""
+    """What one attempt carries: a message, and those of its recipients that the attempt is for."""
 
     message_id: str
     """the relay's id of the message"""
@@ -41,7 +41,7 @@ class Load(Protocol):
 
 
 class Progress:
-    """How far a try has come, for hedging."""
+    """How far an attempt has come, for hedging."""
 
     __slots__ = ("answered", "asked", "content_sent")
 
@@ -51,11 +51,11 @@ class Progress:
         self.answered = False
         """it answered (SMTP: the whole envelope)"""
         self.content_sent = False
-        """the try passed the gate: from now on the upstream may have the message"""
+        """the attempt passed the gate: from now on the upstream may have the message"""
 
 
 class Terms(NamedTuple):
-    """How long a try may take."""
+    """How long an attempt may take."""
 
     attempt_s: float
     """seconds for all that comes before the end of the content"""
@@ -65,26 +65,26 @@ class Terms(NamedTuple):
 
 
 class Report(NamedTuple):
-    """How a try at one upstream went, for each recipient that it was for."""
+    """How an attempt at one upstream went, for each recipient that it was for."""
 
     upstream: str
     started_at: float
     """time.monotonic"""
     session: Literal["warm", "new", "none"]
-    """the connection was open before, was opened for this try, or could not be had"""
+    """the connection was open before, was opened for this attempt, or could not be had"""
     results: tuple[Result, ...]
     timings_ms: dict[str, float]
-    """milliseconds of each phase; together they are the try's duration"""
+    """milliseconds of each phase; together they are the attempt's duration"""
     codes: tuple[int, ...] = ()
     """reply codes of the upstream, in order"""
     dsn: bool = False
     """the upstream took over the duty to report success (RFC 3461)"""
     error: Exception | None = None
-    """a fault of the relay's own that ended the try"""
+    """a fault of the relay's own that ended the attempt"""
 
     @property
     def ended_at(self) -> float:
-        """time.monotonic: when the upstream answered, or the try was given up."""
+        """time.monotonic: when the upstream answered, or the attempt was given up."""
         return self.started_at + sum(self.timings_ms.values()) / 1000.0
 
 
@@ -113,7 +113,7 @@ class Upstream(ABC):
         self.under_way = 0
         """messages begun, or about to be, and not over"""
         self.urged = False
-        """an operator asked for a try now, and its probe is under way"""
+        """an operator asked for an attempt now, and its probe is under way"""
         self._watcher = watcher
 
     @abstractmethod
@@ -122,7 +122,7 @@ class Upstream(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Close all connections. Tries under way are cut off: drain the lane first."""
+        """Close all connections. Attempts under way are cut off: drain the lane first."""
 
     @abstractmethod
     async def send(self, load: Load, gate: Gate, terms: Terms) -> Report:
@@ -143,7 +143,7 @@ class Upstream(ABC):
 
     @abstractmethod
     def fail_waiting(self, failure: OpenFailed) -> None:
-        """Let each try that waits for a connection fail."""
+        """Let each attempt that waits for a connection fail."""
 
     def has_place(self, now: float) -> bool:
         """Whether one more bulk message may begin."""

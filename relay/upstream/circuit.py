@@ -10,9 +10,9 @@ PROBE_AFTER_S = (0.25, 0.5, 1.0, 2.0, 3.0, 5.0)
 """Seconds until each probe; the last repeats. Probes run in the background and delay no message, so they may be
 frequent. A recovered upstream is preferred again within 30 s."""
 PROBE_REFUSED_AFTER_S = (5.0, 10.0, 20.0)
-"""after a refusal of the greeting, EHLO or the credentials: too many tries lock accounts"""
+"""after a refusal of the greeting, EHLO or the credentials: too many attempts lock accounts"""
 RELAPSE_AFTER_S = (1.0, 5.0, 10.0, 20.0)
-"""where probes succeed and messages then fail each time: each time the circuit closes costs a message a try"""
+"""where probes succeed and messages then fail each time: each time the circuit closes costs a message an attempt"""
 LOSSES_TO_OPEN = 2
 """One lost session says little about a host."""
 LOSS_COUNTS_FOR_S = 60.0

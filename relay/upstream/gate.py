@@ -20,7 +20,7 @@ STOPPED = Reply.own(451, "4.3.2", "the relay stopped before the upstream answere
 
 
 class Carrier(Protocol):
-    """A try that waits at the gate, or went through it."""
+    """An attempt that waits at the gate, or went through it."""
 
     def proceed(self) -> None:
         """The gate's state changed: call `ask` again."""
@@ -30,7 +30,7 @@ class Carrier(Protocol):
 
 
 class _Ended:
-    """Stands for a carrier whose try is over."""
+    """Stands for a carrier whose attempt is over."""
 
     def proceed(self) -> None: ...
 
@@ -96,8 +96,8 @@ class Gate:
         return True
 
     def ask(self, carrier: Carrier, now: float) -> Answer:
-        """May `carrier` send the content now? `wait`: until its `proceed` is called. At most one carrier ever gets
-        `go`."""
+        """May `carrier` send the content now? `wait`: until its `proceed` is called. Until `reopen`, only one
+        carrier gets `go`."""
         if self.passed is not None:
             return "go" if self.passed is carrier else "shut"
         if self.shut_reason is None and now >= self.deadline:
@@ -118,14 +118,14 @@ class Gate:
         return self.shut_reason or LOST_RACE
 
     def refusal(self, now: float) -> Reply | None:
-        """Why a new try has no chance to get through (`now`: `steady`); None: it has one."""
+        """Why a new attempt has no chance to get through (`now`: `steady`); None: it has one."""
         if self.passed is None and self.shut_reason is None and now >= self.deadline:
             self.shut_reason = EXPIRED
         return self.reason() if self.passed is not None or self.shut_reason is not None else None
 
     def ended(self, carrier: Carrier) -> None:
-        """The carrier's try is over. The gate lets go of it: a circle of references would keep the content in memory
-        until Python looks for such circles."""
+        """The carrier's attempt is over. The gate lets go of it: a circle of references would keep the content in
+        memory until Python looks for such circles."""
         if self.passed is carrier:
             self.passed = _ENDED
 

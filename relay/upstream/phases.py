@@ -1,10 +1,10 @@
-"""What the time of a try went into, phase after phase: together the phases are its duration."""
+"""What the time of an attempt went into, phase after phase: together the phases are its duration."""
 
 from __future__ import annotations
 
 PHASES = ("session", "connect", "tls", "auth", "envelope", "gate", "data")
 RARE_PHASES = ("rate", "encode")
-"""phases that few tries have: the wait for the upstream's rate, the re-encoding for what the session takes"""
+"""phases that few attempts have: the wait for the upstream's rate, the re-encoding for what the session takes"""
 
 
 class Phases:

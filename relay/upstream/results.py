@@ -1,4 +1,4 @@
-"""The results of a try at an upstream, as values: one for each recipient, or the failure to connect."""
+"""The results of an attempt at an upstream, as values: one for each recipient, or the failure to connect."""
 
 from __future__ import annotations
 

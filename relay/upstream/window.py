@@ -28,7 +28,7 @@ SAMPLES_PER_ROUND = 8
 SLOW_FACTOR = 3.0
 SLOW_S = 0.1
 FORGET_S = 60.0
-"""An upstream that is slower for one to two times this long is slower by itself, whatever it is sent."""
+"""After 60 to 120 s the slower reply time becomes the new baseline: the cause is not our load."""
 
 _MAIL_CODES = frozenset({421, 450, 451, 452, 454})
 _ABOUT_THE_HOST = frozenset({"3", "4", "7"})

@@ -90,12 +90,12 @@ def talk(
     if is_open:
         gate.open()
     mail = Mail(Envelope("a@example.com", tuple(to)), list(enumerate(to)), len(content))
-    before, terms = time.monotonic() + within_s, Terms(30.0, final_s, Progress())
+    deadline, terms = time.monotonic() + within_s, Terms(30.0, final_s, Progress())
     return Talk(
         line,
         session,
         gate,
-        asyncio.create_task(session.transact(mail, lambda: [content], gate, before=before, terms=terms)),
+        asyncio.create_task(session.transact(mail, lambda: [content], gate, deadline=deadline, terms=terms)),
     )
 
 

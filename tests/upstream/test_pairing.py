@@ -30,8 +30,8 @@ def begin(session: Session, gate: Gate | None = None, to: Sequence[Recipient] = 
         gate = Gate(steady() + 60)
         gate.open()
     mail = Mail(Envelope("a@example.com", tuple(to)), list(enumerate(to)), len(CONTENT))
-    before, terms = time.monotonic() + 30, Terms(30.0, 30.0, Progress())
-    return asyncio.create_task(session.transact(mail, lambda: [CONTENT], gate, before=before, terms=terms))
+    deadline, terms = time.monotonic() + 30, Terms(30.0, 30.0, Progress())
+    return asyncio.create_task(session.transact(mail, lambda: [CONTENT], gate, deadline=deadline, terms=terms))
 
 
 class WatchedGate(Gate):

@@ -74,7 +74,7 @@ async def send(one: SmtpUpstream, session: Session, *to: str) -> TransactionRepo
     gate = Gate(steady() + 60)
     gate.open()
     report = await session.transact(
-        mail, lambda: [CONTENT], gate, before=time.monotonic() + 2, terms=Terms(2.0, 2.0, Progress())
+        mail, lambda: [CONTENT], gate, deadline=time.monotonic() + 2, terms=Terms(2.0, 2.0, Progress())
     )
     one.return_session(session, report)
     return report
@@ -342,8 +342,10 @@ async def test_a_session_whose_task_is_over_is_closed_and_its_place_is_free_agai
             if begun:
                 recipients = (Recipient("u@example.net"),)
                 mail = Mail(Envelope("a@example.com", recipients), list(enumerate(recipients)), len(CONTENT))
-                before, terms = time.monotonic() + 60, Terms(60.0, 60.0, Progress())
-                transacting = session.transact(mail, lambda: [CONTENT], Gate(steady() + 60), before=before, terms=terms)
+                deadline, terms = time.monotonic() + 60, Terms(60.0, 60.0, Progress())
+                transacting = session.transact(
+                    mail, lambda: [CONTENT], Gate(steady() + 60), deadline=deadline, terms=terms
+                )
                 kept.append(transacting.send(None))
             kept.append(session)
 

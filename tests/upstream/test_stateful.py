@@ -130,12 +130,12 @@ class Messages(RuleBasedStateMachine):
         self.gate = Gate(steady() + 600)
         if is_open:
             self.gate.open()
-        before, terms = time.monotonic() + 600, Terms(600.0, 600.0, Progress())
+        deadline, terms = time.monotonic() + 600, Terms(600.0, 600.0, Progress())
         written = len(self.line.written)
 
         async def begun() -> asyncio.Task[TransactionReport]:
             return asyncio.create_task(
-                self.session.transact(mail, lambda: [CONTENT], self.gate, before=before, terms=terms)
+                self.session.transact(mail, lambda: [CONTENT], self.gate, deadline=deadline, terms=terms)
             )
 
         self.count = recipients

@@ -37,20 +37,20 @@ def begin(tx: Tx, *, wanted: bool) -> tuple[Hashed | None, bool]:
     return Hashed(salt), tx.execute("SELECT 1 FROM setting WHERE name = ?", (_DONE,)).fetchone() is None
 
 
-def pseudonymise_finished(tx: Tx, hashed: Hashed, after: str, limit: int) -> str | None:
+def hash_finished(tx: Tx, hashed: Hashed, after: str, limit: int) -> str | None:
     """Hash the addresses of the finished ones among the next messages behind the id `after`. Returns the last id, None
     when there are no more."""
     found = tx.execute("SELECT id, body FROM message WHERE id > ? ORDER BY id LIMIT ?", (after, limit)).fetchall()
     for message_id, body in found:
         if body is None:
-            pseudonymise(tx, message_id, hashed)
+            hash_addresses(tx, message_id, hashed)
     if not found:
         tx.execute("INSERT OR IGNORE INTO setting VALUES (?, 1)", (_DONE,))
         return None
     return str(found[-1][0])
 
 
-def pseudonymise(tx: Tx, message_id: str, hashed: Hashed) -> None:
+def hash_addresses(tx: Tx, message_id: str, hashed: Hashed) -> None:
     """Hash every address of a finished message, also where a reply quotes it. Done twice it is the same as once. In
     one that can't be read they are blanked."""
     try:

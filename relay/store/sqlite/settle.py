@@ -14,7 +14,7 @@ from relay.store.base import StoreError
 from relay.store.codec import Codec
 from relay.store.model import OPEN_STATES, SUSPECT_DEATHS, Attempt, Expired, RecipientUpdate, Settlement
 from relay.store.sqlite.commit import Tx
-from relay.store.sqlite.pseudonymise import pseudonymise
+from relay.store.sqlite.pseudonymise import hash_addresses
 from relay.store.sqlite.put import insert_rows, put
 from relay.store.sqlite.rows import ATTEMPT, PART_BYTES, BodyRange, timings_text, values
 
@@ -170,7 +170,7 @@ def finish_if_done(tx: Tx, ids: Sequence[str], hashed: Hashed | None) -> None:
     done = tx.execute(_DONE, (json.dumps(ids),)).fetchall()
     if hashed is not None:
         for message_id, *_ in done:
-            pseudonymise(tx, message_id, hashed)
+            hash_addresses(tx, message_id, hashed)
     ended = [row for row in done if row[1] is not None]
     if not ended:
         return

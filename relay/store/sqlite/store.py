@@ -25,9 +25,9 @@ from relay.store.sqlite.transfer import SqliteTransfer
 from relay.supervise import Supervisor
 
 _HASHED_MESSAGES = 25
-"""in one transaction,"""
+"""older messages whose addresses are hashed in one transaction"""
 HASH_EVERY_S = 0.02
-"""and the next one so long after: a code must not wait for them"""
+"""The pause between two such transactions, so that a code doesn't wait for them."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -106,8 +106,8 @@ class SqliteStore(SqliteQueue, SqliteLog, SqliteTransfer):
         await self._stop_hashing()
         self.state.hashed, older = await self.state.write(partial(pseudonymise.begin, wanted=wanted))
         if self.state.hashed is not None and older:
-            hash_older = partial(self._pseudonymise_finished, self.state.hashed)
-            self.hashing = self._supervisor.run_until_done("hide_addresses", hash_older)
+            hash_older = partial(self._hash_finished, self.state.hashed)
+            self.hashing = self._supervisor.run_until_done("hash_addresses", hash_older)
 
     async def _stop_hashing(self) -> None:
         if self.hashing is not None:
@@ -115,11 +115,11 @@ class SqliteStore(SqliteQueue, SqliteLog, SqliteTransfer):
             await asyncio.gather(self.hashing, return_exceptions=True)
             self.hashing = None
 
-    async def _pseudonymise_finished(self, hashed: Hashed) -> None:
+    async def _hash_finished(self, hashed: Hashed) -> None:
         after: str | None = ""
         try:
             while after is not None:
-                step = partial(pseudonymise.pseudonymise_finished, hashed=hashed, after=after, limit=_HASHED_MESSAGES)
+                step = partial(pseudonymise.hash_finished, hashed=hashed, after=after, limit=_HASHED_MESSAGES)
                 after = await self.state.write(step, size_bytes=HEAVY_BYTES)
                 await asyncio.sleep(HASH_EVERY_S)
         except StoreError as error:

@@ -84,7 +84,7 @@ class Maintenance:
 
     def _learn_idle_limit(self, session: Session, after_s: float) -> None:
         if after_s < LEARNED_FLOOR_S:
-            if session.sent == 0:
+            if session.transactions == 0:
                 self._upstream.connection_lost()  # closed as soon as opened: opening the next would go on for ever
             return
         # Two in a row are a habit; one may be a server that was restarted.

@@ -19,7 +19,7 @@ from relay.upstream.window import is_throttling_text
 
 CLOSE_WITHIN_S = 1.0
 _CONNECT_PHASES: tuple[Phase, ...] = ("connect", "greeting", "ehlo")
-"""where an upstream that has enough of our sessions may refuse one in any way it likes"""
+"""In these phases a failure may mean "too many sessions", whatever the reply says."""
 _SHUTTING_DOWN = Reply.own(451, "4.3.2", "shutting down")
 NO_SESSION = Reply.own(451, "4.4.5", "no session free in time")
 
@@ -139,9 +139,9 @@ class Pool:
 
     def on_capacity(self) -> None:
         """Open as many sessions as are waited for, as far as quota and window go (QuotaClient). A probe that is due
-        comes first: no try waits for it, so a place that was given for it would go back unused."""
+        comes first: no attempt waits for it, so a place that was given for it would go back unused."""
         self.probe(time.monotonic())
-        # While a probe is under way, all tries wait for its end.
+        # While a probe is under way, all attempts wait for its end.
         half_open = self._upstream.circuit.state == "half-open"
         while not half_open and len(self.openings) < len(self._waiting) and self.open_one():
             pass
@@ -176,7 +176,7 @@ class Pool:
             session = await open_session(self._target, timeout_s=self._open_within_s)
         except OpenFailed as failure:
             self._open_failed(failure)
-        except Exception as error:  # noqa: BLE001 - else tries would wait for nothing, and no probe would follow
+        except Exception as error:  # noqa: BLE001 - else attempts would wait for nothing, and no probe would follow
             fault = Reply.own(451, "4.3.0", f"internal error: {type(error).__name__}")
             self._upstream.condemn(OpenFailed("connect", fault))
         finally:
@@ -213,8 +213,8 @@ class Pool:
             upstream.condemn(failure)
 
     def _keep(self, session: Session) -> None:
-        """An idle session goes to a try that waits, else it is kept, unless it must close."""
-        worn_out = session.sent >= self._target.config.sessions.messages
+        """An idle session goes to an attempt that waits, else it is kept, unless it must close."""
+        worn_out = session.transactions >= self._target.config.sessions.messages
         if self.is_closing or worn_out or self._quota.must_close(self):
             session.quit()
         else:

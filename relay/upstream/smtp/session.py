@@ -62,8 +62,8 @@ class Session(asyncio.Protocol):
         self.capabilities = capabilities
         self.opening = opening
         self.idle_since = time.monotonic()
-        self.sent = 0
-        """transactions begun"""
+        self.transactions = 0
+        """begun so far"""
         self.state: State = "idle"
         self.closed_idle_after_s: float | None = None
         """when the upstream closed the session while it was idle: after how long"""
@@ -74,8 +74,10 @@ class Session(asyncio.Protocol):
         self._flight: Flight | None = None
         transport.set_protocol(self)
 
-    async def transact(self, mail: Mail, parts: Parts, gate: Gate, *, before: float, terms: Terms) -> TransactionReport:
-        """Hand the mail over. `before`: deadline (time.monotonic) of all that precedes the final dot.
+    async def transact(
+        self, mail: Mail, parts: Parts, gate: Gate, *, deadline: float, terms: Terms
+    ) -> TransactionReport:
+        """Hand the mail over. `deadline` (time.monotonic): of all that precedes the final dot.
 
         Never raises for what the upstream does: the report says it. The session is closed after a cancellation, and
         after an exception of `parts`, which is raised again. After any other exception the caller must close it.
@@ -93,14 +95,14 @@ class Session(asyncio.Protocol):
             return TransactionReport(written.refused, time.monotonic())
         transaction = Transaction(written.mail, written.rcpts, self._mode)
         flight = Flight(transaction, parts, gate, terms, self._wire, self._transaction_over)
-        await self._carry(flight, before)
+        await self._carry(flight, deadline)
         if flight.error is not None:
             raise flight.error
         report = flight.report(dsn=self.capabilities.dsn)
         return report._replace(results=(*report.results, *written.refused)) if written.refused else report
 
-    async def _carry(self, flight: Flight, before: float) -> None:
-        self.sent += 1
+    async def _carry(self, flight: Flight, deadline: float) -> None:
+        self.transactions += 1
         if not self.usable or self._wire.has_unread():
             # It ended between its hand-over and now, or something that nothing asked for is on its way in.
             self._note_idle_end()
@@ -109,7 +111,7 @@ class Session(asyncio.Protocol):
             flight.connection_lost()
             return
         self._flight, self.state = flight, "busy"
-        self._wire.set_timer(before - time.monotonic())
+        self._wire.set_timer(deadline - time.monotonic())
         try:
             flight.begin()
             await flight.over

@@ -47,8 +47,7 @@ class Transaction:
         self._commands: deque[bytes] = deque(command for _, command in recipients)
         self._positions = [position for position, _ in recipients]
         self._expected: deque[_Expected] = deque()
-        self._asked = 0
-        """recipients whose RCPT was answered"""
+        self._rcpts_answered = 0
         self.answered = 0
         """replies received"""
         self._accepted: list[int] = []
@@ -201,13 +200,13 @@ class Transaction:
         return self._commands.popleft()
 
     def _rcpt_answered(self, reply: Reply) -> bytes:
-        position = self._positions[self._asked]
-        self._asked += 1
+        position = self._positions[self._rcpts_answered]
+        self._rcpts_answered += 1
         if reply.positive:
             self._accepted.append(position)
         elif self._mail_refusal is None:
             self._results[position] = Result(position, _outcome(reply), _usable(reply), "rcpt")
-        if self._asked < len(self._positions):
+        if self._rcpts_answered < len(self._positions):
             return b"" if self.mode.pipelined else self._next_rcpt()
         if self.mode.pipelined and not self.mode.chunked:
             return b""

@@ -73,7 +73,7 @@ class SmtpUpstream(Upstream):
         phases = Phases(started_at := time.monotonic())
         try:
             return await self._send(load, gate, terms, started_at, phases)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not undo what another try achieved
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not undo what another attempt achieved
             outcome: Outcome = "ambiguous" if terms.progress.content_sent else "abandoned"
             phase: Literal["dot", "mail"] = "dot" if terms.progress.content_sent else "mail"
             results = tuple(Result(position, outcome, TROUBLE, phase) for position, _ in load.recipients)
@@ -88,19 +88,19 @@ class SmtpUpstream(Upstream):
             await self._rate.pace(express=self.express)
             phases.until(paced_at := time.monotonic(), "rate")
         now = steady()
-        before = paced_at + min(terms.attempt_s, gate.deadline - now)
+        deadline = paced_at + min(terms.attempt_s, gate.deadline - now)
         withdrawn = gate.refusal(now)
         if withdrawn is not None:  # while it waited for the rate
             return self._without_session(load, OpenFailed("mail", withdrawn), started_at, phases)
         while True:
             try:
-                session, is_new = await self._session(before)
+                session, is_new = await self._session(deadline)
             except OpenFailed as failure:
                 return self._without_session(load, failure, started_at, phases)
             _record_opening(phases, time.monotonic(), session.opening if is_new else Opening())
-            sent = await self._transact(session, load, gate, terms, before, phases)
+            sent = await self._transact(session, load, gate, terms, deadline, phases)
             error = self._learn(session, load, sent)
-            if not is_new and _was_dead(sent) and time.monotonic() < before:
+            if not is_new and _was_dead(sent) and time.monotonic() < deadline:
                 if terms.progress.content_sent:
                     gate.reopen()
                     terms.progress.content_sent = False
@@ -108,24 +108,24 @@ class SmtpUpstream(Upstream):
             kind: Literal["new", "warm"] = "new" if is_new else "warm"
             return Report(self.name, started_at, kind, sent.results, phases.ms, sent.codes, sent.dsn, error)
 
-    async def _session(self, before: float) -> tuple[Session, bool]:
+    async def _session(self, deadline: float) -> tuple[Session, bool]:
         """A kept session or a new one, and whether it is new. Raises OpenFailed."""
         session = self.pool.take_idle()
         if session is not None:
             return session, False
-        session = await self.pool.acquire(within_s=max(0.0, before - time.monotonic()))
-        return session, session.sent == 0
+        session = await self.pool.acquire(within_s=max(0.0, deadline - time.monotonic()))
+        return session, session.transactions == 0
 
     async def _transact(
-        self, session: Session, load: Load, gate: Gate, terms: Terms, before: float, phases: Phases
+        self, session: Session, load: Load, gate: Gate, terms: Terms, deadline: float, phases: Phases
     ) -> TransactionReport:
         try:
             mail, parts, form = await fitted(load, session.capabilities, self._unsigned)
             if form != "as it is":
                 phases.until(time.monotonic(), "encode")
-            sent = await session.transact(mail, parts, gate, before=before, terms=terms)
+            sent = await session.transact(mail, parts, gate, deadline=deadline, terms=terms)
         except BaseException:
-            # The session is lent to this try alone: left as it is, it would be busy for good.
+            # The session is lent to this attempt alone: left as it is, it would be busy for good.
             session.abort()
             raise
         left_at = sent.ended_at - sent.data_ms / 1000.0
@@ -152,7 +152,7 @@ class SmtpUpstream(Upstream):
             self.condemn(OpenFailed("session", TIMED_OUT))
         elif sent.lost:
             # A kept session that is dead before its first reply was only idle for too long.
-            if sent.answered or session.sent == 1:
+            if sent.answered or session.transactions == 1:
                 self.connection_lost()
         elif sent.answered:
             self.answered()
@@ -164,7 +164,7 @@ class SmtpUpstream(Upstream):
         if any(result.outcome == "sent" for result in sent.results):
             self.window.succeeded(now, self.counts()["busy"], sent.data_ms / 1000.0 if timed else None)
         elif any(
-            result.outcome == "deferred" and throttles(result.reply, result.phase, kept=session.sent > 1)
+            result.outcome == "deferred" and throttles(result.reply, result.phase, kept=session.transactions > 1)
             for result in sent.results
         ):
             self.window.throttled(now)
