@@ -25,7 +25,7 @@ class DeliveryEvents:
     def on_attempt(self, lane: str, job: Job, report: Report) -> None:
         for code in report.codes:
             self._log.reply(report.upstream, code)
-        # A warm session spent nothing on connecting: that is no time of nought to count.
+        # Phases of 0 ms are left out, so that a warm session does not add zeros to the connect histogram.
         timings_ms = {phase: spent_ms for phase, spent_ms in report.timings_ms.items() if spent_ms > 0.0}
         outcomes: dict[tuple[Outcome, int | None], int] = {}
         for result in report.results:
@@ -66,7 +66,7 @@ class DeliveryEvents:
             case "sent" if upstream is not None:
                 total_s = job.timings_ms.get("total", 0.0) / 1000.0
                 self._log.sent(id_, lane, upstream, recipients=recipients, total_s=total_s)
-                # Those of its attempts were counted with these.
+                # The attempts' phases were counted in `on_attempt`.
                 of_the_message = {phase: ms for phase, ms in job.timings_ms.items() if phase not in _COUNTED}
                 self._log.metrics.observe_phases(lane, of_the_message)
             case "bounced":

@@ -262,8 +262,9 @@ class Lane:
             self._pump()
 
     async def _after_deferral(self, job: Job) -> None:
-        """The message waits in the store again. What came while that was written did not find it there."""
+        """The message waits in the store again."""
         self.feeder.on_deferred(job.picked_at)
+        # A newer message that came during this write did not find the older one in the store. End the older one now.
         if job.superseded_by is not None and job.queued.supersede_key is not None:
             try:
                 await self.superseding.supersede(job.queued.supersede_key, job.superseded_by)

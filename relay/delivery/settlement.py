@@ -53,7 +53,8 @@ def _conclude(job: Job, lane: Lane, moment: Moment, expired_reply: str) -> None:
         case "expired":
             _end_all(job, "expired", expired_reply)
         case "stopped":
-            # Those of whom nothing is unknown are given back as they were.
+            # Recipients whose outcome is known to be "not sent" go back to the store unchanged. Only the unknown ones
+            # get an update.
             for position in [at for at, pending in job.pending.items() if pending.is_unknown]:
                 job.updates.append(_unknown(job, job.pending.pop(position), lane, moment))
         case None:

@@ -23,7 +23,8 @@ _IS_TEXT = re.compile(r"subject|topic|comments|keywords|preheader|preview|descri
 _IS_SECRET = re.compile(r"otp|code|(?:^|-)pin(?:$|-)|token|passw|secret")
 _WORD = re.compile(r"[^\W_]{4,}")
 _BETWEEN_DIGITS = re.compile(r"(?<=\d)[\W_]+(?=\d)")
-# They have many digits of their own, which a year in the subject would hide.
+# If the subject holds a year, the search for it would also match dates and ids in these fields. They hold no code, so
+# they are returned unchanged.
 _HARMLESS = frozenset({"date", "received", "message-id", "in-reply-to", "references"})
 
 

@@ -31,7 +31,7 @@ MAX_RECEIVED = 50
 """RFC 5321 6.3: more trace fields than this is a loop"""
 
 _FIELD = re.compile(rb"(?:([^\x00-\x20\x7f:]+)[ \t]*:)?([^\n]*(?:\n[ \t][^\n]*)*)(?:\n|\Z)")
-# What may stand before the first field: an mbox separator, continuation lines of nothing.
+# What may stand before the first field: an mbox separator, continuation lines with no field before them.
 _BEFORE_FIELDS = re.compile(rb"(?:>?From [^\n]*\n)?(?:[ \t][^\n]*\n)*")
 _FIELD_START = re.compile(rb"[^\x00-\x20\x7f:]+[ \t]*:")
 _BARE_CR = re.compile(rb"\r(?!\n)")

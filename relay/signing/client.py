@@ -111,8 +111,10 @@ class HelperClient:
             return
         except OSError:
             pass
-        except IndexError as error:  # more answers than requests: they can't be paired any more
-            self._loop.call_exception_handler({"message": "a helper's answers don't fit", "exception": error})
+        except IndexError as error:  # the replies can't be paired any more
+            self._loop.call_exception_handler(
+                {"message": "the signing helper sent more replies than requests", "exception": error}
+            )
         self._give_up()
 
     def check(self) -> None:

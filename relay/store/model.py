@@ -147,11 +147,11 @@ class Attempt(NamedTuple):
     outcome: Outcome
     reply: str
     timings_ms: Mapping[str, float]
-    """connect, tls, auth, envelope, data"""
+    """by phase: `relay.upstream.phases`, PHASES and RARE_PHASES"""
 
 
 class Settlement(NamedTuple):
-    """Everything that one try changes, in one transaction."""
+    """Everything that a round changes, or an interim write of it, in one transaction."""
 
     message_id: str
     updates: tuple[RecipientUpdate, ...] = ()

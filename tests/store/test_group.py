@@ -257,7 +257,7 @@ async def test_what_cannot_be_tidied_up_is_logged_and_harms_nobody(
     async with bench(tmp_path) as on:
         on.writer.follow_up(lambda tx: tx.execute("INSERT INTO nowhere VALUES (1)"))
         assert await on.submit("a") == "a"
-    assert [record.getMessage() for record in caplog.records] == ["the store could not tidy up: no such table: nowhere"]
+    assert [record.getMessage() for record in caplog.records] == ["a follow-up write failed: no such table: nowhere"]
 
 
 async def test_a_stranger_that_locks_the_file_fails_the_group_once_and_not_for_good(tmp_path: Path) -> None:

@@ -34,12 +34,13 @@ _CHECKPOINT_IDLE_PAGES = 1000
 _CHECKPOINT_BUSY_PAGES = 3000
 
 _IN_PLACE_SHARE = 5
-"""One part in so many of the loop's time, at most, goes into commits in place,"""
+"""Commits in place take at most 1/5 of the loop's time."""
 _IN_PLACE_BYTES = 64_000
-"""none of which is larger,"""
+"""A larger operation is committed on the thread."""
 SLOW_S = 0.01
+"""A commit that takes longer is slow."""
 _SLOW_FOR_S = 5.0
-"""and none for so long after one that took longer than the other."""
+"""After a slow commit, none is made in place for this time."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -268,4 +269,4 @@ def _move(source: deque[Operation[Any]], group: list[Operation[Any]], *, operati
 
 def _log_failure(future: asyncio.Future[Any]) -> None:
     if not future.cancelled() and (error := future.exception()) is not None:
-        _LOG.warning("the store could not tidy up: %s", error)
+        _LOG.warning("a follow-up write failed: %s", error)
