@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from relay.clock import Clock, steady
 from relay.config.model import Config
@@ -54,10 +54,19 @@ class Housekeeping:
             before_s, ahead_s = ahead_s, steady() - time.monotonic()
             if ahead_s - before_s > SUSPENDED_S:
                 self._wake_lanes()  # the event loop's timers stood still
-            try:
-                if not self._is_applied:
-                    await self._apply()
-                    self._wake_lanes()
-                await self._store.prune(self._clock.now() - self._config.log.keep_s, limit=PRUNE_MESSAGES)
-            except StoreError as error:
-                self._log.trouble("prune", error)
+            if not self._is_applied:
+                await self._try("adopt", self._apply_again)
+            await self._try("prune", self._prune)
+
+    async def _apply_again(self) -> None:
+        await self._apply()
+        self._wake_lanes()
+
+    async def _prune(self) -> None:
+        await self._store.prune(self._clock.now() - self._config.log.keep_s, limit=PRUNE_MESSAGES)
+
+    async def _try(self, where: str, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except StoreError as error:
+            self._log.trouble(where, error)

@@ -137,7 +137,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize(("damage", "says"), DAMAGES.values(), ids=DAMAGES)
 async def test_a_message_that_cannot_be_read_is_held_and_its_neighbours_go_on(
-    store: SqliteStore, damage: str, says: str
+    store: SqliteStore, caplog: pytest.LogCaptureFixture, damage: str, says: str
 ) -> None:
     bad, *good = [message(content=bytes([48 + n]) * 1_000) for n in range(3)]
     for each in (bad, *good):
@@ -147,7 +147,10 @@ async def test_a_message_that_cannot_be_read_is_held_and_its_neighbours_go_on(
     assert [each.id for each in claimed] == [each.id for each in good]
     assert await states(store, bad.id) == ["held"]
     view: Any = await store.get(bad.id)
-    assert [note["text"].startswith(says) for note in view["notes"]] == [True]
+    (note,) = view["notes"]
+    assert note["text"].startswith(says)
+    reason = quoted(note["text"].removeprefix("held: "))
+    assert [record.getMessage() for record in caplog.records] == [f"event=unreadable id={bad.id} reason={reason}"]
     assert await store.next_due("otp") is None
     assert await store.act("drop", Selection(ids=(bad.id,)), NOW) == [bad.id]
 

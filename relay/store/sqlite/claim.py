@@ -5,15 +5,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from relay.logfmt import LongText, logfmt
 from relay.store.model import SUSPECT_DEATHS, Booking, OpenRecipient, Queued
 from relay.store.sqlite.commit import Tx
 from relay.store.sqlite.rows import BodyRange, StoredContent, is_unreadable, lines, read_envelope
 from relay.store.sqlite.settle import note
+
+_LOG = logging.getLogger(__name__)
 
 # The index has them in order, so SQLite stops at the limit, however much is due.
 NEXT_DUE = (
@@ -156,8 +160,8 @@ def _is_due(row: Row, now: float) -> bool:
 
 
 def hold_unreadable(tx: Tx, message_id: str, now: float, why: str, *, in_hand: bool = False) -> bool:
-    """Hold what waits of a message that can't be read, with a note. `in_hand`: also what is `sending`. False: nothing
-    of it waited."""
+    """Hold what waits of a message that can't be read, with a note and a log line. `in_hand`: also what is `sending`.
+    False: nothing of it waited."""
     held = tx.execute(
         "UPDATE recipient SET state = 'held', next_at = NULL, booked_at = NULL, holder = NULL, lease_until = NULL"
         " WHERE message_id = ? AND open = 1"
@@ -167,4 +171,5 @@ def hold_unreadable(tx: Tx, message_id: str, now: float, why: str, *, in_hand: b
     if not held.rowcount:
         return False
     note(tx, message_id, now, f"held: {why}")
+    _LOG.error(logfmt("unreadable", id=message_id, reason=LongText(why)))
     return True

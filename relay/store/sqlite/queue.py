@@ -107,7 +107,6 @@ class SqliteQueue:
                 if isinstance(found, bytes):
                     loaded.append(one._replace(content=found))
                 elif isinstance(found, Unreadable | StoreDamaged):
-                    _LOG.error(logfmt("unreadable", id=one.id, reason=LongText(found)))
                     hold = partial(claim.hold_unreadable, message_id=one.id, now=self.state.now(), why=str(found))
                     await self.state.write(partial(hold, in_hand=True))
                 else:
