@@ -17,7 +17,7 @@ from relay.upstream.smtp.upstream import SmtpUpstream
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class OwnLanes:
     """Which lanes are this process's own, and what of their upstreams it may use."""
 
     lanes: Collection[str]
@@ -26,7 +26,7 @@ class Share:
     """called when mail for a lane of another process is in this one's store (a bounce), with when it is due"""
 
     @classmethod
-    def whole(cls, config: Config) -> Share:
+    def whole(cls, config: Config) -> OwnLanes:
         """Everything."""
         shared = {name: LocalLimits.of(upstream) for name, upstream in config.upstreams.items()}
         return cls(tuple(config.lanes), shared, lambda _lane, _at: None)
@@ -35,18 +35,18 @@ class Share:
 class Delivery:
     """`start`, hand mail to `lane(name)`, `drain`. One at a time owns the store's queues."""
 
-    def __init__(self, config: Config, services: Services, targets: Mapping[str, Target], share: Share) -> None:
+    def __init__(self, config: Config, services: Services, targets: Mapping[str, Target], own: OwnLanes) -> None:
         self._config = config
         self._services = services
-        self._wake_elsewhere = share.wake
+        self._wake_elsewhere = own.wake
         self._lanes: dict[str, Lane] = {}
-        for name in share.lanes:
+        for name in own.lanes:
             lane = config.lanes[name]
             upstreams = [
                 SmtpUpstream(
                     name,
                     targets[upstream],
-                    share.upstreams[upstream],
+                    own.upstreams[upstream],
                     express=lane.express,
                     open_within_s=lane.attempt_s,
                     watcher=self,

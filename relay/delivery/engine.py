@@ -10,7 +10,7 @@ from pathlib import Path
 from relay.clock import Clock
 from relay.config.model import Config, Loaded
 from relay.delivery.bounce import Bouncer
-from relay.delivery.dispatch import Delivery, Share
+from relay.delivery.dispatch import Delivery, OwnLanes
 from relay.delivery.events import DeliveryEvents
 from relay.delivery.housekeeping import Housekeeping
 from relay.delivery.services import Services
@@ -49,11 +49,11 @@ class Engine:
         for one in await self.store.recover(self.clock.now(), marking):
             self.log.recovered(one.message_id, one.lane, one.state, recipients=one.recipients)
 
-    def build(self, loaded: Loaded, targets: Mapping[str, Target], share: Share) -> Delivery:
+    def build(self, loaded: Loaded, targets: Mapping[str, Target], own: OwnLanes) -> Delivery:
         """The lanes of a configuration, not started."""
         bouncer = Bouncer(loaded.config, self.clock)
         services = Services(self.store, self.clock, self.signatures.sign, bouncer, self._events, self.supervisor)
-        return Delivery(loaded.config, services, targets, share)
+        return Delivery(loaded.config, services, targets, own)
 
     async def start(self, config: Config, delivery: Delivery) -> None:
         """Send. Mail of lanes that no longer exist goes to the default lane. Raises StoreError."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from relay.config.model import Config, Limits, Loaded, Upstream
-from relay.delivery.dispatch import Delivery, Share, targets_of
+from relay.delivery.dispatch import Delivery, OwnLanes, targets_of
 from relay.delivery.engine import Engine
 from relay.intake.accept import Acceptance, ConfigState
 from relay.intake.admission import Admission
@@ -67,8 +67,8 @@ class Builder:
         except (OSError, ssl.SSLError, ValueError) as error:
             raise CannotStart(f"{loaded.places.of(key)}: {error}") from error
         limits = {name: self._limits_of(name, upstream) for name, upstream in config.upstreams.items()}
-        share = Share(own_lanes(config), limits, lambda _lane, _at: self._forward())
-        delivery = self._engine.build(loaded, targets, share)
+        own = OwnLanes(own_lanes(config), limits, lambda _lane, _at: self._forward())
+        delivery = self._engine.build(loaded, targets, own)
         return Generation(loaded, ConfigState.of(config), signer, limits, delivery)
 
     def apply(self, generation: Generation) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import uvloop
 
 from relay.clock import Clock
-from relay.delivery.dispatch import Delivery, Share, targets_of, upstreams_of
+from relay.delivery.dispatch import Delivery, OwnLanes, targets_of, upstreams_of
 from relay.delivery.engine import Engine
 from relay.intake.draft import Draft
 from relay.intake.spool import Large
@@ -178,8 +178,8 @@ class WorkerProcess:
             rate = RemoteRateLimiter(key, link) if config.upstreams[upstream].rate is not None else None
             limits[upstream] = UpstreamLimits(self._quotas[key], rate)
         engine.signatures.use(Signer(config.dkim, worker.loaded.dkim_pems))
-        share = Share(worker.lanes, limits, lambda _lane, _at: self._wake_forwarder())
-        return engine.build(worker.loaded, targets_of(config), share)
+        own = OwnLanes(worker.lanes, limits, lambda _lane, _at: self._wake_forwarder())
+        return engine.build(worker.loaded, targets_of(config), own)
 
     def _wake_forwarder(self) -> None:
         if self._forwarder is not None:

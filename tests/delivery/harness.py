@@ -14,7 +14,7 @@ from typing import Any, cast
 from relay.clock import Clock
 from relay.config.model import Config
 from relay.delivery.bounce import Bouncer
-from relay.delivery.dispatch import Delivery, Share, targets_of
+from relay.delivery.dispatch import Delivery, OwnLanes, targets_of
 from relay.delivery.message import Job
 from relay.delivery.services import Events, Services, Sign
 from relay.mail.envelope import Envelope, Recipient
@@ -182,12 +182,12 @@ async def unsigned(message: Queued, unsigned: frozenset[str], *, express: bool) 
 
 
 def delivery_over(
-    settings: Config, store: Queue, clock: Clock, events: Events, sign: Sign = unsigned, share: Share | None = None
+    settings: Config, store: Queue, clock: Clock, events: Events, sign: Sign = unsigned, share: OwnLanes | None = None
 ) -> Delivery:
     """The lanes of `share` (default: all), not started."""
     supervisor = Supervisor(lambda name, error: events.on_error(name, error or RuntimeError("returned")))
     services = Services(store, clock, sign, Bouncer(settings, clock), events, supervisor)
-    return Delivery(settings, services, targets_of(settings), share or Share.whole(settings))
+    return Delivery(settings, services, targets_of(settings), share or OwnLanes.whole(settings))
 
 
 @asynccontextmanager
@@ -199,7 +199,7 @@ async def delivering(
     recover: bool = False,
     sign: Sign = unsigned,
     events: Events | None = None,
-    share: Share | None = None,
+    share: OwnLanes | None = None,
 ) -> AsyncIterator[Bench]:
     """Lanes of the configuration, started. `on_disk`: over SQLite's file in `path`, which a second call with `recover`
     opens as a relay does at its start."""

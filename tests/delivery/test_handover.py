@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from relay.delivery import lane
-from relay.delivery.dispatch import Share
+from relay.delivery.dispatch import OwnLanes
 from relay.delivery.message import Job
 from relay.store.base import StoreError
 from relay.store.model import BOOKED, Booking, NewMessage, Queued
@@ -229,9 +229,9 @@ async def test_what_does_not_fit_into_memory_waits_in_the_store_and_is_claimed(
         assert len(one.messages) == 2
 
 
-def of_otp_only(settings: Any, woken: list[tuple[str, float]]) -> Share:
-    whole = Share.whole(settings)
-    return Share(("otp",), whole.upstreams, lambda name, at: woken.append((name, at)))
+def of_otp_only(settings: Any, woken: list[tuple[str, float]]) -> OwnLanes:
+    whole = OwnLanes.whole(settings)
+    return OwnLanes(("otp",), whole.upstreams, lambda name, at: woken.append((name, at)))
 
 
 async def test_mail_for_another_process_is_stored_and_that_process_is_woken(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from relay.clock import Clock
 from relay.config.model import Config
-from relay.delivery.dispatch import Share
+from relay.delivery.dispatch import OwnLanes
 from relay.mail.envelope import Envelope, Recipient
 from relay.store.base import Store
 from relay.store.model import NewMessage
@@ -47,7 +47,7 @@ class Trial:
     events: RecordedEvents = field(default_factory=RecordedEvents)
 
     def __post_init__(self) -> None:
-        self.share = Share.whole(self.config)
+        self.share = OwnLanes.whole(self.config)
         self.delivery = delivery_over(self.config, self.store, self.clock, self.events, share=self.share)
         self._ids = IdMaker()
 
