@@ -134,7 +134,7 @@ class Forwarder:
         except (LinkLost, MovesHeld):
             return False
         except Unreadable as error:
-            await self._put_aside(message_id, error)
+            await self._store.hold_unreadable(message_id, str(error))  # so that an operator finds it; it is logged
         except Exception as error:  # noqa: BLE001 - raised here or by the other process; the other messages move on
             self._log.trouble("forward", error)
             return False
@@ -152,11 +152,6 @@ class Forwarder:
         finally:
             self._moving = None
             await self._notify()
-
-    async def _put_aside(self, message_id: str, error: Unreadable) -> None:
-        """Hold a message that can't be read, so that an operator finds it. It is logged once."""
-        if await self._store.hold_unreadable(message_id, str(error)):
-            self._log.trouble("forward", error)
 
     async def _notify(self) -> None:
         async with self._changed:
