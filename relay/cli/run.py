@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     import gc
 
     gc.disable()  # until `ready`: objects made before then are never freed
-    from relay.workers.prctl import undumpable
+    from relay.prctl import undumpable
 
     undumpable()
     signals = _Signals()

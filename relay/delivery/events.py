@@ -6,9 +6,10 @@ from collections import Counter
 
 from relay.clock import Clock
 from relay.delivery.message import Job
+from relay.mail.outcome import Outcome
 from relay.mail.reply import is_own
 from relay.observe.maillog import MailLog
-from relay.store.model import Outcome, RecipientUpdate, Settlement, State
+from relay.store.model import RecipientUpdate, Settlement, State
 from relay.upstream.base import Report
 from relay.upstream.phases import PHASES, RARE_PHASES
 

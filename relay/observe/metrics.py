@@ -10,9 +10,10 @@ import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from itertools import product
+from typing import Generic, TypeVar, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
@@ -20,6 +21,7 @@ from prometheus_client.samples import Sample
 
 from relay import __version__
 from relay.mail.mailbox_provider import provider_label
+from relay.mail.outcome import Outcome
 from relay.observe.bands import EDGES_S
 from relay.observe.gauges import Snapshot, SnapshotCollector
 
@@ -109,6 +111,21 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, buckets_s: Sequence[float], *labels: str) -> _Children[Histogram]:
         return _Children(Histogram(name, text, labels, buckets=buckets_s, registry=self.registry))
+
+    def show_process(self) -> None:
+        """Show `process_*` of this process, too."""
+        ProcessCollector(registry=self.registry)
+
+    def begin(self, upstreams: Mapping[str, Sequence[str]]) -> None:
+        """Begin at 0 what an alert waits for: for Prometheus, a counter that comes up as 1 has not increased.
+        `upstreams`: of each lane."""
+        for lane, names in upstreams.items():
+            for outcome in ("expired", "superseded"):
+                _ = self.recipients[lane, NO_UPSTREAM, outcome]
+            for name, outcome in product(names, get_args(Outcome)):
+                _ = self.recipients[lane, name, outcome]
+        for reason in ("busy", "store"):
+            _ = self.rejected[(reason,)]
 
     def count_rejected(self, reason: str) -> None:
         """Count a refusal. `reason` is a short word; too many different ones are counted as `other`."""

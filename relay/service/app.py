@@ -42,6 +42,7 @@ class App:
     def __init__(self, loaded: Loaded, forks: Forks | None = None) -> None:
         self.current = Current(loaded)
         self.metrics = Metrics()
+        self.metrics.show_process()
         self.clock = Clock()
         self.log = MailLog(self.metrics, Recent(), clock=self.clock.now)
         self._forks = forks or Forks()

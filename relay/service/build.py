@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from relay.config.model import Config, Limits, Loaded, Upstream
-from relay.delivery.dispatch import Delivery, OwnLanes, targets_of
+from relay.delivery.dispatch import Delivery, OwnLanes, targets_of, upstreams_of
 from relay.delivery.engine import Engine
 from relay.intake.accept import Acceptance, ConfigState
 from relay.intake.admission import Admission
@@ -77,6 +77,8 @@ class Builder:
         for name, limits in self.limits.items():
             limits.apply(self._upstreams[name])
         self._engine.signatures.use(generation.signer)
+        config = generation.loaded.config
+        self._engine.log.metrics.begin({lane: upstreams_of(config, lane) for lane in config.lanes})
 
     def _limits_of(self, name: str, upstream: Upstream) -> LocalLimits:
         """The same account keeps its counters: during a reload, old and new lanes and the workers share them.

@@ -21,6 +21,7 @@ from typing import NamedTuple, cast
 
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
+from relay import prctl
 from relay.mail.private_key import PrivateKey, sign_digest
 
 FORGET, KEY, SIGN = b"F", b"K", b"S"
@@ -66,6 +67,7 @@ def fork() -> HelperProcess | None:
         theirs.close()
         return HelperProcess(pid, link, wakeup_fd)
     try:
+        prctl.set_name("signing helper")
         ignore_signals()  # it ends with its owner, which may still have mail to sign
         # It must not hold open a descriptor by which it, or another process, notices the owner's end.
         link.close()

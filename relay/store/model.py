@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from relay.mail.envelope import Envelope, Recipient
+from relay.mail.outcome import Outcome
 
 State = Literal[
     "queued", "sending", "sent", "deferred", "bounced", "expired", "superseded", "held", "suppressed", "ambiguous"
@@ -18,7 +19,7 @@ State = Literal[
 OPEN_STATES: frozenset[State] = frozenset({"queued", "sending", "deferred", "held", "ambiguous"})
 """Not finished: the body is kept. `ambiguous` is open only while its lane holds it for an operator."""
 
-Outcome = Literal["sent", "deferred", "refused", "ambiguous", "abandoned"]
+
 Action = Literal["retry", "hold", "release", "drop"]
 ACTS_ON: Mapping[Action, frozenset[State]] = {
     "retry": frozenset({"queued", "deferred", "ambiguous"}),

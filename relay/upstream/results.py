@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from relay.mail.outcome import Outcome
 from relay.mail.reply import Reply
 
 Phase = Literal["connect", "greeting", "ehlo", "tls", "auth", "mail", "rcpt", "data", "dot", "session"]
 """`session`: while one was in use, or could have been"""
-Outcome = Literal["sent", "deferred", "refused", "ambiguous", "abandoned"]
 
 
 class Result(NamedTuple):

@@ -8,8 +8,8 @@ import os
 import socket
 import sys
 
+from relay import prctl
 from relay.signing import helper
-from relay.workers import prctl
 
 NICENESS = 12
 """when processors are short, codes go before bulk mail"""

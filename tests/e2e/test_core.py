@@ -18,7 +18,7 @@ import os, resource, sys
 resource.setrlimit(resource.RLIMIT_CORE, resource.getrlimit(resource.RLIMIT_CORE)[1:] * 2)
 resource.setrlimit = lambda *_: None  # a core that goes to a program knows no limit
 if "undumpable" in sys.argv:
-    from relay.workers.prctl import undumpable
+    from relay.prctl import undumpable
     undumpable()
 if "forked" in sys.argv and (child := os.fork()):
     sys.exit(os.WCOREDUMP(os.waitpid(child, 0)[1]))

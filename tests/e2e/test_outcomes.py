@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -325,6 +326,19 @@ async def test_every_metric_of_the_contract_is_there_after_traffic(world: World)
     assert found.value("relay_upstream_replies_total", upstream="busy", code="451") >= 1
     assert found.value("relay_recipients_total", lane="busy", upstream="good", outcome="sent") >= 1
     assert found.value("relay_delivery_seconds_count", lane="busy", upstream="good") >= 1
+
+
+async def test_what_an_alert_waits_for_is_0_before_it_happens(tmp_path: Path) -> None:
+    """A counter that comes up as 1 has not increased for Prometheus."""
+    keys = {"host": "127.0.0.1", "port": 9, "tls": "none"}
+    async with RelayProcess(write_config(tmp_path, {"up": keys})) as relay:
+        found = await metrics(relay)
+        upstream = {(one["lane"], one["upstream"], one["outcome"]) for one in found.labels("relay_recipients_total")}
+        for lane in ("otp", "bulk"):
+            assert {(lane, "none", "expired"), (lane, "up", "sent"), (lane, "up", "ambiguous")} <= upstream
+        assert {"busy", "store"} <= {one["reason"] for one in found.labels("relay_messages_rejected_total")}
+        assert found.value("relay_recipients_total", lane="otp", upstream="up", outcome="ambiguous") == 0
+        assert found.value("process_start_time_seconds") > 0
 
 
 async def test_no_label_of_a_metric_holds_an_address(world: World) -> None:

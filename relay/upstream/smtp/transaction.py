@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from relay.mail.outcome import Outcome
 from relay.mail.reply import Reply
-from relay.upstream.results import GARBLED, Outcome, Phase, Result
+from relay.upstream.results import GARBLED, Phase, Result
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.outgoing import Outgoing
 

@@ -6,13 +6,14 @@ import time
 from typing import Literal
 
 from relay.clock import steady
+from relay.mail.outcome import Outcome
 from relay.mail.redact import redact, redact_reply
 from relay.upstream.account import credential_failure
 from relay.upstream.base import Load, Report, Terms, Upstream, Watcher
 from relay.upstream.gate import Gate
 from relay.upstream.limits import UpstreamLimits
 from relay.upstream.phases import Phases
-from relay.upstream.results import TIMED_OUT, TROUBLE, OpenFailed, Outcome, Result
+from relay.upstream.results import TIMED_OUT, TROUBLE, OpenFailed, Result
 from relay.upstream.smtp.connect import Target
 from relay.upstream.smtp.fitting import fitted
 from relay.upstream.smtp.flight import TransactionReport
