@@ -14,7 +14,6 @@ from typing import Self
 
 from relay.clock import Clock
 from relay.config.model import Config, Loaded
-from relay.config.network import AnyAddress
 from relay.delivery.engine import Engine
 from relay.intake.sockets import bind, passed_sockets, release
 from relay.intake.spool import open_spool
@@ -60,8 +59,8 @@ class App:
         return self.parts.intake.addresses
 
     @property
-    def http_address(self) -> AnyAddress:
-        return self.parts.web.address
+    def http_address(self) -> str:
+        return self.parts.http.address
 
     async def __aenter__(self) -> Self:
         """Raises CannotStart, StoreError."""
@@ -83,20 +82,21 @@ class App:
                 await parts.host.read(path)
             http_sockets: list[socket.socket] = []
             started.callback(lambda: release(http_sockets, config.http.address) if http_sockets else None)
-            started.push_async_callback(parts.web.stop)
+            started.push_async_callback(parts.http.stop)
             await engine.start(config, generation.delivery)
             parts.intake.use_spool(_spool(loaded))
             parts.forwarder.start()
             parts.workers.start(loaded, bulk_lanes(config), parts.builder.limits)
             started.push_async_callback(self._drain)
-            http_sockets += self._bind_http()  # only now: HTTP answers when all that it shows is there
-            await parts.web.start(http_sockets)
+            http_sockets += self._bind_http()
+            parts.http.listen(http_sockets)
             try:
                 await parts.intake.start(config.listen, self._passed)
             except CannotListen as error:
                 raise CannotStart(place_of(error, loaded)) from error
             self._started = started.pop_all()
         parts.health.starting = False
+        parts.http.start()
         self._reloader = Reloader(self.current, parts, self.log)
         self.metrics.reload_success.set(1)
         return self

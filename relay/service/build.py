@@ -18,11 +18,11 @@ from relay.mail.dkim import Signer
 from relay.service.current import Current
 from relay.service.health import RelayHealth, waiting_mail
 from relay.service.host import WorkerHost
+from relay.service.http import HttpService
 from relay.service.operator import Operator
 from relay.store.codec import Codec
 from relay.upstream.limits import LocalLimits
 from relay.web.backend import Backend
-from relay.web.server import WebServer
 from relay.workers.destination import LanesAndWorkers
 from relay.workers.fleet import Workers, count_of
 from relay.workers.spawn import Forked
@@ -103,7 +103,7 @@ class RelayParts:
     acceptance: Acceptance
     intake: IntakeServer
     health: RelayHealth
-    web: WebServer
+    http: HttpService
 
 
 def connect(
@@ -136,8 +136,8 @@ def connect(
         Operator(engine, workers, forwarder),
         clock.now,
     )
-    web = WebServer(backend, token.get_secret_value() if token is not None else None)
-    return RelayParts(engine, builder, forwarder, workers, host, acceptance, intake, health, web), generation
+    http = HttpService(backend, token.get_secret_value() if token is not None else None, engine.supervisor)
+    return RelayParts(engine, builder, forwarder, workers, host, acceptance, intake, health, http), generation
 
 
 def own_lanes(config: Config) -> Sequence[str]:

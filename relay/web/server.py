@@ -10,7 +10,6 @@ from importlib.resources import files
 
 from aiohttp import web
 
-from relay.config.network import AnyAddress, TcpAddress, UnixAddress
 from relay.store.base import StoreError
 from relay.web.api import ANSWER_WITHIN_S, MAX_BODY_BYTES, Api
 from relay.web.backend import Backend
@@ -47,26 +46,18 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class WebServer:
-    """The HTTP service: `start` it on bound sockets, read `address`, `stop` it."""
+    """The HTTP service: `start` it on bound sockets, `stop` it."""
 
     def __init__(self, backend: Backend, token: str | None = None, hosts: frozenset[str] = frozenset()) -> None:
         """`hosts`: host names, besides those of loopback, under which clients may call the service."""
         self._guard = Guard(token, hosts)
         self._limit = ConnectionLimit()
-        self._address: AnyAddress | None = None
         self._servers: list[asyncio.Server] = []
         app = web.Application(middlewares=[_errors_as_json, self._guarded], client_max_size=MAX_BODY_BYTES)
         app.add_routes(Api(backend).routes())
         app.add_routes([web.get(path, _static(*source)) for path, source in _CONSOLE.items()])
         app.on_response_prepare.append(_add_headers)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_WITHIN_S)
-
-    @property
-    def address(self) -> AnyAddress:
-        """The address of the first socket, as bound."""
-        if self._address is None:
-            raise RuntimeError("not started")
-        return self._address
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Listen on bound sockets (`intake.sockets.bind`); the caller releases them after `stop`."""
@@ -75,7 +66,6 @@ class WebServer:
         for each in sockets:
             create = loop.create_unix_server if each.family == socket.AF_UNIX else loop.create_server
             self._servers.append(await create(self._connection, sock=each, backlog=BACKLOG))
-        self._address = _address(sockets[0])
 
     async def stop(self) -> None:
         """Stop listening, and finish the responses under way within a short deadline."""
@@ -138,8 +128,3 @@ def _static(name: str, content_type: str) -> _Handler:
         return web.Response(body=body, content_type=content_type, charset="utf-8")
 
     return serve
-
-
-def _address(bound: socket.socket) -> AnyAddress:
-    name = bound.getsockname()
-    return UnixAddress(name) if bound.family == socket.AF_UNIX else TcpAddress(name[0], name[1])

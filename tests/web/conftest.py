@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from relay.config.network import AnyAddress, TcpAddress
+from relay.config.network import AnyAddress, TcpAddress, UnixAddress
 from relay.intake.sockets import bind
 from relay.mail.envelope import Envelope, Recipient
 from relay.observe.metrics import Family, Metrics
@@ -113,14 +114,25 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
+class Served(WebServer):
+    """Knows where it listens."""
+
+    address: AnyAddress
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        await super().start(sockets)
+        name = sockets[0].getsockname()
+        self.address = UnixAddress(name) if isinstance(name, str) else TcpAddress(*name[:2])
+
+
 async def serve(
     backend: Backend,
     token: str | None = None,
     hosts: frozenset[str] = frozenset(),
     address: AnyAddress = LOOPBACK,
-) -> tuple[WebServer, str]:
+) -> tuple[Served, str]:
     """A started server and its base URL; the caller stops it."""
-    server = WebServer(backend, token, hosts)
+    server = Served(backend, token, hosts)
     await server.start(bind(address, {}))
     return server, f"http://{server.address}"
 

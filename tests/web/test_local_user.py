@@ -18,8 +18,7 @@ from relay.config.network import AnyAddress, TcpAddress, UnixAddress
 from relay.store.base import Store
 from relay.web import local_user
 from relay.web.backend import Backend
-from relay.web.server import WebServer
-from tests.web.conftest import TOKEN, message, serve
+from tests.web.conftest import TOKEN, Served, message, serve
 
 OTHER_UID = 65534
 WITHIN_S = 30
@@ -46,7 +45,7 @@ print(json.dumps([answer.status, answer.read().decode()]))
 
 
 async def ask(
-    kind: str, server: WebServer, method: str, path: str, uid: int, headers: dict[str, str] | None = None
+    kind: str, server: Served, method: str, path: str, uid: int, headers: dict[str, str] | None = None
 ) -> tuple[int, str]:
     address = server.address
     where = address.path if isinstance(address, UnixAddress) else str(port(address))
@@ -72,7 +71,7 @@ def folder() -> Iterator[Path]:
         yield Path(made)
 
 
-async def serve_on(backend: Backend, kind: str, folder: Path, token: str | None = None) -> WebServer:
+async def serve_on(backend: Backend, kind: str, folder: Path, token: str | None = None) -> Served:
     addresses: dict[str, AnyAddress] = {
         "unix": UnixAddress(str(folder / "http.sock")),
         "v4": TcpAddress("127.0.0.1", 0),

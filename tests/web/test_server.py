@@ -18,9 +18,8 @@ from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
 from relay.store.sqlite.store import open_store
 from relay.web.backend import Backend
-from relay.web.server import WebServer
 from tests.support.relay import write_config
-from tests.web.conftest import NOW, SetHealth, StoreController
+from tests.web.conftest import NOW, Served, SetHealth, StoreController
 
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 WITHIN_S = 20.0
@@ -35,9 +34,9 @@ def run(new_loop: Callable[[], asyncio.AbstractEventLoop], test: Coroutine[None,
 
 
 @asynccontextmanager
-async def listening(folder: Path, kind: str) -> AsyncIterator[WebServer]:
+async def listening(folder: Path, kind: str) -> AsyncIterator[Served]:
     store = await open_store(folder / "relay.db", now=lambda: NOW)
-    server = WebServer(Backend(store, Metrics(), Recent(), SetHealth(), StoreController(store), clock=lambda: NOW))
+    server = Served(Backend(store, Metrics(), Recent(), SetHealth(), StoreController(store), clock=lambda: NOW))
     address: AnyAddress = UnixAddress(str(folder / "http.sock")) if kind == "unix" else TcpAddress("127.0.0.1", 0)
     await server.start(bind(address, {}))
     yield server
@@ -45,7 +44,7 @@ async def listening(folder: Path, kind: str) -> AsyncIterator[WebServer]:
     await store.close()
 
 
-async def connect(server: WebServer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def connect(server: Served) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     match server.address:
         case UnixAddress(path):
             return await asyncio.open_unix_connection(path)

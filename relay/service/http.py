@@ -1,0 +1,78 @@
+"""The HTTP service's start: its sockets listen before `ready`, aiohttp is imported after it.
+
+The import takes a third of a start's time, in which no code could be taken. Clients that connect meanwhile wait in the
+kernel's queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+import socket
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from relay.intake.sockets import shown
+from relay.supervise import Supervisor
+from relay.web.backend import Backend
+
+if TYPE_CHECKING:
+    from relay.web.server import WebServer
+
+BACKLOG = 128
+SWITCH_INTERVAL_S = 0.0005
+"""while the import runs: a code that comes then waits so long for the interpreter's lock, not 5 ms"""
+
+
+class HttpService:
+    """`listen`, then `start`; `stop`."""
+
+    def __init__(self, backend: Backend, token: str | None, supervisor: Supervisor) -> None:
+        self._backend = backend
+        self._token = token
+        self._supervisor = supervisor
+        self._sockets: Sequence[socket.socket] = ()
+        self._starting: asyncio.Task[None] | None = None
+        self._server: WebServer | None = None
+
+    @property
+    def address(self) -> str:
+        """Where the first socket listens: `127.0.0.1:8025`, `unix:/run/relay.sock`."""
+        return shown(self._sockets[0])
+
+    def listen(self, sockets: Sequence[socket.socket]) -> None:
+        """Let clients connect to these bound sockets. The caller releases them after `stop`."""
+        for each in sockets:
+            each.listen(BACKLOG)
+        self._sockets = sockets
+
+    def start(self) -> None:
+        """Answer clients as soon as the service is imported. Returns at once."""
+        self._starting = self._supervisor.run_until_done("start_http", self._start)
+
+    async def _start(self) -> None:
+        await asyncio.to_thread(_import)
+        from relay.web.server import WebServer
+
+        self._server = WebServer(self._backend, self._token)
+        await self._server.start(self._sockets)
+        gc.freeze()  # what was imported stays: no collection looks at it again
+
+    async def stop(self) -> None:
+        """Answer no new request, and finish the responses under way within a short deadline."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
+        if self._server is not None:
+            await self._server.stop()
+
+
+def _import() -> None:
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    try:
+        importlib.import_module("relay.web.server")
+    finally:
+        sys.setswitchinterval(before_s)
