@@ -95,7 +95,6 @@ class App:
             except CannotListen as error:
                 raise CannotStart(place_of(error, loaded)) from error
             self._started = started.pop_all()
-        parts.health.starting = False
         parts.http.start()
         self._reloader = Reloader(self.current, parts, self.log)
         self.metrics.reload_success.set(1)

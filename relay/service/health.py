@@ -29,7 +29,7 @@ class RelayHealth:
     def __init__(
         self, current: Current, admission: Admission, engine: Engine, workers: Workers, intake: IntakeServer
     ) -> None:
-        self.starting, self.draining = True, False
+        self.draining = False
         self._current = current
         self._admission = admission
         self._engine = engine
@@ -38,8 +38,7 @@ class RelayHealth:
 
     def reasons(self) -> Sequence[str]:
         """Why no mail can be taken now; empty: it can."""
-        phase = ["draining"] if self.draining else ["starting"] if self.starting else []
-        return [*phase, *self._admission.reasons()]
+        return [*(["draining"] if self.draining else []), *self._admission.reasons()]
 
     def lanes(self) -> Mapping[str, LaneHealth]:
         """Each lane's upstreams, as all processes together see them."""
