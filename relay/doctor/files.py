@@ -111,7 +111,7 @@ def _folder(folder: Path) -> Iterator[Finding]:
 
 
 def judge_folder(mode: int) -> tuple[Literal["warn", "fail"], str] | None:
-    """What is wrong with a folder. Who may write to it can replace a secret in it, unless it is sticky (/tmp)."""
+    """What is wrong with a folder. A user with write access can replace a secret in it, unless it is sticky (/tmp)."""
     if not mode & stat.S_IWOTH:
         return None
     if mode & stat.S_ISVTX:

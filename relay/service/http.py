@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 from relay.intake.sockets import shown
 from relay.supervise import Supervisor
+from relay.web import BACKLOG
 from relay.web.backend import Backend
 
 if TYPE_CHECKING:
     from relay.web.server import WebServer
 
-BACKLOG = 128
 SWITCH_INTERVAL_S = 0.0005
 """while the import runs: a code that comes then waits so long for the interpreter's lock, not 5 ms"""
 

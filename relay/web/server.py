@@ -11,6 +11,7 @@ from importlib.resources import files
 from aiohttp import web
 
 from relay.store.base import StoreError
+from relay.web import BACKLOG
 from relay.web.api import ANSWER_WITHIN_S, MAX_BODY_BYTES, Api
 from relay.web.backend import Backend
 from relay.web.connections import Connection, ConnectionLimit
@@ -18,7 +19,6 @@ from relay.web.guard import Denial, Guard
 from relay.web.query import BadQuery
 from relay.web.responses import HEADERS, error_response
 
-BACKLOG = 128
 STOP_WITHIN_S = 2.0
 
 _CONSOLE = {

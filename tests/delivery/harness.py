@@ -82,6 +82,34 @@ def _upstream(one: Upstream | Mapping[str, Any]) -> dict[str, Any]:
     return dict(one)
 
 
+def new_message(
+    id_: str,
+    envelope: Envelope,
+    now: float,
+    *,
+    lane: str = "otp",
+    life_s: float = 30.0,
+    supersede_key: str | None = None,
+    upstreams: tuple[str, ...] = (),
+) -> NewMessage:
+    """As intake makes it of `CONTENT`."""
+    return NewMessage(
+        id=id_,
+        lane=lane,
+        rule=None,
+        envelope=envelope,
+        content=CONTENT,
+        client="127.0.0.1",
+        message_id="<1@example.com>",
+        subject="x",
+        providers=tuple("example.net" for _ in envelope.recipients),
+        accepted_at=now,
+        expires_at=now + life_s,
+        supersede_key=supersede_key,
+        upstreams=upstreams,
+    )
+
+
 @dataclass
 class Bench:
     delivery: Delivery
@@ -104,18 +132,12 @@ class Bench:
         """Hand a message over as intake does, or (not `claimed`) leave it to the feeder. Returns its id."""
         recipients = tuple(one if isinstance(one, Recipient) else Recipient(one) for one in to)
         now = self.clock.now()
-        new = NewMessage(
-            id=self.ids.new_id(now, os.urandom(10)),
+        new = new_message(
+            self.ids.new_id(now, os.urandom(10)),
+            Envelope(sender, recipients, **envelope),
+            now,
             lane=lane,
-            rule=None,
-            envelope=Envelope(sender, recipients, **envelope),
-            content=CONTENT,
-            client="127.0.0.1",
-            message_id="<1@example.com>",
-            subject="x",
-            providers=tuple("example.net" for _ in recipients),
-            accepted_at=now,
-            expires_at=now + life_s,
+            life_s=life_s,
             supersede_key=supersede_key,
             upstreams=upstreams,
         )
@@ -158,21 +180,7 @@ def failing(bench: Bench, name: str, times: int) -> None:
 def job_of(bench: Bench, message_id: str, *to: str, key: str | None = None) -> tuple[NewMessage, Job]:
     """A message to `to` (default: one recipient) as it comes, neither stored nor offered."""
     recipients = tuple(map(Recipient, to or ("u@example.net",)))
-    now = bench.clock.now()
-    new = NewMessage(
-        id=message_id,
-        lane="otp",
-        rule=None,
-        envelope=Envelope("app@example.com", recipients),
-        content=CONTENT,
-        client="127.0.0.1",
-        message_id="<1@example.com>",
-        subject="x",
-        providers=tuple("example.net" for _ in recipients),
-        accepted_at=now,
-        expires_at=now + 30.0,
-        supersede_key=key,
-    )
+    new = new_message(message_id, Envelope("app@example.com", recipients), bench.clock.now(), supersede_key=key)
     due = tuple(OpenRecipient(position, one) for position, one in enumerate(recipients))
     return new, bench.delivery.lane("otp").job(Queued.of(new, due))
 
@@ -182,12 +190,12 @@ async def unsigned(message: Queued, unsigned: frozenset[str], *, express: bool) 
 
 
 def delivery_over(
-    settings: Config, store: Queue, clock: Clock, events: Events, sign: Sign = unsigned, share: OwnLanes | None = None
+    settings: Config, store: Queue, clock: Clock, events: Events, sign: Sign = unsigned, own: OwnLanes | None = None
 ) -> Delivery:
-    """The lanes of `share` (default: all), not started."""
+    """The lanes of `own` (default: all), not started."""
     supervisor = Supervisor(lambda name, error: events.on_error(name, error or RuntimeError("returned")))
     services = Services(store, clock, sign, Bouncer(settings, clock), events, supervisor)
-    return Delivery(settings, services, targets_of(settings), share or OwnLanes.whole(settings))
+    return Delivery(settings, services, targets_of(settings), own or OwnLanes.whole(settings))
 
 
 @asynccontextmanager
@@ -199,7 +207,7 @@ async def delivering(
     recover: bool = False,
     sign: Sign = unsigned,
     events: Events | None = None,
-    share: OwnLanes | None = None,
+    own: OwnLanes | None = None,
 ) -> AsyncIterator[Bench]:
     """Lanes of the configuration, started. `on_disk`: over SQLite's file in `path`, which a second call with `recover`
     opens as a relay does at its start."""
@@ -209,7 +217,7 @@ async def delivering(
         store = await open_store(path / "relay.db", now=clock.now)
     if recover:
         await store.recover(clock.now())
-    delivery = delivery_over(settings, store, clock, events or recorded, sign, share)
+    delivery = delivery_over(settings, store, clock, events or recorded, sign, own)
     delivery.start()
     try:
         yield Bench(delivery, store, clock, recorded, IdMaker())

@@ -238,7 +238,7 @@ async def test_mail_for_another_process_is_stored_and_that_process_is_woken(tmp_
     woken: list[tuple[str, float]] = []
     async with Upstream() as one:
         settings = config({"one": one})
-        async with delivering(tmp_path, settings, share=of_otp_only(settings, woken)) as bench:
+        async with delivering(tmp_path, settings, own=of_otp_only(settings, woken)) as bench:
             id_ = await bench.send("u@example.net", lane="bulk")
             view = await bench.view(id_)
             assert (view["lane"], view["recipients"][0]["state"]) == ("bulk", "queued")
@@ -249,7 +249,7 @@ async def test_mail_of_a_lane_that_a_reload_removed_goes_to_the_default_lane_by_
     woken: list[tuple[str, float]] = []
     async with Upstream() as one:
         settings = config({"one": one})
-        async with delivering(tmp_path, settings, share=of_otp_only(settings, woken)) as bench:
+        async with delivering(tmp_path, settings, own=of_otp_only(settings, woken)) as bench:
             id_ = await bench.send("u@example.net", lane="gone", upstreams=("two",), supersede_key="k")
             assert (await bench.view(id_))["lane"] == "bulk"
             (queued,) = await bench.store.claim("bulk", bench.clock.now() + 1.0, messages=1, size_bytes=1)

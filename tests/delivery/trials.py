@@ -20,10 +20,9 @@ from relay.config.model import Config
 from relay.delivery.dispatch import OwnLanes
 from relay.mail.envelope import Envelope, Recipient
 from relay.store.base import Store
-from relay.store.model import NewMessage
 from relay.store.ulid import IdMaker
 from relay.upstream.quota import SessionQuota
-from tests.delivery.harness import CONTENT, RecordedEvents, delivery_over
+from tests.delivery.harness import RecordedEvents, delivery_over, new_message
 from tests.store.memory import MemoryStore
 from tests.support.tls import Certificates
 from tests.support.upstream import Received, Upstream
@@ -47,8 +46,8 @@ class Trial:
     events: RecordedEvents = field(default_factory=RecordedEvents)
 
     def __post_init__(self) -> None:
-        self.share = OwnLanes.whole(self.config)
-        self.delivery = delivery_over(self.config, self.store, self.clock, self.events, share=self.share)
+        self.own = OwnLanes.whole(self.config)
+        self.delivery = delivery_over(self.config, self.store, self.clock, self.events, own=self.own)
         self._ids = IdMaker()
 
     def wrong(self, what: str) -> None:
@@ -56,20 +55,13 @@ class Trial:
 
     async def send(self, *to: str, life_s: float, supersede_key: str | None = None) -> str:
         """Hand a message over as intake does; returns its id."""
-        recipients = tuple(Recipient(address) for address in to)
         now = self.clock.now()
-        new = NewMessage(
-            id=self._ids.new_id(now, os.urandom(10)),
+        new = new_message(
+            self._ids.new_id(now, os.urandom(10)),
+            Envelope("", tuple(map(Recipient, to))),
+            now,
             lane=self.name,
-            rule=None,
-            envelope=Envelope("", recipients),
-            content=CONTENT,
-            client="127.0.0.1",
-            message_id="<1@example.com>",
-            subject="x",
-            providers=tuple("example.net" for _ in recipients),
-            accepted_at=now,
-            expires_at=now + life_s,
+            life_s=life_s,
             supersede_key=supersede_key,
         )
         await self.delivery.submit(new, time.monotonic())
@@ -183,7 +175,7 @@ class Trial:
     def _open(self) -> dict[str, int]:
         return {
             name: shared.quota.open
-            for name, shared in self.share.upstreams.items()
+            for name, shared in self.own.upstreams.items()
             if isinstance(shared.quota, SessionQuota)
         }
 
