@@ -45,6 +45,7 @@ def check(data: Mapping[str, Any], sections: Mapping[Loc, Section]) -> Iterator[
                 yield from _rule(loc, section, lanes, upstreams)
             case DkimDomain():
                 yield from _dkim(loc, section)
+    yield from _sessions_of_express_lanes(sections)
     yield from _collisions(sections)
     yield from _listener_patterns(sections)
     yield from _unused(data, sections)
@@ -135,11 +136,29 @@ def _upstream(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
     if upstream.tls == "starttls" and upstream.port in (465, 2465):
         yield note((*loc, "port"), f"port {upstream.port} usually speaks implicit TLS, not starttls")
     yield from _credentials(loc, upstream)
-    if upstream.sessions.warm > upstream.sessions.max:
-        yield Diagnostic(
-            (*loc, "sessions", "warm"),
-            f"expected at most max ({upstream.sessions.max}), got {upstream.sessions.warm}",
-        )
+    warm, most = upstream.sessions.warm, upstream.sessions.max
+    if isinstance(warm, int) and warm > most:
+        yield Diagnostic((*loc, "sessions", "warm"), f"expected at most max ({most}), got {warm}")
+
+
+def _sessions_of_express_lanes(sections: Mapping[Loc, Section]) -> Iterator[Diagnostic]:
+    """Each express lane needs sessions of its own at every upstream that it, or a rule that leads to it, names."""
+    express = [loc[1] for loc, section in sections.items() if isinstance(section, Lane) and section.express]
+    users: dict[str, set[str]] = {}
+    for loc, section in sections.items():
+        lane = loc[1] if isinstance(section, Lane) else section.lane if isinstance(section, Rule) else None
+        if isinstance(section, Lane | Rule) and lane in express:
+            for name in section.upstreams or ():
+                users.setdefault(name, set()).add(str(lane))
+    for loc, section in sections.items():
+        if not isinstance(section, Upstream):
+            continue
+        sessions, lanes = section.sessions, sorted(users.get(str(loc[1]), ()))
+        needed = len(lanes) * sessions.least
+        if sessions.least <= sessions.max < needed:
+            names = ", ".join(map(plain, lanes))
+            each = f"the express lanes {names} need {sessions.least} each"
+            yield Diagnostic((*loc, "sessions", "max"), f"expected at least {needed}, got {sessions.max}: {each}")
 
 
 def _credentials(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:

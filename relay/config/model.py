@@ -27,6 +27,7 @@ from relay.config.parse import (
     parse_rate,
     parse_size,
     parse_store,
+    parse_warm,
     parse_workers,
     whole,
 )
@@ -71,7 +72,8 @@ RateLimit = Annotated[CountPer, BeforeValidator(parse_rate_limit)]
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_network)]
 Address = Annotated[AnyAddress, BeforeValidator(parse_address)]
 Count = Annotated[int, BeforeValidator(whole(1, 10**9 - 1, "a number of at least 1"))]
-CountOrZero = Annotated[int, BeforeValidator(whole(0, 10**9 - 1, "a number of at least 0"))]
+WarmSessions = Annotated[int | Literal["auto"], BeforeValidator(parse_warm)]
+Depth = Annotated[int, BeforeValidator(whole(1, 8, "a number from 1 to 8"))]
 Port = Annotated[int, BeforeValidator(whole(1, 65535, "a port number from 1 to 65535"))]
 Priority = Annotated[int, BeforeValidator(whole(-9, 9, "a priority from -9 to 9"))]
 Workers = Annotated[int | Literal["auto"], BeforeValidator(parse_workers)]
@@ -112,12 +114,21 @@ class Http(Section):
 class Sessions(Section):
     """The number of connections to an upstream, and how long each is kept."""
 
-    warm: CountOrZero = 1
-    """sessions that each express lane keeps open, with TLS and AUTH done"""
+    warm: WarmSessions = "auto"
+    """sessions that each express lane keeps open, with TLS and AUTH done; `auto`: as many as recent bursts needed"""
     max: Count = 10
     """open sessions to this upstream, over all lanes"""
     idle_s: Duration = Field(45.0, alias="idle")
     messages: Count = 100
+    """messages that one session carries before it is replaced"""
+    depth: Depth = 4
+    """messages of an express lane that one session has under way at once, where the upstream allows it; 1: one after
+    the other"""
+
+    @property
+    def least(self) -> int:
+        """The sessions that one express lane needs."""
+        return max(1, self.warm) if isinstance(self.warm, int) else 1
 
 
 class Upstream(Section):

@@ -140,6 +140,13 @@ def parse_workers(value: Any) -> int | Literal["auto"]:
     return whole(0, 64, "auto or a number from 0 to 64")(value)
 
 
+def parse_warm(value: Any) -> int | Literal["auto"]:
+    """The number of warm sessions, or `auto`."""
+    if value == "auto":
+        return "auto"
+    return whole(0, 10**9 - 1, "auto or a number of at least 0")(value)
+
+
 def parse_path(value: Any, info: ValidationInfo | None) -> Path:
     """A path. A relative one is relative to the configuration file's folder."""
     if isinstance(value, Path):

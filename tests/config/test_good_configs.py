@@ -65,6 +65,7 @@ def test_the_references_example_has_the_documented_values(load_text: LoadText, f
     assert config.upstreams["postmark"].host == "smtp.postmarkapp.com"
     assert config.upstreams["ses"].password == SecretStr("hunter2")
     assert config.upstreams["ses"].sessions.idle_s == 45
+    assert (config.upstreams["ses"].sessions.warm, config.upstreams["ses"].sessions.depth) == ("auto", 4)
     assert config.upstreams["ses"].rate == 50
     otp = config.lanes["otp"]
     assert otp.express
@@ -150,6 +151,27 @@ def test_a_presets_sessions_are_overridden_key_by_key(load_text: LoadText) -> No
     assert upstreams["broadcasts"].sessions.max == 3
     assert upstreams["ses"].unsigned_headers == ("message-id", "date", "return-path")
     assert upstreams["resend"].recipients == 1
+
+
+@pytest.mark.parametrize(
+    ("keys", "warm", "depth", "least"),
+    [("", "auto", 4, 1), ("warm: auto", "auto", 4, 1), ("warm: 0, depth: 1", 0, 1, 1), ("warm: 3, depth: 8", 3, 8, 3)],
+)
+def test_the_sessions_that_a_lane_keeps_open_are_a_number_or_auto(
+    load_text: LoadText, keys: str, warm: int | str, depth: int, least: int
+) -> None:
+    text = f"upstreams: {{mx: {{host: 127.0.0.1, sessions: {{{keys}}}}}}}\nlanes: {{otp: {{upstreams: mx}}}}\n"
+    sessions = load_text(text.encode()).config.upstreams["mx"].sessions
+    assert (sessions.warm, sessions.depth, sessions.least) == (warm, depth, least)
+
+
+def test_as_many_sessions_as_the_express_lanes_need_are_enough(load_text: LoadText) -> None:
+    text = """
+        upstreams: {mx: {host: 127.0.0.1, sessions: {warm: 2, max: 4}}}
+        lanes: {otp: {upstreams: mx}, login: {upstreams: mx, expires: 5m}, bulk: {upstreams: mx}}
+        rules: [{name: one, match: {client: 10.1.0.0/16}, lane: login, upstreams: mx}]
+    """
+    assert load_text(text.encode()).config.upstreams["mx"].sessions.max == 4
 
 
 def test_listeners_of_every_kind(load_text: LoadText, folder: Path) -> None:

@@ -30,7 +30,8 @@ class Pool:
     def __init__(self, upstream: Upstream, target: Target, quota: SessionQuota, *, open_within_s: float) -> None:
         """`upstream` has the circuit and the window, and learns what the pool meets."""
         self.express = upstream.express
-        self.warm = target.config.sessions.warm if upstream.express else 0
+        warm = target.config.sessions.warm
+        self.warm = (warm if isinstance(warm, int) else 1) if upstream.express else 0
         self.reserved = max(1, self.warm) if upstream.express else 0
         self.sessions: set[Session] = set()
         self.idle: list[Session] = []
