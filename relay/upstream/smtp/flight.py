@@ -1,19 +1,19 @@
 """A transaction under way: driven by the replies as they come in.
 
-No task is woken between the envelope and the last reply.
+No task is woken between the envelope and the last reply. A session may carry several: each begins once the content of
+the one before has left (RFC 2920, RFC 3030).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from relay.clock import steady
 from relay.mail.reply import Reply
 from relay.upstream.base import Parts, Terms
-from relay.upstream.gate import EXPIRED, STOPPED, Gate
+from relay.upstream.gate import EXPIRED, LOST_RACE, STOPPED, Gate
 from relay.upstream.results import LOST, TIMED_OUT, TROUBLE, Result
 from relay.upstream.smtp.outgoing import Outgoing
 from relay.upstream.smtp.transaction import Transaction
@@ -21,6 +21,9 @@ from relay.upstream.smtp.wire import Wire
 
 CLOSES_WITHIN_S = 2.0
 """grace for a server that sent 421"""
+BEGINS_WITHIN_S = 2.0
+"""A server that reads ahead answers the next envelope at once behind the reply to the content before. One that threw
+away what it had read ahead never does."""
 
 
 class TransactionReport(NamedTuple):
@@ -43,15 +46,33 @@ class TransactionReport(NamedTuple):
     """the connection broke off, or what came over it was no SMTP"""
     dsn: bool = False
     """the upstream took over the DSN parameters (RFC 3461), and with them the duty to report"""
+    behind: bool = False
+    """it began behind another transaction that wasn't over"""
+    out_of_step: bool = False
+    """the replies to a pipelined sequence were not what a server that reads ahead sends"""
+
+
+class Line(Protocol):
+    """The session, as its flights see it."""
+
+    @property
+    def wire(self) -> Wire: ...
+
+    @property
+    def outstanding(self) -> int:
+        """Replies that are due, for all of its flights."""
+
+    def content_has_left(self) -> None:
+        """The last flight's content was written."""
+
+    def flight_over(self, flight: Flight) -> None:
+        """Each recipient of the flight has its result. Called just before its `over` is done."""
 
 
 class Flight:
-    """One transaction over a wire; the gate's Carrier. `over` is done when each recipient has its result."""
+    """One transaction of a session; the gate's Carrier. `over` is done when each recipient has its result."""
 
-    def __init__(
-        self, transaction: Transaction, parts: Parts, gate: Gate, terms: Terms, wire: Wire, on_over: Callable[[], None]
-    ) -> None:
-        """`on_over` is called just before `over` is done."""
+    def __init__(self, transaction: Transaction, parts: Parts, gate: Gate, terms: Terms, line: Line) -> None:
         self.transaction = transaction
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.error: Exception | None = None
@@ -59,8 +80,17 @@ class Flight:
         self._parts = parts
         self._gate = gate
         self._terms = terms
-        self._wire = wire
-        self._on_over = on_over
+        self._line = line
+        self._wire = line.wire
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+        """time.monotonic: for all that precedes the end of the content"""
+        self._outgoing: Outgoing | None = None
+        """the content"""
+        self._behind = False
+        self._stalled = False
+        """nothing came since it came first"""
+        self._has_left = False
         self._began_at = self._ended_at = time.monotonic()
         self._envelope_at: float | None = None
         """when the upstream was ready for the content"""
@@ -72,33 +102,77 @@ class Flight:
         self._lost = False
         self._codes: list[int] = []
 
-    def begin(self) -> None:
+    @property
+    def is_over(self) -> bool:
+        return self.transaction.done
+
+    @property
+    def outstanding(self) -> int:
+        """Replies that are due. One that was given up is owed them all the same."""
+        return self.transaction.outstanding
+
+    @property
+    def is_unsent(self) -> bool:
+        """Part of the content hasn't left."""
+        return bool(self._outgoing)
+
+    @property
+    def has_left(self) -> bool:
+        """The content has left, so that another transaction may begin behind it."""
+        return self.transaction.content_sent and not self.is_unsent
+
+    def begin(self, deadline: float, before: bytes = b"", *, behind: bool = False) -> None:
+        """Write the first bytes, `before` in front of them. `behind`: replies to another transaction come first."""
+        self._deadline, self._behind = deadline, behind
+        self._set_timer(deadline - time.monotonic())
         self._terms.progress.asked = True
-        self._wire.write(self.transaction.begin(), self._content_if_due())
-        self._check()
+        self._wire.write(before + self.transaction.begin(), self._content_if_due())
+        self._wrote()
+
+    def comes_first(self) -> None:
+        """The replies to the transactions before it are all there."""
+        if self._behind and not self.transaction.content_sent and not self.transaction.answered:
+            self._stalled = True
+            self._set_timer(min(BEGINS_WITHIN_S, self._deadline - time.monotonic()))
 
     def receive(self, reply: Reply) -> None:
         """The next reply came."""
         self._codes.append(reply.code)
+        if self._stalled:
+            self._stalled = False
+            self._set_timer(self._deadline - time.monotonic())
         out = self._apply(reply)
         self._terms.progress.answered = self.transaction.envelope_answered
         self._wire.write(out, self._content_if_due())
-        self._check()
+        self._wrote()
 
     def proceed(self) -> None:
         """The gate's state changed (Carrier)."""
         if self.transaction.done:
             return
-        if self.transaction.outstanding or self._wire.reader.idle:
+        if self._line.outstanding or self._wire.reader.idle:
             self._wire.write(b"", self._content_if_due())
         else:
             # Part of a reply that nothing asked for: the reply to the content would begin with it.
             self.transaction.desynchronised()
-        self._check()
+        self._wrote()
 
     def stop(self) -> None:
         """The relay ends (Carrier)."""
         self._end_unanswered(STOPPED)
+
+    def withdraw(self) -> None:
+        """Its attempt was cancelled before the content left."""
+        if not self.transaction.done:
+            self.transaction.abandon(LOST_RACE)
+            self._finish()
+
+    def upstream_closes(self, reply: Reply) -> None:
+        """421 came to the transaction before it."""
+        if not self.transaction.done:
+            self.transaction.upstream_closes(reply)
+            self._set_timer(CLOSES_WITHIN_S)
+            self._check()
 
     def connection_lost(self) -> None:
         if not self.transaction.done:
@@ -108,7 +182,7 @@ class Flight:
     def desynchronised(self) -> None:
         """What came is no reply."""
         if not self.transaction.done:
-            self.transaction.desynchronised(whole=not self._wire.unsent)
+            self.transaction.desynchronised(whole=not self.is_unsent)
             self._finish()
 
     def timed_out(self) -> None:
@@ -116,13 +190,17 @@ class Flight:
         transaction = self.transaction
         if transaction.done:
             return
-        if not transaction.content_sent and steady() >= self._gate.deadline:
+        if self._stalled and time.monotonic() < self._deadline:
+            self._lost = True
+            transaction.connection_lost(LOST)
+        elif not transaction.content_sent and steady() >= self._gate.deadline:
             # The message has expired: that says nothing about the upstream.
             self._gate.shut(EXPIRED)
             transaction.abandon(self._gate.reason())
         elif transaction.outstanding:
-            self._timed_out = True
-            transaction.connection_lost(TIMED_OUT, whole=not self._wire.unsent)
+            # One that waits for the replies to another says nothing about the upstream.
+            self._timed_out = self._line.outstanding == transaction.outstanding or transaction.content_sent
+            transaction.connection_lost(TIMED_OUT, whole=not self.is_unsent)
         else:
             # The upstream waits for us: the message isn't stored yet.
             transaction.connection_lost(TROUBLE)
@@ -144,18 +222,25 @@ class Flight:
             codes=tuple(self._codes),
             lost=self._lost or self.transaction.is_desynchronised,
             dsn=dsn,
+            behind=self._behind,
+            out_of_step=self._behind and self._is_out_of_step(),
         )
+
+    def _is_out_of_step(self) -> bool:
+        """503 to the first command, no reply at all, or replies that answer other commands."""
+        first = self._codes[:1]
+        return self._lost or self.transaction.is_desynchronised or first == [503]
 
     def _apply(self, reply: Reply) -> bytes:
         """The reply's effect; returns what is to be written because of it."""
-        transaction, last = self.transaction, self.transaction.outstanding == 1
-        if reply.positive and self._wire.unsent and transaction.expects == "DOT":
+        transaction, last = self.transaction, self._line.outstanding == 1
+        if reply.positive and self.is_unsent and transaction.expects == "DOT":
             # It accepts a content that hasn't left.
             transaction.desynchronised(whole=False)
             return b""
         out = transaction.receive(reply)
         if transaction.closing_reply is reply:
-            self._wire.set_timer(CLOSES_WITHIN_S)
+            self._set_timer(CLOSES_WITHIN_S)
         reader = self._wire.reader
         if last and not reader.idle:
             if not transaction.done:
@@ -172,7 +257,7 @@ class Flight:
             return None
         if self._envelope_at is None and not transaction.mode.chunked:
             self._envelope_at = time.monotonic()
-        if not transaction.outstanding and self._wire.has_unread():
+        if not self._line.outstanding and self._wire.has_unread():
             transaction.desynchronised()
             return None
         match self._gate.ask(self, steady()):
@@ -195,22 +280,40 @@ class Flight:
             return None
         self._content_at = time.monotonic()
         self._terms.progress.content_sent = True
-        self._wire.set_timer(self._terms.final_s)
-        return self.transaction.send_content(parts)
+        self._set_timer(self._terms.final_s)
+        self._outgoing = self.transaction.send_content(parts)
+        return self._outgoing
 
     def _end_unanswered(self, reason: Reply) -> None:
         if not self.transaction.done:
-            self.transaction.connection_lost(reason, whole=not self._wire.unsent)
+            self.transaction.connection_lost(reason, whole=not self.is_unsent)
             self._finish()
+
+    def _wrote(self) -> None:
+        """Something was written, or may have been."""
+        left, self._has_left = self._has_left, self.has_left
+        self._check()
+        if not left and self._has_left and not self.transaction.done:
+            self._line.content_has_left()
 
     def _check(self) -> None:
         if self.transaction.done and not self.over.done():
             self._finish()
 
     def _finish(self) -> None:
-        self._wire.cancel_timer()
+        self._cancel_timer()
         self._ended_at = time.monotonic()
         self._gate.ended(self)
-        self._on_over()
+        self._line.flight_over(self)
         if not self.over.done():
             self.over.set_result(None)
+
+    def _set_timer(self, delay_s: float) -> None:
+        """In place of the one that is set."""
+        self._cancel_timer()
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self.timed_out)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,4 +1,7 @@
-"""One open, authenticated connection to an upstream, and the transactions on it, one after the other.
+"""One open, authenticated connection to an upstream, and the transactions on it.
+
+They follow each other. Where the upstream announced PIPELINING, the next one may begin once the content of the one
+before has left, before its reply came. Replies are paired with commands strictly in the order sent.
 
 aiosmtplib opens and secures the connection (see `connect`); from then on its transport belongs to this protocol.
 """
@@ -19,6 +22,7 @@ from relay.upstream.results import Result
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.commands import Mail, commands, unfit
 from relay.upstream.smtp.flight import Flight, TransactionReport
+from relay.upstream.smtp.pipeline import Pipeline
 from relay.upstream.smtp.replies import ProtocolError
 from relay.upstream.smtp.transaction import EnvelopeMode, Transaction
 from relay.upstream.smtp.wire import Wire
@@ -48,9 +52,9 @@ class Opening:
 
 
 class Session(asyncio.Protocol):
-    """Carries one transaction at a time: call `transact` only when `state` is idle. `on_free` is called when the
-    session is idle again after a RSET, `on_closed` once when it is gone; both from the event loop, never inside of
-    `transact`."""
+    """Call `transact` when the session is `usable` or has `room`. `on_free` is called when it is idle again after a
+    RSET, `on_room` when another transaction may begin behind one under way, `on_closed` once when it is gone; the
+    first and the last from the event loop, never inside of `transact`."""
 
     def __init__(
         self,
@@ -69,9 +73,10 @@ class Session(asyncio.Protocol):
         """when the upstream closed the session while it was idle: after how long"""
         self.on_free: Callable[[Session], None] | None = None
         self.on_closed: Callable[[Session], None] | None = None
+        self.on_room: Callable[[Session], None] | None = None
         self._mode = EnvelopeMode.of(capabilities)
         self._wire = Wire(transport, loop, self._timed_out)
-        self._flight: Flight | None = None
+        self.pipeline = Pipeline(self._wire, self._mode, self)
         transport.set_protocol(self)
 
     async def transact(
@@ -79,8 +84,8 @@ class Session(asyncio.Protocol):
     ) -> TransactionReport:
         """Hand the mail over. `deadline` (time.monotonic): of all that precedes the final dot.
 
-        Never raises for what the upstream does: the report says it. The session is closed after a cancellation, and
-        after an exception of `parts`, which is raised again. After any other exception the caller must close it.
+        Never raises for what the upstream does: the report says it. After a cancellation, and after an exception of
+        `parts`, which is raised again, the session takes nothing more and closes when the others on it are over.
         """
         misfit = unfit(mail, self.capabilities)
         if misfit is not None:
@@ -94,7 +99,7 @@ class Session(asyncio.Protocol):
         if not written.rcpts:
             return TransactionReport(written.refused, time.monotonic())
         transaction = Transaction(written.mail, written.rcpts, self._mode)
-        flight = Flight(transaction, parts, gate, terms, self._wire, self._transaction_over)
+        flight = Flight(transaction, parts, gate, terms, self.pipeline)
         await self._carry(flight, deadline)
         if flight.error is not None:
             raise flight.error
@@ -103,26 +108,35 @@ class Session(asyncio.Protocol):
 
     async def _carry(self, flight: Flight, deadline: float) -> None:
         self.transactions += 1
-        if not self.usable or self._wire.has_unread():
+        if not self.has_room and (not self.usable or self._wire.has_unread()):
             # It ended between its hand-over and now, or something that nothing asked for is on its way in.
-            self._note_idle_end()
-            self.state = "closed" if self.state == "closed" else "quitting"
-            self.abort()
+            if not self.pipeline:
+                self._note_idle_end()
+                self.state = "closed" if self.state == "closed" else "quitting"
+                self.abort()
             flight.connection_lost()
             return
-        self._flight, self.state = flight, "busy"
-        self._wire.set_timer(deadline - time.monotonic())
+        self.state = "busy"
+        self._wire.cancel_timer()
         try:
-            flight.begin()
+            self.pipeline.begin(flight, deadline)
             await flight.over
         except asyncio.CancelledError:
-            self.abort()
+            if flight.transaction.content_sent:
+                self.abort()
+            else:
+                flight.withdraw()
             raise
 
     @property
     def usable(self) -> bool:
         """Idle, open, and no part of a reply is buffered."""
         return self.state == "idle" and self._wire.reader.idle and not self._wire.is_closing
+
+    @property
+    def has_room(self) -> bool:
+        """Another transaction may begin behind those under way."""
+        return self.state in ("busy", "resetting") and self.pipeline.has_room
 
     def transport_info(self, name: str) -> Any:
         """What the transport knows of the connection, as `ssl_object` (asyncio.BaseTransport.get_extra_info)."""
@@ -132,7 +146,7 @@ class Session(asyncio.Protocol):
         """Send RSET on an idle session: one round trip that changes nothing. `on_free` when it was answered."""
         self.state = "resetting"
         self._wire.set_timer(RESET_WITHIN_S)
-        self._wire.write(b"RSET\r\n")
+        self._wire.write(self.pipeline.reset())
 
     def quit(self) -> None:
         """Send QUIT (RFC 5321 4.1.1.10) and close; never waits."""
@@ -163,19 +177,14 @@ class Session(asyncio.Protocol):
                 if self._wire.is_closing:
                     return  # however many more there are
         except ProtocolError:
-            if self._flight is not None:
-                self._flight.desynchronised()
+            self.pipeline.desynchronised()
             self._wire.transport.abort()
-
-    def eof_received(self) -> bool:
-        return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._note_idle_end()
         self.state = "closed"
         self._wire.cancel_timer()
-        if self._flight is not None:
-            self._flight.connection_lost()
+        self.pipeline.connection_lost()
         if self.on_closed is not None:
             self.on_closed(self)
 
@@ -186,52 +195,44 @@ class Session(asyncio.Protocol):
         self._wire.pause(False)
 
     def _received(self, reply: Reply) -> None:
-        if self._flight is not None:
-            self._flight.receive(reply)
-        elif self.state == "resetting":
-            self._reset_answered(reply)
+        if self.pipeline:
+            self.pipeline.receive(reply)
         else:
             # Nothing was asked: 421 before closing, or replies out of step. Neither session is used again.
             self._note_idle_end()
             self._close()
 
-    def _reset_answered(self, reply: Reply) -> None:
-        self._wire.cancel_timer()
-        if not reply.positive:
-            self._close()
-            return
-        self._become_idle()
-        if self.on_free is not None:
-            self.on_free(self)
+    # PipelineOwner
 
-    def _transaction_over(self) -> None:
-        """What becomes of the session."""
-        flight, self._flight = self._flight, None
-        unsent, self._wire.unsent = self._wire.unsent, None
-        if flight is None or self.state != "busy":
+    def on_pipeline_room(self) -> None:
+        if self.on_room is not None:
+            self.on_room(self)
+
+    def on_empty(self, *, needs_reset: bool) -> None:
+        was, self._wire.unsent = self.state, None
+        if was not in ("busy", "resetting"):
             return
-        if flight.transaction.broken or unsent:
-            self.state = "quitting"
-            self._wire.transport.abort()
-        elif flight.transaction.needs_reset:
+        if needs_reset:
             self.reset()  # the result doesn't wait for it: the session comes back by `on_free`
-        else:
-            self._become_idle()
-
-    def _become_idle(self) -> None:
-        if not self._wire.reader.idle:
+        elif not self._wire.reader.idle:
             # Closed by us: this teaches nothing about how long the upstream keeps idle sessions.
             self.state = "quitting"
             self._close()
-            return
-        self.state = "idle"
-        self.idle_since = time.monotonic()
+        else:
+            self._wire.cancel_timer()
+            self.state, self.idle_since = "idle", time.monotonic()
+            if was == "resetting" and self.on_free is not None:
+                self.on_free(self)
+
+    def on_broken(self) -> None:
+        if self.state in ("busy", "resetting"):
+            self.state = "quitting"
+            self._wire.transport.abort()
 
     def _note_idle_end(self) -> None:
         if self.state == "idle":
             self.closed_idle_after_s = time.monotonic() - self.idle_since
 
     def _timed_out(self) -> None:
-        if self._flight is not None:
-            self._flight.timed_out()
+        """RSET or QUIT wasn't answered in time."""
         self._wire.transport.abort()

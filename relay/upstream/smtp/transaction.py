@@ -57,7 +57,9 @@ class Transaction:
         """DATA was answered 354"""
         self._mail_refusal: Reply | None = None
         self.closing_reply: Reply | None = None
-        """421 to a command of the envelope after the content has left"""
+        """421, to this transaction while its content was on its way, or to the one before it"""
+        self.reply_421: Reply | None = None
+        """the reply of an upstream that is closing (RFC 5321 3.8), to a command of this transaction"""
         self.content_sent = False
         self.wants_content = False
         """the content may be sent now, by `send_content`"""
@@ -119,8 +121,8 @@ class Transaction:
         expected = self._expected.popleft()
         self.answered += 1
         if reply.code == 421:
-            # RFC 5321 3.8: the upstream is closing. The reply holds for this command.
-            self.broken = True
+            # The reply holds for this command.
+            self.broken, self.reply_421 = True, reply
         match expected:
             case "MAIL":
                 out = self._mail_answered(reply)
@@ -167,6 +169,15 @@ class Transaction:
             for position in [at for at, result in self._results.items() if result.phase == "rcpt"]:
                 del self._results[position]
         self.connection_lost(GARBLED, whole=whole)
+
+    def upstream_closes(self, reply: Reply) -> None:
+        """421 came to the transaction before this one. The upstream reads no further, but what it still answers
+        counts."""
+        self.broken = True
+        self.closing_reply = reply
+        if not self.content_sent:
+            self._fill("abandoned", reply, "mail")
+            self._break_off()
 
     def downgrade_to_ambiguous(self) -> None:
         """More replies came than commands were sent. With BDAT there is no 354, so each of them may answer another

@@ -1,0 +1,152 @@
+"""The transactions of one session, in the order of their replies.
+
+Where the upstream announced PIPELINING, the next transaction begins once the content of the one before has left: its
+MAIL, RCPT and DATA stand behind that content (RFC 2920), or its whole message does (RFC 3030). Each reply belongs to
+the first transaction that isn't over.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from relay.mail.reply import Reply
+from relay.upstream.smtp.flight import Flight
+from relay.upstream.smtp.transaction import EnvelopeMode
+from relay.upstream.smtp.wire import Wire
+
+
+class _Reset:
+    """A RSET that isn't answered yet."""
+
+    outstanding = 1
+    has_left = True
+    is_over = False
+
+    def __init__(self, on_reply: Callable[[Reply], None]) -> None:
+        self.receive = on_reply
+
+
+class PipelineOwner(Protocol):
+    """The session."""
+
+    def on_pipeline_room(self) -> None:
+        """Another transaction may begin behind those under way."""
+
+    def on_empty(self, *, needs_reset: bool) -> None:
+        """Nothing is under way any more. `needs_reset`: the upstream may still hold an envelope."""
+
+    def on_broken(self) -> None:
+        """The session can't be used again: close it. `connection_lost` ends what is under way."""
+
+
+class Pipeline:
+    """`begin` transactions, give it each reply by `receive`. It is the `Line` of its flights."""
+
+    def __init__(self, wire: Wire, mode: EnvelopeMode, owner: PipelineOwner) -> None:
+        self.wire = wire
+        self._mode = mode
+        self._owner = owner
+        self._under_way: deque[Flight | _Reset] = deque()
+        self._is_ending = False
+        """the session closes once what is under way is over"""
+        self._hears_out = False
+        """the upstream said 421: it may still answer contents that have left"""
+
+    def __bool__(self) -> bool:
+        """Something is under way."""
+        return bool(self._under_way)
+
+    @property
+    def depth(self) -> int:
+        """Transactions under way."""
+        return sum(isinstance(each, Flight) for each in self._under_way)
+
+    @property
+    def outstanding(self) -> int:
+        """Replies that are due."""
+        return sum(each.outstanding for each in self._under_way)
+
+    @property
+    def has_room(self) -> bool:
+        """Another transaction may begin behind those under way."""
+        ready = self._mode.pipelined and not self._is_ending and bool(self._under_way)
+        return ready and self._under_way[-1].has_left and not self.wire.is_closing
+
+    def begin(self, flight: Flight, deadline: float) -> None:
+        """The next transaction; there is room for it, or nothing is under way. `deadline`: see `Session.transact`."""
+        before, behind = b"", bool(self._under_way)
+        if behind and self._mode.chunked and not isinstance(self._under_way[-1], _Reset):
+            # RFC 3030 4.2: after a failed BDAT the server keeps the envelope until RSET.
+            before = self.reset()
+        self._under_way.append(flight)
+        flight.begin(deadline, before, behind=behind)
+
+    def reset(self) -> bytes:
+        """What to write so that the upstream forgets an envelope that it may hold."""
+        self._under_way.append(_Reset(self._reset_answered))
+        return b"RSET\r\n"
+
+    def receive(self, reply: Reply) -> None:
+        """The next reply; something is under way."""
+        self._under_way[0].receive(reply)
+
+    def desynchronised(self) -> None:
+        """What came is no reply."""
+        if self._under_way and isinstance(first := self._under_way[0], Flight):
+            first.desynchronised()
+
+    def connection_lost(self) -> None:
+        """Each transaction under way ends: its outcome is unknown only where its content had left."""
+        self._is_ending = True
+        under_way, self._under_way = list(self._under_way), deque()
+        for each in under_way:
+            if isinstance(each, Flight):
+                each.connection_lost()
+
+    def content_has_left(self) -> None:
+        if self.has_room:
+            self._owner.on_pipeline_room()
+
+    def flight_over(self, flight: Flight) -> None:
+        if not self._under_way or self._under_way[0] is not flight:
+            self._is_ending = True  # its envelope is under way, and can't be taken back
+            return
+        self._under_way.popleft()
+        transaction = flight.transaction
+        if not self._under_way:
+            if transaction.broken or flight.is_unsent or self._is_ending:
+                self._owner.on_broken()
+            else:
+                self._owner.on_empty(needs_reset=transaction.needs_reset)
+        elif transaction.reply_421 is not None:
+            self._hear_out(transaction.reply_421)
+        elif transaction.broken and not self._hears_out:
+            self._owner.on_broken()
+        else:
+            self._next_comes_first()
+
+    def _hear_out(self, reply: Reply) -> None:
+        self._is_ending = self._hears_out = True
+        for each in list(self._under_way):
+            if isinstance(each, Flight):
+                each.upstream_closes(reply)
+        self._next_comes_first()
+
+    def _next_comes_first(self) -> None:
+        first = self._under_way[0]
+        if first.is_over:
+            self._owner.on_broken()  # it was given up, and the replies to it answer nothing else
+        elif isinstance(first, Flight):
+            first.comes_first()
+
+    def _reset_answered(self, reply: Reply) -> None:
+        self._under_way.popleft()
+        if not reply.positive:
+            # The next envelope would be added to the one before.
+            self._owner.on_broken()
+        elif self._under_way:
+            self._next_comes_first()
+        else:
+            self._owner.on_empty(needs_reset=False)
