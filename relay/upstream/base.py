@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from relay.mail.recode import Form
 from relay.upstream.circuit import Circuit
 from relay.upstream.gate import Gate
 from relay.upstream.redaction import reply_for_operators
-from relay.upstream.results import LOST, OpenFailed, Result
+from relay.upstream.results import LOST, TIMED_OUT, OpenFailed, Result
 from relay.upstream.window import Window
 
 Parts = Callable[[], Sequence[bytes]]
@@ -43,7 +44,7 @@ class Load(Protocol):
 class Progress:
     """How far an attempt has come, for hedging."""
 
-    __slots__ = ("answered", "asked", "content_sent")
+    __slots__ = ("answered", "asked", "content_sent", "rival")
 
     def __init__(self) -> None:
         self.asked = False
@@ -52,6 +53,8 @@ class Progress:
         """it answered (SMTP: the whole envelope)"""
         self.content_sent = False
         """the attempt passed the gate: from now on the upstream may have the message"""
+        self.rival: Progress | None = None
+        """of another attempt with the same message at the same upstream, over a session of its own"""
 
 
 class Terms(NamedTuple):
@@ -62,6 +65,8 @@ class Terms(NamedTuple):
     final_s: float
     """seconds for the answer to the content"""
     progress: Progress
+    own_session: bool = False
+    """not behind another message that is under way on the same session"""
 
 
 class Report(NamedTuple):
@@ -114,7 +119,31 @@ class Upstream(ABC):
         """messages begun, or about to be, and not over"""
         self.urged = False
         """an operator asked for an attempt now, and its probe is under way"""
+        self.settled = asyncio.Event()
+        """set once a connection was opened, or couldn't be, or none is to stand ready"""
         self._watcher = watcher
+        self._users = 0
+
+    def join(self) -> None:
+        """One more lane sends by it. The first one starts it."""
+        self._users += 1
+        if self._users == 1:
+            self.start()
+
+    async def leave(self) -> None:
+        """A lane that joined doesn't send by it any more. The last one closes it."""
+        self._users -= 1
+        if self._users == 0:
+            await self.close()
+
+    def doubt(self, reason: str) -> None:
+        """Before it is in use: another configuration of it was down for `reason`. Only a connection shows that this one
+        isn't; a probe for that is under way when this returns, or begins as soon as there is a place for it."""
+        if self.circuit.state == "closed" and not self.is_connected:
+            self.circuit.doubt(time.monotonic(), reason)
+            if self.counts()["opening"]:
+                self.circuit.probing()
+            self.urge()
 
     @abstractmethod
     def start(self) -> None:
@@ -162,12 +191,19 @@ class Upstream(ABC):
             self.probe(now)
         self.urged = self.circuit.state == "half-open"
 
+    def timed_out(self, progress: Progress) -> None:
+        """The upstream left the message unanswered, on a session that worked: its circuit opens, unless it answers the
+        same message on another session."""
+        if progress.rival is None or not progress.rival.answered:
+            self.condemn(OpenFailed("session", TIMED_OUT))
+
     def condemn(self, reason: OpenFailed) -> None:
         """Open the circuit: the upstream is unreachable, unsafe, doesn't respond, or refuses the account."""
         refused = reason.reply.permanent and reason.phase != "connect"
         reply_text = reply_for_operators(reason.reply) if reason.from_upstream else ""
         if self.circuit.failed(time.monotonic(), reason.reason, reply_text=reply_text, refused=refused):
             self._watcher.down(self.lane, self.name, reason.reason)
+        self.settled.set()
         self.fail_waiting(reason)
 
     def account_refused(self, reason: OpenFailed, message_id: str) -> None:
@@ -185,6 +221,7 @@ class Upstream(ABC):
 
     def connected(self) -> None:
         """A connection was opened."""
+        self.settled.set()
         if self.circuit.connected():
             self._watcher.up(self.lane, self.name)
 

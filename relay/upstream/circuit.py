@@ -74,6 +74,10 @@ class Circuit:
         """A message got another answer: nothing is wrong with our account."""
         self._refused_message = ""
 
+    def doubt(self, now: float, reason: str) -> None:
+        """Nothing is known of it yet, but another configuration of this upstream was down: a probe is due now."""
+        self.state, self.reason, self.probe_at = "open", reason, now
+
     def probing(self) -> None:
         """A probe is under way."""
         self.state = "half-open"

@@ -61,6 +61,22 @@ class Target:
         context = (contexts if contexts is not None else Contexts()).trusting(config.ca_file)
         return cls(name, config, hostname, context, addresses)
 
+    def is_same(self, other: Target) -> bool:
+        """Whether a session opened for one serves the other as well. A `ca_file` is compared by the certificates that
+        were read from it."""
+        return (self.name, self.config, self.hostname, self._own_cas()) == (
+            other.name,
+            other.config,
+            other.hostname,
+            other._own_cas(),
+        )
+
+    def _own_cas(self) -> frozenset[bytes]:
+        """Of the `ca_file`, in DER; none where the system's are trusted."""
+        if self.tls_context is None or self.config.ca_file is None:
+            return frozenset()
+        return frozenset(self.tls_context.get_ca_certs(binary_form=True))
+
 
 async def open_session(target: Target, *, timeout_s: float) -> Session:
     """Connect, secure, authenticate. Raises OpenFailed; `timeout_s` bounds all of it together."""

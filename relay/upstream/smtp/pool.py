@@ -52,6 +52,10 @@ class Pool:
         # Not before: places would be kept for a pool that a reload built in vain.
         self._quota.join(self)
 
+    def open_with(self, target: Target, open_within_s: float) -> None:
+        """Open sessions by these from now on."""
+        self._target, self._open_within_s = target, open_within_s
+
     async def close(self) -> None:
         """Close every session with QUIT. Transactions under way are cut off."""
         self.is_closing = True

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Literal
 
 from relay.clock import steady
 from relay.mail.outcome import Outcome
 from relay.mail.redact import redact, redact_reply
 from relay.upstream.account import credential_failure
-from relay.upstream.base import Load, Report, Terms, Upstream, Watcher
+from relay.upstream.base import Load, Progress, Report, Terms, Upstream, Watcher
 from relay.upstream.gate import Gate
 from relay.upstream.limits import UpstreamLimits
 from relay.upstream.phases import Phases
-from relay.upstream.results import TIMED_OUT, TROUBLE, OpenFailed, Result
+from relay.upstream.results import TROUBLE, OpenFailed, Result
 from relay.upstream.smtp.connect import Target
 from relay.upstream.smtp.fitting import fitted
 from relay.upstream.smtp.flight import TransactionReport
@@ -42,12 +43,28 @@ class SmtpUpstream(Upstream):
         super().__init__(lane, target.name, target.config, express=express, watcher=watcher)
         self.pool = Pool(self, target, limits.quota, open_within_s=open_within_s)
         self.maintenance = Maintenance(self, self.pool)
-        self._rate = limits.rate
+        self._target = target
+        self._limits = limits
         self._unsigned = frozenset(target.config.unsigned_headers)
+
+    def serves(self, target: Target, limits: UpstreamLimits, *, express: bool) -> bool:
+        """Whether a lane of a newer configuration may go on with this upstream, its sessions and what was learnt of
+        it."""
+        return self.express == express and self._limits.quota is limits.quota and self._target.is_same(target)
+
+    def take_over(self, target: Target, *, open_within_s: float, watcher: Watcher) -> None:
+        """A lane of a newer configuration goes on with it (`serves`). An open circuit is probed at once: the reload may
+        be meant for it."""
+        self._watcher = watcher
+        self._target = replace(target, addresses=self._target.addresses)  # which address served last is known
+        self.pool.open_with(self._target, open_within_s)
+        self.urge()
 
     def start(self) -> None:
         self.pool.start()
         self.maintenance.start()
+        if self.config.sessions.warm == 0 or not self.express:
+            self.settled.set()
 
     async def close(self) -> None:
         self.maintenance.stop()
@@ -85,8 +102,8 @@ class SmtpUpstream(Upstream):
 
     async def _send(self, load: Load, gate: Gate, terms: Terms, started_at: float, phases: Phases) -> Report:
         paced_at = started_at
-        if self._rate is not None:
-            await self._rate.pace(express=self.express)
+        if self._limits.rate is not None:
+            await self._limits.rate.pace(express=self.express)
             phases.until(paced_at := time.monotonic(), "rate")
         now = steady()
         deadline = paced_at + min(terms.attempt_s, gate.deadline - now)
@@ -100,7 +117,7 @@ class SmtpUpstream(Upstream):
                 return self._without_session(load, failure, started_at, phases)
             _record_opening(phases, time.monotonic(), session.opening if is_new else Opening())
             sent = await self._transact(session, load, gate, terms, deadline, phases)
-            error = self._learn(session, load, sent)
+            error = self._learn(session, load, sent, terms.progress)
             if not is_new and _was_dead(sent) and time.monotonic() < deadline:
                 if terms.progress.content_sent:
                     gate.reopen()
@@ -135,22 +152,24 @@ class SmtpUpstream(Upstream):
         phases.until(sent.ended_at, "data")
         return sent
 
-    def _learn(self, session: Session, load: Load, sent: TransactionReport) -> Exception | None:
+    def _learn(self, session: Session, load: Load, sent: TransactionReport, progress: Progress) -> Exception | None:
         """Learn from a transaction, and give its session back. A fault of ours is returned: it changes no result."""
         try:
-            self.return_session(session, sent, len(load.original))
+            self.return_session(session, sent, len(load.original), progress)
             self._mind_the_account(load, sent)
         except Exception as error:  # noqa: BLE001 - see above
             session.abort()
             return error
         return None
 
-    def return_session(self, session: Session, sent: TransactionReport, size_bytes: int = 0) -> None:
+    def return_session(
+        self, session: Session, sent: TransactionReport, size_bytes: int = 0, progress: Progress | None = None
+    ) -> None:
         """Learn from a transaction that carried `size_bytes`, and give the session back to the pool."""
         if not self.express:
             self._adapt_window(session, sent, timed=size_bytes <= TIMED_UP_TO_BYTES)
         if sent.timed_out:
-            self.condemn(OpenFailed("session", TIMED_OUT))
+            self.timed_out(progress or Progress())
         elif sent.lost:
             # A kept session that is dead before its first reply was only idle for too long.
             if sent.answered or session.transactions == 1:
