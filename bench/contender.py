@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -40,6 +40,10 @@ class Site:
     hedge: str | None = None
     parked: Upstream | None = None
     """for mail with `X-Relay-Lane: parked`"""
+    sessions: Mapping[str, int] = field(default_factory=lambda: {"warm": 4, "max": 20})
+    """`sessions` of the relay's upstreams for codes"""
+    floor_sessions: int = 6
+    """which the floor keeps open"""
 
 
 class Contender(AbstractContextManager["Contender"], Protocol):

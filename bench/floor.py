@@ -2,10 +2,11 @@
 
 A forwarder as a process of its own. It takes mail from an app, writes the content to a file and waits for it to be on
 the disk (one fdatasync), and hands it over a session that is open, secured and authenticated: MAIL, RCPT and DATA in
-one write, or MAIL, RCPT and BDAT LAST where CHUNKING is announced. No parsing, no signature, no log, no retry. What
-a relay takes beyond this is its own.
+one write, or MAIL, RCPT and BDAT LAST where CHUNKING is announced; one by one where PIPELINING is not. No parsing, no
+signature, no log, no retry. What a relay takes beyond this is its own.
 
-`python -m bench.floor --to PORT --spool FILE [--ca FILE] [--auth]` prints `ready PORT`, runs until stdin ends.
+`python -m bench.floor --to PORT --spool FILE [--sessions N] [--ca FILE] [--auth]` prints `ready PORT`, runs until stdin
+ends. With as many sessions as codes come at once, no code waits for another.
 """
 
 from __future__ import annotations
@@ -26,10 +27,9 @@ from bench.message import OTP_SENDER
 from bench.process import end_with_stdin, steady
 from bench.sink import PASSWORD, USERNAME
 
-SESSIONS = 6
 _WITHIN_S = 10.0
 _END = b"\r\n.\r\n"
-_ENVELOPE = b"MAIL FROM:<%s>\r\nRCPT TO:<user@example.net>\r\n" % OTP_SENDER.encode()
+_ENVELOPE = (b"MAIL FROM:<%s>\r\n" % OTP_SENDER.encode(), b"RCPT TO:<user@example.net>\r\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,15 @@ class Way:
     port: int
     ca_file: Path | None
     auth: bool
+    sessions: int
 
 
 class Session:
     """One to the upstream, ready for a transaction."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, chunking: bool) -> None:
-        self._reader, self._writer, self._chunking = reader, writer, chunking
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, offers: bytes) -> None:
+        self._reader, self._writer = reader, writer
+        self._pipelining, self._chunking = b"PIPELINING" in offers, b"CHUNKING" in offers
 
     @classmethod
     async def open(cls, way: Way) -> Session:
@@ -59,21 +61,22 @@ class Session:
             if way.auth:
                 token = base64.b64encode(f"\0{USERNAME}\0{PASSWORD}".encode())
                 await _ask(reader, writer, b"AUTH PLAIN " + token)
-        return cls(reader, writer, chunking=b"CHUNKING" in offers)
+        return cls(reader, writer, offers)
 
     async def send(self, content: bytes) -> None:
         """`content` ends in CRLF and has nothing to stuff."""
         async with asyncio.timeout(_WITHIN_S):
             if self._chunking:
-                self._writer.write(_ENVELOPE + b"BDAT %d LAST\r\n" % len(content) + content)
-                wanted = 3
+                await self._ask(*_ENVELOPE, b"BDAT %d LAST\r\n" % len(content) + content)
             else:
-                self._writer.write(_ENVELOPE + b"DATA\r\n")
-                for _ in range(3):
-                    await _reply(self._reader)
-                self._writer.write(content + b".\r\n")
-                wanted = 1
-            for _ in range(wanted):
+                await self._ask(*_ENVELOPE, b"DATA\r\n")
+                await self._ask(content + b".\r\n")
+
+    async def _ask(self, *commands: bytes) -> None:
+        """In one write where the upstream announces PIPELINING, else each behind the reply to the one before."""
+        for flight in [commands] if self._pipelining else [[command] for command in commands]:
+            self._writer.write(b"".join(flight))
+            for _ in flight:
                 await _reply(self._reader)
 
 
@@ -147,7 +150,7 @@ async def serve(way: Way, spool: Path) -> None:
     """Until standard input ends."""
     loop = asyncio.get_running_loop()
     descriptor = os.open(spool, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    forwarder = Forwarder(await asyncio.gather(*(Session.open(way) for _ in range(SESSIONS))), descriptor)
+    forwarder = Forwarder(await asyncio.gather(*(Session.open(way) for _ in range(way.sessions))), descriptor)
     server = await loop.create_server(lambda: Intake(forwarder), "127.0.0.1", 0)
     stop = asyncio.Event()
     end_with_stdin(lambda: loop.call_soon_threadsafe(stop.set))
@@ -160,13 +163,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.floor", description=__doc__)
     parser.add_argument("--to", type=int, required=True)
     parser.add_argument("--spool", type=Path, required=True)
+    parser.add_argument("--sessions", type=int, default=6)
     parser.add_argument("--ca", type=Path)
     parser.add_argument("--auth", action="store_true")
     args = parser.parse_args()
     # Not realtime: it stands where the relay stands.
     steady(realtime=False)
     with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(serve(Way(args.to, args.ca, args.auth), args.spool))
+        uvloop.run(serve(Way(args.to, args.ca, args.auth, args.sessions), args.spool))
 
 
 if __name__ == "__main__":

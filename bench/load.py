@@ -1,8 +1,8 @@
 """Apps as processes of their own.
 
-`python -m bench.load codes --port P --out FILE --count N --rate R` sends codes at a steady pace, each over a
-connection of its own (`--kept`: over connections kept open), whatever became of the ones before; it ends after N, or
-early once its standard input is closed, when all under way are answered.
+`python -m bench.load codes --port P --out FILE --count N --rate R` sends codes at a steady pace (`--burst B`: B at the
+same moment; `--seed S`: at random), each over a connection of its own (`--kept`: over connections kept open), whatever
+became of the ones before; it ends after N, or early once its standard input is closed, when all under way are answered.
 
 `python -m bench.load flood --port P --count N --connections C --file FILE [--kept]` sends the same content N times
 as fast as it goes; for machines without Debian's smtp-source, which does the same at less cost (see `flood`).
@@ -16,12 +16,13 @@ import contextlib
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
 
+from bench.arrivals import offsets_s
 from bench.message import BULK_SENDER, OTP_SENDER, otp
 from bench.process import end_with_stdin, module, steady
 from bench.records import SENT
@@ -82,13 +83,13 @@ class App:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A steady stream of codes."""
+    """A stream of codes."""
 
     port: int
     out: Path
     first_id: int
-    count: int
-    rate: float
+    offsets_s: Sequence[float]
+    """when each code leaves, from the start on"""
     kept: bool
     body_bytes: int
 
@@ -101,10 +102,11 @@ async def codes(stream: Stream) -> None:
     free: list[App] = []
     began = loop.time()
     tasks = []
-    for number in range(stream.count):
-        pause_s = began + number / stream.rate - loop.time()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), max(0.0, pause_s))
+    for number, offset_s in enumerate(stream.offsets_s):
+        pause_s = began + offset_s - loop.time()
+        if pause_s > 0:  # the codes of a burst leave in one turn of the loop
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), pause_s)
         if stop.is_set():
             break
         tasks.append(asyncio.create_task(_code(stream, stream.first_id + number, free)))
@@ -171,7 +173,9 @@ def main() -> None:
         one.add_argument("--kept", action="store_true")
         if kind == "codes":
             one.add_argument("--out", type=Path, required=True)
-            one.add_argument("--rate", type=float, required=True)
+            one.add_argument("--rate", type=float, required=True, help="a second, on average")
+            one.add_argument("--burst", type=int, default=1, help="so many at the same moment")
+            one.add_argument("--seed", type=int, help="at random (a Poisson process), as this number says")
             one.add_argument("--first-id", type=int, default=1)
             one.add_argument("--body", type=int, default=2048)
             one.add_argument("--realtime", action="store_true")
@@ -182,8 +186,8 @@ def main() -> None:
     with contextlib.suppress(KeyboardInterrupt):
         if args.kind == "codes":
             steady(realtime=args.realtime)
-            stream = Stream(args.port, args.out, args.first_id, args.count, args.rate, args.kept, args.body)
-            uvloop.run(codes(stream))
+            when = offsets_s(args.count, args.rate, burst=args.burst, seed=args.seed)
+            uvloop.run(codes(Stream(args.port, args.out, args.first_id, when, args.kept, args.body)))
         else:
             steady(realtime=False)
             uvloop.run(pour(args.port, args.file.read_bytes(), args.count, args.connections, kept=args.kept))

@@ -15,7 +15,7 @@ from bench import failover
 from bench.options import Options, parse, preamble, save, say, table
 from bench.process import Failed
 from bench.records import Quantiles, Spread, quantiles
-from bench.stage import FLOOD_WITHIN_S, Bulk, Codes, CodesRun, Network, Stage, contender, play
+from bench.stage import FLOOD_WITHIN_S, Bulk, Codes, CodesRun, Network, Stage, contender, play, wrong
 
 SLOW_BULK_S = 0.05
 """the bulk upstream's pause before it answers a message"""
@@ -134,6 +134,7 @@ class Results:
                 "failed": run.failed,
                 "missing": run.missing,
                 "unsigned": run.unsigned,
+                "twice": run.twice,
                 "peak_rss_bytes": run.peak_rss_bytes,
                 "cpu_s": run.cpu_s,
             }
@@ -162,11 +163,6 @@ def _cells(runs: Sequence[CodesRun], *, signs: bool) -> list[str]:
     each = [quantiles(run.times_ms) for run in runs]
     waits = [quantiles(run.acknowledged_ms) for run in runs]
     p99 = Spread.of([one.p99 for one in each])
-    wrong = {
-        "refused": sum(run.failed for run in runs),
-        "not arrived": sum(run.missing for run in runs),
-        "unsigned": sum(run.unsigned for run in runs) if signs else 0,
-    }
     return [
         f"{Spread.of([one.p50 for one in each]).median:.2f}",
         f"{Spread.of([one.p95 for one in each]).median:.2f}",
@@ -176,7 +172,7 @@ def _cells(runs: Sequence[CodesRun], *, signs: bool) -> list[str]:
         f"{Spread.of([one.p99 for one in waits]).median:.2f}",
         f"{len(runs)} × {each[0].n}",
         f"{max(run.peak_rss_bytes for run in runs) / 1e6:.0f}",
-        ", ".join(f"{n} {what}" for what, n in wrong.items() if n) or "-",
+        wrong(runs, signs=signs),
     ]
 
 

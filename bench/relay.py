@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +19,7 @@ from bench.sink import PASSWORD, USERNAME
 READY_WITHIN_S = 60.0
 """a store of ten million rows included"""
 _READY = re.compile(r"^ready smtp=127\.0\.0\.1:(\d+) http=127\.0\.0\.1:(\d+)$", re.MULTILINE)
-_SESSIONS = {"otp": {"warm": 4, "max": 20}, "bulk": {"max": 10}}
+_BULK_SESSIONS = {"max": 10}
 
 
 class Relay(Contender):
@@ -72,12 +72,12 @@ class Relay(Contender):
 
 def configuration(site: Site) -> dict[str, Any]:
     """relay.yaml: a lane for codes, one for the rest, and one for what is to lie still."""
-    upstreams = {f"otp{n}": _upstream(one, _SESSIONS["otp"]) for n, one in enumerate(site.otp, 1)}
+    upstreams = {f"otp{n}": _upstream(one, site.sessions) for n, one in enumerate(site.otp, 1)}
     lanes: dict[str, Any] = {
         "otp": {"upstreams": list(upstreams)} | ({"hedge": site.hedge} if site.hedge else {}),
         "bulk": {"upstreams": ["bulk"]},
     }
-    upstreams["bulk"] = _upstream(site.bulk, _SESSIONS["bulk"])
+    upstreams["bulk"] = _upstream(site.bulk, _BULK_SESSIONS)
     if site.parked is not None:
         upstreams["parked"] = _upstream(site.parked, {"max": 2})
         lanes["parked"] = {"upstreams": ["parked"], "retry": ["4h"], "expires": "2d"}
@@ -100,7 +100,7 @@ def configuration(site: Site) -> dict[str, Any]:
     }
 
 
-def _upstream(one: Upstream, sessions: dict[str, int]) -> dict[str, Any]:
+def _upstream(one: Upstream, sessions: Mapping[str, int]) -> dict[str, Any]:
     found: dict[str, Any] = {"host": "127.0.0.1", "port": one.port, "tls": "none", "sessions": dict(sessions)}
     if one.ca_file is not None:
         found |= {"tls": "starttls", "ca_file": str(one.ca_file)}

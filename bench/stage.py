@@ -46,10 +46,14 @@ class Network:
 class Codes:
     count: int
     rate: float
-    """a second"""
+    """a second, on average"""
     body_bytes: int = 2048
     kept: bool = False
     """over connections kept open, not one for each code"""
+    burst: int = 1
+    """so many at the same moment"""
+    seed: int | None = None
+    """at random (a Poisson process), as this number says"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ class Floor(Contender):
     def __init__(self, site: Site) -> None:
         upstream = site.otp[0]
         arguments: list[object] = ["--to", upstream.port, "--spool", site.directory / "spool"]
+        arguments += ["--sessions", site.floor_sessions]
         arguments += ["--ca", upstream.ca_file] if upstream.ca_file is not None else []
         arguments += ["--auth"] if upstream.auth else []
         self._argv = module("floor", *arguments)
@@ -223,6 +228,7 @@ class Stage:
         first_id, self._next_id = self._next_id, self._next_id + codes.count
         arguments = ["codes", "--port", port, "--out", out, "--count", codes.count, "--rate", codes.rate]
         arguments += ["--body", codes.body_bytes, "--first-id", first_id, *(["--kept"] if codes.kept else [])]
+        arguments += ["--burst", codes.burst, *(["--seed", codes.seed] if codes.seed is not None else [])]
         return self._child("load", *arguments, *self._realtime), out
 
     def flood(self, port: int, bulk: Bulk) -> Child:
@@ -258,8 +264,21 @@ class CodesRun:
     missing: int
     """acknowledged, but not at the upstream within ARRIVE_WITHIN_S"""
     unsigned: int
+    twice: int
+    """copies at the upstream beyond the first"""
     peak_rss_bytes: int
     cpu_s: float
+
+
+def wrong(runs: Sequence[CodesRun], *, signs: bool) -> str:
+    """What must not be, over all of them; `-`: nothing. `signs`: the contender does."""
+    counts = {
+        "refused": sum(run.failed for run in runs),
+        "not arrived": sum(run.missing for run in runs),
+        "unsigned": sum(run.unsigned for run in runs) if signs else 0,
+        "sent twice": sum(run.twice for run in runs),
+    }
+    return ", ".join(f"{n} {what}" for what, n in counts.items() if n) or "-"
 
 
 def play(
@@ -295,6 +314,8 @@ def judged(sent: list[Sent], sink: SinkAt, used: Callable[[], usage.Usage], befo
             break
         time.sleep(0.1)
     after = used()
+    ids = {one.bench_id for one in sent}
+    copies = [one.bench_id for one in sink.arrivals() if one.bench_id in ids]
     there = [(one, found[one.bench_id]) for one in sent if one.bench_id in found]
     return CodesRun(
         times_ms=tuple((arrival.at_ns - one.dot_ns) / 1e6 for one, arrival in there),
@@ -302,6 +323,7 @@ def judged(sent: list[Sent], sink: SinkAt, used: Callable[[], usage.Usage], befo
         failed=sum(not one.acknowledged_ns for one in sent),
         missing=len(wanted) - len(found),
         unsigned=sum(not arrival.signed for _, arrival in there),
+        twice=len(copies) - len(set(copies)),
         peak_rss_bytes=after.peak_rss_bytes,
         cpu_s=after.cpu_s - before.cpu_s,
     )
