@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from relay.config.model import Config
 from relay.delivery.handover import hand_over, supersede_older
-from relay.delivery.lane import Lane
+from relay.delivery.lane import Lane, newest
 from relay.delivery.services import Services
+from relay.delivery.succession import Succession
 from relay.store.model import Action, NewMessage, Selection
 from relay.upstream.limits import LocalLimits, UpstreamLimits
 from relay.upstream.smtp.connect import Contexts, Target
-from relay.upstream.smtp.upstream import SmtpUpstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +37,59 @@ class OwnLanes:
 class Delivery:
     """`start`, hand mail to `lane(name)`, `drain`. One at a time owns the store's queues."""
 
-    def __init__(self, config: Config, services: Services, targets: Mapping[str, Target], own: OwnLanes) -> None:
+    def __init__(
+        self,
+        config: Config,
+        services: Services,
+        targets: Mapping[str, Target],
+        own: OwnLanes,
+        before: Delivery | None = None,
+    ) -> None:
+        """`before`: the one that runs and that this one is to replace. Nothing of it changes before `start`."""
         self._config = config
         self._services = services
         self._wake_elsewhere = own.wake
+        self._in_force = False
+        self._after: Delivery | None = None
+        self._succession = Succession(before.lanes() if before is not None else (), targets, own.upstreams, self)
+        self._before = before
         self._lanes: dict[str, Lane] = {}
         for name in own.lanes:
             lane = config.lanes[name]
-            upstreams = [
-                SmtpUpstream(
-                    name,
-                    targets[upstream],
-                    own.upstreams[upstream],
-                    express=lane.express,
-                    open_within_s=lane.attempt_s,
-                    watcher=self,
-                )
-                for upstream in upstreams_of(config, name)
-            ]
+            upstreams = [self._succession.upstream(name, lane, each) for each in upstreams_of(config, name)]
             self._lanes[name] = Lane(name, lane, upstreams, services, self.wake)
 
+    async def prepare(self, within_s: float) -> None:
+        """Before `start`: open warm sessions of what can't be taken over, while the lanes of `before` send. Returns
+        when each express lane has one at each upstream that isn't down, at the latest after `within_s` seconds."""
+        opening = []
+        for lane in self._lanes.values():
+            for upstream in lane.upstreams if lane.config.express else ():
+                if self._succession.is_new(upstream):
+                    lane.choice.join(upstream)
+                    opening.append(upstream.settled.wait())
+        await _within(within_s, *opening)
+
+    async def discard(self) -> None:
+        """Instead of `start`: close what `prepare` has opened."""
+        await asyncio.gather(*(lane.choice.leave() for lane in self._lanes.values()))
+
     def start(self) -> None:
-        """Open warm sessions and take up what waits in the store."""
+        """Take up what waits in the store, over sessions that are open and over new ones."""
+        self._in_force = True
         for lane in self._lanes.values():
             lane.start()
+        self._succession.begin()
+        before, self._before = self._before, None
+        if before is not None:
+            before._after = self
+            for lane in before.lanes():
+                lane.successor = self._lanes.get(lane.name)
+
+    async def warmed(self, within_s: float) -> None:
+        """Return when a code of each express lane would find an open session, or couldn't be sent at all; at the latest
+        after `within_s` seconds."""
+        await _within(within_s, *(lane.choice.warmed() for lane in self._lanes.values() if lane.config.express))
 
     def has(self, name: str) -> bool:
         """Is that lane this process's?"""
@@ -102,12 +133,14 @@ class Delivery:
 
     def down(self, lane: str, upstream: str, reason: str) -> None:
         """An upstream's circuit opened (`Watcher`)."""
-        self._services.events.down(lane, upstream, reason)
+        if self._in_force:
+            self._services.events.down(lane, upstream, reason)
 
     def up(self, lane: str, upstream: str) -> None:
         """It closed again (`Watcher`)."""
-        self._services.events.up(lane, upstream)
-        self._lanes[lane].feeder.on_upstream_recovered()
+        if self._in_force:
+            self._services.events.up(lane, upstream)
+            newest(self._lanes[lane]).feeder.on_upstream_recovered()
 
     async def drain(self, within_s: float) -> int:
         """Finish what is under way, in all lanes at once; the rest stays in the store. Returns the number of deliveries
@@ -149,10 +182,18 @@ class Delivery:
     def wake(self, name: str, at: float) -> None:
         """Mail for a lane, of this process or of another, was put into the store, and is due then."""
         lane = self._lanes.get(name)
-        if lane is not None:
+        if self._after is not None:
+            self._after.wake(name, at)
+        elif lane is not None:
             lane.wake(at)
         else:
             self._wake_elsewhere(name, at)
+
+
+async def _within(within_s: float, *awaited: Coroutine[Any, Any, object]) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await asyncio.gather(*awaited)
 
 
 def targets_of(config: Config) -> dict[str, Target]:

@@ -41,6 +41,13 @@ class Engine:
         self._retired: dict[asyncio.Task[None], Delivery] = {}
         """the tasks that end the lanes of earlier configurations"""
         self._housekeeper: asyncio.Task[None] | None = None
+        self._running: Delivery | None = None
+
+    @property
+    def delivery(self) -> Delivery:
+        """The lanes in force, once they are started."""
+        assert self._running is not None
+        return self._running
 
     async def open(self, path: Path, codec: Codec, config: Config) -> None:
         """Open the store file and recover what was being sent when the relay last ended. Raises StoreError."""
@@ -50,14 +57,14 @@ class Engine:
             self.log.recovered(one.message_id, one.lane, one.state, recipients=one.recipients)
 
     def build(self, loaded: Loaded, targets: Mapping[str, Target], own: OwnLanes) -> Delivery:
-        """The lanes of a configuration, not started."""
+        """The lanes of a configuration, not started. They are to replace those in force, if there are any."""
         bouncer = Bouncer(loaded.config, self.clock)
         services = Services(self.store, self.clock, self.signatures.sign, bouncer, self._events, self.supervisor)
-        return Delivery(loaded.config, services, targets, own)
+        return Delivery(loaded.config, services, targets, own, self._running)
 
     async def start(self, config: Config, delivery: Delivery) -> None:
         """Send. Mail of lanes that no longer exist goes to the default lane. Raises StoreError."""
-        self.delivery = delivery
+        self._running = delivery
         self._housekeeping = Housekeeping(self.store, self.clock, self.log)
         await self._housekeeping.apply(config, delivery.wake_all)
         delivery.start()
@@ -66,7 +73,7 @@ class Engine:
     async def replace(self, config: Config, delivery: Delivery) -> None:
         """Start new lanes. The old ones finish what is under way; what they hold goes to the new ones."""
         # The new lanes come first: a message that is just coming in may be for a lane that the old ones don't have.
-        old, self.delivery = self.delivery, delivery
+        old, self._running = self.delivery, delivery
         delivery.start()
         try:
             await self._housekeeping.apply(config, delivery.wake_all)

@@ -67,7 +67,7 @@ class Lane:
         self.settler = Settler(name, config, services, wake=wake, after_deferral=self._after_deferral)
         self._services = services
         self._sign = partial(services.sign, express=config.express)
-        self._choice = LaneUpstreams(config.upstreams, upstreams)
+        self.choice = LaneUpstreams(config.upstreams, upstreams)
         self._backlog = Backlog()
         self._paused_messages = 0
         """messages of the backlog whose upstreams all asked for a pause"""
@@ -83,11 +83,13 @@ class Lane:
         """when the rate or an upstream's pause lets the next message go"""
         self._draining = False
         self._pauses = 0
+        self.successor: Lane | None = None
+        """of a newer configuration: the store's mail is its own. It may have the same upstreams"""
 
     def start(self) -> None:
-        """Open sessions, and claim what the store has."""
+        """Send, and claim what the store has."""
         for upstream in self.upstreams:
-            upstream.start()
+            self.choice.join(upstream)
         self.feeder.start()
 
     def job(self, queued: Queued, *, claimed: bool = False) -> Job:
@@ -128,7 +130,7 @@ class Lane:
 
     def wake(self, at: float) -> None:
         """Something in the store is due then (seconds since the epoch)."""
-        self.feeder.wake(at)
+        newest(self).feeder.wake(at)
 
     async def pause(self, ids: frozenset[str] | None) -> None:
         """Begin and claim nothing until `resume`; give the waiting messages (`ids`, or all) back to the store."""
@@ -158,7 +160,7 @@ class Lane:
         waiting = self._backlog.remove(lambda _: True)
         stopped = await end_deliveries(self._tasks, within_s)
         await self.settler.give_back_waiting(waiting, within_s)
-        await asyncio.gather(*(upstream.close() for upstream in self.upstreams))
+        await self.choice.leave()
         return stopped
 
     def _pump(self) -> None:
@@ -205,7 +207,7 @@ class Lane:
         best: tuple[tuple[float, str], RouteKey, list[Upstream]] | None = None
         self._paused_messages = 0
         for route, rank, waiting in self._backlog.heads():
-            upstreams = self._choice.available(route)
+            upstreams = self.choice.available(route)
             if upstreams and not self.config.express:
                 upstreams.sort(key=lambda upstream: now < upstream.window.resume_at)
                 if now < upstreams[0].window.resume_at:
@@ -229,7 +231,7 @@ class Lane:
             finally:
                 if upstreams:
                     upstreams[0].under_way -= 1  # from here on the attempt counts itself
-            named = self._choice.named(job.queued.upstreams)
+            named = self.choice.named(job.queued.upstreams)
             if not upstreams:
                 _note_unavailable(job, named)
             round_ = Round(job, self.config, self._services.clock.epoch, self.settler.settle, self._on_attempt)
@@ -252,18 +254,18 @@ class Lane:
         self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._services.events.on_error("delivery", error)
-        self._pump()
+        newest(self)._pump()
 
     def _on_attempt(self, job: Job, report: Report) -> None:
         self._services.events.on_attempt(self.name, job, report)
         if report.error is not None:
             self._services.events.on_error("delivery", report.error)
         if not self.config.express:
-            self._pump()
+            newest(self)._pump()
 
     async def _after_deferral(self, job: Job) -> None:
         """The message waits in the store again."""
-        self.feeder.on_deferred(job.picked_at)
+        newest(self).feeder.on_deferred(job.picked_at)
         # A newer message that came during this write did not find the older one in the store. End the older one now.
         if job.superseded_by is not None and job.queued.supersede_key is not None:
             try:
@@ -273,8 +275,15 @@ class Lane:
 
     def sign_ahead(self, job: Job) -> Coroutine[Any, Any, None] | None:
         """`Job.sign_ahead` for the upstream that the job goes to first; None also where no upstream is available."""
-        upstreams = self._choice.available(RouteKey.of(job))
+        upstreams = self.choice.available(RouteKey.of(job))
         return job.sign_ahead(_unsigned(upstreams[0])) if upstreams else None
+
+
+def newest(lane: Lane) -> Lane:
+    """The lane, or the one that has replaced it in the end."""
+    while lane.successor is not None:
+        lane = lane.successor
+    return lane
 
 
 def _unsigned(upstream: Upstream) -> frozenset[str]:

@@ -1,7 +1,8 @@
-"""A lane's upstreams, and which of them a message may go to now."""
+"""A lane's upstreams: which of them a message may go to now, and from when to when the lane uses them."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from relay.delivery.backlog import RouteKey
@@ -13,11 +14,30 @@ class LaneUpstreams:
         """`default`: names, in order, for messages whose rule names none."""
         self._default = default
         self._by_name = {upstream.name: upstream for upstream in all_of_them}
+        self._joined: list[Upstream] = []
 
     def named(self, names: Sequence[str]) -> list[Upstream]:
         """What a message's rule named; where a reload has removed all of that, the lane's own."""
         known = [name for name in names if name in self._by_name] or self._default
         return [self._by_name[name] for name in known]
+
+    def join(self, upstream: Upstream) -> None:
+        """Use one of them. It is started, if no other lane has done so."""
+        if upstream not in self._joined:
+            self._joined.append(upstream)
+            upstream.join()
+
+    async def leave(self) -> None:
+        """Use none of them any more. Those that no other lane uses are closed."""
+        joined, self._joined = self._joined, []
+        await asyncio.gather(*(upstream.leave() for upstream in joined))
+
+    async def warmed(self) -> None:
+        """Return when the upstream that the next message goes to has an open session, or when all are down."""
+        for upstream in self.named(()):
+            await upstream.settled.wait()
+            if upstream.is_connected:
+                return
 
     def available(self, route: RouteKey) -> list[Upstream]:
         """Those whose circuit is closed, in order of preference, rotated by the ladder's step."""

@@ -32,6 +32,9 @@ from relay.store.merge import shards
 from relay.store.sqlite.integrity import verify_if_unlocked
 from relay.store.sqlite.maintenance import check_keys
 
+WARM_WITHIN_S = 2.0
+"""for a session to be opened for each express lane, before the relay says that it is ready"""
+
 
 class App:
     """`async with App(loaded)` runs the relay; leaving the block drains it."""
@@ -94,6 +97,7 @@ class App:
                 await parts.intake.start(config.listen, self._passed)
             except CannotListen as error:
                 raise CannotStart(place_of(error, loaded)) from error
+            await engine.delivery.warmed(WARM_WITHIN_S)
             self._started = started.pop_all()
         parts.http.start()
         self._reloader = Reloader(self.current, parts, self.log)

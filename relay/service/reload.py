@@ -20,6 +20,9 @@ _LOG = logging.getLogger("relay")
 RESTART_KEYS = ("store", "store_key_file", "http")
 """keys of the configuration that take a restart; a reload keeps what runs"""
 
+PREPARE_WITHIN_S = 2.0
+"""for the sessions of changed upstreams to be opened before the switch"""
+
 
 class Reloader:
     """Replaces the configuration of running parts."""
@@ -42,10 +45,17 @@ class Reloader:
         except (ConfigErrors, CannotStart, OSError, ValueError) as error:
             return self._refused(str(error))
         config = loaded.config
+        in_force = False
         try:
+            # Codes go over the old sessions meanwhile.
+            await generation.delivery.prepare(PREPARE_WITHIN_S)
             await parts.intake.reload(config.listen)
+            in_force = True
         except CannotListen as error:
             return self._refused(place_of(error, loaded))
+        finally:
+            if not in_force:
+                await generation.delivery.discard()
         parts.builder.apply(generation)
         parts.acceptance.state = generation.state
         parts.intake.configure(intake_limits(config), config.hostname)
