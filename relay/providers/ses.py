@@ -15,6 +15,7 @@ _KEYS = {
     "port": 465,
     "tls": "implicit",
     "recipients": 50,
+    # Seen in transcripts: `451 4.4.2 Timeout waiting for data from client` after about 10 s.
     "sessions": {"idle": "8s"},
     "unsigned_headers": ("message-id", "date", "return-path"),
 }

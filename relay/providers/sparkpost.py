@@ -10,6 +10,7 @@ PROVIDER = Provider(
                 "port": 587,
                 "tls": "starttls",
                 "username": "SMTP_Injection",
+                # "SMTP and REST API Injection Best Practices"
                 "sessions": {"max": 10, "messages": 100},
             }
         )

@@ -149,6 +149,10 @@ def test_a_presets_sessions_are_overridden_key_by_key(load_text: LoadText) -> No
     assert upstreams["ses-west"].unsigned_headers == ("date",)
     assert upstreams["ses-gov"].sessions.idle_s == 8
     assert upstreams["broadcasts"].sessions.max == 3
+    assert upstreams["postmark"].sessions.max == 10
+    assert upstreams["sendgrid"].sessions.messages == 5_000
+    assert (upstreams["sparkpost"].sessions.max, upstreams["sparkpost"].sessions.messages) == (10, 100)
+    assert {upstream.sessions.warm for name, upstream in upstreams.items() if name != "ses-west"} == {"auto"}
     assert upstreams["ses"].unsigned_headers == ("message-id", "date", "return-path")
     assert upstreams["resend"].recipients == 1
 

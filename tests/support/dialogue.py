@@ -81,6 +81,8 @@ class Session:
     commands: list[tuple[float, str]] = field(default_factory=list)
     """(time.time() of arrival, the line without its CRLF)"""
     transfers: int = 0
+    endless_bytes: int = 0
+    """what `Endless` wrote before the client left"""
 
     @property
     def verbs(self) -> list[str]:
@@ -326,9 +328,10 @@ class Dialogue:
                 await self._perform(then, default)
             case Garbage(data):
                 await wire.write(data)
-            case Endless(line):
+            case Endless(line, at_once):
                 while True:
-                    await wire.write(line * 64)
+                    await wire.write(line * at_once)
+                    self.session.endless_bytes += len(line) * at_once
                     await asyncio.sleep(0)
             case Drip(reply, per_byte_s):
                 for byte in encode(default if reply is None else reply):

@@ -76,6 +76,8 @@ class Endless:
     """A reply without end: the line repeats until the client leaves."""
 
     line: bytes = b"250-and there is more\r\n"
+    at_once: int = 64
+    """lines in one write"""
 
 
 @dataclass(frozen=True, slots=True)

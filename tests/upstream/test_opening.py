@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from relay.config.model import Upstream as Config
-from relay.upstream.results import OpenFailed
+from relay.upstream.results import GARBLED, OpenFailed
 from relay.upstream.smtp.connect import Target, open_session
+from relay.upstream.smtp.replies import MAX_LINE_BYTES, MAX_REPLY_BYTES, MAX_REPLY_LINES
+from tests.support.script import Script
 from tests.support.tls import Certificates
-from tests.support.upstream import Close, Hang, Reset, Split, Upstream
+from tests.support.upstream import Close, Endless, Hang, Moment, Reset, Split, Upstream
 
 LOGIN_ONLY = "250-mock\n250-PIPELINING\n250 AUTH LOGIN"
 
@@ -89,6 +91,65 @@ async def test_a_refused_connection_is_described_by_the_system_without_the_addre
     assert failed.value.phase == "connect"
     assert str(failed.value.reply).startswith("451 4.4.1 ")
     assert "invalid" not in str(failed.value.reply)
+
+
+def bounds_exceeded(line: bytes) -> int:
+    """The bytes after which one of the bounds is exceeded by lines such as that."""
+    if b"\n" not in line:
+        return MAX_LINE_BYTES
+    return min(MAX_REPLY_BYTES, MAX_REPLY_LINES * len(line))
+
+
+def after_tls(line: bytes, at_once: int) -> Script:
+    """The reply to EHLO has no end, where it isn't the first on the session."""
+
+    def decide(moment: Moment) -> Any:
+        return Endless(line, at_once) if moment.step == "ehlo" and moment.n_in_session == 1 else None
+
+    return decide
+
+
+@pytest.mark.parametrize(
+    ("line", "at_once"),
+    [
+        (b"250-\r\n", 4),
+        (b"250-" + b"x" * 1_000 + b"\r\n", 1),
+        (b"250-" + b"x" * 100, 1),
+        (b"220 2.0.0 a whole reply\r\n", 2),
+    ],
+    ids=["lines", "bytes", "one line", "replies"],
+)
+@pytest.mark.parametrize(
+    ("step", "tls"),
+    [
+        ("greeting", None),
+        ("ehlo", None),
+        ("auth", None),
+        ("starttls", "starttls"),
+        ("ehlo", "starttls"),
+        ("greeting", "implicit"),
+        ("ehlo", "implicit"),
+        ("auth", "implicit"),
+    ],
+)
+async def test_an_endless_reply_while_a_session_opens_ends_the_connection_at_its_bound(
+    certificates: Certificates, line: bytes, at_once: int, step: Any, tls: Any
+) -> None:
+    script: Script = {step: Endless(line, at_once)}
+    if (step, tls) == ("ehlo", "starttls"):
+        script = after_tls(line, at_once)
+    async with Upstream(
+        tls=tls, certificate=certificates.good if tls else None, auth={"u": "s3cret"}, script=script
+    ) as upstream:
+        keys: dict[str, Any] = {"tls": tls, "ca_file": certificates.ca_file} if tls else {}
+        with pytest.raises(OpenFailed) as failed:
+            await opened(upstream, within_s=60.0, username="u", password="s3cret", **keys)
+        await upstream.wait_until(lambda: upstream.closed == 1)
+        # What the upstream writes until it notices the end comes on top.
+        assert upstream.sessions[0].endless_bytes < bounds_exceeded(line) + 40 * len(line) * at_once
+    assert failed.value.reply.transient
+    if not line.endswith(b"reply\r\n"):  # a whole reply may stand for the next command's, or in a handshake's place
+        assert (failed.value.phase, failed.value.reply) == ("tls" if tls == "starttls" else step, GARBLED)
 
 
 @pytest.mark.parametrize("tls", ["starttls", "implicit"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import os
+import socket
 import ssl
 import time
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from relay.mail.reply import Reply
 from relay.upstream.redaction import without_credentials
 from relay.upstream.results import GARBLED, LOST, TIMED_OUT, OpenFailed, Phase
 from relay.upstream.smtp.addresses import Addresses, Peer
+from relay.upstream.smtp.bounded import BoundedProtocol
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.session import Opening, Session
 
@@ -105,6 +107,8 @@ async def open_session(target: Target, *, timeout_s: float) -> Session:
     except ssl.SSLError as error:
         raise _insecure(error) from error
     except (aiosmtplib.SMTPException, OSError) as error:
+        if step.protocol is not None and step.protocol.overrun:
+            raise OpenFailed("greeting" if step.phase == "connect" else step.phase, GARBLED) from None
         raise _mapped(step.phase, error) from error
     finally:
         # After the hand-over the client has no transport, and this does nothing.
@@ -118,6 +122,8 @@ class _Step:
     phase: Phase = "connect"
     peer: Peer | None = None
     """the address that is connected to"""
+    protocol: BoundedProtocol | None = None
+    """once there is a connection"""
 
 
 async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step) -> Session:
@@ -126,7 +132,7 @@ async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step) -> Session
     connection = await target.addresses.connected()
     try:
         step.peer = connection.getpeername()[:2]
-        await client.connect(sock=connection)
+        await _greeted(client, target, step, connection)
     except BaseException:
         connection.close()  # a second time, if a transport has it
         raise
@@ -155,6 +161,23 @@ async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step) -> Session
         target.addresses.served(step.peer)
         step.peer = None
     return session
+
+
+async def _greeted(client: aiosmtplib.SMTP, target: Target, step: _Step, connection: socket.socket) -> None:
+    """What `client.connect` does, with a protocol that has bounds."""
+    loop = asyncio.get_running_loop()
+    protocol = BoundedProtocol(loop)
+    implicit = target.config.tls == "implicit"
+    transport, _ = await loop.create_connection(
+        lambda: protocol,
+        sock=connection,
+        ssl=target.tls_context if implicit else None,
+        server_hostname=target.config.host if implicit else None,
+    )
+    client.transport, client.protocol, step.protocol = transport, protocol, protocol
+    greeting = await protocol.read_response()
+    if greeting.code != aiosmtplib.SMTPStatus.ready:
+        raise aiosmtplib.SMTPConnectResponseError(greeting.code, greeting.message)
 
 
 async def _authenticate(client: aiosmtplib.SMTP, config: Upstream, username: str, secret: str) -> None:
