@@ -181,8 +181,6 @@ def _lane(loc: Loc, lane: Lane, upstreams: Collection[str]) -> Iterator[Diagnost
     yield from _upstream_names((*loc, "upstreams"), lane.upstreams, upstreams)
     if not lane.retry_s:
         yield Diagnostic((*loc, "retry"), "expected at least one duration; the last one repeats until expiry")
-    if lane.hedge_s is not None and len(lane.upstreams) < 2:
-        yield note((*loc, "hedge"), "needs a second upstream to race; this lane has one")
     if lane.hedge_s is not None and lane.hedge_s >= lane.attempt_s:
         yield note(
             (*loc, "hedge"),

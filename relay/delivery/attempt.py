@@ -12,9 +12,18 @@ from relay.store.model import OpenRecipient
 from relay.upstream.base import Progress, Report, Terms, Upstream
 
 
-async def attempt(job: Job, upstream: Upstream, due: Sequence[OpenRecipient], lane: Lane, progress: Progress) -> Report:
-    """Hand `due` recipients over to the upstream. Never raises for what happens there."""
-    return await upstream.send(_JobLoad(job, due), job.gate, Terms(lane.attempt_s, lane.final_s, progress))
+async def attempt(
+    job: Job,
+    upstream: Upstream,
+    due: Sequence[OpenRecipient],
+    lane: Lane,
+    progress: Progress,
+    *,
+    own_session: bool = False,
+) -> Report:
+    """Hand `due` recipients over to the upstream. Never raises for what happens there. `own_session`: see `Terms`."""
+    terms = Terms(lane.attempt_s, lane.final_s, progress, own_session)
+    return await upstream.send(_JobLoad(job, due), job.gate, terms)
 
 
 class _JobLoad:

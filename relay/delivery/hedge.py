@@ -1,4 +1,5 @@
-"""Hedging: attempts at several upstreams beside each other. The gate lets one of them send the content."""
+"""Hedging: attempts at several upstreams beside each other, or at one over two sessions. The gate lets one of them send
+the content."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from relay.upstream.results import TIMED_OUT, OpenFailed, Result
 async def race(
     job: Job, lane: Lane, due: Sequence[OpenRecipient], upstreams: Sequence[Upstream], hedge_s: float
 ) -> list[Report]:
-    """Ask the first upstream, and the next one each time that none has answered the envelope for `hedge_s` seconds.
+    """Ask the first upstream, and the next one each time that none has answered the envelope for `hedge_s` seconds. One
+    upstream alone is asked a second time, over another session: the connection may have been lost without a sign.
     Returns a report of each attempt, one that delivered the message before the others."""
     running = _Race(job, lane, due)
     try:
@@ -37,22 +39,28 @@ class _Race:
         self._done: list[Report] = []
 
     async def run(self, upstreams: Sequence[Upstream], hedge_s: float) -> list[Report]:
-        waiting = list(upstreams)
+        alone = len(upstreams) == 1
+        waiting = list(upstreams) * (2 if alone else 1)
         self._start(waiting.pop(0))
         while self._running:
             hedging = bool(waiting) and not self._content_under_way()
             finished, _ = await asyncio.wait(
                 self._running, timeout=hedge_s if hedging else None, return_when=asyncio.FIRST_COMPLETED
             )
-            content_sent = False
+            decided = False
             for task in finished:
-                content_sent |= self._running.pop(task)[1].content_sent
+                progress = self._running.pop(task)[1]
+                # What one session of an upstream answers, the other would too.
+                decided |= progress.content_sent or (alone and progress.answered)
                 self._done.append(task.result())
-            if content_sent and not self._content_under_way():
+            if decided and not self._content_under_way():
                 break
             if not finished and hedging and self._envelope_unanswered():
-                self._trip_unresponsive()
-                self._start(waiting.pop(0))
+                if not alone:
+                    self._trip_unresponsive()
+                elif not self._asked():
+                    continue  # it lacks a session, and is given the first one that is free
+                self._start(waiting.pop(0), own_session=alone)
         # An acceptance counts before another upstream's refusal.
         self._done.sort(key=lambda report: all(result.outcome != "sent" for result in report.results))
         return [*self._done, *self._lost()]
@@ -63,10 +71,13 @@ class _Race:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    def _start(self, upstream: Upstream) -> None:
+    def _start(self, upstream: Upstream, *, own_session: bool = False) -> None:
         progress = Progress()
+        if own_session:
+            for _, other, _ in self._running.values():
+                other.rival, progress.rival = progress, other
         task = asyncio.create_task(
-            attempt(self._job, upstream, self._due, self._lane, progress),
+            attempt(self._job, upstream, self._due, self._lane, progress, own_session=own_session),
             name=f"attempt {self._job.queued.id} at {upstream.name}",
         )
         self._running[task] = (upstream, progress, time.monotonic())
@@ -77,6 +88,9 @@ class _Race:
 
     def _envelope_unanswered(self) -> bool:
         return not any(progress.answered for _, progress, _ in self._running.values())
+
+    def _asked(self) -> bool:
+        return any(progress.asked for _, progress, _ in self._running.values())
 
     def _trip_unresponsive(self) -> None:
         """Open the circuit of each upstream that left the envelope unanswered for `hedge`; one that only lacked a free

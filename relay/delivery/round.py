@@ -65,10 +65,9 @@ class Round:
             if self._first_at is None:
                 self._first_at = min(report.started_at for report in reports)
             # Reports of a race are in another order than the attempts began in.
-            by_start = sorted(reports, key=lambda report: report.started_at)
-            numbers = {report.upstream: n for n, report in enumerate(by_start, 1)}
-            for report in reports:
-                self._record(report, numbers[report.upstream])
+            by_start = sorted(range(len(reports)), key=lambda index: reports[index].started_at)
+            for index, report in enumerate(reports):
+                self._record(report, by_start.index(index) + 1)
                 if all(result.reply != LOST_RACE for result in report.results):
                     upstreams[:] = [upstream for upstream in upstreams if upstream.name != report.upstream]
             for one in due:
@@ -79,9 +78,9 @@ class Round:
                 await self._settle(job)
 
     async def _ask(self, due: Sequence[OpenRecipient], upstreams: Sequence[Upstream]) -> list[Report]:
-        """An attempt at the first upstream; with `hedge`, at the next ones beside it."""
+        """An attempt at the first upstream; with `hedge`, at the next ones beside it, or once more at the only one."""
         job, lane = self._job, self._lane
-        if lane.hedge_s is None or len(upstreams) == 1:
+        if lane.hedge_s is None:
             return [await attempt(job, upstreams[0], due, lane, Progress())]
         return await race(job, lane, due, upstreams, lane.hedge_s)
 

@@ -14,7 +14,7 @@ from relay.mail.reply import Reply
 
 EXPIRED = Reply.own(451, "4.4.7", "expired before the final dot")
 SUPERSEDED = Reply.own(451, "4.4.7", "a newer message took its place")
-LOST_RACE = Reply.own(451, "4.4.1", "another upstream was faster")
+LOST_RACE = Reply.own(451, "4.4.1", "another attempt was faster")
 NOT_STORED = Reply.own(451, "4.3.0", "could not be stored")
 STOPPED = Reply.own(451, "4.3.2", "the relay stopped before the upstream answered")
 
