@@ -5,7 +5,8 @@ from __future__ import annotations
 DOMAIN = "bench.example"
 OTP_SENDER = f"no-reply@{DOMAIN}"
 BULK_SENDER = f"news@{DOMAIN}"
-ID_HEADER = b"X-Bench-Id: "
+ID_HEADER = b"X-Bench-ID: "
+"""spelled as nodemailer spells it, whatever it is given"""
 _LINE = b"The quick brown fox jumps over the lazy dog while the five boxing wizards go.\r\n"
 
 

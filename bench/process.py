@@ -76,6 +76,15 @@ class Child:
                 found += got
         return found.decode().strip()
 
+    def tell(self, line: str) -> None:
+        """Write a line to its standard input. Raises Failed."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(f"{line}\n".encode())
+            self._process.stdin.flush()
+        except OSError as error:
+            raise Failed(f"{self._name}: {error}\n{self.last_words}") from error
+
     def finish(self, within_s: float) -> None:
         """Ask it to end by closing its standard input, and wait. Raises Failed."""
         self.close_input()

@@ -222,10 +222,15 @@ class Stage:
         directory.mkdir()
         return Site(directory, tuple(otp), bulk, self.key_file, hedge=hedge)
 
+    def ids(self, count: int) -> range:
+        """Bench ids that no other code of the run has."""
+        self._next_id += count
+        return range(self._next_id - count, self._next_id)
+
     def codes(self, port: int, codes: Codes) -> tuple[Child, Path]:
         """Start a stream of codes; the file holds what was sent once it has finished."""
         out = self.fresh("sent")
-        first_id, self._next_id = self._next_id, self._next_id + codes.count
+        first_id = self.ids(codes.count).start
         arguments = ["codes", "--port", port, "--out", out, "--count", codes.count, "--rate", codes.rate]
         arguments += ["--body", codes.body_bytes, "--first-id", first_id, *(["--kept"] if codes.kept else [])]
         arguments += ["--burst", codes.burst, *(["--seed", codes.seed] if codes.seed is not None else [])]
