@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from relay.cli.common import printable
 from relay.observe.bands import BANDS
+from relay.store import receive
 from relay.store.model import OPEN_STATES
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ def message(one: Json) -> str:
         f"  accepted    {one['accepted_at']}, expires {one['expires_at']}",
         f"  times       {_timings(one['timings_ms'])}",
     ]
+    if one.get("hint"):
+        lines.append(f"  hint        {one['hint']}")
     for recipient in one["recipients"]:
         via = f" via {recipient['upstream']}" if recipient["upstream"] else ""
         lines.append(f"  to {recipient['address']}: {recipient['state']}{via}")
@@ -133,12 +136,13 @@ def message(one: Json) -> str:
 
 
 def report(built: Report) -> str:
-    """A table of the lanes, then one of each lane's groups."""
+    """A table of the lanes, what their apps should change, then a table of each lane's groups."""
     if not built.lanes:
         return "nothing finished in that time"
     head = ("LANE", "UPSTREAM", "PROVIDER", "COUNT", "P50", "P95", "P99", *(band.upper() for band in BANDS), "STATES")
     right = frozenset(head[3:-1])
     parts = [table(head, (_figures(line) for line in built.lanes), right)]
+    parts += [_slow_receive(line) for line in built.lanes if line.figures.slow_receive]
     for lane in built.lanes:
         groups = [line for line in built.lines if line.lane == lane.lane]
         parts.append(table(head, (_figures(line) for line in groups[:MAX_GROUPS]), right))
@@ -160,6 +164,14 @@ def _figures(line: Line) -> tuple[str, ...]:
         duration(figures.p99_ms),
         *(str(figures.bands[band]) for band in BANDS),
         ", ".join(f"{count} {state}" for state, count in figures.states.items()),
+    )
+
+
+def _slow_receive(line: Line) -> str:
+    count, of = line.figures.slow_receive, line.figures.recipients
+    return (
+        f"{printable(line.lane)}: for {count} of {of} ({100 * count / of:.0f} %) the app took more than"
+        f" {receive.SLOW_MS:.0f} ms from the 354 to its final dot.\n{receive.ADVICE}"
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any, cast
 from relay.intake.deadline import Deadline
 from relay.intake.framing import DotDecoder, LineBuffer
 from relay.intake.pace import Pace
+from relay.intake.quickack import SMALL_READ_BYTES, acknowledge
 
 _MAX_WAITING_BYTES = 65_536
 """Pipelined input that is kept while a command runs. Past it the client waits: TCP's window closes."""
@@ -45,8 +46,8 @@ class Connection(asyncio.Protocol):
         """`serve` becomes a task that lasts as long as the session. `pace` is shared by all connections."""
         self.loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
-        self.final_dot = 0.0
-        """when the last content ended (time.monotonic)"""
+        self.content_began = self.final_dot = 0.0
+        """when the reply to the last DATA was written, and when its content ended (time.monotonic)"""
         self._serve = serve
         self._pace = pace
         self._task: asyncio.Task[None] | None = None
@@ -81,6 +82,8 @@ class Connection(asyncio.Protocol):
         else:
             rest = self._decoder.feed(data)
             if rest is None:
+                if len(data) < SMALL_READ_BYTES and self.transport is not None:
+                    acknowledge(self.transport)
                 delay_s = self._pace.count(len(data)) if self._decoder.body.large else 0.0
                 if delay_s > 0.0 and self.transport is not None:
                     self.transport.pause_reading()
@@ -135,16 +138,21 @@ class Connection(asyncio.Protocol):
                 raise ShuttingDown
             if deadline is None:
                 deadline = self.loop.time() + timeout_s
+            if self._input and self.transport is not None:
+                acknowledge(self.transport)
             await self._wait(deadline)
         return line
 
     async def read_content(self, decoder: DotDecoder, timeout_s: float) -> None:
         """Feed the decoder up to the end of DATA. Raises ClientDisconnected, TimedOut."""
+        self.content_began = time.monotonic()
         rest = decoder.feed(self._input.read())
         if rest is not None:
             self.final_dot = time.monotonic()
             self._input.feed(rest)
             return
+        self.flush()
+        self.content_began = time.monotonic()
         deadline = self.loop.time() + timeout_s
         self._decoder = decoder
         try:

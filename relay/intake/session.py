@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from traceback import extract_tb
@@ -207,7 +206,6 @@ class Session:
     async def _receive(self, dialogue: Dialogue) -> Answer:
         """Receive a content behind the 354, and submit the message."""
         shared, limits = self._shared, self._shared.settings.limits
-        began = time.monotonic()
         body = Body(shared.spool, budget=shared.budget)
         try:
             decoder = DotDecoder(limits.message_size_bytes, body)
@@ -223,7 +221,7 @@ class Session:
                 helo=dialogue.helo,
                 protocol=dialogue.protocol,
                 listener=self._listener.listener,
-                receive_s=final_dot - began,
+                receive_s=final_dot - self._connection.content_began,
                 final_dot=final_dot,
                 user=dialogue.login.user,
             )

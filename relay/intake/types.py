@@ -34,7 +34,7 @@ class Submission(NamedTuple):
     protocol: SmtpProtocol
     listener: Listener
     receive_s: float
-    """from the DATA command to the final dot"""
+    """from the 354 having been written to the final dot having been read; a content that came with DATA took none"""
     final_dot: float
     """time.monotonic at the final dot (uvloop's own clock counts whole milliseconds)"""
     user: str | None

@@ -25,6 +25,8 @@ class Finished(Protocol):
     def total_ms(self) -> float | None: ...
     @property
     def recipients(self) -> int: ...
+    @property
+    def slow_receive(self) -> bool: ...
 
 
 class Figures(NamedTuple):
@@ -37,6 +39,8 @@ class Figures(NamedTuple):
     p95_ms: float | None
     p99_ms: float | None
     bands: dict[Band, int]
+    slow_receive: int
+    """recipients whose message the app took long to hand over"""
 
     def as_json(self) -> dict[str, object]:
         return self._asdict()
@@ -102,4 +106,5 @@ def _figures(group: Sequence[Finished]) -> Figures:
         p95_ms=percentile_of(times_ms, 95),
         p99_ms=percentile_of(times_ms, 99),
         bands=bands,
+        slow_receive=sum(row.recipients for row in group if row.slow_receive),
     )

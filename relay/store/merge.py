@@ -120,14 +120,17 @@ class DeliveryTally:
     """Sums up rows that are alike but for their number of recipients."""
 
     def __init__(self) -> None:
-        self._sums: Counter[tuple[str, str | None, str, State, float | None]] = Counter()
+        self._sums: Counter[tuple[str, str | None, str, State, float | None, bool]] = Counter()
 
     def add(self, rows: Iterable[DeliveryRow]) -> None:
-        for lane, upstream, provider, state, total_ms, recipients in rows:
-            self._sums[lane, upstream, provider, state, total_ms] += recipients
+        for lane, upstream, provider, state, total_ms, recipients, slow in rows:
+            self._sums[lane, upstream, provider, state, total_ms, bool(slow)] += recipients
 
     def rows(self) -> Sequence[DeliveryRow]:
-        return [DeliveryRow(*alike, recipients) for alike, recipients in self._sums.items()]
+        return [
+            DeliveryRow(lane, upstream, provider, state, total_ms, recipients, slow)
+            for (lane, upstream, provider, state, total_ms, slow), recipients in self._sums.items()
+        ]
 
 
 def _newest(lists: Iterable[Iterable[Json]], limit: int) -> Sequence[Json]:

@@ -225,7 +225,7 @@ class Expired(NamedTuple):
 
 class DeliveryRow(NamedTuple):
     """Finished recipients that are alike, for `report`. `total_ms`: final dot to the upstream's reply, cut off to three
-    digits (tenths below 100 ms); None when never sent."""
+    digits (tenths below 100 ms); None when never sent. `slow_receive`: see `store.receive`."""
 
     lane: str
     upstream: str | None
@@ -233,6 +233,7 @@ class DeliveryRow(NamedTuple):
     state: State
     total_ms: float | None
     recipients: int = 1
+    slow_receive: bool = False
 
 
 class TransferredMessage(NamedTuple):

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from relay.store import receive
+
 Json = dict[str, Any]
 
 
@@ -26,6 +28,7 @@ def message_json(row: Mapping[str, Any], recipients: Iterable[Json], notes: Iter
         "priority": row["priority"],
         "deliver_by": row["deliver_by"],
         "timings_ms": dict(row["timings_ms"]),
+        "hint": receive.hint(row["timings_ms"].get("receive"), row["size"]),
         "recipients": list(recipients),
         "notes": [{"at": time_text(at), "text": text} for at, text in notes],
     }

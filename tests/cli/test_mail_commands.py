@@ -447,6 +447,31 @@ def test_the_report_counts_what_finished(run: Run, filled: float) -> None:
     assert run("report", "--since", "1s").out == "nothing finished in that time\n"
 
 
+HINT = "let it write the message in one piece, or set TCP_NODELAY"
+
+
+def test_log_and_report_say_what_to_change_in_an_app_that_hands_over_slowly(run: Run, config_file: Path) -> None:
+    async def slow(path: Path) -> None:
+        store = await open_store(path, now=time)
+        for message_id, receive_ms in (("01A", 47.1), ("01B", 0.3), ("01C", 51.0), ("01D", 9.9)):
+            new = message(message_id, accepted_at=time() - 9)._replace(timings_ms={"receive": receive_ms})
+            await store.put(new, claimed=True)
+            await store.settle(sent(message_id, accepted_at=time() - 9))
+        await store.close()
+
+    asyncio.run(slow(config_file.parent / "relay.db"))
+    shown = run("log", "01A").out
+    assert "  hint        The app took 47 ms from the 354 to its final dot. Many small writes or a" in shown
+    assert HINT in shown
+    assert "  times       receive 47 ms, total 41 ms" in shown
+    assert "hint" not in run("log", "01B").out
+    report = run("report").out
+    assert "otp: for 2 of 4 (50 %) the app took more than 10 ms from the 354 to its final dot.\n" in report
+    assert HINT in report
+    (lane,) = json.loads(run("report", "--json").out)["lanes"]
+    assert lane["slow_receive"] == 2
+
+
 def test_the_text_report_stays_readable_with_many_providers() -> None:
     rows = [DeliveryRow("bulk", "ses", f"d{n}.example", "sent", 10.0) for n in range(100)]
     text = mail_text.report(build(rows))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
-ON_BOTH = {"test_connection.py", "test_session.py", "test_listeners.py", "test_security.py"}
+ON_BOTH = {"test_connection.py", "test_session.py", "test_listeners.py", "test_security.py", "test_quickack.py"}
 
 
 @pytest.hookimpl(optionalhook=True)

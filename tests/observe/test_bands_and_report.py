@@ -20,6 +20,7 @@ class Row:
     state: str
     total_ms: float | None
     recipients: int = 1
+    slow_receive: bool = False
 
 
 @pytest.mark.parametrize(
@@ -106,6 +107,13 @@ def test_rows_that_stand_for_many_recipients_count_as_many() -> None:
     assert (lane.figures.recipients, lane.figures.states) == (103, {"bounced": 3, "sent": 100})
     assert (lane.figures.p95_ms, lane.figures.p99_ms) == (40.0, 12_000.0)
     assert (lane.figures.bands["excellent"], lane.figures.bands["good"]) == (98, 2)
+
+
+def test_the_report_counts_recipients_whose_message_the_app_handed_over_slowly() -> None:
+    rows = [Row("otp", "a", "x", "sent", 40.0, 5), Row("otp", "a", "x", "sent", 40.0, 3, slow_receive=True)]
+    built = build([*rows, Row("otp", "b", "x", "expired", None, slow_receive=True)])
+    assert [line.figures.slow_receive for line in built.lanes] == [4]
+    assert [line.figures.slow_receive for line in built.lines] == [3, 1]
 
 
 def test_the_report_of_nothing_is_empty_not_an_error() -> None:

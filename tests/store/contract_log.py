@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from relay.store import receive
 from relay.store.base import Store
 from relay.store.model import DeliveryRow, LaneCount, RecipientUpdate, Selection, Settlement, State
 from tests.store.build import CONTENT, EVERYTHING, NOW, attempt, ids, in_state, message, settled
@@ -92,6 +93,7 @@ class LogContract:
                     "attempts": [],
                 },
             ],
+            "hint": None,
             "notes": [{"at": "2027-01-15T08:00:00.000Z", "text": "expired before the final dot"}],
         }
 
@@ -199,6 +201,28 @@ class LogContract:
             DeliveryRow("otp", "ses", "x.org", "sent", 250.0),
         ]
         assert len(await store.deliveries(0)) == 3
+
+    @pytest.mark.parametrize(
+        ("timings_ms", "size_bytes", "slow"),
+        [
+            ({"receive": 10.0}, 900, False),
+            ({"receive": 10.1}, 900, True),
+            ({"receive": 47.0}, receive.MOST_BYTES, True),
+            ({"receive": 47.0}, receive.MOST_BYTES + 1, False),
+            ({}, 900, False),
+        ],
+    )
+    async def test_a_message_that_its_app_handed_over_slowly_has_a_hint_and_is_counted(
+        self, store: Store, timings_ms: dict[str, float], size_bytes: int, slow: bool
+    ) -> None:
+        new = message(content=b"x" * size_bytes, timings_ms=timings_ms)
+        await store.put(new, claimed=True)
+        await store.settle(settled(new.id, "sent")._replace(timings_ms={"total": 3.0}))
+        (row,) = await store.deliveries(0)
+        assert bool(row.slow_receive) is slow
+        for shown in (await store.get(new.id), *(await store.search(EVERYTHING))):
+            assert shown is not None
+            assert (shown["hint"] is not None) is slow
 
     # housekeeping
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from relay.mail.envelope import Recipient
+from relay.store import receive
 from relay.store.base import StoreError
 from relay.store.model import (
     OPEN_STATES,
@@ -194,8 +195,9 @@ class MemoryLog:
 
     async def deliveries(self, since: float) -> Sequence[DeliveryRow]:
         rows = Counter(
-            DeliveryRow(message.lane, one.upstream, one.provider, one.state, _total_ms(message, one))
+            DeliveryRow(message.lane, one.upstream, one.provider, one.state, _total_ms(message, one), 1, slow)
             for message in self._messages()
+            for slow in [receive.hint(message.timings_ms.get("receive"), len(message.new.content)) is not None]
             for one in message.recipients
             if message.accepted_at >= since and not one.is_open
         )

@@ -111,6 +111,21 @@ async def test_a_message_is_the_stores_own_document(
     assert "123456" not in json.dumps(found)
 
 
+async def test_a_message_that_the_app_handed_over_slowly_has_a_hint_and_is_counted(
+    client: aiohttp.ClientSession, url: str, store: Store
+) -> None:
+    await store.put(message("01A")._replace(timings_ms={"receive": 47.1}), claimed=True)
+    await store.settle(sent("01A"))
+    found, listed = await get(client, f"{url}/api/messages/01A"), await get(client, f"{url}/api/messages")
+    report = await get(client, f"{url}/api/report?since=2d")
+    assert isinstance(found, dict)
+    assert isinstance(report, dict)
+    assert found["hint"].startswith("The app took 47 ms from the 354 to its final dot. ")
+    assert isinstance(listed, list)
+    assert listed[0]["hint"] == found["hint"]
+    assert [one["slow_receive"] for one in (*report["lanes"], *report["lines"])] == [1, 1]
+
+
 async def test_the_report_counts_what_finished(client: aiohttp.ClientSession, url: str, store: Store) -> None:
     await fill(store)
     found = await get(client, f"{url}/api/report?since=1h")

@@ -39,6 +39,7 @@ const setTimeout = () => {
   console.log(JSON.stringify({
     status: byId.status.textContent, good: byId.status.className, text: text(byId.lanes || made()),
     rects: Object.fromEntries(rects(byId.lanes || made())), rows: text(byId.messages || made()),
+    hint: byId.hint && byId.hint.textContent,
   }));
 };
 """
@@ -76,6 +77,20 @@ def test_times_carry_their_zone(zone: str, time: str) -> None:
     rows = shown(live(1, 0, {"ses": "up"}), messages=[message], zone=zone)["rows"]
     assert re.search(time, rows)
     assert "2026-01-31T22:30:00.000Z" in rows
+
+
+def test_a_message_that_the_app_handed_over_slowly_shows_that_and_what_to_change() -> None:
+    slow = {
+        "accepted_at": "2026-01-31T22:30:00.000Z", "lane": "otp", "subject": "Your code",
+        "timings_ms": {"receive": 47.1, "total": 22.0}, "hint": "The app took 47 ms: one piece!", "recipients": [],
+    }  # fmt: skip
+    quick = {**slow, "timings_ms": {"receive": 0.3, "total": 22.0}, "hint": None}
+    page = shown(live(1, 0, {}), messages=[quick, slow])
+    assert page["rows"].count("app 47 ms") == 1
+    assert page["hint"] == "The app took 47 ms: one piece!"
+    page = shown(live(1, 0, {}), messages=[quick])
+    assert "app" not in page["rows"]
+    assert page["hint"] == ""
 
 
 def test_codes_that_did_not_arrive_have_their_share_of_the_bar() -> None:

@@ -9,6 +9,7 @@ import math
 import sqlite3
 from collections.abc import Sequence
 
+from relay.store import receive
 from relay.store.addresses import Hashed
 from relay.store.model import OPEN_STATES, SUSPECT_DEATHS, DeliveryRow, LaneCount, Selection
 from relay.store.sqlite.pseudonymise import stored
@@ -134,15 +135,19 @@ def size(connection: sqlite3.Connection) -> tuple[int, int]:
 # Cut off, not rounded: no time is taken into the next band. What is added is more than a float's error and less than
 # anything that was measured.
 _MS = "(r.sent_at - r.accepted_at) * 1000 + 0.001"
+_SLOW_RECEIVE = (
+    f"CASE WHEN m.size > {receive.MOST_BYTES} OR NOT json_valid(m.timings) THEN 0"
+    f" ELSE coalesce(json_extract(m.timings, '$.receive') > {receive.SLOW_MS}, 0) END"
+)
 DELIVERIES = (
     "SELECT r.lane, r.upstream, r.provider, r.state,"
     f" CASE WHEN {_MS} < 100 THEN CAST(({_MS}) * 10 AS INTEGER) / 10.0"
     f" WHEN {_MS} < 1000 THEN CAST({_MS} AS INTEGER) * 1.0"
     f" WHEN {_MS} < 10000 THEN CAST(({_MS}) / 10 AS INTEGER) * 10.0"
-    f" ELSE CAST(({_MS}) / 100 AS INTEGER) * 100.0 END AS ms, count(*)"
+    f" ELSE CAST(({_MS}) / 100 AS INTEGER) * 100.0 END AS ms, count(*), {_SLOW_RECEIVE} AS slow"
     " FROM message AS m JOIN recipient AS r ON r.message_id = m.id"
     " WHERE m.accepted_at >= :since AND m.accepted_at < :before AND r.open = 0"
-    " GROUP BY r.lane, r.upstream, r.provider, r.state, ms"
+    " GROUP BY r.lane, r.upstream, r.provider, r.state, ms, slow"
 )
 SLICE_ENDS = "SELECT accepted_at FROM message WHERE accepted_at > :since ORDER BY accepted_at LIMIT 1 OFFSET :messages"
 

@@ -95,6 +95,12 @@ function row(message) {
   const made = node("tr");
   const first = message.recipients[0] || {};
   const more = message.recipients.length > 1 ? ` +${message.recipients.length - 1}` : "";
+  const time = node("td", duration((message.timings_ms || {}).total), "number");
+  if (message.hint) {
+    const slow = node("span", `app ${duration(message.timings_ms.receive)}`, "hint");
+    slow.title = message.hint;
+    time.append(slow);
+  }
   made.append(
     moment(message.accepted_at),
     node("td", message.lane),
@@ -102,7 +108,7 @@ function row(message) {
     node("td", message.subject, "subject"),
     node("td", first.state, first.state),
     node("td", first.upstream || "–"),
-    node("td", duration((message.timings_ms || {}).total), "number"),
+    time,
   );
   return made;
 }
@@ -132,6 +138,7 @@ async function refresh() {
     document.getElementById("lanes").replaceChildren(...lanes);
     document.getElementById("messages").replaceChildren(...messages.map(row));
     document.getElementById("empty").hidden = messages.length > 0;
+    document.getElementById("hint").textContent = (messages.find((message) => message.hint) || {}).hint || "";
     if (live.reasons.length) showStatus(`accepts no mail: ${live.reasons.join(", ")}`, false);
     else if (lost(live.lanes).length) showStatus(`accepts mail, but no upstream of ${lost(live.lanes).join(", ")} is up`, false);
     else showStatus("accepts mail", true);
