@@ -9,7 +9,7 @@ import pytest
 
 from relay.config.model import Upstream
 from relay.upstream.smtp.connect import Contexts, Target
-from tests.support.tls import Certificates
+from tests.support.tls import Certificates, make_certificates
 
 
 def target(contexts: Contexts, **keys: Any) -> Target:
@@ -34,3 +34,22 @@ def test_another_load_reads_the_files_again(certificates: Certificates) -> None:
 def test_a_ca_file_that_is_gone_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         target(Contexts(), ca_file=tmp_path / "gone.pem")
+
+
+def test_a_target_is_another_one_when_its_ca_file_was_replaced_on_the_disk(
+    tmp_path: Path, certificates: Certificates
+) -> None:
+    ca_file = tmp_path / "ca.pem"
+    ca_file.write_bytes(certificates.ca_file.read_bytes())
+    before, after = (target(Contexts(), ca_file=ca_file) for _ in range(2))
+    assert before.is_same(after)
+    (other := tmp_path / "other").mkdir()
+    ca_file.write_bytes(make_certificates(other).ca_file.read_bytes())
+    assert not before.is_same(target(Contexts(), ca_file=ca_file))
+
+
+@pytest.mark.parametrize("change", [{"port": 588}, {"password": "other"}, {"sessions": {"max": 3}}], ids=str)
+def test_a_target_is_another_one_when_its_configuration_differs(change: dict[str, Any]) -> None:
+    one = {"username": "app", "password": "secret"}
+    assert target(Contexts(), **one).is_same(target(Contexts(), **one))
+    assert not target(Contexts(), **one).is_same(target(Contexts(), **(one | change)))
