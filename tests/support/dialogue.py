@@ -24,6 +24,7 @@ from tests.support.script import (
     ReplyThenReset,
     Reset,
     Split,
+    Stall,
     Step,
     Wait,
     address_of,
@@ -325,6 +326,11 @@ class Dialogue:
                 await self._perform(then, default)
             case Wait(event, then):
                 await event.wait()
+                await self._perform(then, default)
+            case Stall(seconds, then):
+                wire.hold()
+                await asyncio.sleep(seconds)
+                wire.release()
                 await self._perform(then, default)
             case Garbage(data):
                 await wire.write(data)

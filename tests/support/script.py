@@ -65,6 +65,14 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
+class Stall:
+    """Read nothing for so long, then go on: the client's window closes."""
+
+    seconds: float
+    then: Action = None
+
+
+@dataclass(frozen=True, slots=True)
 class Garbage:
     """Bytes that are no reply; the session goes on as though nothing had been said."""
 
@@ -113,6 +121,7 @@ Action: TypeAlias = (
     | Reset
     | Delay
     | Wait
+    | Stall
     | Garbage
     | Endless
     | Drip
@@ -205,7 +214,7 @@ def verdict(action: Action, default: str) -> str:
             return default
         case str():
             return action
-        case Delay(_, then) | Wait(_, then):
+        case Delay(_, then) | Wait(_, then) | Stall(_, then):
             return verdict(then, default)
         case Drip(reply):
             return default if reply is None else reply

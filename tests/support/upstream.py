@@ -32,6 +32,7 @@ from tests.support.script import (
     Reset,
     Script,
     Split,
+    Stall,
     Step,
     Wait,
 )
@@ -40,7 +41,7 @@ from tests.support.wire import Lost, Wire
 
 __all__ = [
     "BySession", "Close", "Delay", "Drip", "Endless", "Garbage", "Hang", "Moment", "Received",
-    "ReplyThenClose", "ReplyThenReset", "Reset", "Session", "Split", "Upstream", "Wait",
+    "ReplyThenClose", "ReplyThenReset", "Reset", "Session", "Split", "Stall", "Upstream", "Wait",
 ]  # fmt: skip
 
 DEFAULT_EXTENSIONS = ("PIPELINING", "8BITMIME", "SIZE 35882577", "DSN", "SMTPUTF8", "ENHANCEDSTATUSCODES")
@@ -137,6 +138,11 @@ class Upstream:
         """RST on every open session."""
         for wire in list(self._wires):
             wire.reset()
+
+    def swallow_sessions(self) -> None:
+        """The network loses what comes on the sessions that are open now, without an RST. Linux only."""
+        for wire in list(self._wires):
+            wire.swallow()
 
     def close_sessions(self, reply: str | None = "421 4.4.2 idle too long, closing") -> None:
         """What a server does to idle sessions: a last word (or none), then FIN."""

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import socket
 import ssl
 import struct
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+SO_ATTACH_FILTER = 26
+"""linux/socket.h"""
+BPF_RET_K = 6
+"""linux/filter.h"""
 
 
 class Lost(Exception):
@@ -131,6 +137,14 @@ class Wire(asyncio.Protocol):
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
+
+    def swallow(self) -> None:
+        """From now on the network loses what the peer sends: it gets neither ACK nor RST. Linux only."""
+        sock: socket.socket | None = self.transport.get_extra_info("socket") if self.transport else None
+        assert sock is not None
+        # A BPF program of one instruction that takes 0 bytes of each packet, before TCP sees it.
+        program = ctypes.create_string_buffer(struct.pack("HBBI", BPF_RET_K, 0, 0, 0))
+        sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(program)))
 
     def hold(self) -> None:
         """Leave what comes next to the handshake."""

@@ -21,6 +21,7 @@ from relay.config.model import Upstream
 from relay.mail.reply import Reply
 from relay.upstream.redaction import without_credentials
 from relay.upstream.results import GARBLED, LOST, TIMED_OUT, OpenFailed, Phase
+from relay.upstream.smtp import flow
 from relay.upstream.smtp.addresses import Addresses, Peer
 from relay.upstream.smtp.bounded import BoundedProtocol
 from relay.upstream.smtp.capabilities import Capabilities
@@ -80,8 +81,9 @@ class Target:
         return frozenset(self.tls_context.get_ca_certs(binary_form=True))
 
 
-async def open_session(target: Target, *, timeout_s: float) -> Session:
-    """Connect, secure, authenticate. Raises OpenFailed; `timeout_s` bounds all of it together."""
+async def open_session(target: Target, *, timeout_s: float, express: bool = False) -> Session:
+    """Connect, secure, authenticate. Raises OpenFailed; `timeout_s` bounds all of it together. A connection of an
+    `express` lane ends soon once its packets are lost (`flow`)."""
     client = aiosmtplib.SMTP(
         hostname=target.config.host,  # the name in the certificate; `addresses` finds where to connect
         use_tls=target.config.tls == "implicit",
@@ -93,7 +95,7 @@ async def open_session(target: Target, *, timeout_s: float) -> Session:
     step = _Step()
     try:
         async with asyncio.timeout(timeout_s):
-            return await _open(client, target, step)
+            return await _open(client, target, step, express=express)
     except asyncio.CancelledError:
         step.peer = None  # not a fault of the address
         raise
@@ -126,12 +128,14 @@ class _Step:
     """once there is a connection"""
 
 
-async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step) -> Session:
+async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step, *, express: bool) -> Session:
     loop = asyncio.get_running_loop()
     began = time.monotonic()
     connection = await target.addresses.connected()
     try:
         step.peer = connection.getpeername()[:2]
+        if express:
+            flow.limit(connection)
         await _greeted(client, target, step, connection)
     except BaseException:
         connection.close()  # a second time, if a transport has it

@@ -178,7 +178,7 @@ class Pool:
     async def _open(self) -> None:
         session = None
         try:
-            session = await open_session(self._target, timeout_s=self._open_within_s)
+            session = await open_session(self._target, timeout_s=self._open_within_s, express=self.express)
         except OpenFailed as failure:
             self._open_failed(failure)
         except Exception as error:  # noqa: BLE001 - else attempts would wait for nothing, and no probe would follow

@@ -209,7 +209,8 @@ class Session(asyncio.Protocol):
             self.on_room(self)
 
     def on_empty(self, *, needs_reset: bool) -> None:
-        was, self._wire.unsent = self.state, None
+        was = self.state
+        self._wire.all_answered()
         if was not in ("busy", "resetting"):
             return
         if needs_reset:

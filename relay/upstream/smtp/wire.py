@@ -6,6 +6,7 @@ import asyncio
 import select
 from collections.abc import Callable
 
+from relay.upstream.smtp.flow import FlowLimit
 from relay.upstream.smtp.outgoing import Outgoing
 from relay.upstream.smtp.replies import ReplyReader
 
@@ -16,7 +17,7 @@ _ONE_WRITE_BYTES = 65_536
 class Wire:
     """The transport of one connection, in a session's hands."""
 
-    __slots__ = ("_loop", "_on_timeout", "_paused", "_poll", "_timer", "reader", "transport", "unsent")
+    __slots__ = ("_flow", "_loop", "_on_timeout", "_paused", "_poll", "_timer", "reader", "transport", "unsent")
 
     def __init__(
         self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, on_timeout: Callable[[], None]
@@ -25,6 +26,7 @@ class Wire:
         self.reader = ReplyReader()
         self.unsent: Outgoing | None = None
         """what is left of a large content"""
+        self._flow = FlowLimit(transport)
         self._loop = loop
         self._on_timeout = on_timeout
         self._poll = _poll(transport)
@@ -43,6 +45,8 @@ class Wire:
         """Write both. A large content leaves in pieces, as fast as the upstream reads it."""
         if self.transport.is_closing():
             return
+        if content is not None:
+            self._flow.content_leaves(content.size_bytes)
         if content is None:
             if out:
                 self.transport.write(out)
@@ -53,6 +57,11 @@ class Wire:
                 self.transport.write(out)
             self.unsent = content
             self._write_unsent()
+
+    def all_answered(self) -> None:
+        """No transaction is under way any more."""
+        self.unsent = None
+        self._flow.all_answered()
 
     def pause(self, paused: bool) -> None:
         """The transport's buffer is full, or has room again."""
