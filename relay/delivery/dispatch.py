@@ -10,9 +10,9 @@ from typing import Any
 
 from relay.config.model import Config
 from relay.delivery.handover import hand_over, supersede_older
-from relay.delivery.lane import Lane, newest
+from relay.delivery.lane import Lane
 from relay.delivery.services import Services
-from relay.delivery.succession import Succession
+from relay.delivery.succession import Succession, Watch
 from relay.store.model import Action, NewMessage, Selection
 from relay.upstream.limits import LocalLimits, UpstreamLimits
 from relay.upstream.smtp.connect import Contexts, Target
@@ -49,9 +49,10 @@ class Delivery:
         self._config = config
         self._services = services
         self._wake_elsewhere = own.wake
-        self._in_force = False
         self._after: Delivery | None = None
-        self._succession = Succession(before.lanes() if before is not None else (), targets, own.upstreams, self)
+        self._watch = Watch(services.events, self.lane)
+        running = before.lanes() if before is not None else ()
+        self._succession = Succession(running, targets, own.upstreams, self._watch)
         self._before = before
         self._lanes: dict[str, Lane] = {}
         for name in own.lanes:
@@ -62,13 +63,10 @@ class Delivery:
     async def prepare(self, within_s: float) -> None:
         """Before `start`: open warm sessions of what can't be taken over, while the lanes of `before` send. Returns
         when each express lane has one at each upstream that isn't down, at the latest after `within_s` seconds."""
-        opening = []
-        for lane in self._lanes.values():
-            for upstream in lane.upstreams if lane.config.express else ():
-                if self._succession.is_new(upstream):
-                    lane.choice.join(upstream)
-                    opening.append(upstream.settled.wait())
-        await _within(within_s, *opening)
+        new = self._succession.new()
+        for upstream in new:
+            self._lanes[upstream.lane].choice.join(upstream)
+        await _within(within_s, *(self._succession.opened(upstream, within_s) for upstream in new))
 
     async def discard(self) -> None:
         """Instead of `start`: close what `prepare` has opened."""
@@ -76,7 +74,7 @@ class Delivery:
 
     def start(self) -> None:
         """Take up what waits in the store, over sessions that are open and over new ones."""
-        self._in_force = True
+        self._watch.is_in_force = True
         for lane in self._lanes.values():
             lane.start()
         self._succession.begin()
@@ -130,17 +128,6 @@ class Delivery:
         if message.lane in self._config.lanes:
             return message
         return message._replace(lane=self._config.default_lane, upstreams=(), supersede_key=None)
-
-    def down(self, lane: str, upstream: str, reason: str) -> None:
-        """An upstream's circuit opened (`Watcher`)."""
-        if self._in_force:
-            self._services.events.down(lane, upstream, reason)
-
-    def up(self, lane: str, upstream: str) -> None:
-        """It closed again (`Watcher`)."""
-        if self._in_force:
-            self._services.events.up(lane, upstream)
-            newest(self._lanes[lane]).feeder.on_upstream_recovered()
 
     async def drain(self, within_s: float) -> int:
         """Finish what is under way, in all lanes at once; the rest stays in the store. Returns the number of deliveries

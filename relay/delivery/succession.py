@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from relay.config.model import Lane as LaneConfig
-from relay.delivery.lane import Lane
+from relay.delivery.lane import Lane, newest
 from relay.upstream.base import Upstream, Watcher
 from relay.upstream.limits import UpstreamLimits
 from relay.upstream.smtp.connect import Target
 from relay.upstream.smtp.upstream import SmtpUpstream
+
+
+class Watch:
+    """Watches the upstreams of a configuration's lanes, once these are in force."""
+
+    def __init__(self, events: Watcher, lane: Callable[[str], Lane]) -> None:
+        """`lane` finds one by its name."""
+        self.is_in_force = False
+        self._events = events
+        self._lane = lane
+
+    def down(self, lane: str, upstream: str, reason: str) -> None:
+        """An upstream's circuit opened."""
+        if self.is_in_force:
+            self._events.down(lane, upstream, reason)
+
+    def up(self, lane: str, upstream: str) -> None:
+        """It closed again: what was deferred is due."""
+        if self.is_in_force:
+            self._events.up(lane, upstream)
+            newest(self._lane(lane)).feeder.on_upstream_recovered()
 
 
 class Succession:
@@ -51,8 +72,18 @@ class Succession:
         self._new[new] = running
         return new
 
-    def is_new(self, upstream: Upstream) -> bool:
-        return upstream in self._new
+    def new(self) -> Sequence[SmtpUpstream]:
+        """Those of express lanes that no running one serves for."""
+        return [upstream for upstream in self._new if upstream.express]
+
+    async def opened(self, new: SmtpUpstream, within_s: float) -> None:
+        """Return when it has an open session or is down, at the latest after `within_s` seconds. Where it has no place
+        for one, an idle session of the upstream that it replaces gives way, if that has another."""
+        before = self._new[new]
+        has_place = new.is_connected or new.counts()["opening"]
+        if before is not None and not has_place and before.counts()["idle"] > 1:
+            before.pool.close_idle()
+        await new.opened(within_s)
 
     def begin(self) -> None:
         """The lanes are in force: they watch their upstreams from now on, and learn what has become of new ones."""

@@ -85,6 +85,22 @@ async def test_a_changed_password_holds_for_the_next_code_and_its_session_is_ope
         assert len(upstream.sessions) == 2
 
 
+async def test_at_the_limit_an_idle_session_gives_way_to_the_new_upstream_s_first(tmp_path: Path) -> None:
+    sessions = {"warm": 2, "max": 2}
+    async with (
+        Upstream(auth=OLD) as upstream,
+        running(configured(tmp_path, upstream_keys(upstream, sessions=sessions))) as app,
+    ):
+        await upstream.wait_until(lambda: len(upstream.sessions) == 2)
+        await sent(app, await submit(app))
+        upstream.auth = NEW
+        configured(tmp_path, upstream_keys(upstream, sessions=sessions))
+        assert await app.reload()
+        assert await sent(app, await submit(app)) == [("sent", "warm")]
+        assert upstream.messages[1].session == 2
+        assert upstream.peak == 2
+
+
 async def test_a_changed_upstream_that_does_not_answer_is_switched_to_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
 
@@ -59,6 +60,14 @@ class SmtpUpstream(Upstream):
         self._target = replace(target, addresses=self._target.addresses)  # which address served last is known
         self.pool.open_with(self._target, open_within_s)
         self.urge()
+
+    async def opened(self, within_s: float) -> None:
+        """Return when there is an open session, or when none can be opened; at the latest after `within_s` seconds. It
+        gets a place before all that is opened ahead of need."""
+        if self.config.sessions.warm == 0:
+            return
+        with suppress(OpenFailed):
+            self.pool.release(await self.pool.acquire(within_s=within_s))
 
     def start(self) -> None:
         self.pool.start()
