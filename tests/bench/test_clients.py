@@ -105,3 +105,8 @@ def test_each_app_sends_a_message_for_each_id(tmp_path: Path, app: App) -> None:
                 assert running.line(WITHIN_S) == "sent"
         wait_until("both", lambda: records.arrived(arrived) == 2, WITHIN_S)
     assert [one.bench_id for one in records.arrivals(arrived)] == [1, 0xBEEF]
+
+
+@pytest.mark.parametrize(("argv", "installed"), [(("no-such-program",), False), (("false",), False), (("true",), True)])
+def test_an_app_is_installed_when_its_program_says_so(argv: tuple[str, ...], installed: bool) -> None:
+    assert App("app", "App", "nowhere", argv).installed is installed
