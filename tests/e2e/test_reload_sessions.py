@@ -283,3 +283,22 @@ async def test_a_repaired_upstream_that_answers_late_is_up_when_it_answers(
         release.set()
         await sent(app, id_)
         assert circuits(caplog) == ["upstream_down", "upstream_up"]
+
+
+async def test_a_worker_s_sessions_are_kept_over_a_reload(tmp_path: Path) -> None:
+    lane = {"upstreams": ["up"], "retry": ["1s"], "expires": "2d"}
+    keys: dict[str, Any] = {"lanes": {"bulk": lane}, "default_lane": "bulk", "workers": 1}
+    async with (
+        Upstream() as upstream,
+        running(configured(tmp_path, upstream_keys(upstream), **keys)) as app,
+    ):
+
+        async def there() -> bool:
+            return all(worker.ready for worker in app.parts.workers.handles)
+
+        await until(there)
+        for number in (1, 2, 3):
+            await submit(app, BULK)
+            await upstream.wait_for(number)
+            assert await app.reload()
+        assert len(upstream.sessions) == 1
