@@ -81,6 +81,7 @@ class Delivery:
         before, self._before = self._before, None
         if before is not None:
             before._after = self
+            before._watch.is_in_force = False
             for lane in before.lanes():
                 lane.successor = self._lanes.get(lane.name)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from relay.config.model import Lane as LaneConfig
-from relay.delivery.lane import Lane, newest
+from relay.delivery.lane import Lane
 from relay.upstream.base import Upstream, Watcher
 from relay.upstream.limits import UpstreamLimits
 from relay.upstream.smtp.connect import Target
@@ -13,7 +13,7 @@ from relay.upstream.smtp.upstream import SmtpUpstream
 
 
 class Watch:
-    """Watches the upstreams of a configuration's lanes, once these are in force."""
+    """Watches the upstreams of a configuration's lanes, while these are in force."""
 
     def __init__(self, events: Watcher, lane: Callable[[str], Lane]) -> None:
         """`lane` finds one by its name."""
@@ -30,7 +30,7 @@ class Watch:
         """It closed again: what was deferred is due."""
         if self.is_in_force:
             self._events.up(lane, upstream)
-            newest(self._lane(lane)).feeder.on_upstream_recovered()
+            self._lane(lane).feeder.on_upstream_recovered()
 
 
 class Succession:

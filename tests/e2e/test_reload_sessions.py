@@ -265,6 +265,24 @@ async def test_an_upstream_that_a_reload_repairs_is_up_and_one_that_stays_down_i
         assert circuits(caplog) == ["upstream_down", "upstream_up"]
 
 
+async def test_what_becomes_of_an_upstream_that_was_replaced_is_no_news(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    lane = {"upstreams": ["up"], "retry": ["100ms"], "expires": "10m", "final": "500ms"}
+    async with (
+        Upstream(script={"dot": [Hang()]}) as old,
+        Upstream() as new,
+        running(configured(tmp_path, upstream_keys(old), lanes={"otp": lane})) as app,
+    ):
+        id_ = await submit(app)
+        await old.wait_until(lambda: len(old.transfers) == 1)
+        configured(tmp_path, upstream_keys(new), lanes={"otp": lane})
+        assert await app.reload()
+        assert [outcome for outcome, _ in await sent(app, id_)] == ["ambiguous", "sent"]
+        assert circuits(caplog) == []
+
+
 @pytest.mark.usefixtures("no_probes")
 async def test_a_repaired_upstream_that_answers_late_is_up_when_it_answers(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
