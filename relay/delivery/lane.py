@@ -158,8 +158,8 @@ class Lane:
             self._timer.cancel()
         await self.feeder.stop()
         waiting = self._backlog.remove(lambda _: True)
-        stopped = await end_deliveries(self._tasks, within_s)
-        await self.settler.give_back_waiting(waiting, within_s)
+        giving_back = self.settler.give_back_waiting(waiting, within_s, lambda: self.wake(self._services.clock.now()))
+        stopped, _ = await asyncio.gather(end_deliveries(self._tasks, within_s), giving_back)
         await self.choice.leave()
         return stopped
 

@@ -113,14 +113,16 @@ class Settler:
             return False
         return True
 
-    async def give_back_waiting(self, jobs: Iterable[Job], within_s: float) -> None:
-        """Give back messages that were never begun; one that is still being stored has so many seconds for it."""
+    async def give_back_waiting(self, jobs: Iterable[Job], within_s: float, given_back: Callable[[], None]) -> None:
+        """Give back messages that were never begun; one that is still being stored has so many seconds for it.
+        `given_back` is called after each."""
         for job in jobs:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(within_s):
                     await job.put_over.wait()
             if job.is_stored:
                 await self._give_back_settled(job, [])
+                given_back()
 
     async def retry_settlements(self) -> bool:
         """After a drain: write what the store refused then. False: it still refuses."""

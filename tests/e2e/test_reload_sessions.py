@@ -14,6 +14,7 @@ import pytest
 
 from relay.config.load import load
 from relay.service.app import App
+from relay.store.base import StoreError
 from tests.support.app import BULK, OTP, Talk, letter
 from tests.support.relay import until, upstream_keys, write_config
 from tests.support.upstream import Hang, Upstream, Wait
@@ -161,6 +162,33 @@ async def test_what_the_old_lane_defers_is_sent_by_the_new_one_while_the_old_is_
         assert await app.reload()
         later.set()
         assert [outcome for outcome, _ in await sent(app, deferred)] == ["deferred", "sent"]
+        busy.set()
+        await sent(app, under_way)
+
+
+async def test_what_the_store_did_not_take_back_at_once_does_not_wait_for_the_old_lane_s_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = asyncio.Event()
+    lane = {"upstreams": ["up"], "retry": ["100ms"], "expires": "10m", "concurrency": 1}
+    async with (
+        Upstream(script={"dot": [Wait(busy)]}) as upstream,
+        running(configured(tmp_path, upstream_keys(upstream), lanes={"otp": lane})) as app,
+    ):
+        under_way = await submit(app)
+        await upstream.wait_until(lambda: len(upstream.transfers) == 1)
+        waiting = await submit(app)
+        store, failures = app.parts.engine.store, ["disk full"]
+        unclaim = store.unclaim
+
+        async def fails_once(*arguments: Any) -> None:
+            if failures:
+                raise StoreError(failures.pop())
+            await unclaim(*arguments)
+
+        monkeypatch.setattr(store, "unclaim", fails_once)
+        assert await app.reload()
+        await sent(app, waiting)
         busy.set()
         await sent(app, under_way)
 
