@@ -22,6 +22,7 @@ from relay.service.http import HttpService
 from relay.service.operator import Operator
 from relay.store.codec import Codec
 from relay.upstream.limits import LocalLimits
+from relay.upstream.smtp.connect import Target
 from relay.web.backend import Backend
 from relay.workers.destination import LanesAndWorkers
 from relay.workers.fleet import Workers, count_of
@@ -57,15 +58,13 @@ class Builder:
         self._forward = forward
         self._upstreams: Mapping[str, Upstream] = {}
 
-    def build(self, loaded: Loaded) -> Generation:
-        """Nothing of the result is started. Raises CannotStart."""
-        config, key = loaded.config, "upstreams"
+    def build(self, loaded: Loaded, targets: Mapping[str, Target]) -> Generation:
+        """Nothing of the result is started. `targets`: see `connectable`. Raises CannotStart."""
+        config = loaded.config
         try:
-            targets = targets_of(config)
-            key = "dkim"
             signer = Signer(config.dkim, loaded.dkim_pems)
-        except (OSError, ssl.SSLError, ValueError) as error:
-            raise CannotStart(f"{loaded.places.of(key)}: {error}") from error
+        except ValueError as error:
+            raise CannotStart(f"{loaded.places.of('dkim')}: {error}") from error
         limits = {name: self._limits_of(name, upstream) for name, upstream in config.upstreams.items()}
         own = OwnLanes(own_lanes(config), limits, lambda _lane, _at: self._forward())
         delivery = self._engine.build(loaded, targets, own)
@@ -119,7 +118,7 @@ def connect(
     host = WorkerHost(engine, forwarder, config.store)
     workers = Workers(clock, log, host, codec, forked)
     builder = Builder(engine, forwarder.wake)
-    generation = builder.build(current.loaded)
+    generation = builder.build(current.loaded, connectable(current.loaded))
     builder.apply(generation)
     admission = Admission(config.store, lambda: current.config.queue, lambda: waiting_mail(engine, workers))
     acceptance = Acceptance(
@@ -138,6 +137,15 @@ def connect(
     )
     http = HttpService(backend, token.get_secret_value() if token is not None else None, engine.supervisor)
     return RelayParts(engine, builder, forwarder, workers, host, acceptance, intake, health, http), generation
+
+
+def connectable(loaded: Loaded) -> Mapping[str, Target]:
+    """The upstreams with their TLS contexts. Reading the CAs takes 20 ms: while mail goes out, call it on a thread.
+    Raises CannotStart."""
+    try:
+        return targets_of(loaded.config)
+    except (OSError, ssl.SSLError, ValueError) as error:
+        raise CannotStart(f"{loaded.places.of('upstreams')}: {error}") from error
 
 
 def own_lanes(config: Config) -> Sequence[str]:

@@ -12,7 +12,7 @@ from relay.config.model import Loaded, Section
 from relay.intake.types import CannotListen
 from relay.logfmt import LongText, logfmt
 from relay.observe.maillog import MailLog
-from relay.service.build import CannotStart, RelayParts, bulk_lanes, intake_limits, own_lanes, place_of
+from relay.service.build import CannotStart, RelayParts, bulk_lanes, connectable, intake_limits, own_lanes, place_of
 from relay.service.current import Current
 
 _LOG = logging.getLogger("relay")
@@ -41,7 +41,8 @@ class Reloader:
         try:
             read = await asyncio.to_thread(load, running.path, os.environ)
             loaded, ignored = without_restart_keys(read, running)
-            generation = parts.builder.build(loaded)
+            targets = await asyncio.to_thread(connectable, loaded)
+            generation = parts.builder.build(loaded, targets)
         except (ConfigErrors, CannotStart, OSError, ValueError) as error:
             return self._refused(str(error))
         config = loaded.config
