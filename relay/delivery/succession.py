@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from relay.config.model import Lane as LaneConfig
@@ -103,4 +104,13 @@ class Succession:
             if new.is_connected:
                 self._watcher.up(new.lane, new.name)
             else:
-                new.doubt(before.circuit.reason)
+                _doubt(new, before.circuit.reason)
+
+
+def _doubt(new: Upstream, reason: str) -> None:
+    """Another configuration of it was down. Only a connection shows that this one isn't: a probe for that is under way
+    when this returns, or begins as soon as there is a place for it."""
+    new.circuit.doubt(time.monotonic(), reason)
+    if new.counts()["opening"]:
+        new.circuit.probing()
+    new.urge()

@@ -25,12 +25,12 @@ class LaneUpstreams:
         """Use one of them. It is started, if no other lane has done so."""
         if upstream not in self._joined:
             self._joined.append(upstream)
-            upstream.join()
+            upstream.users.join()
 
     async def leave(self) -> None:
         """Use none of them any more. Those that no other lane uses are closed."""
         joined, self._joined = self._joined, []
-        await asyncio.gather(*(upstream.leave() for upstream in joined))
+        await asyncio.gather(*(upstream.users.leave() for upstream in joined))
 
     async def warmed(self) -> None:
         """Return when the upstream that the next message goes to has an open session, or when all are down."""

@@ -101,6 +101,27 @@ class Watcher(Protocol):
     def up(self, lane: str, upstream: str) -> None: ...
 
 
+class Users:
+    """The lanes that send by an upstream, of this configuration and of earlier ones: the first starts it, the last
+    closes it."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._number = 0
+
+    def join(self) -> None:
+        """One more lane sends by it."""
+        self._number += 1
+        if self._number == 1:
+            self._upstream.start()
+
+    async def leave(self) -> None:
+        """A lane that joined doesn't send by it any more."""
+        self._number -= 1
+        if self._number == 0:
+            await self._upstream.close()
+
+
 class Upstream(ABC):
     """One upstream as one lane uses it: what lanes ask of it, and what its sessions teach, whatever its protocol.
 
@@ -122,28 +143,7 @@ class Upstream(ABC):
         self.settled = asyncio.Event()
         """set once a connection was opened, or couldn't be, or none is to stand ready"""
         self._watcher = watcher
-        self._users = 0
-
-    def join(self) -> None:
-        """One more lane sends by it. The first one starts it."""
-        self._users += 1
-        if self._users == 1:
-            self.start()
-
-    async def leave(self) -> None:
-        """A lane that joined doesn't send by it any more. The last one closes it."""
-        self._users -= 1
-        if self._users == 0:
-            await self.close()
-
-    def doubt(self, reason: str) -> None:
-        """Before it is in use: another configuration of it was down for `reason`. Only a connection shows that this one
-        isn't; a probe for that is under way when this returns, or begins as soon as there is a place for it."""
-        if self.circuit.state == "closed" and not self.is_connected:
-            self.circuit.doubt(time.monotonic(), reason)
-            if self.counts()["opening"]:
-                self.circuit.probing()
-            self.urge()
+        self.users = Users(self)
 
     @abstractmethod
     def start(self) -> None:
