@@ -23,11 +23,11 @@ OLD, NEW = {"app": "old-secret"}, {"app": "new-secret"}
 
 
 def configured(folder: Path, up: Mapping[str, object], **keys: Any) -> Path:
-    """One lane for codes, with one warm session."""
+    """One lane for codes, with one warm session that carries one message at a time."""
     lane = {"upstreams": ["up"], "retry": ["100ms"], "expires": "10m", "attempt": "60s"}
     return write_config(
         folder,
-        {"up": {"sessions": {"warm": 1}, **up}},
+        {"up": {"sessions": {"warm": 1, "depth": 1}, **up}},
         **{"lanes": {"otp": lane}, "rules": [], "default_lane": "otp", **keys},
     )
 
