@@ -94,6 +94,12 @@ class DeliveryEvents:
     def up(self, lane: str, upstream: str) -> None:
         self._log.up(lane, upstream)
 
+    def on_demand(self, lane: str, upstream: str, after_s: float) -> None:
+        self._log.on_demand(lane, upstream, after_s)
+
+    def one_at_a_time(self, lane: str, upstream: str) -> None:
+        self._log.one_at_a_time(lane, upstream)
+
 
 def _code(update: RecipientUpdate) -> int | None:
     """What an upstream answered; None: the relay's own reason."""

@@ -76,7 +76,7 @@ class Lane:
         self._tasks: dict[asyncio.Task[None], Job] = {}
         self._bytes = 0
         self._most_in_memory = EXPRESS_IN_MEMORY if config.express else BULK_IN_MEMORY
-        self._slots = config.concurrency or sum(upstream.config.sessions.max for upstream in upstreams)
+        self._slots = config.concurrency or sum(_at_once(upstream) for upstream in upstreams)
         """messages sent at once, at most; for bulk, the upstreams' windows say how many now"""
         self._bucket = Bucket(config.rate, time.monotonic()) if config.rate is not None else None
         self._timer: asyncio.TimerHandle | None = None
@@ -284,6 +284,12 @@ def newest(lane: Lane) -> Lane:
     while lane.successor is not None:
         lane = lane.successor
     return lane
+
+
+def _at_once(upstream: Upstream) -> int:
+    """How many messages an upstream may have under way."""
+    sessions = upstream.config.sessions
+    return sessions.max * (sessions.depth if upstream.express else 1)
 
 
 def _unsigned(upstream: Upstream) -> frozenset[str]:

@@ -33,6 +33,16 @@ class Watch:
             self._events.up(lane, upstream)
             self._lane(lane).feeder.on_upstream_recovered()
 
+    def on_demand(self, lane: str, upstream: str, after_s: float) -> None:
+        """It closes idle sessions at once."""
+        if self.is_in_force:
+            self._events.on_demand(lane, upstream, after_s)
+
+    def one_at_a_time(self, lane: str, upstream: str) -> None:
+        """It can't take messages behind each other."""
+        if self.is_in_force:
+            self._events.one_at_a_time(lane, upstream)
+
 
 class Succession:
     """`upstream` for each lane and name while the lanes are built, which changes nothing; `begin` when they are in

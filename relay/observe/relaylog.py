@@ -18,7 +18,7 @@ _ADDRESS = re.compile(r"[^\s<>]*@[^\s<>]*")
 
 
 class RelayLog:
-    """Events of upstreams, background tasks, workers and reloads. Also the pools' watcher (`down`, `up`)."""
+    """Events of upstreams, background tasks, workers and reloads. Also the upstreams' watcher."""
 
     def __init__(self, metrics: Metrics, logger: logging.Logger | None = None) -> None:
         self.metrics = metrics
@@ -31,6 +31,15 @@ class RelayLog:
     def up(self, lane: str, upstream: str) -> None:
         """The lane's circuit to the upstream is closed again."""
         self.line(logging.INFO, "upstream_up", lane=lane, upstream=upstream)
+
+    def on_demand(self, lane: str, upstream: str, after_s: float) -> None:
+        """The upstream closes idle sessions at once, so none is kept open."""
+        closed = f"{after_s * 1000:.0f}ms"
+        self.line(logging.WARNING, "sessions_on_demand", lane=lane, upstream=upstream, closed_after=closed)
+
+    def one_at_a_time(self, lane: str, upstream: str) -> None:
+        """The upstream lost step, or closed the session, with several messages on it."""
+        self.line(logging.WARNING, "one_message_at_a_time", lane=lane, upstream=upstream)
 
     def trouble(self, where: str, error: BaseException) -> None:
         """An internal operation failed; the mail that it was about waits. The error's text is the relay's or the

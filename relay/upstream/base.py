@@ -15,6 +15,7 @@ from relay.upstream.circuit import Circuit
 from relay.upstream.gate import Gate
 from relay.upstream.redaction import reply_for_operators
 from relay.upstream.results import LOST, TIMED_OUT, OpenFailed, Result
+from relay.upstream.warm import Warm
 from relay.upstream.window import Window
 
 Parts = Callable[[], Sequence[bytes]]
@@ -66,7 +67,7 @@ class Terms(NamedTuple):
     """seconds for the answer to the content"""
     progress: Progress
     own_session: bool = False
-    """not behind another message that is under way on the same session"""
+    """not behind another message: on a session that carries nothing else"""
 
 
 class Report(NamedTuple):
@@ -94,11 +95,17 @@ class Report(NamedTuple):
 
 
 class Watcher(Protocol):
-    """Gets a call when a lane's upstream goes down, and when it comes back."""
+    """Gets a call when a lane's upstream goes down, when it comes back, and when it needs another treatment."""
 
     def down(self, lane: str, upstream: str, reason: str) -> None: ...
 
     def up(self, lane: str, upstream: str) -> None: ...
+
+    def on_demand(self, lane: str, upstream: str, after_s: float) -> None:
+        """It closes sessions that are idle for `after_s` seconds: they are opened when there is mail."""
+
+    def one_at_a_time(self, lane: str, upstream: str) -> None:
+        """It lost step with several messages on a session: they go one after the other."""
 
 
 class Users:
@@ -144,6 +151,8 @@ class Upstream(ABC):
         """set once a connection was opened, or couldn't be, or none is to stand ready"""
         self._watcher = watcher
         self.users = Users(self)
+        self._is_on_demand = False
+        """that was said"""
 
     @abstractmethod
     def start(self) -> None:
@@ -169,6 +178,10 @@ class Upstream(ABC):
     @abstractmethod
     def probe(self, now: float) -> None:
         """Begin a probe, where one is due."""
+
+    @abstractmethod
+    def warm(self) -> Warm:
+        """How many connections are kept open, and why."""
 
     @abstractmethod
     def fail_waiting(self, failure: OpenFailed) -> None:
@@ -218,6 +231,12 @@ class Upstream(ABC):
         if self.circuit.lost(time.monotonic(), failure.reason):
             self._watcher.down(self.lane, self.name, failure.reason)
             self.fail_waiting(failure)
+
+    def opens_on_demand(self, after_s: float) -> None:
+        """The upstream closes connections that were idle for `after_s` seconds, so none is kept. Said once."""
+        if not self._is_on_demand:
+            self._is_on_demand = True
+            self._watcher.on_demand(self.lane, self.name, after_s)
 
     def connected(self) -> None:
         """A connection was opened."""

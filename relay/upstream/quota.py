@@ -28,14 +28,17 @@ class SessionQuota:
         """The client has no session any more."""
         self._clients.leave(client)
 
-    def acquire(self, client: QuotaClient) -> bool:
-        """Count one more session of `client`. False: there is none for it now; `on_capacity` says when there is."""
+    def acquire(self, client: QuotaClient, *, ahead: bool = False) -> bool:
+        """Count one more session of `client`. False: there is none for it now; `on_capacity` says when there is.
+        `ahead`: of an express lane that needs it later only, so that no bulk lane gives up a session for it."""
         may_have_one = client.session_count == 0 and self._all_is_reserved()
         if self.open < self.limit and (self.open < self._open_to(client) or may_have_one):
             self.open += 1
             self._clients.served(client)
             return True
         if client.express:
+            if ahead:
+                return False
             self._express_waiting = not any(
                 other.close_idle() for other in self._clients if other is not client and not other.express
             )

@@ -56,8 +56,8 @@ class SharedQuota(SessionQuota):
         """for so many reviews more, a client that didn't get a session counts as waiting"""
         self._reported = Need(0, 0, 0, 0)
 
-    def acquire(self, client: QuotaClient) -> bool:
-        acquired = super().acquire(client)
+    def acquire(self, client: QuotaClient, *, ahead: bool = False) -> bool:
+        acquired = super().acquire(client, ahead=ahead)
         if not acquired:
             self._unmet = UNMET_REVIEWS
             self._send()

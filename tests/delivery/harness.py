@@ -58,6 +58,10 @@ class RecordedEvents:
 
     def up(self, lane: str, upstream: str) -> None: ...
 
+    def on_demand(self, lane: str, upstream: str, after_s: float) -> None: ...
+
+    def one_at_a_time(self, lane: str, upstream: str) -> None: ...
+
 
 def config(upstreams: Mapping[str, Upstream | Mapping[str, Any]], **lane: Any) -> Config:
     """A lane `otp` over all upstreams, and a lane `bulk` for bounces over the last."""

@@ -82,8 +82,8 @@ async def test_a_fault_behind_an_accepted_final_dot_takes_nothing_back(
     async with Upstream() as one, delivering(tmp_path, config({"one": one})) as bench:
         returned = SmtpUpstream.return_session
 
-        def broken(upstream: SmtpUpstream, session: Session, report: Any, *rest: Any) -> None:
-            returned(upstream, session, report, *rest)
+        def broken(upstream: SmtpUpstream, session: Session, *args: Any, **options: Any) -> None:
+            returned(upstream, session, *args, **options)
             raise RuntimeError("broken")
 
         monkeypatch.setattr(SmtpUpstream, "return_session", broken)

@@ -45,7 +45,8 @@ def adds_up(view: Mapping[str, Any]) -> Mapping[str, float]:
 @pytest.mark.parametrize("way", WAYS, ids=" ".join)
 async def test_waiting_for_the_only_session_is_a_phase_of_its_own(tmp_path: Path, way: tuple[str, ...]) -> None:
     async with Upstream(way, latency_s=0.03) as one:
-        settings = config({"one": upstream(one, sessions={"warm": 1, "max": 1})}, attempt=10.0, concurrency=4)
+        only = upstream(one, sessions={"warm": 1, "max": 1, "depth": 1})
+        settings = config({"one": only}, attempt=10.0, concurrency=4)
         async with delivering(tmp_path, settings) as bench:
             await until(lambda: warm(bench))
             ids = [await bench.send(f"u{n}@example.net") for n in range(4)]

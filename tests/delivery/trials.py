@@ -165,7 +165,7 @@ class Trial:
         for upstream in self._upstreams():
             counts = upstream.counts()
             held[upstream.name] += sum(counts.values())
-            if counts["busy"] or counts["idle"] > upstream.pool.warm or min(counts.values()) < 0:
+            if counts["busy"] or counts["idle"] > upstream.warm().sessions or min(counts.values()) < 0:
                 return False
         return all(count == held[name] for name, count in self._open().items())
 

@@ -9,6 +9,7 @@ from relay.mail.reply import Reply
 from relay.upstream.base import Load, Report, Terms, Upstream
 from relay.upstream.gate import Gate
 from relay.upstream.results import TIMED_OUT, OpenFailed
+from relay.upstream.warm import Warm
 from tests.upstream.test_pool import Watch
 
 REFUSED = OpenFailed("mail", Reply(535, "5.7.8 credentials refused: AHJlbGF5"), from_upstream=True)
@@ -40,6 +41,9 @@ class Silent(Upstream):
     def probe(self, now: float) -> None:
         if self.circuit.state == "open" and now >= self.circuit.probe_at:
             self.circuit.probing()
+
+    def warm(self) -> Warm:
+        return Warm(0, "none")
 
     def fail_waiting(self, failure: OpenFailed) -> None:
         self.failures.append(failure)

@@ -25,7 +25,7 @@ from relay.upstream.smtp.commands import Mail
 from relay.upstream.smtp.flight import TransactionReport
 from relay.upstream.smtp.session import Opening, Session
 from tests.support.upstream import Close, Drip, Hang, ReplyThenClose, Reset, Upstream
-from tests.upstream.test_pool import CONTENT, config, eventually, pool, send
+from tests.upstream.test_pool import CONTENT, config, eventually, pool, send, watched
 
 TWO = (Recipient("a@example.net"), Recipient("b@example.net"))
 
@@ -265,12 +265,17 @@ async def test_one_restart_of_a_server_is_no_habit() -> None:
         assert one.maintenance.idle_limit_s == 45.0
 
 
-async def test_an_upstream_that_closes_each_session_at_once_opens_the_circuit() -> None:
-    async with Upstream(script={"idle": Close()}, idle_s=0.001) as upstream, pool(config(upstream)) as one:
-        await eventually(lambda: "lost" in one.circuit.reason)
+async def test_an_upstream_that_closes_idle_sessions_at_once_is_used_on_demand() -> None:
+    async with Upstream(script={"idle": Close()}, idle_s=0.05) as upstream, pool(config(upstream)) as one:
+        await eventually(lambda: "on demand" in watched(one))
+        await eventually(lambda: one.pool.session_count == 0)
         opened = len(upstream.sessions)
-        await eventually(lambda: len(upstream.sessions) >= opened + 2)  # probes, which end the same way
-        assert len(upstream.sessions) < 8
+        for _ in range(3):
+            assert outcomes(await send(one, await one.pool.acquire(within_s=3))) == ["sent"]
+            await eventually(lambda: one.pool.session_count == 0)
+        assert len(upstream.sessions) == opened + 3
+        assert one.circuit.state == "closed"
+        assert watched(one) == ["on demand"]
 
 
 async def test_a_probe_that_is_one_session_too_many_is_not_the_last() -> None:
@@ -313,7 +318,7 @@ async def test_a_fault_of_ours_while_opening_fails_the_waiting_tries_and_is_prob
             raise faults.pop()
         return await really(*args, **options)
 
-    monkeypatch.setattr("relay.upstream.smtp.pool.open_session", opened)
+    monkeypatch.setattr("relay.upstream.smtp.openings.open_session", opened)
     async with Upstream() as upstream, pool(config(upstream)) as one:
         with pytest.raises(OpenFailed, match="ValueError"):
             await one.pool.acquire(within_s=8)
@@ -333,7 +338,8 @@ async def test_a_session_that_opens_behind_the_pools_back_is_closed(monkeypatch:
                 continue
         return await really(*args, **options)
 
-    monkeypatch.setattr("relay.upstream.smtp.pool.open_session", opened)
+    monkeypatch.setattr("relay.upstream.smtp.openings.open_session", opened)
+    monkeypatch.setattr("relay.upstream.smtp.openings.CLOSE_WITHIN_S", 0.05)
     monkeypatch.setattr("relay.upstream.smtp.pool.CLOSE_WITHIN_S", 0.05)
     async with Upstream() as upstream:
         async with pool(config(upstream)) as one:

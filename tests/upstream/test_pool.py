@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -40,9 +41,21 @@ class Watch:
         self.events.append("up")
         self.changed.set()
 
+    def on_demand(self, lane: str, upstream: str, after_s: float) -> None:
+        self.events.append("on demand")
+        self.changed.set()
+
+    def one_at_a_time(self, lane: str, upstream: str) -> None:
+        self.events.append("one at a time")
+        self.changed.set()
+
+
+WATCHES: WeakKeyDictionary[SmtpUpstream, Watch] = WeakKeyDictionary()
+
 
 def config(upstream: Upstream, **changes: object) -> Config:
-    sessions = {"warm": 1, "max": 3, "idle": 45.0, "messages": 100, **changes.pop("sessions", {})}  # type: ignore[dict-item]
+    given = changes.pop("sessions", {})
+    sessions = {"warm": 1, "max": 3, "idle": 45.0, "messages": 100, "depth": 1, **given}  # type: ignore[dict-item]
     values = {"host": upstream.host, "port": upstream.port, "tls": "none", "sessions": sessions, **changes}
     return Config.model_validate(values)
 
@@ -53,12 +66,19 @@ async def pool(
 ) -> AsyncIterator[SmtpUpstream]:
     target = Target.of("up", settings, "relay.example.com")
     limits = shared or LocalLimits.of(settings)
-    one = SmtpUpstream("otp", target, limits, express=express, open_within_s=3.0, watcher=Watch())
+    watch = Watch()
+    one = SmtpUpstream("otp", target, limits, express=express, open_within_s=3.0, watcher=watch)
+    WATCHES[one] = watch
     one.start()
     try:
         yield one
     finally:
         await one.close()
+
+
+def watched(one: SmtpUpstream) -> list[str]:
+    """The calls to its watcher."""
+    return WATCHES[one].events
 
 
 async def eventually(true: object) -> None:

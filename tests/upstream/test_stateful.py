@@ -123,7 +123,7 @@ class Messages(RuleBasedStateMachine):
     @precondition(lambda self: self.running is None)
     @rule(recipients=st.integers(1, 3), is_open=st.booleans())
     def begins(self, recipients: int, is_open: bool) -> None:
-        was_usable = self.session.usable
+        was_usable = self.session.usable or self.session.has_room
         self.server.taken = []
         to = [(at, Recipient(f"r{at}@example.net")) for at in range(recipients)]
         mail = Mail(Envelope("a@example.com", tuple(one for _, one in to)), to, len(CONTENT))
@@ -187,6 +187,7 @@ class Messages(RuleBasedStateMachine):
     def a_poisoned_session_is_not_used_again(self) -> None:
         if self.poisoned and self.running is None:
             assert not self.session.usable
+            assert not self.session.has_room
 
     def teardown(self) -> None:
         if hasattr(self, "line"):

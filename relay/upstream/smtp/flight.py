@@ -13,14 +13,15 @@ from typing import NamedTuple, Protocol
 from relay.clock import steady
 from relay.mail.reply import Reply
 from relay.upstream.base import Parts, Terms
-from relay.upstream.gate import EXPIRED, LOST_RACE, STOPPED, Gate
+from relay.upstream.gate import EXPIRED, STOPPED, Gate
 from relay.upstream.results import LOST, TIMED_OUT, TROUBLE, Result
 from relay.upstream.smtp.outgoing import Outgoing
 from relay.upstream.smtp.transaction import Transaction
-from relay.upstream.smtp.wire import Wire
+from relay.upstream.smtp.wire import Timer, Wire
 
 CLOSES_WITHIN_S = 2.0
 """grace for a server that sent 421"""
+BAD_SEQUENCE = 503
 BEGINS_WITHIN_S = 2.0
 """A server that reads ahead answers the next envelope at once behind the reply to the content before. One that threw
 away what it had read ahead never does."""
@@ -82,7 +83,7 @@ class Flight:
         self._terms = terms
         self._line = line
         self._wire = line.wire
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = Timer(line.wire.loop)
         self._deadline = 0.0
         """time.monotonic: for all that precedes the end of the content"""
         self._outgoing: Outgoing | None = None
@@ -100,11 +101,9 @@ class Flight:
         """when the content began to leave"""
         self._timed_out = False
         self._lost = False
+        self._upset = False
+        """the upstream may have been upset by messages behind each other"""
         self._codes: list[int] = []
-
-    @property
-    def is_over(self) -> bool:
-        return self.transaction.done
 
     @property
     def outstanding(self) -> int:
@@ -124,7 +123,7 @@ class Flight:
     def begin(self, deadline: float, before: bytes = b"", *, behind: bool = False) -> None:
         """Write the first bytes, `before` in front of them. `behind`: replies to another transaction come first."""
         self._deadline, self._behind = deadline, behind
-        self._set_timer(deadline - time.monotonic())
+        self._timer.set(deadline - time.monotonic(), self.timed_out)
         self._terms.progress.asked = True
         self._wire.write(before + self.transaction.begin(), self._content_if_due())
         self._wrote()
@@ -133,14 +132,14 @@ class Flight:
         """The replies to the transactions before it are all there."""
         if self._behind and not self.transaction.content_sent and not self.transaction.answered:
             self._stalled = True
-            self._set_timer(min(BEGINS_WITHIN_S, self._deadline - time.monotonic()))
+            self._timer.set(min(BEGINS_WITHIN_S, self._deadline - time.monotonic()), self.timed_out)
 
     def receive(self, reply: Reply) -> None:
         """The next reply came."""
         self._codes.append(reply.code)
         if self._stalled:
             self._stalled = False
-            self._set_timer(self._deadline - time.monotonic())
+            self._timer.set(self._deadline - time.monotonic(), self.timed_out)
         out = self._apply(reply)
         self._terms.progress.answered = self.transaction.envelope_answered
         self._wire.write(out, self._content_if_due())
@@ -158,25 +157,20 @@ class Flight:
         self._wrote()
 
     def stop(self) -> None:
-        """The relay ends (Carrier)."""
+        """The relay ends (Carrier), or the attempt was cancelled."""
         self._end_unanswered(STOPPED)
-
-    def withdraw(self) -> None:
-        """Its attempt was cancelled before the content left."""
-        if not self.transaction.done:
-            self.transaction.abandon(LOST_RACE)
-            self._finish()
 
     def upstream_closes(self, reply: Reply) -> None:
         """421 came to the transaction before it."""
         if not self.transaction.done:
             self.transaction.upstream_closes(reply)
-            self._set_timer(CLOSES_WITHIN_S)
-            self._check()
+            self._timer.set(CLOSES_WITHIN_S, self.timed_out)
+            self._wrote()
 
-    def connection_lost(self) -> None:
+    def connection_lost(self, *, by_upstream: bool = True) -> None:
+        """`by_upstream`: it closed the connection, or what came over it couldn't be read."""
         if not self.transaction.done:
-            self._lost = True
+            self._lost, self._upset = True, by_upstream
         self._end_unanswered(LOST)
 
     def desynchronised(self) -> None:
@@ -191,7 +185,7 @@ class Flight:
         if transaction.done:
             return
         if self._stalled and time.monotonic() < self._deadline:
-            self._lost = True
+            self._lost = self._upset = True
             transaction.connection_lost(LOST)
         elif not transaction.content_sent and steady() >= self._gate.deadline:
             # The message has expired: that says nothing about the upstream.
@@ -223,13 +217,9 @@ class Flight:
             lost=self._lost or self.transaction.is_desynchronised,
             dsn=dsn,
             behind=self._behind,
-            out_of_step=self._behind and self._is_out_of_step(),
+            out_of_step=self._behind
+            and (self._upset or self.transaction.is_desynchronised or self._codes[:1] == [BAD_SEQUENCE]),
         )
-
-    def _is_out_of_step(self) -> bool:
-        """503 to the first command, no reply at all, or replies that answer other commands."""
-        first = self._codes[:1]
-        return self._lost or self.transaction.is_desynchronised or first == [503]
 
     def _apply(self, reply: Reply) -> bytes:
         """The reply's effect; returns what is to be written because of it."""
@@ -240,7 +230,7 @@ class Flight:
             return b""
         out = transaction.receive(reply)
         if transaction.closing_reply is reply:
-            self._set_timer(CLOSES_WITHIN_S)
+            self._timer.set(CLOSES_WITHIN_S, self.timed_out)
         reader = self._wire.reader
         if last and not reader.idle:
             if not transaction.done:
@@ -280,7 +270,7 @@ class Flight:
             return None
         self._content_at = time.monotonic()
         self._terms.progress.content_sent = True
-        self._set_timer(self._terms.final_s)
+        self._timer.set(self._terms.final_s, self.timed_out)
         self._outgoing = self.transaction.send_content(parts)
         return self._outgoing
 
@@ -292,28 +282,16 @@ class Flight:
     def _wrote(self) -> None:
         """Something was written, or may have been."""
         left, self._has_left = self._has_left, self.has_left
-        self._check()
-        if not left and self._has_left and not self.transaction.done:
+        if self.transaction.done:
+            if not self.over.done():
+                self._finish()
+        elif self._has_left and not left:
             self._line.content_has_left()
 
-    def _check(self) -> None:
-        if self.transaction.done and not self.over.done():
-            self._finish()
-
     def _finish(self) -> None:
-        self._cancel_timer()
+        self._timer.cancel()
         self._ended_at = time.monotonic()
         self._gate.ended(self)
         self._line.flight_over(self)
         if not self.over.done():
             self.over.set_result(None)
-
-    def _set_timer(self, delay_s: float) -> None:
-        """In place of the one that is set."""
-        self._cancel_timer()
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self.timed_out)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None

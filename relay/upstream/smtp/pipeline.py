@@ -22,7 +22,6 @@ class _Reset:
 
     outstanding = 1
     has_left = True
-    is_over = False
 
     def __init__(self, on_reply: Callable[[Reply], None]) -> None:
         self.receive = on_reply
@@ -51,6 +50,8 @@ class Pipeline:
         self._under_way: deque[Flight | _Reset] = deque()
         self._is_ending = False
         """the session closes once what is under way is over"""
+        self._is_garbled = False
+        """a reply came that can't be paired with a command"""
         self._hears_out = False
         """the upstream said 421: it may still answer contents that have left"""
 
@@ -97,13 +98,14 @@ class Pipeline:
         if self._under_way and isinstance(first := self._under_way[0], Flight):
             first.desynchronised()
 
-    def connection_lost(self) -> None:
-        """Each transaction under way ends: its outcome is unknown only where its content had left."""
+    def connection_lost(self, *, by_upstream: bool) -> None:
+        """Each transaction under way ends: its outcome is unknown only where its content had left. `by_upstream`: it
+        closed the connection."""
         self._is_ending = True
         under_way, self._under_way = list(self._under_way), deque()
         for each in under_way:
             if isinstance(each, Flight):
-                each.connection_lost()
+                each.connection_lost(by_upstream=by_upstream or self._is_garbled)
 
     def content_has_left(self) -> None:
         if self.has_room:
@@ -115,6 +117,7 @@ class Pipeline:
             return
         self._under_way.popleft()
         transaction = flight.transaction
+        self._is_garbled |= transaction.is_desynchronised
         if not self._under_way:
             if transaction.broken or flight.is_unsent or self._is_ending:
                 self._owner.on_broken()
@@ -135,10 +138,11 @@ class Pipeline:
         self._next_comes_first()
 
     def _next_comes_first(self) -> None:
-        first = self._under_way[0]
-        if first.is_over:
+        if not isinstance(first := self._under_way[0], Flight):
+            return
+        if first.transaction.done:
             self._owner.on_broken()  # it was given up, and the replies to it answer nothing else
-        elif isinstance(first, Flight):
+        else:
             first.comes_first()
 
     def _reset_answered(self, reply: Reply) -> None:

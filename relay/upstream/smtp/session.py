@@ -9,13 +9,13 @@ aiosmtplib opens and secures the connection (see `connect`); from then on its tr
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from relay.clock import steady
-from relay.mail.reply import Reply
 from relay.upstream.base import Parts, Terms
 from relay.upstream.gate import Gate
 from relay.upstream.results import Result
@@ -25,7 +25,7 @@ from relay.upstream.smtp.flight import Flight, TransactionReport
 from relay.upstream.smtp.pipeline import Pipeline
 from relay.upstream.smtp.replies import ProtocolError
 from relay.upstream.smtp.transaction import EnvelopeMode, Transaction
-from relay.upstream.smtp.wire import Wire
+from relay.upstream.smtp.wire import Timer, Wire
 
 RESET_WITHIN_S = 10.0
 QUIT_WITHIN_S = 5.0
@@ -52,7 +52,7 @@ class Opening:
 
 
 class Session(asyncio.Protocol):
-    """Call `transact` when the session is `usable` or has `room`. `on_free` is called when it is idle again after a
+    """Call `transact` when the session is `usable` or `has_room`. `on_free` is called when it is idle again after a
     RSET, `on_room` when another transaction may begin behind one under way, `on_closed` once when it is gone; the
     first and the last from the event loop, never inside of `transact`."""
 
@@ -69,13 +69,17 @@ class Session(asyncio.Protocol):
         self.transactions = 0
         """begun so far"""
         self.state: State = "idle"
+        self.replace_at = math.inf
+        """time.monotonic: from then on it needs a successor"""
         self.closed_idle_after_s: float | None = None
         """when the upstream closed the session while it was idle: after how long"""
         self.on_free: Callable[[Session], None] | None = None
         self.on_closed: Callable[[Session], None] | None = None
         self.on_room: Callable[[Session], None] | None = None
         self._mode = EnvelopeMode.of(capabilities)
-        self._wire = Wire(transport, loop, self._timed_out)
+        self._wire = Wire(transport, loop)
+        self._timer = Timer(loop)
+        """for the reply to RSET and to QUIT; transactions have their own"""
         self.pipeline = Pipeline(self._wire, self._mode, self)
         transport.set_protocol(self)
 
@@ -117,21 +121,27 @@ class Session(asyncio.Protocol):
             flight.connection_lost()
             return
         self.state = "busy"
-        self._wire.cancel_timer()
+        self._timer.cancel()
         try:
             self.pipeline.begin(flight, deadline)
             await flight.over
-        except asyncio.CancelledError:
-            if flight.transaction.content_sent:
+        except (Exception, asyncio.CancelledError) as error:
+            # Cancelled, or a fault of ours. Others may be under way: only what has left needs the connection's end.
+            if flight.transaction.content_sent or not isinstance(error, asyncio.CancelledError):
                 self.abort()
             else:
-                flight.withdraw()
+                flight.stop()
             raise
 
     @property
     def usable(self) -> bool:
         """Idle, open, and no part of a reply is buffered."""
         return self.state == "idle" and self._wire.reader.idle and not self._wire.is_closing
+
+    @property
+    def is_open(self) -> bool:
+        """It carries mail, or can."""
+        return self.state not in ("quitting", "closed") and not self._wire.is_closing
 
     @property
     def has_room(self) -> bool:
@@ -145,7 +155,7 @@ class Session(asyncio.Protocol):
     def reset(self) -> None:
         """Send RSET on an idle session: one round trip that changes nothing. `on_free` when it was answered."""
         self.state = "resetting"
-        self._wire.set_timer(RESET_WITHIN_S)
+        self._timer.set(RESET_WITHIN_S, self.abort)
         self._wire.write(self.pipeline.reset())
 
     def quit(self) -> None:
@@ -154,18 +164,20 @@ class Session(asyncio.Protocol):
             self.abort()
             return
         self.state = "quitting"
-        self._wire.set_timer(QUIT_WITHIN_S)
+        self._timer.set(QUIT_WITHIN_S, self.abort)
         self._wire.write(b"QUIT\r\n")
 
     def abort(self) -> None:
         """Close at once, whatever is under way."""
-        self._wire.cancel_timer()
+        self._timer.cancel()
+        if self.state in ("busy", "idle") and not self._wire.is_closing:
+            self.state = "quitting"  # closed by us, which teaches nothing about the upstream
         if self.state != "closed":
             self._wire.transport.abort()
 
     def _close(self) -> None:
         """Close once what was written has left. A peer that reads no more doesn't keep the session open."""
-        self._wire.set_timer(QUIT_WITHIN_S)
+        self._timer.set(QUIT_WITHIN_S, self.abort)
         self._wire.transport.close()
 
     # asyncio.Protocol
@@ -173,7 +185,12 @@ class Session(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             for reply in self._wire.reader.feed(data):
-                self._received(reply)
+                if self.pipeline:
+                    self.pipeline.receive(reply)
+                else:
+                    # Nothing was asked: 421 before closing, or replies out of step. Neither session is used again.
+                    self._note_idle_end()
+                    self._close()
                 if self._wire.is_closing:
                     return  # however many more there are
         except ProtocolError:
@@ -182,9 +199,9 @@ class Session(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._note_idle_end()
-        self.state = "closed"
-        self._wire.cancel_timer()
-        self.pipeline.connection_lost()
+        by_upstream, self.state = self.state in ("idle", "busy", "resetting"), "closed"
+        self._timer.cancel()
+        self.pipeline.connection_lost(by_upstream=by_upstream)
         if self.on_closed is not None:
             self.on_closed(self)
 
@@ -193,14 +210,6 @@ class Session(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._wire.pause(False)
-
-    def _received(self, reply: Reply) -> None:
-        if self.pipeline:
-            self.pipeline.receive(reply)
-        else:
-            # Nothing was asked: 421 before closing, or replies out of step. Neither session is used again.
-            self._note_idle_end()
-            self._close()
 
     # PipelineOwner
 
@@ -220,7 +229,7 @@ class Session(asyncio.Protocol):
             self.state = "quitting"
             self._close()
         else:
-            self._wire.cancel_timer()
+            self._timer.cancel()
             self.state, self.idle_since = "idle", time.monotonic()
             if was == "resetting" and self.on_free is not None:
                 self.on_free(self)
@@ -233,7 +242,3 @@ class Session(asyncio.Protocol):
     def _note_idle_end(self) -> None:
         if self.state == "idle":
             self.closed_idle_after_s = time.monotonic() - self.idle_since
-
-    def _timed_out(self) -> None:
-        """RSET or QUIT wasn't answered in time."""
-        self._wire.transport.abort()

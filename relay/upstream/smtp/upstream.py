@@ -22,6 +22,8 @@ from relay.upstream.smtp.flight import TransactionReport
 from relay.upstream.smtp.maintenance import Maintenance
 from relay.upstream.smtp.pool import NO_SESSION, Pool
 from relay.upstream.smtp.session import Opening, Session
+from relay.upstream.smtp.waiters import Wants
+from relay.upstream.warm import Warm
 from relay.upstream.window import throttles
 
 TIMED_UP_TO_BYTES = 65_536
@@ -58,7 +60,7 @@ class SmtpUpstream(Upstream):
         be meant for it."""
         self._watcher = watcher
         self._target = replace(target, addresses=self._target.addresses)  # which address served last is known
-        self.pool.open_with(self._target, open_within_s)
+        self.pool.openings.use(self._target, open_within_s)
         self.urge()
 
     async def opened(self, within_s: float) -> None:
@@ -90,12 +92,15 @@ class SmtpUpstream(Upstream):
     def probe(self, now: float) -> None:
         self.pool.probe(now)
 
+    def warm(self) -> Warm:
+        return self.maintenance.warm()
+
     def fail_waiting(self, failure: OpenFailed) -> None:
-        self.pool.fail_waiting(failure)
+        self.pool.waiting.fail(failure)
 
     async def send(self, load: Load, gate: Gate, terms: Terms) -> Report:
-        """See `Upstream.send`. If a kept session turns out dead before any reply, another one to the same upstream is
-        used at once."""
+        """See `Upstream.send`. If a kept session is lost before the content has left, another one to the same upstream
+        is used at once."""
         self.under_way += 1
         phases = Phases(started_at := time.monotonic())
         try:
@@ -119,28 +124,33 @@ class SmtpUpstream(Upstream):
         withdrawn = gate.refusal(now)
         if withdrawn is not None:  # while it waited for the rate
             return self._without_session(load, OpenFailed("mail", withdrawn), started_at, phases)
+        wants: Wants = "own" if terms.own_session else "any"
         while True:
             try:
-                session, is_new = await self._session(deadline)
+                session, is_new = await self._session(deadline, wants)
             except OpenFailed as failure:
                 return self._without_session(load, failure, started_at, phases)
             _record_opening(phases, time.monotonic(), session.opening if is_new else Opening())
             sent = await self._transact(session, load, gate, terms, deadline, phases)
-            error = self._learn(session, load, sent, terms.progress)
-            if not is_new and _was_dead(sent) and time.monotonic() < deadline:
+            error = self._learn(session, load, sent, terms.progress, is_new=is_new)
+            if not is_new and _was_never_handed_over(sent) and time.monotonic() < deadline:
                 if terms.progress.content_sent:
                     gate.reopen()
                     terms.progress.content_sent = False
+                # Others may have died with it. A second one is no accident: nothing but a fresh one is used then.
+                wants = "own" if wants == "any" and not sent.answered else "new"
                 continue
             kind: Literal["new", "warm"] = "new" if is_new else "warm"
             return Report(self.name, started_at, kind, sent.results, phases.ms, sent.codes, sent.dsn, error)
 
-    async def _session(self, deadline: float) -> tuple[Session, bool]:
+    async def _session(self, deadline: float, wants: Wants) -> tuple[Session, bool]:
         """A kept session or a new one, and whether it is new. Raises OpenFailed."""
-        session = self.pool.take_idle()
+        if self.express:
+            self.maintenance.note_demand(self.under_way)
+        session = self.pool.take(wants)
         if session is not None:
             return session, False
-        session = await self.pool.acquire(within_s=max(0.0, deadline - time.monotonic()))
+        session = await self.pool.acquire(within_s=max(0.0, deadline - time.monotonic()), wants=wants)
         return session, session.transactions == 0
 
     async def _transact(
@@ -152,8 +162,8 @@ class SmtpUpstream(Upstream):
                 phases.until(time.monotonic(), "encode")
             sent = await session.transact(mail, parts, gate, deadline=deadline, terms=terms)
         except BaseException:
-            # The session is lent to this attempt alone: left as it is, it would be busy for good.
-            session.abort()
+            # It may carry others, so it isn't closed here.
+            self.pool.release(session)
             raise
         left_at = sent.ended_at - sent.data_ms / 1000.0
         phases.until(left_at - sent.gate_ms / 1000.0, "envelope")
@@ -161,10 +171,12 @@ class SmtpUpstream(Upstream):
         phases.until(sent.ended_at, "data")
         return sent
 
-    def _learn(self, session: Session, load: Load, sent: TransactionReport, progress: Progress) -> Exception | None:
+    def _learn(
+        self, session: Session, load: Load, sent: TransactionReport, progress: Progress, *, is_new: bool
+    ) -> Exception | None:
         """Learn from a transaction, and give its session back. A fault of ours is returned: it changes no result."""
         try:
-            self.return_session(session, sent, len(load.original), progress)
+            self.return_session(session, sent, len(load.original), progress, is_new=is_new)
             self._mind_the_account(load, sent)
         except Exception as error:  # noqa: BLE001 - see above
             session.abort()
@@ -172,16 +184,26 @@ class SmtpUpstream(Upstream):
         return None
 
     def return_session(
-        self, session: Session, sent: TransactionReport, size_bytes: int = 0, progress: Progress | None = None
+        self,
+        session: Session,
+        sent: TransactionReport,
+        size_bytes: int = 0,
+        progress: Progress | None = None,
+        *,
+        is_new: bool | None = None,
     ) -> None:
-        """Learn from a transaction that carried `size_bytes`, and give the session back to the pool."""
+        """Learn from a transaction that carried `size_bytes`, and give the session back to the pool. `is_new`: the
+        session was opened for it; default: it was the session's first."""
+        is_new = session.transactions == 1 if is_new is None else is_new
         if not self.express:
             self._adapt_window(session, sent, timed=size_bytes <= TIMED_UP_TO_BYTES)
+        if sent.out_of_step and self.pool.depth.upset(time.monotonic()):
+            self._watcher.one_at_a_time(self.lane, self.name)
         if sent.timed_out:
             self.timed_out(progress or Progress())
         elif sent.lost:
-            # A kept session that is dead before its first reply was only idle for too long.
-            if sent.answered or session.transactions == 1:
+            # A kept session that is lost before the content has left costs a fresh one, which tells more.
+            if (is_new or not _was_never_handed_over(sent)) and not sent.behind:
                 self.connection_lost()
         elif sent.answered:
             self.answered()
@@ -202,7 +224,7 @@ class SmtpUpstream(Upstream):
         """Where the credentials are refused, open the circuit: they are no good for other messages either."""
         bad = credential_failure(sent.results)
         if bad is None:
-            if sent.answered and not _was_dead(sent):
+            if sent.answered and not _was_never_handed_over(sent):
                 self.circuit.account_accepted()
             return
         # The reply may quote the mail.
@@ -234,8 +256,8 @@ def _record_opening(phases: Phases, at: float, opening: Opening) -> None:
     phases.until(at, "session")
 
 
-def _was_dead(sent: TransactionReport) -> bool:
-    """Whether the kept session broke off before any reply, or with 421 to MAIL: nothing was handed over."""
-    if any(result.outcome not in ("abandoned", "deferred") for result in sent.results):
+def _was_never_handed_over(sent: TransactionReport) -> bool:
+    """Whether a session broke off, or ended with 421, while nothing of the message can have been accepted."""
+    if any(result.outcome in ("sent", "ambiguous") or result.phase == "dot" for result in sent.results):
         return False
-    return (sent.lost and sent.answered == 0) or sent.codes == (421,)
+    return sent.lost or sent.codes[-1:] == (421,)

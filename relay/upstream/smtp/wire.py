@@ -1,4 +1,4 @@
-"""The connection beneath a session: what is written, what was read, and the one timer."""
+"""The connection beneath a session: what is written and what was read; a timer that can be set again."""
 
 from __future__ import annotations
 
@@ -17,20 +17,16 @@ _ONE_WRITE_BYTES = 65_536
 class Wire:
     """The transport of one connection, in a session's hands."""
 
-    __slots__ = ("_flow", "_loop", "_on_timeout", "_paused", "_poll", "_timer", "reader", "transport", "unsent")
+    __slots__ = ("_flow", "_paused", "_poll", "loop", "reader", "transport", "unsent")
 
-    def __init__(
-        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, on_timeout: Callable[[], None]
-    ) -> None:
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.transport = transport
+        self.loop = loop
         self.reader = ReplyReader()
         self.unsent: Outgoing | None = None
         """what is left of a large content"""
         self._flow = FlowLimit(transport)
-        self._loop = loop
-        self._on_timeout = on_timeout
         self._poll = _poll(transport)
-        self._timer: asyncio.TimerHandle | None = None
         self._paused = False
 
     @property
@@ -72,15 +68,26 @@ class Wire:
         while self.unsent and not self._paused and not self.transport.is_closing():
             self.transport.write(self.unsent.take())
 
-    def set_timer(self, delay_s: float) -> None:
-        """In place of the one that is set."""
-        self.cancel_timer()
-        self._timer = self._loop.call_later(delay_s, self._on_timeout)
 
-    def cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+class Timer:
+    """Calls back once, unless it is set again or cancelled before. It holds the callback only until then: a circle of
+    references would keep a content in memory until Python looks for such circles."""
+
+    __slots__ = ("_handle", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._handle: asyncio.TimerHandle | None = None
+
+    def set(self, delay_s: float, on_timeout: Callable[[], None]) -> None:
+        """In place of what was set before."""
+        self.cancel()
+        self._handle = self._loop.call_later(delay_s, on_timeout)
+
+    def cancel(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
 
 
 def _poll(transport: asyncio.Transport) -> select.poll | None:
