@@ -23,8 +23,8 @@ CLOSES_WITHIN_S = 2.0
 """grace for a server that sent 421"""
 BAD_SEQUENCE = 503
 BEGINS_WITHIN_S = 2.0
-"""A server that reads ahead answers the next envelope at once behind the reply to the content before. One that threw
-away what it had read ahead never does."""
+"""for the first reply to a transaction behind another, which goes elsewhere then: the content before it is answered
+slowly, or the server threw away what it had read ahead"""
 
 
 class TransactionReport(NamedTuple):
@@ -90,7 +90,7 @@ class Flight:
         """the content"""
         self._behind = False
         self._stalled = False
-        """nothing came since it came first"""
+        """it began behind another, its content hasn't left, and no reply to it came"""
         self._has_left = False
         self._began_at = self._ended_at = time.monotonic()
         self._envelope_at: float | None = None
@@ -122,16 +122,16 @@ class Flight:
 
     def begin(self, deadline: float, before: bytes = b"", *, behind: bool = False) -> None:
         """Write the first bytes, `before` in front of them. `behind`: replies to another transaction come first."""
-        self._deadline, self._behind = deadline, behind
-        self._timer.set(deadline - time.monotonic(), self.timed_out)
+        self._deadline, self._behind, self._stalled = deadline, behind, behind
+        left_s = deadline - time.monotonic()
+        self._timer.set(min(left_s, BEGINS_WITHIN_S) if behind else left_s, self.timed_out)
         self._terms.progress.asked = True
         self._wire.write(before + self.transaction.begin(), self._content_if_due())
         self._wrote()
 
     def comes_first(self) -> None:
         """The replies to the transactions before it are all there."""
-        if self._behind and not self.transaction.content_sent and not self.transaction.answered:
-            self._stalled = True
+        if self._stalled:
             self._timer.set(min(BEGINS_WITHIN_S, self._deadline - time.monotonic()), self.timed_out)
 
     def receive(self, reply: Reply) -> None:
@@ -269,7 +269,7 @@ class Flight:
             self.transaction.abandon(TROUBLE)
             return None
         self._content_at = time.monotonic()
-        self._terms.progress.content_sent = True
+        self._terms.progress.content_sent, self._stalled = True, False
         self._timer.set(self._terms.final_s, self.timed_out)
         self._outgoing = self.transaction.send_content(parts)
         return self._outgoing

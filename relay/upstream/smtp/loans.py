@@ -9,10 +9,14 @@ from relay.upstream.smtp.session import Session
 
 
 class Loans:
-    """A session may be lent to several tasks, each for one message. A promise is a loan whose task has yet to run."""
+    """A session may be lent to several tasks, each for one message. A promise is a loan whose task has yet to run. The
+    length is the number of loans and promises."""
 
     def __init__(self) -> None:
         self._users: dict[Session, list[asyncio.Task[Any] | None]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._users.values()))
 
     def count(self, session: Session) -> int:
         """Its loans and promises."""

@@ -98,6 +98,9 @@ class Pool:
             session = min(filter(self._has_room, self.sessions), key=lambda one: one.pipeline.depth, default=None)
             if session is not None:
                 self.loans.lend(session)
+                if self.session_count < len(self.loans):
+                    # The next messages share themselves among more sessions.
+                    asyncio.get_running_loop().call_soon(self.open_one)
         return session
 
     async def acquire(self, *, within_s: float, wants: Wants = "any") -> Session:
