@@ -8,13 +8,23 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from relay.cli.common import EXIT_OK, EXIT_USAGE, CommandFailed, add_config, config_path, load_or_exit, set_command
+from relay.cli.common import (
+    EXIT_OK,
+    EXIT_USAGE,
+    CommandFailed,
+    add_config,
+    config_path,
+    load_or_exit,
+    printable,
+    set_command,
+)
 
 if TYPE_CHECKING:
     from relay.config.model import Config, Loaded
     from relay.config.rate_limit import CountPer
     from relay.mail.message import Message
     from relay.routing.facts import Facts
+    from relay.routing.router import Route
 
 MAX_MESSAGE_BYTES = 1 << 30
 
@@ -32,8 +42,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     explain_parser = subparsers.add_parser(
         "explain",
         help="show the lane of a message, and why",
-        description="Shows lane, rule, upstreams, signatures and limits of a message, and why each earlier rule did "
-        "not match. Sends nothing.",
+        description="Shows lane, rule, upstreams, warm sessions, signatures and limits of a message, and why each "
+        "earlier rule did not match. Sends nothing.",
     )
     add_config(explain_parser)
     explain_parser.add_argument("file", metavar="FILE.eml", help="the message; - is standard input")
@@ -134,6 +144,7 @@ def _explanation(loaded: Loaded, facts: Facts, size_bytes: int) -> dict[str, Any
         "rule": route.rule,
         "earlier": [{"rule": step.rule, "why_not": list(step.reasons)} for step in explanation.earlier],
         "upstreams": list(route.upstreams),
+        "warm": _warm(loaded.config, route) if lane.express else {},
         "sender": facts.sender,
         "recipients": list(facts.recipients),
         "client": facts.client,
@@ -157,6 +168,20 @@ def _explanation(loaded: Loaded, facts: Facts, size_bytes: int) -> dict[str, Any
             if found > limit
         ],
     }
+
+
+def _warm(config: Config, route: Route) -> dict[str, Any]:
+    """By upstream: the sessions that the route's express lane keeps open, by configuration and in a running relay."""
+    from relay.doctor.sessions import configured, running
+
+    of_relay, warm = running(config), {}
+    for name in route.upstreams:
+        now = of_relay.get((route.lane, name))
+        warm[name] = {
+            **configured(config.upstreams[name].sessions)._asdict(),
+            "running": None if now is None else now._asdict(),
+        }
+    return warm
 
 
 def _dkim(loaded: Loaded, facts: Facts) -> dict[str, Any] | None:
@@ -190,6 +215,7 @@ def _as_text(document: dict[str, Any], loaded: Loaded) -> str:
             f"lane       {document['lane']} ({reason})",
             *(f"not        {step['rule']}: {why}" for step in document["earlier"] for why in step["why_not"]),
             f"upstreams  {', '.join(document['upstreams'])}",
+            *(f"warm       {name}: {_warm_text(warm)}" for name, warm in document["warm"].items()),
             f"from       {document['sender'] or '<>'}",
             f"to         {', '.join(document['recipients']) or 'no recipient'}",
             "signed     " + ("no" if dkim is None else f"{dkim['domain']}: {', '.join(dkim['selectors'])}"),
@@ -198,6 +224,14 @@ def _as_text(document: dict[str, Any], loaded: Loaded) -> str:
             *(f"refused    {refusal}" for refusal in document["refused"]),
         )
     )
+
+
+def _warm_text(warm: dict[str, Any]) -> str:
+    from relay.doctor.sessions import Configured
+
+    now = warm["running"]
+    text = str(Configured(warm["least"], warm["most"], warm["reason"]))
+    return text if now is None else f"{text}; the running relay keeps {now['sessions']} ({printable(now['reason'])})"
 
 
 def _duration(ms: float) -> str:

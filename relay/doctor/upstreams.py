@@ -9,12 +9,15 @@ import time
 from collections.abc import Iterator
 
 from relay.config.model import Config, Upstream
+from relay.delivery.dispatch import upstreams_of
 from relay.doctor.finding import About, Finding
+from relay.doctor.sessions import Running, configured, running
 from relay.upstream.redaction import without_credentials
 from relay.upstream.results import OpenFailed, Phase
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.connect import Target, open_session
 from relay.upstream.smtp.session import Session
+from relay.upstream.smtp.transaction import EnvelopeMode
 
 OPEN_WITHIN_S = 10.0
 ROUND_TRIP_WITHIN_S = 5.0
@@ -31,9 +34,17 @@ _HINTS: dict[Phase, str] = {
 
 
 async def check(config: Config, now: float) -> list[Finding]:
-    """Check all upstreams concurrently. `now`: seconds since the epoch, for the certificates."""
-    found = await asyncio.gather(*(_upstream(name, one, config, now) for name, one in config.upstreams.items()))
-    return [finding for findings in found for finding in findings]
+    """Check all upstreams concurrently, and ask a running relay for the sessions that it keeps open. `now`: seconds
+    since the epoch, for the certificates."""
+    of_relay, found = await asyncio.gather(
+        asyncio.to_thread(running, config),
+        asyncio.gather(*(_upstream(name, one, config, now) for name, one in config.upstreams.items())),
+    )
+    return [
+        finding
+        for name, findings in zip(config.upstreams, found, strict=True)
+        for finding in (*findings, *_sessions(name, config, of_relay))
+    ]
 
 
 async def _upstream(name: str, upstream: Upstream, config: Config, now: float) -> list[Finding]:
@@ -55,6 +66,7 @@ async def _upstream(name: str, upstream: Upstream, config: Config, now: float) -
             _tls(about, session, now),
             _auth(about, upstream),
             *_capabilities(about, session.capabilities, config.limits.message_size_bytes, round_trip_ms),
+            *_burst(about, session.capabilities, upstream.sessions.depth, express=bool(_express_lanes(name, config))),
         ]
     finally:
         await _close(session)
@@ -157,3 +169,39 @@ def _capabilities(
     if not offered.eightbitmime:
         text = "no 8BITMIME: mail with octets beyond ASCII is re-encoded before it is sent"
         yield about.warn(text, "have the apps send 7-bit (quoted-printable, base64)")
+
+
+def _burst(about: About, offered: Capabilities, depth: int, *, express: bool) -> Iterator[Finding]:
+    """How one session carries several codes at once. No finding where no express lane uses the upstream."""
+    if not express:
+        return
+    mode = EnvelopeMode.of(offered)
+    if depth == 1 or not mode.pipelined:
+        why = "sessions.depth: 1" if depth == 1 else "no PIPELINING"
+        yield about.ok(f"burst: a session carries one message at a time ({why})")
+        return
+    how = "the next envelope behind the content of the message before (PIPELINING)"
+    if mode.chunked:
+        how = "whole messages behind each other (PIPELINING and CHUNKING)"
+    yield about.ok(f"burst: a session carries up to {depth} messages (sessions.depth), {how}")
+
+
+def _express_lanes(name: str, config: Config) -> list[str]:
+    return [lane for lane, keys in config.lanes.items() if keys.express and name in upstreams_of(config, lane)]
+
+
+def _sessions(name: str, config: Config, of_relay: Running) -> Iterator[Finding]:
+    """How many sessions each express lane keeps open there."""
+    about, sessions = About("upstream", name), config.upstreams[name].sessions
+    for lane in _express_lanes(name, config):
+        text = f"sessions: lane {lane} keeps {configured(sessions)}"
+        now = of_relay.get((lane, name))
+        if now is not None:
+            text += f"; the running relay {now.sessions} ({now.reason})"
+        if now is None or now.sessions or sessions.warm == 0:
+            yield about.ok(text)
+        else:
+            hint = (
+                "each code waits until a session is open: ask the upstream for a longer idle time, or put another first"
+            )
+            yield about.warn(text, hint)

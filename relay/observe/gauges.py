@@ -45,6 +45,8 @@ class Snapshot:
     """(upstream, state of the session) → sessions"""
     upstream_windows: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(lane, upstream) → messages it may get at once"""
+    upstream_warm: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """(lane, upstream) → sessions that are to stay open"""
     fill: QueueFill | None = None
     intake: IntakeLoad = field(default_factory=IntakeLoad)
 
@@ -63,6 +65,12 @@ class SnapshotCollector(Collector):
         yield _gauge("relay_upstream_up", "0 while the circuit is open.", ("upstream",), up)
         yield _gauge(
             "relay_upstream_sessions", "Open sessions to upstreams.", ("upstream", "state"), snapshot.upstream_sessions
+        )
+        yield _gauge(
+            "relay_upstream_warm_sessions",
+            "Sessions that an express lane keeps open ahead of need, as recent bursts and sessions.warm ask for.",
+            ("lane", "upstream"),
+            snapshot.upstream_warm,
         )
         yield _gauge(
             "relay_upstream_window",

@@ -77,7 +77,7 @@ def waiting_mail(engine: Engine, workers: Workers) -> tuple[int, int]:
 def _merge(upstreams: dict[str, UpstreamHealth], name: str, seen: UpstreamStatus) -> None:
     """Add one process's view of an upstream: the worst state, the sums of sessions and windows."""
     state, sessions = _STATES[seen.circuit], dict(seen.sessions)
-    reason, window, reply_text = seen.reason or None, seen.window, seen.reply_text or None
+    reason, window, reply_text, warm = seen.reason or None, seen.window, seen.reply_text or None, seen.warm
     before = upstreams.get(name)
     if before is not None:
         state = min(state, before.state, key=_WORST_FIRST.index)
@@ -85,6 +85,7 @@ def _merge(upstreams: dict[str, UpstreamHealth], name: str, seen: UpstreamStatus
             kind: sessions.get(kind, 0) + before.sessions.get(kind, 0) for kind in {*sessions, *before.sessions}
         }
         reason, reply_text = before.reason or reason, before.reply_text or reply_text
+        warm = before.warm or warm
         if before.window is not None:
             window = before.window + (window or 0)
-    upstreams[name] = UpstreamHealth(state, sessions, reason, window, reply_text)
+    upstreams[name] = UpstreamHealth(state, sessions, reason, window, reply_text, warm)

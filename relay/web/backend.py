@@ -13,6 +13,7 @@ from relay.observe.pressure import IntakeLoad, QueueFill
 from relay.observe.recent import Recent
 from relay.store.base import Log
 from relay.store.model import OPEN_STATES, Action, LaneCount, Selection
+from relay.upstream.warm import Warm
 
 if TYPE_CHECKING:
     from relay.web.webhooks import Webhook
@@ -33,10 +34,14 @@ class UpstreamHealth:
     """how many messages it may get at once now; None: no limit of that kind"""
     reply_text: str | None = None
     """the upstream's reply, redacted; for the operator only"""
+    warm: Warm | None = None
+    """how many sessions are to stay open, and why; None: a bulk lane, or the upstream wasn't used yet"""
 
     def as_json(self, *, with_reply: bool = False) -> dict[str, object]:
         """`with_reply`: include the upstream's reply."""
         shown: dict[str, object] = {"state": self.state, "sessions": dict(self.sessions)}
+        if self.warm is not None:
+            shown["warm"] = self.warm._asdict()
         if self.window is not None:
             shown["window"] = self.window
         if self.reason is not None:
@@ -96,6 +101,7 @@ def gauges(backend: Backend, queue: Sequence[LaneCount] | None) -> Snapshot:
     up: dict[str, bool] = {}
     sessions: dict[tuple[str, str], int] = {}
     windows: dict[tuple[str, str], int] = {}
+    warm: dict[tuple[str, str], int] = {}
     for lane, upstreams in lanes.items():
         for name, health in upstreams.items():
             up[name] = up.get(name, True) and health.state in ("up", "untried")
@@ -103,6 +109,8 @@ def gauges(backend: Backend, queue: Sequence[LaneCount] | None) -> Snapshot:
                 sessions[name, state] = sessions.get((name, state), 0) + count
             if health.window is not None:
                 windows[lane, name] = health.window
+            if health.warm is not None:
+                warm[lane, name] = health.warm.sessions
     return Snapshot(
         now=backend.clock(),
         queue=queue,
@@ -111,6 +119,7 @@ def gauges(backend: Backend, queue: Sequence[LaneCount] | None) -> Snapshot:
         upstream_up=up,
         upstream_sessions=sessions,
         upstream_windows=windows,
+        upstream_warm=warm,
         fill=backend.health.queue(),
         intake=backend.health.intake(),
     )

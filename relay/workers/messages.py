@@ -10,6 +10,7 @@ from typing import Self
 from relay.config.model import Loaded
 from relay.store.codec import Codec
 from relay.upstream.base import Upstream
+from relay.upstream.warm import Warm
 
 # Requests of the main process.
 PING, START, PUT, PUT_LARGE = "ping", "start", "put", "put_large"
@@ -48,12 +49,15 @@ class UpstreamStatus:
     """as `Upstream.window_now`"""
     reply_text: str
     """as `Circuit.reply_text`: for the operator's eyes only"""
+    warm: Warm | None = None
+    """how many sessions an express lane keeps open, and why; None: a bulk lane, which keeps none"""
 
     @classmethod
     def of(cls, upstream: Upstream) -> Self:
         circuit = upstream.circuit
         state = circuit.state if circuit.tried or circuit.state != "closed" else "untried"
-        return cls(state, upstream.counts(), circuit.reason, upstream.window_now(), circuit.reply_text)
+        warm = upstream.warm() if upstream.express else None
+        return cls(state, upstream.counts(), circuit.reason, upstream.window_now(), circuit.reply_text, warm)
 
 
 @dataclass(frozen=True, slots=True)

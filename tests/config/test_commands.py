@@ -26,6 +26,8 @@ Subject: Your verification code: 482913\r
 482913\r
 """
 
+WARM = "2 to 10 warm sessions (warm: auto, 1 and 1 ahead; more as bursts need them, up to sessions.max)"
+
 
 @pytest.fixture
 def contract(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -114,6 +116,8 @@ def test_explain_shows_the_way_of_a_message(contract: Path, message: Path, capsy
         "lane       otp (rule auth-sender)",
         "not        explicit: header: there is no X-Relay-Lane, the rule wants otp",
         "upstreams  postmark, ses",
+        f"warm       postmark: {WARM}",
+        f"warm       ses: {WARM}",
         "from       no-reply@auth.example.com",
         "to         a@example.net, b@example.net",
         "signed     auth.example.com: s1, e1",
@@ -136,6 +140,12 @@ def test_explain_in_json_is_one_document(contract: Path, message: Path, capsys: 
     assert told["rule"] == "auth-sender"
     assert [step["rule"] for step in told["earlier"]] == ["explicit"]
     assert told["upstreams"] == ["postmark", "ses"]
+    assert told["warm"]["ses"] == {
+        "least": 2,
+        "most": 10,
+        "reason": "warm: auto, 1 and 1 ahead; more as bursts need them, up to sessions.max",
+        "running": None,
+    }
     assert told["dkim"] == {"domain": "auth.example.com", "selectors": ["s1", "e1"]}
     assert told["expires_ms"] == 600_000
     assert told["limits"]["per_recipient"] == [{"count": 5, "period_ms": 3_600_000}]
@@ -153,7 +163,7 @@ def test_explain_takes_the_envelope_that_it_is_given(
     told = explained(capsys, "-c", contract, message, "--priority", "4")
     assert told["rule"] == "asked-for"
     told = explained(capsys, "-c", contract, message)
-    assert (told["lane"], told["rule"]) == ("bulk", None)
+    assert (told["lane"], told["rule"], told["warm"]) == ("bulk", None, {})
     assert len(told["earlier"]) == 5
 
 

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import aiohttp.web
 import pytest
 
 from relay.__main__ import main
@@ -16,6 +15,7 @@ from relay.doctor import service
 from relay.mail.dkim import dns_record
 from relay.store.sqlite import files
 from tests.doctor.nameserver import NameServer
+from tests.doctor.readyz import Readyz
 from tests.mail.material import pem, rsa_key
 from tests.support.relay import RelayProcess, Said, command, upstream_keys, write_config
 from tests.support.tls import Certificates
@@ -120,28 +120,11 @@ async def test_a_running_relay_is_reported_and_not_disturbed(tmp_path: Path) -> 
             result = await doctor(config_file, server, "--json")
             found = [(one["status"], one["text"]) for one in result.document["findings"] if one["area"] == "relay"]
             assert found == [("ok", f"a relay runs on this store (pid {relay.pid})"), ("ok", "mail is accepted")]
+            about = [one["text"] for one in result.document["findings"] if one["text"].startswith("sessions: ")]
+            kept = "2 to 10 warm sessions (warm: auto, 1 and 1 ahead; more as bursts need them, up to sessions.max)"
+            now = "2 (auto: recent bursts needed 1 at once, and 1 is ahead)"
+            assert about == [f"sessions: lane otp keeps {kept}; the running relay {now}"]
             assert await relay.terminate() == 0
-
-
-class _Readyz:
-    """A relay's /readyz that answers as configured."""
-
-    def __init__(self, status: int, body: str) -> None:
-        self.status, self.body = status, body
-
-    async def __aenter__(self) -> int:
-        app = aiohttp.web.Application()
-        app.router.add_get("/readyz", self._answer)
-        self.runner = aiohttp.web.AppRunner(app)
-        await self.runner.setup()
-        await aiohttp.web.TCPSite(self.runner, "127.0.0.1", 0).start()
-        return int(self.runner.addresses[0][1])
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.runner.cleanup()
-
-    async def _answer(self, _: aiohttp.web.Request) -> aiohttp.web.Response:
-        return aiohttp.web.Response(status=self.status, text=self.body, content_type="application/json")
 
 
 @pytest.mark.parametrize(
@@ -160,13 +143,13 @@ class _Readyz:
 async def test_the_readiness_of_a_running_relay_is_reported(
     tmp_path: Path, status: int, body: str, expected: tuple[str, str]
 ) -> None:
-    async with _Readyz(status, body) as port:
+    async with Readyz(status, body) as port:
         found = await _of_service(tmp_path, f"127.0.0.1:{port}")
     assert [(one.status, one.text) for one in found][1:] == [expected]
 
 
 async def test_a_relay_on_another_address_is_a_warning(tmp_path: Path) -> None:
-    async with _Readyz(200, "{}") as port:
+    async with Readyz(200, "{}") as port:
         pass
     found = await _of_service(tmp_path, f"127.0.0.1:{port}")
     assert [one.status for one in found] == ["ok", "warn"]

@@ -30,6 +30,7 @@ CONTRACT = {
     "relay_tasks_restarted_total": {"task"},
 }
 OWN = {
+    "relay_upstream_warm_sessions": {"lane", "upstream"},
     "relay_upstream_window": {"lane", "upstream"},
     "relay_queue_messages": set(),
     "relay_queue_bytes": set(),
@@ -81,6 +82,7 @@ SNAPSHOT = Snapshot(
     upstream_up={"postmark": True, "ses": False},
     upstream_sessions={("postmark", "idle"): 2},
     upstream_windows={("bulk", "ses"): 6},
+    upstream_warm={("otp", "postmark"): 3, ("otp", "ses"): 0},
     fill=QueueFill(3, 6_000, 5_000_000, 64_000, max_messages=1_000),
     intake=IntakeLoad(sessions=7, storing=5, waiting=2, held_back_s={"turn": 1.5, "pace": 0.0}),
 )
@@ -117,6 +119,10 @@ def test_the_gauges_are_those_of_the_snapshot() -> None:
     assert found["relay_upstream_up"] == {(("upstream", "postmark"),): 1, (("upstream", "ses"),): 0}
     assert found["relay_upstream_sessions"] == {(("state", "idle"), ("upstream", "postmark")): 2}
     assert found["relay_upstream_window"] == {(("lane", "bulk"), ("upstream", "ses")): 6}
+    assert found["relay_upstream_warm_sessions"] == {
+        (("lane", "otp"), ("upstream", "postmark")): 3,
+        (("lane", "otp"), ("upstream", "ses")): 0,
+    }
     assert found["relay_intake_sessions"] == {(): 7}
     assert found["relay_intake_messages"] == {(("state", "storing"),): 3, (("state", "waiting"),): 2}
     assert found["relay_intake_held_back_seconds_total"] == {(("brake", "turn"),): 1.5, (("brake", "pace"),): 0}

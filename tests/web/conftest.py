@@ -19,6 +19,7 @@ from relay.observe.recent import Recent
 from relay.store.base import Store
 from relay.store.model import Action, Attempt, NewMessage, RecipientUpdate, Selection, Settlement
 from relay.store.sqlite.store import open_store
+from relay.upstream.warm import Warm
 from relay.web.backend import Backend, LaneHealth, UpstreamHealth
 from relay.web.server import WebServer
 
@@ -33,7 +34,7 @@ class SetHealth:
     known: dict[str, LaneHealth] = field(
         default_factory=lambda: {
             "otp": {
-                "postmark": UpstreamHealth("up", {"idle": 2}),
+                "postmark": UpstreamHealth("up", {"idle": 2}, warm=Warm(3, "auto: bursts")),
                 "ses": UpstreamHealth("down", reason="auth: 535 5.7.8", reply_text="bad credentials for relay"),
             },
             "bulk": {"ses": UpstreamHealth("half-open", window=6)},

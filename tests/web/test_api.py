@@ -57,7 +57,11 @@ async def test_readyz_names_each_lanes_upstreams_and_a_dead_one_leaves_it_ready(
         "lanes": {
             "otp": {
                 "upstreams": {
-                    "postmark": {"state": "up", "sessions": {"idle": 2}},
+                    "postmark": {
+                        "state": "up",
+                        "sessions": {"idle": 2},
+                        "warm": {"sessions": 3, "reason": "auto: bursts"},
+                    },
                     "ses": {"state": "down", "sessions": {}, "reason": "auth: 535 5.7.8"},
                 }
             },
@@ -327,6 +331,9 @@ async def test_metrics_are_served_in_the_format_asked_for(
     assert 'relay_upstream_up{upstream="postmark"} 1.0' in text
     assert 'relay_upstream_up{upstream="ses"} 0.0' in text
     assert 'relay_upstream_sessions{state="idle",upstream="postmark"} 2.0' in text
+    assert re.findall(r"^relay_upstream_warm_sessions.*", text, re.MULTILINE) == [
+        'relay_upstream_warm_sessions{lane="otp",upstream="postmark"} 3.0'
+    ]
     async with client.get(f"{url}/metrics", headers={"Accept": "application/openmetrics-text"}) as answer:
         assert answer.content_type == "application/openmetrics-text"
         assert (await answer.text()).endswith("# EOF\n")

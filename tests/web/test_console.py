@@ -122,6 +122,8 @@ def test_an_upstreams_reply_follows_its_reason_and_a_refusal_shows_its_text() ->
     lanes: Any = document["lanes"]
     lanes["otp"]["upstreams"] = {"ses": {"state": "down", "reason": "auth: 535 5.7.8", "words": "bad credentials"}}
     assert "auth: 535 5.7.8: bad credentials" in shown(document)["text"]
+    lanes["otp"]["upstreams"]["postmark"] = {"state": "up", "warm": {"sessions": 3, "reason": "auto: bursts"}}
+    assert "3 warm: auto: bursts" in shown(document)["text"]
     page = shown({"error": "for root and the relay's own user only"}, 401)
     assert "for root and the relay's own user only" in page["status"]
     assert page["good"] == "bad"

@@ -37,6 +37,10 @@ async def test_an_upstream_is_untried_until_a_session_was_opened(tmp_path: Path,
         async with Talk(relay.smtp) as app:
             await app.submit(letter(), BULK, "u@example.net")
         await until(bulk_is_up)
+        lanes = (await get(relay, "/readyz")).document["lanes"]
+        assert lanes["otp"]["upstreams"]["one"]["warm"]["sessions"] == 2
+        assert "warm" not in lanes["bulk"]["upstreams"]["one"]
+        assert (await metrics(relay)).labels("relay_upstream_warm_sessions") == [{"lane": "otp", "upstream": "one"}]
 
 
 async def test_a_dead_upstream_is_down_only_in_lanes_that_tried_it(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ function card(name, lane, windowMs) {
   const upstreams = node("ul", undefined, "upstreams");
   for (const [upstream, health] of Object.entries(lane.upstreams)) {
     const item = node("li", `${upstream} ${health.state}`, health.state);
+    if (health.warm) item.title = `${health.warm.sessions} warm: ${health.warm.reason}`;
     if (health.reason) item.title = health.words ? `${health.reason}: ${health.words}` : health.reason;
     upstreams.append(item);
   }

@@ -1,0 +1,65 @@
+"""The sessions that an express lane keeps open at an upstream: by configuration, and in the relay that runs."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterator, Mapping
+from typing import NamedTuple
+
+from relay.config.model import Config, Sessions
+from relay.store.base import StoreError
+from relay.store.sqlite.files import holder
+from relay.upstream.warm import AHEAD, Warm
+from relay.web.client import NoResponse, NotListening, request
+
+WITHIN_S = 2.0
+
+Running = Mapping[tuple[str, str], Warm]
+"""By lane and upstream: what the running relay keeps open."""
+
+
+class Configured(NamedTuple):
+    """How many sessions the configuration keeps open, and why."""
+
+    least: int
+    most: int
+    reason: str
+
+    def __str__(self) -> str:
+        number = f"{self.least}" if self.least == self.most else f"{self.least} to {self.most}"
+        return f"{number} warm session{'' if number == '1' else 's'} ({self.reason})"
+
+
+def configured(sessions: Sessions) -> Configured:
+    """Of one express lane at one upstream."""
+    if sessions.warm == 0:
+        return Configured(0, 0, "warm: 0, one is opened when there is mail")
+    if sessions.warm != "auto":
+        return Configured(sessions.warm, sessions.warm, f"warm: {sessions.warm}")
+    if sessions.max <= 1 + AHEAD:
+        return Configured(sessions.max, sessions.max, f"warm: auto, and sessions.max is {sessions.max}")
+    reason = f"warm: auto, 1 and {AHEAD} ahead; more as bursts need them, up to sessions.max"
+    return Configured(1 + AHEAD, sessions.max, reason)
+
+
+def running(config: Config) -> Running:
+    """Ask the relay that runs on the configuration's store. Empty where none runs, or none answers at `http.address`.
+    Blocks for a few seconds at most."""
+    try:
+        if holder(config.store) is None:
+            return {}
+        response = request(config.http.address, "GET", "/readyz", within_s=WITHIN_S)
+    except (StoreError, NotListening, NoResponse, ValueError):
+        return {}
+    return dict(_stated(response.document))
+
+
+def _stated(readyz: Mapping[str, object]) -> Iterator[tuple[tuple[str, str], Warm]]:
+    for lane, health in _items(readyz.get("lanes")):
+        for name, state in _items(dict(_items(health)).get("upstreams")):
+            match state:
+                case {"warm": {"sessions": int(number), "reason": str(reason)}}:
+                    yield (lane, name), Warm(number, reason)
+
+
+def _items(value: object) -> ItemsView[str, object]:
+    return (value if isinstance(value, dict) else {}).items()
