@@ -27,6 +27,21 @@ class _Reset:
         self.receive = on_reply
 
 
+class _Owed:
+    """The replies that a transaction was still due when 421 ended it: an upstream that goes on sends them."""
+
+    has_left = True
+
+    def __init__(self, outstanding: int, on_last: Callable[[], None]) -> None:
+        self.outstanding = outstanding
+        self._on_last = on_last
+
+    def receive(self, _: Reply) -> None:
+        self.outstanding -= 1
+        if not self.outstanding:
+            self._on_last()
+
+
 class PipelineOwner(Protocol):
     """The session."""
 
@@ -47,7 +62,7 @@ class Pipeline:
         self.wire = wire
         self._mode = mode
         self._owner = owner
-        self._under_way: deque[Flight | _Reset] = deque()
+        self._under_way: deque[Flight | _Reset | _Owed] = deque()
         self._is_ending = False
         """the session closes once what is under way is over"""
         self._is_garbled = False
@@ -112,18 +127,24 @@ class Pipeline:
             self._owner.on_pipeline_room()
 
     def flight_over(self, flight: Flight) -> None:
-        if not self._under_way or self._under_way[0] is not flight:
-            self._is_ending = True  # its envelope is under way, and can't be taken back
-            return
-        self._under_way.popleft()
+        if flight not in self._under_way:
+            return  # it wasn't begun, or the connection is lost
         transaction = flight.transaction
         self._is_garbled |= transaction.is_desynchronised
+        if self._under_way[0] is not flight:
+            self._is_ending = True  # its envelope is under way, and can't be taken back
+            if not self._is_awaited():
+                self._owner.on_broken()
+            return
+        self._under_way.popleft()
         if not self._under_way:
             if transaction.broken or flight.is_unsent or self._is_ending:
                 self._owner.on_broken()
             else:
                 self._owner.on_empty(needs_reset=transaction.needs_reset)
         elif transaction.reply_421 is not None:
+            if transaction.outstanding:
+                self._under_way.appendleft(_Owed(transaction.outstanding, self._owed_answered))
             self._hear_out(transaction.reply_421)
         elif transaction.broken and not self._hears_out:
             self._owner.on_broken()
@@ -138,12 +159,22 @@ class Pipeline:
         self._next_comes_first()
 
     def _next_comes_first(self) -> None:
-        if not isinstance(first := self._under_way[0], Flight):
-            return
-        if first.transaction.done:
-            self._owner.on_broken()  # it was given up, and the replies to it answer nothing else
-        else:
-            first.comes_first()
+        if not self._is_awaited():
+            # What was given up is owed replies, which answer nothing else.
+            self._owner.on_broken()
+        elif isinstance(first := self._under_way[0], Flight):
+            if first.transaction.done:
+                self._owner.on_broken()
+            else:
+                first.comes_first()
+
+    def _is_awaited(self) -> bool:
+        """Some transaction under way isn't over."""
+        return any(isinstance(each, Flight) and not each.transaction.done for each in self._under_way)
+
+    def _owed_answered(self) -> None:
+        self._under_way.popleft()
+        self._next_comes_first()
 
     def _reset_answered(self, reply: Reply) -> None:
         self._under_way.popleft()

@@ -1,0 +1,146 @@
+"""Messages behind each other on one session: a loss at every byte, a refusal at every reply, every cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain, repeat
+
+import pytest
+
+from tests.upstream.accounting import account, all_sent
+from tests.upstream.receiver import CLOSING, Change, Receiver, refuse
+from tests.upstream.sequence import BDAT, DATA, NEVER, Fate, Message, Network, Played, messages, play, results, run
+
+MODES = pytest.mark.parametrize("extensions", [DATA, BDAT], ids=["DATA", "BDAT"])
+DEPTHS = pytest.mark.parametrize("depth", range(1, 9))
+WAYS = pytest.mark.parametrize(
+    ("extensions", "depth"),
+    [*((DATA, depth) for depth in (1, 2, 8)), *((BDAT, depth) for depth in range(1, 9))],
+    ids=lambda value: "BDAT" if value == BDAT else "DATA" if value == DATA else str(value),
+)
+"""With DATA no more than two messages are under way: the second content waits for its 354, behind the first's reply."""
+
+
+@MODES
+@DEPTHS
+@pytest.mark.parametrize("holds", [False, True], ids=["at once", "late"])
+def test_all_are_sent_over_one_session(extensions: Sequence[str], depth: int, holds: bool) -> None:
+    played = run(play(extensions, messages(12), network=Network(holds_replies=holds), depth=depth))
+    all_sent(played)
+    if holds:
+        assert played.deepest == (depth if extensions == BDAT else min(depth, 2))
+
+
+@WAYS
+def test_a_loss_at_every_byte_that_the_server_reads(extensions: Sequence[str], depth: int) -> None:
+    async def lost() -> None:
+        whole = await play(extensions, messages(depth), network=Network(holds_replies=True), depth=depth, skips=False)
+        for limit in range(len(whole.wire.written)):
+            network = Network(read_limit=limit, holds_replies=True)
+            account(await play(extensions, messages(depth), network=network, depth=depth, skips=False))
+
+    run(lost())
+
+
+@WAYS
+def test_a_loss_at_every_byte_of_the_replies(extensions: Sequence[str], depth: int) -> None:
+    async def lost() -> None:
+        whole = await play(extensions, messages(depth), network=Network(holds_replies=True), depth=depth, skips=False)
+        for limit in range(len(whole.receiver.out)):
+            network = Network(reply_limit=limit, holds_replies=True)
+            account(await play(extensions, messages(depth), network=network, depth=depth, skips=False))
+
+    run(lost())
+
+
+@WAYS
+@pytest.mark.parametrize("holds", [False, True], ids=["at once", "late"])
+@pytest.mark.parametrize(
+    ("code", "closes"), [(450, False), (550, False), (421, True), (421, False)], ids=["450", "550", "421 closes", "421"]
+)
+def test_a_refusal_at_every_reply(extensions: Sequence[str], depth: int, holds: bool, code: int, closes: bool) -> None:
+    async def refused() -> None:
+        whole = await play(extensions, messages(depth + 1), network=Network(holds_replies=holds), depth=depth)
+        for at in range(len(whole.receiver.replies)):
+            sent, receiver = messages(depth + 1), Receiver(refuse(at, code, closes=closes))
+            played = await play(extensions, sent, receiver, Network(holds_replies=holds), depth=depth)
+            account(played)
+            if code != CLOSING and receiver.replies[at].to != "rset":
+                exact(played)
+
+    run(refused())
+
+
+def exact(played: Played) -> None:
+    """A refusal costs nothing but what was refused: no session, no message behind it."""
+    for message in played.messages:
+        assert message.task is not None
+        for address, result in results(message).items():
+            is_sent = (message.number, address) in played.receiver.accepted
+            assert (result.outcome == "sent") == is_sent
+            assert result.outcome in ("sent", "deferred", "refused"), address
+
+
+@WAYS
+def test_every_cut_of_the_replies_leads_to_the_same(extensions: Sequence[str], depth: int) -> None:
+    async def cut() -> None:
+        sent = messages(depth + 1)
+        whole = await play(extensions, sent, network=Network(holds_replies=True), depth=depth, skips=False)
+        cuts = [chain([at], repeat(NEVER)) for at in range(1, len(whole.receiver.out))]
+        for delivers in [*cuts, repeat(1), repeat(2), repeat(5)]:
+            sent, network = messages(depth + 1), Network(delivers=delivers, holds_replies=True)
+            all_sent(await play(extensions, sent, network=network, depth=depth, skips=False))
+
+    run(cut())
+
+
+@MODES
+@pytest.mark.parametrize("size", [1, 3, 7, 40])
+def test_a_server_that_reads_in_pieces_gets_all_of_it(extensions: Sequence[str], size: int) -> None:
+    all_sent(run(play(extensions, messages(9), network=Network(reads=repeat(size)), depth=8)))
+
+
+@WAYS
+@pytest.mark.parametrize("holds", [False, True], ids=["at once", "late"])
+@pytest.mark.parametrize("fate", ["late", "shut", "cancelled"])
+def test_a_message_whose_gate_is_not_open_costs_no_other(
+    extensions: Sequence[str], depth: int, holds: bool, fate: Fate
+) -> None:
+    """Whichever of them it is, and whenever its gate opens or shuts, or its attempt is cancelled."""
+
+    async def waits() -> None:
+        for which in range(depth):
+            for later in (0, 1, 2, 3, 5, 8):
+                sent = messages(depth)
+                sent[which] = Message(which, fate=fate, later=later)
+                played = await play(extensions, sent, network=Network(holds_replies=holds), depth=depth)
+                account(played)
+                if fate == "late":
+                    all_sent(played)
+                for other in sent[:which]:
+                    assert {each.outcome for each in results(other).values()} == {"sent"}
+
+    run(waits())
+
+
+@MODES
+def test_a_gate_that_never_opens_ends_with_the_deadline(extensions: Sequence[str]) -> None:
+    sent = messages(3)
+    sent[1] = Message(1, fate="late", later=-1)
+    played = run(play(extensions, sent))
+    account(played)
+    assert {each.outcome for each in results(sent[0]).values()} == {"sent"}
+    assert {each.outcome for each in results(sent[1]).values()} == {"abandoned"}
+
+
+@MODES
+@DEPTHS
+def test_a_server_that_closes_behind_each_message_gets_each_that_began_once(
+    extensions: Sequence[str], depth: int
+) -> None:
+    def closes(_: int, to: str) -> Change:
+        return Change(closes=to.startswith("dot"))
+
+    sent = messages(depth + 1)
+    account(run(play(extensions, sent, Receiver(closes), Network(holds_replies=True), depth=depth)))
+    assert {each.outcome for each in results(sent[0]).values()} == {"sent"}
