@@ -85,6 +85,8 @@ class Maintenance:
         if circuit.state == "open" and now >= circuit.probe_at and not pool.openings:
             pool.close_idle()  # the probe may need its place
             return
+        if pool.waiting and not pool.openings and circuit.state == "closed":
+            pool.close_idle()  # each that waits wants a new one, and this has its place
         for session in list(pool.idle):
             if not session.usable:
                 pool.idle.remove(session)

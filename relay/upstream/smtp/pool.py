@@ -202,7 +202,8 @@ class Pool:
 
     def _keep(self, session: Session) -> None:
         """An idle session goes to an attempt that waits, else it is kept, unless it must close."""
-        is_new = session.transactions == 0
+        # One that has just been answered is as good as new to an attempt for which none is being opened.
+        is_new = session.transactions == 0 or not self.openings
         worn_out = session.transactions >= self._target.config.sessions.messages
         if self.is_closing or worn_out or self._quota.must_close(self):
             session.quit()

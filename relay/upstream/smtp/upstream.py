@@ -138,7 +138,8 @@ class SmtpUpstream(Upstream):
                     gate.reopen()
                     terms.progress.content_sent = False
                 # Others may have died with it. A second one is no accident: nothing but a fresh one is used then.
-                wants = "own" if wants == "any" and not sent.answered else "new"
+                is_spared = session.is_open or not sent.answered
+                wants = "own" if wants == "any" and is_spared else "new"
                 continue
             kind: Literal["new", "warm"] = "new" if is_new else "warm"
             return Report(self.name, started_at, kind, sent.results, phases.ms, sent.codes, sent.dsn, error)
@@ -257,7 +258,8 @@ def _record_opening(phases: Phases, at: float, opening: Opening) -> None:
 
 
 def _was_never_handed_over(sent: TransactionReport) -> bool:
-    """Whether a session broke off, or ended with 421, while nothing of the message can have been accepted."""
+    """Whether a session broke off, ended with 421, or lost step with messages behind each other, while nothing of this
+    one can have been accepted."""
     if any(result.outcome in ("sent", "ambiguous") or result.phase == "dot" for result in sent.results):
         return False
-    return sent.lost or sent.codes[-1:] == (421,)
+    return sent.lost or sent.out_of_step or sent.codes[-1:] == (421,)

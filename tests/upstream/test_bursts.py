@@ -1,0 +1,203 @@
+"""More codes than sessions, over real sockets: each is accepted once, or its report says that this isn't known."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from relay.clock import steady
+from relay.mail.envelope import Envelope, Recipient
+from relay.mail.recode import Form
+from relay.upstream.base import Parts, Progress, Report, Terms
+from relay.upstream.gate import Gate
+from relay.upstream.smtp.pool import NO_SESSION
+from relay.upstream.smtp.upstream import SmtpUpstream
+from tests.support.script import Moment
+from tests.support.upstream import Close, Hang, ReplyThenClose, Reset, Upstream
+from tests.upstream.test_pool import config, eventually, pool, watched
+
+DATA = ("PIPELINING", "8BITMIME")
+BDAT = (*DATA, "CHUNKING")
+MODES = pytest.mark.parametrize("extensions", [DATA, BDAT], ids=["DATA", "BDAT"])
+ONE_SESSION = {"warm": 1, "max": 1, "depth": 4}
+
+
+@dataclass
+class Code:
+    """A load: one code for one recipient."""
+
+    number: int
+    accepted_at: float = field(default_factory=time.monotonic)
+    gate: Gate = field(default_factory=lambda: Gate(steady() + 60))
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        to = Recipient(f"u{self.number}@example.net")
+        self.message_id = f"id{self.number}"
+        self.envelope = Envelope("a@example.com", (to,))
+        self.recipients: Sequence[tuple[int, Recipient]] = [(0, to)]
+        self.original = b"Subject: code %d\r\n\r\n.%d\r\n" % (self.number, self.number)
+
+    async def content(self, form: Form) -> bytes:
+        assert form == "as it is"
+        return self.original
+
+    async def signed(self, form: Form, unsigned: frozenset[str]) -> Parts:
+        assert form == "as it is"
+        assert not unsigned
+        return lambda: [self.original]
+
+
+async def burst(one: SmtpUpstream, numbers: Sequence[int]) -> dict[int, Report]:
+    """All at once; the report of each."""
+    codes = [Code(number) for number in numbers]
+    for code in codes:
+        code.gate.open()
+    sending = (one.send(code, code.gate, Terms(5.0, 2.0, code.progress)) for code in codes)
+    reports = await asyncio.gather(*sending)
+    return {code.number: report for code, report in zip(codes, reports, strict=True)}
+
+
+def outcomes(reports: dict[int, Report]) -> dict[int, str]:
+    assert all(len(report.results) == 1 and report.error is None for report in reports.values())
+    return {number: report.results[0].outcome for number, report in reports.items()}
+
+
+def accepted(upstream: Upstream) -> Counter[int]:
+    """How often each code was accepted; its envelope and its content are the same message's."""
+    found: Counter[int] = Counter()
+    for message in upstream.messages:
+        number = int(message.content.split()[2])
+        assert [rcpt.partition(" ")[0] for rcpt in message.rcpts] == [f"TO:<u{number}@example.net>"]
+        assert message.content == Code(number).original
+        found[number] += 1
+    return found
+
+
+def account(upstream: Upstream, reports: dict[int, Report]) -> None:
+    taken = accepted(upstream)
+    assert all(times == 1 for times in taken.values()), "none is sent twice"
+    for number, outcome in outcomes(reports).items():
+        assert reports[number].results[0].reply != NO_SESSION, "none waits in vain"
+        if outcome == "sent":
+            assert taken[number]
+        elif taken[number]:
+            assert outcome == "ambiguous"
+
+
+@MODES
+async def test_a_burst_goes_over_one_session(extensions: Sequence[str]) -> None:
+    async with Upstream(extensions) as upstream, pool(config(upstream, sessions=ONE_SESSION)) as one:
+        reports = await burst(one, range(12))
+        assert set(outcomes(reports).values()) == {"sent"}
+        account(upstream, reports)
+        assert len(upstream.sessions) == 1
+        assert watched(one) == []
+
+
+@MODES
+@pytest.mark.parametrize("at", range(4))
+@pytest.mark.parametrize("step", ["mail", "rcpt", "data", "dot"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        Close(),
+        Close(taken=True),
+        Reset(),
+        ReplyThenClose("421 4.3.2 closing"),
+        "421 4.3.2 busy",
+        "451 4.3.0 x",
+        "554 x",
+    ],
+    ids=str,
+)
+async def test_each_message_of_a_burst_has_its_end(extensions: Sequence[str], step: str, at: int, what: Any) -> None:
+    """Whatever happens to one of them, and where."""
+    if step == "data" and extensions == BDAT:
+        step = "rset"
+    script: Any = {step: [*[None] * at, what]}
+    async with (
+        Upstream(extensions, script=script) as upstream,
+        pool(config(upstream, sessions=ONE_SESSION)) as one,
+    ):
+        reports = await burst(one, range(6))
+        account(upstream, reports)
+        if step in ("mail", "rcpt", "data") and extensions == DATA and isinstance(what, (Close, Reset)) and at:
+            # Only a session that was kept is replaced for nothing.
+            assert set(list(outcomes(reports).values())[1:]) == {"sent"}
+        again = await burst(one, range(6, 10))
+        account(upstream, again)
+
+
+@pytest.mark.parametrize("what", [Close(), Reset(), ReplyThenClose("421 4.3.2 closing")], ids=str)
+@pytest.mark.parametrize("step", ["mail", "rcpt", "data"])
+async def test_a_kept_session_that_is_lost_costs_one_fresh_session(step: str, what: Any) -> None:
+    script: Any = {step: [None, what]}
+    async with (
+        Upstream(DATA, script=script) as upstream,
+        pool(config(upstream, sessions=ONE_SESSION)) as one,
+    ):
+        assert outcomes(await burst(one, [0])) == {0: "sent"}
+        reports = await burst(one, [1])
+        assert outcomes(reports) == {1: "sent"}
+        account(upstream, reports)
+        assert len(upstream.sessions) == 2
+        assert one.circuit.state == "closed"
+        assert watched(one) == []
+
+
+def says_503_behind(moment: Moment) -> str | None:
+    """To the second MAIL of the first session, as a server that isn't ready yet behind a content."""
+    return "503 5.5.1 wait for the reply" if (moment.session, moment.n_in_session) == (0, 1) else None
+
+
+@pytest.mark.parametrize(
+    ("extensions", "script"),
+    [
+        (DATA, {"mail": says_503_behind}),
+        (BDAT, {"mail": says_503_behind}),
+        (DATA, {"dot": [ReplyThenClose("250 2.0.0 ok")]}),
+        (DATA, {"mail": [None, Close()]}),
+    ],
+    ids=["503", "503 with BDAT", "closes early", "closes at MAIL"],
+)
+async def test_an_upstream_that_cant_take_them_behind_each_other_gets_them_one_at_a_time(
+    extensions: Sequence[str], script: Any
+) -> None:
+    async with (
+        Upstream(extensions, script=script) as upstream,
+        pool(config(upstream, sessions=ONE_SESSION)) as one,
+    ):
+        await eventually(lambda: one.counts()["idle"] == 1)
+        reports = await burst(one, range(6))
+        assert set(outcomes(reports).values()) == {"sent"}
+        account(upstream, reports)
+        assert watched(one) == ["one at a time"]
+        more = await burst(one, range(6, 12))
+        assert set(outcomes(more).values()) == {"sent"}
+        account(upstream, more)
+        assert watched(one) == ["one at a time"]
+        assert one.pool.depth.now(time.monotonic()) == 1
+        assert one.circuit.state == "closed"
+
+
+async def test_a_server_that_throws_away_what_it_read_ahead_costs_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.upstream.smtp.flight.BEGINS_WITHIN_S", 0.1)
+
+    def hangs(moment: Moment) -> Hang | None:
+        return Hang() if (moment.session, moment.n_in_session) == (0, 1) else None
+
+    async with (
+        Upstream(DATA, script={"mail": hangs}) as upstream,
+        pool(config(upstream, sessions=ONE_SESSION)) as one,
+    ):
+        reports = await burst(one, range(6))
+        assert set(outcomes(reports).values()) == {"sent"}
+        account(upstream, reports)
+        assert watched(one) == ["one at a time"]
