@@ -22,6 +22,10 @@ class Depth:
         """Messages that one session may have under way."""
         return 1 if now < self._until else self._most
 
+    def slow(self, now: float) -> None:
+        """The upstream takes so long to answer a content that no message should stand behind another."""
+        self._until = max(self._until, now + ONE_AT_A_TIME_FOR_S[0])
+
     def upset(self, now: float) -> bool:
         """The upstream lost step, or ended a session, when messages stood behind each other. False: that is known."""
         if now < self._until:

@@ -51,6 +51,8 @@ class TransactionReport(NamedTuple):
     """it began behind another transaction that wasn't over"""
     out_of_step: bool = False
     """the replies to a pipelined sequence were not what a server that reads ahead sends"""
+    held_up: bool = False
+    """it gave up behind another, whose content the upstream was slow to answer"""
 
 
 class Line(Protocol):
@@ -91,6 +93,9 @@ class Flight:
         self._behind = False
         self._stalled = False
         """it began behind another, its content hasn't left, and no reply to it came"""
+        self._comes_first = False
+        self._held_up = False
+        """the content before it wasn't answered in time"""
         self._has_left = False
         self._began_at = self._ended_at = time.monotonic()
         self._envelope_at: float | None = None
@@ -131,6 +136,7 @@ class Flight:
 
     def comes_first(self) -> None:
         """The replies to the transactions before it are all there."""
+        self._comes_first = True
         if self._stalled:
             self._timer.set(min(BEGINS_WITHIN_S, self._deadline - time.monotonic()), self.timed_out)
 
@@ -185,7 +191,8 @@ class Flight:
         if transaction.done:
             return
         if self._stalled and time.monotonic() < self._deadline:
-            self._lost = self._upset = True
+            self._lost = True
+            self._upset, self._held_up = self._comes_first, not self._comes_first
             transaction.connection_lost(LOST)
         elif not transaction.content_sent and steady() >= self._gate.deadline:
             # The message has expired: that says nothing about the upstream.
@@ -219,6 +226,7 @@ class Flight:
             behind=self._behind,
             out_of_step=self._behind
             and (self._upset or self.transaction.is_desynchronised or self._codes[:1] == [BAD_SEQUENCE]),
+            held_up=self._held_up,
         )
 
     def _apply(self, reply: Reply) -> bytes:

@@ -200,6 +200,8 @@ class SmtpUpstream(Upstream):
             self._adapt_window(session, sent, timed=size_bytes <= TIMED_UP_TO_BYTES)
         if sent.out_of_step and self.pool.depth.upset(time.monotonic()):
             self._watcher.one_at_a_time(self.lane, self.name)
+        if sent.held_up:
+            self.pool.depth.slow(time.monotonic())
         if sent.timed_out:
             self.timed_out(progress or Progress())
         elif sent.lost:
