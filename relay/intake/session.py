@@ -236,7 +236,7 @@ class Session:
         shared = self._shared
         shared.storing += 1
         try:
-            await shared.turns.for_message(self._priority)
+            await shared.turns.for_message(self._priority, received=True)
             receipt = await shared.submit(submission)
         except Refused as refused:
             return refuse(refused.reply, refused.reason)

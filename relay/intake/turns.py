@@ -1,7 +1,8 @@
 """Turns: only a few sessions proceed in each iteration of the event loop, those of codes first.
 
 A session whose last message was a code proceeds at once. Others wait for a turn with each message: new sessions before
-those that bring bulk mail. A code's next byte is then never far away. While no session waits, a turn costs nothing.
+those that bring bulk mail, and of new sessions those whose content is there before those that begin. A code's next
+byte is then never far away. While no session waits, a turn costs nothing.
 
 A session that has had many commands since its last message takes turns for each command, too. All such sessions share
 COMMANDS; then the loop rests, and the interpreter's lock is free for the thread that commits.
@@ -25,6 +26,10 @@ _YIELD_WITHIN_S = 0.04
 """Turns that took longer than this together left time for other threads."""
 _YIELD_S = 0.000_05
 Priority = Literal["express", "new", "bulk"]
+_Kind = Literal["received", "new", "bulk"]
+"""`received`: a new session whose first content is there"""
+_KINDS: tuple[_Kind, ...] = ("received", "new", "bulk")
+"""the first go first"""
 _Queue = deque[asyncio.Future[None]]
 
 
@@ -36,7 +41,7 @@ class Turns:
         self._per_round = per_round
         self._left = per_round
         """turns left in this round"""
-        self._messages: dict[Priority, _Queue] = {"new": deque(), "bulk": deque()}
+        self._messages: dict[_Kind, _Queue] = {"received": deque(), "new": deque(), "bulk": deque()}
         self._in_round = False
         self._used = 0
         """turns since other threads had the interpreter's lock"""
@@ -54,15 +59,16 @@ class Turns:
         """How many sessions wait for a turn."""
         return sum(map(len, (*self._messages.values(), *self._commands.values())))
 
-    async def for_message(self, priority: Priority) -> None:
-        """Return when the session may go on with a message."""
+    async def for_message(self, priority: Priority, *, received: bool = False) -> None:
+        """Return when the session may go on with a message. `received`: its content is there."""
         if priority == "express":
             return
         self.count()
-        if self._left and not self._messages["new"] and (priority == "new" or not self._messages["bulk"]):
+        kind: _Kind = "received" if received and priority == "new" else priority
+        if self._left and not any(self._messages[each] for each in _KINDS[: _KINDS.index(kind) + 1]):
             self._left -= 1
             return
-        await self._wait(self._messages[priority])
+        await self._wait(self._messages[kind])
 
     def count(self) -> None:
         """Count a turn, and begin a round where none is under way. A session's greeting counts, and never waits."""
@@ -98,8 +104,8 @@ class Turns:
             self._yield_lock()
         # One turn for bulk mail first: whatever new sessions do, it goes on.
         granted = _grant(self._messages["bulk"], 1)
-        granted += _grant(self._messages["new"], self._per_round - granted)
-        granted += _grant(self._messages["bulk"], self._per_round - granted)
+        for kind in _KINDS:
+            granted += _grant(self._messages[kind], self._per_round - granted)
         self._left = self._per_round - granted
         self._used += granted
         self._in_round = granted > 0
