@@ -139,9 +139,9 @@ class Receiver:
     def _taken(self, content: bytes) -> bool:
         self.contents.append(content)
         number = content_number(content)
-        if content and self._message is not None and number != self._message:
-            self.errors.append(f"content {number} in the envelope of {self._message}")
         deliverable = self._message is not None and bool(self._recipients) and not self._failed_chunk
+        if deliverable and number != self._message:
+            self.errors.append(f"content {number} in the envelope of {self._message}")
         code = self._answer(250 if deliverable else 554, f"dot {self._message if number is None else number}")
         if deliverable and 200 <= code < 300:
             for address in self._recipients:
