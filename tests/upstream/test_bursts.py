@@ -128,9 +128,10 @@ async def test_each_message_of_a_burst_has_its_end(extensions: Sequence[str], st
     ):
         reports = await burst(one, range(6))
         account(upstream, reports)
-        if step in ("mail", "rcpt", "data") and extensions == DATA and isinstance(what, (Close, Reset)) and at:
+        if extensions == DATA and not isinstance(what, str) and at:
             # Only a session that was kept is replaced for nothing.
-            assert set(list(outcomes(reports).values())[1:]) == {"sent"}
+            unsent = [number for number, outcome in outcomes(reports).items() if outcome != "sent"]
+            assert len(unsent) <= (step == "dot"), "a lost session costs no message whose content hadn't left"
         again = await burst(one, range(6, 10))
         account(upstream, again)
 

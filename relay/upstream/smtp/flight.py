@@ -170,6 +170,7 @@ class Flight:
         """421 came to the transaction before it."""
         if not self.transaction.done:
             self.transaction.upstream_closes(reply)
+            self._lost = self.transaction.done  # its content hasn't left
             self._timer.set(CLOSES_WITHIN_S, self.timed_out)
             self._wrote()
 
