@@ -4,7 +4,8 @@ Half of the rounds go in turn through the places on a message's way at which `te
 strace; without it all rounds are of the other kind). In the others apps submit codes, bulk and large mail as fast as
 they are answered, and the main process or a bulk process dies at a moment of chance, or before a system call of chance:
 a write to the store's log or file, a sync, an unlink, a message between the processes. Then the relay starts again.
-Exit 1 when an acknowledged message is lost, or more arrived twice than sessions were under way at the kills.
+In half of these, codes come in bursts. Exit 1 when an acknowledged message is lost, or more arrived twice than can have
+been under way at the kills.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ from tests.support.upstream import DEFAULT_EXTENSIONS, Upstream
 ROUNDS_OF_A_WORLD = 10
 CALLS = ("pwrite64", "fdatasync", "write", "writev", "read", "fcntl", "futex", "unlink,ftruncate,openat")
 CHUNKING = (*DEFAULT_EXTENSIONS, "CHUNKING")
+BURST = 30
+"""apps that send codes at once in half of the rounds: more than there are sessions"""
+DEPTH = 4
+"""messages that a session has under way (`sessions.depth`)"""
 
 
 class World:
@@ -57,22 +62,29 @@ class World:
     async def live_and_die(self, config: Path, upstreams: Sequence[Upstream]) -> str:
         """One round; how it ended."""
         async with RelayProcess(config) as relay:
-            sizes = ((OTP, 300), (OTP, 5_000), (BULK, 300), (BULK, 20_000), (BULK, 1_500_000))
+            sizes: tuple[tuple[str, int], ...] = (
+                (OTP, 300),
+                (OTP, 5_000),
+                (BULK, 300),
+                (BULK, 20_000),
+                (BULK, 1_500_000),
+            )
+            sizes += ((OTP, 300),) * self.chance.choice((0, BURST))
             apps = [asyncio.create_task(self.submit(relay, sender, size)) for sender, size in sizes]
             await asyncio.sleep(self.chance.uniform(0.0, 1.5))
             victims = [relay.pid, relay.pid, *workers(relay.pid)]
             victim = self.chance.choice(victims)
             how = self.chance.choice(("at once", *CALLS)) if strace.works() else "at once"
-            under_way = _open(upstreams)
+            under_way = _under_way(upstreams)
             if how != "at once":
                 # For want of that call it dies a second later all the same.
                 with suppress(OSError), strace.Strace(victim, how, kills=True, when=self.chance.randint(1, 150)):
                     await asyncio.sleep(1.0)
-            self.under_way += max(under_way, _open(upstreams))
+            self.under_way += max(under_way, _under_way(upstreams))
             _kill(victim)
             if victim != relay.pid:
                 await asyncio.sleep(self.chance.uniform(0.0, 1.0))
-                self.under_way += _open(upstreams)
+                self.under_way += _under_way(upstreams)
                 _kill(relay.pid)
             await relay.wait()
             for app in apps:
@@ -80,9 +92,9 @@ class World:
         return f"{'main' if victim == relay.pid else 'worker'}: {how}"
 
 
-def _open(upstreams: Sequence[Upstream]) -> int:
-    """Sessions, just now."""
-    return sum(one.open for one in upstreams)
+def _under_way(upstreams: Sequence[Upstream]) -> int:
+    """The most messages that can be under way just now."""
+    return sum(one.open for one in upstreams) * DEPTH
 
 
 def _kill(pid: int) -> None:
@@ -95,7 +107,8 @@ async def under_load(rounds: int, chance: random.Random) -> Counter[str]:
     world, said = World(chance), Counter[str]()
     slow = {"dot": lambda _: Delay(chance.uniform(0.0, 0.02))}
     with tempfile.TemporaryDirectory(prefix="otp-relay-kill-") as folder:
-        async with Upstream(script=slow) as codes, Upstream(CHUNKING, script=slow) as bulk:  # type: ignore[arg-type]
+        offers = chance.choice((DEFAULT_EXTENSIONS, CHUNKING))
+        async with Upstream(offers, script=slow) as codes, Upstream(CHUNKING, script=slow) as bulk:  # type: ignore[arg-type]
             lanes = {
                 "otp": {"upstreams": ["codes"], "retry": ["200ms"], "expires": "50m"},
                 "bulk": {"upstreams": ["bulk"], "retry": ["200ms"], "expires": "2d"},
