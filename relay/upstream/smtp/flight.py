@@ -233,7 +233,7 @@ class Flight:
     def _apply(self, reply: Reply) -> bytes:
         """The reply's effect; returns what is to be written because of it."""
         transaction, last = self.transaction, self._line.outstanding == 1
-        if reply.positive and self.is_unsent and transaction.expects == "DOT":
+        if reply.code < 400 and self.is_unsent and transaction.expects == "DOT":
             # It accepts a content that hasn't left.
             transaction.desynchronised(whole=False)
             return b""

@@ -209,7 +209,10 @@ class Session(asyncio.Protocol):
         self._wire.pause(True)
 
     def resume_writing(self) -> None:
+        content_waited = bool(self._wire.unsent)
         self._wire.pause(False)
+        if content_waited and not self._wire.unsent:
+            self.pipeline.content_has_left()
 
     # PipelineOwner
 
