@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -202,3 +203,30 @@ async def test_a_server_that_throws_away_what_it_read_ahead_costs_no_code(monkey
         assert set(outcomes(reports).values()) == {"sent"}
         account(upstream, reports)
         assert watched(one) == ["one at a time"]
+
+
+@MODES
+@pytest.mark.parametrize("seed", range(12))
+async def test_bursts_over_several_sessions_to_an_upstream_that_fails_at_random(
+    extensions: Sequence[str], seed: int
+) -> None:
+    chance = random.Random(seed)
+    faults: list[Any] = [Close(), Close(taken=True), Reset(), ReplyThenClose("421 4.3.2 closing"), "451 4.3.0 later"]
+
+    def fails(moment: Moment) -> Any:
+        in_mail = moment.step in ("mail", "rcpt", "data", "dot") and moment.default[0] in "23"
+        return chance.choice(faults) if in_mail and chance.random() < 0.06 else None
+
+    sessions = {"warm": "auto", "max": 3, "depth": 4, "messages": 7}
+    async with (
+        Upstream(extensions, script=fails) as upstream,
+        pool(config(upstream, sessions=sessions)) as one,
+    ):
+        for at in range(4):
+            account(upstream, await burst(one, range(at * 12, at * 12 + 12)))
+        upstream.set_script({})
+        await eventually(lambda: one.circuit.state == "closed" and one.counts()["idle"] == one.warm().sessions)
+        reports = await burst(one, range(100, 112))
+        assert set(outcomes(reports).values()) == {"sent"}
+        account(upstream, reports)
+        await eventually(lambda: one.counts()["busy"] == 0)
