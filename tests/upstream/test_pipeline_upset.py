@@ -10,6 +10,7 @@ import pytest
 from tests.upstream.accounting import account, account_out_of_step
 from tests.upstream.receiver import NESTED, Change, Receiver, changed
 from tests.upstream.sequence import BDAT, DATA, Network, Played, messages, play, results, run
+from tests.upstream.test_faults import talk
 
 MODES = pytest.mark.parametrize("extensions", [DATA, BDAT], ids=["DATA", "BDAT"])
 WAYS = pytest.mark.parametrize(
@@ -102,3 +103,13 @@ def test_a_server_that_takes_data_for_no_one_gets_an_empty_content(holds: bool) 
     account(played)
     assert [outcomes(played, number) for number in range(4)] == [{"sent"}, {"refused"}, {"sent"}, {"sent"}]
     assert b"" in receiver.contents
+
+
+async def test_an_upstream_that_is_silent_behind_421_has_not_timed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.upstream.smtp.flight.CLOSES_WITHIN_S", 0.05)
+    one = talk("PIPELINING", "CHUNKING")
+    await one.says(b"250 mail\r\n250 a\r\n421 4.3.2 closing\r\n")
+    report = await one.report
+    assert not report.timed_out
+    assert {result.outcome for result in report.results} == {"deferred"}
+    assert not one.session.usable

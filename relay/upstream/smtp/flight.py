@@ -201,7 +201,10 @@ class Flight:
             transaction.abandon(self._gate.reason())
         elif transaction.outstanding:
             # One that waits for the replies to another says nothing about the upstream.
-            self._timed_out = self._line.outstanding == transaction.outstanding or transaction.content_sent
+            # Nor does the silence of one that said 421.
+            closing, alone = transaction.closing_reply is not None, self._line.outstanding == transaction.outstanding
+            self._timed_out = not closing and (alone or transaction.content_sent)
+            self._lost = closing and self._behind
             transaction.connection_lost(TIMED_OUT, whole=not self.is_unsent)
         else:
             # The upstream waits for us: the message isn't stored yet.
