@@ -303,7 +303,10 @@ class Flight:
     def _finish(self) -> None:
         self._timer.cancel()
         self._ended_at = time.monotonic()
-        self._gate.ended(self)
-        self._line.flight_over(self)
-        if not self.over.done():
-            self.over.set_result(None)
+        try:
+            self._gate.ended(self)
+            self._line.flight_over(self)
+        finally:
+            # Whatever fails above, the attempt must not wait for ever.
+            if not self.over.done():
+                self.over.set_result(None)
