@@ -43,8 +43,8 @@ class SessionQuota:
                 other.close_idle() for other in self._clients if other is not client and not other.express
             )
             return False
-        if client.session_count == 0 and not self._lending:
-            self._lending = self._close_idle_express()
+        if not self._lending:
+            self._lending = self._close_idle_express(client)
         self._clients.reclaim_for(client)
         return False
 
@@ -70,13 +70,17 @@ class SessionQuota:
         self._express_waiting = False
         return True
 
-    def _close_idle_express(self) -> bool:
-        """Close an idle express session so that a bulk lane without any isn't starved. False: there is none.
+    def _close_idle_express(self, bulk: QuotaClient) -> bool:
+        """Close an idle express session for a bulk lane. False: there is none.
 
-        It is one that a burst of codes left, or, where all sessions are reserved, a warm one. The express lane gets the
-        session back with its next message.
+        It is one that is open ahead of need, beyond those reserved. Where all sessions are reserved, a bulk lane
+        without any gets a reserved one, so that it isn't starved. The express lane gets the session back with its next
+        message.
         """
-        every = self._all_is_reserved()
+        starved = bulk.session_count == 0
+        if not starved and self.open > self._open_to(bulk):
+            return False  # its place would be another express lane's
+        every = starved and self._all_is_reserved()
         return any(
             other.close_idle()
             for other in self._clients
@@ -97,10 +101,11 @@ class SessionQuota:
                 self._clients.reclaim(client)
 
     def _open_to(self, client: QuotaClient) -> int:
-        """The limit less what other clients reserve and don't use."""
-        return self.limit - sum(
-            max(0, one.reserved - one.session_count) for one in self._clients if one.express and one is not client
-        )
+        """The limit less what other clients reserve and don't use. Where express lanes reserve more than there is, each
+        may keep an equal share from the others: else none could open what is free."""
+        others = [one for one in self._clients if one.express and one is not client]
+        share = self.limit // (len(others) + 1) if client.express else self.limit
+        return self.limit - sum(max(0, min(one.reserved, share) - one.session_count) for one in others)
 
     def _all_is_reserved(self) -> bool:
         return sum(one.reserved for one in self._clients if one.express) >= self.limit

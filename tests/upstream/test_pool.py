@@ -381,3 +381,38 @@ async def test_a_session_in_use_is_not_swept_up_however_long_that_takes() -> Non
         swept = len(upstream.sessions)
         await eventually(lambda: len(upstream.sessions) >= swept + 3)  # retired in time, so as many rounds have passed
         assert (await send(one, session)).results[0].outcome == "sent"
+
+
+async def test_a_burst_of_codes_leaves_bulk_mail_what_isnt_reserved() -> None:
+    async with Upstream() as upstream:
+        settings = config(upstream, sessions={"warm": "auto", "max": 6})
+        shared = LocalLimits.of(settings)
+        async with pool(settings, shared=shared) as express, pool(settings, express=False, shared=shared) as bulk:
+            express.maintenance.note_demand(6)
+            await eventually(lambda: express.counts()["idle"] == 6)
+            for _ in range(3):
+                await bulk.pool.acquire(within_s=3)
+            assert express.counts()["idle"] == 3
+            with pytest.raises(OpenFailed, match="no session free"):
+                await bulk.pool.acquire(within_s=0.2)
+            assert express.counts()["idle"] == 3, "none is closed in vain"
+
+
+async def test_express_lanes_that_reserve_more_than_there_is_share_it() -> None:
+    async with Upstream() as upstream:
+        settings = config(upstream, sessions={"warm": 0, "max": 6})
+        shared = LocalLimits.of(settings)
+        async with (
+            pool(settings, shared=shared) as one,
+            pool(settings, shared=shared) as two,
+            pool(settings, shared=shared) as three,
+        ):
+            lanes = (one, two, three)
+            for lane in lanes:
+                await lane.pool.acquire(within_s=3)
+            for lane in lanes:
+                lane.maintenance.stop()
+                lane.pool.reserved = 3  # as bursts in all of them leave it
+            for lane in lanes:
+                await lane.pool.acquire(within_s=3)
+            assert upstream.open == shared.quota.open == 6
