@@ -278,6 +278,30 @@ async def test_an_upstream_that_closes_idle_sessions_at_once_is_used_on_demand()
         assert watched(one) == ["on demand"]
 
 
+async def test_an_upstream_that_closes_each_session_behind_a_message_keeps_warm_ones() -> None:
+    """It allows so many messages on a session, which says nothing about idle ones."""
+    async with (
+        Upstream(script={"dot": [ReplyThenClose("250 2.0.0 ok")] * 4}) as upstream,
+        pool(config(upstream)) as one,
+    ):
+        for opened in range(2, 6):
+            await eventually(lambda: one.counts()["idle"] == 1)
+            assert outcomes(await send(one, await one.pool.acquire(within_s=3))) == ["sent"]
+            await eventually(lambda opened=opened: len(upstream.sessions) == opened)
+        assert watched(one) == []
+
+
+async def test_a_session_that_stays_idle_for_a_second_ends_the_suspicion_that_none_does() -> None:
+    async with Upstream() as upstream, pool(config(upstream)) as one:
+        await eventually(lambda: one.counts()["idle"] == 1)
+        target, now = one.maintenance.target, time.monotonic()
+        assert not target.closed_at_once(now, now - 0.2, 0.2)
+        one.pool.idle[0].idle_since -= 1.0
+        await asyncio.sleep(0.6)  # until it is maintained
+        assert not target.closed_at_once(now + 10, now + 9.8, 0.2)
+        assert target.closed_at_once(now + 20, now + 19.8, 0.2)
+
+
 async def test_a_probe_that_is_one_session_too_many_is_not_the_last() -> None:
     """With other sessions open, 421 in the greeting isn't taken for a dead host, yet the circuit must be probed on."""
     greets = {"greeting": [None, "421 4.7.0 too many connections"]}

@@ -91,6 +91,8 @@ class Maintenance:
             if not session.usable:
                 pool.idle.remove(session)
                 session.abort()
+            elif now - session.idle_since >= CLOSES_AT_ONCE_S:
+                self.target.stayed_open()
         self._refill(now)
         self._replace(now)
 
@@ -153,6 +155,8 @@ class Maintenance:
     def _learn_idle_limit(self, session: Session, after_s: float) -> None:
         now = time.monotonic()
         if after_s < CLOSES_AT_ONCE_S:
+            if session.transactions:
+                return  # it may have carried as many as the upstream allows
             opened_at = session.opening.began_at
             if self.target.closed_at_once(now, opened_at, after_s):
                 self._upstream.opens_on_demand(after_s)
