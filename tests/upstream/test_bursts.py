@@ -230,3 +230,53 @@ async def test_bursts_over_several_sessions_to_an_upstream_that_fails_at_random(
         assert set(outcomes(reports).values()) == {"sent"}
         account(upstream, reports)
         await eventually(lambda: one.counts()["busy"] == 0)
+
+
+@MODES
+@pytest.mark.parametrize("what", [ReplyThenClose("421 4.3.2 closing"), "421 4.3.2 busy"], ids=str)
+async def test_421_to_a_content_costs_only_its_own_message(extensions: Sequence[str], what: Any) -> None:
+    """Those behind it go over a fresh session at once. It is no sign that they may not stand there."""
+    script: Any = {"dot": [what]}
+    async with (
+        Upstream(extensions, script=script) as upstream,
+        pool(config(upstream, sessions=ONE_SESSION)) as one,
+    ):
+        await eventually(lambda: one.counts()["idle"] == 1)
+        reports = await burst(one, range(4))
+        account(upstream, reports)
+        assert list(outcomes(reports).values()) == ["deferred", "sent", "sent", "sent"]
+        assert watched(one) == []
+
+
+async def test_an_upstream_that_is_silent_after_421_opens_no_circuit() -> None:
+    script: Any = {"dot": ["421 4.3.2 closing", Hang()]}
+    async with Upstream(BDAT, script=script) as upstream, pool(config(upstream, sessions=ONE_SESSION)) as one:
+        await eventually(lambda: one.counts()["idle"] == 1)
+        reports = await burst(one, range(3))
+        account(upstream, reports)
+        assert list(outcomes(reports).values()) == ["deferred", "sent", "sent"]
+        assert watched(one) == []
+
+
+async def test_421_to_rset_leaves_no_outcome_unknown() -> None:
+    """It was said before the upstream could read the message behind the RSET."""
+    script: Any = {"rset": [ReplyThenClose("421 4.3.2 closing")]}
+    async with Upstream(BDAT, script=script) as upstream, pool(config(upstream, sessions=ONE_SESSION)) as one:
+        await eventually(lambda: one.counts()["idle"] == 1)
+        reports = await burst(one, range(3))
+        account(upstream, reports)
+        assert set(outcomes(reports).values()) == {"sent"}
+        assert watched(one) == []
+
+
+async def test_an_upstream_that_refuses_rset_gets_one_message_at_a_time() -> None:
+    def script(moment: Moment) -> Any:
+        return "502 5.5.1 not implemented" if moment.step == "rset" else None
+
+    async with Upstream(BDAT, script=script) as upstream, pool(config(upstream, sessions=ONE_SESSION)) as one:
+        await eventually(lambda: one.counts()["idle"] == 1)
+        account(upstream, await burst(one, range(3)))
+        reports = await burst(one, range(3, 6))
+        account(upstream, reports)
+        assert set(outcomes(reports).values()) == {"sent"}
+        assert watched(one) == ["one at a time"]

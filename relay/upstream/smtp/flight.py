@@ -177,7 +177,8 @@ class Flight:
     def connection_lost(self, *, by_upstream: bool = True) -> None:
         """`by_upstream`: it closed the connection, or what came over it couldn't be read."""
         if not self.transaction.done:
-            self._lost, self._upset = True, by_upstream
+            # An upstream that said 421 closes as it should.
+            self._lost, self._upset = True, by_upstream and self.transaction.closing_reply is None
         self._end_unanswered(LOST)
 
     def desynchronised(self) -> None:

@@ -65,8 +65,8 @@ class Pipeline:
         self._under_way: deque[Flight | _Reset | _Owed] = deque()
         self._is_ending = False
         """the session closes once what is under way is over"""
-        self._is_garbled = False
-        """a reply came that can't be paired with a command"""
+        self._is_out_of_step = False
+        """what came shows that messages behind each other upset the upstream"""
         self._hears_out = False
         """the upstream said 421: it may still answer contents that have left"""
 
@@ -120,7 +120,7 @@ class Pipeline:
         under_way, self._under_way = list(self._under_way), deque()
         for each in under_way:
             if isinstance(each, Flight):
-                each.connection_lost(by_upstream=by_upstream or self._is_garbled)
+                each.connection_lost(by_upstream=by_upstream or self._is_out_of_step)
 
     def content_has_left(self) -> None:
         if self.has_room:
@@ -130,7 +130,7 @@ class Pipeline:
         if flight not in self._under_way:
             return  # it wasn't begun, or the connection is lost
         transaction = flight.transaction
-        self._is_garbled |= transaction.is_desynchronised
+        self._is_out_of_step |= transaction.is_desynchronised
         if self._under_way[0] is not flight:
             self._is_ending = True  # its envelope is under way, and can't be taken back
             if not self._is_awaited():
@@ -178,8 +178,11 @@ class Pipeline:
 
     def _reset_answered(self, reply: Reply) -> None:
         self._under_way.popleft()
-        if not reply.positive:
+        if reply.code == 421 and self._under_way:
+            self._hear_out(reply)
+        elif not reply.positive:
             # The next envelope would be added to the one before.
+            self._is_out_of_step = True
             self._owner.on_broken()
         elif self._under_way:
             self._next_comes_first()
