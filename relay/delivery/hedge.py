@@ -94,9 +94,9 @@ class _Race:
 
     def _trip_unresponsive(self) -> None:
         """Open the circuit of each upstream that left the envelope unanswered for `hedge`; one that only lacked a free
-        session is spared."""
+        session, or has the message before it to answer, is spared."""
         for upstream, progress, _ in self._running.values():
-            if progress.asked or not upstream.is_connected:
+            if (progress.asked and not progress.behind) or not upstream.is_connected:
                 upstream.condemn(OpenFailed("mail" if progress.asked else "connect", TIMED_OUT))
 
     def _lost(self) -> list[Report]:

@@ -45,11 +45,13 @@ class Load(Protocol):
 class Progress:
     """How far an attempt has come, for hedging."""
 
-    __slots__ = ("answered", "asked", "content_sent", "rival")
+    __slots__ = ("answered", "asked", "behind", "content_sent", "rival")
 
     def __init__(self) -> None:
         self.asked = False
         """the upstream was asked to take the message"""
+        self.behind = False
+        """it has another message to answer first, so its silence says nothing of this one"""
         self.answered = False
         """it answered (SMTP: the whole envelope)"""
         self.content_sent = False

@@ -130,13 +130,13 @@ class Flight:
         self._deadline, self._behind, self._stalled = deadline, behind, behind
         left_s = deadline - time.monotonic()
         self._timer.set(min(left_s, BEGINS_WITHIN_S) if behind else left_s, self.timed_out)
-        self._terms.progress.asked = True
+        self._terms.progress.asked, self._terms.progress.behind = True, behind
         self._wire.write(before + self.transaction.begin(), self._content_if_due())
         self._wrote()
 
     def comes_first(self) -> None:
         """The replies to the transactions before it are all there."""
-        self._comes_first = True
+        self._comes_first, self._terms.progress.behind = True, False
         if self._stalled:
             self._timer.set(min(BEGINS_WITHIN_S, self._deadline - time.monotonic()), self.timed_out)
 
