@@ -265,6 +265,20 @@ async def test_one_restart_of_a_server_is_no_habit() -> None:
         assert one.maintenance.idle_limit_s == 45.0
 
 
+async def test_two_restarts_are_no_habit_where_sessions_were_idle_for_longer_between() -> None:
+    async with Upstream() as upstream, pool(config(upstream)) as one:
+        for idle_s, restarts in ((2.0, True), (46.0, False), (3.0, True)):
+            await eventually(lambda: one.counts()["idle"] == 1)
+            session, opened = one.pool.idle[0], len(upstream.sessions)
+            session.idle_since -= idle_s
+            if restarts:
+                upstream.close_sessions()
+            await eventually(
+                lambda session=session, opened=opened: session.state == "closed" and len(upstream.sessions) > opened
+            )
+        assert one.maintenance.idle_limit_s == 45.0
+
+
 async def test_an_upstream_that_closes_idle_sessions_at_once_is_used_on_demand() -> None:
     async with Upstream(script={"idle": Close()}, idle_s=0.05) as upstream, pool(config(upstream)) as one:
         await eventually(lambda: "on demand" in watched(one))

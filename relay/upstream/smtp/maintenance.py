@@ -138,7 +138,10 @@ class Maintenance:
     def _retire(self, session: Session) -> None:
         self._pool.idle.remove(session)
         session.quit()
-        learned_s = math.inf if time.monotonic() - self._learned_at > LEARNED_FOR_S else self._learned_s
+        now = time.monotonic()
+        if now - session.idle_since > self._closed_after_s:
+            self._closed_after_s = math.inf  # what was closed before wasn't closed for its idle time
+        learned_s = math.inf if now - self._learned_at > LEARNED_FOR_S else self._learned_s
         limit_s = min(self.idle_limit_s * IDLE_LIMIT_GROWTH, max(self.idle_limit_s, learned_s * LEARNED_UP_TO))
         self.idle_limit_s = min(self._upstream.config.sessions.idle_s, limit_s)
 
