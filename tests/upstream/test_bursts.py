@@ -280,3 +280,26 @@ async def test_an_upstream_that_refuses_rset_gets_one_message_at_a_time() -> Non
         account(upstream, reports)
         assert set(outcomes(reports).values()) == {"sent"}
         assert watched(one) == ["one at a time"]
+
+
+@pytest.mark.parametrize("step", ["mail", "rcpt", "data"])
+async def test_503_to_any_command_behind_a_content_refuses_no_message(step: str) -> None:
+    """As a server answers that takes messages behind each other for a fault of the client."""
+    script: Any = {step: [None, "503 5.5.0 improper use of command pipelining"]}
+    async with Upstream(DATA, script=script) as upstream, pool(config(upstream, sessions=ONE_SESSION)) as one:
+        await eventually(lambda: one.counts()["idle"] == 1)
+        reports = await burst(one, range(4))
+        account(upstream, reports)
+        assert set(outcomes(reports).values()) == {"sent"}
+        assert watched(one) == ["one at a time"]
+
+
+async def test_503_that_follows_from_a_refusal_is_no_such_sign() -> None:
+    script: Any = {"mail": [None, "550 5.7.1 no"]}
+    async with Upstream(DATA, script=script) as upstream, pool(config(upstream, sessions=ONE_SESSION)) as one:
+        await eventually(lambda: one.counts()["idle"] == 1)
+        reports = await burst(one, range(4))
+        account(upstream, reports)
+        assert Counter(outcomes(reports).values()) == {"sent": 3, "refused": 1}
+        assert 503 in next(report.codes for report in reports.values() if report.results[0].outcome == "refused")
+        assert watched(one) == []

@@ -217,6 +217,7 @@ class Flight:
         ready = self._waits_since or self._envelope_at or left
         if self._content_at is None and self._envelope_at is None:
             ready = left  # with BDAT it came to the gate before any reply
+        refusal = next((code for code in self._codes if code >= 400), 0)  # later ones may follow from it
         return TransactionReport(
             self.transaction.results,
             self._ended_at,
@@ -229,8 +230,7 @@ class Flight:
             lost=self._lost or self.transaction.is_desynchronised,
             dsn=dsn,
             behind=self._behind,
-            out_of_step=self._behind
-            and (self._upset or self.transaction.is_desynchronised or self._codes[:1] == [BAD_SEQUENCE]),
+            out_of_step=self._behind and (self._upset or self.transaction.is_desynchronised or refusal == BAD_SEQUENCE),
             held_up=self._held_up,
         )
 
