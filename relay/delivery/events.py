@@ -97,8 +97,8 @@ class DeliveryEvents:
     def on_demand(self, lane: str, upstream: str, after_s: float) -> None:
         self._log.on_demand(lane, upstream, after_s)
 
-    def one_at_a_time(self, lane: str, upstream: str) -> None:
-        self._log.one_at_a_time(lane, upstream)
+    def one_at_a_time(self, lane: str, upstream: str, reason: str) -> None:
+        self._log.one_at_a_time(lane, upstream, reason)
 
 
 def _code(update: RecipientUpdate) -> int | None:

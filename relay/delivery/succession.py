@@ -38,10 +38,10 @@ class Watch:
         if self.is_in_force:
             self._events.on_demand(lane, upstream, after_s)
 
-    def one_at_a_time(self, lane: str, upstream: str) -> None:
+    def one_at_a_time(self, lane: str, upstream: str, reason: str) -> None:
         """It can't take messages behind each other."""
         if self.is_in_force:
-            self._events.one_at_a_time(lane, upstream)
+            self._events.one_at_a_time(lane, upstream, reason)
 
 
 class Succession:

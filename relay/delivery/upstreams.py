@@ -40,9 +40,14 @@ class LaneUpstreams:
                 return
 
     def available(self, route: RouteKey) -> list[Upstream]:
-        """Those whose circuit is closed, in order of preference, rotated by the ladder's step."""
+        """Those whose circuit is closed, in order of preference, rotated by the ladder's step; untried ones last."""
         named = self.named(route.upstreams)
         # An operator asked for a try now: it waits for how the probe ends.
         closed = [each for each in named if each.circuit.state == "closed"] or [each for each in named if each.urged]
         turn = route.step % len(closed) if closed else 0
-        return closed[turn:] + closed[:turn]
+        return sorted(closed[turn:] + closed[:turn], key=_is_untried)
+
+
+def _is_untried(upstream: Upstream) -> bool:
+    """A code doesn't wait for the first session of an upstream that may not be there, while another one is."""
+    return upstream.express and not upstream.circuit.tried

@@ -37,9 +37,9 @@ class RelayLog:
         closed = f"{after_s * 1000:.0f}ms"
         self.line(logging.WARNING, "sessions_on_demand", lane=lane, upstream=upstream, closed_after=closed)
 
-    def one_at_a_time(self, lane: str, upstream: str) -> None:
-        """The upstream lost step, or closed the session, with several messages on it."""
-        self.line(logging.WARNING, "one_message_at_a_time", lane=lane, upstream=upstream)
+    def one_at_a_time(self, lane: str, upstream: str, reason: str) -> None:
+        """The upstream can't take several messages on a session."""
+        self.line(logging.WARNING, "one_message_at_a_time", lane=lane, upstream=upstream, reason=reason)
 
     def trouble(self, where: str, error: BaseException) -> None:
         """An internal operation failed; the mail that it was about waits. The error's text is the relay's or the

@@ -59,6 +59,10 @@ class Progress:
         self.rival: Progress | None = None
         """of another attempt with the same message at the same upstream, over a session of its own"""
 
+    def again(self) -> None:
+        """Another connection to the same upstream is asked, since none of the message was accepted."""
+        self.asked = self.behind = self.answered = self.content_sent = False
+
 
 class Terms(NamedTuple):
     """How long an attempt may take."""
@@ -106,8 +110,8 @@ class Watcher(Protocol):
     def on_demand(self, lane: str, upstream: str, after_s: float) -> None:
         """It closes sessions that are idle for `after_s` seconds: they are opened when there is mail."""
 
-    def one_at_a_time(self, lane: str, upstream: str) -> None:
-        """It lost step with several messages on a session: they go one after the other."""
+    def one_at_a_time(self, lane: str, upstream: str, reason: str) -> None:
+        """It can't take several messages on a session: they go one after the other for a time."""
 
 
 class Users:
@@ -239,6 +243,10 @@ class Upstream(ABC):
         if not self._is_on_demand:
             self._is_on_demand = True
             self._watcher.on_demand(self.lane, self.name, after_s)
+
+    def goes_one_at_a_time(self, reason: str) -> None:
+        """Messages go to the upstream one after the other on each connection, for a time."""
+        self._watcher.one_at_a_time(self.lane, self.name, reason)
 
     def connected(self) -> None:
         """A connection was opened."""

@@ -17,6 +17,12 @@ class Phases:
         self.ms: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         """milliseconds"""
 
+    def copy(self) -> Phases:
+        """The same, to go on from here."""
+        copied = Phases(self.at)
+        copied.ms = dict(self.ms)
+        return copied
+
     def until(self, at: float, phase: str) -> None:
         """The time since the end of the last phase belongs to this one. A moment before that end counts nothing."""
         at = max(self.at, at)

@@ -57,7 +57,10 @@ EVENTS: list[tuple[Event, str]] = [
         lambda log: log.on_demand("otp", "ses", 0.2504),
         "event=sessions_on_demand lane=otp upstream=ses closed_after=250ms",
     ),
-    (lambda log: log.one_at_a_time("otp", "ses"), "event=one_message_at_a_time lane=otp upstream=ses"),
+    (
+        lambda log: log.one_at_a_time("otp", "ses", "slow"),
+        "event=one_message_at_a_time lane=otp upstream=ses reason=slow",
+    ),
     (
         lambda log: log.trouble("put", OSError("no space for a@b.example")),
         'event=trouble where=put error=OSError reason="no space for <address>"',

@@ -45,7 +45,7 @@ class Watch:
         self.events.append("on demand")
         self.changed.set()
 
-    def one_at_a_time(self, lane: str, upstream: str) -> None:
+    def one_at_a_time(self, lane: str, upstream: str, reason: str) -> None:
         self.events.append("one at a time")
         self.changed.set()
 

@@ -7,6 +7,7 @@ the one before has left (RFC 2920, RFC 3030).
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import NamedTuple, Protocol
 
@@ -19,6 +20,7 @@ from relay.upstream.smtp.outgoing import Outgoing
 from relay.upstream.smtp.transaction import Transaction
 from relay.upstream.smtp.wire import Timer, Wire
 
+_ABOUT_PIPELINING = re.compile("pipelin|synchroni", re.IGNORECASE)
 CLOSES_WITHIN_S = 2.0
 """grace for a server that sent 421"""
 BAD_SEQUENCE = 503
@@ -53,6 +55,10 @@ class TransactionReport(NamedTuple):
     """the replies to a pipelined sequence were not what a server that reads ahead sends"""
     held_up: bool = False
     """it gave up behind another, whose content the upstream was slow to answer"""
+    blames_pipelining: bool = False
+    """a refusal says that messages behind each other are its reason"""
+    shows_reading_ahead: bool = False
+    """its envelope, behind another content, was answered before its own content left"""
 
 
 class Line(Protocol):
@@ -91,6 +97,9 @@ class Flight:
         self._outgoing: Outgoing | None = None
         """the content"""
         self._behind = False
+        self.is_followed = False
+        """another transaction began behind it"""
+        self._blames_pipelining = False
         self._stalled = False
         """it began behind another, its content hasn't left, and no reply to it came"""
         self._comes_first = False
@@ -143,6 +152,8 @@ class Flight:
     def receive(self, reply: Reply) -> None:
         """The next reply came."""
         self._codes.append(reply.code)
+        if reply.code >= 400 and (self._behind or self.is_followed):
+            self._blames_pipelining |= _ABOUT_PIPELINING.search(reply.text) is not None
         if self._stalled:
             self._stalled = False
             self._timer.set(self._deadline - time.monotonic(), self.timed_out)
@@ -218,6 +229,8 @@ class Flight:
         if self._content_at is None and self._envelope_at is None:
             ready = left  # with BDAT it came to the gate before any reply
         refusal = next((code for code in self._codes if code >= 400), 0)  # later ones may follow from it
+        transaction, among_others = self.transaction, self._behind or self.is_followed
+        upset = self._upset or transaction.is_desynchronised or self._blames_pipelining
         return TransactionReport(
             self.transaction.results,
             self._ended_at,
@@ -230,8 +243,12 @@ class Flight:
             lost=self._lost or self.transaction.is_desynchronised,
             dsn=dsn,
             behind=self._behind,
-            out_of_step=self._behind and (self._upset or self.transaction.is_desynchronised or refusal == BAD_SEQUENCE),
+            out_of_step=transaction.is_downgraded
+            or (among_others and upset)
+            or (self._behind and refusal == BAD_SEQUENCE),
             held_up=self._held_up,
+            blames_pipelining=self._blames_pipelining,
+            shows_reading_ahead=transaction.envelope_first and transaction.content_sent,
         )
 
     def _apply(self, reply: Reply) -> bytes:
@@ -258,7 +275,7 @@ class Flight:
         transaction = self.transaction
         if not transaction.wants_content:
             return None
-        if self._envelope_at is None and not transaction.mode.chunked:
+        if self._envelope_at is None and (transaction.envelope_first or not transaction.mode.chunked):
             self._envelope_at = time.monotonic()
         if not self._line.outstanding and self._wire.has_unread():
             transaction.desynchronised()

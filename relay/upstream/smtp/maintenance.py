@@ -20,6 +20,8 @@ LEARNED_FOR_S = 3_600.0
 """For so long the limit doesn't grow beyond that share of what was learned."""
 IDLE_LIMIT_GROWTH = 1.05
 """Each session that was retired in time is a reason to keep the next a little longer."""
+LEAST_IDLE_S = 0.1
+"""a shorter limit would do nothing but open sessions"""
 OVERDUE = 1.5
 """A session that is idle for so many times its limit, and can't be replaced, is kept open by RSET."""
 
@@ -29,7 +31,7 @@ class Maintenance:
 
     def __init__(self, upstream: Upstream, pool: Pool) -> None:
         sessions = upstream.config.sessions
-        self.idle_limit_s = sessions.idle_s
+        self.idle_limit_s = max(LEAST_IDLE_S, sessions.idle_s)
         self.target = WarmTarget(sessions.warm if upstream.express else 0, sessions.max)
         self._upstream = upstream
         self._pool = pool

@@ -63,6 +63,8 @@ class Pipeline:
         self._mode = mode
         self._owner = owner
         self._under_way: deque[Flight | _Reset | _Owed] = deque()
+        self.reads_ahead: Callable[[], bool] = lambda: True
+        """whether the upstream has shown that it reads what stands behind a content"""
         self._is_ending = False
         """the session closes once what is under way is over"""
         self._is_out_of_step = False
@@ -93,6 +95,10 @@ class Pipeline:
     def begin(self, flight: Flight, deadline: float) -> None:
         """The next transaction; there is room for it, or nothing is under way. `deadline`: see `Session.transact`."""
         before, behind = b"", bool(self._under_way)
+        if behind and isinstance(last := self._under_way[-1], Flight):
+            last.is_followed = True
+        # Contents that an upstream throws away would be taken for accepted once later replies come.
+        flight.transaction.envelope_first = behind and not self.reads_ahead()
         if behind and self._mode.chunked and not isinstance(self._under_way[-1], _Reset):
             # RFC 3030 4.2: after a failed BDAT the server keeps the envelope until RSET.
             before = self.reset()

@@ -40,6 +40,8 @@ class Pool:
         self.is_closing = False
         self.on_change: Callable[[], None] = lambda: None
         """called when a session was opened, or is worn"""
+        self.on_out_of_step: Callable[[], None] = lambda: None
+        """called when a reply came over a session that nothing asked for"""
         self.on_closed: Callable[[Session], None] = lambda _: None
         """called when a session has gone"""
         self._upstream = upstream
@@ -98,7 +100,7 @@ class Pool:
             session = min(filter(self._has_room, self.sessions), key=lambda one: one.pipeline.depth, default=None)
             if session is not None:
                 self.loans.lend(session)
-                if self.session_count < len(self.loans):
+                if self.session_count < len(self.loans) and self._upstream.circuit.state == "closed":
                     # The next messages share themselves among more sessions.
                     asyncio.get_running_loop().call_soon(self.open_one)
         return session
@@ -172,9 +174,11 @@ class Pool:
 
     def _opened(self, session: Session) -> None:
         self.sessions.add(session)
-        session.replace_at = replace_at(session)
         session.on_closed, session.on_free, session.on_room = self._closed, self._offer, self._offer
+        session.pipeline.reads_ahead = lambda: self.depth.is_proven
         try:
+            session.replace_at = replace_at(session)
+            self.depth.opened(time.monotonic() - session.opening.began_at)
             self._upstream.window.opened(len(self.sessions))
             self._upstream.connected()
             self._keep(session)
@@ -185,10 +189,11 @@ class Pool:
 
     def _has_room(self, session: Session) -> bool:
         """Another message may stand behind those that the session carries."""
-        users, depth = self.loans.count(session), self.depth.now(time.monotonic())
+        users = self.loans.count(session)
         begun = users <= session.pipeline.depth  # else an attempt has it that hasn't begun yet
         left = session.transactions < self._target.config.sessions.messages
-        return 1 < depth > users and begun and left and session.has_room and not self.is_closing
+        allowed = users > 0 and self.depth.allows_behind(time.monotonic(), users)
+        return allowed and begun and left and session.has_room and not self.is_closing
 
     def _offer(self, session: Session) -> None:
         """Give the session to an attempt that waits, or keep it, unless it carries something and has no room."""
@@ -220,6 +225,8 @@ class Pool:
         if session in self.idle:
             self.idle.remove(session)
         try:
+            if session.is_out_of_step:
+                self.on_out_of_step()
             self.on_closed(session)
         finally:
             self._quota.release()

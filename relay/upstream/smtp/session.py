@@ -27,6 +27,7 @@ from relay.upstream.smtp.replies import ProtocolError
 from relay.upstream.smtp.transaction import EnvelopeMode, Transaction
 from relay.upstream.smtp.wire import Timer, Wire
 
+CLOSING = 421
 RESET_WITHIN_S = 10.0
 QUIT_WITHIN_S = 5.0
 
@@ -71,6 +72,8 @@ class Session(asyncio.Protocol):
         self.state: State = "idle"
         self.replace_at = math.inf
         """time.monotonic: from then on it needs a successor"""
+        self.is_out_of_step = False
+        """a reply came that nothing asked for"""
         self.closed_idle_after_s: float | None = None
         """when the upstream closed the session while it was idle: after how long"""
         self.on_free: Callable[[Session], None] | None = None
@@ -146,7 +149,7 @@ class Session(asyncio.Protocol):
     @property
     def has_room(self) -> bool:
         """Another transaction may begin behind those under way."""
-        return self.state in ("busy", "resetting") and self.pipeline.has_room
+        return self.state == "busy" and self.pipeline.has_room
 
     def transport_info(self, name: str) -> Any:
         """What the transport knows of the connection, as `ssl_object` (asyncio.BaseTransport.get_extra_info)."""
@@ -190,6 +193,7 @@ class Session(asyncio.Protocol):
                 else:
                     # Nothing was asked: 421 before closing, or replies out of step. Neither session is used again.
                     self._note_idle_end()
+                    self.is_out_of_step |= reply.code != CLOSING
                     self._close()
                 if self._wire.is_closing:
                     return  # however many more there are

@@ -61,6 +61,10 @@ class Transaction:
         self.reply_421: Reply | None = None
         """the reply of an upstream that is closing (RFC 5321 3.8), to a command of this transaction"""
         self.content_sent = False
+        self.envelope_first = False
+        """with CHUNKING: the content leaves once the envelope was answered, not behind it"""
+        self.is_downgraded = False
+        """see `downgrade_to_ambiguous`"""
         self.wants_content = False
         """the content may be sent now, by `send_content`"""
         self.done = False
@@ -100,7 +104,7 @@ class Transaction:
         flight = self._mail + b"".join(self._commands)
         self._commands.clear()
         if self.mode.chunked:
-            self.wants_content = True
+            self.wants_content = not self.envelope_first
             return flight
         self._expected.append("DATA")
         return flight + b"DATA\r\n"
@@ -185,6 +189,7 @@ class Transaction:
         for position, result in self._results.items():
             if result.outcome == "sent":
                 self._results[position] = Result(position, "ambiguous", GARBLED, "dot")
+        self.is_downgraded = True
         self.broken = True
 
     def abandon(self, reason: Reply) -> None:
@@ -227,6 +232,7 @@ class Transaction:
             self.wants_content = False
             return b""
         if self.mode.chunked:
+            self.wants_content |= self.envelope_first
             return b""
         self._expected.append("DATA")
         return b"DATA\r\n"

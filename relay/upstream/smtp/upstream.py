@@ -9,8 +9,6 @@ from typing import Literal
 
 from relay.clock import steady
 from relay.mail.outcome import Outcome
-from relay.mail.redact import redact, redact_reply
-from relay.upstream.account import credential_failure
 from relay.upstream.base import Load, Progress, Report, Terms, Upstream, Watcher
 from relay.upstream.gate import Gate
 from relay.upstream.limits import UpstreamLimits
@@ -19,15 +17,12 @@ from relay.upstream.results import TROUBLE, OpenFailed, Result
 from relay.upstream.smtp.connect import Target
 from relay.upstream.smtp.fitting import fitted
 from relay.upstream.smtp.flight import TransactionReport
+from relay.upstream.smtp.lessons import adapt_window, learn_depth, lost_step, mind_the_account, was_never_handed_over
 from relay.upstream.smtp.maintenance import Maintenance
 from relay.upstream.smtp.pool import NO_SESSION, Pool
 from relay.upstream.smtp.session import Opening, Session
 from relay.upstream.smtp.waiters import Wants
 from relay.upstream.warm import Warm
-from relay.upstream.window import throttles
-
-TIMED_UP_TO_BYTES = 65_536
-"""The reply to a larger content is late because of its way there."""
 
 
 class SmtpUpstream(Upstream):
@@ -45,6 +40,7 @@ class SmtpUpstream(Upstream):
     ) -> None:
         super().__init__(lane, target.name, target.config, express=express, watcher=watcher)
         self.pool = Pool(self, target, limits.quota, open_within_s=open_within_s)
+        self.pool.on_out_of_step = lambda: lost_step(self, self.pool.depth)
         self.maintenance = Maintenance(self, self.pool)
         self._target = target
         self._limits = limits
@@ -93,7 +89,10 @@ class SmtpUpstream(Upstream):
         self.pool.probe(now)
 
     def warm(self) -> Warm:
-        return self.maintenance.warm()
+        warm, depth = self.maintenance.warm(), self.pool.depth
+        if self.express and self.config.sessions.depth > 1 and depth.now(time.monotonic()) == 1:
+            return warm._replace(reason=f"{warm.reason}; one message at a time on each: {depth.reason}")
+        return warm
 
     def fail_waiting(self, failure: OpenFailed) -> None:
         self.pool.waiting.fail(failure)
@@ -125,24 +124,30 @@ class SmtpUpstream(Upstream):
         if withdrawn is not None:  # while it waited for the rate
             return self._without_session(load, OpenFailed("mail", withdrawn), started_at, phases)
         wants: Wants = "own" if terms.own_session else "any"
+        codes: tuple[int, ...] = ()
         while True:
             try:
                 session, is_new = await self._session(deadline, wants)
             except OpenFailed as failure:
                 return self._without_session(load, failure, started_at, phases)
             _record_opening(phases, time.monotonic(), session.opening if is_new else Opening())
+            before = phases.copy()
             sent = await self._transact(session, load, gate, terms, deadline, phases)
             error = self._learn(session, load, sent, terms.progress, is_new=is_new)
-            if not is_new and _was_never_handed_over(sent) and time.monotonic() < deadline:
+            may_repeat = not is_new or sent.out_of_step
+            if may_repeat and was_never_handed_over(sent) and time.monotonic() < deadline:
                 if terms.progress.content_sent:
                     gate.reopen()
-                    terms.progress.content_sent = False
+                terms.progress.again()
+                # What the lost session took was a wait for a session.
+                phases, codes = before, (*codes, *sent.codes)
+                phases.until(sent.ended_at, "session")
                 # Others may have died with it. A second one is no accident: nothing but a fresh one is used then.
-                is_spared = session.is_open or not sent.answered
-                wants = "own" if wants == "any" and is_spared else "new"
+                wants = "own" if wants == "any" else "new"
                 continue
             kind: Literal["new", "warm"] = "new" if is_new else "warm"
-            return Report(self.name, started_at, kind, sent.results, phases.ms, sent.codes, sent.dsn, error)
+            codes = (*codes, *sent.codes)
+            return Report(self.name, started_at, kind, sent.results, phases.ms, codes, sent.dsn, error)
 
     async def _session(self, deadline: float, wants: Wants) -> tuple[Session, bool]:
         """A kept session or a new one, and whether it is new. Raises OpenFailed."""
@@ -178,7 +183,7 @@ class SmtpUpstream(Upstream):
         """Learn from a transaction, and give its session back. A fault of ours is returned: it changes no result."""
         try:
             self.return_session(session, sent, len(load.original), progress, is_new=is_new)
-            self._mind_the_account(load, sent)
+            mind_the_account(self, load, sent)
         except Exception as error:  # noqa: BLE001 - see above
             session.abort()
             return error
@@ -197,46 +202,17 @@ class SmtpUpstream(Upstream):
         session was opened for it; default: it was the session's first."""
         is_new = session.transactions == 1 if is_new is None else is_new
         if not self.express:
-            self._adapt_window(session, sent, timed=size_bytes <= TIMED_UP_TO_BYTES)
-        if sent.out_of_step and self.pool.depth.upset(time.monotonic()):
-            self._watcher.one_at_a_time(self.lane, self.name)
-        if sent.held_up:
-            self.pool.depth.slow(time.monotonic())
+            adapt_window(self, sent, size_bytes, kept=session.transactions > 1)
+        learn_depth(self, self.pool.depth, sent, size_bytes)
         if sent.timed_out:
             self.timed_out(progress or Progress())
         elif sent.lost:
             # A kept session that is lost before the content has left costs a fresh one, which tells more.
-            if (is_new or not _was_never_handed_over(sent)) and not sent.behind:
+            if (is_new or not was_never_handed_over(sent)) and not sent.behind:
                 self.connection_lost()
         elif sent.answered:
             self.answered()
         self.pool.release(session)
-
-    def _adapt_window(self, session: Session, sent: TransactionReport, *, timed: bool) -> None:
-        """Whether the upstream would take more at once, or gets too much."""
-        now = time.monotonic()
-        if any(result.outcome == "sent" for result in sent.results):
-            self.window.succeeded(now, self.counts()["busy"], sent.data_ms / 1000.0 if timed else None)
-        elif any(
-            result.outcome == "deferred" and throttles(result.reply, result.phase, kept=session.transactions > 1)
-            for result in sent.results
-        ):
-            self.window.throttled(now)
-
-    def _mind_the_account(self, load: Load, sent: TransactionReport) -> None:
-        """Where the credentials are refused, open the circuit: they are no good for other messages either."""
-        bad = credential_failure(sent.results)
-        if bad is None:
-            if sent.answered and not _was_never_handed_over(sent):
-                self.circuit.account_accepted()
-            return
-        # The reply may quote the mail.
-        quoted = redact(redact_reply(bad.reply.text, load.original))
-        reason = OpenFailed(bad.phase, bad.reply._replace(text=quoted), from_upstream=True)
-        if bad.phase == "mail":
-            self.condemn(reason)
-        else:
-            self.account_refused(reason, load.message_id)
 
     def _without_session(self, load: Load, failure: OpenFailed, started_at: float, phases: Phases) -> Report:
         outcome: Outcome = "abandoned"
@@ -257,11 +233,3 @@ def _record_opening(phases: Phases, at: float, opening: Opening) -> None:
             phases.until(min(opening.began_at, at), "session")
             phases.until(ended, phase)
     phases.until(at, "session")
-
-
-def _was_never_handed_over(sent: TransactionReport) -> bool:
-    """Whether a session broke off, ended with 421, or lost step with messages behind each other, while nothing of this
-    one can have been accepted."""
-    if any(result.outcome in ("sent", "ambiguous") or result.phase == "dot" for result in sent.results):
-        return False
-    return sent.lost or sent.out_of_step or sent.codes[-1:] == (421,)
