@@ -149,3 +149,9 @@ async def test_bulk_is_not_pushed_out_by_sessions_opened_ahead() -> None:
                 held = [await bulk.pool.acquire(within_s=3) for _ in range(2)]
             assert len(upstream.sessions) == upstream.open == 4
             assert express.counts()["idle"] == 2
+
+
+async def test_an_idle_limit_that_would_do_nothing_but_open_sessions_is_raised() -> None:
+    async with Upstream() as upstream, pool(config(upstream, sessions={"idle": 0.001})) as one:
+        await eventually(lambda: len(upstream.sessions) >= 4)
+        assert one.maintenance.idle_limit_s == 0.1

@@ -31,7 +31,7 @@ class Maintenance:
 
     def __init__(self, upstream: Upstream, pool: Pool) -> None:
         sessions = upstream.config.sessions
-        self.idle_limit_s = max(LEAST_IDLE_S, sessions.idle_s)
+        self._most_idle_s = self.idle_limit_s = max(LEAST_IDLE_S, sessions.idle_s)
         self.target = WarmTarget(sessions.warm if upstream.express else 0, sessions.max)
         self._upstream = upstream
         self._pool = pool
@@ -145,7 +145,7 @@ class Maintenance:
             self._closed_after_s = math.inf  # what was closed before wasn't closed for its idle time
         learned_s = math.inf if now - self._learned_at > LEARNED_FOR_S else self._learned_s
         limit_s = min(self.idle_limit_s * IDLE_LIMIT_GROWTH, max(self.idle_limit_s, learned_s * LEARNED_UP_TO))
-        self.idle_limit_s = min(self._upstream.config.sessions.idle_s, limit_s)
+        self.idle_limit_s = min(self._most_idle_s, limit_s)
 
     def _is_giving_way(self) -> bool:
         return any(session.state == "quitting" for session in self._pool.sessions)
