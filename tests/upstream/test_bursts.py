@@ -92,12 +92,16 @@ def account(upstream: Upstream, reports: dict[int, Report]) -> None:
             assert outcome == "ambiguous"
 
 
+def all_sent(upstream: Upstream, reports: dict[int, Report]) -> None:
+    assert set(outcomes(reports).values()) == {"sent"}
+    account(upstream, reports)
+
+
 @MODES
 async def test_a_burst_goes_over_one_session(extensions: Sequence[str]) -> None:
     async with Upstream(extensions) as upstream, pool(config(upstream, sessions=ONE_SESSION)) as one:
         reports = await burst(one, range(12))
-        assert set(outcomes(reports).values()) == {"sent"}
-        account(upstream, reports)
+        all_sent(upstream, reports)
         assert len(upstream.sessions) == 1
         assert watched(one) == []
 
@@ -178,12 +182,10 @@ async def test_an_upstream_that_cant_take_them_behind_each_other_gets_them_one_a
     ):
         await eventually(lambda: one.counts()["idle"] == 1)
         reports = await burst(one, range(6))
-        assert set(outcomes(reports).values()) == {"sent"}
-        account(upstream, reports)
+        all_sent(upstream, reports)
         assert watched(one) == ["one at a time"]
         more = await burst(one, range(6, 12))
-        assert set(outcomes(more).values()) == {"sent"}
-        account(upstream, more)
+        all_sent(upstream, more)
         assert watched(one) == ["one at a time"]
         assert one.pool.depth.now(time.monotonic()) == 1
         assert one.circuit.state == "closed"
@@ -200,8 +202,7 @@ async def test_a_server_that_throws_away_what_it_read_ahead_costs_no_code(monkey
         pool(config(upstream, sessions=ONE_SESSION)) as one,
     ):
         reports = await burst(one, range(6))
-        assert set(outcomes(reports).values()) == {"sent"}
-        account(upstream, reports)
+        all_sent(upstream, reports)
         assert watched(one) == ["one at a time"]
 
 
@@ -228,8 +229,7 @@ async def test_bursts_over_several_sessions_to_an_upstream_that_fails_at_random(
         upstream.set_script({})
         await eventually(lambda: one.circuit.state == "closed" and one.counts()["idle"] == one.warm().sessions)
         reports = await burst(one, range(100, 112))
-        assert set(outcomes(reports).values()) == {"sent"}
-        account(upstream, reports)
+        all_sent(upstream, reports)
         await eventually(lambda: one.counts()["busy"] == 0)
 
 

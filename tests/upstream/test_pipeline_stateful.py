@@ -4,17 +4,18 @@ any kind and in any pieces, the connection lost at any moment."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from relay.upstream.gate import EXPIRED, SUPERSEDED
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.session import Opening, Session
+from tests.support.machine import LoopMachine
 from tests.upstream.accounting import account, account_out_of_step
 from tests.upstream.receiver import Change, Receiver
 from tests.upstream.sequence import BDAT, DATA, Fate, Message, Network, Played, Wire
@@ -22,23 +23,12 @@ from tests.upstream.sequence import BDAT, DATA, Fate, Message, Network, Played, 
 CODES = [0, 0, 0, 0, 0, 0, 450, 451, 452, 550, 552, 554]
 
 
-class Sequences(RuleBasedStateMachine):
+class Sequences(LoopMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
         self.messages: list[Message] = []
         self.codes: list[int] = []
         self.in_step = True
-
-    def happens(self, act: Callable[[], object] = lambda: None) -> None:
-        """In the loop, with all that follows from it."""
-
-        async def acted() -> None:
-            act()
-            for _ in range(4):
-                await asyncio.sleep(0)
-
-        self.loop.run_until_complete(acted())
 
     @initialize(extensions=st.sampled_from([DATA, BDAT, BDAT]), lax=st.booleans(), depth=st.integers(1, 8))
     def opens(self, extensions: Sequence[str], lax: bool, depth: int) -> None:

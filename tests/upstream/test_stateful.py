@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from relay.clock import steady
 from relay.mail.envelope import Envelope, Recipient
@@ -22,6 +22,7 @@ from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.commands import Mail
 from relay.upstream.smtp.flight import TransactionReport
 from relay.upstream.smtp.session import Opening, Session
+from tests.support.machine import LoopMachine
 from tests.upstream.test_faults import Line
 
 CONTENT = b"Subject: x\r\n\r\n.one\r\n..\r\n"
@@ -94,22 +95,11 @@ class Server:
         return code
 
 
-class Messages(RuleBasedStateMachine):
+class Messages(LoopMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
         self.running: asyncio.Task[TransactionReport] | None = None
         self.poisoned = False
-
-    def happens(self, act: Callable[[], object] = lambda: None) -> None:
-        """In the loop, with all that follows from it."""
-
-        async def acted() -> None:
-            act()
-            for _ in range(4):
-                await asyncio.sleep(0)
-
-        self.loop.run_until_complete(acted())
 
     @initialize(extensions=st.sampled_from(WAYS))
     def opens(self, extensions: Sequence[str]) -> None:

@@ -62,7 +62,7 @@ class TransactionReport(NamedTuple):
 
 
 class Line(Protocol):
-    """The session, as its flights see it."""
+    """The pipeline, as its flights see it."""
 
     @property
     def wire(self) -> Wire: ...
