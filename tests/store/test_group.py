@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -271,51 +271,6 @@ async def test_a_stranger_that_locks_the_file_fails_the_group_once_and_not_for_g
         stranger.execute("ROLLBACK")
         stranger.close()
         assert await on.submit("again") == "again"
-
-
-async def test_a_statement_of_its_own_is_never_added_to_a_transaction_that_was_left_open(tmp_path: Path) -> None:
-    async with bench(tmp_path) as on:
-        on.connection.execute("BEGIN IMMEDIATE")
-        code = on.writer.submit(on.operation("code", in_place=True), express=True)
-        assert await code.future == "code"
-        with closing(sqlite3.connect(tmp_path / "names.db")) as reader:
-            assert reader.execute("SELECT name FROM names").fetchall() == [("code",)]
-
-
-async def test_whatever_goes_wrong_in_place_the_next_one_is_written(tmp_path: Path) -> None:
-    def broken(_: Tx) -> None:
-        raise MemoryError
-
-    async with bench(tmp_path) as on:
-        bad = on.writer.submit(Operation(broken, in_place=True), express=True)
-        with pytest.raises(MemoryError):
-            await bad.result()
-        on.committed_raises = MemoryError()
-        await asyncio.sleep(0.05)  # until the next one may be written in place
-        with pytest.raises(MemoryError):
-            on.writer.submit(on.operation("untold", in_place=True), express=True)
-        on.committed_raises = None
-        async with asyncio.timeout(5):
-            assert await on.submit("next", express=True) == "next"
-
-
-async def test_what_is_large_is_not_written_in_place(tmp_path: Path) -> None:
-    async with bench(tmp_path) as on:
-        small = on.writer.submit(on.operation("small", in_place=True), express=True)
-        assert small.future.done()
-        await asyncio.sleep(0.05)  # until the next one may be written in place
-        large = on.writer.submit(on.operation("large", in_place=True, size_bytes=100_000), express=True)
-        assert not large.future.done()
-        assert await large.future == "large"
-
-
-async def test_behind_a_slow_commit_the_thread_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.store.sqlite.group.SLOW_S", -1.0)  # as if every one were
-    async with bench(tmp_path) as on:
-        assert on.writer.submit(on.operation("first", in_place=True), express=True).future.done()
-        second = on.writer.submit(on.operation("second", in_place=True), express=True)
-        assert not second.future.done()
-        assert await second.future == "second"
 
 
 async def test_what_can_be_applied_together_is_and_in_order_before_what_cannot(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from relay.store.base import StoreError
 from relay.store.sqlite.commit import ApplyBatch, Failed, Tx, Write, checkpoint, commit
+from relay.store.sqlite.in_place import InPlace
 from relay.store.sqlite.thread import WorkThread
 
 T = TypeVar("T")
@@ -33,14 +35,8 @@ _BESIDE_EXPRESS_BYTES = 64_000
 _CHECKPOINT_IDLE_PAGES = 1000
 _CHECKPOINT_BUSY_PAGES = 3000
 
-_IN_PLACE_SHARE = 5
-"""Commits in place take at most 1/5 of the loop's time."""
 _IN_PLACE_BYTES = 64_000
-"""A larger operation is committed on the thread."""
-SLOW_S = 0.01
-"""A commit that takes longer is slow."""
-_SLOW_FOR_S = 5.0
-"""After a slow commit, none is made in place for this time."""
+"""What is larger is committed on the thread."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -114,8 +110,7 @@ class GroupWriter:
         self._busy = False
         """a commit or a checkpoint runs"""
         self._woken = False
-        self._in_place_from = 0.0
-        """the loop's time from when a commit may be made in place again"""
+        self._in_place = InPlace()
         self._closing = False
         self._written: asyncio.Future[None] | None = None
         """while closing: done when all is written"""
@@ -128,8 +123,13 @@ class GroupWriter:
             raise StoreError("the store is closed")
         if express:
             self._express.append(operation)
-            if not (operation.in_place and self._commit_in_place()):
+            self._in_place.code_came()
+            if not operation.in_place:
                 self._next()
+            elif self._may_go_at_once():
+                self._commit_in_place(self._next_group())
+            else:
+                self._wake()
         else:
             self._others.append(operation)
             self._wake()
@@ -159,11 +159,16 @@ class GroupWriter:
         """In the loop's next turn: others that come in this one go into the same transaction."""
         if not (self._busy or self._woken):
             self._woken = True
+            self._in_place.turn_asked()
             self._loop.call_soon(self._next)
 
     def _next(self) -> None:
         self._woken = False
         if self._busy:
+            return
+        small = self._small_group() if self._in_place.at_turn() else []
+        if small:
+            self._commit_in_place(small)
             return
         group = self._next_group()
         if group:
@@ -173,26 +178,17 @@ class GroupWriter:
         elif self._written is not None and not self._written.done():
             self._written.set_result(None)
 
-    def _commit_in_place(self) -> bool:
-        """Commit the one express operation that waits here and now, if the disk has been quick. False: it must wait.
+    def _may_go_at_once(self) -> bool:
+        """The one express operation that waits can be committed here and now."""
+        alone = not (self._busy or self._others or len(self._express) > 1)
+        return alone and self._express[0].size_bytes <= _IN_PLACE_BYTES and self._in_place.now()
 
-        A commit takes half a millisecond, in which the interpreter's lock is free. To wake the thread for it, and then
-        this one again, takes as long again, and much longer where every processor has something to do.
-        """
-        began = self._loop.time()
-        if self._busy or self._others or len(self._express) > 1 or began < self._in_place_from:
-            return False
-        if self._express[0].size_bytes > _IN_PLACE_BYTES:
-            return False
-        group = self._next_group()
+    def _commit_in_place(self, group: list[Operation[Any]]) -> None:
         self._busy = True
+        began = time.monotonic()
         outcome = self._outcome(group, partial(self._commit, group))
-        ended = self._loop.time()
-        took_s = ended - began
-        # On a slow disk, or with many codes at once, the loop has better things to do than to wait.
-        self._in_place_from = ended + (_SLOW_FOR_S if took_s > SLOW_S else (_IN_PLACE_SHARE - 1) * took_s)
+        self._in_place.took(began)
         self._finish(group, *outcome)
-        return True
 
     def _commit(self, group: list[Operation[Any]]) -> Committed:
         return commit(self._connection, [operation.write for operation in group], self._explain)
@@ -233,7 +229,11 @@ class GroupWriter:
         if checkpointed is not None and not checkpointed.cancelled():
             checkpointed.exception()  # retrieved: `checkpoint` logs what can go wrong
         self._busy = False
-        self._next()
+        small = bool(self._others) and self._others[0].in_place and self._in_place.codes_are_about()
+        if self._express or small:
+            self._wake()  # in a busy loop they are committed in place
+        else:
+            self._next()
 
     def _next_group(self) -> list[Operation[Any]]:
         group: list[Operation[Any]] = []
@@ -242,6 +242,14 @@ class GroupWriter:
             _move(self._others, group, operations=_BESIDE_EXPRESS_OPERATIONS, size_bytes=_BESIDE_EXPRESS_BYTES)
         else:
             _move(self._others, group, operations=GROUP_OPERATIONS, size_bytes=GROUP_BYTES)
+        return group
+
+    def _small_group(self) -> list[Operation[Any]]:
+        """What comes next and is quick enough to be committed in place, express ones first."""
+        group: list[Operation[Any]] = []
+        beside = _BESIDE_EXPRESS_OPERATIONS if self._express else GROUP_OPERATIONS
+        _move(self._express, group, operations=_EXPRESS_OPERATIONS, size_bytes=_IN_PLACE_BYTES, only_in_place=True)
+        _move(self._others, group, operations=beside, size_bytes=_BESIDE_EXPRESS_BYTES, only_in_place=True)
         return group
 
     def _checkpoint_is_due(self, group: list[Operation[Any]]) -> bool:
@@ -254,10 +262,19 @@ class GroupWriter:
         return True
 
 
-def _move(source: deque[Operation[Any]], group: list[Operation[Any]], *, operations: int, size_bytes: int) -> None:
-    """Move what fits to the group, in order; the first of all fits whatever its size."""
+def _move(
+    source: deque[Operation[Any]],
+    group: list[Operation[Any]],
+    *,
+    operations: int,
+    size_bytes: int,
+    only_in_place: bool = False,
+) -> None:
+    """Move what fits to the group, in order; the first of all fits whatever its size, unless `only_in_place`."""
     while source and operations:
-        if source[0].size_bytes > size_bytes and group:
+        if source[0].size_bytes > size_bytes and (group or only_in_place):
+            return
+        if only_in_place and not source[0].in_place:
             return
         operation = source.popleft()
         if operation.is_unwanted:

@@ -153,7 +153,7 @@ class SqliteQueue:
         size_bytes = RECIPIENT_BYTES * len(settlement.updates) + sum(len(b.content) for b in settlement.bounces)
         is_simple = settle.is_simple_finish(settlement, state.hashed)
         batch = (settle.finish_batch, settlement) if is_simple else None
-        await state.writer.submit(Operation(write, size_bytes=size_bytes, batch=batch)).result()
+        await state.writer.submit(Operation(write, size_bytes=size_bytes, batch=batch, in_place=is_simple)).result()
 
     async def unclaim(self, message_id: str, due_at: float | None = None) -> None:
         await self.state.write(partial(settle.unclaim, message_id=message_id, due_at=due_at))
