@@ -16,7 +16,7 @@ from relay.upstream.gate import SUPERSEDED, Gate
 from relay.upstream.results import Result
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.commands import Mail
-from relay.upstream.smtp.flight import TransactionReport
+from relay.upstream.smtp.report import TransactionReport
 from relay.upstream.smtp.session import Opening, Session
 from tests.upstream.receiver import Receiver, content_of
 from tests.upstream.test_faults import Line
@@ -67,6 +67,8 @@ class Message:
     fate: Fate = "open"
     later: int = 3
     """rounds until its fate; below 0: it never comes"""
+    in_one_write: bool = False
+    """with CHUNKING: nothing of it is written before its gate is open"""
     gate: Gate = field(default_factory=lambda: Gate(steady() + LONG_S))
     task: asyncio.Task[TransactionReport] | None = None
     has_opened: bool = False
@@ -93,8 +95,16 @@ class Message:
         to = [(at, Recipient(address)) for at, address in enumerate(self.addresses)]
         mail = Mail(Envelope(f"{self.number}@s", tuple(one for _, one in to)), to, len(self.content))
         deadline, terms = time.monotonic() + LONG_S, Terms(LONG_S, LONG_S, Progress())
-        transacting = session.transact(mail, lambda: [self.content], self.gate, deadline=deadline, terms=terms)
-        self.task = asyncio.create_task(transacting)
+        self.task = asyncio.create_task(
+            session.transact(
+                mail,
+                lambda: [self.content],
+                self.gate,
+                deadline=deadline,
+                terms=terms,
+                in_one_write=self.in_one_write,
+            )
+        )
 
     def meet_fate(self) -> None:
         match self.fate:

@@ -22,7 +22,7 @@ from relay.upstream.results import TIMED_OUT, TROUBLE, OpenFailed
 from relay.upstream.smtp import connect
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.commands import Mail
-from relay.upstream.smtp.flight import TransactionReport
+from relay.upstream.smtp.report import TransactionReport
 from relay.upstream.smtp.session import Opening, Session
 from tests.support.upstream import Close, Drip, Hang, ReplyThenClose, Reset, Upstream
 from tests.upstream.test_pool import CONTENT, config, eventually, pool, send, watched

@@ -18,7 +18,7 @@ from relay.upstream.results import LOST
 from relay.upstream.smtp import flow
 from relay.upstream.smtp.commands import Mail
 from relay.upstream.smtp.connect import Target, open_session
-from relay.upstream.smtp.flight import TransactionReport
+from relay.upstream.smtp.report import TransactionReport
 from relay.upstream.smtp.session import Session
 from tests.support.upstream import Stall, Upstream, Wait
 

@@ -104,8 +104,9 @@ def test_a_server_that_reads_in_pieces_gets_all_of_it(extensions: Sequence[str],
 @WAYS
 @pytest.mark.parametrize("holds", [False, True], ids=["at once", "late"])
 @pytest.mark.parametrize("fate", ["late", "shut", "cancelled"])
+@pytest.mark.parametrize("together", [False, True], ids=["envelope first", "in one write"])
 def test_a_message_whose_gate_is_not_open_costs_no_other(
-    extensions: Sequence[str], depth: int, holds: bool, fate: Fate
+    extensions: Sequence[str], depth: int, holds: bool, fate: Fate, together: bool
 ) -> None:
     """Whichever of them it is, and whenever its gate opens or shuts, or its attempt is cancelled."""
 
@@ -113,7 +114,7 @@ def test_a_message_whose_gate_is_not_open_costs_no_other(
         for which in range(depth):
             for later in (0, 1, 2, 3, 5, 8):
                 sent = messages(depth)
-                sent[which] = Message(which, fate=fate, later=later)
+                sent[which] = Message(which, fate=fate, later=later, in_one_write=together)
                 played = await play(extensions, sent, network=Network(holds_replies=holds), depth=depth)
                 account(played)
                 if fate == "late":
@@ -125,13 +126,35 @@ def test_a_message_whose_gate_is_not_open_costs_no_other(
 
 
 @MODES
-def test_a_gate_that_never_opens_ends_with_the_deadline(extensions: Sequence[str]) -> None:
+@pytest.mark.parametrize("together", [False, True], ids=["envelope first", "in one write"])
+def test_a_gate_that_never_opens_ends_with_the_deadline(extensions: Sequence[str], together: bool) -> None:
     sent = messages(3)
-    sent[1] = Message(1, fate="late", later=-1)
+    sent[1] = Message(1, fate="late", later=-1, in_one_write=together)
     played = run(play(extensions, sent))
     account(played)
     assert {each.outcome for each in results(sent[0]).values()} == {"sent"}
     assert {each.outcome for each in results(sent[1]).values()} == {"abandoned"}
+
+
+@pytest.mark.parametrize("fate", ["late", "shut", "cancelled"])
+@pytest.mark.parametrize("refused", [False, True], ids=["", "behind one that is refused"])
+def test_what_has_not_left_yet_costs_no_session(fate: Fate, refused: bool) -> None:
+    """Nothing of it is written before its gate is open, and nothing at all when that is shut."""
+
+    def refuses(_: int, to: str) -> Change:
+        return Change(code=550 if refused and to == "dot 0" else 0)
+
+    def look(played: Played) -> None:
+        if not sent[1].has_opened:
+            assert b"1@s" not in played.wire.written
+
+    sent = messages(3)
+    sent[1] = Message(1, fate=fate, later=4, in_one_write=True)
+    network = Network(delivers=chain([0, 0], repeat(NEVER)))  # it begins behind the one before
+    played = run(play(BDAT, sent, Receiver(refuses), network, look=look))
+    account(played)
+    assert {each.outcome for each in results(sent[2]).values()} == {"sent"}
+    assert (b"1@s" in played.wire.written) == (fate == "late")
 
 
 @MODES

@@ -46,9 +46,9 @@ class Sequences(LoopMachine):
         return under_way < self.depth and (self.session.usable or self.session.has_room)
 
     @precondition(lambda self: self.may_begin())
-    @rule(recipients=st.integers(1, 3), fate=st.sampled_from(["open", "open", "late"]))
-    def begins(self, recipients: int, fate: Fate) -> None:
-        message = Message(len(self.messages), recipients, fate)
+    @rule(recipients=st.integers(1, 3), fate=st.sampled_from(["open", "open", "late"]), together=st.booleans())
+    def begins(self, recipients: int, fate: Fate, together: bool) -> None:
+        message = Message(len(self.messages), recipients, fate, in_one_write=together)
         self.messages.append(message)
         self.happens(lambda: message.begin(self.session))
 

@@ -19,7 +19,7 @@ from relay.upstream.limits import LocalLimits, UpstreamLimits
 from relay.upstream.results import OpenFailed
 from relay.upstream.smtp.commands import Mail
 from relay.upstream.smtp.connect import Target
-from relay.upstream.smtp.flight import TransactionReport
+from relay.upstream.smtp.report import TransactionReport
 from relay.upstream.smtp.session import Session
 from relay.upstream.smtp.upstream import SmtpUpstream
 from tests.support.tls import Certificates

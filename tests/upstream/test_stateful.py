@@ -20,7 +20,7 @@ from relay.upstream.base import Progress, Terms
 from relay.upstream.gate import Gate
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.commands import Mail
-from relay.upstream.smtp.flight import TransactionReport
+from relay.upstream.smtp.report import TransactionReport
 from relay.upstream.smtp.session import Opening, Session
 from tests.support.machine import LoopMachine
 from tests.upstream.test_faults import Line

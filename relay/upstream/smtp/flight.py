@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from relay.clock import steady
 from relay.mail.reply import Reply
 from relay.upstream.base import Parts, Terms
 from relay.upstream.gate import EXPIRED, STOPPED, Gate
-from relay.upstream.results import LOST, TIMED_OUT, TROUBLE, Result
+from relay.upstream.results import LOST, TIMED_OUT, TROUBLE
 from relay.upstream.smtp.outgoing import Outgoing
+from relay.upstream.smtp.report import TransactionReport
 from relay.upstream.smtp.transaction import Transaction
 from relay.upstream.smtp.wire import Timer, Wire
 
@@ -29,43 +30,14 @@ BEGINS_WITHIN_S = 2.0
 slowly, or the server threw away what it had read ahead"""
 
 
-class TransactionReport(NamedTuple):
-    """How a transaction went."""
-
-    results: tuple[Result, ...]
-    ended_at: float
-    """time.monotonic; the three phases before it are all of the transaction"""
-    answered: int = 0
-    """replies that came: 0 on a lost session says that it was dead before"""
-    timed_out: bool = False
-    """the upstream left a command unanswered"""
-    envelope_ms: float = 0.0
-    """until the upstream was ready for the content"""
-    gate_ms: float = 0.0
-    """the content waited for its commit"""
-    data_ms: float = 0.0
-    codes: tuple[int, ...] = ()
-    lost: bool = False
-    """the connection broke off, or what came over it was no SMTP"""
-    dsn: bool = False
-    """the upstream took over the DSN parameters (RFC 3461), and with them the duty to report"""
-    behind: bool = False
-    """it began behind another transaction that wasn't over"""
-    out_of_step: bool = False
-    """the replies to a pipelined sequence were not what a server that reads ahead sends"""
-    held_up: bool = False
-    """it gave up behind another, whose content the upstream was slow to answer"""
-    blames_pipelining: bool = False
-    """a refusal says that messages behind each other are its reason"""
-    shows_reading_ahead: bool = False
-    """its envelope, behind another content, was answered before its own content left"""
-
-
 class Line(Protocol):
     """The pipeline, as its flights see it."""
 
     @property
     def wire(self) -> Wire: ...
+
+    def before(self, flight: Flight) -> bytes:
+        """What is to be written before the flight's first bytes, which leave now."""
 
     @property
     def outstanding(self) -> int:
@@ -81,7 +53,17 @@ class Line(Protocol):
 class Flight:
     """One transaction of a session; the gate's Carrier. `over` is done when each recipient has its result."""
 
-    def __init__(self, transaction: Transaction, parts: Parts, gate: Gate, terms: Terms, line: Line) -> None:
+    def __init__(
+        self,
+        transaction: Transaction,
+        parts: Parts,
+        gate: Gate,
+        terms: Terms,
+        line: Line,
+        *,
+        in_one_write: bool = False,
+    ) -> None:
+        """`in_one_write`: where the content leaves behind the envelope (RFC 3030), both leave once the gate is open."""
         self.transaction = transaction
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.error: Exception | None = None
@@ -96,7 +78,9 @@ class Flight:
         """time.monotonic: for all that precedes the end of the content"""
         self._outgoing: Outgoing | None = None
         """the content"""
-        self._behind = False
+        self._in_one_write = in_one_write
+        self.is_behind = False
+        """it began behind another transaction"""
         self.is_followed = False
         """another transaction began behind it"""
         self._blames_pipelining = False
@@ -134,13 +118,13 @@ class Flight:
         """The content has left, so that another transaction may begin behind it."""
         return self.transaction.content_sent and not self.is_unsent
 
-    def begin(self, deadline: float, before: bytes = b"", *, behind: bool = False) -> None:
-        """Write the first bytes, `before` in front of them. `behind`: replies to another transaction come first."""
-        self._deadline, self._behind, self._stalled = deadline, behind, behind
-        left_s = deadline - time.monotonic()
-        self._timer.set(min(left_s, BEGINS_WITHIN_S) if behind else left_s, self.timed_out)
-        self._terms.progress.asked, self._terms.progress.behind = True, behind
-        self._wire.write(before + self.transaction.begin(), self._content_if_due())
+    def begin(self, deadline: float, *, behind: bool = False) -> None:
+        """Write the first bytes, or wait for the gate. `behind`: replies to another transaction come first."""
+        self._deadline, self.is_behind = deadline, behind
+        transaction = self.transaction
+        self._in_one_write &= transaction.mode.chunked and not transaction.envelope_first
+        self._timer.set(deadline - time.monotonic(), self.timed_out)
+        self._begin_if_due()
         self._wrote()
 
     def comes_first(self) -> None:
@@ -152,7 +136,7 @@ class Flight:
     def receive(self, reply: Reply) -> None:
         """The next reply came."""
         self._codes.append(reply.code)
-        if reply.code >= 400 and (self._behind or self.is_followed):
+        if reply.code >= 400 and (self.is_behind or self.is_followed):
             self._blames_pipelining |= _ABOUT_PIPELINING.search(reply.text) is not None
         if self._stalled:
             self._stalled = False
@@ -166,16 +150,24 @@ class Flight:
         """The gate's state changed (Carrier)."""
         if self.transaction.done:
             return
-        if self._line.outstanding or self._wire.reader.idle:
-            self._wire.write(b"", self._content_if_due())
-        else:
+        if not self._line.outstanding and not self._wire.reader.idle:
             # Part of a reply that nothing asked for: the reply to the content would begin with it.
             self.transaction.desynchronised()
+        elif self.transaction.has_begun:
+            self._wire.write(b"", self._content_if_due())
+        else:
+            self._begin_if_due()
         self._wrote()
 
     def stop(self) -> None:
         """The relay ends (Carrier), or the attempt was cancelled."""
-        self._end_unanswered(STOPPED)
+        if self.transaction.done:
+            return
+        if self.transaction.has_begun:
+            self.transaction.connection_lost(STOPPED, whole=not self.is_unsent)
+        else:
+            self.transaction.abandon(STOPPED)
+        self._finish()
 
     def upstream_closes(self, reply: Reply) -> None:
         """421 came to the transaction before it."""
@@ -190,7 +182,8 @@ class Flight:
         if not self.transaction.done:
             # An upstream that said 421 closes as it should.
             self._lost, self._upset = True, by_upstream and self.transaction.closing_reply is None
-        self._end_unanswered(LOST)
+            self.transaction.connection_lost(LOST, whole=not self.is_unsent)
+            self._finish()
 
     def desynchronised(self) -> None:
         """What came is no reply."""
@@ -216,11 +209,13 @@ class Flight:
             # Nor does the silence of one that said 421.
             closing, alone = transaction.closing_reply is not None, self._line.outstanding == transaction.outstanding
             self._timed_out = not closing and (alone or transaction.content_sent)
-            self._lost = closing and self._behind
+            self._lost = closing and self.is_behind
             transaction.connection_lost(TIMED_OUT, whole=not self.is_unsent)
-        else:
+        elif transaction.has_begun:
             # The upstream waits for us: the message isn't stored yet.
             transaction.connection_lost(TROUBLE)
+        else:
+            transaction.abandon(TROUBLE)
         self._finish()
 
     def report(self, *, dsn: bool) -> TransactionReport:
@@ -229,7 +224,7 @@ class Flight:
         if self._content_at is None and self._envelope_at is None:
             ready = left  # with BDAT it came to the gate before any reply
         refusal = next((code for code in self._codes if code >= 400), 0)  # later ones may follow from it
-        transaction, among_others = self.transaction, self._behind or self.is_followed
+        transaction, among_others = self.transaction, self.is_behind or self.is_followed
         upset = self._upset or transaction.is_desynchronised or self._blames_pipelining
         return TransactionReport(
             self.transaction.results,
@@ -242,10 +237,10 @@ class Flight:
             codes=tuple(self._codes),
             lost=self._lost or self.transaction.is_desynchronised,
             dsn=dsn,
-            behind=self._behind,
+            behind=self.is_behind,
             out_of_step=transaction.is_downgraded
             or (among_others and upset)
-            or (self._behind and refusal == BAD_SEQUENCE),
+            or (self.is_behind and refusal == BAD_SEQUENCE),
             held_up=self._held_up,
             blames_pipelining=self._blames_pipelining,
             shows_reading_ahead=transaction.envelope_first and transaction.content_sent,
@@ -271,26 +266,25 @@ class Flight:
                 transaction.downgrade_to_ambiguous()
         return out
 
+    def _begin_if_due(self) -> None:
+        """Write the first bytes, unless the content is to leave with them and can't yet."""
+        if self._in_one_write and not self._may_go():
+            return
+        self._stalled = self.is_behind
+        if self._stalled:
+            self._timer.set(min(self._deadline - time.monotonic(), BEGINS_WITHIN_S), self.timed_out)
+        self._terms.progress.asked, self._terms.progress.behind = True, self.is_behind
+        before = self._line.before(self)
+        self._wire.write(before + self.transaction.begin(), self._content_if_due())
+
     def _content_if_due(self) -> Outgoing | None:
         transaction = self.transaction
         if not transaction.wants_content:
             return None
         if self._envelope_at is None and (transaction.envelope_first or not transaction.mode.chunked):
             self._envelope_at = time.monotonic()
-        if not self._line.outstanding and self._wire.has_unread():
-            transaction.desynchronised()
+        if not self._may_go():
             return None
-        match self._gate.ask(self, steady()):
-            case "wait":
-                self._waits_since = self._waits_since or time.monotonic()
-                return None
-            case "shut":
-                transaction.abandon(self._gate.reason())
-                return None
-            case "go":
-                return self._content()
-
-    def _content(self) -> Outgoing | None:
         try:
             parts = self._parts()
         except Exception as error:  # noqa: BLE001 - `transact` raises it: the caller here is the gate or the loop
@@ -304,10 +298,20 @@ class Flight:
         self._outgoing = self.transaction.send_content(parts)
         return self._outgoing
 
-    def _end_unanswered(self, reason: Reply) -> None:
-        if not self.transaction.done:
-            self.transaction.connection_lost(reason, whole=not self.is_unsent)
-            self._finish()
+    def _may_go(self) -> bool:
+        """The gate lets the content through."""
+        if not self._line.outstanding and self._wire.has_unread():
+            self.transaction.desynchronised()
+            return False
+        match self._gate.ask(self, steady()):
+            case "wait":
+                self._waits_since = self._waits_since or time.monotonic()
+                return False
+            case "shut":
+                self.transaction.abandon(self._gate.reason())
+                return False
+            case "go":
+                return True
 
     def _wrote(self) -> None:
         """Something was written, or may have been."""

@@ -10,7 +10,7 @@ from relay.upstream.account import credential_failure
 from relay.upstream.base import Load, Upstream
 from relay.upstream.depth import Depth
 from relay.upstream.results import OpenFailed
-from relay.upstream.smtp.flight import TransactionReport
+from relay.upstream.smtp.report import TransactionReport
 from relay.upstream.window import throttles
 
 TIMED_UP_TO_BYTES = 65_536

@@ -16,6 +16,8 @@ from relay.upstream.smtp.flight import Flight
 from relay.upstream.smtp.transaction import EnvelopeMode
 from relay.upstream.smtp.wire import Wire
 
+_RSET = b"RSET\r\n"
+
 
 class _Reset:
     """A RSET that isn't answered yet."""
@@ -94,21 +96,26 @@ class Pipeline:
 
     def begin(self, flight: Flight, deadline: float) -> None:
         """The next transaction; there is room for it, or nothing is under way. `deadline`: see `Session.transact`."""
-        before, behind = b"", bool(self._under_way)
+        behind = bool(self._under_way)
         if behind and isinstance(last := self._under_way[-1], Flight):
             last.is_followed = True
         # Contents that an upstream throws away would be taken for accepted once later replies come.
         flight.transaction.envelope_first = behind and not self.reads_ahead()
-        if behind and self._mode.chunked and not isinstance(self._under_way[-1], _Reset):
-            # RFC 3030 4.2: after a failed BDAT the server keeps the envelope until RSET.
-            before = self.reset()
         self._under_way.append(flight)
-        flight.begin(deadline, before, behind=behind)
+        flight.begin(deadline, behind=behind)
+
+    def before(self, flight: Flight) -> bytes:
+        at = self._under_way.index(flight)
+        if not (flight.is_behind and self._mode.chunked) or (at and isinstance(self._under_way[at - 1], _Reset)):
+            return b""
+        # RFC 3030 4.2: after a failed BDAT the server keeps the envelope until RSET.
+        self._under_way.insert(at, _Reset(self._reset_answered))
+        return _RSET
 
     def reset(self) -> bytes:
         """What to write so that the upstream forgets an envelope that it may hold."""
         self._under_way.append(_Reset(self._reset_answered))
-        return b"RSET\r\n"
+        return _RSET
 
     def receive(self, reply: Reply) -> None:
         """The next reply; something is under way."""
@@ -137,6 +144,9 @@ class Pipeline:
             return  # it wasn't begun, or the connection is lost
         transaction = flight.transaction
         self._is_out_of_step |= transaction.is_desynchronised
+        if not transaction.has_begun:
+            self._withdrawn(flight)
+            return
         if self._under_way[0] is not flight:
             self._is_ending = True  # its envelope is under way, and can't be taken back
             if not self._is_awaited():
@@ -156,6 +166,17 @@ class Pipeline:
             self._owner.on_broken()
         else:
             self._next_comes_first()
+
+    def _withdrawn(self, flight: Flight) -> None:
+        """Nothing of the flight was written."""
+        self._under_way.remove(flight)
+        if (flight.transaction.broken or self._is_ending) and not self._is_awaited():
+            self._owner.on_broken()
+        elif not self._under_way:
+            # The one before may have left an envelope behind.
+            self._owner.on_empty(needs_reset=flight.is_behind and self._mode.chunked)
+        else:
+            self.content_has_left()
 
     def _hear_out(self, reply: Reply) -> None:
         self._is_ending = self._hears_out = True

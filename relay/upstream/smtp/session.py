@@ -21,9 +21,10 @@ from relay.upstream.gate import Gate
 from relay.upstream.results import Result
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.commands import Mail, commands, unfit
-from relay.upstream.smtp.flight import Flight, TransactionReport
+from relay.upstream.smtp.flight import Flight
 from relay.upstream.smtp.pipeline import Pipeline
 from relay.upstream.smtp.replies import ProtocolError
+from relay.upstream.smtp.report import TransactionReport
 from relay.upstream.smtp.transaction import EnvelopeMode, Transaction
 from relay.upstream.smtp.wire import Timer, Wire
 
@@ -87,9 +88,10 @@ class Session(asyncio.Protocol):
         transport.set_protocol(self)
 
     async def transact(
-        self, mail: Mail, parts: Parts, gate: Gate, *, deadline: float, terms: Terms
+        self, mail: Mail, parts: Parts, gate: Gate, *, deadline: float, terms: Terms, in_one_write: bool = False
     ) -> TransactionReport:
-        """Hand the mail over. `deadline` (time.monotonic): of all that precedes the final dot.
+        """Hand the mail over. `deadline` (time.monotonic): of all that precedes the final dot. `in_one_write`: see
+        `Flight`.
 
         Never raises for what the upstream does: the report says it. After a cancellation, and after an exception of
         `parts`, which is raised again, the session takes nothing more and closes when the others on it are over.
@@ -106,7 +108,7 @@ class Session(asyncio.Protocol):
         if not written.rcpts:
             return TransactionReport(written.refused, time.monotonic())
         transaction = Transaction(written.mail, written.rcpts, self._mode)
-        flight = Flight(transaction, parts, gate, terms, self.pipeline)
+        flight = Flight(transaction, parts, gate, terms, self.pipeline, in_one_write=in_one_write)
         await self._carry(flight, deadline)
         if flight.error is not None:
             raise flight.error

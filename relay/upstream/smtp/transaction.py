@@ -60,6 +60,8 @@ class Transaction:
         """421, to this transaction while its content was on its way, or to the one before it"""
         self.reply_421: Reply | None = None
         """the reply of an upstream that is closing (RFC 5321 3.8), to a command of this transaction"""
+        self.has_begun = False
+        """its first bytes were written"""
         self.content_sent = False
         self.envelope_first = False
         """with CHUNKING: the content leaves once the envelope was answered, not behind it"""
@@ -97,6 +99,7 @@ class Transaction:
 
     def begin(self) -> bytes:
         """The first bytes to write."""
+        self.has_begun = True
         self._expected.append("MAIL")
         if not self.mode.pipelined:
             return self._mail
@@ -193,9 +196,14 @@ class Transaction:
         self.broken = True
 
     def abandon(self, reason: Reply) -> None:
-        """Give up before the final dot. After a 354 only closing the session ends the transaction."""
-        self._fill("abandoned", reason, "data")
-        self._break_off()
+        """Give up before the final dot. After a 354 only closing the session ends the transaction. One that hasn't
+        begun leaves the session as it was."""
+        if self.has_begun:
+            self._fill("abandoned", reason, "data")
+            self._break_off()
+        else:
+            self._fill("abandoned", reason, "mail")
+            self.done = True
 
     def _break_off(self) -> None:
         self.broken = True

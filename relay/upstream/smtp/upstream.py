@@ -16,10 +16,10 @@ from relay.upstream.phases import Phases
 from relay.upstream.results import TROUBLE, OpenFailed, Result
 from relay.upstream.smtp.connect import Target
 from relay.upstream.smtp.fitting import fitted
-from relay.upstream.smtp.flight import TransactionReport
 from relay.upstream.smtp.lessons import adapt_window, learn_depth, lost_step, mind_the_account, was_never_handed_over
 from relay.upstream.smtp.maintenance import Maintenance
 from relay.upstream.smtp.pool import NO_SESSION, Pool
+from relay.upstream.smtp.report import TransactionReport
 from relay.upstream.smtp.session import Opening, Session
 from relay.upstream.smtp.waiters import Wants
 from relay.upstream.warm import Warm
@@ -166,7 +166,9 @@ class SmtpUpstream(Upstream):
             mail, parts, form = await fitted(load, session.capabilities, self._unsigned)
             if form != "as it is":
                 phases.until(time.monotonic(), "encode")
-            sent = await session.transact(mail, parts, gate, deadline=deadline, terms=terms)
+            # Of several messages each waits for its turn anyway, and a write less for each leaves the loop to them.
+            many = self.under_way > 1
+            sent = await session.transact(mail, parts, gate, deadline=deadline, terms=terms, in_one_write=many)
         except BaseException:
             # It may carry others, so it isn't closed here.
             self.pool.release(session)
