@@ -13,8 +13,20 @@ from relay.web.client import NoResponse, NotListening, request
 
 WITHIN_S = 2.0
 
-Running = Mapping[tuple[str, str], Warm]
-"""By lane and upstream: what the running relay keeps open."""
+
+class AtRelay(NamedTuple):
+    """An upstream, as one lane of the running relay sees it."""
+
+    state: str
+    """see `GET /readyz`"""
+    open: int
+    """sessions that are open"""
+    warm: Warm | None
+    """what it keeps open; None: a bulk lane"""
+
+
+Running = Mapping[tuple[str, str], AtRelay]
+"""By lane and upstream."""
 
 
 class Configured(NamedTuple):
@@ -53,12 +65,20 @@ def running(config: Config) -> Running:
     return dict(_stated(response.document))
 
 
-def _stated(readyz: Mapping[str, object]) -> Iterator[tuple[tuple[str, str], Warm]]:
+def _stated(readyz: Mapping[str, object]) -> Iterator[tuple[tuple[str, str], AtRelay]]:
     for lane, health in _items(readyz.get("lanes")):
-        for name, state in _items(dict(_items(health)).get("upstreams")):
-            match state:
-                case {"warm": {"sessions": int(number), "reason": str(reason)}}:
-                    yield (lane, name), Warm(number, reason)
+        for name, upstream in _items(dict(_items(health)).get("upstreams")):
+            stated = dict(_items(upstream))
+            counts = dict(_items(stated.get("sessions")))
+            is_open = sum(count for kind in ("idle", "busy") if isinstance(count := counts.get(kind), int))
+            yield (lane, name), AtRelay(str(stated.get("state")), is_open, _warm(stated.get("warm")))
+
+
+def _warm(stated: object) -> Warm | None:
+    match stated:
+        case {"sessions": int(number), "reason": str(reason)}:
+            return Warm(number, reason)
+    return None
 
 
 def _items(value: object) -> ItemsView[str, object]:

@@ -34,11 +34,11 @@ _HINTS: dict[Phase, str] = {
 
 
 async def check(config: Config, now: float) -> list[Finding]:
-    """Check all upstreams concurrently, and ask a running relay for the sessions that it keeps open. `now`: seconds
+    """Ask a running relay for the sessions that it has open, then check all upstreams concurrently. `now`: seconds
     since the epoch, for the certificates."""
-    of_relay, found = await asyncio.gather(
-        asyncio.to_thread(running, config),
-        asyncio.gather(*(_upstream(name, one, config, now) for name, one in config.upstreams.items())),
+    of_relay = await asyncio.to_thread(running, config)
+    found = await asyncio.gather(
+        *(_upstream(name, one, config, now, of_relay) for name, one in config.upstreams.items())
     )
     return [
         finding
@@ -47,7 +47,7 @@ async def check(config: Config, now: float) -> list[Finding]:
     ]
 
 
-async def _upstream(name: str, upstream: Upstream, config: Config, now: float) -> list[Finding]:
+async def _upstream(name: str, upstream: Upstream, config: Config, now: float, of_relay: Running) -> list[Finding]:
     about = About("upstream", name)
     try:
         target = Target.of(name, upstream, config.hostname)
@@ -58,6 +58,10 @@ async def _upstream(name: str, upstream: Upstream, config: Config, now: float) -
     except OpenFailed as error:
         reply = without_credentials(f"{error.phase}: {error.reply.explanation}", upstream)
         place = f"{upstream.host}:{upstream.port}"
+        is_open = sum(seen.open for (_, other), seen in of_relay.items() if other == name)
+        if is_open and error.from_upstream and not error.reply.permanent:
+            text = f"{place}: {reply}; sessions of the running relay are open there: {is_open}"
+            return [about.warn(text, "the upstream may allow no more at once: see sessions.max")]
         return [about.fail(f"{place}: {reply}", f"check: {_HINTS.get(error.phase, 'its log')}")]
     try:
         round_trip_ms = await _round_trip(session)
@@ -195,8 +199,11 @@ def _sessions(name: str, config: Config, of_relay: Running) -> Iterator[Finding]
     about, sessions = About("upstream", name), config.upstreams[name].sessions
     for lane in _express_lanes(name, config):
         text = f"sessions: lane {lane} keeps {configured(sessions)}"
-        now = of_relay.get((lane, name))
-        if now is not None:
+        seen = of_relay.get((lane, name))
+        now = seen.warm if seen is not None else None
+        if seen is not None and seen.state == "down":
+            text += f"; for the running relay the upstream is down, and {seen.open} are open"
+        elif now is not None:
             text += f"; the running relay {now.sessions} ({now.reason})"
         if now is None or now.sessions or sessions.warm == 0:
             yield about.ok(text)

@@ -45,8 +45,11 @@ def held(config: Config) -> Iterator[None]:
         os.close(descriptor)
 
 
-def readyz(sessions: object, reason: object = "of the relay", lane: str = "otp") -> str:
-    health = {"state": "up", "warm": {"sessions": sessions, "reason": reason}}
+def readyz(
+    sessions: object, reason: object = "of the relay", lane: str = "otp", state: str = "up", is_open: object = 0
+) -> str:
+    warm = {"sessions": sessions, "reason": reason}
+    health = {"state": state, "sessions": {"idle": is_open, "busy": 1, "opening": 9}, "warm": warm}
     return json.dumps({"ready": True, "lanes": {lane: {"upstreams": {"esp": health}}}})
 
 
@@ -145,6 +148,33 @@ async def test_what_a_relay_does_not_state_is_left_out(tmp_path: Path, body: str
         with held(config):
             (found,) = await findings(config, "sessions")
     assert (found.status, "running relay" in found.text) == ("ok", False)
+
+
+async def test_a_down_upstream_is_said_to_be_down(tmp_path: Path) -> None:
+    async with Readyz(200, readyz(7, state="down", is_open=2)) as port:
+        config = config_with(tmp_path, NOWHERE, http={"address": f"127.0.0.1:{port}"})
+        with held(config):
+            (found,) = await findings(config, "sessions")
+    assert found.text.endswith("; for the running relay the upstream is down, and 3 are open")
+
+
+@pytest.mark.parametrize(
+    ("reply", "is_open", "status"),
+    [
+        ("421 4.7.0 too many connections", 4, "warn"),
+        ("421 4.7.0 too many connections", "4", "warn"),  # the busy one counts
+        ("554 5.7.1 go away", 4, "fail"),
+    ],
+)
+async def test_an_upstream_that_has_all_the_sessions_it_allows_from_the_relay_is_no_failure(
+    tmp_path: Path, reply: str, is_open: object, status: str
+) -> None:
+    async with Upstream(script={"greeting": reply}) as upstream, Readyz(200, readyz(7, is_open=is_open)) as port:
+        config = config_with(tmp_path, upstream_keys(upstream), http={"address": f"127.0.0.1:{port}"})
+        with held(config):
+            found, _ = await upstreams.check(config, time.time())
+    assert (found.status, reply in found.text) == (status, True)
+    assert ("sessions of the running relay are open there" in found.text) == (status == "warn")
 
 
 async def test_a_relay_on_another_store_is_not_asked(tmp_path: Path) -> None:
