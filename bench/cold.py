@@ -65,6 +65,8 @@ class Measured:
     run: CodesRun
     late: int | None
     """None: this repetition has no floor"""
+    stolen_percent: float
+    """of the processors' time, meanwhile taken by other virtual machines"""
 
 
 def quick(row: Row) -> Row:
@@ -112,6 +114,7 @@ def measure_all(stage: Stage, rows: Sequence[Row], options: Options) -> tuple[li
         for _ in range(options.repeat):
             floor_p50_ms: dict[str, float] = {}
             for name in ("floor", "relay", *(row.peers if options.peers else ())):
+                before = usage.Machine.now()
                 try:
                     runs = measure(stage, name, played)
                 except Failed as failure:
@@ -120,9 +123,10 @@ def measure_all(stage: Stage, rows: Sequence[Row], options: Options) -> tuple[li
                     continue
                 if name == "floor":
                     floor_p50_ms = {part: quantiles(run.times_ms).p50 for part, run in runs.items()}
+                stolen = before.stolen_percent_until(usage.Machine.now())
                 for part, run in runs.items():
                     over = late(run.times_ms, floor_p50_ms[part]) if floor_p50_ms else None
-                    found.append(Measured(row.name, part, name, run, over))
+                    found.append(Measured(row.name, part, name, run, over, stolen))
                     _progress(found[-1])
     return found, failures
 
@@ -132,6 +136,7 @@ def _progress(one: Measured) -> None:
     say(
         f"{_label(one.row, one.part):21} {one.contender:13} p50 {figures.p50:7.2f}  p99 {figures.p99:7.2f}"
         f"  max {figures.worst:7.2f} ms  late {one.late}  n {figures.n}"
+        f"  stolen {one.stolen_percent:.1f} %"
     )
 
 
@@ -141,6 +146,7 @@ def _label(row: str, part: str) -> str:
 
 HEAD = (
     "work", "must reach (ms)", "contender", "p50", "p99", "p99 low–high", "max", "late", "app's 250 p99", "n", "wrong",
+    "stolen %",
 )  # fmt: skip
 
 
@@ -170,6 +176,7 @@ def _cells(each: Sequence[Measured]) -> list[str]:
         f"{Spread.of([quantiles(run.acknowledged_ms).p99 for run in runs]).median:.2f}",
         f"{len(runs)} × {max(one.n for one in figures)}",
         wrong(runs, signs=each[0].contender != "floor"),
+        f"{min(one.stolen_percent for one in each):.1f}–{max(one.stolen_percent for one in each):.1f}",
     ]
 
 
@@ -181,6 +188,7 @@ def dump(one: Measured) -> dict[str, Any]:
         "ms": {"n": ms.n, "p50": ms.p50, "p95": ms.p95, "p99": ms.p99, "worst": ms.worst},
         "app_waits_ms": {"p50": waits.p50, "p99": waits.p99, "worst": waits.worst},
         "late": one.late,
+        "stolen_percent": one.stolen_percent,
         "wrong": wrong([one.run], signs=one.contender != "floor"),
     }
 

@@ -10,6 +10,8 @@ from pathlib import Path
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PPID, _UTIME, _STIME, _CUTIME, _CSTIME = 1, 11, 12, 13, 14
 """places behind the command's name in /proc/PID/stat, see proc(5)"""
+_STEAL = 7
+"""place behind `cpu` in /proc/stat"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,23 @@ class Usage:
     """user and system, of every process living and of those that were waited for"""
     peak_rss_bytes: int
     """sum of each living process's own peak; pages they share count in each"""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the processors did since the machine's start, in ticks."""
+
+    total: int
+    stolen: int
+    """the hypervisor gave them to other machines"""
+
+    @classmethod
+    def now(cls) -> Machine:
+        ticks = list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]))
+        return cls(sum(ticks[:8]), ticks[_STEAL])
+
+    def stolen_percent_until(self, later: Machine) -> float:
+        return 100.0 * (later.stolen - self.stolen) / max(1, later.total - self.total)
 
 
 def of_trees(roots: Iterable[int]) -> Usage:
