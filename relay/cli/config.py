@@ -176,7 +176,8 @@ def _warm(config: Config, route: Route) -> dict[str, Any]:
 
     of_relay, warm = running(config), {}
     for name in route.upstreams:
-        now = of_relay.get((route.lane, name))
+        seen = of_relay.get((route.lane, name))
+        now = seen.warm if seen is not None else None
         warm[name] = {
             **configured(config.upstreams[name].sessions)._asdict(),
             "running": None if now is None else now._asdict(),
