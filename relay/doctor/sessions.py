@@ -70,8 +70,8 @@ def _stated(readyz: Mapping[str, object]) -> Iterator[tuple[tuple[str, str], AtR
         for name, upstream in _items(dict(_items(health)).get("upstreams")):
             stated = dict(_items(upstream))
             counts = dict(_items(stated.get("sessions")))
-            is_open = sum(count for kind in ("idle", "busy") if isinstance(count := counts.get(kind), int))
-            yield (lane, name), AtRelay(str(stated.get("state")), is_open, _warm(stated.get("warm")))
+            opened = sum(count for kind in ("idle", "busy") if isinstance(count := counts.get(kind), int))
+            yield (lane, name), AtRelay(str(stated.get("state")), opened, _warm(stated.get("warm")))
 
 
 def _warm(stated: object) -> Warm | None:

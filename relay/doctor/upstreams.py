@@ -58,9 +58,9 @@ async def _upstream(name: str, upstream: Upstream, config: Config, now: float, o
     except OpenFailed as error:
         reply = without_credentials(f"{error.phase}: {error.reply.explanation}", upstream)
         place = f"{upstream.host}:{upstream.port}"
-        is_open = sum(seen.open for (_, other), seen in of_relay.items() if other == name)
-        if is_open and error.from_upstream and not error.reply.permanent:
-            text = f"{place}: {reply}; sessions of the running relay are open there: {is_open}"
+        opened = sum(seen.open for (_, other), seen in of_relay.items() if other == name)
+        if opened and error.from_upstream and not error.reply.permanent:
+            text = f"{place}: {reply}; sessions of the running relay are open there: {opened}"
             return [about.warn(text, "the upstream may allow no more at once: see sessions.max")]
         return [about.fail(f"{place}: {reply}", f"check: {_HINTS.get(error.phase, 'its log')}")]
     try:

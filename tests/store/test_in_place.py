@@ -95,6 +95,20 @@ async def test_what_takes_long_is_never_written_in_place_and_never_left_out(tmp_
         assert on.order[-2:] == ["long", "behind"]
 
 
+async def test_an_express_operation_for_the_thread_waits_behind_nothing_written_in_place(tmp_path: Path) -> None:
+    async with bench(tmp_path) as on:
+        held = await on.hold()
+        settled = [on.writer.submit(noted(on, f"settled {n}")) for n in range(20)]
+        mark = on.writer.submit(noted(on, "mark", in_place=False), express=True)
+        on.gate.set()
+        time.sleep(BUSY_S)
+        await held
+        time.sleep(BUSY_S)
+        assert await written_by(mark) == THREAD
+        await written_by(*settled)
+        assert on.order[:2] == ["first", "mark"]
+
+
 async def test_behind_slow_commits_in_a_row_the_thread_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.store.sqlite.in_place.SLOW_S", -1.0)  # as if every one were
     monkeypatch.setattr("relay.store.sqlite.in_place.SHARE", 1)

@@ -166,7 +166,7 @@ class GroupWriter:
         self._woken = False
         if self._busy:
             return
-        small = self._small_group() if self._in_place.at_turn() else []
+        small = self._next_group(in_place=True) if self._in_place.at_turn() else []
         if small:
             self._commit_in_place(small)
             return
@@ -229,27 +229,22 @@ class GroupWriter:
         if checkpointed is not None and not checkpointed.cancelled():
             checkpointed.exception()  # retrieved: `checkpoint` logs what can go wrong
         self._busy = False
-        small = bool(self._others) and self._others[0].in_place and self._in_place.codes_are_about()
-        if self._express or small:
-            self._wake()  # in a busy loop they are committed in place
+        waiting = self._express or self._others
+        if waiting and waiting[0].in_place and self._in_place.codes_are_about():
+            self._wake()  # in a busy loop it is committed in place
         else:
             self._next()
 
-    def _next_group(self) -> list[Operation[Any]]:
+    def _next_group(self, *, in_place: bool = False) -> list[Operation[Any]]:
+        """What is committed next, express ones first. `in_place`: as far as it is quick enough for that."""
         group: list[Operation[Any]] = []
-        _move(self._express, group, operations=_EXPRESS_OPERATIONS, size_bytes=GROUP_BYTES)
+        most_bytes = _IN_PLACE_BYTES if in_place else GROUP_BYTES
+        _move(self._express, group, operations=_EXPRESS_OPERATIONS, size_bytes=most_bytes, in_place=in_place)
         if group:
-            _move(self._others, group, operations=_BESIDE_EXPRESS_OPERATIONS, size_bytes=_BESIDE_EXPRESS_BYTES)
+            most, most_bytes = _BESIDE_EXPRESS_OPERATIONS, _BESIDE_EXPRESS_BYTES
         else:
-            _move(self._others, group, operations=GROUP_OPERATIONS, size_bytes=GROUP_BYTES)
-        return group
-
-    def _small_group(self) -> list[Operation[Any]]:
-        """What comes next and is quick enough to be committed in place, express ones first."""
-        group: list[Operation[Any]] = []
-        beside = _BESIDE_EXPRESS_OPERATIONS if self._express else GROUP_OPERATIONS
-        _move(self._express, group, operations=_EXPRESS_OPERATIONS, size_bytes=_IN_PLACE_BYTES, only_in_place=True)
-        _move(self._others, group, operations=beside, size_bytes=_BESIDE_EXPRESS_BYTES, only_in_place=True)
+            most = 0 if self._express else GROUP_OPERATIONS
+        _move(self._others, group, operations=most, size_bytes=most_bytes, in_place=in_place)
         return group
 
     def _checkpoint_is_due(self, group: list[Operation[Any]]) -> bool:
@@ -268,13 +263,13 @@ def _move(
     *,
     operations: int,
     size_bytes: int,
-    only_in_place: bool = False,
+    in_place: bool = False,
 ) -> None:
-    """Move what fits to the group, in order; the first of all fits whatever its size, unless `only_in_place`."""
+    """Move what fits to the group, in order; the first of all fits whatever its size, but not if `in_place`."""
     while source and operations:
-        if source[0].size_bytes > size_bytes and (group or only_in_place):
+        if source[0].size_bytes > size_bytes and (group or in_place):
             return
-        if only_in_place and not source[0].in_place:
+        if in_place and not source[0].in_place:
             return
         operation = source.popleft()
         if operation.is_unwanted:

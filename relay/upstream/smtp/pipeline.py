@@ -16,8 +16,6 @@ from relay.upstream.smtp.flight import Flight
 from relay.upstream.smtp.transaction import EnvelopeMode
 from relay.upstream.smtp.wire import Wire
 
-_RSET = b"RSET\r\n"
-
 
 class _Reset:
     """A RSET that isn't answered yet."""
@@ -109,13 +107,13 @@ class Pipeline:
         if not (flight.is_behind and self._mode.chunked) or (at and isinstance(self._under_way[at - 1], _Reset)):
             return b""
         # RFC 3030 4.2: after a failed BDAT the server keeps the envelope until RSET.
-        self._under_way.insert(at, _Reset(self._reset_answered))
-        return _RSET
+        return self.reset(at)
 
-    def reset(self) -> bytes:
-        """What to write so that the upstream forgets an envelope that it may hold."""
-        self._under_way.append(_Reset(self._reset_answered))
-        return _RSET
+    def reset(self, at: int = 0) -> bytes:
+        """What to write so that the upstream forgets an envelope that it may hold. `at`: its place in what is under
+        way."""
+        self._under_way.insert(at, _Reset(self._reset_answered))
+        return b"RSET\r\n"
 
     def receive(self, reply: Reply) -> None:
         """The next reply; something is under way."""
