@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +23,9 @@ pytestmark = pytest.mark.skipif(not forks.possible(), reason="no forks here: eve
 RELAY = [sys.executable, "-m", "relay"]
 LETTER = b"From: a@example.com\r\nSubject: hi\r\n\r\nhello\r\n"
 CONFIG = "upstreams: {mx: {host: '${MX}', port: 1, tls: none}}\nlanes: {bulk: {upstreams: mx}}\n"
+
+WAITS = [*RELAY, "explain", "-c", "relay.yaml", "-"]
+"""for the message on its standard input"""
 
 
 @pytest.fixture
@@ -64,7 +68,7 @@ def test_it_ends_and_says_the_same(folder: Path, words: Sequence[str], anew: Non
 def test_it_is_a_child_with_a_session_and_descriptors_of_its_own(folder: Path) -> None:
     mine, passed = os.pipe()
     process = subprocess.Popen(
-        [*RELAY, "explain", "-"],
+        WAITS,
         cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, pass_fds=(passed,), start_new_session=True,
         env={**os.environ, "MX": "127.0.0.1"},
     )  # fmt: skip
@@ -82,11 +86,10 @@ def test_it_is_a_child_with_a_session_and_descriptors_of_its_own(folder: Path) -
 
 def test_its_pipes_end_with_it(folder: Path) -> None:
     """Nothing else holds them open: not another one that is forked meanwhile, nor what forks."""
-    waits = [*RELAY, "explain", "-c", str(folder / "relay.yaml"), "-"]
     environment = {**os.environ, "MX": "127.0.0.1"}
     with (
-        subprocess.Popen(waits, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as one,
-        subprocess.Popen(waits, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as other,
+        subprocess.Popen(WAITS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder, env=environment) as one,
+        subprocess.Popen(WAITS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder, env=environment) as other,
     ):
         one.kill()
         assert one.stdout is not None
@@ -97,23 +100,27 @@ def test_its_pipes_end_with_it(folder: Path) -> None:
 NOT_FORKED = {
     "another program": ([sys.executable, "-c", "import time; time.sleep(60)"], {}),
     "another module": ([sys.executable, "-m", "http.server", "0", "--bind", "127.0.0.1"], {}),
-    "what the interpreter heeds": ([*RELAY, "explain", "-"], {"PYTHONDEVMODE": "1"}),
+    "what the interpreter heeds": (WAITS, {"PYTHONDEVMODE": "1"}),
 }
 
 
 @pytest.mark.parametrize("what", NOT_FORKED)
-def test_what_a_fork_cannot_be_takes_an_interpreter(what: str) -> None:
+def test_what_a_fork_cannot_be_takes_an_interpreter(what: str, folder: Path) -> None:
     command, environment = NOT_FORKED[what]
     with subprocess.Popen(
-        command, env={**os.environ, **environment}, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
+        command,
+        cwd=folder, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        env={**os.environ, "MX": "127.0.0.1", **environment},
+    ) as process:  # fmt: skip
         assert not is_forked(process.pid)
         process.kill()
 
 
 @pytest.mark.fresh
-def test_a_test_may_ask_for_interpreters() -> None:
-    with subprocess.Popen([*RELAY, "explain", "-"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+def test_a_test_may_ask_for_interpreters(folder: Path) -> None:
+    with subprocess.Popen(
+        WAITS, cwd=folder, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, "MX": "127.0.0.1"}
+    ) as process:
         assert not is_forked(process.pid)
         process.kill()
 
@@ -138,4 +145,9 @@ async def test_the_worker_of_a_relay_that_was_forked_is_started_again(tmp_path: 
 
 
 def is_forked(pid: int) -> bool:
-    return b"forks_server" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    deadline = time.monotonic() + 5
+    # It is empty for a moment behind exec(2), and for good once the process has ended.
+    while not (words := Path(f"/proc/{pid}/cmdline").read_bytes()):
+        assert time.monotonic() < deadline, "it has ended: its command line is gone"
+        time.sleep(0.001)
+    return b"forks_server" in words
