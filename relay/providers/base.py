@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from relay.providers.webhook import Correlate, Webhook
+
 
 @dataclass(frozen=True, slots=True)
 class Preset:
@@ -40,10 +42,17 @@ class Preset:
 class Provider:
     """One ESP."""
 
+    name: str
+    """as `webhook.kind` in the configuration has it"""
     presets: Mapping[str, Preset]
     account_errors: tuple[str, ...] = ()
     """patterns in its permanent replies that speak of the account or its senders, not of the mail; case is ignored"""
     correlation_header: str | None = None
     """the header field whose value comes back in its delivery events"""
+    correlate: Correlate | None = None
+    """puts the relay's id into that field"""
+    esp_id: Callable[[str], str | None] | None = None
+    """the ESP's id of the message, out of the text of its reply to the final dot; None: the reply carries none"""
+    webhook: Webhook | None = None
     preset_by_name: Callable[[str], Preset | None] | None = None
     """a preset whose name has a variable part, such as a region"""

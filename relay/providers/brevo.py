@@ -3,6 +3,7 @@
 from relay.providers.base import Preset, Provider
 
 PROVIDER = Provider(
+    name="brevo",
     presets={
         "brevo": Preset(
             {"host": "smtp-relay.brevo.com", "port": 465, "tls": "implicit"},

@@ -10,6 +10,7 @@ def _preset(host: str) -> Preset:
 
 
 PROVIDER = Provider(
+    name="mailgun",
     presets={"mailgun": _preset("smtp.mailgun.org"), "mailgun-eu": _preset("smtp.eu.mailgun.org")},
     correlation_header="X-Mailgun-Variables",
 )

@@ -3,6 +3,7 @@
 from relay.providers.base import Preset, Provider
 
 PROVIDER = Provider(
+    name="mailjet",
     presets={
         "mailjet": Preset(
             {"host": "in-v3.mailjet.com", "port": 465, "tls": "implicit", "recipients": 50},

@@ -3,6 +3,7 @@
 from relay.providers.base import Preset, Provider
 
 PROVIDER = Provider(
+    name="mandrill",
     presets={
         "mandrill": Preset(
             {"host": "smtp.mandrillapp.com", "port": 587, "tls": "starttls"},

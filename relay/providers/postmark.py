@@ -19,6 +19,7 @@ def _preset(host: str) -> Preset:
 
 
 PROVIDER = Provider(
+    name="postmark",
     presets={
         "postmark": _preset("smtp.postmarkapp.com"),
         "postmark-broadcasts": _preset("smtp-broadcasts.postmarkapp.com"),

@@ -56,6 +56,20 @@ def find_preset(name: str) -> Preset | None:
     return next((preset for preset in found if preset is not None), None)
 
 
+def provider_of(preset: str) -> Provider | None:
+    """The provider that a preset's name belongs to; None: there is no such preset."""
+    for provider in PROVIDERS:
+        by_name = provider.preset_by_name
+        if preset in provider.presets or (by_name is not None and by_name(preset) is not None):
+            return provider
+    return None
+
+
+def provider_named(name: str) -> Provider | None:
+    """The provider of that name (`webhook.kind`); None: there is none."""
+    return next((provider for provider in PROVIDERS if provider.name == name), None)
+
+
 def nearest_preset(name: str) -> str | None:
     """The name most like a mistyped one; None: none is like it."""
     close = get_close_matches(name.lower(), _PRESETS, n=1, cutoff=0.5)

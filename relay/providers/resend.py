@@ -3,6 +3,7 @@
 from relay.providers.base import Preset, Provider
 
 PROVIDER = Provider(
+    name="resend",
     presets={
         "resend": Preset(
             {"host": "smtp.resend.com", "port": 465, "tls": "implicit", "username": "resend", "recipients": 1}

@@ -12,6 +12,7 @@ def _preset(host: str) -> Preset:
 
 
 PROVIDER = Provider(
+    name="sendgrid",
     presets={"sendgrid": _preset("smtp.sendgrid.net"), "sendgrid-eu": _preset("smtp.eu.sendgrid.net")},
     account_errors=(
         r"verified sender",  # 550 The from address does not match a verified Sender Identity

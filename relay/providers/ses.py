@@ -31,6 +31,7 @@ def _regional(name: str) -> Preset | None:
 
 
 PROVIDER = Provider(
+    name="ses",
     presets={
         "ses": Preset(
             _KEYS,

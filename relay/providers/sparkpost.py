@@ -3,6 +3,7 @@
 from relay.providers.base import Preset, Provider
 
 PROVIDER = Provider(
+    name="sparkpost",
     presets={
         "sparkpost": Preset(
             {
