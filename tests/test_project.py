@@ -19,7 +19,7 @@ from pydantic_core import PydanticUndefined
 
 import relay
 from relay.__main__ import parser
-from relay.config import model
+from relay.config import fields, model
 from relay.observe.gauges import Snapshot
 from relay.observe.metrics import Metrics
 from relay.observe.pressure import QueueFill
@@ -105,7 +105,7 @@ def test_a_document_fits_in_100_columns(document: Path) -> None:
     assert not [f"line {number}: {len(line)}" for number, line in lines if len(line) > 100]
 
 
-SECTIONS: dict[str, type[model.Section]] = {
+SECTIONS: dict[str, type[fields.Section]] = {
     "The whole file": model.Config,
     "listen": model.Listener,
     "http": model.Http,
@@ -129,12 +129,12 @@ def configuration_rows(title: str) -> dict[str, tuple[str, ...]]:
 
 
 def test_every_section_of_the_configuration_has_its_table() -> None:
-    sections = {one for one in vars(model).values() if isinstance(one, type) and issubclass(one, model.Section)}
-    assert set(SECTIONS.values()) == sections - {model.Section}
+    sections = {one for one in vars(model).values() if isinstance(one, type) and issubclass(one, fields.Section)}
+    assert set(SECTIONS.values()) == sections - {fields.Section}
 
 
 @pytest.mark.parametrize(("title", "kind"), SECTIONS.items(), ids=list(SECTIONS))
-def test_a_table_has_exactly_the_keys_of_its_section(title: str, kind: type[model.Section]) -> None:
+def test_a_table_has_exactly_the_keys_of_its_section(title: str, kind: type[fields.Section]) -> None:
     keys = {field.alias or name for name, field in kind.model_fields.items()}
     assert set(configuration_rows(title)) == keys
 

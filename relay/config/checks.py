@@ -9,10 +9,13 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from relay.config import feedback_checks
 from relay.config.errors import Diagnostic, Loc, note, plain
+from relay.config.feedback import EventReceiver, Webhooks
+from relay.config.fields import Section
 from relay.config.masking import shown
-from relay.config.model import PINNED_RULE, DkimDomain, Http, Lane, Listener, Match, Rule, Section, Upstream
-from relay.config.network import AnyAddress, TcpAddress, UnixAddress, is_host, is_loopback
+from relay.config.model import PINNED_RULE, DkimDomain, Http, Lane, Listener, Match, Rule, Upstream
+from relay.config.network import AnyAddress, TcpAddress, UnixAddress, is_host, is_loopback, is_private
 from relay.config.parse import is_header_name
 from relay.config.patterns import compiled
 from relay.config.validate import absent
@@ -45,6 +48,8 @@ def check(data: Mapping[str, Any], sections: Mapping[Loc, Section]) -> Iterator[
                 yield from _rule(loc, section, lanes, upstreams)
             case DkimDomain():
                 yield from _dkim(loc, section)
+            case Webhooks() | EventReceiver():
+                yield from feedback_checks.check(loc, section, lanes)
     yield from _sessions_of_express_lanes(sections)
     yield from _collisions(sections)
     yield from _listener_patterns(sections)
@@ -72,14 +77,9 @@ def _top(data: Mapping[str, Any], lanes: Collection[str]) -> Iterator[Diagnostic
         yield Diagnostic(("hostname",), f"expected a name such as relay.example.com, got {shown(hostname)}")
 
 
-def _is_private(address: AnyAddress) -> bool:
-    """Whether only this machine can reach it. False for a socket of systemd, whose address isn't known."""
-    return isinstance(address, UnixAddress) or (isinstance(address, TcpAddress) and is_loopback(address.host))
-
-
 def _listener(loc: Loc, listener: Listener, lanes: Collection[str]) -> Iterator[Diagnostic]:
     where = listener.address
-    private = _is_private(where)
+    private = is_private(where)
     if listener.lane is not None and listener.lane not in lanes:
         yield Diagnostic((*loc, "lane"), absent("lane", listener.lane, lanes))
     if listener.tls == "none":
@@ -111,7 +111,7 @@ def _listener(loc: Loc, listener: Listener, lanes: Collection[str]) -> Iterator[
 
 def _http(loc: Loc, http: Http) -> Iterator[Diagnostic]:
     where = http.address
-    private = _is_private(where)
+    private = is_private(where)
     if not private and http.token is None:
         yield Diagnostic((*loc, "address"), f"{shown(str(where))} isn't loopback: set http.token")
 
@@ -136,6 +136,8 @@ def _upstream(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
     if upstream.tls == "starttls" and upstream.port in (465, 2465):
         yield note((*loc, "port"), f"port {upstream.port} usually speaks implicit TLS, not starttls")
     yield from _credentials(loc, upstream)
+    if upstream.webhook is not None:
+        yield from feedback_checks.check_webhook((*loc, "webhook"), upstream.webhook)
     warm, most = upstream.sessions.warm, upstream.sessions.max
     if isinstance(warm, int) and warm > most:
         yield Diagnostic((*loc, "sessions", "warm"), f"expected at most max ({most}), got {warm}")
@@ -274,12 +276,14 @@ def _collisions(sections: Mapping[Loc, Section]) -> Iterator[Diagnostic]:
                     message = f"{shown(section.domain)} stands above already; list all its keys there"
                     yield Diagnostic((*loc, "domain"), message)
                 domains.add(section.domain)
-            case Listener() | Http():
+            case Listener() | Http() | Webhooks():
                 where = section.address
+                if where is None:
+                    continue
                 other = addresses.setdefault(where, loc)
                 if other != loc and not (isinstance(where, TcpAddress) and where.port == 0):
-                    listener = other if isinstance(section, Http) else loc
-                    taken_by = "http" if ("http",) in (loc, other) else "another listener"
+                    listener = other if isinstance(section, Http | Webhooks) and other[0] == "listen" else loc
+                    taken_by = next((str(one[0]) for one in (loc, other) if one[0] != "listen"), "another listener")
                     yield Diagnostic((*listener, "address"), f"{shown(str(where))} is taken by {taken_by} already")
 
 

@@ -21,17 +21,20 @@ from relay.config.model import EXPRESS_WITHIN_S
 from relay.config.network import is_host
 from relay.config.parse import DEFAULT_STORE, parse_duration
 from relay.config.validate import suggestion
-from relay.providers.registry import find_preset, nearest_preset
+from relay.providers.registry import find_preset, nearest_preset, provider_of
 
 _EXPRESS: Mapping[str, Any] = {
     "retry": ("200ms", "1s", "3s", "8s", "20s", "30s"),
     "attempt": "10s",
     "final": "60s",
+    "suppress": "hard",
+    "suppress_for": "7d",
 }
 _BULK: Mapping[str, Any] = {
     "retry": ("1m", "5m", "15m", "1h", "4h"),
     "attempt": "60s",
     "final": "5m",
+    "suppress": "all",
 }
 _PORT = {"implicit": 465, "starttls": 587, "none": 25}
 _UNREADABLE = Expanded("unread", {"unread": "unread"})
@@ -41,11 +44,15 @@ _LOOKUP_S = 2.0
 def complete(document: Document, folder: Path, machine_name: Callable[[], str]) -> dict[str, Any]:
     """The document's data with its defaults. Mistakes that are found on the way become the document's diagnostics."""
     data = dict(document.data)
-    for key in ("listen", "rules", "dkim"):
+    for key in ("listen", "rules", "dkim", "events"):
         if key in data and data[key] is None and key != "listen":
             data[key] = ()  # every entry is commented out
         if isinstance(data.get(key), dict):
             data[key] = (data[key],)  # one stands for a list of one
+    if isinstance(data.get("events"), tuple):
+        data["events"] = tuple(
+            with_secret(document, folder, ("events", n), given) for n, given in enumerate(data["events"])
+        )
     if isinstance(data.get("listen"), tuple):
         data["listen"] = tuple(map(_listener, data["listen"]))
     data.setdefault("store", str(DEFAULT_STORE))
@@ -113,10 +120,21 @@ def _upstream(document: Document, folder: Path, name: str, given: Any) -> Any:
             for key, what in known.needs.items():
                 if keys.get(key) is None and (key != "username" or keys.get("password") is None):
                     document.refuse((*loc, key), f"missing: preset {preset} needs {key}: {what}", at="key")
+    if keys.get("webhook") is not None:
+        keys["webhook"] = with_secret(document, folder, (*loc, "webhook"), keys["webhook"])
+        keys["webhook"] = _with_kind(keys["webhook"], preset)
     if "port" not in keys:  # RFC 6409 3.1, RFC 8314 7.3
         tls = keys.get("tls", "starttls")
         keys["port"] = _PORT.get(tls, 587) if isinstance(tls, str) else 587
     return keys
+
+
+def _with_kind(given: Any, preset: Any) -> Any:
+    """A webhook is of the preset's provider, unless it names its own."""
+    provider = provider_of(preset) if isinstance(preset, str) else None
+    if not isinstance(given, dict) or given.get("kind") is not None or provider is None or provider.webhook is None:
+        return given
+    return {**given, "kind": provider.name}
 
 
 def _with_password(document: Document, folder: Path, loc: Loc, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,12 +145,34 @@ def _with_password(document: Document, folder: Path, loc: Loc, given: Mapping[st
     if keys.get("password") is not None:
         document.refuse((*loc, "password_file"), "password is given too; keep one of the two")
         return keys
-    try:
-        keys["password"] = read_password(folder / file)
-    except ValueError as error:
-        document.refuse((*loc, "password_file"), str(error))
-        keys["password"] = _UNREADABLE
+    keys["password"] = _read(document, folder, (*loc, "password_file"), file)
     return keys
+
+
+def with_secret(document: Document, folder: Path, loc: Loc, given: Any) -> Any:
+    """A section's `secret`, read from its `secret_file` where there is one; of a list of files, one each."""
+    if not isinstance(given, dict) or given.get("secret_file") is None:
+        return given
+    where = (*loc, "secret_file")
+    if given.get("secret") is not None:
+        document.refuse(where, "secret is given too; keep one of the two")
+        return given
+    files = given["secret_file"]
+    if isinstance(files, tuple):
+        read = tuple(_read(document, folder, (*where, n), file) for n, file in enumerate(files))
+        return {**given, "secret": read}
+    return {**given, "secret": _read(document, folder, where, files)}
+
+
+def _read(document: Document, folder: Path, loc: Loc, file: Any) -> Any:
+    """The one line of a file. A mistake becomes a diagnostic of the document."""
+    if not isinstance(file, str) or not file:
+        return _UNREADABLE  # its type is refused later
+    try:
+        return read_password(folder / file)
+    except ValueError as error:
+        document.refuse(loc, str(error))
+        return _UNREADABLE
 
 
 @cache

@@ -10,84 +10,43 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import Field, SecretStr
 
 from relay.config.errors import Places
-from relay.config.network import AnyAddress, TcpAddress, parse_address, parse_network
-from relay.config.parse import (
-    DEFAULT_HTTP,
-    DEFAULT_STORE,
-    parse_duration,
-    parse_duration_or_zero,
-    parse_flag,
-    parse_header_name,
-    parse_path,
-    parse_rate,
-    parse_size,
-    parse_store,
-    parse_warm,
-    parse_workers,
-    whole,
+from relay.config.feedback import EventReceiver, Objective, Webhook, Webhooks
+from relay.config.fields import (
+    Address,
+    Count,
+    Depth,
+    DomainName,
+    Duration,
+    DurationOrZero,
+    FilePath,
+    Flag,
+    HeaderName,
+    Network,
+    OneOrMany,
+    OneOrManyMappings,
+    Port,
+    Priority,
+    Rate,
+    RateLimit,
+    Section,
+    Size,
+    StorePath,
+    WarmSessions,
+    Workers,
 )
-from relay.config.rate_limit import CountPer, parse_rate_limit
+from relay.config.network import TcpAddress, parse_address
+from relay.config.parse import DEFAULT_HTTP, DEFAULT_STORE
 
 EXPRESS_WITHIN_S = 3600.0
 """a lane without `express` is express where its mail expires within this time"""
 
 PINNED_RULE = "listener"
 """the rule's name in the log for mail whose lane is pinned by its listener"""
-
-
-_T = TypeVar("_T")
-
-
-def _as_tuple(value: Any) -> Any:
-    if value is None:
-        return ()
-    return tuple(value) if isinstance(value, tuple | list) else (value,)
-
-
-def _as_tuple_of_mappings(value: Any) -> Any:
-    return (value,) if isinstance(value, dict) else value
-
-
-OneOrMany = Annotated[tuple[_T, ...], BeforeValidator(_as_tuple)]
-"""One value or a list of them, as a tuple."""
-OneOrManyMappings = Annotated[tuple[_T, ...], BeforeValidator(_as_tuple_of_mappings)]
-"""One mapping or a list of them, as a tuple."""
-
-# How the file writes the values of fields: see `parse`, `network` and `rate_limit`.
-
-Duration = Annotated[float, BeforeValidator(parse_duration)]
-"""seconds, more than 0"""
-DurationOrZero = Annotated[float, BeforeValidator(parse_duration_or_zero)]
-"""seconds"""
-Size = Annotated[int, BeforeValidator(parse_size)]
-"""bytes"""
-Rate = Annotated[float, BeforeValidator(parse_rate)]
-"""a second"""
-RateLimit = Annotated[CountPer, BeforeValidator(parse_rate_limit)]
-Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_network)]
-Address = Annotated[AnyAddress, BeforeValidator(parse_address)]
-Count = Annotated[int, BeforeValidator(whole(1, 10**9 - 1, "a number of at least 1"))]
-WarmSessions = Annotated[int | Literal["auto"], BeforeValidator(parse_warm)]
-Depth = Annotated[int, BeforeValidator(whole(1, 8, "a number from 1 to 8"))]
-Port = Annotated[int, BeforeValidator(whole(1, 65535, "a port number from 1 to 65535"))]
-Priority = Annotated[int, BeforeValidator(whole(-9, 9, "a priority from -9 to 9"))]
-Workers = Annotated[int | Literal["auto"], BeforeValidator(parse_workers)]
-Flag = Annotated[bool, BeforeValidator(parse_flag)]
-HeaderName = Annotated[str, BeforeValidator(parse_header_name)]
-DomainName = Annotated[str, AfterValidator(str.lower)]
-FilePath = Annotated[Path, BeforeValidator(parse_path)]
-StorePath = Annotated[Path, BeforeValidator(parse_store)]
-
-
-class Section(BaseModel):
-    """A mapping of the file. Unknown keys are refused, values keep their type, nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
 
 class Listener(Section):
@@ -152,6 +111,7 @@ class Upstream(Section):
     """recipients in one transaction"""
     unsigned_headers: OneOrMany[HeaderName] = ()
     """headers (lower case) that this upstream rewrites, so a DKIM signature must not cover them"""
+    webhook: Webhook | None = None
 
 
 class LaneLimits(Section):
@@ -175,6 +135,12 @@ class Lane(Section):
     on_ambiguous: Literal["resend", "hold"] = "resend"
     supersede: Flag = False
     limits: LaneLimits = LaneLimits()
+    suppress: Literal["none", "hard", "all"] = "hard"
+    """which suppressions count: `hard`: permanent bounces; `all`: complaints and unsubscribes, too"""
+    suppress_for_s: Duration | None = Field(None, alias="suppress_for")
+    """how long after it a permanent bounce counts; None: until it is removed"""
+    objective: Objective | None = None
+    prefer: Literal["order", "fastest"] = "order"
     rate: Rate | None = None
     """messages a second"""
     concurrency: Count | None = None
@@ -256,6 +222,7 @@ class Config(Section):
 
     listen: tuple[Listener, ...] = Field((Listener(address=TcpAddress("127.0.0.1", 2525)),), min_length=1)
     http: Http = Http()
+    webhooks: Webhooks = Webhooks()
     store: StorePath = DEFAULT_STORE
     store_key_file: FilePath | None = None
     hostname: str
@@ -264,6 +231,7 @@ class Config(Section):
     rules: tuple[Rule, ...] = ()
     default_lane: str
     dkim: tuple[DkimDomain, ...] = ()
+    events: OneOrManyMappings[EventReceiver] = ()
     limits: Limits = Limits()
     queue: Queue = Queue()
     log: Log = Log()

@@ -136,3 +136,8 @@ def is_loopback(host: str) -> bool:
         return host.rstrip(".").lower() == "localhost"
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return (mapped or address).is_loopback
+
+
+def is_private(address: AnyAddress) -> bool:
+    """Whether only this machine can reach it. False for a socket of systemd, whose address isn't known."""
+    return isinstance(address, UnixAddress) or (isinstance(address, TcpAddress) and is_loopback(address.host))

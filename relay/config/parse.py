@@ -25,6 +25,7 @@ _DURATION_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(_NUMBER + r" ?(B|KB|MB|GB|KiB|MiB|GiB)")
 _SIZE_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 RATE = re.compile(_NUMBER + r"/(s|m|h|d)")
+_SHARE = re.compile(_NUMBER + r" ?%")
 _WHOLE = re.compile(r"[0-9]{1,9}")
 
 DEFAULT_STORE = Path("data/relay.db")
@@ -90,6 +91,17 @@ def parse_rate(value: Any, info: ValidationInfo | None) -> float:
     if per_second <= 0:
         raise ValueError(f"expected a rate of more than zero, got {shown(value)}")
     return per_second
+
+
+def parse_share(value: Any, info: ValidationInfo | None) -> float:
+    """`99%`, `99.9%` → 0.99, 0.999: more than 0 and less than 1."""
+    if _is_from_code(value, info, float):
+        return float(value)
+    found = _SHARE.fullmatch(value) if isinstance(value, str) else None
+    share = float(found[1]) / 100 if found is not None else 0.0
+    if not 0 < share < 1:
+        raise ValueError(f"expected a share of more than 0% and less than 100%, such as 99%, got {shown(value)}")
+    return share
 
 
 def whole(least: int, most: int, expected: str) -> Callable[[Any], int]:

@@ -13,13 +13,22 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from relay.config.errors import Diagnostic, Loc, plain
+from relay.config.feedback import EventReceiver, Webhooks
+from relay.config.fields import Section
 from relay.config.masking import SECRETS, shown
-from relay.config.model import Config, DkimDomain, Http, Lane, Limits, Listener, Rule, Section, Upstream
+from relay.config.model import Config, DkimDomain, Http, Lane, Limits, Listener, Rule, Upstream
 
 _ENTRIES: Mapping[str, type[Section]] = MappingProxyType(
-    {"listen": Listener, "upstreams": Upstream, "lanes": Lane, "rules": Rule, "dkim": DkimDomain}
+    {
+        "listen": Listener,
+        "upstreams": Upstream,
+        "lanes": Lane,
+        "rules": Rule,
+        "dkim": DkimDomain,
+        "events": EventReceiver,
+    }
 )
-_SECTIONS: Mapping[str, type[Section]] = MappingProxyType({"http": Http, "limits": Limits})
+_SECTIONS: Mapping[str, type[Section]] = MappingProxyType({"http": Http, "webhooks": Webhooks, "limits": Limits})
 
 
 class Validated(NamedTuple):

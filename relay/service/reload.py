@@ -8,7 +8,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from relay.config.model import Loaded, Section
+from relay.config.fields import Section
+from relay.config.model import Loaded
 from relay.intake.types import CannotListen
 from relay.logfmt import LongText, logfmt
 from relay.observe.maillog import MailLog

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from relay.store import receive
+from relay.store.events import MailEvent
 
 Json = dict[str, Any]
 
@@ -59,6 +60,41 @@ def attempt_json(
         "outcome": outcome,
         "reply": reply,
         "timings_ms": dict(timings_ms),
+    }
+
+
+def add_events(message: Json, accepted_at: float, events: Iterable[MailEvent]) -> None:
+    """Put events into the time lines of a message's recipients, each once, oldest first. `accepted_at`: of the
+    message. The first `delivered` event is the recipient's `delivered_at`."""
+    recipients = message["recipients"]
+    for recipient in recipients:
+        recipient.setdefault("events", [])
+    for event in sorted(events, key=lambda one: one.at):
+        if 0 <= event.position < len(recipients):
+            recipient = recipients[event.position]
+            shown = event_json(event, recipient=recipient["address"], lane=message["lane"], accepted_at=accepted_at)
+            if all(one["id"] != shown["id"] for one in recipient["events"]):
+                recipient["events"].append(shown)
+    for recipient in recipients:
+        recipient["events"].sort(key=lambda one: (one["at"], one["kind"] != "accepted"))
+        delivered = (one["at"] for one in recipient["events"] if one["kind"] == "delivered")
+        recipient["delivered_at"] = next(delivered, None)
+
+
+def event_json(event: MailEvent, *, recipient: str, lane: str, accepted_at: float) -> Json:
+    """An event of a time line. `accepted_at`: of its message."""
+    return {
+        "id": event.id,
+        "at": time_text(event.at),
+        "kind": event.kind,
+        "source": event.source,
+        "message": event.message_id,
+        "recipient": recipient,
+        "lane": lane,
+        "upstream": event.upstream,
+        "permanent": event.permanent,
+        "reason": event.reason,
+        "after_ms": round(max(0.0, event.at - accepted_at) * 1000.0, 3),
     }
 
 

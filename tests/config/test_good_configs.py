@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from relay.config import model
+from relay.config import fields, model
 from relay.config.errors import ConfigErrors
 from relay.config.load import load
 from relay.config.network import SystemdAddress, TcpAddress, UnixAddress
@@ -51,7 +51,7 @@ def test_the_annotated_example_needs_nothing_and_leaves_nothing_to_note() -> Non
 
 def test_the_annotated_example_names_every_key_of_the_file() -> None:
     text = (EXAMPLES / "relay.yaml").read_text()
-    sections = [s for s in vars(model).values() if isinstance(s, type) and issubclass(s, model.Section)]
+    sections = [s for s in vars(model).values() if isinstance(s, type) and issubclass(s, fields.Section)]
     keys = {field.alias or name for section in sections for name, field in section.model_fields.items()}
     assert {key for key in keys if not re.search(rf"\b{key}\b", text)} == set()
 

@@ -164,8 +164,23 @@ def prune(tx: Tx, before: float, limit: int) -> int:
     for table, column in (
         ("attempt", "message_id"),
         ("note", "message_id"),
+        ("event", "message_id"),
         ("recipient", "message_id"),
         ("message", "id"),
     ):
-        tx.executemany(f"DELETE FROM {table} WHERE {column} = ?", old)
+        further = _NOT_THE_NEWEST if table == "event" else ""
+        tx.executemany(f"DELETE FROM {table} WHERE {column} = ? {further}", old)
     return len(old)
+
+
+_NOT_THE_NEWEST = "AND seq < (SELECT max(seq) FROM event)"
+
+
+def prune_events(tx: Tx, before: float, limit: int) -> int:
+    """Delete those of the `limit` oldest events whose time has come and whose message is no longer in this file."""
+    return tx.execute(
+        "DELETE FROM event WHERE seq IN (SELECT seq FROM (SELECT * FROM event ORDER BY seq LIMIT ?) AS oldest"
+        " WHERE at < ? AND NOT EXISTS (SELECT 1 FROM message WHERE id = oldest.message_id))"
+        f" {_NOT_THE_NEWEST}",
+        (limit, before),
+    ).rowcount

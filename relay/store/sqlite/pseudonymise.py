@@ -69,6 +69,7 @@ def _blank(tx: Tx, message_id: str) -> None:
         "message SET sender = '', subject = '', envid = NULL WHERE id = ?",
         f"recipient SET address = '{BLANK}', folded = NULL, orcpt = NULL, reply = NULL WHERE message_id = ?",
         "attempt SET reply = '' WHERE message_id = ?",
+        "event SET reason = NULL WHERE message_id = ?",
     ):
         tx.execute(f"UPDATE {change}", (message_id,))
 
@@ -100,3 +101,10 @@ def _hash(tx: Tx, message_id: str, hashed: Hashed) -> None:
                 "UPDATE attempt SET reply = ? WHERE message_id = ? AND position = ? AND n = ? AND started_at = ?",
                 (text, message_id, position, n, started_at),
             )
+    events = tx.execute(
+        "SELECT seq, position, reason FROM event WHERE message_id = ? AND reason IS NOT NULL", (message_id,)
+    ).fetchall()
+    for seq, position, reason in events:
+        text = hashed.text(reason, known.get(position, ""))
+        if text != reason:
+            tx.execute("UPDATE event SET reason = ? WHERE seq = ?", (text, seq))

@@ -10,6 +10,7 @@ from relay.store.codec import Codec
 from relay.store.model import Booking, NewMessage
 from relay.store.sqlite.commit import Tx
 from relay.store.sqlite.rows import (
+    ACCEPTED,
     BODY,
     MESSAGE,
     PART_BYTES,
@@ -65,6 +66,7 @@ def _insert_messages(tx: Tx, arrivals: Sequence[Arrival]) -> None:
         RECIPIENT,
         [row for message, _, booking in arrivals for row in recipient_rows(message, booking)],
     )
+    insert_rows(tx, "event", ACCEPTED, [(message.id, message.accepted_at, "accepted") for message, _, _ in arrivals])
     tx.messages += len(arrivals)
     tx.size_bytes += sum(body.size_bytes for _, body, _ in arrivals)
 

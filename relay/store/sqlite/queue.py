@@ -188,4 +188,6 @@ class SqliteQueue:
         return self.state.messages, self.state.size_bytes
 
     async def prune(self, before: float, *, limit: int) -> int:
-        return await self.state.write_in_steps(partial(operate.prune, before=before), _PRUNE_MESSAGES, limit)
+        pruned = await self.state.write_in_steps(partial(operate.prune, before=before), _PRUNE_MESSAGES, limit)
+        await self.state.write_in_steps(partial(operate.prune_events, before=before), _PRUNE_MESSAGES, limit)
+        return pruned

@@ -25,6 +25,8 @@ RECIPIENT = (
     "message_id", "position", "lane", "accepted_at", "address", "folded", "provider", "notify", "orcpt", "state",
     "open", "next_at", "attempts", "booked_at", "holder", "lease_until",
 )  # fmt: skip
+ACCEPTED = ("message_id", "at", "kind")
+"""of `event`: a message was accepted, for all its recipients"""
 ATTEMPT = (
     "message_id", "position", "n", "upstream", "started_at", "session", "outcome", "reply", "timings",
 )  # fmt: skip
@@ -43,7 +45,7 @@ def insert(table: str, columns: Sequence[str], rows: int) -> str:
     return f"INSERT OR {_CONFLICT[table]} INTO {table} ({', '.join(columns)}) {values(rows, len(columns))}"
 
 
-_CONFLICT = {"body": "ABORT", "message": "ABORT", "recipient": "ABORT", "attempt": "REPLACE"}
+_CONFLICT = {"body": "ABORT", "message": "ABORT", "recipient": "ABORT", "event": "ABORT", "attempt": "REPLACE"}
 """An attempt that is written twice is one."""
 
 

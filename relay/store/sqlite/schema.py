@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
+from collections.abc import Callable
 from contextlib import closing
 from importlib import resources
 from pathlib import Path
@@ -63,8 +65,11 @@ def migrate(connection: sqlite3.Connection) -> None:
         connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
 
 
-def connect_writer(path: Path) -> sqlite3.Connection:
-    """The one writing connection. Its commits are on the disk when they return (`synchronous = FULL`)."""
+def connect_writer(path: Path, now: Callable[[], float] = time.time) -> sqlite3.Connection:
+    """The one writing connection. Its commits are on the disk when they return (`synchronous = FULL`).
+
+    `now`: the relay's clock, for the times of events.
+    """
     connection = connect(f"{path.as_uri()}?mode=rw")
     try:
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -76,6 +81,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         connection.execute(f"PRAGMA wal_autocheckpoint = {_NET_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT_BYTES}")
         migrate(connection)
+        connection.create_function("relay_now", 0, now)
         # Says now if the file can't be written: SQLite opens such a one for reading and lets a transaction begin.
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(f"PRAGMA user_version = {len(files.MIGRATIONS)}")

@@ -53,7 +53,7 @@ async def open_store(
             integrity.inspect(path)
             if codec is not None:
                 maintenance.check_keys(path, codec)
-            writing = schema.connect_writer(path)
+            writing = schema.connect_writer(path, now)
             undo.callback(writing.close)
             next_body = _begin(writing, codec.key_id if codec is not None else None)
             lists, contents = Reader(path), Reader(path)

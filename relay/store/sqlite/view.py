@@ -7,10 +7,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 
+from relay.store.events import MailEvent
+from relay.store.sqlite import relay_events
+from relay.store.sqlite.relay_events import TailRow
 from relay.store.sqlite.rows import SHOWN_CHARS, is_unreadable, lines
-from relay.store.view import Json, attempt_json, message_json, recipient_json, time_text
+from relay.store.view import Json, add_events, attempt_json, message_json, recipient_json, time_text
 
 _COLUMNS = ("id", "lane", "rule", "sender", "client", "size", "accepted_at", "expires_at", "priority", "deliver_by")
 _SHOWN = f"substr(message_id, 1, {SHOWN_CHARS}), substr(subject, 1, {SHOWN_CHARS})"  # an older row may hold more
@@ -43,6 +46,7 @@ def _messages(connection: sqlite3.Connection, ids: Sequence[str], *, attempts: b
     among = "(SELECT value FROM json_each(?))"
     wanted = (json.dumps(ids),)
     tries: dict[tuple[str, int], list[Json]] = defaultdict(list)
+    happened = relay_events.of_messages(connection, ids) if attempts else ()
     if attempts:
         for message_id, position, n, upstream, started_at, session, outcome, reply, timings in connection.execute(
             "SELECT message_id, position, n, upstream, started_at, session, outcome, reply, timings FROM attempt"
@@ -77,7 +81,19 @@ def _messages(connection: sqlite3.Connection, ids: Sequence[str], *, attempts: b
         row = dict(zip(_COLUMNS, columns, strict=True))
         row |= {"message_id": header_id, "subject": subject, "signed": lines(signed), "timings_ms": _timings(timings)}
         found[row["id"]] = message_json(row, recipients[row["id"]], notes[row["id"]])
+        if attempts:
+            add_events(found[row["id"]], row["accepted_at"], _of_recipients(row["id"], happened, recipients))
     return [found[message_id] for message_id in ids if message_id in found]
+
+
+def _of_recipients(
+    message_id: str, happened: Iterable[TailRow], recipients: Mapping[str, Sized]
+) -> Iterator[MailEvent]:
+    """The events of one message, those of all recipients once for each."""
+    for row in happened:
+        if row.message_id == message_id:
+            positions = range(len(recipients[message_id])) if row.position is None else (row.position,)
+            yield from map(row.event, positions)
 
 
 def _timings(text: str) -> Json:
