@@ -19,7 +19,7 @@ from pydantic_core import PydanticUndefined
 
 import relay
 from relay.__main__ import parser
-from relay.config import fields, model
+from relay.config import feedback, fields, model
 from relay.observe.gauges import Snapshot
 from relay.observe.metrics import Metrics
 from relay.observe.pressure import QueueFill
@@ -109,6 +109,10 @@ SECTIONS: dict[str, type[fields.Section]] = {
     "The whole file": model.Config,
     "listen": model.Listener,
     "http": model.Http,
+    "webhooks": feedback.Webhooks,
+    "webhook of an upstream": feedback.Webhook,
+    "objective of a lane": feedback.Objective,
+    "events": feedback.EventReceiver,
     "upstreams": model.Upstream,
     "sessions of an upstream": model.Sessions,
     "lanes": model.Lane,

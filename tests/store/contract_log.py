@@ -12,6 +12,14 @@ from relay.store.model import DeliveryRow, LaneCount, RecipientUpdate, Selection
 from tests.store.build import CONTENT, EVERYTHING, NOW, attempt, ids, in_state, message, settled
 
 
+async def without_events(store: Store, message_id: str) -> Any:
+    """A message without its recipients' events, which a store in memory has none of."""
+    shown: Any = await store.get(message_id)
+    for recipient in shown["recipients"]:
+        recipient.pop("events", None)
+    return shown
+
+
 class LogContract:
     async def test_a_message_is_shown_as_the_contract_has_it(self, store: Store) -> None:
         new = message(
@@ -37,7 +45,7 @@ class LogContract:
                 {"wait": 0.1, "store": 0.5, "total": 3042.6},
             )
         )
-        assert await store.get(new.id) == {
+        assert await without_events(store, new.id) == {
             "id": new.id,
             "lane": "otp",
             "rule": "auth-sender",
@@ -102,7 +110,7 @@ class LogContract:
 
     async def test_a_search_gives_what_get_gives_but_for_the_attempts(self, store: Store) -> None:
         message_id = await in_state(store, "sent", "a@x.org", "b@x.org")
-        shown: Any = await store.get(message_id)
+        shown = await without_events(store, message_id)
         for recipient in shown["recipients"]:
             del recipient["attempts"]
         assert await store.search(EVERYTHING) == [shown]

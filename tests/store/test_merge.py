@@ -112,5 +112,5 @@ async def test_damage_met_while_reading_is_the_store_s_own_error(tmp_path: Path)
     with path.open("r+b") as file:  # past the first page, which has the schema
         file.seek(4096)
         file.write(b"\xff" * (path.stat().st_size - 4096))
-    with open_offline(path) as reader, pytest.raises(StoreDamaged, match=r"relay\.db: damaged"):
+    with pytest.raises(StoreDamaged, match=r"relay\.db: damaged"), open_offline(path) as reader:
         reader.search(EVERYTHING)
