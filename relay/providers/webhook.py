@@ -119,6 +119,10 @@ class Field(NamedTuple):
 class Correlate(Protocol):
     """How the relay's id travels with a message, so that it comes back in its delivery events."""
 
-    def __call__(self, relay_id: str, present: Sequence[Field]) -> Field | None:
-        """The field to set, with the app's own values kept. `present`: the message's fields of that name. None: the
-        app's field leaves no room for it, or can't be read."""
+    def __call__(self, relay_id: str, present: Sequence[Field], /) -> Field | None:
+        """The field to set, with the app's own values kept. None: the app's field leaves no room for it, or can't be
+        read; then nothing is changed.
+
+        `present`: the message's header fields; those that it doesn't use are ignored. The value is ASCII and may be
+        folded at its spaces; no more than 900 characters stand between two.
+        """
