@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Sequence
 
 from relay.delivery.engine import Engine
+from relay.ipc import LinkLost
 from relay.store.base import StoreError
 from relay.store.model import Action, Selection
 from relay.workers.fleet import Workers
-from relay.workers.link import LinkLost
 from relay.workers.transfer import Forwarder
 
 

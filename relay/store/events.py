@@ -43,3 +43,76 @@ def identify(*parts: str) -> str:
     from hashlib import blake2b  # here, for the commands that read: it loads OpenSSL
 
     return "evt_" + blake2b("\n".join(parts).encode("utf-8", "replace"), digest_size=12).hexdigest()
+
+
+class Post(NamedTuple):
+    """An event on its way to one receiver."""
+
+    receiver: str
+    """`receiver_key` of its URL"""
+    body: bytes
+
+
+class Effect(NamedTuple):
+    """What follows from an event for a recipient's state, or for its address. It is done once and may be done twice."""
+
+    action: Literal["end", "suppress"]
+    """`end`: a `sent` recipient ends as `bounced`; `suppress`: its address isn't mailed again"""
+    message_id: str
+    position: int
+    upstream: str
+    at: float
+    lane: str
+    cause: str | None = None
+    """of `suppress`: bounce, complaint or unsubscribe"""
+    address: str | None = None
+    reason: str | None = None
+
+
+class Recording(NamedTuple):
+    """An ESP's event about a message that is known, with all that follows from it."""
+
+    event: MailEvent
+    lane: str
+    provider: str
+    accepted_at: float
+    """of the message"""
+    posts: tuple[Post, ...] = ()
+    effects: tuple[Effect, ...] = ()
+
+
+class Token(NamedTuple):
+    """What vouches for one request of a webhook only."""
+
+    upstream: str
+    token: str
+    digest: bytes
+    """of the request's body"""
+
+
+class Undecided(NamedTuple):
+    """A recipient that an upstream has accepted. Whether its lane's objective was met shows with the delivered event,
+    or at `due_at` by the time of acceptance."""
+
+    message_id: str
+    position: int
+    lane: str
+    due_at: float
+    sent_after_s: float
+
+
+class Waiting(NamedTuple):
+    """A post in the outbox."""
+
+    seq: int
+    event_id: str
+    created_at: float
+    attempts: int
+    body: bytes
+
+
+def receiver_key(url: str) -> str:
+    """What the outbox knows a receiver by: a URL may hold what isn't to be stored."""
+    from hashlib import blake2b
+
+    return blake2b(url.encode(), digest_size=12).hexdigest()

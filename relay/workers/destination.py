@@ -8,9 +8,9 @@ from contextlib import suppress
 from relay.delivery.engine import Engine
 from relay.intake.draft import Draft
 from relay.intake.spool import Large
+from relay.ipc import LinkLost
 from relay.store.model import NewMessage
 from relay.workers.fleet import Workers
-from relay.workers.link import LinkLost
 
 
 class LanesAndWorkers:

@@ -15,6 +15,7 @@ from relay.config.errors import Places
 from relay.config.model import Config, Lane, Loaded
 from relay.intake.draft import Draft
 from relay.intake.spool import Large
+from relay.ipc import LinkLost
 from relay.mail.message import Unacceptable
 from relay.mail.reply import Reply
 from relay.observe.maillog import MailLog
@@ -25,7 +26,6 @@ from relay.store.model import Action, NewMessage, Selection, TransferredMessage
 from relay.upstream.limits import LocalLimits
 from relay.workers import messages
 from relay.workers.handle import WorkerHandle
-from relay.workers.link import LinkLost
 from relay.workers.metrics import add_up
 from relay.workers.spawn import Forked
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from relay.ipc import LinkLost
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Family
 from relay.store.model import Action, Selection, TransferredMessage
@@ -16,7 +17,6 @@ from relay.upstream.limits import LocalLimits
 from relay.upstream.rate import LENT_FOR_S, Lent
 from relay.workers import messages
 from relay.workers.life import Life
-from relay.workers.link import LinkLost
 from relay.workers.metrics import add_up
 from relay.workers.shares import Share, WorkerQuota
 from relay.workers.spawn import Forked, spawn

@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable
 from typing import Self
 
+from relay.ipc import Link, LinkLost, NotificationHandler, RequestHandler
 from relay.workers import messages
-from relay.workers.link import Link, LinkLost, NotificationHandler, RequestHandler
 from relay.workers.spawn import Process, Started
 
 PING_EVERY_S = 2.0

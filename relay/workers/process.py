@@ -17,6 +17,7 @@ from relay.delivery.dispatch import Delivery, OwnLanes, targets_of, upstreams_of
 from relay.delivery.engine import Engine
 from relay.intake.draft import Draft
 from relay.intake.spool import Large
+from relay.ipc import Link, LinkLost
 from relay.mail.dkim import Signer
 from relay.mail.message import Unacceptable
 from relay.mail.reply import Reply
@@ -30,7 +31,6 @@ from relay.store.model import NewMessage, TransferredMessage
 from relay.supervise import Supervisor, listen_to
 from relay.upstream.limits import UpstreamLimits
 from relay.workers import messages
-from relay.workers.link import Link, LinkLost
 from relay.workers.shares import Need, RemoteRateLimiter, SharedQuota
 from relay.workers.transfer import Forwarder
 

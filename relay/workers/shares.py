@@ -13,11 +13,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from relay.ipc import Link
 from relay.upstream.fair import TURN_S, QuotaClient
 from relay.upstream.quota import SessionQuota
 from relay.upstream.rate import Lent
 from relay.workers import messages
-from relay.workers.link import Link
 
 UNMET_REVIEWS = 2
 """a pool that waits for a session tries again about as often as the share is reviewed"""

@@ -7,11 +7,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
+from relay.ipc import LinkLost
 from relay.observe.maillog import MailLog
 from relay.store.base import StoreError, Transfer, Unreadable
 from relay.store.model import TransferredMessage
 from relay.supervise import Supervisor
-from relay.workers.link import LinkLost
 
 BATCH = 50
 RETRY_AFTER_S = 1.0

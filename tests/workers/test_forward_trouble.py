@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from relay.ipc import LinkLost
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
@@ -18,7 +19,6 @@ from relay.store.base import StoreError
 from relay.store.model import Action, Selection, State, TransferredMessage
 from relay.store.sqlite.store import SqliteStore, open_store
 from relay.workers import transfer
-from relay.workers.link import LinkLost
 from relay.workers.transfer import MAX_FAILURES, Forwarder
 from tests.store.build import EVERYTHING, NOW, claim, ids, message, on_writer, settled, states
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from relay.ipc import LinkLost
 from relay.upstream.rate import BULK_LEAVES, LENT_FOR_S, Bucket, Lent, RateLimiter
 from relay.workers import messages
-from relay.workers.link import LinkLost
 from relay.workers.shares import RemoteRateLimiter
 from tests.support.app import BULK, Talk, letter
 from tests.support.relay import RelayProcess, upstream_keys, write_config

@@ -1,17 +1,18 @@
-"""The link between the main process and a worker: requests, replies and notifications over a socket pair.
+"""The link between two processes of the relay: requests, replies and notifications over a socket pair.
 
-A frame is a length and a pickled tuple. pickle is safe here: the main process starts the worker from the same code, and
-no other process can open the socket pair.
+A frame is a length and a packed tuple. `PICKLE` takes any value, and is for processes that trust each other: unpickling
+can run any code. `JSON` takes JSON's values, and is for a process that the public reaches.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import pickle
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 _HEADER = struct.Struct(">I")
 _REQUEST, _REPLY, _FAILURE, _NOTIFICATION = range(4)
@@ -27,20 +28,83 @@ class LinkLost(Exception):
 
 
 class RemoteError(Exception):
-    """The peer's handler failed with an exception that can't be pickled. The text is that exception's name."""
+    """The peer's handler failed with an exception that can't be packed. The text is that exception's name."""
+
+
+Frame = tuple[int, int, str, Any]
+"""kind of frame, number of the request, kind of message, value"""
+
+
+class Packing(Protocol):
+    """How a frame becomes bytes."""
+
+    most_bytes: int
+    """a longer frame ends the link"""
+
+    def pack(self, frame: Frame) -> bytes: ...
+
+    def unpack(self, packed: memoryview) -> Frame:
+        """Raises ValueError, or what the library raises, if it is no frame."""
+
+    def pack_failure(self, number: int, error: Exception) -> bytes:
+        """The frame with which a request fails."""
+
+
+class _Pickle:
+    most_bytes = 2**32 - 1
+
+    def pack(self, frame: Frame) -> bytes:
+        return pickle.dumps(frame, protocol=5)
+
+    def unpack(self, packed: memoryview) -> Frame:
+        return cast(Frame, pickle.loads(packed))  # noqa: S301 - see the module's docstring
+
+    def pack_failure(self, number: int, error: Exception) -> bytes:
+        try:
+            packed = self.pack((_FAILURE, number, "", error))
+            pickle.loads(packed)  # noqa: S301 - our own; some exceptions can be pickled but not unpickled
+        except Exception:  # noqa: BLE001 - the request must be answered in any case
+            packed = self.pack((_FAILURE, number, "", RemoteError(type(error).__name__)))
+        return packed
+
+
+class _Json:
+    most_bytes = 16_000_000
+    """a webhook's body of 5 MiB, escaped"""
+
+    def pack(self, frame: Frame) -> bytes:
+        return json.dumps(frame, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+    def unpack(self, packed: memoryview) -> Frame:
+        match json.loads(str(packed, "utf-8", "surrogatepass")):
+            case [int() as frame, int() as number, str() as kind, value] if _REQUEST <= frame <= _NOTIFICATION:
+                return frame, number, kind, RemoteError(str(value)) if frame == _FAILURE else value
+        raise ValueError("not a frame")
+
+    def pack_failure(self, number: int, error: Exception) -> bytes:
+        return self.pack((_FAILURE, number, "", type(error).__name__))
+
+
+PICKLE: Packing = _Pickle()
+JSON: Packing = _Json()
 
 
 class Link(asyncio.BufferedProtocol):
     """One end of the link: `ask` sends a request and returns its reply, `notify` expects none."""
 
     def __init__(
-        self, on_request: RequestHandler, on_notification: NotificationHandler, on_lost: Callable[[], None]
+        self,
+        on_request: RequestHandler,
+        on_notification: NotificationHandler,
+        on_lost: Callable[[], None],
+        packing: Packing = PICKLE,
     ) -> None:
         """`on_request` serves the peer's requests, each in a task. The peer gets its result or its exception.
         `on_lost` is called once, when the peer is gone."""
         self._on_request = on_request
         self._on_notification = on_notification
         self._on_lost = on_lost
+        self._packing = packing
         self._transport: asyncio.Transport | None = None
         self._incoming = bytearray()
         self._buffer = bytearray(_READ_BYTES)
@@ -57,18 +121,20 @@ class Link(asyncio.BufferedProtocol):
         on_request: RequestHandler,
         on_notification: NotificationHandler,
         on_lost: Callable[[], None],
+        packing: Packing = PICKLE,
     ) -> Link:
         """A link over a connected stream socket, which it closes at its end."""
         loop = asyncio.get_running_loop()
         sock.setblocking(False)
-        _, link = await loop.create_unix_connection(lambda: cls(on_request, on_notification, on_lost), sock=sock)
+        made = cls(on_request, on_notification, on_lost, packing)
+        _, link = await loop.create_unix_connection(lambda: made, sock=sock)
         return link
 
     async def ask(self, kind: str, value: Any = None, *, within_s: float | None = None, heavy: bool = False) -> Any:
-        """The peer's reply. `heavy`: pickle it on a thread, because its size would block the loop.
+        """The peer's reply. `heavy`: pack it on a thread, because its size would block the loop.
 
         Raises LinkLost, also when no reply comes within `within_s`, or what the peer's handler raised (RemoteError
-        where that can't be pickled).
+        where that can't be packed).
         """
         if self._transport is None or self._transport.is_closing():
             raise LinkLost
@@ -80,7 +146,7 @@ class Link(asyncio.BufferedProtocol):
         # A plain timer: asyncio.timeout takes as long as the classification of a message.
         timer = self._loop.call_later(within_s, _time_out, future) if within_s is not None else None
         try:
-            self._send(await asyncio.to_thread(_packed, frame) if heavy else _packed(frame))
+            self._send(await asyncio.to_thread(self._packing.pack, frame) if heavy else self._packing.pack(frame))
             return await future
         finally:
             self._pending.pop(number, None)
@@ -89,7 +155,7 @@ class Link(asyncio.BufferedProtocol):
 
     def notify(self, kind: str, value: Any = None) -> None:
         """Send a notification. It is dropped when the peer is gone."""
-        self._send(_packed((_NOTIFICATION, 0, kind, value)))
+        self._send(self._packing.pack((_NOTIFICATION, 0, kind, value)))
 
     def close(self) -> None:
         if self._transport is not None:
@@ -117,11 +183,13 @@ class Link(asyncio.BufferedProtocol):
         start = 0
         while len(self._incoming) - start >= _HEADER.size:
             (size,) = _HEADER.unpack_from(self._incoming, start)
+            if size > self._packing.most_bytes:
+                raise ValueError("a frame is too long")
             end = start + _HEADER.size + size
             if len(self._incoming) < end:
                 break
             with memoryview(self._incoming) as view:
-                frame = pickle.loads(view[start + _HEADER.size : end])  # noqa: S301 - see the module's docstring
+                frame = self._packing.unpack(view[start + _HEADER.size : end])
             start = end
             self._handle(*frame)
         if start:
@@ -163,9 +231,9 @@ class Link(asyncio.BufferedProtocol):
 
     async def _serve(self, number: int, kind: str, value: Any) -> None:
         try:
-            packed = _packed((_REPLY, number, "", await self._on_request(kind, value)))
+            packed = self._packing.pack((_REPLY, number, "", await self._on_request(kind, value)))
         except Exception as error:  # noqa: BLE001 - the peer raises it
-            packed = _failure(number, error)
+            packed = self._packing.pack_failure(number, error)
         self._send(packed)
 
     def _send(self, packed: bytes) -> None:
@@ -185,16 +253,3 @@ class Link(asyncio.BufferedProtocol):
 def _time_out(future: asyncio.Future[Any]) -> None:
     if not future.done():
         future.set_exception(LinkLost())
-
-
-def _failure(number: int, error: Exception) -> bytes:
-    try:
-        packed = _packed((_FAILURE, number, "", error))
-        pickle.loads(packed)  # noqa: S301 - our own; some exceptions can be pickled but not unpickled
-    except Exception:  # noqa: BLE001 - the request must be answered in any case
-        packed = _packed((_FAILURE, number, "", RemoteError(type(error).__name__)))
-    return packed
-
-
-def _packed(frame: tuple[int, int, str, Any]) -> bytes:
-    return pickle.dumps(frame, protocol=5)

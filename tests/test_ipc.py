@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from relay.ipc import Link, LinkLost, RemoteError
 from relay.store.base import StoreError
 from relay.supervise import listen_to
-from relay.workers.link import Link, LinkLost, RemoteError
 
 
 class Unpackable(Exception):

@@ -1,0 +1,256 @@
+"""The events file: what ESPs report, and what is to follow from it. One process writes it, in groups.
+
+It lies beside the main store file (`relay-events.db`). Each write is on the disk when it returns.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import TypeVar
+
+from relay.store.base import StoreDamaged, StoreError
+from relay.store.events import Effect, Post, Recording, Token, Undecided, Waiting
+from relay.store.sqlite import events_outbox, files
+from relay.store.sqlite.commit import Tx
+from relay.store.sqlite.group import GroupWriter, Operation
+from relay.store.sqlite.schema import LOG_LIMIT_BYTES, create_private
+from relay.store.sqlite.thread import WorkThread
+
+T = TypeVar("T")
+
+APPLICATION_ID = 0x4F545045
+"""`OTPE`, in the file's header"""
+MIGRATIONS = ("1.sql",)
+TOKENS_FOR_S = 13 * 3600.0
+"""Mailgun's tokens are remembered for longer than they are believed"""
+
+
+class Replayed(Exception):
+    """A token was used before, for another body."""
+
+
+def events_path(store: Path) -> Path:
+    """The events file beside a main store file."""
+    return store.with_name(f"{store.stem}-events{store.suffix}")
+
+
+def connect_events_writer(path: Path) -> sqlite3.Connection:
+    """The writing connection; a missing file is made. Raises StoreError, StoreDamaged."""
+    with files.explained(path):
+        if not path.exists():
+            create_private(path)
+        connection = files.connect(f"{path.as_uri()}?mode=rw")
+        try:
+            _prepare(path, connection)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _prepare(path: Path, connection: sqlite3.Connection) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (found,) = connection.execute("PRAGMA application_id").fetchone()
+    if found != APPLICATION_ID and (found or version):
+        raise StoreDamaged(f"{path}: not an events file of otp-relay")
+    if version > len(MIGRATIONS):
+        raise StoreError(f"{path}: written by a newer otp-relay (schema {version}, this one is {len(MIGRATIONS)})")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA secure_delete = ON")
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_LIMIT_BYTES}")
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    for number, name in enumerate(MIGRATIONS[version:], start=version + 1):
+        script = (resources.files("relay.store.sqlite") / "sql" / "events" / name).read_text()
+        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+
+
+def compact_events(path: Path) -> None:
+    """Rewrite the file without its free pages. No relay may be running. Raises StoreError, StoreDamaged."""
+    with closing(connect_events_writer(path)) as connection, files.explained(path):
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+class EventsFile:
+    """`open_events` makes one. Each call that changes something is durable when it returns, and raises StoreError."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._writer = GroupWriter(
+            connection, WorkThread("events writer"), explain=partial(files.explain, path), committed=lambda _tx: None
+        )
+
+    async def close(self) -> None:
+        await self._writer.close()
+
+    async def _write(self, apply: Callable[[Tx], T]) -> T:
+        return await self._writer.submit(Operation(apply)).result()
+
+    async def record(self, found: Sequence[Recording], token: Token | None = None) -> Sequence[bool]:
+        """Write what is new of these events, with what follows from it; which of them were new. Raises Replayed:
+        nothing was written."""
+        return await self._write(partial(_record, found=found, token=token, now=self._now()))
+
+    async def read_until(self) -> Mapping[str, int]:
+        """How far each message file was read, by name."""
+        return await self._write(lambda tx: dict(tx.execute("SELECT file, seq FROM read_until").fetchall()))
+
+    async def follow(
+        self,
+        file: str,
+        seq: int,
+        posts: Sequence[tuple[str, str, int, Post]] = (),
+        undecided: Sequence[Undecided] = (),
+    ) -> None:
+        """The relay's own events of a file were read up to `seq`. `posts`: what receivers get of them, each with its
+        event's id, message and position."""
+        await self._write(partial(_follow, file=file, seq=seq, posts=posts, undecided=undecided, now=self._now()))
+
+    async def decide(self, message_id: str, position: int) -> Undecided | None:
+        """Take a recipient out of the undecided ones; None: it isn't among them."""
+        found = await self._write(partial(_decide, message_id=message_id, position=position))
+        return None if found is None else Undecided(*found)
+
+    async def overdue(self, limit: int) -> Sequence[Undecided]:
+        """Take up to `limit` out of the undecided ones whose time is over."""
+        return await self._write(partial(_overdue, now=self._now(), limit=limit))
+
+    async def effects(self, limit: int) -> Sequence[tuple[int, Effect]]:
+        """What has yet to be done, oldest first, each with its number for `effects_done`."""
+        return await self._write(partial(_effects, limit=limit))
+
+    async def effects_done(self, numbers: Sequence[int]) -> None:
+        await self._write(lambda tx: tx.executemany("DELETE FROM effect WHERE seq = ?", [(each,) for each in numbers]))
+
+    async def prune(self, before: float, limit: int) -> int:
+        """Delete up to `limit` events about messages accepted before then, and tokens that nothing believes any more.
+        Returns how many events."""
+        return await self._write(partial(_prune, before=before, limit=limit, now=self._now()))
+
+    # the outbox
+
+    async def due(self, receiver: str, limit: int) -> Sequence[Waiting]:
+        """Up to `limit` posts that are due, none of them behind another of the same message."""
+        return await self._write(partial(events_outbox.due, receiver=receiver, now=self._now(), limit=limit))
+
+    async def next_due(self, receiver: str) -> float | None:
+        """When the next post is due; None: nothing waits."""
+        return await self._write(partial(events_outbox.next_due, receiver=receiver))
+
+    async def posted(self, numbers: Sequence[int]) -> None:
+        """The receiver has these."""
+        await self._write(lambda tx: tx.executemany("DELETE FROM outbox WHERE seq = ?", [(each,) for each in numbers]))
+
+    async def put_off(self, number: int, due_at: float, result: str) -> None:
+        """An attempt failed, and the next one is due then."""
+        await self._write(partial(events_outbox.put_off, number=number, due_at=due_at, result=result))
+
+    async def give_up(self, number: int, result: str) -> None:
+        """No attempt follows: it is shown as dead."""
+        await self._write(partial(events_outbox.give_up, number=number, result=result, now=self._now()))
+
+
+async def open_events(path: Path, now: Callable[[], float] = time.time) -> EventsFile:
+    """Open the events file for writing; a missing one is made. Raises StoreError, StoreDamaged."""
+    return EventsFile(path, connect_events_writer(path), now)
+
+
+_INSERT = (
+    "INSERT OR IGNORE INTO event (id, message_id, position, at, recorded_at, kind, upstream, lane, provider, permanent,"
+    " reason, accepted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+def _record(tx: Tx, found: Sequence[Recording], token: Token | None, now: float) -> list[bool]:
+    if token is not None:
+        _use(tx, token, now)
+    new = []
+    for one in found:
+        event = one.event
+        row = (event.id, event.message_id, event.position, event.at, now, event.kind, event.upstream, one.lane)
+        more = (one.provider, event.permanent, event.reason, one.accepted_at)
+        is_new = tx.execute(_INSERT, (*row, *more)).rowcount == 1
+        new.append(is_new)
+        if is_new:
+            for post in one.posts:
+                events_outbox.insert(tx, event.id, event.message_id, event.position, post, now)
+            tx.executemany(
+                "INSERT INTO effect (action, message_id, position, upstream, at, lane, cause, address, reason)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                one.effects,
+            )
+    return new
+
+
+def _use(tx: Tx, token: Token, now: float) -> None:
+    tx.execute("INSERT OR IGNORE INTO token VALUES (?, ?, ?, ?)", (*token, now))
+    (digest,) = tx.execute(
+        "SELECT digest FROM token WHERE upstream = ? AND token = ?", (token.upstream, token.token)
+    ).fetchone()
+    if digest != token.digest:
+        raise Replayed
+
+
+def _follow(
+    tx: Tx,
+    file: str,
+    seq: int,
+    posts: Sequence[tuple[str, str, int, Post]],
+    undecided: Sequence[Undecided],
+    now: float,
+) -> None:
+    tx.execute("INSERT OR REPLACE INTO read_until VALUES (?, ?)", (file, seq))
+    for event_id, message_id, position, post in posts:
+        events_outbox.insert(tx, event_id, message_id, position, post, now)
+    tx.executemany("INSERT OR REPLACE INTO undecided VALUES (?, ?, ?, ?, ?)", undecided)
+
+
+_UNDECIDED = "message_id, position, lane, due_at, sent_after_s"
+
+
+def _decide(tx: Tx, message_id: str, position: int) -> tuple[str, int, str, float, float] | None:
+    found: tuple[str, int, str, float, float] | None = tx.execute(
+        f"SELECT {_UNDECIDED} FROM undecided WHERE message_id = ? AND position = ?",  # noqa: S608 - names of this module
+        (message_id, position),
+    ).fetchone()
+    if found is not None:
+        tx.execute("DELETE FROM undecided WHERE message_id = ? AND position = ?", (message_id, position))
+    return found
+
+
+def _overdue(tx: Tx, now: float, limit: int) -> list[Undecided]:
+    found = [
+        Undecided(*row)
+        for row in tx.execute(
+            f"SELECT {_UNDECIDED} FROM undecided WHERE due_at <= ? ORDER BY due_at LIMIT ?",  # noqa: S608 - as above
+            (now, limit),
+        )
+    ]
+    tx.executemany("DELETE FROM undecided WHERE message_id = ? AND position = ?", [each[:2] for each in found])
+    return found
+
+
+def _effects(tx: Tx, limit: int) -> list[tuple[int, Effect]]:
+    rows = tx.execute(
+        "SELECT seq, action, message_id, position, upstream, at, lane, cause, address, reason FROM effect"
+        " ORDER BY seq LIMIT ?",
+        (limit,),
+    )
+    return [(seq, Effect(*row)) for seq, *row in rows.fetchall()]
+
+
+def _prune(tx: Tx, before: float, limit: int, now: float) -> int:
+    tx.execute("DELETE FROM token WHERE seen_at < ?", (now - TOKENS_FOR_S,))
+    return tx.execute(
+        "DELETE FROM event WHERE seq IN"
+        " (SELECT seq FROM (SELECT seq, accepted_at FROM event ORDER BY seq LIMIT ?) WHERE accepted_at < ?)"
+        " AND seq < (SELECT max(seq) FROM event)",
+        (limit, before),
+    ).rowcount
