@@ -81,7 +81,7 @@ def _event(posted: object) -> EspEvent:
         permanent=permanent,
         reason=text,
         status=status,
-        suppress=bounce_cause(permanent, status) if kind == "bounced" else _CAUSES.get(kind),
+        suppress=bounce_cause(permanent, status, text) if kind == "bounced" else _CAUSES.get(kind),
         relay_id=_relay_id(dig(posted, _HEADER)),
         esp_id=original,
         message_id=original,

@@ -124,7 +124,7 @@ def _event(data: dict[str, object]) -> EspEvent:
         if cause_name in _NEVER_TRIED or code in _NEVER_TRIED_CODES:
             kind, permanent = "rejected", True
         elif cause_name not in _NOT_THE_MAILBOX and code not in _NOT_THE_MAILBOX_CODES:
-            cause = bounce_cause(permanent, status)
+            cause = bounce_cause(permanent, status, said)
     elif kind == "delivered" and said is not None and isinstance(code, int):
         said = reason(f"{code} {said}")
     headers = dig(data, "message", "headers")
@@ -156,7 +156,7 @@ def _legacy_event(form: Fields, proof: _Proof) -> EspEvent:
     if kind == "bounced":
         temporary = first.get("severity") == "temporary" or name == "soft_bounced" or first.get("code", "")[:1] == "4"
         permanent = not temporary
-        cause = bounce_cause(permanent, status)
+        cause = bounce_cause(permanent, status, said)
     original = message_id(first.get("Message-Id") or first.get("message-id"))
     event = EspEvent(
         kind=kind,

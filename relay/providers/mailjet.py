@@ -49,9 +49,9 @@ def _event(posted: object) -> EspEvent:
         permanent = truth(dig(posted, "hard_bounce"))
         if dig(posted, "error") == "greylisted" and not permanent:
             kind, permanent = "deferred", False
-        elif dig(posted, "error_related_to") in ("recipient", "", None):
+        elif dig(posted, "error_related_to") in ("recipient", "", None) or dig(posted, "error") == "invalid domain":
             # The others are domain, content, spam, system, mailjet: no fault of the mailbox.
-            cause = bounce_cause(permanent, status)
+            cause = bounce_cause(permanent, status, text)
     # The reply to the final dot has the UUID; numbers are those of the HTTP API.
     message = identifier(dig(posted, "Message_GUID")) or identifier(dig(posted, "MessageID"))
     event = EspEvent(

@@ -27,6 +27,7 @@ from relay.providers.reading import (
 from relay.providers.webhook import Accepted, EspEvent, EspKind, Posted, Refused, SuppressionCause, Terms, Verdict
 
 _SWITCH = "webhook.secret is the webhook's key in Mandrill (Settings, Webhooks), and webhook.url its URL there"
+_FIELD = "mandrill_events"
 _KINDS: dict[str, tuple[EspKind, bool | None]] = {
     "send": ("processed", None),
     "delivered": ("delivered", None),
@@ -50,11 +51,11 @@ def webhook(posted: Posted, terms: Terms) -> Verdict:
     if not presented:
         return Refused(401, f"unsigned request: {_SWITCH}")
     form = read_form(posted)
-    if form is None or terms.url is None:
+    if form is None or _FIELD not in dict(form) or terms.url is None:
         return Refused(401, f"the signature can't be checked: {_SWITCH}")
     if not any_same(presented, [_mac(secret, terms.url, form) for secret in terms.secrets if secret]):
         return Refused(401, f"the signature doesn't match webhook.secret and webhook.url: {_SWITCH}")
-    events = events_of(read_json(dict(form).get("mandrill_events", "")))
+    events = events_of(read_json(dict(form)[_FIELD]))
     return unreadable("Mandrill") if events is None else Accepted(tuple(_event(one) for one in events))
 
 
@@ -87,7 +88,7 @@ def _event(posted: object) -> EspEvent:
         permanent=permanent,
         reason=text,
         status=status,
-        suppress=bounce_cause(permanent, status) if kind == "bounced" else _CAUSES.get(kind),
+        suppress=bounce_cause(permanent, status, text) if kind == "bounced" else _CAUSES.get(kind),
         relay_id=relay_id_in(dig(message, "metadata")),
         esp_id=identifier(dig(posted, "_id")) or identifier(dig(message, "_id")),
     )

@@ -10,9 +10,15 @@ from relay.providers.webhook import EspEvent, SuppressionCause
 
 _STATUS = re.compile(r"(?<![\d.])([245]\.\d{1,3}\.\d{1,3})(?!\.?\d)", re.ASCII)
 _REPLY = re.compile(r"(?<![\d.])([45])\d\d(?![\d.])", re.ASCII)
-# RFC 3463, IANA's registry: content and policy, the message's size, a loop, expiry, and trouble of the receiving
-# system as a whole. None of these says that the mailbox is gone. 5.3.0 is sendmail's for an unknown user.
-_NOT_THE_MAILBOX = re.compile(r"5\.(?:[67]\.\d+|2\.3|3\.[1-9]\d*|4\.[67])|[24]\..*", re.ASCII)
+# RFC 3463 and IANA's registry: content and policy, the sender's address, the message's size, a loop, expiry, and
+# trouble of the receiving system as a whole. None says that the mailbox is gone. 5.3.0 is sendmail's unknown user.
+_NOT_THE_MAILBOX = re.compile(r"5\.(?:[67]\.\d+|1\.[78]|2\.3|3\.[1-9]\d*|4\.[67])|[24]\..*", re.ASCII)
+_VAGUE = (None, "5.0.0")
+_POLICY = re.compile(
+    r"\b(?:spam\w*|unsolicited|black\s?list\w*|block\s?list\w*|dnsbl|rbl|blocked|reputation|polic(?:y|ies)|dmarc|dkim|spf"
+    r"|virus|malware|phish\w*|rate limit\w*|expired|timed? ?out|too large|relay(?:ing)?)\b",
+    re.IGNORECASE | re.ASCII,
+)
 _MAX_KEY = 200
 
 
@@ -33,9 +39,15 @@ def is_permanent_reply(text: object) -> bool | None:
     return None
 
 
-def bounce_cause(permanent: bool | None, status: str | None) -> SuppressionCause | None:
-    """The suppression that follows from a bounce by the mailbox: only from a permanent one that blames the mailbox."""
-    blames_mailbox = status is None or _NOT_THE_MAILBOX.fullmatch(status) is None
+def bounce_cause(permanent: bool | None, status: str | None, text: str | None) -> SuppressionCause | None:
+    """The suppression that follows from a bounce: only from a permanent one that doesn't blame something else.
+
+    The status decides; where it says nothing, the text does.
+    """
+    if status in _VAGUE:
+        blames_mailbox = text is None or _POLICY.search(text) is None
+    else:
+        blames_mailbox = _NOT_THE_MAILBOX.fullmatch(status) is None
     return "bounce" if permanent and blames_mailbox else None
 
 

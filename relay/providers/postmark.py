@@ -107,7 +107,7 @@ def _event(posted: object) -> EspEvent:
         permanent=permanent,
         reason=details,
         status=status,
-        suppress=_cause(posted, record, kind, form, bounce_cause(permanent, status)),
+        suppress=_cause(posted, record, kind, form, bounce_cause(permanent, status, details)),
         relay_id=relay_id_in(dig(posted, "Metadata")),
         esp_id=message.lower() if message else None,
     )

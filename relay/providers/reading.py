@@ -23,7 +23,7 @@ _MAX_RECIPIENT = 320  # RFC 3696 3: 64 for the local part, 255 for the domain, a
 _MAX_REASON = 500
 _MAX_ID = 200
 _INT_DIGITS = 20
-_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]+")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\xa0\u2028\u2029\ud800-\udfff]+")
 _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,6})\d{0,12})?\s?([Zz]|[+-]\d\d:?\d\d)?", re.ASCII
 )
@@ -151,7 +151,7 @@ def address(value: object) -> str | None:
         text = text[text.rindex("<") + 1 : -1].strip()
     if len(text) > _MAX_RECIPIENT or "@" not in text or _UNPRINTABLE.search(text) is not None:
         return None
-    return text if _quoted(text) or not set(text) & set('<>,;"') else None
+    return text if _quoted(text) or not set(text) & set(' <>,;"') else None
 
 
 def _quoted(text: str) -> bool:

@@ -58,8 +58,8 @@ def webhook(posted: Posted, terms: Terms) -> Verdict:
     identity = identifier(posted.headers.get("svix-id", posted.headers.get("webhook-id")))
     event = _event(body)
     if len(recipients) > 1:
-        # Which of them it is about isn't known, so none of them is suppressed for it.
-        event = event._replace(suppress=None)
+        # Which of them it is about isn't known, so none is suppressed for it, or counts as bounced for good.
+        event = event._replace(suppress=None, permanent=None)
     each = [event._replace(recipient=first_address(one)) for one in recipients or [None]]
     return Accepted(tuple(identified(one, identity) for one in each))
 
@@ -76,7 +76,7 @@ def _event(body: dict[str, object]) -> EspEvent:
         kind, permanent = "rejected", True
     elif kind == "bounced":
         permanent = _PERMANENT.get(_lower(dig(detail, "type")))
-        cause = bounce_cause(permanent, status)
+        cause = bounce_cause(permanent, status, text)
     headers = dig(data, "headers")
     message = identifier(dig(data, "email_id"))
     return EspEvent(

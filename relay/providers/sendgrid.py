@@ -106,7 +106,7 @@ def _event(posted: object) -> EspEvent:
     status = status_in(dig(posted, "status"), text)
     permanent, cause = _permanence(posted, kind, status, text), _CAUSES.get(kind)
     if kind == "bounced" and _blames_mailbox(posted):
-        cause = bounce_cause(permanent, status)
+        cause = bounce_cause(permanent, status, text)
     message = identifier(dig(posted, "sg_message_id"))
     event = EspEvent(
         kind=kind,

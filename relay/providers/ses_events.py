@@ -93,7 +93,7 @@ def ses_events(message: object, identity: str | None) -> tuple[EspEvent, ...]:
         address, status, diagnostic = recipient
         event = common._replace(recipient=address, reason=diagnostic or words, status=status)
         if kind == "bounced":
-            event = event._replace(suppress=bounce_cause(permanent, status))
+            event = event._replace(suppress=bounce_cause(permanent, status, event.reason))
         events.append(identified(event, identity, name))
     return tuple(events)
 

@@ -100,13 +100,13 @@ def _bounce(posted: object, text: str | None, status: str | None) -> _Judgement:
     if code == _UNSUBSCRIBED:
         return "unsubscribed", None, "unsubscribe"
     if code in _HARD:
-        return "bounced", True, bounce_cause(permanent=True, status=status)
+        return "bounced", True, bounce_cause(True, status, text)
     if code in _BLOCKED_OR_SOFT:
         return "bounced", False, None
     permanent = is_permanent_reply(text)
     # Class 1, or none: SparkPost could make nothing of the reply. A status that names the mailbox counts.
     known = status is not None and status.startswith("5.1.")
-    return "bounced", permanent, bounce_cause(permanent, status) if known else None
+    return "bounced", permanent, bounce_cause(permanent, status, text) if known else None
 
 
 def _put(known: dict[str, object], relay_id: str) -> bool:
