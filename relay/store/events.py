@@ -106,8 +106,55 @@ class Waiting(NamedTuple):
 
     seq: int
     event_id: str
+    message_id: str
     created_at: float
     attempts: int
+    """that have failed"""
+    body: bytes
+
+
+class Delivered(NamedTuple):
+    """The receiver has it."""
+
+    post: Waiting
+
+
+class PutOff(NamedTuple):
+    """An attempt failed. The next one is due at `due_at`."""
+
+    post: Waiting
+    due_at: float
+    result: str
+
+
+class GivenUp(NamedTuple):
+    """An attempt failed, and no other follows: the post is shown as dead."""
+
+    post: Waiting
+    result: str
+
+
+PostOutcome = Delivered | PutOff | GivenUp
+
+
+class Batch(NamedTuple):
+    """Posts of a receiver that are due, and when the next one is (None: none waits for its time)."""
+
+    posts: tuple[Waiting, ...]
+    next_at: float | None
+
+
+class DeadPost(NamedTuple):
+    """A post that was given up."""
+
+    receiver: str
+    """`receiver_key` of its URL"""
+    event_id: str
+    message_id: str
+    created_at: float
+    dead_at: float
+    attempts: int
+    result: str | None
     body: bytes
 
 

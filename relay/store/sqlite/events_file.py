@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from relay.store.base import StoreDamaged, StoreError
-from relay.store.events import Effect, Post, Recording, Token, Undecided, Waiting
+from relay.store.events import Effect, Post, Recording, Token, Undecided
 from relay.store.sqlite import events_outbox, files
 from relay.store.sqlite.commit import Tx
 from relay.store.sqlite.group import GroupWriter, Operation
@@ -86,6 +86,7 @@ class EventsFile:
         self._writer = GroupWriter(
             connection, WorkThread("events writer"), explain=partial(files.explain, path), committed=lambda _tx: None
         )
+        self.outbox = events_outbox.Outbox(self._write, now)
 
     async def close(self) -> None:
         await self._writer.close()
@@ -130,31 +131,9 @@ class EventsFile:
         await self._write(lambda tx: tx.executemany("DELETE FROM effect WHERE seq = ?", [(each,) for each in numbers]))
 
     async def prune(self, before: float, limit: int) -> int:
-        """Delete up to `limit` events about messages accepted before then, and tokens that nothing believes any more.
-        Returns how many events."""
+        """Delete up to `limit` events about messages accepted before then, as many posts given up before then, and
+        tokens that nothing believes any more. Returns how many events."""
         return await self._write(partial(_prune, before=before, limit=limit, now=self._now()))
-
-    # the outbox
-
-    async def due(self, receiver: str, limit: int) -> Sequence[Waiting]:
-        """Up to `limit` posts that are due, none of them behind another of the same message."""
-        return await self._write(partial(events_outbox.due, receiver=receiver, now=self._now(), limit=limit))
-
-    async def next_due(self, receiver: str) -> float | None:
-        """When the next post is due; None: nothing waits."""
-        return await self._write(partial(events_outbox.next_due, receiver=receiver))
-
-    async def posted(self, numbers: Sequence[int]) -> None:
-        """The receiver has these."""
-        await self._write(lambda tx: tx.executemany("DELETE FROM outbox WHERE seq = ?", [(each,) for each in numbers]))
-
-    async def put_off(self, number: int, due_at: float, result: str) -> None:
-        """An attempt failed, and the next one is due then."""
-        await self._write(partial(events_outbox.put_off, number=number, due_at=due_at, result=result))
-
-    async def give_up(self, number: int, result: str) -> None:
-        """No attempt follows: it is shown as dead."""
-        await self._write(partial(events_outbox.give_up, number=number, result=result, now=self._now()))
 
 
 async def open_events(path: Path, now: Callable[[], float] = time.time) -> EventsFile:
@@ -248,6 +227,7 @@ def _effects(tx: Tx, limit: int) -> list[tuple[int, Effect]]:
 
 def _prune(tx: Tx, before: float, limit: int, now: float) -> int:
     tx.execute("DELETE FROM token WHERE seen_at < ?", (now - TOKENS_FOR_S,))
+    events_outbox.prune_dead(tx, before, limit)
     return tx.execute(
         "DELETE FROM event WHERE seq IN"
         " (SELECT seq FROM (SELECT seq, accepted_at FROM event ORDER BY seq LIMIT ?) WHERE accepted_at < ?)"

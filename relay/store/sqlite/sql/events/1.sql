@@ -25,7 +25,8 @@ CREATE TABLE read_until (
     seq INTEGER NOT NULL
 ) WITHOUT ROWID;
 
--- Events on their way to receivers. A row is deleted once its receiver has answered 2xx.
+-- Events on their way to receivers. A row is deleted once its receiver has answered 2xx. Of the live rows of a message
+-- and a receiver, the first has a due time: the others follow it.
 CREATE TABLE outbox (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     receiver TEXT NOT NULL,         -- a hash of its URL
@@ -33,15 +34,17 @@ CREATE TABLE outbox (
     message_id TEXT NOT NULL,
     position INTEGER NOT NULL,
     created_at REAL NOT NULL,
-    due_at REAL NOT NULL,
+    due_at REAL,                    -- NULL: it stands behind another one, or is given up
     attempts INTEGER NOT NULL DEFAULT 0,
     result TEXT,                    -- of the last attempt
     dead_at REAL,                   -- given up
     body BLOB NOT NULL
 );
 CREATE UNIQUE INDEX outbox_event ON outbox (receiver, event_id);
-CREATE INDEX outbox_due ON outbox (receiver, due_at) WHERE dead_at IS NULL;
-CREATE INDEX outbox_message ON outbox (message_id, receiver, seq);
+CREATE INDEX outbox_due ON outbox (receiver, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX outbox_message ON outbox (message_id, receiver, seq) WHERE dead_at IS NULL;
+CREATE INDEX outbox_age ON outbox (receiver, created_at) WHERE dead_at IS NULL;
+CREATE INDEX outbox_dead ON outbox (dead_at) WHERE dead_at IS NOT NULL;
 
 -- What the process that owns the message, or the suppressions, has yet to do.
 CREATE TABLE effect (
