@@ -12,7 +12,7 @@ import pickle
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 _HEADER = struct.Struct(">I")
 _REQUEST, _REPLY, _FAILURE, _NOTIFICATION = range(4)
@@ -68,17 +68,34 @@ class _Pickle:
         return packed
 
 
+class Attached(NamedTuple):
+    """A value of JSON with bytes beside it, which go over the link as they are."""
+
+    value: Any
+    content: bytes
+
+
 class _Json:
-    most_bytes = 16_000_000
-    """a webhook's body of 5 MiB, escaped"""
+    most_bytes = 8_000_000
+    """a webhook's body of 5 MiB, and what goes with it"""
 
     def pack(self, frame: Frame) -> bytes:
-        return json.dumps(frame, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+        frame_kind, number, kind, value = frame
+        content = b""
+        if isinstance(value, Attached):
+            value, content = value
+        text = json.dumps((frame_kind, number, kind, value), separators=(",", ":")).encode()
+        return b"".join((_HEADER.pack(len(text)), text, content))
 
     def unpack(self, packed: memoryview) -> Frame:
-        match json.loads(str(packed, "utf-8", "surrogatepass")):
+        (length,) = _HEADER.unpack_from(packed)
+        end = _HEADER.size + length
+        content = bytes(packed[end:])
+        match json.loads(bytes(packed[_HEADER.size : end])):
             case [int() as frame, int() as number, str() as kind, value] if _REQUEST <= frame <= _NOTIFICATION:
-                return frame, number, kind, RemoteError(str(value)) if frame == _FAILURE else value
+                if frame == _FAILURE:
+                    return frame, number, kind, RemoteError(str(value))
+                return frame, number, kind, Attached(value, content) if content else value
         raise ValueError("not a frame")
 
     def pack_failure(self, number: int, error: Exception) -> bytes:

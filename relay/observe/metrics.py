@@ -24,6 +24,7 @@ from relay.mail.mailbox_provider import provider_label
 from relay.mail.outcome import Outcome
 from relay.observe.bands import EDGES_S
 from relay.observe.gauges import Snapshot, SnapshotCollector
+from relay.providers.webhook import EspKind
 
 DELIVERY_BUCKETS_S = (
     0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, *(edge_s for edge_s, _ in EDGES_S),
@@ -36,6 +37,7 @@ NO_RULE = "default"
 NO_UPSTREAM = "none"
 """the `upstream` label of recipients that ended without an upstream"""
 OTHER = "other"
+EVENT_KINDS = frozenset(get_args(EspKind))
 
 _REASON = re.compile(r"[a-z0-9_-]{1,40}")
 MAX_REASONS = 64
@@ -91,6 +93,15 @@ class Metrics:
             "From the app's final dot to the upstream's delivered event.",
             INBOX_BUCKETS_S, "lane", "provider",
         )  # fmt: skip
+        self.events = counter("relay_events", "New events of ESPs, a recipient.", "upstream", "kind")
+        self.webhook_requests = counter(
+            "relay_webhook_requests", "Requests to webhooks, by how they were answered.", "upstream", "result"
+        )
+        self.event_posts = counter("relay_event_posts", "Attempts to post an event to the app.", "result")
+        self.objective_good = counter(
+            "relay_objective_good", "Recipients that the lane's objective was met for.", "lane"
+        )
+        self.objective_all = counter("relay_objective", "Recipients that the lane's objective is about.", "lane")
         self.replies = counter("relay_upstream_replies", "Replies of upstreams.", "upstream", "code")
         self.restarts = counter(
             "relay_tasks_restarted", "Background tasks that ended by an error and were restarted, by kind.", "task"
@@ -143,6 +154,15 @@ class Metrics:
         for phase, spent_ms in timings_ms.items():
             if phase != "total":
                 self.phase[lane, phase].observe(spent_ms / 1000)
+
+    def count_event(self, upstream: str, kind: str, count: float = 1) -> None:
+        """Count events of an ESP. A kind that isn't known counts as `other`."""
+        self.events[upstream, kind if kind in EVENT_KINDS else OTHER].inc(count)
+
+    def count_objective(self, lane: str, *, is_good: bool, count: float = 1) -> None:
+        """Count recipients of a lane that has an objective. `is_good`: it was met."""
+        self.objective_all[(lane,)].inc(count)
+        self.objective_good[(lane,)].inc(count if is_good else 0)
 
     def observe_inbox(self, lane: str, provider: str, duration_s: float) -> None:
         """Add the time of a delivered event. `provider`: as the store has it."""

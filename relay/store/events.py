@@ -79,6 +79,17 @@ class Recording(NamedTuple):
     """of the message"""
     posts: tuple[Post, ...] = ()
     effects: tuple[Effect, ...] = ()
+    has_objective: bool = False
+    """its lane has one, which a delivered event decides about"""
+
+
+class Recorded(NamedTuple):
+    """What the record of an event found."""
+
+    is_new: bool
+    is_first_delivery: bool = False
+    decides: bool = False
+    """whether the lane's objective was met shows with this event"""
 
 
 class Token(NamedTuple):
@@ -87,7 +98,7 @@ class Token(NamedTuple):
     upstream: str
     token: str
     digest: bytes
-    """of the request's body"""
+    """of what the request says"""
 
 
 class Undecided(NamedTuple):
@@ -99,6 +110,10 @@ class Undecided(NamedTuple):
     lane: str
     due_at: float
     sent_after_s: float
+
+
+OLD = Recorded(is_new=False)
+"""the event is there already"""
 
 
 class Waiting(NamedTuple):
@@ -163,3 +178,15 @@ def receiver_key(url: str) -> str:
     from hashlib import blake2b
 
     return blake2b(url.encode(), digest_size=12).hexdigest()
+
+
+class EventSelection(NamedTuple):
+    """Which events a listing is about. All that is given must hold."""
+
+    to: str | None = None
+    """the recipient's address, compared case-insensitively"""
+    kind: str | None = None
+    lane: str | None = None
+    since: float | None = None
+    """happened at or after; then the first `limit` events are listed, else the newest"""
+    limit: int = 100

@@ -91,8 +91,8 @@ class Backend:
     health: Health
     controller: Controller
     clock: Callable[[], float] = time.time
-    webhooks: Mapping[str, Webhook] = field(default_factory=dict)
-    """by upstream name"""
+    webhooks: Callable[[], Mapping[str, Webhook]] = dict
+    """those there are now, by upstream name"""
 
 
 def gauges(backend: Backend, queue: Sequence[LaneCount] | None) -> Snapshot:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 
 from aiohttp import web
 
-from relay.store.base import StoreError
 from relay.web import BACKLOG
 from relay.web.api import ANSWER_WITHIN_S, MAX_BODY_BYTES, Api
 from relay.web.backend import Backend
 from relay.web.connections import Connection, ConnectionLimit
+from relay.web.errors import add_headers, errors_as_json
 from relay.web.guard import Denial, Guard
-from relay.web.query import BadQuery
-from relay.web.responses import HEADERS, error_response
+from relay.web.responses import error_response
 
 STOP_WITHIN_S = 2.0
 
@@ -41,7 +39,6 @@ _CHALLENGES: dict[Denial, str] = {
     "operator": 'Local realm="otp-relay"',  # no scheme for which a browser would ask its user for a password
 }
 
-_log = logging.getLogger("relay.web")
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -53,10 +50,10 @@ class WebServer:
         self._guard = Guard(token, hosts)
         self._limit = ConnectionLimit()
         self._servers: list[asyncio.Server] = []
-        app = web.Application(middlewares=[_errors_as_json, self._guarded], client_max_size=MAX_BODY_BYTES)
+        app = web.Application(middlewares=[errors_as_json, self._guarded], client_max_size=MAX_BODY_BYTES)
         app.add_routes(Api(backend).routes())
         app.add_routes([web.get(path, _static(*source)) for path, source in _CONSOLE.items()])
-        app.on_response_prepare.append(_add_headers)
+        app.on_response_prepare.append(add_headers)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_WITHIN_S)
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
@@ -92,33 +89,6 @@ class WebServer:
         if denial in _CHALLENGES:
             response.headers["WWW-Authenticate"] = _CHALLENGES[denial]
         return response
-
-
-@web.middleware
-async def _errors_as_json(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Every error is a JSON response; none carries a traceback or what the relay holds."""
-    try:
-        return await handler(request)
-    except web.HTTPException as exc:
-        ours = exc.text is not None and exc.text != f"{exc.status}: {exc.reason}"
-        response = error_response(exc.status, str(exc.text) if ours else exc.reason)
-        if "Allow" in exc.headers:
-            response.headers["Allow"] = exc.headers["Allow"]
-        return response
-    except BadQuery as exc:
-        return error_response(400, str(exc))
-    except StoreError as exc:
-        return error_response(503, str(exc))
-    except TimeoutError:
-        return error_response(503, "no answer in time")
-    except Exception as exc:  # noqa: BLE001 - a traceback may quote what the relay holds
-        _log.error("event=http_error method=%s error=%s", request.method, type(exc).__name__)
-        _log.debug("event=http_error_traceback", exc_info=True)
-        return error_response(500, "an internal error of the relay; see its log")
-
-
-async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(HEADERS)
 
 
 def _static(name: str, content_type: str) -> _Handler:

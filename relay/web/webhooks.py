@@ -3,35 +3,79 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
 
 from aiohttp import web
 
 from relay.web.guard import WEBHOOKS
+from relay.web.responses import error_response
 
 MAX_BODY_BYTES = 5 * 1024 * 1024
+ALL_BODIES_BYTES = 8 * MAX_BODY_BYTES
+"""of all requests that are being read or answered"""
 BODY_WITHIN_S = 15.0
+RETRY_AFTER_S = 5
+
+
+class Answer(NamedTuple):
+    """What a webhook answers."""
+
+    status: int
+    text: str = ""
+    """of an error: one sentence"""
 
 
 class Webhook(Protocol):
     """One upstream's webhook."""
 
-    async def take(self, headers: Mapping[str, str], body: bytes) -> int:
-        """Process a posted event. `headers` compares names case-insensitively; the body is of any type. Returns the
-        HTTP status: 200 once it is stored, 401 without the right proof, 400 if it can't be read."""
+    async def take(self, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Process a posted event. `headers`: names in lower case; the body is of any type. Status 200 once it is
+        stored, 401 without the right proof, 400 if it can't be read, 503 if it can't be stored now."""
 
 
-def routes(webhooks: Mapping[str, Webhook]) -> list[web.RouteDef]:
-    """`POST /webhooks/NAME` for each webhook. Another name is 404, and its body isn't read."""
+def routes(webhooks: Callable[[], Mapping[str, Webhook]]) -> list[web.RouteDef]:
+    """`POST /webhooks/NAME` for each webhook there is now, and HEAD, with which some providers check the URL. Another
+    name is 404, and its body isn't read."""
+    posted = _Posted(webhooks)
+    path = f"{WEBHOOKS}{{upstream}}"
+    return [web.post(path, posted.post), web.head(path, posted.head)]
 
-    async def post(request: web.Request) -> web.Response:
-        webhook = webhooks.get(request.match_info["upstream"])
+
+class _Posted:
+    def __init__(self, webhooks: Callable[[], Mapping[str, Webhook]]) -> None:
+        self._webhooks = webhooks
+        self._in_hand_bytes = 0
+
+    async def head(self, request: web.Request) -> web.Response:
+        self._find(request)
+        return web.Response()
+
+    async def post(self, request: web.Request) -> web.Response:
+        webhook = self._find(request)
+        size_bytes = min(request.content_length or MAX_BODY_BYTES, MAX_BODY_BYTES)
+        if self._in_hand_bytes + size_bytes > ALL_BODIES_BYTES:
+            return _error(Answer(503, "too much is being posted at once"))
+        self._in_hand_bytes += size_bytes
+        try:
+            body = await read_body(request, MAX_BODY_BYTES)
+            answer = await webhook.take({name.lower(): value for name, value in request.headers.items()}, body)
+        finally:
+            self._in_hand_bytes -= size_bytes
+        return web.Response() if answer.status == 200 else _error(answer)
+
+    def _find(self, request: web.Request) -> Webhook:
+        webhook = self._webhooks().get(request.match_info["upstream"])
         if webhook is None:
             raise web.HTTPNotFound(text="no such webhook")
-        return web.Response(status=await webhook.take(request.headers, await read_body(request, MAX_BODY_BYTES)))
+        return webhook
 
-    return [web.post(f"{WEBHOOKS}{{upstream}}", post)]
+
+def _error(answer: Answer) -> web.Response:
+    response = error_response(answer.status, answer.text)
+    if answer.status == 503:
+        response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return response
 
 
 async def read_body(request: web.Request, max_bytes: int) -> bytes:

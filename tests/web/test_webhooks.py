@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from relay.web.backend import Backend
-from relay.web.webhooks import MAX_BODY_BYTES
+from relay.web.webhooks import MAX_BODY_BYTES, Answer
 from tests.web.conftest import TOKEN, serve
 
 PROVIDERS = {"Host": "hooks.example.com", "Origin": "https://sns.example", "Sec-Fetch-Site": "cross-site"}
@@ -21,9 +21,9 @@ class Kept:
     def __init__(self) -> None:
         self.given: list[tuple[str, bytes]] = []
 
-    async def take(self, headers: Mapping[str, str], body: bytes) -> int:
+    async def take(self, headers: Mapping[str, str], body: bytes) -> Answer:
         self.given.append((headers.get("content-type", ""), body))
-        return 200 if body else 401
+        return Answer(200 if body else 401, "no proof")
 
 
 @pytest.mark.parametrize("token", [None, TOKEN])
@@ -32,7 +32,7 @@ async def test_a_webhook_accepts_posts_without_a_token_from_anywhere(
     client: aiohttp.ClientSession, backend: Backend, token: str | None, content_type: str
 ) -> None:
     kept = Kept()
-    server, base = await serve(dataclasses.replace(backend, webhooks={"ses": kept}), token)
+    server, base = await serve(dataclasses.replace(backend, webhooks=lambda: {"ses": kept}), token)
     headers = {**PROVIDERS, "Content-Type": content_type}
     async with client.post(f"{base}/webhooks/ses", data=b"{}", headers=headers) as answer:
         assert answer.status == 200
@@ -46,7 +46,7 @@ async def test_a_webhook_accepts_five_mebibytes_and_the_api_one_megabyte(
     client: aiohttp.ClientSession, backend: Backend
 ) -> None:
     kept = Kept()
-    server, base = await serve(dataclasses.replace(backend, webhooks={"ses": kept}))
+    server, base = await serve(dataclasses.replace(backend, webhooks=lambda: {"ses": kept}))
     for size, status in ((MAX_BODY_BYTES, 200), (MAX_BODY_BYTES + 1, 413)):
         async with client.post(f"{base}/webhooks/ses", data=b" " * size) as answer:
             assert answer.status == status
@@ -62,7 +62,7 @@ async def test_a_webhook_accepts_five_mebibytes_and_the_api_one_megabyte(
 async def test_a_webhook_that_is_not_configured_is_404(
     client: aiohttp.ClientSession, backend: Backend, token: str | None
 ) -> None:
-    server, base = await serve(dataclasses.replace(backend, webhooks={"ses": Kept()}), token)
+    server, base = await serve(dataclasses.replace(backend, webhooks=lambda: {"ses": Kept()}), token)
     for path in ("/webhooks/postmark", "/webhooks/", "/webhooks/ses/queue"):
         async with client.post(base + path, data=b"x", headers=PROVIDERS) as answer:
             assert answer.status == 404

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from relay.store.base import StoreDamaged, StoreError
-from relay.store.events import Effect, Post, Recording, Token, Undecided
+from relay.store.events import OLD, Effect, Post, Recorded, Recording, Token, Undecided
 from relay.store.sqlite import events_outbox, files
 from relay.store.sqlite.commit import Tx
 from relay.store.sqlite.group import GroupWriter, Operation
@@ -94,9 +94,8 @@ class EventsFile:
     async def _write(self, apply: Callable[[Tx], T]) -> T:
         return await self._writer.submit(Operation(apply)).result()
 
-    async def record(self, found: Sequence[Recording], token: Token | None = None) -> Sequence[bool]:
-        """Write what is new of these events, with what follows from it; which of them were new. Raises Replayed:
-        nothing was written."""
+    async def record(self, found: Sequence[Recording], token: Token | None = None) -> Sequence[Recorded]:
+        """Write what is new of these events, with what follows from it. Raises Replayed: nothing was written."""
         return await self._write(partial(_record, found=found, token=token, now=self._now()))
 
     async def read_until(self) -> Mapping[str, int]:
@@ -114,13 +113,8 @@ class EventsFile:
         event's id, message and position."""
         await self._write(partial(_follow, file=file, seq=seq, posts=posts, undecided=undecided, now=self._now()))
 
-    async def decide(self, message_id: str, position: int) -> Undecided | None:
-        """Take a recipient out of the undecided ones; None: it isn't among them."""
-        found = await self._write(partial(_decide, message_id=message_id, position=position))
-        return None if found is None else Undecided(*found)
-
     async def overdue(self, limit: int) -> Sequence[Undecided]:
-        """Take up to `limit` out of the undecided ones whose time is over."""
+        """Up to `limit` of the undecided recipients whose time is over. They are decided now."""
         return await self._write(partial(_overdue, now=self._now(), limit=limit))
 
     async def effects(self, limit: int) -> Sequence[tuple[int, Effect]]:
@@ -147,25 +141,44 @@ _INSERT = (
 )
 
 
-def _record(tx: Tx, found: Sequence[Recording], token: Token | None, now: float) -> list[bool]:
+def _record(tx: Tx, found: Sequence[Recording], token: Token | None, now: float) -> list[Recorded]:
     if token is not None:
         _use(tx, token, now)
-    new = []
-    for one in found:
-        event = one.event
-        row = (event.id, event.message_id, event.position, event.at, now, event.kind, event.upstream, one.lane)
-        more = (one.provider, event.permanent, event.reason, one.accepted_at)
-        is_new = tx.execute(_INSERT, (*row, *more)).rowcount == 1
-        new.append(is_new)
-        if is_new:
-            for post in one.posts:
-                events_outbox.insert(tx, event.id, event.message_id, event.position, post, now)
-            tx.executemany(
-                "INSERT INTO effect (action, message_id, position, upstream, at, lane, cause, address, reason)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                one.effects,
-            )
-    return new
+    return [_record_one(tx, one, now) for one in found]
+
+
+def _record_one(tx: Tx, one: Recording, now: float) -> Recorded:
+    event = one.event
+    row = (event.id, event.message_id, event.position, event.at, now, event.kind, event.upstream, one.lane)
+    more = (one.provider, event.permanent, event.reason, one.accepted_at)
+    if tx.execute(_INSERT, (*row, *more)).rowcount == 0:
+        return OLD
+    for post in one.posts:
+        events_outbox.insert(tx, event.id, event.message_id, event.position, post, now)
+    tx.executemany(
+        "INSERT INTO effect (action, message_id, position, upstream, at, lane, cause, address, reason)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        one.effects,
+    )
+    if event.kind != "delivered":
+        return Recorded(is_new=True)
+    (deliveries,) = tx.execute(_DELIVERIES, (event.message_id, event.position)).fetchone()
+    return Recorded(True, deliveries == 1, decides=one.has_objective and _decide(tx, one, now))
+
+
+_DELIVERIES = "SELECT count(*) FROM event WHERE message_id = ? AND position = ? AND kind = 'delivered'"
+
+
+def _decide(tx: Tx, one: Recording, now: float) -> bool:
+    """False: it was decided before."""
+    key = (one.event.message_id, one.event.position)
+    waited = tx.execute(
+        "UPDATE objective SET due_at = NULL WHERE message_id = ? AND position = ? AND due_at IS NOT NULL", key
+    )
+    if waited.rowcount == 1:
+        return True
+    row = (*key, one.lane, now)
+    return tx.execute("INSERT OR IGNORE INTO objective VALUES (?, ?, ?, NULL, NULL, ?)", row).rowcount == 1
 
 
 def _use(tx: Tx, token: Token, now: float) -> None:
@@ -188,31 +201,19 @@ def _follow(
     tx.execute("INSERT OR REPLACE INTO read_until VALUES (?, ?)", (file, seq))
     for event_id, message_id, position, post in posts:
         events_outbox.insert(tx, event_id, message_id, position, post, now)
-    tx.executemany("INSERT OR REPLACE INTO undecided VALUES (?, ?, ?, ?, ?)", undecided)
-
-
-_UNDECIDED = "message_id, position, lane, due_at, sent_after_s"
-
-
-def _decide(tx: Tx, message_id: str, position: int) -> tuple[str, int, str, float, float] | None:
-    found: tuple[str, int, str, float, float] | None = tx.execute(
-        f"SELECT {_UNDECIDED} FROM undecided WHERE message_id = ? AND position = ?",  # noqa: S608 - names of this module
-        (message_id, position),
-    ).fetchone()
-    if found is not None:
-        tx.execute("DELETE FROM undecided WHERE message_id = ? AND position = ?", (message_id, position))
-    return found
+    tx.executemany("INSERT OR IGNORE INTO objective VALUES (?, ?, ?, ?, ?, ?)", [(*each, now) for each in undecided])
 
 
 def _overdue(tx: Tx, now: float, limit: int) -> list[Undecided]:
-    found = [
-        Undecided(*row)
-        for row in tx.execute(
-            f"SELECT {_UNDECIDED} FROM undecided WHERE due_at <= ? ORDER BY due_at LIMIT ?",  # noqa: S608 - as above
-            (now, limit),
-        )
-    ]
-    tx.executemany("DELETE FROM undecided WHERE message_id = ? AND position = ?", [each[:2] for each in found])
+    rows = tx.execute(
+        "SELECT message_id, position, lane, due_at, sent_after_s FROM objective WHERE due_at <= ?"
+        " ORDER BY due_at LIMIT ?",
+        (now, limit),
+    )
+    found = [Undecided(*row) for row in rows.fetchall()]
+    tx.executemany(
+        "UPDATE objective SET due_at = NULL WHERE message_id = ? AND position = ?", [each[:2] for each in found]
+    )
     return found
 
 
@@ -228,6 +229,7 @@ def _effects(tx: Tx, limit: int) -> list[tuple[int, Effect]]:
 def _prune(tx: Tx, before: float, limit: int, now: float) -> int:
     tx.execute("DELETE FROM token WHERE seen_at < ?", (now - TOKENS_FOR_S,))
     events_outbox.prune_dead(tx, before, limit)
+    tx.execute("DELETE FROM objective WHERE at < ? AND due_at IS NULL", (before,))
     return tx.execute(
         "DELETE FROM event WHERE seq IN"
         " (SELECT seq FROM (SELECT seq, accepted_at FROM event ORDER BY seq LIMIT ?) WHERE accepted_at < ?)"

@@ -60,16 +60,18 @@ CREATE TABLE effect (
     reason TEXT
 );
 
--- Sent by an upstream that reports deliveries, for an objective: not decided before the event, or before due_at.
-CREATE TABLE undecided (
+-- Recipients of a lane with an objective, sent by an upstream that reports deliveries: each is counted once.
+CREATE TABLE objective (
     message_id TEXT NOT NULL,
     position INTEGER NOT NULL,
     lane TEXT NOT NULL,
-    due_at REAL NOT NULL,
-    sent_after_s REAL NOT NULL,
+    due_at REAL,                    -- without a delivered event the upstream's 250 decides then; NULL: decided
+    sent_after_s REAL,
+    at REAL NOT NULL,
     PRIMARY KEY (message_id, position)
 ) WITHOUT ROWID;
-CREATE INDEX undecided_due ON undecided (due_at);
+CREATE INDEX objective_due ON objective (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX objective_at ON objective (at);
 
 -- Mailgun: a token vouches for one body only.
 CREATE TABLE token (

@@ -1,0 +1,73 @@
+"""What the feedback process counts, on its way to the main process's metrics: increments, a few times a second."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection
+from typing import Any
+
+from relay.observe.metrics import Metrics
+
+MOST_OBSERVATIONS = 2_000
+"""of times, kept until they are reported"""
+RESULTS = frozenset({"accepted", "refused", "unreadable", "too_large", "unavailable"})
+POSTS = frozenset({"delivered", "failed", "dead"})
+
+
+class Counts:
+    """Increments since the last report."""
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, str]] = Counter()
+        self.events: Counter[tuple[str, str]] = Counter()
+        self.posts: Counter[str] = Counter()
+        self.objectives: Counter[tuple[str, bool]] = Counter()
+        """by lane, and whether its objective was met"""
+        self.inbox: list[tuple[str, str, float]] = []
+        """lane, provider, seconds"""
+
+    def observe_inbox(self, lane: str, provider: str, seconds: float) -> None:
+        if len(self.inbox) < MOST_OBSERVATIONS:
+            self.inbox.append((lane, provider, seconds))
+
+    def take(self) -> dict[str, Any] | None:
+        """All of it, as JSON; none of it is reported again. None: there is nothing."""
+        if not (self.requests or self.events or self.posts or self.objectives or self.inbox):
+            return None
+        taken = {
+            "requests": [[*key, count] for key, count in self.requests.items()],
+            "events": [[*key, count] for key, count in self.events.items()],
+            "posts": list(self.posts.items()),
+            "objectives": [[*key, count] for key, count in self.objectives.items()],
+            "inbox": self.inbox,
+        }
+        Counts.__init__(self)
+        return taken
+
+
+def add(metrics: Metrics, given: Any, upstreams: Collection[str], lanes: Collection[str]) -> None:
+    """Add a report to the metrics. Label values that the configuration doesn't know are `other`. Raises ValueError,
+    TypeError, KeyError, AttributeError where it isn't well formed; what stood before the fault is added."""
+    for upstream, result, count in given["requests"]:
+        metrics.webhook_requests[_known(upstream, upstreams), _known(result, RESULTS)].inc(_number(count))
+    for upstream, kind, count in given["events"]:
+        metrics.count_event(_known(upstream, upstreams), str(kind), _number(count))
+    for result, count in given["posts"]:
+        metrics.event_posts[(_known(result, POSTS),)].inc(_number(count))
+    for lane, is_good, count in given["objectives"]:
+        if lane in lanes:
+            metrics.count_objective(lane, is_good=bool(is_good), count=_number(count))
+    for lane, provider, seconds in given["inbox"]:
+        if lane in lanes:
+            metrics.observe_inbox(lane, str(provider), _number(seconds))
+
+
+def _known(value: Any, known: Collection[str]) -> str:
+    return value if isinstance(value, str) and value in known else "other"
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError("not a number")
+    return float(value)

@@ -1,0 +1,256 @@
+"""The feedback process: carries out the requests of the main process (`entry` starts it)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import socket
+import ssl
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from relay.clock import Clock
+from relay.config.feedback_checks import whsec_bytes
+from relay.feedback import messages
+from relay.feedback.counts import Counts
+from relay.feedback.listener import WebhookListener
+from relay.feedback.publish import Publisher
+from relay.feedback.receive import Webhooks
+from relay.feedback.receiver import Receiver
+from relay.feedback.settings import ReceiverSettings, Settings
+from relay.feedback.sns import SnsClient
+from relay.feedback.tail import Following, Tail, file_name
+from relay.feedback.watch import FeedbackLog
+from relay.ipc import JSON, Attached, Link, LinkLost
+from relay.observe import log_output
+from relay.observe.metrics import Metrics
+from relay.store.base import StoreError
+from relay.store.sqlite.events_file import events_path, open_events
+from relay.store.sqlite.reader import Reader
+from relay.supervise import Supervisor, listen_to
+from relay.web.webhooks import Answer, Webhook
+
+REPORT_EVERY_S = 0.25
+TELL_AFTER_S = 0.05
+"""new events within this time are one notification"""
+EFFECTS_AT_ONCE = 100
+EFFECTS_WITHIN_S = 20.0
+OVERDUE_AT_ONCE = 500
+OVERDUE_EVERY_S = 5.0
+PRUNE_EVERY_S = 60.0
+PRUNE_EVENTS = 2_000
+FILES_EVERY_S = 1.0
+"""how often it looks for files of new workers"""
+
+
+class FeedbackProcess:
+    """Serves the link until the main process stops it or is gone."""
+
+    def __init__(self, listening: Sequence[socket.socket]) -> None:
+        """`listening`: the bound sockets of `webhooks.address`."""
+        self._listening = listening
+        self._counts = Counts()
+        self._log = FeedbackLog(Metrics(), self._counts, self._on_recorded)
+        self._telling = False
+        self._supervisor = Supervisor(self._log.task_ended)
+        self._ended = asyncio.Event()
+        self._effects_due = asyncio.Event()
+        self._readers: dict[str, Reader] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def serve(self, sock: socket.socket) -> None:
+        """`sock`: its end of the link."""
+        listen_to(asyncio.get_running_loop(), self._log.loop_failed)
+        self._link = await Link.over(sock, self._on_request, self._on_notification, self._ended.set, JSON)
+        async with contextlib.AsyncExitStack() as self._stack:
+            await self._ended.wait()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._report()
+        self._link.close()
+
+    async def _on_request(self, kind: str, value: Any) -> Any:
+        match kind:
+            case messages.PING:
+                return None
+            case messages.START:
+                return await self._start(Settings.from_json(value))
+            case messages.RELOAD:
+                return await self._apply(Settings.from_json(value))
+            case messages.WEBHOOK:
+                content = value.content if isinstance(value, Attached) else b""
+                upstream, headers = value.value if isinstance(value, Attached) else value
+                answer = await self._webhooks.take(upstream, headers, content)
+                return (404, "no such webhook") if answer is None else (answer.status, answer.text)
+            case messages.STOP:
+                self._ended.set()
+                return None
+            case _:
+                raise ValueError(kind)
+
+    def _on_notification(self, kind: str, value: Any) -> None:  # noqa: ARG002
+        if kind == messages.NUDGE and self._tasks:
+            self._tail.nudge()
+
+    async def _start(self, settings: Settings) -> None:
+        clock = Clock(settings.clock_offset)
+        self._clock, self._settings = clock, settings
+        self._events = await open_events(events_path(Path(settings.store)), clock.now)
+        self._stack.push_async_callback(self._events.close)
+        client = SnsClient(self._log.trouble)
+        self._stack.push_async_callback(client.close)
+        self._webhooks = Webhooks(self._current_readers, self._events, client, self._log, clock.now)
+        self._stack.push_async_callback(self._webhooks.thread.close, self._close_readers)
+        self._publisher = Publisher(self._events, clock, self._count_post, self._supervisor)
+        self._stack.push_async_callback(self._publisher.stop)
+        self._tail = Tail(
+            lambda: self._readers, self._webhooks.thread, self._events, self._publisher.wake, self._log.trouble
+        )
+        await self._open_readers()
+        await self._apply(settings)
+        self._listener = WebhookListener(self._routes)
+        self._stack.push_async_callback(self._listener.stop)
+        await self._listener.start(self._listening, _tls(settings))
+        run = self._supervisor.run_forever
+        self._tasks += [
+            run("feedback_files", self._watch_files),
+            run("follow_events", self._tail.run),
+            run("feedback_effects", self._hand_over_effects),
+            run("feedback_report", self._report_often),
+            run("objectives", self._decide_overdue),
+            run("prune_events", self._prune),
+        ]
+
+    async def _apply(self, settings: Settings) -> None:
+        """Put settings in force. The store and the listener stay as they are."""
+        self._settings = settings
+        receivers = tuple(map(_receiver, settings.receivers))
+        self._webhooks.upstreams, self._webhooks.receivers = settings.webhooks, receivers
+        self._webhooks.objectives = settings.objectives
+        self._log.objectives = settings.objectives
+        self._tail.begin = settings.begin
+        self._tail.following = Following(receivers, frozenset(settings.objectives), frozenset(settings.webhooks))
+        await self._publisher.apply(receivers)
+        self._tail.nudge()
+
+    def _routes(self) -> Mapping[str, Webhook]:
+        return {name: _Route(self._webhooks, name) for name in self._webhooks.upstreams}
+
+    # files
+
+    def _current_readers(self) -> list[Reader]:
+        return list(self._readers.values())
+
+    def _close_readers(self) -> None:
+        for reader in self._readers.values():
+            reader.close()
+
+    async def _open_readers(self) -> None:
+        for path in self._settings.files():
+            if file_name(path) not in self._readers:
+                self._readers[file_name(path)] = await self._webhooks.thread.run(lambda path=path: Reader.open(path))
+
+    async def _watch_files(self) -> None:
+        while True:
+            await asyncio.sleep(FILES_EVERY_S)
+            try:
+                await self._open_readers()
+            except StoreError as error:
+                self._log.trouble("read", error)
+
+    # what goes to the main process
+
+    def _on_recorded(self) -> None:
+        """An event was written, perhaps with posts and effects."""
+        self._effects_due.set()
+        self._publisher.wake()
+        if not self._telling:
+            self._telling = True
+            asyncio.get_running_loop().call_later(TELL_AFTER_S, self._tell)
+
+    def _tell(self) -> None:
+        self._telling = False
+        self._link.notify(messages.RECORDED)
+
+    def _count_post(self, result: str) -> None:
+        self._counts.posts[result] += 1
+
+    async def _report_often(self) -> None:
+        while True:
+            await asyncio.sleep(REPORT_EVERY_S)
+            self._report()
+
+    def _report(self) -> None:
+        if (counts := self._counts.take()) is not None:
+            self._link.notify(messages.COUNTS, counts)
+
+    async def _hand_over_effects(self) -> None:
+        while True:
+            self._effects_due.clear()
+            while found := await self._events.effects(EFFECTS_AT_ONCE):
+                effects = [effect for _, effect in found]
+                await self._link.ask(messages.EFFECTS, effects, within_s=EFFECTS_WITHIN_S)
+                await self._events.effects_done([number for number, _ in found])
+            await self._effects_due.wait()
+
+    async def _decide_overdue(self) -> None:
+        while True:
+            while some := await self._events.overdue(OVERDUE_AT_ONCE):
+                for one in some:
+                    self._log.on_overdue(one)
+            await asyncio.sleep(OVERDUE_EVERY_S)
+
+    async def _prune(self) -> None:
+        while True:
+            await self._events.prune(self._clock.now() - self._settings.keep_s, PRUNE_EVENTS)
+            await asyncio.sleep(PRUNE_EVERY_S)
+
+
+class _Route:
+    """One upstream's webhook at the process's own listener."""
+
+    def __init__(self, webhooks: Webhooks, upstream: str) -> None:
+        self._webhooks = webhooks
+        self._upstream = upstream
+
+    async def take(self, headers: Mapping[str, str], body: bytes) -> Answer:
+        answer = await self._webhooks.take(self._upstream, headers, body)
+        return Answer(404, "no such webhook") if answer is None else Answer(answer.status, answer.text)
+
+
+def _receiver(settings: ReceiverSettings) -> Receiver:
+    return Receiver(
+        settings.url,
+        whsec_bytes(settings.secret) or b"",
+        None if settings.kinds is None else frozenset(settings.kinds),
+        None if settings.lanes is None else frozenset(settings.lanes),
+        None if settings.ca_file is None else Path(settings.ca_file),
+    )
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    """Raises OSError, ssl.SSLError."""
+    if settings.cert_file is None or settings.key_file is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(settings.cert_file, settings.key_file, password="")
+    return context
+
+
+def run(link: socket.socket, level: str, listening: Sequence[socket.socket]) -> int:
+    """Exit 0 after a stop, or when the main process is gone. `level`: the least one of its log lines."""
+    gc.freeze()  # what was imported stays: no collection looks at it again
+    log_output.configure(sys.stderr, level)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, contextlib.suppress(LinkLost):
+            runner.run(FeedbackProcess(listening).serve(link))
+    finally:
+        log_output.close()
+    return 0

@@ -1,0 +1,192 @@
+"""What becomes of a posted webhook: its proof is checked, its events are found and stored; then it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, Protocol
+
+from relay.feedback.correlate import Miss, Upstream, locate
+from relay.feedback.receiver import Receiver
+from relay.feedback.record import recording
+from relay.feedback.settings import WebhookSettings
+from relay.providers.registry import provider_named
+from relay.providers.webhook import Accepted, EspEvent, NeedsCertificate, Posted, Refused, Terms
+from relay.store.base import StoreError
+from relay.store.events import Recorded, Recording, Token
+from relay.store.sqlite.events_file import EventsFile, Replayed
+from relay.store.sqlite.locate import Located
+from relay.store.sqlite.reader import Reader
+from relay.store.sqlite.thread import WorkThread
+
+LARGE_BYTES = 64_000
+"""a larger body is read on a thread, so that other requests are answered meanwhile"""
+EVENTS_AT_ONCE = 200
+"""events of one body that are looked up and written in one go"""
+REPLAYED = "its token was used before, for another event: it is forged"
+
+Result = Literal["accepted", "refused", "unreadable", "too_large", "unavailable"]
+"""the label of `relay_webhook_requests_total`"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The HTTP status, and how the request is counted."""
+
+    status: int
+    result: Result
+    text: str
+
+
+ACCEPTED = Answer(200, "accepted", "stored")
+UNAVAILABLE = Answer(503, "unavailable", "events can't be stored now")
+
+
+class Watcher(Protocol):
+    """Counts and logs. No method raises or waits."""
+
+    def on_request(self, upstream: str, result: Result) -> None:
+        """A request was answered."""
+
+    def on_refused(self, upstream: str, why: str) -> None:
+        """A request wasn't believed, or couldn't be read."""
+
+    def on_event(self, event: Recording, recorded: Recorded) -> None:
+        """A new event is stored."""
+
+    def on_miss(self, upstream: str, miss: Miss | Literal["kind"]) -> None:
+        """An event is about no message of the relay's, or of a kind that says nothing; it was forgotten."""
+
+    def on_trouble(self, where: str, error: BaseException) -> None:
+        """The process's own code, disk or network failed."""
+
+
+class Certificates(Protocol):
+    """`sns.Certificates`"""
+
+    async def get(self, url: str, folder: str | None) -> bytes | None:
+        """The certificate in PEM; None: it can't be had now."""
+
+    async def confirm(self, url: str) -> bool:
+        """Fetch the URL that confirms a subscription. False: it didn't work."""
+
+
+class Webhooks:
+    """Answers the webhooks of all upstreams."""
+
+    def __init__(
+        self,
+        readers: Callable[[], Sequence[Reader]],
+        events: EventsFile,
+        certificates: Certificates,
+        watcher: Watcher,
+        now: Callable[[], float],
+    ) -> None:
+        """`readers`: of all message files; used on a thread of their own."""
+        self.upstreams: Mapping[str, WebhookSettings] = {}
+        self.receivers: Sequence[Receiver] = ()
+        self.objectives: Collection[str] = ()
+        """lanes that have one"""
+        self._readers = readers
+        self._events = events
+        self._certificates = certificates
+        self._watcher = watcher
+        self._now = now
+        self.thread = WorkThread("correlate")
+
+    async def take(self, upstream: str, headers: Mapping[str, str], body: bytes) -> Answer | None:
+        """Answer a request. `headers`: names in lower case. None: the upstream has no webhook."""
+        settings = self.upstreams.get(upstream)
+        if settings is None:
+            return None
+        try:
+            answer = await self._take(upstream, settings, Posted(headers, body))
+        except StoreError as error:
+            self._watcher.on_trouble("webhook", error)
+            answer = UNAVAILABLE
+        self._watcher.on_request(upstream, answer.result)
+        return answer
+
+    async def _take(self, upstream: str, settings: WebhookSettings, posted: Posted) -> Answer:
+        verdict = await self._judge(settings, posted)
+        if isinstance(verdict, Answer):
+            return verdict
+        if isinstance(verdict, Refused):
+            self._watcher.on_refused(upstream, verdict.why)
+            result: Result = "refused" if verdict.status == 401 else "unreadable"
+            return Answer(verdict.status, result, verdict.why)
+        if verdict.confirm_url is not None and not await self._certificates.confirm(verdict.confirm_url):
+            return Answer(503, "unavailable", "the subscription can't be confirmed now")
+        token = None
+        if verdict.token is not None:
+            token = Token(upstream, verdict.token, _digest(verdict.events))
+        try:
+            await self._record(upstream, settings, verdict.events, token)
+        except Replayed:
+            self._watcher.on_refused(upstream, REPLAYED)
+            return Answer(401, "refused", REPLAYED)
+        return ACCEPTED
+
+    async def _judge(self, settings: WebhookSettings, posted: Posted) -> Accepted | Refused | Answer:
+        """What the provider says of the request, with the certificates that it asks for."""
+        provider = provider_named(settings.kind)
+        assert provider is not None
+        assert provider.webhook is not None
+        terms = Terms(self._now(), settings.secrets, settings.topics, settings.url)
+        judge = provider.webhook
+        for _ in range(2):
+            if len(posted.body) > LARGE_BYTES:
+                verdict = await asyncio.to_thread(judge, posted, terms)
+            else:
+                verdict = judge(posted, terms)
+            if not isinstance(verdict, NeedsCertificate):
+                return verdict
+            pem = await self._certificates.get(verdict.url, settings.certificates)
+            if pem is None:
+                return Answer(503, "unavailable", "the certificate can't be had now")
+            terms = terms._replace(certificates={verdict.url: pem})
+        return Refused(401, "the certificate named in the request is not the one that it was asked for with")
+
+    async def _record(
+        self, upstream: str, settings: WebhookSettings, events: Sequence[EspEvent], token: Token | None
+    ) -> None:
+        """Write what is known of these events, in steps. Raises StoreError, Replayed."""
+        provider = provider_named(settings.kind)
+        what = Upstream(upstream, provider.esp_id if provider is not None else None, settings.keeps_message_id)
+        telling = [event for event in events if event.kind != "other" or event.suppress is not None]
+        for _ in range(len(events) - len(telling)):
+            self._watcher.on_miss(upstream, "kind")
+        for begin in range(0, max(1, len(telling)), EVENTS_AT_ONCE):
+            some = telling[begin : begin + EVENTS_AT_ONCE]
+            found = await self.thread.run(partial(self._locate, some, what)) if some else []
+            recordings: list[Recording] = []
+            for event, one in zip(some, found, strict=True):
+                if isinstance(one, str):
+                    self._watcher.on_miss(upstream, one)
+                else:
+                    recordings.append(self._recording(event, one, upstream))
+            if recordings or token is not None:
+                await self._write(recordings, token)
+
+    def _recording(self, event: EspEvent, one: Located, upstream: str) -> Recording:
+        made = recording(event, one, upstream, self.receivers, self._now())
+        return made._replace(has_objective=one.lane in self.objectives)
+
+    async def _write(self, recordings: Sequence[Recording], token: Token | None) -> None:
+        outcomes = await self._events.record(recordings, token)
+        for one, recorded in zip(recordings, outcomes, strict=True):
+            if recorded.is_new:
+                self._watcher.on_event(one, recorded)
+
+    def _locate(self, events: Sequence[EspEvent], upstream: Upstream) -> list[Located | Miss]:
+        readers, now = self._readers(), self._now()
+        return [locate(readers, event, upstream, now) for event in events]
+
+
+def _digest(events: Sequence[EspEvent]) -> bytes:
+    """What a token vouches for: what the events are about, and what they say."""
+    said = [(e.kind, e.key, e.recipient, e.permanent, e.relay_id, e.esp_id, e.message_id) for e in events]
+    return hashlib.sha256(repr(said).encode("utf-8", "replace")).digest()

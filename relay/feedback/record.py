@@ -1,0 +1,75 @@
+"""From an ESP's event and the recipient that it is about to what is recorded: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from relay.feedback.reason import shown_reason
+from relay.feedback.receiver import Receiver, event_body
+from relay.providers.webhook import EspEvent
+from relay.store.events import Effect, MailEvent, Post, Recording, identify
+from relay.store.sqlite.locate import Located
+from relay.store.view import event_json
+
+FURTHEST_AHEAD_S = 300.0
+FURTHEST_BACK_S = 60.0
+"""an event's time is believed within this of the message's life; else it is the time at which the event came"""
+ENDS = frozenset({"bounced", "rejected", "failed"})
+"""kinds that, where they are permanent, turn `sent` into `bounced`"""
+
+
+def recording(event: EspEvent, one: Located, upstream: str, receivers: Sequence[Receiver], now: float) -> Recording:
+    """What is written about an event, with the posts and effects that follow if it is new."""
+    at = event.at if event.at is not None else now
+    if not one.accepted_at - FURTHEST_BACK_S <= at <= now + FURTHEST_AHEAD_S:
+        at = now
+    kept = MailEvent(
+        identify("esp", upstream, event.key, one.message_id, str(one.position)),
+        one.message_id,
+        one.position,
+        at,
+        event.kind,
+        "esp",
+        upstream,
+        event.permanent if event.kind in ENDS or event.kind == "deferred" else None,
+        shown_reason(event.reason),
+    )
+    return Recording(
+        kept,
+        one.lane,
+        one.provider,
+        one.accepted_at,
+        tuple(posts(kept, one.address, one.lane, one.accepted_at, receivers)),
+        tuple(_effects(event, kept, one)),
+    )
+
+
+def posts(
+    event: MailEvent, address: str, lane: str, accepted_at: float, receivers: Sequence[Receiver]
+) -> Iterator[Post]:
+    """The event for each receiver that wants it."""
+    if event.kind == "other":
+        return
+    wanting = [receiver for receiver in receivers if receiver.wants(event.kind, lane)]
+    if wanting:
+        body = event_body(event_json(event, recipient=address, lane=lane, accepted_at=accepted_at))
+        for receiver in wanting:
+            yield Post(receiver.key, body)
+
+
+def _effects(event: EspEvent, kept: MailEvent, one: Located) -> Iterator[Effect]:
+    upstream = kept.upstream or ""
+    if event.kind in ENDS and event.permanent:
+        yield Effect("end", one.message_id, one.position, upstream, kept.at, one.lane, reason=kept.reason)
+    if event.suppress is not None and event.recipient is not None:
+        yield Effect(
+            "suppress",
+            one.message_id,
+            one.position,
+            upstream,
+            kept.at,
+            one.lane,
+            event.suppress,
+            event.recipient,
+            event.status or event.kind,
+        )

@@ -1,0 +1,97 @@
+"""What SNS asks a webhook to fetch: its certificates, and the URL that confirms a subscription."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+
+FETCH_WITHIN_S = 5.0
+MOST_BYTES = 64_000
+KEPT_FOR_S = 24 * 3600.0
+FAILED_FOR_S = 10.0
+"""a certificate that couldn't be had isn't asked for again meanwhile"""
+MOST_KEPT = 100
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,120}\.pem")
+
+Trouble = Callable[[str, BaseException], None]
+
+
+class SnsClient:
+    """Fetches over verified TLS, without redirects, proxies or cookies. The caller has checked the host."""
+
+    def __init__(self, trouble: Trouble, *, connector: Callable[[], aiohttp.BaseConnector] | None = None) -> None:
+        """`trouble` is called with what failed. `connector`: for tests, how it connects."""
+        self._trouble = trouble
+        self._connector = connector or aiohttp.TCPConnector
+        self._session: aiohttp.ClientSession | None = None
+        self._kept: dict[str, tuple[float, bytes | None]] = {}
+        self._fetching: dict[str, asyncio.Task[bytes | None]] = {}
+
+    async def close(self) -> None:
+        for task in self._fetching.values():
+            task.cancel()
+        await asyncio.gather(*self._fetching.values(), return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+    async def get(self, url: str, folder: str | None) -> bytes | None:
+        """The certificate in PEM at that URL: from the folder where it is there, else fetched, and kept for a day.
+        None: it can't be had now."""
+        if folder is not None and (found := await asyncio.to_thread(_from_folder, Path(folder), url)) is not None:
+            return found
+        until, pem = self._kept.get(url, (0.0, None))
+        if time.monotonic() < until:
+            return pem
+        task = self._fetching.get(url)
+        if task is None:
+            task = self._fetching[url] = asyncio.create_task(self._fetch_certificate(url), name="fetch certificate")
+            task.add_done_callback(lambda _: self._fetching.pop(url, None))
+        return await asyncio.shield(task)
+
+    async def confirm(self, url: str) -> bool:
+        """Fetch the URL that confirms a subscription. False: it didn't answer 200."""
+        return await self._fetch(url, "confirm_subscription") is not None
+
+    async def _fetch_certificate(self, url: str) -> bytes | None:
+        pem = await self._fetch(url, "sns_certificate")
+        if len(self._kept) >= MOST_KEPT:
+            self._kept.clear()
+        self._kept[url] = time.monotonic() + (FAILED_FOR_S if pem is None else KEPT_FOR_S), pem
+        return pem
+
+    async def _fetch(self, url: str, what: str) -> bytes | None:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=self._connector(),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=FETCH_WITHIN_S),
+            )
+        try:
+            async with self._session.get(url, allow_redirects=False) as response:
+                if response.status != 200:
+                    raise ValueError(f"SNS answered {response.status}")
+                content = await response.content.read(MOST_BYTES)
+                while len(content) < MOST_BYTES and (more := await response.content.read(MOST_BYTES - len(content))):
+                    content += more
+                return content
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            # Its text may quote the URL, which has a token.
+            self._trouble(what, type(error)(str(error)) if isinstance(error, ValueError) else ConnectionError(what))
+            return None
+
+
+def _from_folder(folder: Path, url: str) -> bytes | None:
+    name = urlsplit(url).path.rpartition("/")[2]
+    if not _NAME.fullmatch(name):
+        return None
+    try:
+        with (folder / name).open("rb") as file:
+            return file.read(MOST_BYTES)
+    except OSError:
+        return None

@@ -1,0 +1,156 @@
+"""Follows the relay's own events in the message files: what receivers are to get of them, and what an objective waits
+for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from relay.feedback.receiver import Receiver
+from relay.feedback.record import posts
+from relay.store.base import StoreError
+from relay.store.events import MailEvent, Post, Undecided
+from relay.store.sqlite import relay_events
+from relay.store.sqlite.events_file import EventsFile
+from relay.store.sqlite.locate import Located, recipients_of
+from relay.store.sqlite.reader import Reader
+from relay.store.sqlite.relay_events import TailRow
+from relay.store.sqlite.thread import WorkThread
+
+LOOK_EVERY_S = 0.25
+"""each file is looked at so often, besides the nudges"""
+ROWS_AT_ONCE = 500
+UNDECIDED_FOR_S = 900.0
+"""without a delivered event the upstream's 250 decides about an objective then"""
+
+
+class Happened(NamedTuple):
+    """An event of the relay's own, and the recipient that it is about."""
+
+    event: MailEvent
+    one: Located
+
+
+@dataclass(slots=True)
+class Following:
+    """What the rows of all files are followed for. A reload changes it."""
+
+    receivers: Sequence[Receiver] = ()
+    objectives: frozenset[str] = field(default_factory=frozenset)
+    """lanes that have one"""
+    reporting: frozenset[str] = field(default_factory=frozenset)
+    """upstreams that report deliveries"""
+
+
+class Posted(Protocol):
+    def __call__(self) -> None:
+        """New rows are in the outbox."""
+
+
+class Tail:
+    """`run` as a background task; `nudge` when something was written."""
+
+    def __init__(
+        self,
+        readers: Callable[[], dict[str, Reader]],
+        thread: WorkThread,
+        events: EventsFile,
+        posted: Posted,
+        trouble: Callable[[str, BaseException], None],
+    ) -> None:
+        """`readers`: of all message files by name, used on `thread` only."""
+        self.following = Following()
+        self.begin: Mapping[str, int] = {}
+        """by file: its newest event when it was first to be followed; of a file that came later it is the first"""
+        self._readers = readers
+        self._thread = thread
+        self._events = events
+        self._posted = posted
+        self._trouble = trouble
+        self._until: dict[str, int] = {}
+        self._wake = asyncio.Event()
+
+    def nudge(self) -> None:
+        """Look now."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Never returns."""
+        self._until = dict(await self._events.read_until())
+        while True:
+            self._wake.clear()
+            try:
+                while await self._step():
+                    pass
+            except StoreError as error:
+                self._trouble("follow", error)
+                await asyncio.sleep(1.0)
+            try:
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _step(self) -> bool:
+        """Take over what is new in each file, up to a number of rows. True: there is more."""
+        more = False
+        for name, reader in self._readers().items():
+            if name not in self._until:
+                self._until[name] = self.begin.get(name, 0)
+                await self._events.follow(name, self._until[name])
+            rows, happened = await self._thread.run(partial(self._read, reader, self._until[name]))
+            if not rows:
+                continue
+            await self._take_over(name, rows[-1].seq, happened)
+            more = more or len(rows) == ROWS_AT_ONCE
+        return more
+
+    async def _take_over(self, name: str, seq: int, happened: Sequence[Happened]) -> None:
+        following = self.following
+        outgoing: list[tuple[str, str, int, Post]] = []
+        undecided: list[Undecided] = []
+        for event, one in happened:
+            for post in posts(event, one.address, one.lane, one.accepted_at, following.receivers):
+                outgoing.append((event.id, event.message_id, event.position, post))  # noqa: PERF401
+            if event.kind == "sent" and one.lane in following.objectives and event.upstream in following.reporting:
+                due_at, after_s = one.accepted_at + UNDECIDED_FOR_S, event.at - one.accepted_at
+                undecided.append(Undecided(event.message_id, event.position, one.lane, due_at, after_s))
+        if outgoing or undecided or seq - self._until[name] >= ROWS_AT_ONCE:
+            await self._events.follow(name, seq, outgoing, undecided)
+        # Else rows of no interest are read again after a restart, which costs less than a commit.
+        self._until[name] = seq
+        if outgoing:
+            self._posted()
+
+    def _read(self, reader: Reader, seq: int) -> tuple[list[TailRow], list[Happened]]:
+        """The next rows of a file, with the recipients that they are about. A message may have moved to another file
+        meanwhile, or be deleted."""
+        rows = reader.ask(partial(relay_events.since, seq=seq, limit=ROWS_AT_ONCE))
+        following = self.following
+        if not following.receivers and not following.objectives:
+            return rows, []
+        known: dict[str, Sequence[Located]] = {}
+        happened: list[Happened] = []
+        for row in rows:
+            if row.message_id not in known:
+                known[row.message_id] = self._recipients(reader, row.message_id)
+            recipients = known[row.message_id]
+            for one in recipients if row.position is None else recipients[row.position : row.position + 1]:
+                happened.append(Happened(row.event(one.position), one))  # noqa: PERF401
+        return rows, happened
+
+    def _recipients(self, first: Reader, message_id: str) -> Sequence[Located]:
+        for reader in (first, *self._readers().values(), first):
+            found = reader.ask(partial(recipients_of, message_id=message_id))
+            if found:
+                return found
+        return ()
+
+
+def file_name(path: Path) -> str:
+    """What the events file calls a message file."""
+    return path.name

@@ -1,0 +1,140 @@
+"""The synchronous reader of the events file: what ESPs reported. The commands use it, and the relay on a thread."""
+
+# ruff: noqa: S608 - what is put together here are texts of this module; every value is a parameter
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, Self, TypeVar
+
+from relay.store.events import EventSelection, MailEvent
+from relay.store.sqlite import files
+from relay.store.sqlite.events_file import APPLICATION_ID
+
+T = TypeVar("T")
+
+_COLUMNS = "seq, id, message_id, position, at, kind, upstream, permanent, reason, lane"
+_SHOWN = "kind <> 'other'"
+
+
+class EspRow(NamedTuple):
+    """An event with its number in the file and its lane."""
+
+    seq: int
+    lane: str
+    event: MailEvent
+
+
+class EventsReader:
+    """A connection that can't write. Each method blocks, and raises StoreError. One thread at a time may use it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with files.explained(path):
+            self._connection = files.connect_reader(path)
+
+    @classmethod
+    def find(cls, path: Path) -> Self | None:
+        """None: there is no events file, or it isn't complete yet."""
+        if not path.exists():
+            return None
+        with files.explained(path):
+            reader = cls(path)
+            (application,) = reader._connection.execute("PRAGMA application_id").fetchone()
+            (version,) = reader._connection.execute("PRAGMA user_version").fetchone()
+            if application == APPLICATION_ID and version > 0:
+                return reader
+            reader.close()
+            return None
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def ask(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """What `read` returns, from one reading transaction."""
+        with files.explained(self._path):
+            self._connection.execute("BEGIN")
+            try:
+                return read(self._connection)
+            finally:
+                self._connection.execute("COMMIT")
+
+    def of_messages(self, ids: Sequence[str]) -> Sequence[EspRow]:
+        """The events of these messages, in the order in which they came."""
+        return self.ask(partial(_of_messages, ids=ids))
+
+    def since(self, seq: int, limit: int) -> Sequence[EspRow]:
+        """Up to `limit` events behind `seq`, in the order in which they came."""
+        return self.ask(partial(_since, seq=seq, limit=limit))
+
+    def last(self) -> int:
+        """The newest event's number; 0: there is none."""
+        return self.ask(_last)
+
+    def search(self, selection: EventSelection, message_ids: Sequence[str] | None = None) -> Sequence[EspRow]:
+        """The events selected, by time: the first ones where the selection has a begin, else the newest. `to` is for
+        the caller, who gives the messages that it is about."""
+        return self.ask(partial(_search, selection=selection, message_ids=message_ids))
+
+
+def _rows(found: sqlite3.Cursor) -> list[EspRow]:
+    return [
+        EspRow(
+            seq,
+            lane,
+            MailEvent(
+                event_id,
+                message_id,
+                position,
+                at,
+                kind,
+                "esp",
+                upstream,
+                None if permanent is None else bool(permanent),
+                reason,
+            ),
+        )
+        for seq, event_id, message_id, position, at, kind, upstream, permanent, reason, lane in found
+    ]
+
+
+def _of_messages(connection: sqlite3.Connection, ids: Sequence[str]) -> list[EspRow]:
+    among = "message_id IN (SELECT value FROM json_each(?))"
+    return _rows(
+        connection.execute(f"SELECT {_COLUMNS} FROM event WHERE {among} AND {_SHOWN} ORDER BY seq", (json.dumps(ids),))
+    )
+
+
+def _since(connection: sqlite3.Connection, seq: int, limit: int) -> list[EspRow]:
+    where = f"seq > ? AND {_SHOWN} ORDER BY seq LIMIT ?"
+    return _rows(connection.execute(f"SELECT {_COLUMNS} FROM event WHERE {where}", (seq, limit)))
+
+
+def _last(connection: sqlite3.Connection) -> int:
+    (seq,) = connection.execute("SELECT coalesce(max(seq), 0) FROM event").fetchone()
+    return int(seq)
+
+
+def _search(
+    connection: sqlite3.Connection, selection: EventSelection, message_ids: Sequence[str] | None
+) -> list[EspRow]:
+    terms = [_SHOWN]
+    if message_ids is not None:
+        terms.append("message_id IN (SELECT value FROM json_each(:ids))")
+    if selection.kind is not None:
+        terms.append("kind = :kind")
+    if selection.lane is not None:
+        terms.append("lane = :lane")
+    if selection.since is not None:
+        terms.append("at >= :since")
+    order = "ASC" if selection.since is not None else "DESC"
+    values = {**selection._asdict(), "ids": json.dumps(message_ids)}
+    return _rows(
+        connection.execute(
+            f"SELECT {_COLUMNS} FROM event WHERE {' AND '.join(terms)} ORDER BY at {order} LIMIT :limit", values
+        )
+    )

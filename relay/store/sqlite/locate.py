@@ -1,0 +1,65 @@
+"""Find the recipient that an ESP's event is about, in one store file, as functions of a connection."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from relay.store.addresses import Hashed
+from relay.store.sqlite.pseudonymise import stored
+from relay.store.sqlite.rows import fold
+
+_SLACK_S = 60.0
+"""clocks of the ESP and of this machine may differ by this"""
+
+
+class Located(NamedTuple):
+    """A recipient, with what an event about it needs."""
+
+    message_id: str
+    position: int
+    address: str
+    """as stored: perhaps a hash"""
+    lane: str
+    provider: str
+    accepted_at: float
+    upstream: str | None
+    reply: str | None
+    sent_at: float | None
+    header_id: str
+    """the Message-ID"""
+
+
+_COLUMNS = (
+    "r.message_id, r.position, r.address, r.lane, r.provider, r.accepted_at, r.upstream, r.reply, r.sent_at,"
+    " substr(m.message_id, 1, 1000)"
+)
+_FROM = "FROM recipient AS r JOIN message AS m ON m.id = r.message_id"
+
+
+def recipients_of(connection: sqlite3.Connection, message_id: str) -> Sequence[Located]:
+    """All recipients of a message, in order; none: it isn't in this file."""
+    rows = connection.execute(f"SELECT {_COLUMNS} {_FROM} WHERE r.message_id = ? ORDER BY r.position", (message_id,))
+    return [Located(*row) for row in rows]
+
+
+def to_address(
+    connection: sqlite3.Connection, address: str, after: float, before: float, limit: int
+) -> Sequence[Located]:
+    """Up to `limit` recipients of that address whose messages were accepted in that time, the newest first."""
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} {_FROM} WHERE coalesce(r.folded, r.address) IN (?, ?)"
+        " AND r.accepted_at BETWEEN ? AND ? ORDER BY r.accepted_at DESC LIMIT ?",
+        (fold(address), hash_of(stored(connection), address), after, before + _SLACK_S, limit),
+    )
+    return [Located(*row) for row in rows]
+
+
+def is_to(connection: sqlite3.Connection, one: Located, address: str) -> bool:
+    """Is this recipient the address? It may be stored as a hash."""
+    return fold(one.address) == fold(address) or one.address == hash_of(stored(connection), address)
+
+
+def hash_of(hashed: Hashed | None, address: str) -> str | None:
+    return None if hashed is None else hashed.address(address)
