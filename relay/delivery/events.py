@@ -58,6 +58,7 @@ class DeliveryEvents:
         for code, times in due.items():
             wait_s = max(0.0, min(times) - self._clock.now())
             self._log.deferred(job.queued.id, lane, recipients=len(times), code=code, retry_in_s=wait_s)
+        self._log.on_event()
 
     def _settled(
         self, lane: str, job: Job, state: State, upstream: str | None, code: int | None, recipients: int
@@ -81,9 +82,11 @@ class DeliveryEvents:
 
     def on_superseded(self, lane: str, message_id: str, by: str) -> None:
         self._log.superseded(message_id, lane, by=by)
+        self._log.on_event()
 
     def on_expired(self, lane: str, message_id: str, recipients: int) -> None:
         self._log.expired(message_id, lane, recipients=recipients)
+        self._log.on_event()
 
     def on_error(self, where: str, error: BaseException) -> None:
         self._log.trouble(where, error)

@@ -27,7 +27,7 @@ from relay.delivery.upstreams import LaneUpstreams
 from relay.mail.reply import OWN
 from relay.store.base import StoreError
 from relay.store.model import Booking, Queued
-from relay.upstream.base import Report, Upstream
+from relay.upstream.base import Finish, Report, Upstream
 from relay.upstream.gate import Gate
 from relay.upstream.rate import Bucket
 
@@ -227,7 +227,7 @@ class Lane:
         try:
             try:
                 if upstreams and job.is_claimed and not self.config.express:
-                    await job.signed("as it is", _unsigned(upstreams[0]))  # before it takes a session
+                    await job.signed("as it is", Finish.of(upstreams[0].config))  # before it takes a session
             finally:
                 if upstreams:
                     upstreams[0].under_way -= 1  # from here on the attempt counts itself
@@ -276,7 +276,7 @@ class Lane:
     def sign_ahead(self, job: Job) -> Coroutine[Any, Any, None] | None:
         """`Job.sign_ahead` for the upstream that the job goes to first; None also where no upstream is available."""
         upstreams = self.choice.available(RouteKey.of(job))
-        return job.sign_ahead(_unsigned(upstreams[0])) if upstreams else None
+        return job.sign_ahead(Finish.of(upstreams[0].config)) if upstreams else None
 
 
 def newest(lane: Lane) -> Lane:
@@ -290,11 +290,6 @@ def _at_once(upstream: Upstream) -> int:
     """How many messages an upstream may have under way."""
     sessions = upstream.config.sessions
     return sessions.max * (sessions.depth if upstream.express else 1)
-
-
-def _unsigned(upstream: Upstream) -> frozenset[str]:
-    """Header fields that the upstream rewrites."""
-    return frozenset(upstream.config.unsigned_headers)
 
 
 def _note_unavailable(job: Job, upstreams: Sequence[Upstream]) -> None:

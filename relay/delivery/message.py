@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
+from relay.mail.correlation import correlated
 from relay.mail.message import over_long_line
 from relay.mail.recode import Form, recoded
+from relay.providers.registry import provider_named
 from relay.signing.signatures import LARGE_BYTES
 from relay.store.model import Attempt, OpenRecipient, Queued, RecipientUpdate, Settlement
-from relay.upstream.base import Parts
+from relay.upstream.base import Finish, Parts
 from relay.upstream.gate import EXPIRED, NOT_STORED, SUPERSEDED, Gate
 
 SLOW_BYTES = 4_096
@@ -85,8 +87,8 @@ class Job:
     timings_ms: dict[str, float] = field(default_factory=dict)
     sign_ms: float = 0.0
     _renditions: dict[Form, Queued] = field(default_factory=dict)
-    _parts: dict[tuple[Form, frozenset[str]], Sequence[bytes]] = field(default_factory=dict)
-    _being_signed: tuple[Form, frozenset[str]] | None = None
+    _parts: dict[tuple[Form, Finish], Sequence[bytes]] = field(default_factory=dict)
+    _being_signed: tuple[Form, Finish] | None = None
 
     def __post_init__(self) -> None:
         self.pending = {one.position: Pending(one) for one in self.queued.due}
@@ -135,33 +137,36 @@ class Job:
             return await asyncio.to_thread(self._rendered, form)
         return self._rendered(form)
 
-    def sign_ahead(self, unsigned: frozenset[str]) -> Coroutine[Any, Any, None] | None:
+    def sign_ahead(self, finish: Finish) -> Coroutine[Any, Any, None] | None:
         """Begin the signature beside the commit and the envelope. The gate must stay closed until the result was
-        awaited. `unsigned`: see `Signatures.sign`. None: it would hold up the event loop; `signed` makes it."""
+        awaited. None: it would hold up the event loop; `signed` makes it."""
         form: Form = "as it is"
         if self._is_slow(form):
             return None
-        signing = self._keep(time.monotonic(), form, unsigned, self.sign(self._rendered(form), unsigned))
-        self._being_signed = form, unsigned
+        finished = _finished(self._rendered(form), finish)
+        signing = self._keep(time.monotonic(), form, finish, self.sign(finished, finish.unsigned))
+        self._being_signed = form, finish
         return signing
 
-    async def signed(self, form: Form, unsigned: frozenset[str]) -> Parts:
+    async def signed(self, form: Form, finish: Finish) -> Parts:
         """The signed content, for a session that is about to send the envelope; complete before the gate lets it
-        through. Each form and set of unsigned fields is signed once. Raises Unencodable."""
-        key = form, unsigned
+        through. Each form and finish is signed once. Raises Unencodable."""
+        key = form, finish
         under_way = key == self._being_signed and not self.put_over.is_set()
         if key not in self._parts and not under_way:
             rendition = await self.rendition(form)
-            await self._keep(time.monotonic(), form, unsigned, self.sign(rendition, unsigned))
+            if len(rendition.content) >= LARGE_BYTES:
+                rendition = await asyncio.to_thread(_finished, rendition, finish)
+            else:
+                rendition = _finished(rendition, finish)
+            await self._keep(time.monotonic(), form, finish, self.sign(rendition, finish.unsigned))
         return partial(self._complete, key)
 
-    async def _keep(
-        self, began_at: float, form: Form, unsigned: frozenset[str], signing: Awaitable[Sequence[bytes]]
-    ) -> None:
-        self._parts[form, unsigned] = await signing
+    async def _keep(self, began_at: float, form: Form, finish: Finish, signing: Awaitable[Sequence[bytes]]) -> None:
+        self._parts[form, finish] = await signing
         self.sign_ms += (time.monotonic() - began_at) * 1000.0
 
-    def _complete(self, key: tuple[Form, frozenset[str]]) -> Sequence[bytes]:
+    def _complete(self, key: tuple[Form, Finish]) -> Sequence[bytes]:
         parts = self._parts.get(key)
         if parts is None:
             raise NotSigned
@@ -181,3 +186,12 @@ class Job:
             made = self.queued if content is self.queued.content else self.queued._replace(content=content)
             self._renditions[form] = made
         return made
+
+
+def _finished(queued: Queued, finish: Finish) -> Queued:
+    """With the relay's id in the header field of the upstream's provider."""
+    provider = provider_named(finish.provider) if finish.provider is not None else None
+    if provider is None:
+        return queued
+    content = correlated(queued.content, provider, queued.id)
+    return queued if content is queued.content else queued._replace(content=content)

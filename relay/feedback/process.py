@@ -9,6 +9,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ TELL_AFTER_S = 0.05
 """new events within this time are one notification"""
 EFFECTS_AT_ONCE = 100
 EFFECTS_WITHIN_S = 20.0
+EFFECTS_EVERY_S = 1.0
+"""an effect that must wait, say for the settlement of its recipient, is tried again"""
+EFFECTS_FOR_S = 2 * 86400.0
 OVERDUE_AT_ONCE = 500
 OVERDUE_EVERY_S = 5.0
 PRUNE_EVERY_S = 60.0
@@ -72,6 +76,9 @@ class FeedbackProcess:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._tasks:
+                with contextlib.suppress(StoreError):
+                    await self._tail.save()
             self._report()
         self._link.close()
 
@@ -135,7 +142,9 @@ class FeedbackProcess:
         self._webhooks.objectives = settings.objectives
         self._log.objectives = settings.objectives
         self._tail.begin = settings.begin
-        self._tail.following = Following(receivers, frozenset(settings.objectives), frozenset(settings.webhooks))
+        since = await self._events.receivers([each.key for each in receivers], settings.since)
+        objectives, reporting = frozenset(settings.objectives), frozenset(settings.webhooks)
+        self._tail.following = Following(receivers, since, objectives, reporting)
         await self._publisher.apply(receivers)
         self._tail.nudge()
 
@@ -154,7 +163,7 @@ class FeedbackProcess:
     async def _open_readers(self) -> None:
         for path in self._settings.files():
             if file_name(path) not in self._readers:
-                self._readers[file_name(path)] = await self._webhooks.thread.run(lambda path=path: Reader.open(path))
+                self._readers[file_name(path)] = await self._webhooks.thread.run(partial(Reader.open, path))
 
     async def _watch_files(self) -> None:
         while True:
@@ -193,11 +202,20 @@ class FeedbackProcess:
     async def _hand_over_effects(self) -> None:
         while True:
             self._effects_due.clear()
-            while found := await self._events.effects(EFFECTS_AT_ONCE):
+            after, is_late = 0, False
+            while found := await self._events.effects(after, EFFECTS_AT_ONCE):
+                after = found[-1][0]
                 effects = [effect for _, effect in found]
-                await self._link.ask(messages.EFFECTS, effects, within_s=EFFECTS_WITHIN_S)
-                await self._events.effects_done([number for number, _ in found])
-            await self._effects_due.wait()
+                done = await self._link.ask(messages.EFFECTS, effects, within_s=EFFECTS_WITHIN_S)
+                is_late = is_late or len(done) < len(found)
+                too_old = self._clock.now() - EFFECTS_FOR_S
+                finished = {found[position][0] for position in done}
+                await self._events.effects_done(
+                    [number for number, effect in found if number in finished or effect.at < too_old]
+                )
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EFFECTS_EVERY_S if is_late else None):
+                    await self._effects_due.wait()
 
     async def _decide_overdue(self) -> None:
         while True:

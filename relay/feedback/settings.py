@@ -51,13 +51,15 @@ class Settings:
     receivers: tuple[ReceiverSettings, ...] = ()
     objectives: Mapping[str, float] = field(default_factory=dict)
     """by lane: the seconds within which its mail is to arrive"""
+    since: float = 0.0
+    """when this relay started: what happened before is no news for receivers that are new"""
     begin: Mapping[str, int] = field(default_factory=dict)
     """by message file: its newest event when this relay began to follow it"""
     cert_file: str | None = None
     key_file: str | None = None
 
     @classmethod
-    def of(cls, config: Config, clock_offset: float, begin: Mapping[str, int]) -> Self:
+    def of(cls, config: Config, clock_offset: float, since: float, begin: Mapping[str, int]) -> Self:
         """The part of a configuration."""
         return cls(
             store=str(config.store),
@@ -79,6 +81,7 @@ class Settings:
             objectives={
                 name: lane.objective.within_s for name, lane in config.lanes.items() if lane.objective is not None
             },
+            since=since,
             begin=begin,
             cert_file=None if config.webhooks.cert_file is None else str(config.webhooks.cert_file),
             key_file=None if config.webhooks.key_file is None else str(config.webhooks.key_file),

@@ -40,6 +40,8 @@ class Following:
     """What the rows of all files are followed for. A reload changes it."""
 
     receivers: Sequence[Receiver] = ()
+    since: Mapping[str, float] = field(default_factory=dict)
+    """by the receiver's key: what happened before then is no news for it"""
     objectives: frozenset[str] = field(default_factory=frozenset)
     """lanes that have one"""
     reporting: frozenset[str] = field(default_factory=frozenset)
@@ -95,6 +97,11 @@ class Tail:
             except TimeoutError:
                 pass
 
+    async def save(self) -> None:
+        """Note how far each file was read, at the end."""
+        for name, seq in self._until.items():
+            await self._events.follow(name, seq)
+
     async def _step(self) -> bool:
         """Take over what is new in each file, up to a number of rows. True: there is more."""
         more = False
@@ -114,7 +121,8 @@ class Tail:
         outgoing: list[tuple[str, str, int, Post]] = []
         undecided: list[Undecided] = []
         for event, one in happened:
-            for post in posts(event, one.address, one.lane, one.accepted_at, following.receivers):
+            receivers = [each for each in following.receivers if event.at >= following.since.get(each.key, 0.0)]
+            for post in posts(event, one.address, one.lane, one.accepted_at, receivers):
                 outgoing.append((event.id, event.message_id, event.position, post))  # noqa: PERF401
             if event.kind == "sent" and one.lane in following.objectives and event.upstream in following.reporting:
                 due_at, after_s = one.accepted_at + UNDECIDED_FOR_S, event.at - one.accepted_at

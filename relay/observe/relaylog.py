@@ -64,6 +64,10 @@ class RelayLog:
         """A worker process accepts bulk mail."""
         self.line(logging.INFO, "worker_ready", worker=number)
 
+    def feedback_ready(self) -> None:
+        """The feedback process takes webhooks and posts events."""
+        self.line(logging.INFO, "feedback_ready")
+
     def stopping(self) -> None:
         """The relay takes no more mail and finishes what is under way."""
         self.line(logging.INFO, "stopping")

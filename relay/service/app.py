@@ -23,6 +23,7 @@ from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
 from relay.service.build import CannotStart, RelayParts, bulk_lanes, connect, place_of
 from relay.service.current import Current
+from relay.service.feedback import feedback_settings
 from relay.service.forks import Forks
 from relay.service.reload import Reloader
 from relay.service.sdnotify import ServiceManager
@@ -31,6 +32,7 @@ from relay.store.keys import open_codec
 from relay.store.merge import shards
 from relay.store.sqlite.integrity import verify_if_unlocked
 from relay.store.sqlite.maintenance import check_keys
+from relay.web import BACKLOG
 
 WARM_WITHIN_S = 2.0
 """for a session to be opened for each express lane, before the relay says that it is ready"""
@@ -93,10 +95,16 @@ class App:
             started.push_async_callback(self._drain)
             http_sockets += self._bind_http()
             parts.http.listen(http_sockets)
+            webhook_sockets: list[socket.socket] = []
+            started.callback(lambda: _release(webhook_sockets, config))
+            webhook_sockets += self._bind_webhooks()
+            settings = feedback_settings(config, self.clock)
+            started.push_async_callback(parts.feedback.stop)
             try:
                 await parts.intake.start(config.listen, self._passed)
             except CannotListen as error:
                 raise CannotStart(place_of(error, loaded)) from error
+            parts.feedback.start(settings, webhook_sockets)
             await engine.delivery.warmed(WARM_WITHIN_S)
             self._started = started.pop_all()
         parts.http.start()
@@ -150,6 +158,19 @@ class App:
         except CannotListen as error:
             raise CannotStart(f"{self.current.loaded.places.of('http', 'address')}: {error}") from error
 
+    def _bind_webhooks(self) -> list[socket.socket]:
+        """Raises CannotStart."""
+        address = self.config.webhooks.address
+        if address is None:
+            return []
+        try:
+            sockets = bind(address, self._passed)
+        except CannotListen as error:
+            raise CannotStart(f"{self.current.loaded.places.of('webhooks', 'address')}: {error}") from error
+        for each in sockets:
+            each.listen(BACKLOG)  # clients wait until the feedback process takes them
+        return sockets
+
     async def _drain(self) -> None:
         """Take no new mail; let sessions and transactions finish within `shutdown`; the rest stays queued."""
         ends = time.monotonic() + self.config.shutdown_s
@@ -160,6 +181,11 @@ class App:
         self._deliveries_cut = sum(
             await asyncio.gather(self.parts.engine.drain(left_s), self.parts.workers.drain(left_s))
         )
+
+
+def _release(sockets: list[socket.socket], config: Config) -> None:
+    if sockets and config.webhooks.address is not None:
+        release(sockets, config.webhooks.address)
 
 
 def _spool(loaded: Loaded) -> Path:

@@ -16,6 +16,8 @@ from relay.intake.server import IntakeServer
 from relay.intake.types import CannotListen, Settings
 from relay.mail.dkim import Signer
 from relay.service.current import Current
+from relay.service.effects import Effects
+from relay.service.feedback import Feedback
 from relay.service.health import RelayHealth, waiting_mail
 from relay.service.host import WorkerHost
 from relay.service.http import HttpService
@@ -103,6 +105,7 @@ class RelayParts:
     intake: IntakeServer
     health: RelayHealth
     http: HttpService
+    feedback: Feedback
 
 
 def connect(
@@ -125,6 +128,8 @@ def connect(
         generation.state, LanesAndWorkers(engine, workers), clock, log, admission, engine.signatures.selectors
     )
     intake = IntakeServer(acceptance, Settings(intake_limits(config), config.hostname), log, admit=admission.refusal)
+    feedback = Feedback(current, log, engine.supervisor, Effects(engine, workers).apply, lambda: None)
+    log.on_event = feedback.nudge
     health = RelayHealth(current, admission, engine, workers, intake)
     token = config.http.token
     backend = Backend(
@@ -134,9 +139,10 @@ def connect(
         health,
         Operator(engine, workers, forwarder),
         clock.now,
+        feedback.webhooks,
     )
     http = HttpService(backend, token.get_secret_value() if token is not None else None, engine.supervisor)
-    return RelayParts(engine, builder, forwarder, workers, host, acceptance, intake, health, http), generation
+    return RelayParts(engine, builder, forwarder, workers, host, acceptance, intake, health, http, feedback), generation
 
 
 def connectable(loaded: Loaded) -> Mapping[str, Target]:

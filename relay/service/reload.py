@@ -15,10 +15,12 @@ from relay.logfmt import LongText, logfmt
 from relay.observe.maillog import MailLog
 from relay.service.build import CannotStart, RelayParts, bulk_lanes, connectable, intake_limits, own_lanes, place_of
 from relay.service.current import Current
+from relay.service.feedback import feedback_settings
+from relay.store.base import StoreError
 
 _LOG = logging.getLogger("relay")
 
-RESTART_KEYS = ("store", "store_key_file", "http")
+RESTART_KEYS = ("store", "store_key_file", "http", "webhooks")
 """keys of the configuration that take a restart; a reload keeps what runs"""
 
 PREPARE_WITHIN_S = 2.0
@@ -68,6 +70,10 @@ class Reloader:
         parts.forwarder.lanes = tuple(own_lanes(config))
         await parts.workers.reload(loaded, bulk_lanes(config), parts.builder.limits)
         parts.forwarder.wake()
+        try:
+            await parts.feedback.reload(await asyncio.to_thread(feedback_settings, config, parts.engine.clock))
+        except StoreError as error:
+            self._log.trouble("feedback", error)
         self._log.reloaded(success=True, ignored=tuple(ignored))
         return True
 

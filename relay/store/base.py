@@ -15,8 +15,10 @@ from relay.store.model import (
     Action,
     Booking,
     DeliveryRow,
+    Ended,
     Expired,
     LaneCount,
+    LateEnd,
     NewMessage,
     Queued,
     Recovered,
@@ -113,6 +115,9 @@ class Queue(Protocol):
         queued and deferred ones. `release` makes held ones due now. `drop` ends queued, deferred, held and ambiguous
         ones (state `bounced`, reply `dropped by the operator`, no DSN). `sending` ones are never changed. With `to` or
         `state`, only matching recipients are. Returns the ids of the messages that changed."""
+
+    async def end_sent(self, end: LateEnd) -> Ended:
+        """Turn a recipient that is `sent` by this upstream into `bounced`. `done` also where it ended otherwise."""
 
     def size(self) -> tuple[int, int]:
         """Open messages, and the bytes of their contents, from memory: asked before every message."""

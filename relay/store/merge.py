@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from relay.store.model import DeliveryRow, LaneCount, Selection, State
+from relay.store.sqlite import relay_events
 from relay.store.sqlite.files import explained
 from relay.store.sqlite.reader import Reader
 from relay.store.view import Json
@@ -95,6 +96,15 @@ def open_readers(store: Path) -> MergedReader:
             undo.callback(readers[-1].close)
         undo.pop_all()
     return MergedReader(readers[0], readers[1:])
+
+
+def newest_events(store: Path) -> Mapping[str, int]:
+    """The number of the newest event in each file, by the file's name. Raises StoreError."""
+    found: dict[str, int] = {}
+    for path in (store, *shards(store)):
+        with closing(Reader.open(path)) as reader:
+            found[path.name] = reader.ask(relay_events.last)
+    return found
 
 
 @contextmanager

@@ -236,6 +236,20 @@ class DeliveryRow(NamedTuple):
     slow_receive: bool = False
 
 
+class LateEnd(NamedTuple):
+    """A recipient that an upstream accepted, and that its ESP then reported as bounced, rejected or failed."""
+
+    message_id: str
+    position: int
+    upstream: str
+    reply: str
+    """why, redacted"""
+
+
+Ended = Literal["done", "later", "absent"]
+"""`later`: the recipient isn't finished; `absent`: the message isn't in this store"""
+
+
 class TransferredMessage(NamedTuple):
     """A message on its way to another store of this relay: its rows by table, as dictionaries, and its content."""
 

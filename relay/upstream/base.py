@@ -22,6 +22,20 @@ Parts = Callable[[], Sequence[bytes]]
 """The signed content in parts. Called once, after the gate let the message through."""
 
 
+class Finish(NamedTuple):
+    """How a content is finished for an upstream."""
+
+    unsigned: frozenset[str] = frozenset()
+    """header fields (lower case) that no signature covers, because the upstream rewrites them"""
+    provider: str | None = None
+    """the relay's id is put into this provider's header field, for its delivery events; None: the content stays"""
+
+    @classmethod
+    def of(cls, config: model.Upstream) -> Finish:
+        """As an upstream's configuration has it. The id is of use where the upstream has a webhook."""
+        return cls(frozenset(config.unsigned_headers), config.webhook.kind if config.webhook is not None else None)
+
+
 class Load(Protocol):
     """What one attempt carries: a message, and those of its recipients that the attempt is for."""
 
@@ -38,8 +52,8 @@ class Load(Protocol):
     async def content(self, form: Form) -> bytes:
         """The unsigned content in that form. Raises Unencodable."""
 
-    async def signed(self, form: Form, unsigned: frozenset[str]) -> Parts:
-        """The content in that form, signed. `unsigned`: header fields (lower case) that no signature covers."""
+    async def signed(self, form: Form, finish: Finish) -> Parts:
+        """The content in that form, finished and signed."""
 
 
 class Progress:

@@ -22,10 +22,10 @@ from relay.observe.maillog import MailLog
 from relay.observe.metrics import Family
 from relay.store.codec import Codec
 from relay.store.merge import shard, shards
-from relay.store.model import Action, NewMessage, Selection, TransferredMessage
+from relay.store.model import Action, Ended, LateEnd, NewMessage, Selection, TransferredMessage
 from relay.upstream.limits import LocalLimits
 from relay.workers import messages
-from relay.workers.handle import WorkerHandle
+from relay.workers.handle import PUT_WITHIN_S, WorkerHandle
 from relay.workers.metrics import add_up
 from relay.workers.spawn import Forked
 
@@ -98,6 +98,14 @@ class Workers:
         when a worker doesn't reply."""
         changed = await asyncio.gather(*(worker.act(action, selection) for worker in self.handles))
         return [message_id for ids in changed for message_id in ids]
+
+    async def end_sent(self, end: LateEnd) -> Ended:
+        """As `Queue.end_sent`, in the worker that has the message. Raises LinkLost when one doesn't reply."""
+        for worker in self.handles:
+            ended: Ended = await worker.ask(messages.END_SENT, end, within_s=PUT_WITHIN_S)
+            if ended != "absent":
+                return ended
+        return "absent"
 
     async def metrics(self) -> Sequence[Family]:
         """The sums over all workers, including those that died."""

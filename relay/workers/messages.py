@@ -15,6 +15,8 @@ from relay.upstream.warm import Warm
 # Requests of the main process.
 PING, START, PUT, PUT_LARGE = "ping", "start", "put", "put_large"
 ACT, RELOAD, METRICS, DRAIN = "act", "reload", "metrics", "drain"
+END_SENT = "end_sent"
+"""a request of the main process: a `LateEnd`; the reply is an `Ended`"""
 MOVE = "move"
 """a request of either: import a message of another store"""
 LEND_RATE = "lend_rate"

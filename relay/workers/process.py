@@ -124,6 +124,8 @@ class WorkerProcess:
             case messages.ACT:
                 async with self._forwarder.still() if self._forwarder is not None else nullcontext():
                     return await engine.delivery.act(*value)
+            case messages.END_SENT:
+                return await engine.store.end_sent(value)
             case messages.RELOAD:
                 await engine.replace(value.loaded.config, self._build(engine, value))
                 return self._forward(engine, value)

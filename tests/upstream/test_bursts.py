@@ -15,7 +15,7 @@ import pytest
 from relay.clock import steady
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.recode import Form
-from relay.upstream.base import Parts, Progress, Report, Terms
+from relay.upstream.base import Finish, Parts, Progress, Report, Terms
 from relay.upstream.gate import Gate
 from relay.upstream.smtp.pool import NO_SESSION
 from relay.upstream.smtp.upstream import SmtpUpstream
@@ -49,9 +49,9 @@ class Code:
         assert form == "as it is"
         return self.original
 
-    async def signed(self, form: Form, unsigned: frozenset[str]) -> Parts:
+    async def signed(self, form: Form, finish: Finish) -> Parts:
         assert form == "as it is"
-        assert not unsigned
+        assert finish == Finish()
         return lambda: [self.original]
 
 

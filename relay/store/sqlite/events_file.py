@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from importlib import resources
@@ -102,6 +102,10 @@ class EventsFile:
         """How far each message file was read, by name."""
         return await self._write(lambda tx: dict(tx.execute("SELECT file, seq FROM read_until").fetchall()))
 
+    async def receivers(self, keys: Collection[str], since: float) -> Mapping[str, float]:
+        """Since when each of these receivers is configured: `since` for new ones. Others are forgotten."""
+        return await self._write(partial(_receivers, keys=keys, since=since))
+
     async def follow(
         self,
         file: str,
@@ -117,9 +121,9 @@ class EventsFile:
         """Up to `limit` of the undecided recipients whose time is over. They are decided now."""
         return await self._write(partial(_overdue, now=self._now(), limit=limit))
 
-    async def effects(self, limit: int) -> Sequence[tuple[int, Effect]]:
-        """What has yet to be done, oldest first, each with its number for `effects_done`."""
-        return await self._write(partial(_effects, limit=limit))
+    async def effects(self, after: int, limit: int) -> Sequence[tuple[int, Effect]]:
+        """What has yet to be done, oldest first, each with its number for `effects_done`: those behind `after`."""
+        return await self._write(partial(_effects, after=after, limit=limit))
 
     async def effects_done(self, numbers: Sequence[int]) -> None:
         await self._write(lambda tx: tx.executemany("DELETE FROM effect WHERE seq = ?", [(each,) for each in numbers]))
@@ -190,6 +194,13 @@ def _use(tx: Tx, token: Token, now: float) -> None:
         raise Replayed
 
 
+def _receivers(tx: Tx, keys: Collection[str], since: float) -> dict[str, float]:
+    known = dict(tx.execute("SELECT receiver, since FROM receiver").fetchall())
+    tx.executemany("DELETE FROM receiver WHERE receiver = ?", [(key,) for key in known if key not in keys])
+    tx.executemany("INSERT OR IGNORE INTO receiver VALUES (?, ?)", [(key, since) for key in keys])
+    return {key: known.get(key, since) for key in keys}
+
+
 def _follow(
     tx: Tx,
     file: str,
@@ -217,11 +228,11 @@ def _overdue(tx: Tx, now: float, limit: int) -> list[Undecided]:
     return found
 
 
-def _effects(tx: Tx, limit: int) -> list[tuple[int, Effect]]:
+def _effects(tx: Tx, after: int, limit: int) -> list[tuple[int, Effect]]:
     rows = tx.execute(
         "SELECT seq, action, message_id, position, upstream, at, lane, cause, address, reason FROM effect"
-        " ORDER BY seq LIMIT ?",
-        (limit,),
+        " WHERE seq > ? ORDER BY seq LIMIT ?",
+        (after, limit),
     )
     return [(seq, Effect(*row)) for seq, *row in rows.fetchall()]
 

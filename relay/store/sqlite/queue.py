@@ -9,7 +9,19 @@ from functools import partial
 
 from relay.logfmt import LongText, logfmt
 from relay.store.base import StoreDamaged, StoreError, Unreadable
-from relay.store.model import BOOKED, Action, Booking, Expired, NewMessage, Queued, Recovered, Selection, Settlement
+from relay.store.model import (
+    BOOKED,
+    Action,
+    Booking,
+    Ended,
+    Expired,
+    LateEnd,
+    NewMessage,
+    Queued,
+    Recovered,
+    Selection,
+    Settlement,
+)
 from relay.store.sqlite import claim, content, operate, put, search, settle
 from relay.store.sqlite.group import Operation
 from relay.store.sqlite.rows import PART_BYTES, BodyRange
@@ -154,6 +166,9 @@ class SqliteQueue:
         is_simple = settle.is_simple_finish(settlement, state.hashed)
         batch = (settle.finish_batch, settlement) if is_simple else None
         await state.writer.submit(Operation(write, size_bytes=size_bytes, batch=batch, in_place=is_simple)).result()
+
+    async def end_sent(self, end: LateEnd) -> Ended:
+        return await self.state.write(partial(settle.end_sent, end=end))
 
     async def unclaim(self, message_id: str, due_at: float | None = None) -> None:
         await self.state.write(partial(settle.unclaim, message_id=message_id, due_at=due_at))

@@ -12,7 +12,16 @@ from typing import Any
 from relay.store.addresses import Hashed
 from relay.store.base import StoreError
 from relay.store.codec import Codec
-from relay.store.model import OPEN_STATES, SUSPECT_DEATHS, Attempt, Expired, RecipientUpdate, Settlement
+from relay.store.model import (
+    OPEN_STATES,
+    SUSPECT_DEATHS,
+    Attempt,
+    Ended,
+    Expired,
+    LateEnd,
+    RecipientUpdate,
+    Settlement,
+)
 from relay.store.sqlite.commit import Tx
 from relay.store.sqlite.pseudonymise import hash_addresses
 from relay.store.sqlite.put import insert_rows, put
@@ -244,6 +253,25 @@ _GIVE_BACK = (
     f" booked_at = CASE WHEN deaths >= {SUSPECT_DEATHS} THEN {{due}} END,"
     f" attempts = {_WITHOUT_THIS_CLAIM} WHERE message_id = :id AND state = 'sending'"
 )
+
+
+def end_sent(tx: Tx, end: LateEnd) -> Ended:
+    """See `base.Queue.end_sent`."""
+    found = tx.execute(
+        "SELECT state, open, upstream FROM recipient WHERE message_id = ? AND position = ?",
+        (end.message_id, end.position),
+    ).fetchone()
+    if found is None:
+        return "absent"
+    state, is_open, upstream = found
+    if is_open:
+        return "later"
+    if state == "sent" and upstream == end.upstream:
+        tx.execute(
+            "UPDATE recipient SET state = 'bounced', reply = ? WHERE message_id = ? AND position = ?",
+            (end.reply, end.message_id, end.position),
+        )
+    return "done"
 
 
 def note(tx: Tx, message_id: str, at: float, text: str) -> None:

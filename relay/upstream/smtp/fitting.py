@@ -6,12 +6,12 @@ import math
 import time
 
 from relay.mail.recode import Form, Unencodable, has_utf8_head
-from relay.upstream.base import Load, Parts
+from relay.upstream.base import Finish, Load, Parts
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.commands import Mail
 
 
-async def fitted(load: Load, capabilities: Capabilities, unsigned: frozenset[str]) -> tuple[Mail, Parts, Form]:
+async def fitted(load: Load, capabilities: Capabilities, finish: Finish) -> tuple[Mail, Parts, Form]:
     """The load as it is to be sent, its signed content, and the form. Where no form fits it is left as it is, and
     `unfit` says why."""
     form: Form = "as it is"
@@ -27,7 +27,7 @@ async def fitted(load: Load, capabilities: Capabilities, unsigned: frozenset[str
             form = "as it is"
         else:
             mail = mail._replace(size_bytes=len(content), eightbit=not content.isascii(), utf8_head=False)
-    return mail, await load.signed(form, unsigned), form
+    return mail, await load.signed(form, finish), form
 
 
 def _mail(load: Load, content: bytes) -> Mail:

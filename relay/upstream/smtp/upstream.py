@@ -9,7 +9,7 @@ from typing import Literal
 
 from relay.clock import steady
 from relay.mail.outcome import Outcome
-from relay.upstream.base import Load, Progress, Report, Terms, Upstream, Watcher
+from relay.upstream.base import Finish, Load, Progress, Report, Terms, Upstream, Watcher
 from relay.upstream.gate import Gate
 from relay.upstream.limits import UpstreamLimits
 from relay.upstream.phases import Phases
@@ -44,7 +44,7 @@ class SmtpUpstream(Upstream):
         self.maintenance = Maintenance(self, self.pool)
         self._target = target
         self._limits = limits
-        self._unsigned = frozenset(target.config.unsigned_headers)
+        self._finish = Finish.of(target.config)
 
     def serves(self, target: Target, limits: UpstreamLimits, *, express: bool) -> bool:
         """Whether a lane of a newer configuration may go on with this upstream, its sessions and what was learnt of
@@ -163,7 +163,7 @@ class SmtpUpstream(Upstream):
         self, session: Session, load: Load, gate: Gate, terms: Terms, deadline: float, phases: Phases
     ) -> TransactionReport:
         try:
-            mail, parts, form = await fitted(load, session.capabilities, self._unsigned)
+            mail, parts, form = await fitted(load, session.capabilities, self._finish)
             if form != "as it is":
                 phases.until(time.monotonic(), "encode")
             # Of several messages each waits for its turn anyway, and a write less for each leaves the loop to them.

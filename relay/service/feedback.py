@@ -1,0 +1,272 @@
+"""The feedback process as the main process has it: started, watched, started again; asked, and answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from relay.clock import Clock
+from relay.config.model import Config
+from relay.feedback import counts, messages
+from relay.feedback.settings import Settings
+from relay.ipc import JSON, Attached, Link, LinkLost, RemoteError
+from relay.observe.maillog import MailLog
+from relay.service.current import Current
+from relay.store.base import StoreError
+from relay.store.events import Effect
+from relay.store.merge import newest_events
+from relay.supervise import Supervisor
+from relay.web.webhooks import Answer, Webhook
+
+ENTRY = "relay.feedback.entry"
+START_WITHIN_S = 60.0
+PING_EVERY_S = 2.0
+SILENT_FOR_S = 15.0
+"""an event loop that doesn't turn for this long hangs: the process is killed, and another one started"""
+ASK_WITHIN_S = 20.0
+READY_WITHIN_S = 5.0
+"""a webhook waits so long for a process that is starting"""
+STOPS_WITHIN_S = 3.0
+MOST_EFFECTS = 1_000
+UNAVAILABLE = Answer(503, "the relay can't take events now")
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
+"""variables of the environment: others may be passwords of upstreams"""
+
+Apply = Callable[[Effect], Awaitable[bool]]
+"""Applies an effect. False: it can't be applied yet. Raises StoreError, LinkLost."""
+
+
+def feedback_settings(config: Config, clock: Clock) -> Settings:
+    """What the feedback process needs now. Looks into the message files where there is something to follow. Raises
+    StoreError."""
+    settings = Settings.of(config, clock.offset, clock.now(), {})
+    return replace(settings, begin=newest_events(config.store)) if settings.is_needed else settings
+
+
+class FeedbackEnded(Exception):
+    """The feedback process has ended, or was killed because it didn't answer."""
+
+
+class Feedback:
+    """`start`, `reload`, `stop`."""
+
+    def __init__(
+        self, current: Current, log: MailLog, supervisor: Supervisor, apply: Apply, recorded: Callable[[], None]
+    ) -> None:
+        """`recorded` is called when there are new events in the events file."""
+        self._current = current
+        self._log = log
+        self._supervisor = supervisor
+        self._apply = apply
+        self._recorded = recorded
+        self._settings: Settings | None = None
+        self._sockets: Sequence[socket.socket] = ()
+        self._task: asyncio.Task[None] | None = None
+        self._link: Link | None = None
+        self._ready = asyncio.Event()
+        self._nudged = False
+
+    def start(self, settings: Settings, sockets: Sequence[socket.socket]) -> None:
+        """Start the process, if the settings need it. `sockets`: bound, for webhooks only. Returns at once."""
+        self._settings, self._sockets = settings, sockets
+        if settings.is_needed and self._task is None:
+            self._task = self._supervisor.run_forever("feedback", self._live)
+
+    async def reload(self, settings: Settings) -> None:
+        """Give it other settings, or start or stop it, as they need it."""
+        self._settings = settings
+        if not settings.is_needed:
+            await self.stop()
+        elif self._task is None:
+            self.start(settings, self._sockets)
+        elif self._link is not None and self._ready.is_set():
+            try:
+                await self._link.ask(messages.RELOAD, settings.as_json(), within_s=ASK_WITHIN_S)
+            except (LinkLost, RemoteError) as error:
+                self._log.trouble("feedback", error)
+                self._link.close()  # the next process begins with these settings
+
+    async def stop(self) -> None:
+        """End the process, within a short time."""
+        if self._task is None:
+            return
+        if self._link is not None:
+            with contextlib.suppress(LinkLost, RemoteError):
+                await self._link.ask(messages.STOP, within_s=STOPS_WITHIN_S)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._task = None
+
+    def nudge(self) -> None:
+        """There are new events in a message file. It is cheap: many calls are one notification."""
+        if self._link is not None and not self._nudged:
+            self._nudged = True
+            asyncio.get_running_loop().call_later(0.02, self._nudge)
+
+    def _nudge(self) -> None:
+        self._nudged = False
+        if self._link is not None:
+            self._link.notify(messages.NUDGE)
+
+    def webhooks(self) -> Mapping[str, Webhook]:
+        """Those that the shared HTTP service forwards."""
+        settings = self._settings
+        return {} if settings is None else {name: _Forwarded(self, name) for name in settings.webhooks}
+
+    async def forward(self, upstream: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """The process's answer to a posted webhook."""
+        try:
+            async with asyncio.timeout(READY_WITHIN_S):
+                await self._ready.wait()
+            link = self._link
+            if link is None:
+                return UNAVAILABLE
+            value = Attached([upstream, dict(headers)], body)
+            match await link.ask(messages.WEBHOOK, value, within_s=ASK_WITHIN_S):
+                case [int() as status, str() as text] if 200 <= status <= 599:
+                    return Answer(status, text)
+        except (LinkLost, RemoteError, TimeoutError):
+            pass
+        return UNAVAILABLE
+
+    # one life of the process
+
+    async def _live(self) -> None:
+        """Raises FeedbackEnded."""
+        process, link = await self._spawn()
+        try:
+            self._link = link
+            await self._begin(link)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_wait(process), name="process of feedback")
+                tasks.create_task(self._watch(link), name="watch feedback")
+        except* FeedbackEnded as ended:
+            raise ended.exceptions[0] from None
+        except* (LinkLost, RemoteError):
+            raise FeedbackEnded from None
+        finally:
+            self._ready.clear()
+            self._link = None
+            link.close()
+            await _end(process)
+
+    async def _spawn(self) -> tuple[asyncio.subprocess.Process, Link]:
+        ours, theirs = socket.socketpair()
+        fds = [theirs.fileno(), *(each.fileno() for each in self._sockets)]
+        level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
+        words = [str(fds[0]), level, *map(str, fds[1:])]
+        environ = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", ENTRY, *words),
+                pass_fds=fds,
+                stdin=asyncio.subprocess.DEVNULL,
+                env={**environ, "PYTHONPATH": _python_path()},
+            )
+        link = await Link.over(ours, self._on_request, self._on_notification, self._ready.clear, JSON)
+        return process, link
+
+    async def _begin(self, link: Link) -> None:
+        settings = self._settings
+        assert settings is not None
+        await link.ask(messages.START, settings.as_json(), within_s=START_WITHIN_S)
+        while settings is not self._settings:  # reloaded while it started
+            settings = self._settings
+            assert settings is not None
+            await link.ask(messages.RELOAD, settings.as_json(), within_s=ASK_WITHIN_S)
+        self._ready.set()
+        self._log.feedback_ready()
+
+    async def _watch(self, link: Link) -> None:
+        while True:
+            try:
+                await link.ask(messages.PING, within_s=SILENT_FOR_S)
+            except (LinkLost, RemoteError):
+                raise FeedbackEnded from None
+            await asyncio.sleep(PING_EVERY_S)
+
+    # what the process asks and tells
+
+    async def _on_request(self, kind: str, value: Any) -> Any:
+        """Positions of the effects that are applied, or can't ever be."""
+        if kind != messages.EFFECTS or not isinstance(value, list) or len(value) > MOST_EFFECTS:
+            raise ValueError(kind)
+        done = []
+        for number, given in enumerate(value):
+            effect = _effect(given)
+            try:
+                if effect is None or await self._apply(effect):
+                    done.append(number)
+            except (StoreError, LinkLost) as error:
+                self._log.trouble("effect", error)
+        return done
+
+    def _on_notification(self, kind: str, value: Any) -> None:
+        match kind:
+            case messages.COUNTS:
+                config = self._current.config
+                counts.add(self._log.metrics, value, config.upstreams, config.lanes)
+            case messages.RECORDED:
+                self._recorded()
+            case _:
+                raise ValueError("unknown notification")
+
+
+class _Forwarded:
+    """One upstream's webhook, as the shared HTTP service calls it."""
+
+    def __init__(self, feedback: Feedback, upstream: str) -> None:
+        self._feedback = feedback
+        self._upstream = upstream
+
+    async def take(self, headers: Mapping[str, str], body: bytes) -> Answer:
+        return await self._feedback.forward(self._upstream, headers, body)
+
+
+def _effect(given: Any) -> Effect | None:
+    """None: it isn't well formed."""
+    match given:
+        case [
+            "end" | "suppress" as action,
+            str() as message_id,
+            int() as position,
+            str() as upstream,
+            int() | float() as at,
+            str() as lane,
+            str() | None as cause,
+            str() | None as address,
+            str() | None as reason,
+        ]:
+            return Effect(action, message_id, position, upstream, float(at), lane, cause, address, reason)
+    return None
+
+
+async def _wait(process: asyncio.subprocess.Process) -> None:
+    await process.wait()
+    raise FeedbackEnded
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Its link is closed, at which it ends; kill it if it doesn't."""
+    try:
+        async with asyncio.timeout(STOPS_WITHIN_S):
+            await process.wait()
+    except TimeoutError:
+        pass
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def _python_path() -> str:
+    """It imports its modules from where this process does."""
+    return os.pathsep.join([*filter(None, sys.path), str(Path(__file__).parents[2])])
