@@ -25,15 +25,14 @@ CREATE TABLE read_until (
     seq INTEGER NOT NULL
 ) WITHOUT ROWID;
 
--- Events on their way to receivers. A row is deleted once its receiver has answered 2xx. Of the live rows of a message
--- and a receiver, the first has a due time: the others follow it.
 -- Since when each receiver is configured: what happened before is no news for it.
 CREATE TABLE receiver (
     receiver TEXT NOT NULL PRIMARY KEY,     -- a hash of its URL
     since REAL NOT NULL
 ) WITHOUT ROWID;
 
--- Events on their way to receivers. A row is deleted once its receiver has answered 2xx.
+-- Events on their way to receivers. A row is deleted once its receiver has answered 2xx. Of the live rows of a message
+-- and a receiver, the first has a due time: the others follow it.
 CREATE TABLE outbox (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     receiver TEXT NOT NULL,         -- a hash of its URL
