@@ -58,7 +58,7 @@ _MAX_VALUE = 2_000
 
 def webhook(posted: Posted, terms: Terms) -> Verdict:
     """One event a request, or a list of them where batches are on, behind a token or a password."""
-    refused = check_password(posted, terms, esp="Brevo", switch=_SWITCH)
+    refused = check_password(posted, terms, _SWITCH)
     if refused is not None:
         return refused
     events = events_of(read_json(posted.body))

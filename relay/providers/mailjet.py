@@ -29,7 +29,7 @@ _ID = re.compile(r"\b(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{15,20})\b
 
 def webhook(posted: Posted, terms: Terms) -> Verdict:
     """One event a request, or a list where events are grouped, behind basic authentication."""
-    refused = check_password(posted, terms, esp="Mailjet", switch=_SWITCH)
+    refused = check_password(posted, terms, _SWITCH)
     if refused is not None:
         return refused
     events = events_of(read_json(posted.body))

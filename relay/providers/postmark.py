@@ -81,7 +81,7 @@ _QUEUED = re.compile(r"\bqueued as <?([\w.-]{1,100})", re.IGNORECASE | re.ASCII)
 
 def webhook(posted: Posted, terms: Terms) -> Verdict:
     """One event a request, behind basic authentication."""
-    refused = check_password(posted, terms, esp="Postmark", switch=_SWITCH)
+    refused = check_password(posted, terms, _SWITCH)
     if refused is not None:
         return refused
     events = events_of(read_json(posted.body))

@@ -47,7 +47,7 @@ def hex_mac(key: str, data: bytes) -> str:
     return hmac.new(raw(key), data, hashlib.sha256).hexdigest()
 
 
-def check_password(posted: Posted, terms: Terms, *, esp: str, switch: str) -> Refused | None:
+def check_password(posted: Posted, terms: Terms, switch: str) -> Refused | None:
     """The refusal of a request without one of the passwords or tokens of `terms`; None: it has one.
 
     A secret with a colon is `user:password` (basic authentication), any other a bearer token. `switch`: where it is
@@ -66,7 +66,7 @@ def check_password(posted: Posted, terms: Terms, *, esp: str, switch: str) -> Re
         return None
     if not scheme:
         return Refused(401, f"request without a password: {switch}")
-    return Refused(401, f"the request's password isn't webhook.secret: compare it with the one in {esp} ({switch})")
+    return Refused(401, f"the request's password isn't webhook.secret: {switch}")
 
 
 def check_svix(posted: Posted, terms: Terms, switch: str) -> Refused | None:

@@ -19,6 +19,7 @@ from relay.providers.webhook import Posted, Refused
 MAX_EVENTS = 25_000
 """in one request; SendGrid posts at most 768 kB, which is some 2,000"""
 _MAX_FIELDS = 1_000
+_MAX_PART_HEAD = 2_000
 _MAX_RECIPIENT = 320  # RFC 3696 3: 64 for the local part, 255 for the domain, and @
 _MAX_REASON = 500
 _MAX_ID = 200
@@ -28,7 +29,6 @@ _RFC3339 = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,6})\d{0,12})?\s?([Zz]|[+-]\d\d:?\d\d)?", re.ASCII
 )
 _NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,12})?", re.ASCII)
-_ADDRESS = re.compile(r"[^\s<>,;\"]+@[^\s<>,;\"@]+")
 Fields = list[tuple[str, str]]
 _Value = TypeVar("_Value")
 
@@ -91,7 +91,7 @@ def _multipart(content_type: str, body: bytes) -> Fields | None:
     fields: Fields = []
     for part in parts[1:]:
         head, gap, content = part.partition(b"\r\n\r\n")
-        name = re.search(rb'\bname="([^"\r\n]{0,200})"', head)
+        name = re.search(rb'\bname="([^"\r\n]{0,200})"', head[:_MAX_PART_HEAD])
         if gap and name is not None and b"filename=" not in head:
             content = content.removesuffix(b"\r\n")
             fields.append((name[1].decode("utf-8", "surrogateescape"), content.decode("utf-8", "surrogateescape")))
@@ -164,7 +164,8 @@ def first_address(value: object) -> str | None:
     text = line(value, 2_000)
     if text is None:
         return None
-    return address(text) or (found[0] if len(found := _ADDRESS.findall(text)) == 1 else None)
+    parts = [part for part in text.split(",") if "@" in part]  # a name may have a comma in it
+    return address(text) or (address(parts[0]) if len(parts) == 1 else None)
 
 
 def message_id(value: object) -> str | None:

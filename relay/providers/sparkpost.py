@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 from relay.providers.base import Preset, Provider
@@ -39,13 +38,12 @@ _BLOCKED_OR_SOFT = (20, 21, 22, 23, 24, 25, 40, 50, 51, 52, 53, 54, 70)
 _UNSUBSCRIBED, _NO_BOUNCE = 90, (60, 80, 100)  # auto-reply, subscribe, challenge
 _Judgement = tuple[EspKind, bool | None, SuppressionCause | None]
 _MAX_FIELD = 20_000
-_MAX_METADATA = 1_000  # bytes of a message's metadata
 _ID = re.compile(r"(?<![\w-])\d{15,20}(?![\w-])", re.ASCII)
 
 
 def webhook(posted: Posted, terms: Terms) -> Verdict:
     """A list of events behind a password or an OAuth 2.0 token."""
-    refused = check_password(posted, terms, esp="SparkPost", switch=_SWITCH)
+    refused = check_password(posted, terms, _SWITCH)
     if refused is not None:
         return refused
     events = events_of(read_json(posted.body))
@@ -109,11 +107,7 @@ def _bounce(posted: object, text: str | None, status: str | None) -> _Judgement:
     return "bounced", permanent, bounce_cause(permanent, status, text) if known else None
 
 
-def _put(known: dict[str, object], relay_id: str) -> bool:
-    return put_into(known, relay_id, "metadata") and len(json.dumps(known["metadata"])) <= _MAX_METADATA
-
-
-correlate = json_field("X-MSYS-API", _put, _MAX_FIELD)
+correlate = json_field("X-MSYS-API", lambda known, relay_id: put_into(known, relay_id, "metadata"), _MAX_FIELD)
 
 
 def esp_id(reply: str) -> str | None:
