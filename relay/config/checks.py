@@ -261,9 +261,10 @@ def _dkim(loc: Loc, entry: DkimDomain) -> Iterator[Diagnostic]:
 
 
 def _collisions(sections: Mapping[Loc, Section]) -> Iterator[Diagnostic]:
-    """What may occur once only: a rule's name, a domain, an address."""
+    """What may occur once only: a rule's name, a domain, a receiver, an address."""
     rules: set[str] = set()
     domains: set[str] = set()
+    urls: set[str] = set()
     addresses: dict[AnyAddress, Loc] = {}
     for loc, section in sections.items():
         match section:
@@ -276,6 +277,10 @@ def _collisions(sections: Mapping[Loc, Section]) -> Iterator[Diagnostic]:
                     message = f"{shown(section.domain)} stands above already; list all its keys there"
                     yield Diagnostic((*loc, "domain"), message)
                 domains.add(section.domain)
+            case EventReceiver():
+                if section.url in urls:
+                    yield Diagnostic((*loc, "url"), "stands above already; list all its kinds and lanes there")
+                urls.add(section.url)
             case Listener() | Http() | Webhooks():
                 where = section.address
                 if where is None:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from relay.config.errors import Diagnostic, Loc, note
-from relay.config.feedback import Webhooks
+from relay.config.feedback import EventReceiver, Webhooks
 from relay.config.fields import Section
 from relay.config.model import DkimDomain, Listener, Upstream
 from relay.config.named_file import read_named_file
@@ -56,6 +56,9 @@ def check(
                 yield from _tls_files(loc, cert_file, key_file)
             case Upstream():
                 yield from _upstream(loc, section)
+            case EventReceiver():
+                yield from warn_if_exposed((*loc, "secret_file"), section.secret_file)
+                yield from _ca_file((*loc, "ca_file"), section.ca_file)
             case DkimDomain():
                 for n, key in enumerate(section.keys):
                     yield from _dkim_key((*loc, "keys", n, "key_file"), key.key_file, pems)
@@ -164,19 +167,24 @@ def _certificate(loc: Loc, cert_file: Path, key_file: Path) -> Iterator[Diagnost
 
 def _upstream(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
     yield from warn_if_exposed((*loc, "password_file"), upstream.password_file)
-    if upstream.ca_file is None or upstream.tls == "none":
+    if upstream.tls != "none":
+        yield from _ca_file((*loc, "ca_file"), upstream.ca_file)
+
+
+def _ca_file(loc: Loc, path: Path | None) -> Iterator[Diagnostic]:
+    if path is None:
         return
     from cryptography import x509
 
     try:
-        pem = read_named_file(upstream.ca_file, 1 << 22)
+        pem = read_named_file(path, 1 << 22)
     except ValueError as error:
-        yield Diagnostic((*loc, "ca_file"), str(error))
+        yield Diagnostic(loc, str(error))
         return
     try:
         x509.load_pem_x509_certificates(pem)
     except ValueError:
-        yield Diagnostic((*loc, "ca_file"), f"expected certificates in PEM form in {upstream.ca_file}")
+        yield Diagnostic(loc, f"expected certificates in PEM form in {path}")
 
 
 def _dkim_key(loc: Loc, path: Path, pems: dict[Path, bytes]) -> Iterator[Diagnostic]:

@@ -97,7 +97,9 @@ class Metrics:
         self.webhook_requests = counter(
             "relay_webhook_requests", "Requests to webhooks, by how they were answered.", "upstream", "result"
         )
-        self.event_posts = counter("relay_event_posts", "Attempts to post an event to the app.", "result")
+        self.event_posts = counter(
+            "relay_event_posts", "Attempts to post an event to a receiver; dead: events that were given up.", "result"
+        )
         self.objective_good = counter(
             "relay_objective_good", "Recipients that the lane's objective was met for.", "lane"
         )
@@ -137,6 +139,8 @@ class Metrics:
                 _ = self.recipients[lane, name, outcome]
         for reason in ("busy", "store"):
             _ = self.rejected[(reason,)]
+        for result in ("delivered", "failed", "dead"):
+            _ = self.event_posts[(result,)]
 
     def count_rejected(self, reason: str) -> None:
         """Count a refusal. `reason` is a short word; too many different ones are counted as `other`."""

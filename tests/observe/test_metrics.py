@@ -28,6 +28,7 @@ CONTRACT = {
     "relay_config_reload_success": set(),
     "relay_build_info": {"version", "python"},
     "relay_tasks_restarted_total": {"task"},
+    "relay_event_posts_total": {"result"},
 }
 OWN = {
     "relay_upstream_warm_sessions": {"lane", "upstream"},
@@ -71,6 +72,7 @@ def fed() -> Metrics:
     metrics.observe_inbox("otp", "gmail.com", 3.0)
     metrics.count_reply("postmark", 250)
     metrics.restarts[("feed",)].inc()
+    metrics.event_posts[("delivered",)].inc()
     return metrics
 
 
