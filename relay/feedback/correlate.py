@@ -3,7 +3,6 @@ time."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
@@ -45,20 +44,19 @@ def locate(readers: Sequence[Reader], event: EspEvent, upstream: Upstream, now: 
 
 def _by_relay_id(readers: Sequence[Reader], event: EspEvent, relay_id: str) -> Located | Miss:
     for reader in readers:
-        found = reader.ask(partial(_recipient, message_id=relay_id, address=event.recipient))
-        if found is not None:
-            return found
+        found = reader.ask(partial(recipients_of, message_id=relay_id))
+        if found:
+            return _recipient(reader, found, event.recipient)
     return "unknown"
 
 
-def _recipient(connection: sqlite3.Connection, message_id: str, address: str | None) -> Located | Miss | None:
-    """None: the message isn't in this file."""
-    found = recipients_of(connection, message_id)
-    if not found:
-        return None
+def _recipient(reader: Reader, among: Sequence[Located], address: str | None) -> Located | Miss:
     if address is None:
-        return found[0] if len(found) == 1 else "unknown"
-    return next((one for one in found if is_to(connection, one, address)), "another recipient")
+        return among[0] if len(among) == 1 else "unknown"
+    for one in among:
+        if reader.ask(partial(is_to, one=one, address=address)):
+            return one
+    return "another recipient"
 
 
 def _choose(candidates: Sequence[Located], event: EspEvent, upstream: Upstream) -> Located | None:

@@ -95,6 +95,8 @@ class FeedbackProcess:
                 upstream, headers = value.value if isinstance(value, Attached) else value
                 answer = await self._webhooks.take(upstream, headers, content)
                 return (404, "no such webhook") if answer is None else (answer.status, answer.text)
+            case messages.TAKE_COUNTS:
+                return self._counts.take()
             case messages.STOP:
                 self._ended.set()
                 return None
@@ -119,6 +121,8 @@ class FeedbackProcess:
         self._tail = Tail(
             lambda: self._readers, self._webhooks.thread, self._events, self._publisher.wake, self._log.trouble
         )
+        await self._tail.load()
+        self._webhooks.catch_up = self._tail.catch_up
         await self._open_readers()
         await self._apply(settings)
         self._listener = WebhookListener(self._routes)

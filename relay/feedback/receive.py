@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol
@@ -95,6 +95,8 @@ class Webhooks:
         self._certificates = certificates
         self._watcher = watcher
         self._now = now
+        self.catch_up: Callable[[], Awaitable[None]] | None = None
+        """called before events are written for receivers: what the relay did before comes before them"""
         self.thread = WorkThread("correlate")
 
     async def take(self, upstream: str, headers: Mapping[str, str], body: bytes) -> Answer | None:
@@ -176,6 +178,8 @@ class Webhooks:
         return made._replace(has_objective=one.lane in self.objectives)
 
     async def _write(self, recordings: Sequence[Recording], token: Token | None) -> None:
+        if self.catch_up is not None and any(one.posts for one in recordings):
+            await self.catch_up()
         outcomes = await self._events.record(recordings, token)
         for one, recorded in zip(recordings, outcomes, strict=True):
             if recorded.is_new:

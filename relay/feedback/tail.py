@@ -54,7 +54,7 @@ class Posted(Protocol):
 
 
 class Tail:
-    """`run` as a background task; `nudge` when something was written."""
+    """`load`, then `run` as a background task; `nudge` when something was written."""
 
     def __init__(
         self,
@@ -75,19 +75,22 @@ class Tail:
         self._trouble = trouble
         self._until: dict[str, int] = {}
         self._wake = asyncio.Event()
+        self._stepping = asyncio.Lock()
 
     def nudge(self) -> None:
         """Look now."""
         self._wake.set()
 
+    async def load(self) -> None:
+        """Before all else: find out how far each file was read. Raises StoreError."""
+        self._until = dict(await self._events.read_until())
+
     async def run(self) -> None:
         """Never returns."""
-        self._until = dict(await self._events.read_until())
         while True:
             self._wake.clear()
             try:
-                while await self._step():
-                    pass
+                await self.catch_up()
             except StoreError as error:
                 self._trouble("follow", error)
                 await asyncio.sleep(1.0)
@@ -95,6 +98,12 @@ class Tail:
                 async with asyncio.timeout(LOOK_EVERY_S):
                     await self._wake.wait()
             except TimeoutError:
+                pass
+
+    async def catch_up(self) -> None:
+        """Take over all that is committed by now. Raises StoreError."""
+        async with self._stepping:
+            while await self._step():
                 pass
 
     async def save(self) -> None:

@@ -130,7 +130,7 @@ def connect(
     intake = IntakeServer(acceptance, Settings(intake_limits(config), config.hostname), log, admit=admission.refusal)
     feedback = Feedback(current, log, engine.supervisor, Effects(engine, workers).apply, lambda: None)
     log.on_event = feedback.nudge
-    health = RelayHealth(current, admission, engine, workers, intake)
+    health = RelayHealth(current, admission, engine, workers, intake, feedback)
     token = config.http.token
     backend = Backend(
         host.log,

@@ -35,6 +35,7 @@ ASK_WITHIN_S = 20.0
 READY_WITHIN_S = 5.0
 """a webhook waits so long for a process that is starting"""
 STOPS_WITHIN_S = 3.0
+COUNTS_WITHIN_S = 1.0
 MOST_EFFECTS = 1_000
 UNAVAILABLE = Answer(503, "the relay can't take events now")
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -115,6 +116,22 @@ class Feedback:
         self._nudged = False
         if self._link is not None:
             self._link.notify(messages.NUDGE)
+
+    async def refresh_metrics(self) -> None:
+        """Take over what it has counted so far, for a scrape that comes right now."""
+        if self._link is not None and self._ready.is_set():
+            try:
+                self._add(await self._link.ask(messages.TAKE_COUNTS, within_s=COUNTS_WITHIN_S))
+            except (LinkLost, RemoteError):
+                pass  # what isn't reported now is reported later
+            except (ValueError, TypeError, LookupError) as error:
+                self._log.trouble("feedback", error)
+
+    def _add(self, given: Any) -> None:
+        """Raises what `counts.add` raises."""
+        if given is not None:
+            config = self._current.config
+            counts.add(self._log.metrics, given, config.upstreams, config.lanes)
 
     def webhooks(self) -> Mapping[str, Webhook]:
         """Those that the shared HTTP service forwards."""
@@ -212,8 +229,7 @@ class Feedback:
     def _on_notification(self, kind: str, value: Any) -> None:
         match kind:
             case messages.COUNTS:
-                config = self._current.config
-                counts.add(self._log.metrics, value, config.upstreams, config.lanes)
+                self._add(value)
             case messages.RECORDED:
                 self._recorded()
             case _:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from relay.delivery.engine import Engine
@@ -10,6 +11,7 @@ from relay.intake.server import IntakeServer
 from relay.observe.metrics import Family
 from relay.observe.pressure import IntakeLoad, QueueFill
 from relay.service.current import Current
+from relay.service.feedback import Feedback
 from relay.web.backend import LaneHealth, UpstreamHealth, UpstreamState
 from relay.workers.fleet import Workers
 from relay.workers.messages import UpstreamStatus
@@ -27,7 +29,13 @@ class RelayHealth:
     """The web's `Health`."""
 
     def __init__(
-        self, current: Current, admission: Admission, engine: Engine, workers: Workers, intake: IntakeServer
+        self,
+        current: Current,
+        admission: Admission,
+        engine: Engine,
+        workers: Workers,
+        intake: IntakeServer,
+        feedback: Feedback,
     ) -> None:
         self.draining = False
         self._current = current
@@ -35,6 +43,7 @@ class RelayHealth:
         self._engine = engine
         self._workers = workers
         self._intake = intake
+        self._feedback = feedback
 
     def reasons(self) -> Sequence[str]:
         """Why no mail can be taken now; empty: it can."""
@@ -64,8 +73,9 @@ class RelayHealth:
         return self._intake.load()
 
     async def worker_metrics(self) -> Sequence[Family]:
-        """The workers' metrics."""
-        return await self._workers.metrics()
+        """The workers' metrics. What the feedback process counted is added to this process's."""
+        families, _ = await asyncio.gather(self._workers.metrics(), self._feedback.refresh_metrics())
+        return families
 
 
 def waiting_mail(engine: Engine, workers: Workers) -> tuple[int, int]:

@@ -10,9 +10,10 @@ from relay.delivery.engine import Engine
 from relay.store.base import StoreError
 from relay.store.merge import MergedReader
 from relay.store.model import TransferredMessage
-from relay.store.sqlite.log import SqliteLog
+from relay.store.sqlite.log import EventLog, SqliteLog
 from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.thread import WorkThread
+from relay.store.timeline import TimeLines
 from relay.workers.transfer import Forwarder
 
 CLOSE_WITHIN_S = 5.0
@@ -26,11 +27,12 @@ class WorkerHost:
         """`store`: the main process's file. Raises StoreError."""
         self._engine = engine
         self._forwarder = forwarder
-        self._reader = MergedReader(Reader.open(store))
+        self._reader = MergedReader(Reader.open(store), lines=TimeLines(store))
         self._opening: set[asyncio.Task[None]] = set()
         self._read: set[Path] = set()
         self.log = SqliteLog(self._reader, WorkThread("store log"))
         """what the files show, those of the workers too"""
+        self.events = EventLog(self._reader, self.log)
 
     def worker_ready(self, store: Path) -> None:
         """Read the worker's file from now on, then forward what waits for the worker."""

@@ -15,10 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from relay.store.events import EventSelection
 from relay.store.model import DeliveryRow, LaneCount, Selection, State
 from relay.store.sqlite import relay_events
 from relay.store.sqlite.files import explained
 from relay.store.sqlite.reader import Reader
+from relay.store.timeline import News, TimeLines
 from relay.store.view import Json
 
 T = TypeVar("T")
@@ -41,22 +43,26 @@ def shards(store: Path) -> Sequence[Path]:
 class MergedReader:
     """Several files read as one: a `Reader` over all of them. Each method blocks, and raises StoreError."""
 
-    def __init__(self, main: Reader, others: Iterable[Reader] = ()) -> None:
+    def __init__(self, main: Reader, others: Iterable[Reader] = (), lines: TimeLines | None = None) -> None:
+        """`lines`: what ESPs reported; None: nothing."""
         self._main = main
         self._others = tuple(others)
+        self._lines = lines
 
     def add(self, reader: Reader) -> None:
         """Read that file from now on, too. Any thread may call it."""
         self._others = (*self._others, reader)
 
     def close(self) -> None:
-        for reader in (self._main, *self._others):
+        for reader in self._all():
             reader.close()
+        if self._lines is not None:
+            self._lines.close()
 
     def get(self, message_id: str) -> Json | None:
         for reader in self._lookup_order():
             if (message := reader.get(message_id)) is not None:
-                return message
+                return message if self._lines is None else self._lines.complete(message, self._all())
         return None
 
     def _lookup_order(self) -> Sequence[Reader]:
@@ -64,7 +70,22 @@ class MergedReader:
         return (self._main, *self._others, self._main) if self._others else (self._main,)
 
     def search(self, selection: Selection) -> Sequence[Json]:
-        return _newest(self._each(partial(Reader.search, selection=selection)), selection.limit)
+        found = _newest(self._each(partial(Reader.search, selection=selection)), selection.limit)
+        if self._lines is not None:
+            self._lines.add_deliveries(found)
+        return found
+
+    def events(self, selection: EventSelection) -> Sequence[Json]:
+        """The events selected, of the relay and of ESPs, oldest first."""
+        return self._lines.search(selection, self._all()) if self._lines is not None else []
+
+    def news(self) -> News:
+        """What happens from now on."""
+        assert self._lines is not None
+        return News(self._lines, lambda: {reader.name: reader for reader in self._all()})
+
+    def _all(self) -> Sequence[Reader]:
+        return (self._main, *self._others)
 
     def waiting(self, selection: Selection) -> Sequence[Json]:
         return _earliest_due(self._each(partial(Reader.waiting, selection=selection)), selection.limit)
@@ -74,7 +95,7 @@ class MergedReader:
 
     def delivery_slices(self, since: float) -> Iterator[Sequence[DeliveryRow]]:
         """See `Reader.delivery_slices`."""
-        for reader in (self._main, *self._others):
+        for reader in self._all():
             yield from reader.delivery_slices(since)
 
     def deliveries(self, since: float) -> Sequence[DeliveryRow]:
@@ -84,7 +105,7 @@ class MergedReader:
         return tally.rows()
 
     def _each(self, ask: Callable[[Reader], T]) -> Sequence[T]:
-        return [ask(reader) for reader in (self._main, *self._others)]
+        return [ask(reader) for reader in self._all()]
 
 
 def open_readers(store: Path) -> MergedReader:
@@ -95,7 +116,7 @@ def open_readers(store: Path) -> MergedReader:
             readers.append(Reader.open(path))
             undo.callback(readers[-1].close)
         undo.pop_all()
-    return MergedReader(readers[0], readers[1:])
+    return MergedReader(readers[0], readers[1:], TimeLines(store))
 
 
 def newest_events(store: Path) -> Mapping[str, int]:

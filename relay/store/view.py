@@ -76,9 +76,24 @@ def add_events(message: Json, accepted_at: float, events: Iterable[MailEvent]) -
             if all(one["id"] != shown["id"] for one in recipient["events"]):
                 recipient["events"].append(shown)
     for recipient in recipients:
-        recipient["events"].sort(key=lambda one: (one["at"], one["kind"] != "accepted"))
+        _put_in_order(recipient["events"])
         delivered = (one["at"] for one in recipient["events"] if one["kind"] == "delivered")
         recipient["delivered_at"] = next(delivered, None)
+
+
+def _put_in_order(events: list[Json]) -> None:
+    """By time. What an ESP reports stands behind the `sent` that it follows from, though its clock may be behind, and
+    have whole seconds only."""
+    sent_at: dict[str, str] = {}
+    for one in events:
+        if one["kind"] == "sent":
+            sent_at.setdefault(one["upstream"], one["at"])
+
+    def place(one: Json) -> tuple[str, bool]:
+        is_esp = one["source"] == "esp"
+        return max(one["at"], sent_at.get(one["upstream"], "")) if is_esp else one["at"], is_esp
+
+    events.sort(key=place)
 
 
 def event_json(event: MailEvent, *, recipient: str, lane: str, accepted_at: float) -> Json:
@@ -94,7 +109,7 @@ def event_json(event: MailEvent, *, recipient: str, lane: str, accepted_at: floa
         "upstream": event.upstream,
         "permanent": event.permanent,
         "reason": event.reason,
-        "after_ms": round(max(0.0, event.at - accepted_at) * 1000.0, 3),
+        "after_ms": max(0.0, round((round(event.at, 3) - round(accepted_at, 3)) * 1000.0)) * 1.0,
     }
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
+from relay.store.events import EventSelection
 from relay.store.merge import DeliveryTally, MergedReader
 from relay.store.model import DeliveryRow, LaneCount, Selection
 from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.thread import WorkThread
+from relay.store.view import Json
 
 T = TypeVar("T")
 
@@ -46,6 +48,23 @@ class SqliteLog:
     async def run(self, question: Callable[[], T]) -> T:
         """The answer to a question that blocks, on the reader's thread."""
         return await self._thread.run(question)
+
+
+class EventLog:
+    """The events of all files, on the same thread as the log's questions."""
+
+    def __init__(self, reader: MergedReader, log: SqliteLog) -> None:
+        self._reader = reader
+        self._log = log
+
+    async def search(self, selection: EventSelection) -> Sequence[Json]:
+        """See `MergedReader.events`. Raises StoreError."""
+        return await self._log.run(partial(self._reader.events, selection))
+
+    async def follow(self) -> Callable[[], Awaitable[Sequence[Json]]]:
+        """A function that gives what has happened since its last call, or since now. Raises StoreError; so does it."""
+        news = await self._log.run(self._reader.news)
+        return lambda: self._log.run(news.take)
 
 
 def _add_next(slices: Iterator[Sequence[DeliveryRow]], tally: DeliveryTally) -> bool:

@@ -25,6 +25,11 @@ class Reader:
         with files.explained(path):
             self._connection = files.connect_reader(path)
 
+    @property
+    def name(self) -> str:
+        """The file's."""
+        return self._path.name
+
     @classmethod
     def open(cls, path: Path) -> Self:
         """Check the file first. Raises StoreError, StoreDamaged."""
