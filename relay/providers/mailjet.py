@@ -24,6 +24,7 @@ _KINDS: dict[str, EspKind] = {
     "unsub": "unsubscribed",
 }
 _CAUSES: dict[EspKind, SuppressionCause] = {"complained": "complaint", "unsubscribed": "unsubscribe"}
+_ULID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}", re.IGNORECASE | re.ASCII)
 _ID = re.compile(r"\b(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{15,20})\b", re.IGNORECASE | re.ASCII)
 
 
@@ -63,10 +64,15 @@ def _event(posted: object) -> EspEvent:
         reason=text,
         status=status,
         suppress=cause or _CAUSES.get(kind),
-        relay_id=relay_id_in(dig(posted, "Payload")) or identifier(dig(posted, "CustomID")),
+        relay_id=relay_id_in(dig(posted, "Payload")) or _own(dig(posted, "CustomID")),
         esp_id=message.lower() if message else None,
     )
     return identified(event, None, name, dig(posted, "MessageID"), dig(posted, "url"))
+
+
+def _own(custom: object) -> str | None:
+    """The custom id, if it is one of the relay's. An app's own would be the id of no message."""
+    return custom if isinstance(custom, str) and _ULID.fullmatch(custom) else None
 
 
 def correlate(relay_id: str, present: Sequence[Field]) -> Field | None:

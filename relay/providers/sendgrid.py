@@ -48,6 +48,7 @@ _MAILBOX = ("", "invalid address", "mailbox unavailable", "unclassified")
 """the `bounce_classification`s that speak of the mailbox"""
 _MAX_UNIQUE_ARGS = 10_000  # "Personalizations errors": custom arguments of a message
 _QUEUED = re.compile(r"\bqueued as ([\w-]{1,100})", re.IGNORECASE | re.ASCII)
+_ID = re.compile(r"[\w-]{20,100}", re.ASCII)
 _STAMP = re.compile(r"\d{1,20}", re.ASCII)
 
 
@@ -107,7 +108,6 @@ def _event(posted: object) -> EspEvent:
     permanent, cause = _permanence(posted, kind, status, text), _CAUSES.get(kind)
     if kind == "bounced" and _blames_mailbox(posted):
         cause = bounce_cause(permanent, status, text)
-    message = identifier(dig(posted, "sg_message_id"))
     event = EspEvent(
         kind=kind,
         key="",
@@ -118,11 +118,17 @@ def _event(posted: object) -> EspEvent:
         status=status,
         suppress=cause,
         relay_id=relay_id_in(posted) or relay_id_in(dig(posted, "unique_args")),
-        # Behind the first dot stands where and when SendGrid took it; the reply has only what is before.
-        esp_id=message.partition(".")[0] or None if message else None,
+        esp_id=_message(dig(posted, "sg_message_id")),
         message_id=message_id(dig(posted, "smtp-id")),
     )
     return identified(event, identifier(dig(posted, "sg_event_id")), name, dig(posted, "url"))
+
+
+def _message(value: object) -> str | None:
+    """The id before the first dot, which the reply has, too. Dropped mail may have only what stands behind it: where
+    and when SendGrid took it."""
+    name = (identifier(value) or "").partition(".")[0]
+    return name if _ID.fullmatch(name) else None
 
 
 def _permanence(posted: object, kind: EspKind, status: str | None, text: str | None) -> bool | None:

@@ -75,6 +75,8 @@ def _check(
         key.verify(signature, raw(signed), PKCS1v15(), algorithm)
     except InvalidSignature:
         return Refused(401, "the signature of the SNS message is wrong")
+    except UnsupportedAlgorithm:
+        return Refused(401, "this machine's OpenSSL refuses SHA-1: set SignatureVersion 2 on the SNS topic")
     return envelope
 
 

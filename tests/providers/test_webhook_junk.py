@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from relay.providers.registry import provider_named
 from relay.providers.webhook import Accepted, EspEvent, NeedsCertificate, Refused, Verdict
 from tests.fuzz.cost import assert_linear
+from tests.providers.kinds import TABLES
 from tests.providers.signers import NOW, SIGNERS, Signed, sns_message
-from tests.providers.test_webhook_kinds import TABLES
 from tests.providers.test_webhook_samples import webhook
 
 ESPS = pytest.mark.parametrize("esp", SIGNERS)

@@ -91,7 +91,7 @@ _UNSUBSCRIBED = "ses/unsubscribe_confirmation"
 def test_a_samples_events_can_be_correlated(sample: Sample) -> None:
     for event, one in zip(accepted(sample).events, sample.expects, strict=False):
         metadata = {**(one.get("metadata") or {})}
-        if metadata:
+        if metadata and sample.esp != "mailjet":
             assert event.relay_id == "otp-01J9Z8Q6T0"
         if (original := one.get("original_message_id")) is not None:
             assert event.message_id == original
