@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from relay.providers.base import Preset, Provider
-from relay.providers.metadata import KEY, can_fold, is_plain, is_relay_key, json_field, of_name, put_into, relay_id_in
+from relay.providers.metadata import can_fold, free_key, is_plain, json_field, of_name, put_into, relay_id_in
 from relay.providers.outcome import bounce_cause, identified, status_in
 from relay.providers.proof import check_password
 from relay.providers.reading import (
@@ -14,7 +14,6 @@ from relay.providers.reading import (
     dig,
     events_of,
     first,
-    identifier,
     message_id,
     read_json,
     reason,
@@ -93,11 +92,8 @@ def _relay_id(custom: object) -> str | None:
     """The relay's id out of JSON, or out of `name:value|name:value`."""
     if (found := relay_id_in(custom)) is not None or not isinstance(custom, str):
         return found
-    for pair in custom[: 2 * _MAX_VALUE].split("|"):
-        name, colon, value = pair.partition(":")
-        if colon and is_relay_key(name.strip()):
-            return identifier(value)
-    return None
+    pairs = [pair.partition(":") for pair in custom[: 2 * _MAX_VALUE].split("|")]
+    return relay_id_in({name.strip(): value.strip() for name, _, value in pairs})
 
 
 _in_json = json_field(_HEADER, put_into, _MAX_VALUE)
@@ -109,9 +105,9 @@ def correlate(relay_id: str, present: Sequence[Field]) -> Field | None:
     own = values[0].strip() if values else ""
     if own.startswith("{"):
         return _in_json(relay_id, present)
-    taken = any(is_relay_key(pair.partition(":")[0].strip()) for pair in own.split("|"))
-    value = "|".join(part for part in (own, f"{KEY}:{relay_id}") if part)
-    if len(values) > 1 or taken or not is_plain(value) or len(value) > _MAX_VALUE or not can_fold(value):
+    key = free_key(pair.partition(":")[0] for pair in own.split("|"))
+    value = "|".join(part for part in (own, f"{key}:{relay_id}") if part)
+    if len(values) > 1 or key is None or not is_plain(value) or len(value) > _MAX_VALUE or not can_fold(value):
         return None
     return Field(_HEADER, value)
 

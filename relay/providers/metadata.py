@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from relay.providers.reading import dig, identifier, read_json
+from relay.providers.reading import dig, first, identifier, read_json
 from relay.providers.webhook import Correlate, Field
 
 KEY = "relay_id"
-_KEYS = frozenset({"relay-id", "x-relay-id", "x-otp-relay-id"})
+OTHER_KEY = "x-otp-relay-id"
+"""where the app has a value of its own under the first"""
+_KEYS = (OTHER_KEY, "relay-id", "x-relay-id")
+"""spellings of the key, with dashes for underscores; the first of them counts"""
 _MAX_PIECE = 900
 """characters between two spaces: a line has at most 998 (RFC 5322 2.1.1), with the field's name"""
 _UNSAFE = re.compile(r"[^\x20-\x7e\t]")
 Metadata = dict[str, object]
 
 
-def is_relay_key(name: object) -> bool:
-    """Whether a metadata key is the relay's, in any of its spellings."""
-    return isinstance(name, str) and len(name) < 20 and name.lower().replace("_", "-") in _KEYS
+def _spelling(name: object) -> str | None:
+    """Which spelling of the relay's key this is; None: it is another key."""
+    dashed = name.lower().replace("_", "-") if isinstance(name, str) and len(name) < 20 else ""
+    return dashed if dashed in _KEYS else None
+
+
+def free_key(names: Iterable[str]) -> str | None:
+    """The key for the relay's id beside the app's keys. None: the app uses both."""
+    taken = {_spelling(name.strip()) for name in names} - {None}
+    if not taken:
+        return KEY
+    return None if OTHER_KEY in taken else OTHER_KEY
 
 
 def relay_id_in(metadata: object) -> str | None:
@@ -30,10 +42,9 @@ def relay_id_in(metadata: object) -> str | None:
         metadata = {str(dig(one, "name")): dig(one, "value") for one in metadata}
     if not isinstance(metadata, dict):
         return None
-    for name, value in metadata.items():
-        if is_relay_key(name):
-            return identifier(value[0] if isinstance(value, list) and value else value)
-    return None
+    found = {spelling: value for name, value in metadata.items() if (spelling := _spelling(name)) is not None}
+    value = first(found.get(spelling) for spelling in _KEYS)
+    return identifier(value[0] if isinstance(value, list) and value else value)
 
 
 def of_name(present: Sequence[Field], name: str) -> list[str]:
@@ -49,7 +60,7 @@ def is_plain(value: str) -> bool:
 def json_field(name: str, put: Callable[[Metadata, str], bool], limit: int) -> Correlate:
     """`correlate` for a field whose value is a JSON object.
 
-    `put` adds the relay's id to the object; False: there is no room. `limit`: characters that the value may have. It
+    `put` adds the relay's id to the object; False: it has no room. `limit`: characters that the value may have. It
     is written with a space behind each comma and colon, where the line may be folded.
     """
 
@@ -77,10 +88,10 @@ def put_into(known: Metadata, relay_id: str, *path: str) -> bool:
         if not isinstance(inner, dict):
             return False
         known = inner
-    if any(is_relay_key(key) for key in known):
-        return False
-    known[KEY] = relay_id
-    return True
+    key = free_key(known)
+    if key is not None:
+        known[key] = relay_id
+    return key is not None
 
 
 def can_fold(value: str) -> bool:

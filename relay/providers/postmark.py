@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from relay.providers.base import Preset, Provider
-from relay.providers.metadata import is_plain, is_relay_key, relay_id_in
+from relay.providers.metadata import KEY, free_key, is_plain, relay_id_in
 from relay.providers.outcome import bounce_cause, identified, status_in
 from relay.providers.proof import check_password
 from relay.providers.reading import (
@@ -143,9 +143,11 @@ def _cause(
 
 def correlate(relay_id: str, present: Sequence[Field]) -> Field | None:
     """A metadata field of its own. Postmark refuses mail with more than ten of them."""
-    own = [field.name[len(_PREFIX) :] for field in present if field.name.lower().startswith(_PREFIX)]
-    full = len({name.lower() for name in own}) >= _MAX_FIELDS or any(is_relay_key(name) for name in own)
-    return None if full or len(relay_id) > _MAX_VALUE or not is_plain(relay_id) else Field(_HEADER, relay_id)
+    own = {field.name[len(_PREFIX) :].lower() for field in present if field.name.lower().startswith(_PREFIX)}
+    key = free_key(own)
+    if key is None or len(own) >= _MAX_FIELDS or len(relay_id) > _MAX_VALUE or not is_plain(relay_id):
+        return None
+    return Field(_HEADER if key == KEY else f"X-PM-Metadata-{key}", relay_id)
 
 
 def esp_id(reply: str) -> str | None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from relay.providers.base import Preset, Provider
-from relay.providers.metadata import KEY, can_fold, is_plain, is_relay_key, of_name
+from relay.providers.metadata import can_fold, free_key, is_plain, of_name
 from relay.providers.reading import UNREADABLE, identifier, read_json
 from relay.providers.ses_events import ses_events
 from relay.providers.sns import confirm_url, is_notification, is_subscription, open_envelope
@@ -63,9 +63,9 @@ def correlate(relay_id: str, present: Sequence[Field]) -> Field | None:
     """One more message tag behind the app's own."""
     values = of_name(present, _HEADER)
     own = values[0].strip().rstrip(",") if values else ""
-    taken = any(is_relay_key(tag.partition("=")[0].strip()) for tag in own.split(","))
-    value = ", ".join(part for part in (own, f"{KEY}={relay_id}") if part)
-    if len(values) > 1 or taken or _TAG_VALUE.fullmatch(relay_id) is None:
+    key = free_key(tag.partition("=")[0] for tag in own.split(","))
+    value = ", ".join(part for part in (own, f"{key}={relay_id}") if part)
+    if len(values) > 1 or key is None or _TAG_VALUE.fullmatch(relay_id) is None:
         return None
     return Field(_HEADER, value) if is_plain(value) and len(value) <= _MAX_TAGS and can_fold(value) else None
 

@@ -20,7 +20,9 @@ MERGED: list[Merge] = [
     ("sendgrid", ['{"category": ["otp"], "unique_args": {"b": 1, "a": "ä"}}'],
      {"category": ["otp"], "unique_args": {"b": 1, "a": "ä", "relay_id": ID}}),
     ("sendgrid", ['{"unique_args": []}'], None),
-    ("sendgrid", ['{"unique_args": {"Relay-Id": "own"}}'], None),
+    ("sendgrid", ['{"unique_args": {"Relay-Id": "own"}}'],
+     {"unique_args": {"Relay-Id": "own", "x-otp-relay-id": ID}}),
+    ("sendgrid", ['{"unique_args": {"Relay-Id": "own", "X-OTP-Relay_Id": "own"}}'], None),
     ("sendgrid", ['{"a": NaN}'], None),
     ("sendgrid", ['{"a": 1e999}'], None),
     ("sendgrid", ["{"], None),
@@ -30,7 +32,8 @@ MERGED: list[Merge] = [
     ("ses", [], f"relay_id={ID}"),
     ("ses", ["a=b, c=d"], f"a=b, c=d, relay_id={ID}"),
     ("ses", ["a=b,"], f"a=b, relay_id={ID}"),
-    ("ses", ["relay_id=own"], None),
+    ("ses", ["relay_id=own"], f"relay_id=own, x-otp-relay-id={ID}"),
+    ("ses", ["relay_id=own, x-otp-relay-id=own"], None),
     ("ses", ["a=ä"], None),
     ("resend", [], ID),
     ("resend", ["forged"], ID),
@@ -41,7 +44,7 @@ MERGED: list[Merge] = [
     ("brevo", ["a:b|c:d"], f"a:b|c:d|relay_id:{ID}"),
     ("brevo", ['{"a": "b"}'], {"a": "b", "relay_id": ID}),
     ("brevo", ['{"a": '], None),
-    ("brevo", ["x-relay-id:own"], None),
+    ("brevo", ["x-relay-id:own"], f"x-relay-id:own|x-otp-relay-id:{ID}"),
     ("brevo", [LONG], None),
     ("sparkpost", [], {"metadata": {"relay_id": ID}}),
     ("sparkpost", ['{"campaign_id": "x", "metadata": {"a": 1}}'],
@@ -89,7 +92,8 @@ def test_postmark_has_a_field_for_each_value_and_ten_at_most() -> None:
     assert correlated("postmark", own[:9]) == Field("X-PM-Metadata-relay-id", ID)
     assert correlated("postmark", own) is None
     assert correlated("postmark", [*own[:9], Field("x-pm-metadata-0", "again")]) is not None
-    assert correlated("postmark", [Field("x-pm-metadata-relay-id", "own")]) is None
+    own_id = Field("x-pm-metadata-relay-id", "own")
+    assert correlated("postmark", [own_id]) == Field("X-PM-Metadata-x-otp-relay-id", ID)
 
 
 def test_a_long_field_can_be_folded_at_its_spaces() -> None:

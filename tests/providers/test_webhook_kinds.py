@@ -109,6 +109,8 @@ def test_a_custom_id_of_mailjet_is_the_relays_or_the_apps(custom: str, found: bo
 
 @pytest.mark.parametrize("key", ["relay_id", "Relay-ID", "x-relay-id", "X-OTP-Relay-Id"])
 def test_the_relays_id_is_found_in_any_of_its_spellings(key: str) -> None:
+    for metadata in ({key: "01J"}, {"X-Relay-Id": "own", "x-otp-relay-id": "01J"}):
+        assert events_of("mandrill", mandrill("open", metadata=metadata))[0].relay_id == "01J"
     bodies: dict[str, Any] = {
         "postmark": postmark("Delivery", Metadata={"a": "b", key: "01J"}),
         "sendgrid": sendgrid("delivered", **{key: "01J"}),
