@@ -42,11 +42,11 @@ _KINDS: dict[str, EspKind] = {
 _LEGACY_KINDS: dict[str, EspKind] = {**_KINDS, "bounced": "bounced", "dropped": "rejected", "soft_bounced": "bounced"}
 _CAUSES: dict[EspKind, SuppressionCause] = {"complained": "complaint", "unsubscribed": "unsubscribe"}
 _NEVER_TRIED = ("suppress-bounce", "suppress-complaint", "suppress-unsubscribe")
-_NEVER_TRIED_CODES = (605, 606, 607)
+_NEVER_TRIED_CODES = ("605", "606", "607")
 """on Mailgun's list of bounces, unsubscribes, complaints"""
 _NOT_THE_MAILBOX = ("old", "espblock")
 """reasons of a permanent failure: tried for too long; blocked as spam"""
-_NOT_THE_MAILBOX_CODES = (498, 499, 602)
+_NOT_THE_MAILBOX_CODES = ("498", "499", "602")
 """no MX, no connection to it, tried for too long"""
 _MAX_VARIABLES = 16_000
 _PLAIN = re.compile(r"[\w-]{1,200}", re.ASCII)
@@ -114,7 +114,7 @@ def _event(data: dict[str, object]) -> EspEvent:
     delivery, cause_name = dig(data, "delivery-status"), dig(data, "reason")
     said = reason(dig(delivery, "message"), dig(delivery, "description"), dig(data, "reject", "reason"), cause_name)
     status = status_in(dig(delivery, "enhanced-code"), dig(delivery, "bounce-code"), said)
-    code = dig(delivery, "code")
+    code = identifier(dig(delivery, "code"))
     permanent: bool | None = True if kind == "rejected" else None
     cause = _CAUSES.get(kind)
     if kind == "bounced":
@@ -125,7 +125,7 @@ def _event(data: dict[str, object]) -> EspEvent:
             kind, permanent = "rejected", True
         elif cause_name not in _NOT_THE_MAILBOX and code not in _NOT_THE_MAILBOX_CODES:
             cause = bounce_cause(permanent, status, said)
-    elif kind == "delivered" and said is not None and isinstance(code, int):
+    elif kind == "delivered" and said is not None and code is not None:
         said = reason(f"{code} {said}")
     headers = dig(data, "message", "headers")
     original = message_id(dig(headers, "message-id"))

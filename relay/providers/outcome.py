@@ -16,7 +16,7 @@ _NOT_THE_MAILBOX = re.compile(r"5\.(?:[67]\.\d+|1\.[78]|2\.3|3\.[1-9]\d*|4\.[67]
 _VAGUE = (None, "5.0.0")
 _POLICY = re.compile(
     r"\b(?:spam\w*|unsolicited|black\s?list\w*|block\s?list\w*|dnsbl|rbl|blocked|reputation|polic(?:y|ies)|dmarc|dkim|spf"
-    r"|virus|malware|phish\w*|rate limit\w*|expired|timed? ?out|too large|relay(?:ing)?)\b",
+    r"|virus|malware|phish\w*|rate limit\w*|expired|timed? ?out|too large|relay(?:ing)? (?:access )?denied)\b",
     re.IGNORECASE | re.ASCII,
 )
 _MAX_KEY = 200
