@@ -15,6 +15,7 @@ GROUPS = {
     "run": ("run",),
     "config": ("check", "explain"),
     "mail": ("log", "queue", "report"),
+    "receivers": ("receivers",),
     "keys": ("keygen", "lint"),
     "store": ("store",),
     "user": ("user",),

@@ -39,9 +39,11 @@ class Publisher:
         self._removed: asyncio.Task[None] | None = None
 
     async def apply(self, receivers: Sequence[Receiver]) -> None:
-        """Post to these receivers from now on. Posts to removed ones stay in the outbox until they are given up."""
+        """Post to these receivers from now on. Posts to removed ones stay in the outbox until they are given up. Raises
+        StoreError."""
         wanted = {receiver.key: receiver for receiver in receivers}
         self._keys = frozenset(wanted)
+        await self._outbox.name({key: receiver.host for key, receiver in wanted.items()})
         ending = [
             key
             for key, (running, _) in self._running.items()

@@ -9,14 +9,12 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from relay import __version__
-from relay.config.feedback import EventReceiver
-from relay.config.feedback_checks import whsec_bytes
 from relay.store.events import receiver_key
 
 
@@ -58,22 +56,6 @@ class Receiver:
             "content-type": "application/json",
             "user-agent": f"otp-relay/{__version__}",
         }
-
-
-def receivers(sections: Iterable[EventReceiver]) -> Sequence[Receiver]:
-    """The receivers of a checked configuration."""
-    return tuple(_receiver(section) for section in sections)
-
-
-def _receiver(section: EventReceiver) -> Receiver:
-    key = whsec_bytes(section.secret.get_secret_value()) if section.secret is not None else None
-    if key is None:
-        raise ValueError("an event receiver without a secret: `check` refuses it")
-    return Receiver(section.url, key, _only(section.kinds), _only(section.lanes), section.ca_file)
-
-
-def _only(names: Iterable[str] | None) -> frozenset[str] | None:
-    return None if names is None else frozenset(names)
 
 
 def event_body(event: Mapping[str, object]) -> bytes:

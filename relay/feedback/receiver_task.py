@@ -23,6 +23,8 @@ FETCHED = 32
 """posts in memory"""
 OF_A_STATEMENT = 500
 """posts that are given up or hurried in one transaction"""
+LOOK_AGAIN_S = 10.0
+"""how soon posts are seen that no `wake` announced: those that a command let begin anew"""
 FINISH_WITHIN_S = 2.0
 """for posts under way at a stop"""
 
@@ -100,7 +102,7 @@ class ReceiverTask:
         await self._wait(next_at)
 
     async def _wait(self, until: float | None) -> None:
-        wait_s = None if until is None else max(0.0, until - self._clock.now())
+        wait_s = LOOK_AGAIN_S if until is None else min(LOOK_AGAIN_S, max(0.0, until - self._clock.now()))
         try:
             async with asyncio.timeout(wait_s):
                 await self._changed.wait()

@@ -159,20 +159,6 @@ class Batch(NamedTuple):
     next_at: float | None
 
 
-class DeadPost(NamedTuple):
-    """A post that was given up."""
-
-    receiver: str
-    """`receiver_key` of its URL"""
-    event_id: str
-    message_id: str
-    created_at: float
-    dead_at: float
-    attempts: int
-    result: str | None
-    body: bytes
-
-
 def receiver_key(url: str) -> str:
     """What the outbox knows a receiver by: a URL may hold what isn't to be stored."""
     from hashlib import blake2b

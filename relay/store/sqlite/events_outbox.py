@@ -7,7 +7,7 @@ given up. So what is due is found by an index, however much waits.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -38,6 +38,11 @@ class Outbox:
         self._write = write
         self._now = now
 
+    async def name(self, hosts: Mapping[str, str]) -> None:
+        """Keep the receivers' hosts, by their keys: listings show these."""
+        rows = list(hosts.items())
+        await self._write(lambda tx: tx.executemany("INSERT OR REPLACE INTO receiver_host VALUES (?, ?)", rows))
+
     async def exchange(self, receiver: str, outcomes: Sequence[PostOutcome], held: Collection[int], want: int) -> Batch:
         """Write what became of some posts, and get up to `want` that are due, without those in `held` (by `seq`)."""
         return await self._write(
@@ -60,7 +65,7 @@ class Outbox:
 
     async def revive(self, limit: int) -> int:
         """Let up to `limit` posts that were given up begin anew; how many."""
-        return await self._write(partial(_revive, limit=limit, now=self._now()))
+        return await self._write(partial(revive, limit=limit, now=self._now()))
 
     async def backlogs(self) -> dict[str, Backlog]:
         """What each receiver with any posts has in the outbox, by its key."""
@@ -165,7 +170,8 @@ def _bury(tx: Tx, rows: Sequence[tuple[int, str, str]], result: str, now: float)
     return len(rows)
 
 
-def _revive(tx: Tx, limit: int, now: float) -> int:
+def revive(tx: Tx, limit: int, now: float) -> int:
+    """Let up to `limit` posts that were given up begin anew; how many."""
     rows = tx.execute(
         "SELECT seq, receiver, message_id FROM outbox WHERE dead_at IS NOT NULL ORDER BY dead_at LIMIT ?", (limit,)
     ).fetchall()

@@ -31,6 +31,12 @@ CREATE TABLE receiver (
     since REAL NOT NULL
 ) WITHOUT ROWID;
 
+-- What listings call a receiver, also after it was removed from the configuration.
+CREATE TABLE receiver_host (
+    receiver TEXT NOT NULL PRIMARY KEY,
+    host TEXT NOT NULL
+) WITHOUT ROWID;
+
 -- Events on their way to receivers. A row is deleted once its receiver has answered 2xx. Of the live rows of a message
 -- and a receiver, the first has a due time: the others follow it.
 CREATE TABLE outbox (

@@ -1,0 +1,111 @@
+"""The outbox for a command, beside a running relay or without one: what waits, what was given up, and another try."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from relay.store.sqlite import files
+from relay.store.sqlite.commit import Tx
+from relay.store.sqlite.events_file import connect_events_writer
+from relay.store.sqlite.events_outbox import backlogs, revive
+from relay.store.sqlite.events_reader import EventsReader
+
+_REVIVED_AT_ONCE = 500
+
+
+class ReceiverRow(NamedTuple):
+    """A receiver, and what the outbox has for it. Times are seconds since the epoch."""
+
+    host: str | None
+    """None: not known"""
+    waiting: int
+    dead: int
+    oldest_at: float | None
+    """of those that wait"""
+    failing: int
+    """of those that wait, how many have failed at least once"""
+
+
+class DeadPost(NamedTuple):
+    """A post that was given up."""
+
+    host: str | None
+    event_id: str
+    message_id: str
+    created_at: float
+    dead_at: float
+    attempts: int
+    result: str | None
+    """of the last attempt"""
+    body: bytes
+
+
+def receivers(events: Path) -> Sequence[ReceiverRow]:
+    """All receivers that have been configured so far. None: there is no events file. Raises StoreError."""
+    with _reading(events) as reader:
+        return [] if reader is None else reader.ask(_receivers)
+
+
+def dead_posts(events: Path, limit: int) -> Sequence[DeadPost]:
+    """Up to `limit` posts that were given up, the latest first. Raises StoreError."""
+    with _reading(events) as reader:
+        return [] if reader is None else reader.ask(lambda connection: _dead(connection, limit))
+
+
+def retry_dead(events: Path) -> int:
+    """Let all posts that were given up begin anew; how many. A running relay sees them within 10 s. Raises
+    StoreError."""
+    with _reading(events) as reader:
+        if reader is None or not reader.ask(lambda connection: _dead(connection, 1)):
+            return 0
+    revived = 0
+    with closing(connect_events_writer(events)) as connection, files.explained(events):
+        some = _REVIVED_AT_ONCE
+        while some == _REVIVED_AT_ONCE:
+            connection.execute("BEGIN IMMEDIATE")
+            some = revive(Tx(connection), _REVIVED_AT_ONCE, time.time())
+            connection.execute("COMMIT")
+            revived += some
+    return revived
+
+
+@contextmanager
+def _reading(events: Path) -> Iterator[EventsReader | None]:
+    reader = EventsReader.find(events)
+    if reader is None:
+        yield None
+        return
+    with closing(reader):
+        yield reader
+
+
+def _receivers(connection: sqlite3.Connection) -> list[ReceiverRow]:
+    hosts = dict(connection.execute("SELECT receiver, host FROM receiver_host ORDER BY host").fetchall())
+    found = backlogs(Tx(connection))
+    rows = []
+    for key in [*hosts, *(key for key in found if key not in hosts)]:
+        waiting, dead = found.get(key, (0, 0))
+        (oldest_at,) = connection.execute(
+            "SELECT min(created_at) FROM outbox INDEXED BY outbox_age WHERE receiver = ? AND dead_at IS NULL", (key,)
+        ).fetchone()
+        (failing,) = connection.execute(
+            "SELECT count(*) FROM outbox INDEXED BY outbox_due WHERE receiver = ? AND due_at IS NOT NULL"
+            " AND attempts > 0",
+            (key,),
+        ).fetchone()
+        rows.append(ReceiverRow(hosts.get(key), waiting, dead, oldest_at, failing))
+    return rows
+
+
+def _dead(connection: sqlite3.Connection, limit: int) -> list[DeadPost]:
+    found = connection.execute(
+        "SELECT host, event_id, message_id, created_at, dead_at, attempts, result, body FROM outbox"
+        " LEFT JOIN receiver_host USING (receiver) WHERE dead_at IS NOT NULL ORDER BY dead_at DESC LIMIT ?",
+        (limit,),
+    )
+    return [DeadPost(*row) for row in found.fetchall()]
