@@ -36,7 +36,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def receivers(args: argparse.Namespace) -> int:
     """Exit 0; 1 if `--retry-dead` changed nothing."""
     from relay.store.sqlite import outbox_reader
-    from relay.store.sqlite.events_file import events_path
+    from relay.store.sqlite.events_schema import events_path
 
     events = events_path(store_path(args))
     if args.retry_dead:

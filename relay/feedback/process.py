@@ -31,7 +31,8 @@ from relay.ipc import JSON, Attached, Link, LinkLost
 from relay.observe import log_output
 from relay.observe.metrics import Metrics
 from relay.store.base import StoreError
-from relay.store.sqlite.events_file import events_path, open_events
+from relay.store.sqlite.events_file import open_events
+from relay.store.sqlite.events_schema import events_path
 from relay.store.sqlite.reader import Reader
 from relay.supervise import Supervisor, listen_to
 from relay.web.webhooks import Answer, Webhook

@@ -10,8 +10,8 @@ from pathlib import Path
 from relay.store.events import EventSelection, MailEvent
 from relay.store.sqlite import event_search, relay_events
 from relay.store.sqlite.event_search import Shown
-from relay.store.sqlite.events_file import events_path
 from relay.store.sqlite.events_reader import EspRow, EventsReader
+from relay.store.sqlite.events_schema import events_path
 from relay.store.sqlite.locate import Located, recipients_of
 from relay.store.sqlite.reader import Reader
 from relay.store.view import Json, add_events, event_json, time_text

@@ -11,8 +11,9 @@ import pytest
 
 from relay.__main__ import main
 from relay.store.events import Delivered, GivenUp, Post, PostOutcome, PutOff
-from relay.store.sqlite.events_file import EventsFile, events_path, open_events
+from relay.store.sqlite.events_file import EventsFile, open_events
 from relay.store.sqlite.events_outbox import Backlog
+from relay.store.sqlite.events_schema import events_path
 
 APP, OTHER = "aaaa", "bbbb"
 DAY = 86_400.0

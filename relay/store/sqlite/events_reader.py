@@ -13,7 +13,7 @@ from typing import NamedTuple, Self, TypeVar
 
 from relay.store.events import EventSelection, MailEvent
 from relay.store.sqlite import files
-from relay.store.sqlite.events_file import APPLICATION_ID
+from relay.store.sqlite.events_schema import APPLICATION_ID
 
 T = TypeVar("T")
 

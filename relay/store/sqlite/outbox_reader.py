@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from relay.store.sqlite import files
 from relay.store.sqlite.commit import Tx
-from relay.store.sqlite.events_file import connect_events_writer
 from relay.store.sqlite.events_outbox import backlogs, revive
 from relay.store.sqlite.events_reader import EventsReader
+from relay.store.sqlite.events_schema import connect_events_writer
 
 _REVIVED_AT_ONCE = 500
 
