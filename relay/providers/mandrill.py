@@ -42,7 +42,8 @@ _KINDS: dict[str, tuple[EspKind, bool | None]] = {
 }
 _CAUSES: dict[EspKind, SuppressionCause] = {"complained": "complaint", "unsubscribed": "unsubscribe"}
 _MAX_METADATA = 1_000  # "the maximum metadata size is 1,000 bytes"
-_QUEUED = re.compile(r"\bqueued as ([\w.-]{1,100})", re.IGNORECASE | re.ASCII)
+# A shorter one would be a queue's id, which no event has.
+_QUEUED = re.compile(r"\bqueued as ([0-9a-f]{24,40})\b", re.IGNORECASE | re.ASCII)
 
 
 def webhook(posted: Posted, terms: Terms) -> Verdict:

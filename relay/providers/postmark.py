@@ -76,7 +76,8 @@ _CAUSES: dict[str, SuppressionCause] = {
     "ManualSuppression": "unsubscribe",
 }
 _TIMES = ("DeliveredAt", "BouncedAt", "ReceivedAt", "ChangedAt")
-_QUEUED = re.compile(r"\bqueued as <?([\w.-]{1,100})", re.IGNORECASE | re.ASCII)
+# Another id would be a queue's, which no event has.
+_QUEUED = re.compile(r"\bqueued as <?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b", re.IGNORECASE | re.ASCII)
 
 
 def webhook(posted: Posted, terms: Terms) -> Verdict:

@@ -89,9 +89,13 @@ def _event(body: dict[str, object]) -> EspEvent:
         suppress=cause,
         relay_id=_relay_id(headers) or relay_id_in(dig(data, "tags")),
         esp_id=message.lower() if message else None,
-        # `message_id` is the one that Amazon SES wrote over ours.
-        message_id=message_id(header(headers, "message-id")) or message_id(dig(data, "message_id")),
+        message_id=message_id(header(headers, "message-id")) or _original(message_id(dig(data, "message_id"))),
     )
+
+
+def _original(identity: str | None) -> str | None:
+    """The Message-ID, unless it is the one that Amazon SES, behind Resend, wrote over ours."""
+    return None if identity is None or identity.endswith("amazonses.com>") else identity
 
 
 def _diagnostics(detail: object) -> list[object]:

@@ -48,7 +48,7 @@ _MAILBOX = ("", "invalid address", "mailbox unavailable", "unclassified")
 """the `bounce_classification`s that speak of the mailbox"""
 _MAX_UNIQUE_ARGS = 10_000  # "Personalizations errors": custom arguments of a message
 _QUEUED = re.compile(r"\bqueued as ([\w-]{1,100})", re.IGNORECASE | re.ASCII)
-_ID = re.compile(r"[\w-]{20,100}", re.ASCII)
+_ID = re.compile(r"(?!filter|recvd)[\w-]{1,100}", re.ASCII)
 _STAMP = re.compile(r"\d{1,20}", re.ASCII)
 
 

@@ -118,6 +118,8 @@ def test_an_id_that_would_break_the_header_is_never_written(esp: str) -> None:
 REPLIES = [
     ("postmark", "250 2.0.0 Ok: queued as 7D2A3B1C-5e6f-4a70-9b81-c2d3e4f50617",
      "7d2a3b1c-5e6f-4a70-9b81-c2d3e4f50617"),
+    ("postmark", "250 2.0.0 Ok: queued as 4F1B2C3D4E", None),
+    ("mandrill", "250 2.0.0 Ok: queued as 4F1B2C3D4E", None),
     ("sendgrid", "250 Ok: queued as qNwBLgPQQjW6DJvKQwSAbw", "qNwBLgPQQjW6DJvKQwSAbw"),
     ("ses", "250 Ok 010001960f1e2d3c-4b5a6978-8796-4a5b-9c0d-1e2f3a4b5c6d-000000",
      "010001960f1e2d3c-4b5a6978-8796-4a5b-9c0d-1e2f3a4b5c6d-000000"),

@@ -82,6 +82,19 @@ def test_sendgrids_id_is_what_stands_before_the_first_dot(identity: str, found: 
     assert event.esp_id == found
 
 
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        ({"message_id": "<0107-000000@us-east-1.amazonses.com>"}, None),
+        ({"message_id": "<1@otp.example.com>"}, "<1@otp.example.com>"),
+        ({"message_id": "<2@amazonses.com>", "headers": [{"name": "Message-Id", "value": "<1@b>"}]}, "<1@b>"),
+    ],
+)
+def test_a_message_id_that_amazon_wrote_behind_resend_isnt_ours(data: dict[str, Any], found: str | None) -> None:
+    (event,) = events_of("resend", resend("email.sent", **data))
+    assert event.message_id == found
+
+
 def test_a_text_of_amazons_about_the_topic_says_nothing_of_mail() -> None:
     assert events_of("ses", sns_message("Successfully validated SNS topic for Amazon SES event publishing.")) == ()
 
