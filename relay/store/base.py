@@ -116,14 +116,18 @@ class Queue(Protocol):
         ones (state `bounced`, reply `dropped by the operator`, no DSN). `sending` ones are never changed. With `to` or
         `state`, only matching recipients are. Returns the ids of the messages that changed."""
 
-    async def end_sent(self, end: LateEnd) -> Ended:
-        """Turn a recipient that is `sent` by this upstream into `bounced`. `done` also where it ended otherwise."""
-
     def size(self) -> tuple[int, int]:
         """Open messages, and the bytes of their contents, from memory: asked before every message."""
 
     async def prune(self, before: float, *, limit: int) -> int:
         """Delete up to `limit` finished messages accepted before then. Returns how many."""
+
+
+class Outcomes(Protocol):
+    """What becomes of recipients that an upstream has accepted. It raises StoreError."""
+
+    async def end_sent(self, end: LateEnd) -> Ended:
+        """Turn a recipient that is `sent` by this upstream into `bounced`. `done` also where it ended otherwise."""
 
 
 class Log(Protocol):

@@ -100,7 +100,7 @@ class Workers:
         return [message_id for ids in changed for message_id in ids]
 
     async def end_sent(self, end: LateEnd) -> Ended:
-        """As `Queue.end_sent`, in the worker that has the message. Raises LinkLost when one doesn't reply."""
+        """As `Outcomes.end_sent`, in the worker that has the message. Raises LinkLost when one doesn't reply."""
         for worker in self.handles:
             ended: Ended = await worker.ask(messages.END_SENT, end, within_s=PUT_WITHIN_S)
             if ended != "absent":

@@ -16,12 +16,9 @@ from relay.store.base import StoreError
 from relay.store.model import (
     BOOKED,
     MOST_DEATHS,
-    OPEN_STATES,
     Action,
     Booking,
-    Ended,
     Expired,
-    LateEnd,
     NewMessage,
     OpenRecipient,
     Queued,
@@ -148,18 +145,6 @@ class MemoryStore(MemoryLog):
         if settlement.note is not None:
             message.notes[self._now(), settlement.note] = None
         message.timings_ms |= rounded(settlement.timings_ms)
-
-    async def end_sent(self, end: LateEnd) -> Ended:
-        message = self._all.get(end.message_id)
-        one = message.recipients[end.position] if message is not None else None
-        if one is None:
-            return "absent"
-        if one.state in OPEN_STATES:
-            return "later"
-        if one.state == "sent" and one.upstream == end.upstream:
-            one.become("bounced")
-            one.reply = end.reply
-        return "done"
 
     async def unclaim(self, message_id: str, due_at: float | None = None) -> None:
         self._messages()

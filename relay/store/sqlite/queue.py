@@ -13,9 +13,7 @@ from relay.store.model import (
     BOOKED,
     Action,
     Booking,
-    Ended,
     Expired,
-    LateEnd,
     NewMessage,
     Queued,
     Recovered,
@@ -166,9 +164,6 @@ class SqliteQueue:
         is_simple = settle.is_simple_finish(settlement, state.hashed)
         batch = (settle.finish_batch, settlement) if is_simple else None
         await state.writer.submit(Operation(write, size_bytes=size_bytes, batch=batch, in_place=is_simple)).result()
-
-    async def end_sent(self, end: LateEnd) -> Ended:
-        return await self.state.write(partial(settle.end_sent, end=end))
 
     async def unclaim(self, message_id: str, due_at: float | None = None) -> None:
         await self.state.write(partial(settle.unclaim, message_id=message_id, due_at=due_at))

@@ -256,7 +256,7 @@ _GIVE_BACK = (
 
 
 def end_sent(tx: Tx, end: LateEnd) -> Ended:
-    """See `base.Queue.end_sent`."""
+    """See `base.Outcomes.end_sent`."""
     found = tx.execute(
         "SELECT state, open, upstream FROM recipient WHERE message_id = ? AND position = ?",
         (end.message_id, end.position),

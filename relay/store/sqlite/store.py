@@ -17,6 +17,7 @@ from relay.store.base import StoreError
 from relay.store.codec import Codec, Plain
 from relay.store.sqlite import files, integrity, maintenance, pseudonymise, schema
 from relay.store.sqlite.log import SqliteLog
+from relay.store.sqlite.outcomes import SqliteOutcomes
 from relay.store.sqlite.queue import SqliteQueue
 from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.state import HEAVY_BYTES, StoreState
@@ -78,8 +79,8 @@ def _begin(connection: sqlite3.Connection, key_id: str | None) -> int:
     return int(last) + 1
 
 
-class SqliteStore(SqliteQueue, SqliteLog, SqliteTransfer):
-    """`base.Store` and `base.Transfer` in one SQLite file."""
+class SqliteStore(SqliteQueue, SqliteOutcomes, SqliteLog, SqliteTransfer):
+    """`base.Store`, `base.Outcomes` and `base.Transfer` in one SQLite file."""
 
     def __init__(self, state: StoreState, supervisor: Supervisor) -> None:
         SqliteQueue.__init__(self, state)
