@@ -16,6 +16,7 @@ GROUPS = {
     "config": ("check", "explain"),
     "mail": ("log", "queue", "report"),
     "receivers": ("receivers",),
+    "suppress": ("suppress",),
     "keys": ("keygen", "lint"),
     "store": ("store",),
     "user": ("user",),

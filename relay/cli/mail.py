@@ -32,9 +32,14 @@ T = TypeVar("T")
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     log = subparsers.add_parser(
-        "log", help="list messages, or show one", description="Lists messages, newest first; or shows one message."
+        "log",
+        help="list messages, show one, or erase an address",
+        description="Lists messages, newest first; or shows one message; or (`log erase ADDRESS`) forgets an address in"
+        " finished mail, events and suppressions.",
     )
     log.add_argument("id", nargs="?", metavar="ID", help="show this message with all attempts")
+    log.add_argument("address", nargs="?", metavar="ADDRESS", help="`log erase ADDRESS`: forget it in finished mail")
+    log.set_defaults(usage_error=log.error)
     _add_filters(log)
     queue = subparsers.add_parser(
         "queue",
@@ -77,6 +82,14 @@ def show_log(args: argparse.Namespace) -> int:
     """Exit 0; 1 if no message is found."""
     from relay.cli import mail_text
 
+    if args.address is not None:
+        if args.id != "erase":
+            args.usage_error(f"unrecognized arguments: {args.address}")
+        from relay.cli.erase import erase
+
+        return erase(args)
+    if args.id == "erase":
+        raise CommandFailed("log erase: the address is missing", EXIT_USAGE)
     if args.id is not None:
         found = _read(args, lambda store: store.get(args.id))
         if found is None:

@@ -1,14 +1,13 @@
-"""Carry out an action on the queue: over the HTTP service of the running relay; without one, on the store itself."""
+"""Carry out what a command asks for: over the HTTP service of the running relay; without one, on the store itself."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from relay.cli.common import CommandFailed
-from relay.config.network import AnyAddress
 from relay.config.partial import Control
 from relay.store.model import Action, Selection
 from relay.web.client import NoResponse, NotListening, request
@@ -30,17 +29,16 @@ class ActionResult(NamedTuple):
 
 def act(control: Control, action: Action, selection: Selection) -> ActionResult:
     """Raises CommandFailed, StoreError."""
-    if control.http is not None:
-        try:
-            return _act_over_http(control, control.http, action, selection)
-        except NotListening:
-            pass
-    _check_not_in_use(control)
+    try:
+        return _act_over_http(control, action, selection)
+    except NotListening:
+        pass
+    check_not_in_use(control)
     changed = asyncio.run(_act_on_store(control, action, selection))
     return _result(control, action, selection, changed)
 
 
-def _check_not_in_use(control: Control) -> None:
+def check_not_in_use(control: Control) -> None:
     """The store belongs to a running relay alone. Raises CommandFailed, StoreError."""
     from relay.store.sqlite.files import holder
 
@@ -54,12 +52,21 @@ def _check_not_in_use(control: Control) -> None:
     raise CommandFailed(f"{used}, which doesn't answer at {control.http} ({where}). {NEEDS_RESTART}")
 
 
-def _act_over_http(control: Control, address: AnyAddress, action: Action, selection: Selection) -> ActionResult:
+def _act_over_http(control: Control, action: Action, selection: Selection) -> ActionResult:
     """Raises NotListening, CommandFailed."""
+    document = ask_relay(control, "POST", f"/api/queue/{action}", _body(selection))
+    changed, unknown = ([str(one) for one in document.get(key, ())] for key in ("changed", "unknown"))
+    return ActionResult(changed, unknown, int(document.get("left", 0)))
+
+
+def ask_relay(control: Control, method: str, path: str, body: object = None) -> dict[str, Any]:
+    """The JSON document that the running relay answers. Raises NotListening: none runs, or it has no known address;
+    CommandFailed."""
+    address = control.http
+    if address is None:
+        raise NotListening
     try:
-        status, document = request(
-            address, "POST", f"/api/queue/{action}", _body(selection), token=control.token, within_s=WITHIN_S
-        )
+        status, document = request(address, method, path, body, token=control.token, within_s=WITHIN_S)
     except NoResponse as error:
         raise CommandFailed(f"http {address}: no proper answer ({error})") from error
     except ValueError as error:
@@ -71,8 +78,7 @@ def _act_over_http(control: Control, address: AnyAddress, action: Action, select
         if status == 401:
             refusal += f" ({control.places.of('http', 'token')}). {NEEDS_RESTART}"
         raise CommandFailed(refusal)
-    changed, unknown = ([str(one) for one in document.get(key, ())] for key in ("changed", "unknown"))
-    return ActionResult(changed, unknown, int(document.get("left", 0)))
+    return document
 
 
 def _body(selection: Selection) -> dict[str, object]:

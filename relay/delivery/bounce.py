@@ -16,7 +16,13 @@ from relay.mail.redact import redact
 from relay.store.model import NewMessage, RecipientUpdate, State
 from relay.store.ulid import IdMaker
 
-_KINDS: dict[State, Kind] = {"bounced": "failed", "expired": "expired", "deferred": "delayed", "sent": "relayed"}
+_KINDS: dict[State, Kind] = {
+    "bounced": "failed",
+    "suppressed": "failed",
+    "expired": "expired",
+    "deferred": "delayed",
+    "sent": "relayed",
+}
 
 
 class Bouncer:

@@ -15,11 +15,13 @@ from relay.delivery.events import DeliveryEvents
 from relay.delivery.housekeeping import Housekeeping
 from relay.delivery.services import Services
 from relay.observe.maillog import MailLog
+from relay.policy.suppression import Report, Suppressions
 from relay.signing.signatures import Signatures
 from relay.store.base import StoreError
 from relay.store.codec import Codec
 from relay.store.model import NewMessage
 from relay.store.sqlite.store import SqliteStore, open_store
+from relay.store.sqlite.suppressions import load
 from relay.supervise import Supervisor
 from relay.upstream.smtp.connect import Target
 
@@ -37,6 +39,10 @@ class Engine:
         self.log = log
         self.signatures = Signatures(clock, log)
         self.supervisor = Supervisor(lambda name, error: self.log.task_ended(name, error))
+        self.suppressions = Suppressions()
+        """this process's copy"""
+        self.report_bad_address: Report = lambda _: None
+        """set before the first `build`"""
         self._events = DeliveryEvents(log, clock)
         self._retired: dict[asyncio.Task[None], Delivery] = {}
         """the tasks that end the lanes of earlier configurations"""
@@ -56,10 +62,23 @@ class Engine:
         for one in await self.store.recover(self.clock.now(), marking):
             self.log.recovered(one.message_id, one.lane, one.state, recipients=one.recipients)
 
+    async def load_suppressions(self, path: Path) -> None:
+        """Read all suppressed addresses from the main store file. Raises StoreError."""
+        self.suppressions.begin(*await asyncio.to_thread(load, path))
+
     def build(self, loaded: Loaded, targets: Mapping[str, Target], own: OwnLanes) -> Delivery:
         """The lanes of a configuration, not started. They are to replace those in force, if there are any."""
         bouncer = Bouncer(loaded.config, self.clock)
-        services = Services(self.store, self.clock, self.signatures.sign, bouncer, self._events, self.supervisor)
+        services = Services(
+            self.store,
+            self.clock,
+            self.signatures.sign,
+            bouncer,
+            self._events,
+            self.supervisor,
+            self.suppressions,
+            self.report_bad_address,
+        )
         return Delivery(loaded.config, services, targets, own, self._running)
 
     async def start(self, config: Config, delivery: Delivery) -> None:

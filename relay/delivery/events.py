@@ -75,6 +75,8 @@ class DeliveryEvents:
                 self._log.bounced(id_, lane, recipients=recipients, code=code)
             case "expired":
                 self._log.expired(id_, lane, recipients=recipients)
+            case "suppressed":
+                self._log.suppressed(id_, lane, recipients=recipients)
             case "superseded":
                 self._log.superseded(id_, lane, by=job.superseded_by, recipients=recipients)
             case _:

@@ -23,6 +23,7 @@ from relay.delivery.services import Services
 from relay.delivery.settlement import UNAVAILABLE
 from relay.delivery.settler import Settler
 from relay.delivery.superseding import Superseding
+from relay.delivery.suppressing import end_suppressed
 from relay.delivery.upstreams import LaneUpstreams
 from relay.mail.reply import OWN
 from relay.store.base import StoreError
@@ -226,7 +227,8 @@ class Lane:
         job.timings_ms["wait"] = (job.picked_at - job.offered_at) * 1000.0
         try:
             try:
-                if upstreams and job.is_claimed and not self.config.express:
+                end_suppressed(job, self.config, self._services.suppressions, self._services.clock.now())
+                if upstreams and job.pending and job.is_claimed and not self.config.express:
                     await job.signed("as it is", Finish.of(upstreams[0].config))  # before it takes a session
             finally:
                 if upstreams:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from relay.mail.correlation import correlated
 from relay.mail.message import over_long_line
 from relay.mail.recode import Form, recoded
+from relay.policy.suppression import BadAddress
 from relay.providers.registry import provider_named
 from relay.signing.signatures import LARGE_BYTES
 from relay.store.model import Attempt, OpenRecipient, Queued, RecipientUpdate, Settlement
@@ -84,6 +85,8 @@ class Job:
     """handed to the store, and not known to be written"""
     relayed: set[int] = field(default_factory=set)
     """recipients accepted by an upstream without DSN: the success report is the relay's (RFC 3461 5.2.2)"""
+    bad_addresses: list[BadAddress] = field(default_factory=list)
+    """to be reported once the outcome is durable"""
     timings_ms: dict[str, float] = field(default_factory=dict)
     sign_ms: float = 0.0
     _renditions: dict[Form, Queued] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from relay.config.model import Lane
 from relay.delivery.attempt import attempt
 from relay.delivery.hedge import race
 from relay.delivery.message import Job, Pending
+from relay.delivery.suppressing import note_bad_address
 from relay.delivery.verdict import Verdict, judge
 from relay.mail.dsn import wants_success
 from relay.mail.redact import RefusedContent, redact_reply
@@ -128,6 +129,7 @@ class Round:
                 job.timings_ms.update(self._timings_ms(report))
                 self._end(pending, "sent", report.upstream, reply, sent_at=self._epoch(report.ended_at))
             case Verdict.PERMANENT_FAILURE:
+                note_bad_address(job, job.queued.lane, report.upstream, result, self._epoch(report.ended_at))
                 self._end(pending, "bounced", report.upstream, reply)
             case Verdict.TRY_NEXT | Verdict.UNSUPPORTED | Verdict.UNKNOWN:
                 pending.last, pending.upstream = reply, report.upstream

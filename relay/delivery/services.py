@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from relay.clock import Clock
 from relay.delivery.message import Job
 from relay.delivery.settlement import Bounces
+from relay.policy.suppression import Report as ReportBadAddress
+from relay.policy.suppression import Suppressions
 from relay.store.base import Queue
 from relay.store.model import Queued, Settlement
 from relay.supervise import Supervisor
@@ -54,3 +56,6 @@ class Services:
     events: Events
     supervisor: Supervisor
     """starts background tasks, and starts them again when they fail"""
+    suppressions: Suppressions = field(default_factory=Suppressions)
+    report_bad_address: ReportBadAddress = lambda _: None
+    """is called once the outcome is durable"""

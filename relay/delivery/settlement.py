@@ -20,6 +20,8 @@ SLOW_UPDATES = 20
 DELAY_NOTICE_SHARE = 0.25
 """an RFC 3461 NOTIFY=DELAY is honoured once this share of a message's life has passed without delivery"""
 
+_FAILED: frozenset[State] = frozenset({"bounced", "expired", "suppressed"})
+"""RFC 3461: its sender is to hear of it"""
 Bounces = Callable[[Job, Sequence[RecipientUpdate], Sequence[RecipientUpdate]], NewMessage | None]
 """The DSN to queue about (ended, deferred) recipients of a message; None: there is none."""
 
@@ -139,7 +141,7 @@ def settlement(job: Job, dsn: NewMessage | None) -> Settlement:
 
 def has_slow_dsn(job: Job) -> bool:
     """Would making the job's DSN hold up the event loop?"""
-    about = sum(one.state in ("bounced", "expired", "deferred") or one.position in job.relayed for one in job.updates)
+    about = sum(one.state in (*_FAILED, "deferred") or one.position in job.relayed for one in job.updates)
     return about > SLOW_UPDATES or (about > 0 and has_large_head(job.queued.content))
 
 
@@ -150,8 +152,6 @@ def notification(job: Job, bounces: Bounces) -> NewMessage | None:
         one for one in job.updates if one.state == "deferred" and one.delay_notified and not already[one.position]
     ]
     ended = [
-        one
-        for one in job.updates
-        if one.state in ("bounced", "expired") or (one.state == "sent" and one.position in job.relayed)
+        one for one in job.updates if one.state in _FAILED or (one.state == "sent" and one.position in job.relayed)
     ]
     return bounces(job, ended, deferred) if ended or deferred else None

@@ -56,6 +56,9 @@ class Settler:
                 await asyncio.sleep(STORE_RETRY_S)
         job.settling = None
         self._services.events.on_settled(self._lane, job, settled)
+        bad_addresses, job.bad_addresses = job.bad_addresses, []
+        for one in bad_addresses:
+            self._services.report_bad_address(one)
         for bounce in settled.bounces:
             self._wake(bounce.lane, bounce.accepted_at)
         due = [update.next_at for update in settled.updates if update.next_at is not None]

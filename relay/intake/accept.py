@@ -23,7 +23,8 @@ from relay.mail.message import Message, Unacceptable, from_addresses, has_large_
 from relay.mail.redact import redact
 from relay.mail.trace import received, rfc5322_date
 from relay.observe.maillog import MailLog
-from relay.policy.check import FULL, UNWRITABLE, PolicyFacts, Refuse, check
+from relay.policy.check import FULL, UNWRITABLE, PolicyFacts, Refuse, check, check_recipients
+from relay.policy.suppression import Suppressions
 from relay.routing.facts import Facts
 from relay.routing.router import Route, Router
 from relay.store.base import StoreError, StoreFull
@@ -70,8 +71,10 @@ class Acceptance:
         log: MailLog,
         admission: Admission,
         selectors: Callable[[Message], tuple[str, ...]],
+        suppressions: Suppressions | None = None,
     ) -> None:
         """`selectors` names the keys that will sign a message."""
+        self._suppressions = suppressions or Suppressions()
         self.state = state
         self._destination = destination
         self._clock = clock
@@ -118,10 +121,20 @@ class Acceptance:
         if isinstance(content, Large):
             # It stays in its file until it is stored: this process looks at its head only, and codes go on.
             draft = await _off_loop_if_large(self._draft, arrival, content.head)
+            self._check_recipients(arrival, draft.new)
             return await self._destination.submit_spooled(draft, content)
         message = await _off_loop_if_large(self._message, arrival, content)
+        self._check_recipients(arrival, message)
         await self._destination.submit(message, final_dot)
         return message
+
+    def _check_recipients(self, arrival: _Arrival, new: NewMessage) -> None:
+        """Raises Refused if each recipient is suppressed."""
+        lane = arrival.state.config.lanes[new.lane]
+        decision = check_recipients(new.envelope, lane, self._suppressions, new.accepted_at)
+        if isinstance(decision, Refuse):
+            self._log.suppressed("", new.lane, recipients=len(new.envelope.recipients))
+            raise Refused(decision.reply, decision.reason)
 
     def _message(self, arrival: _Arrival, content: bytes) -> NewMessage:
         message = _read(content)

@@ -13,7 +13,7 @@ from relay.mail.reply import Reply
 
 Reason = Literal[
     "address", "allow", "auth", "busy", "connections", "policy", "proxy", "recipients", "sequence", "size", "store",
-    "syntax", "timeout", "tls",
+    "suppressed", "syntax", "timeout", "tls",
 ]  # fmt: skip
 """Why something was refused: the label of `relay_messages_rejected_total`, so a closed list."""
 

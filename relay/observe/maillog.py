@@ -111,6 +111,12 @@ class MailLog(RelayLog):
         self.metrics.recipients[lane, NO_UPSTREAM, "expired"].inc(recipients)
         self.line(logging.WARNING, "expired", id=message_id, lane=lane, recipients=recipients)
 
+    def suppressed(self, message_id: str, lane: str, *, recipients: int = 1) -> None:
+        """These recipients get no mail of the lane; `message_id` is empty where the message was refused because of
+        it."""
+        self.metrics.suppressed[(lane,)].inc(recipients)
+        self.line(logging.INFO, "suppressed", id=message_id or None, lane=lane, recipients=recipients)
+
     def superseded(self, message_id: str, lane: str, *, by: str | None = None, recipients: int = 1) -> None:
         """A newer message replaces this one."""
         self.metrics.recipients[lane, NO_UPSTREAM, "superseded"].inc(recipients)

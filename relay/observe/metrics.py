@@ -93,17 +93,7 @@ class Metrics:
             "From the app's final dot to the upstream's delivered event.",
             INBOX_BUCKETS_S, "lane", "provider",
         )  # fmt: skip
-        self.events = counter("relay_events", "New events of ESPs, a recipient.", "upstream", "kind")
-        self.webhook_requests = counter(
-            "relay_webhook_requests", "Requests to webhooks, by how they were answered.", "upstream", "result"
-        )
-        self.event_posts = counter(
-            "relay_event_posts", "Attempts to post an event to a receiver; dead: events that were given up.", "result"
-        )
-        self.objective_good = counter(
-            "relay_objective_good", "Recipients that the lane's objective was met for.", "lane"
-        )
-        self.objective_all = counter("relay_objective", "Recipients that the lane's objective is about.", "lane")
+        self._make_feedback_counters()
         self.replies = counter("relay_upstream_replies", "Replies of upstreams.", "upstream", "code")
         self.restarts = counter(
             "relay_tasks_restarted", "Background tasks that ended by an error and were restarted, by kind.", "task"
@@ -119,6 +109,22 @@ class Metrics:
         self._gauges = SnapshotCollector()
         self.registry.register(self._gauges)
 
+    def _make_feedback_counters(self) -> None:
+        """What became of mail behind the upstream."""
+        counter = self._counter
+        self.events = counter("relay_events", "New events of ESPs, a recipient.", "upstream", "kind")
+        self.webhook_requests = counter(
+            "relay_webhook_requests", "Requests to webhooks, by how they were answered.", "upstream", "result"
+        )
+        self.event_posts = counter(
+            "relay_event_posts", "Attempts to post an event to a receiver; dead: events that were given up.", "result"
+        )
+        self.objective_good = counter(
+            "relay_objective_good", "Recipients that the lane's objective was met for.", "lane"
+        )
+        self.objective_all = counter("relay_objective", "Recipients that the lane's objective is about.", "lane")
+        self.suppressed = counter("relay_suppressed", "Recipients not mailed: they are suppressed.", "lane")
+
     def _counter(self, name: str, text: str, *labels: str) -> _Children[Counter]:
         return _Children(Counter(name, text, labels, registry=self.registry))
 
@@ -133,11 +139,12 @@ class Metrics:
         """Begin at 0 what an alert waits for: for Prometheus, a counter that comes up as 1 has not increased.
         `upstreams`: of each lane."""
         for lane, names in upstreams.items():
+            _ = self.suppressed[(lane,)]
             for outcome in ("expired", "superseded"):
                 _ = self.recipients[lane, NO_UPSTREAM, outcome]
             for name, outcome in product(names, get_args(Outcome)):
                 _ = self.recipients[lane, name, outcome]
-        for reason in ("busy", "store"):
+        for reason in ("busy", "store", "suppressed"):
             _ = self.rejected[(reason,)]
         for result in ("delivered", "failed", "dead"):
             _ = self.event_posts[(result,)]

@@ -88,6 +88,8 @@ class App:
             http_sockets: list[socket.socket] = []
             started.callback(lambda: release(http_sockets, config.http.address) if http_sockets else None)
             started.push_async_callback(parts.http.stop)
+            await parts.suppressions.start()
+            started.push_async_callback(parts.suppressions.stop)
             await engine.start(config, generation.delivery)
             parts.intake.use_spool(_spool(loaded))
             parts.forwarder.start()

@@ -17,11 +17,13 @@ from relay.intake.types import CannotListen, Settings
 from relay.mail.dkim import Signer
 from relay.service.current import Current
 from relay.service.effects import Effects
+from relay.service.erase import Eraser
 from relay.service.feedback import Feedback
 from relay.service.health import RelayHealth, waiting_mail
 from relay.service.host import WorkerHost
 from relay.service.http import HttpService
 from relay.service.operator import Operator
+from relay.service.suppressions import SuppressionKeeper
 from relay.store.codec import Codec
 from relay.upstream.limits import LocalLimits
 from relay.upstream.smtp.connect import Target
@@ -106,6 +108,7 @@ class RelayParts:
     health: RelayHealth
     http: HttpService
     feedback: Feedback
+    suppressions: SuppressionKeeper
 
 
 def connect(
@@ -120,15 +123,23 @@ def connect(
     forwarder = Forwarder(engine.store, own_lanes(config), lambda moved: workers.move(moved), log)
     host = WorkerHost(engine, forwarder, config.store)
     workers = Workers(clock, log, host, codec, forked)
+    suppressions = SuppressionKeeper(engine, workers, current)
+    engine.report_bad_address = suppressions.report
     builder = Builder(engine, forwarder.wake)
     generation = builder.build(current.loaded, connectable(current.loaded))
     builder.apply(generation)
     admission = Admission(config.store, lambda: current.config.queue, lambda: waiting_mail(engine, workers))
     acceptance = Acceptance(
-        generation.state, LanesAndWorkers(engine, workers), clock, log, admission, engine.signatures.selectors
+        generation.state,
+        LanesAndWorkers(engine, workers),
+        clock,
+        log,
+        admission,
+        engine.signatures.selectors,
+        engine.suppressions,
     )
     intake = IntakeServer(acceptance, Settings(intake_limits(config), config.hostname), log, admit=admission.refusal)
-    feedback = Feedback(current, log, engine.supervisor, Effects(engine, workers).apply, lambda: None)
+    feedback = Feedback(current, log, engine.supervisor, Effects(engine, workers, suppressions).apply, lambda: None)
     log.on_event = feedback.nudge
     health = RelayHealth(current, admission, engine, workers, intake, feedback)
     token = config.http.token
@@ -140,9 +151,14 @@ def connect(
         Operator(engine, workers, forwarder),
         clock.now,
         feedback.webhooks,
+        suppressions=suppressions,
+        eraser=Eraser(engine, workers, forwarder, suppressions),
     )
     http = HttpService(backend, token.get_secret_value() if token is not None else None, engine.supervisor)
-    return RelayParts(engine, builder, forwarder, workers, host, acceptance, intake, health, http, feedback), generation
+    parts = RelayParts(
+        engine, builder, forwarder, workers, host, acceptance, intake, health, http, feedback, suppressions
+    )
+    return parts, generation
 
 
 def connectable(loaded: Loaded) -> Mapping[str, Target]:

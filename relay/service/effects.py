@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from relay.delivery.engine import Engine
+from relay.policy.suppression import CAUSES
+from relay.service.suppressions import SuppressionKeeper
 from relay.store.events import Effect
 from relay.store.model import LateEnd
 from relay.workers.fleet import Workers
@@ -13,14 +15,21 @@ NO_REASON = "reported by the upstream as undeliverable"
 class Effects:
     """Each effect may be applied twice, which is the same as once."""
 
-    def __init__(self, engine: Engine, workers: Workers) -> None:
+    def __init__(self, engine: Engine, workers: Workers, suppressions: SuppressionKeeper) -> None:
         self._engine = engine
         self._workers = workers
+        self._suppressions = suppressions
 
     async def apply(self, effect: Effect) -> bool:
         """False: it can't be applied yet. Raises StoreError, LinkLost."""
         if effect.action == "end":
             return await self._end(effect)
+        if effect.address is not None:
+            cause = next((one for one in CAUSES if one == effect.cause), "bounce")
+            reason, upstream = effect.reason or "", effect.upstream
+            await self._suppressions.add(
+                effect.address, cause, reason, upstream=upstream, at=effect.at, lane=effect.lane
+            )
         return True
 
     async def _end(self, effect: Effect) -> bool:

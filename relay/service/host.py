@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from relay.delivery.engine import Engine
+from relay.policy.suppression import BadAddress
 from relay.store.base import StoreError
 from relay.store.merge import MergedReader
 from relay.store.model import TransferredMessage
@@ -44,6 +45,10 @@ class WorkerHost:
         """Store a message of a worker that belongs to a lane of the main process."""
         await self._forwarder.import_message(moved)
         self._engine.delivery.wake_all()
+
+    def bad_address(self, bad: BadAddress) -> None:
+        """An upstream of a worker refused an address for good."""
+        self._engine.report_bad_address(bad)
 
     async def read(self, store: Path) -> None:
         """Open a reader for a store file, once. A failure is logged."""

@@ -26,6 +26,7 @@ from relay.store.model import (
     Settlement,
     TransferredMessage,
 )
+from relay.store.suppressions import Suppression, SuppressionQuery
 
 if TYPE_CHECKING:
     import asyncio
@@ -171,6 +172,34 @@ class Transfer(Protocol):
 
     async def delete_transferred(self, message_id: str) -> None:
         """Delete a message that another store has imported, unless something of it is `sending` here."""
+
+
+class Suppressions(Protocol):
+    """Addresses that must not be mailed. Every call that changes something is durable when it returns. Each raises
+    StoreError. Addresses are given as `policy.suppression.hash_of` has them."""
+
+    async def hash_key(self) -> bytes:
+        """What addresses are hashed with."""
+
+    async def add(self, rows: Sequence[Suppression]) -> Sequence[Suppression]:
+        """Add them, some hundred in a transaction. Returns those that are new or changed, as they are now: of a known
+        event the newest time and the longest life stay; what an operator adds replaces what one added before."""
+
+    async def remove(self, hashes: Sequence[int]) -> Sequence[int]:
+        """Remove these addresses, whatever the cause. Returns the keys of their entries."""
+
+    async def listing(self, query: SuppressionQuery) -> Sequence[Suppression]:
+        """Newest first."""
+
+    async def erase(self, hashed: int, address: str) -> int:
+        """Forget an address, also where a reason quotes it; it goes on being suppressed. Returns how many entries
+        changed."""
+
+    async def blank_readable(self) -> None:
+        """Forget the addresses of all entries but those that were added by hand."""
+
+    async def prune(self, now: float) -> Sequence[int]:
+        """Delete some of the entries that no longer count. Returns their keys."""
 
 
 class Store(Queue, Log, Protocol):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 from aiohttp import web
 
 from relay.observe import report
 from relay.store.base import StoreError
 from relay.store.model import LaneCount, Selection
-from relay.web import query, webhooks
+from relay.web import query, suppressions, webhooks
 from relay.web.backend import Backend, LaneHealth, gauges
+from relay.web.requests import parameters, read_json
 from relay.web.responses import encode_json, json_body, json_response, with_pauses
 
 ANSWER_WITHIN_S = 20.0
@@ -37,6 +37,7 @@ class Api:
             web.get("/api/queue", self.queue),
             web.get("/api/live", self.live),
             web.post("/api/queue/{action}", self.act),
+            *suppressions.routes(self._backend),
             *webhooks.routes(self._backend.webhooks),
         ]
 
@@ -79,7 +80,7 @@ class Api:
         return await json_response(found)
 
     async def report(self, request: web.Request) -> web.Response:
-        given = _parameters(request)
+        given = parameters(request)
         begin = query.parse_since(given.pop("since", "24h"), self._backend.clock())
         if given:
             raise query.BadQuery(f"unknown parameter {next(iter(given))!r}; known is since")
@@ -124,10 +125,7 @@ class Api:
         action = request.match_info["action"]
         if action not in query.ACTIONS:
             raise web.HTTPNotFound(text=f"no such action; known are {', '.join(query.ACTIONS)}")
-        try:
-            body = json.loads(await webhooks.read_body(request, MAX_BODY_BYTES))
-        except (ValueError, RecursionError):
-            raise query.BadQuery("the body is not JSON") from None
+        body = await read_json(request, MAX_BODY_BYTES)
         selection = query.action_selection(body, action)
         changed = list(await self._backend.controller.act(action, selection))
         if selection.lane is not None and not changed:
@@ -150,15 +148,8 @@ class Api:
 
     def _listing(self, request: web.Request) -> Selection:
         """The request's filters. The number of rows is bounded, since long listings delay codes."""
-        selection = query.listing_selection(_parameters(request), self._backend.clock())
+        selection = query.listing_selection(parameters(request), self._backend.clock())
         return selection._replace(limit=min(selection.limit, MAX_ROWS))
-
-
-def _parameters(request: web.Request) -> dict[str, str]:
-    given = dict(request.query)
-    if len(given) != len(request.query):
-        raise query.BadQuery("a parameter was given twice")
-    return given
 
 
 def _upstreams(lane: LaneHealth, *, with_replies: bool = False) -> dict[str, object]:

@@ -13,6 +13,7 @@ from relay.observe.pressure import IntakeLoad, QueueFill
 from relay.observe.recent import Recent
 from relay.store.base import Log
 from relay.store.model import OPEN_STATES, Action, LaneCount, Selection
+from relay.store.suppressions import Suppression, SuppressionQuery, WantedSuppression
 from relay.upstream.warm import Warm
 
 if TYPE_CHECKING:
@@ -81,6 +82,29 @@ class Controller(Protocol):
         """As `Queue.act`; messages that became due are sent at once. Returns the ids of the changed messages."""
 
 
+class SuppressionControl(Protocol):
+    """The addresses that must not be mailed. Each call raises StoreError."""
+
+    async def listing(self, query: SuppressionQuery) -> Sequence[Suppression]:
+        """Newest first."""
+
+    async def add_by_hand(self, wanted: Sequence[WantedSuppression]) -> Sequence[str]:
+        """The addresses of which something changed."""
+
+    async def remove(self, addresses: Sequence[str]) -> Sequence[str]:
+        """The addresses that were suppressed."""
+
+    def hash_of(self, address: str) -> int:
+        """As `SuppressionQuery.hashed` has it."""
+
+
+class Eraser(Protocol):
+    """Forgets addresses."""
+
+    async def erase(self, address: str) -> Mapping[str, int]:
+        """Forget an address in finished mail and elsewhere. Returns, by kind, how many had it. Raises StoreError."""
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """What the HTTP service reads and acts on."""
@@ -93,6 +117,8 @@ class Backend:
     clock: Callable[[], float] = time.time
     webhooks: Callable[[], Mapping[str, Webhook]] = dict
     """those there are now, by upstream name"""
+    suppressions: SuppressionControl | None = None
+    eraser: Eraser | None = None
 
 
 def gauges(backend: Backend, queue: Sequence[LaneCount] | None) -> Snapshot:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from relay.config.network import AnyAddress, SystemdAddress, TcpAddress, UnixAddress
@@ -32,7 +31,7 @@ def request(
     address: AnyAddress,
     method: str,
     path: str,
-    document: Mapping[str, object] | None = None,
+    document: object = None,
     *,
     token: str | None = None,
     within_s: float,

@@ -58,7 +58,7 @@ class Guard:
             return "host"
         elif (changing or path not in PUBLIC_WITHOUT_TOKEN) and not await peer.is_operator():
             return "operator"
-        return _forged(headers) if changing else None
+        return _forged(method, headers) if changing else None
 
     def _names_us(self, host: str) -> bool:
         found = _HOST.fullmatch(host)
@@ -66,9 +66,11 @@ class Guard:
         return name == "localhost" or name.endswith(".localhost") or name in self.hosts or _is_ip(name)
 
 
-def _forged(headers: Mapping[str, str]) -> Denial | None:
-    """Detect cross-site request forgery: a form can't send JSON, and a script of another site has another Origin."""
-    if headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
+def _forged(method: str, headers: Mapping[str, str]) -> Denial | None:
+    """Detect cross-site request forgery: a form can't send JSON, and a script of another site has another Origin.
+    DELETE has no body and needs no Content-Type: a form can't send that method either."""
+    is_bare = method == "DELETE" and "Content-Type" not in headers
+    if not is_bare and headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
         return "content type"
     if headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
         return "origin"

@@ -26,11 +26,17 @@ def parse_since(text: str, now: float) -> float:
     """`24h` (before `now`) or an RFC 3339 time → seconds since the epoch. Raises BadQuery."""
     with contextlib.suppress(ValueError):  # no duration: perhaps a time
         return now - parse_duration(text, None)
+    return parse_time(text, "a duration such as 1h or ")
+
+
+def parse_time(text: str, or_else: str = "") -> float:
+    """An RFC 3339 time → seconds since the epoch; without a zone it is UTC. `or_else`: what else was expected. Raises
+    BadQuery."""
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadQuery(f"expected a duration such as 1h or a time such as 2026-01-31T12:00:00Z, got {text!r}") from None
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise BadQuery(f"expected {or_else}a time such as 2026-01-31T12:00:00Z, got {text!r}") from None
 
 
 def rfc3339(at: float) -> str:
@@ -49,7 +55,7 @@ def listing_selection(given: Mapping[str, str | None], now: float) -> Selection:
         lane=_text("lane", given.get("lane")),
         state=_state(given.get("state")),
         since=None if begin is None else parse_since(begin, now),
-        limit=_limit(given.get("limit")),
+        limit=parse_limit(given.get("limit")),
     )
 
 
@@ -60,7 +66,8 @@ def _text(name: str, text: str | None) -> str | None:
     return text
 
 
-def _limit(text: str | None) -> int:
+def parse_limit(text: str | None) -> int:
+    """The number of rows of a listing. Raises BadQuery."""
     if text is None:
         return DEFAULT_LIMIT
     if not re.fullmatch(r"[0-9]{1,6}", text) or not 1 <= int(text) <= MAX_LIMIT:

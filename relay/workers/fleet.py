@@ -20,6 +20,7 @@ from relay.mail.message import Unacceptable
 from relay.mail.reply import Reply
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Family
+from relay.policy.suppression import BadAddress, Change
 from relay.store.codec import Codec
 from relay.store.merge import shard, shards
 from relay.store.model import Action, Ended, LateEnd, NewMessage, Selection, TransferredMessage
@@ -39,6 +40,9 @@ class Host(Protocol):
     async def import_message(self, moved: TransferredMessage) -> None:
         """Store a worker's message for a lane of the main process."""
 
+    def bad_address(self, bad: BadAddress) -> None:
+        """An upstream of a worker refused an address for good."""
+
 
 class Workers:
     """Starts, configures and drains the workers; a message goes to the worker that its id names."""
@@ -53,6 +57,7 @@ class Workers:
         self._clock = clock
         self._codec = codec
         self._host = host
+        self.bad_address = host.bad_address
         self._forked = dict(forked)
         self._count = 0
         """so many of the handles get new mail; the others only empty their store files"""
@@ -106,6 +111,16 @@ class Workers:
             if ended != "absent":
                 return ended
         return "absent"
+
+    async def erase(self, address: str) -> int:
+        """Forget an address in all workers' finished mail. Returns the number of messages. Raises LinkLost when a
+        worker doesn't reply."""
+        return sum(await asyncio.gather(*(worker.erase(address) for worker in self.handles)))
+
+    def suppress(self, change: Change) -> None:
+        """Tell the workers that run what the store of suppressions has committed; others read it when they start."""
+        for worker in self.handles:
+            worker.notify(messages.SUPPRESS, change)
 
     async def metrics(self) -> Sequence[Family]:
         """The sums over all workers, including those that died."""

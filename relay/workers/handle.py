@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from relay.ipc import LinkLost
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Family
+from relay.policy.suppression import BadAddress
 from relay.store.model import Action, Selection, TransferredMessage
 from relay.supervise import Supervisor
 from relay.upstream.limits import LocalLimits
@@ -42,6 +43,8 @@ class Fleet(Protocol):
     log: MailLog
     limits: Mapping[str, LocalLimits]
     """by the keys in `WorkerConfig.limits_keys`"""
+    bad_address: Callable[[BadAddress], None]
+    """is called when an upstream of a worker refused an address for good"""
 
     def ready(self, worker: WorkerHandle) -> None:
         """It takes mail."""
@@ -128,13 +131,26 @@ class WorkerHandle:
         self.sent_since_status = count + 1, total_bytes + size_bytes
         return result
 
+    def notify(self, kind: str, value: Any) -> None:
+        """Send it a notification, if it runs; it may still be starting."""
+        if self.life is not None:
+            self.life.link.notify(kind, value)
+
+    async def erase(self, address: str) -> int:
+        """As `SqliteStore.erase_address`; waits for a process that is starting. Raises LinkLost, StoreError."""
+        erased: int = await self._ask_ready(messages.ERASE, address)
+        return erased
+
     async def act(self, action: Action, selection: Selection) -> Sequence[str]:
         """Carry out an operator's action; waits for a process that is starting. Returns the ids of the messages that
         changed. Raises LinkLost."""
+        changed: Sequence[str] = await self._ask_ready(messages.ACT, (action, selection))
+        return changed
+
+    async def _ask_ready(self, kind: str, value: Any) -> Any:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ready.wait(), ASK_WITHIN_S)
-        changed: Sequence[str] = await self.ask(messages.ACT, (action, selection), within_s=PUT_WITHIN_S)
-        return changed
+        return await self.ask(kind, value, within_s=PUT_WITHIN_S)
 
     async def refresh_metrics(self) -> None:
         """Ask for its metrics. Without a reply the last ones stay."""
@@ -218,6 +234,8 @@ class WorkerHandle:
                 rate = self._fleet.limits[key].rate
                 if rate is not None:
                     rate.give_back(self.number, tokens)
+            case messages.BAD_ADDRESS:
+                self._fleet.bad_address(value)
             case _:
                 raise ValueError(kind)
 
@@ -227,8 +245,7 @@ class WorkerHandle:
         return self._quotas[key]
 
     def _send_share(self, key: str, share: Share) -> None:
-        if self.life is not None:
-            self.life.link.notify(messages.SHARE, (key, share))
+        self.notify(messages.SHARE, (key, share))
 
     async def _on_request(self, kind: str, value: Any) -> Any:
         match kind:

@@ -17,14 +17,16 @@ PING, START, PUT, PUT_LARGE = "ping", "start", "put", "put_large"
 ACT, RELOAD, METRICS, DRAIN = "act", "reload", "metrics", "drain"
 END_SENT = "end_sent"
 """a request of the main process: a `LateEnd`; the reply is an `Ended`"""
+ERASE = "erase"
 MOVE = "move"
 """a request of either: import a message of another store"""
 LEND_RATE = "lend_rate"
 """a request of the worker"""
-SHARE = "share"
-"""a notification of the main process"""
+SHARE, SUPPRESS = "share", "suppress"
+"""notifications of the main process"""
 # Notifications of the worker.
 STATUS, NEED, RATE_UNUSED = "status", "need", "rate_unused"
+BAD_ADDRESS = "bad_address"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from relay.observe import log_output
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
+from relay.policy.suppression import BadAddress, Suppressions
 from relay.signing.client import HelperClient
 from relay.signing.helper import HelperProcess
 from relay.store.model import NewMessage, TransferredMessage
@@ -65,6 +66,7 @@ class WorkerProcess:
         self._link: Link | None = None
         self._helper: HelperClient | None = None
         self._engine: Engine | None = None
+        self._suppressions = Suppressions()
         self._forwarder: Forwarder | None = None
         self._large = asyncio.Semaphore(1)
         self._quotas: dict[str, SharedQuota] = {}
@@ -126,6 +128,8 @@ class WorkerProcess:
                     return await engine.delivery.act(*value)
             case messages.END_SENT:
                 return await engine.store.end_sent(value)
+            case messages.ERASE:
+                return await engine.store.erase_address(value)
             case messages.RELOAD:
                 await engine.replace(value.loaded.config, self._build(engine, value))
                 return self._forward(engine, value)
@@ -140,7 +144,9 @@ class WorkerProcess:
         clock = Clock(config.clock_offset)
         engine = Engine(clock, MailLog(self.metrics, self.deliveries, clock=clock.now))
         engine.signatures.helper = self._helper
+        engine.suppressions, engine.report_bad_address = self._suppressions, self._report_bad_address
         await engine.open(config.store, config.codec, config.loaded.config)
+        await engine.load_suppressions(config.loaded.config.store)
         await engine.start(config.loaded.config, self._build(engine, config))
         self._engine = engine
         self._forward(engine, config)
@@ -191,11 +197,19 @@ class WorkerProcess:
         if self._link is not None:
             self._link.notify(messages.NEED, (key, need))
 
+    def _report_bad_address(self, bad: BadAddress) -> None:
+        if self._link is not None:
+            self._link.notify(messages.BAD_ADDRESS, bad)
+
     def _on_notification(self, kind: str, value: Any) -> None:
-        if kind != messages.SHARE:
-            raise ValueError(kind)
-        key, share = value
-        self._quotas[key].receive(share)
+        match kind:
+            case messages.SHARE:
+                key, share = value
+                self._quotas[key].receive(share)
+            case messages.SUPPRESS:
+                self._suppressions.apply(value)
+            case _:
+                raise ValueError(kind)
 
     async def _report_status(self) -> None:
         while True:

@@ -15,12 +15,13 @@ from relay.logfmt import logfmt
 from relay.store.addresses import Hashed
 from relay.store.base import StoreError
 from relay.store.codec import Codec, Plain
-from relay.store.sqlite import files, integrity, maintenance, pseudonymise, schema
+from relay.store.sqlite import erase, files, integrity, maintenance, pseudonymise, schema
 from relay.store.sqlite.log import SqliteLog
 from relay.store.sqlite.outcomes import SqliteOutcomes
 from relay.store.sqlite.queue import SqliteQueue
 from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.state import HEAVY_BYTES, StoreState
+from relay.store.sqlite.suppressions import SqliteSuppressions
 from relay.store.sqlite.thread import WorkThread
 from relay.store.sqlite.transfer import SqliteTransfer
 from relay.supervise import Supervisor
@@ -85,6 +86,7 @@ class SqliteStore(SqliteQueue, SqliteOutcomes, SqliteLog, SqliteTransfer):
     def __init__(self, state: StoreState, supervisor: Supervisor) -> None:
         SqliteQueue.__init__(self, state)
         SqliteLog.__init__(self, state.lists, state.lists_thread)
+        self.suppressions = SqliteSuppressions(state)
         self._closed: asyncio.Task[None] | None = None
         self.hashing: asyncio.Task[None] | None = None
         """hashes the addresses of older messages"""
@@ -109,6 +111,22 @@ class SqliteStore(SqliteQueue, SqliteOutcomes, SqliteLog, SqliteTransfer):
         if self.state.hashed is not None and older:
             hash_older = partial(self._hash_finished, self.state.hashed)
             self.hashing = self._supervisor.run_until_done("hash_addresses", hash_older)
+
+    async def erase_address(self, address: str) -> int:
+        """Forget an address in finished mail, little by little: hashes take its place. Returns the number of messages
+        that had it."""
+        ids, moved = await self.state.ask(partial(erase.find, address=address))
+        if not ids and not moved:
+            return 0
+        hashed = await self.state.write(erase.salt)
+        await self.state.write(partial(erase.erase_events, events=moved, address=address, hashed=hashed))
+        erased = 0
+        for start in range(0, len(ids), _HASHED_MESSAGES):
+            some = ids[start : start + _HASHED_MESSAGES]
+            write = partial(erase.erase, ids=some, address=address, hashed=hashed)
+            erased += await self.state.write(write, size_bytes=HEAVY_BYTES)
+            await asyncio.sleep(HASH_EVERY_S)
+        return erased
 
     async def _stop_hashing(self) -> None:
         if self.hashing is not None:

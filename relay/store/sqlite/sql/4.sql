@@ -24,14 +24,16 @@ BEGIN
     );
 END;
 
--- Of use in the main file only. The hash is keyed, and stays where the address is erased.
+-- Of use in the main file only. The key stays where the address is erased.
 CREATE TABLE suppression (
-    hash BLOB NOT NULL,             -- 16 bytes
-    cause TEXT NOT NULL,            -- bounce, complaint, unsubscribe, manual
+    key INTEGER PRIMARY KEY,        -- a keyed hash of the address; its last two bits are the cause
+    cause TEXT NOT NULL,            -- bounce, complaint, manual, unsubscribe
     address TEXT,                   -- as it was given; NULL: erased, or hashed addresses are asked for
     reason TEXT NOT NULL,
     upstream TEXT,
     at REAL NOT NULL,
-    until REAL,                     -- NULL: until it is removed
-    PRIMARY KEY (hash, cause)
-) WITHOUT ROWID;
+    until REAL                      -- NULL: until it is removed
+);
+
+CREATE INDEX suppression_at ON suppression (at, key);
+CREATE INDEX suppression_until ON suppression (until) WHERE until IS NOT NULL;
