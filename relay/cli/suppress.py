@@ -50,12 +50,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     listing.add_argument("--limit", metavar="N", help="at most N (default: 100)")
     adding = actions.add_parser("add", help="suppress an address")
     adding.add_argument("address", metavar="ADDRESS")
-    adding.add_argument("--reason", metavar="TEXT", help="why, as the app gets it in the reply")
-    adding.add_argument("--for", dest="life", metavar="TIME", help="how long, such as 30d (default: until removed)")
     removing = actions.add_parser("remove", help="let an address be mailed again")
     removing.add_argument("address", metavar="ADDRESS")
     importing = actions.add_parser("import", help="add those of a file: one a line, optionally `,reason,until`")
     importing.add_argument("file", metavar="FILE", help="- is stdin")
+    for parser in (adding, importing):
+        parser.add_argument("--reason", metavar="TEXT", help="why, as the app gets it in the reply")
+        parser.add_argument("--for", dest="life", metavar="TIME", help="how long, such as 30d (default: until removed)")
     exporting = actions.add_parser("export", help="print all as `import` reads them")
     for parser, command in (
         (listing, show),
@@ -70,7 +71,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def show(args: argparse.Namespace) -> int:
-    """Exit 0; 1 if none is found."""
+    """Exit 0; 1 if the address that was asked for isn't there."""
     from relay.policy.suppression import hash_of
     from relay.web.suppression_query import listing_query
 
@@ -79,8 +80,8 @@ def show(args: argparse.Namespace) -> int:
         key = store.hash_key or bytes(1)
         query = listing_query({k: v for k, v in given.items() if v is not None}, lambda one: hash_of(one, key))
         rows = store.listing(query)
-    if not rows:
-        raise CommandFailed("no suppression found")
+    if not rows and args.address is not None:
+        raise CommandFailed("this address is not suppressed")
     _print_rows(rows, as_json=args.json)
     return EXIT_OK
 
@@ -116,9 +117,10 @@ def remove(args: argparse.Namespace) -> int:
 
 def import_file(args: argparse.Namespace) -> int:
     """Exit 0; 1 if a line can't be read, or if nothing changed. What can be read is added."""
-    from relay.web.suppression_query import import_lines
+    from relay.web.suppression_query import import_lines, life, reason
 
     where, bad, changed = control(args), 0, 0
+    default_reason, default_until = reason(args.reason), life(args.life, None, time.time())
     with ExitStack() as stack:
         try:
             file = sys.stdin if args.file == "-" else stack.enter_context(open(args.file, encoding="utf-8"))
@@ -128,7 +130,10 @@ def import_file(args: argparse.Namespace) -> int:
                     if line.wanted is None:
                         bad += 1
                         fail(f"{args.file}:{line.number}: {printable(line.error)}")
-                wanted = [line.wanted for line in some if line.wanted is not None]
+                read = [line.wanted for line in some if line.wanted is not None]
+                wanted = [
+                    one._replace(reason=one.reason or default_reason, until=one.until or default_until) for one in read
+                ]
                 changed += len(_add(where, wanted)) if wanted else 0
         except OSError as error:
             raise CommandFailed(f"{args.file}: {error.strerror}", EXIT_USAGE) from None

@@ -133,7 +133,7 @@ class Acceptance:
         lane = arrival.state.config.lanes[new.lane]
         decision = check_recipients(new.envelope, lane, self._suppressions, new.accepted_at)
         if isinstance(decision, Refuse):
-            self._log.suppressed("", new.lane, recipients=len(new.envelope.recipients))
+            self._log.suppressed(new.id, new.lane, recipients=len(new.envelope.recipients))
             raise Refused(decision.reply, decision.reason)
 
     def _message(self, arrival: _Arrival, content: bytes) -> NewMessage:

@@ -112,10 +112,9 @@ class MailLog(RelayLog):
         self.line(logging.WARNING, "expired", id=message_id, lane=lane, recipients=recipients)
 
     def suppressed(self, message_id: str, lane: str, *, recipients: int = 1) -> None:
-        """These recipients get no mail of the lane; `message_id` is empty where the message was refused because of
-        it."""
+        """These recipients get no mail of the lane. If those are all, the message was refused, and isn't stored."""
         self.metrics.suppressed[(lane,)].inc(recipients)
-        self.line(logging.INFO, "suppressed", id=message_id or None, lane=lane, recipients=recipients)
+        self.line(logging.INFO, "suppressed", id=message_id, lane=lane, recipients=recipients)
 
     def superseded(self, message_id: str, lane: str, *, by: str | None = None, recipients: int = 1) -> None:
         """A newer message replaces this one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.delivery.engine import Engine
-from relay.policy.suppression import CAUSES
+from relay.policy.suppression import CAUSES, Cause
 from relay.service.suppressions import SuppressionKeeper
 from relay.store.events import Effect
 from relay.store.model import LateEnd
@@ -25,7 +25,7 @@ class Effects:
         if effect.action == "end":
             return await self._end(effect)
         if effect.address is not None:
-            cause = next((one for one in CAUSES if one == effect.cause), "bounce")
+            cause: Cause = next((one for one in CAUSES if one == effect.cause), "bounce")
             reason, upstream = effect.reason or "", effect.upstream
             await self._suppressions.add(
                 effect.address, cause, reason, upstream=upstream, at=effect.at, lane=effect.lane

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, cast
@@ -57,7 +57,7 @@ class Workers:
         self._clock = clock
         self._codec = codec
         self._host = host
-        self.bad_address = host.bad_address
+        self.bad_address: Callable[[BadAddress], None] = host.bad_address
         self._forked = dict(forked)
         self._count = 0
         """so many of the handles get new mail; the others only empty their store files"""
