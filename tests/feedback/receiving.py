@@ -19,7 +19,7 @@ from relay.feedback.receiver import Receiver
 SECRET = b"a key of thirty-two bytes, no more"[:32]
 
 Answer = int | str
-"""a status, or `hang`, `close`, `redirect`, `endless`, `wait`"""
+"""a status, or `hang`, `close`, `redirect`, `endless` or `garbage`"""
 Script = Callable[[str, int], Answer]
 """the answer to an event's id, at its nth attempt (from 1)"""
 
@@ -92,6 +92,9 @@ class Receiving:
                 return web.Response(status=307, headers={"location": "/followed"})
             case "endless":
                 return await _endless(request)
+            case "garbage":
+                assert request.transport is not None
+                request.transport.write(b"SSH-2.0-OpenSSH_9.2\r\n")
             case "close":
                 assert request.transport is not None
                 request.transport.abort()

@@ -70,7 +70,8 @@ class World:
 
 
 @asynccontextmanager
-async def started(path: Path, *receivers: Receiver) -> AsyncIterator[World]:
+async def started(path: Path, *receivers: Receiver, fails: bool = False) -> AsyncIterator[World]:
+    """`fails`: tasks may end by errors."""
     clock = MovedClock()
     events = await open_events(path / "relay-events.db", clock.now)
     world = World(events, clock)
@@ -80,7 +81,7 @@ async def started(path: Path, *receivers: Receiver) -> AsyncIterator[World]:
     finally:
         await world.publisher.stop()
         await events.close()
-    assert world.ended == []
+    assert fails or world.ended == []
 
 
 def numbered(count: int, message: str = "m{n}") -> Sequence[tuple[str, str]]:
@@ -99,15 +100,28 @@ async def test_an_event_arrives_signed_and_leaves_the_outbox(tmp_path: Path) -> 
         assert world.counted == {"delivered": 1}
 
 
-@pytest.mark.parametrize("answer", [500, 404, 429, 410, "redirect", "close", "hang"])
+@pytest.mark.parametrize(
+    ("answer", "result"),
+    [
+        (500, "500"),
+        (404, "404"),
+        (429, "429"),
+        (410, "410"),
+        ("redirect", "307"),
+        ("close", "connection_lost"),
+        ("hang", "timeout"),
+        ("garbage", "unreadable"),
+    ],
+)
 async def test_what_isnt_2xx_is_posted_again_with_the_same_id(
-    tmp_path: Path, answer: int | str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, answer: int | str, result: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relay.feedback.http_client.WITHIN_S", 0.3)
     async with receiving() as app, started(tmp_path, app.receiver) as world:
         app.script = failing_first(1, answer)
         await world.put(app.receiver, ("e1", "m1"))
         await world.until_counted("failed", 1)
+        assert [one.last_result for one in await world.publisher.status()] == [result]
         world.later(3600)
         await world.until_waiting(0)
         assert app.ids == ["e1", "e1"]
@@ -235,6 +249,56 @@ async def test_what_the_last_process_left_is_posted_again_with_its_id(tmp_path: 
             await world.until_waiting(0)
         assert Counter(app.ids) == {"e0": 1, "e1": 2, "e2": 1}
         assert app.arrived("m1") == ["e1", "e2"]
+
+
+async def test_what_was_under_way_when_the_process_died_is_posted_again(tmp_path: Path) -> None:
+    async with receiving() as app, started(tmp_path, app.receiver) as dying:
+        app.script = lambda _id, n: "hang" if n == 1 else 200
+        await dying.put(app.receiver, ("e1", "m1"), ("e2", "m1"))
+        await app.until(lambda: app.ids == ["e1"])
+        # All that the file knows then is what a process that starts after a kill finds.
+        async with started(tmp_path, app.receiver) as next_one:
+            await app.until(lambda: app.arrived() == ["e1"])
+            app.release.set()
+            await next_one.until_waiting(0)
+        assert app.ids[:3] == ["e1", "e1", "e2"]
+
+
+async def test_nothing_more_is_posted_while_the_file_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.feedback.publish.FINISH_WITHIN_S", 0.1)
+    async with receiving() as app:
+        async with started(tmp_path, app.receiver, fails=True) as world:
+            app.script = lambda _id, n: "hang" if n == 1 else 200
+            await world.put(app.receiver, ("e1", "m1"), ("e2", "m1"))
+            await app.until(lambda: app.ids == ["e1"])
+            await world.events.close()
+            app.release.set()
+            async with asyncio.timeout(20):
+                while len(world.ended) < 3:  # it is begun again, and again
+                    await asyncio.sleep(0.01)
+            assert set(world.ended) == {"receiver 127.0.0.1: the store is closed"}
+        async with started(tmp_path, app.receiver) as world:
+            await world.until_waiting(0)
+        assert app.ids == ["e1", "e1", "e2"]
+
+
+async def test_no_proxy_of_the_environment_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with receiving() as app, started(tmp_path, app.receiver) as world:
+        await world.put(app.receiver, ("e1", "m1"))
+        await app.until(lambda: app.arrived() == ["e1"])
+
+
+async def test_a_receiver_that_does_not_listen_is_tried_again(tmp_path: Path) -> None:
+    async with receiving() as app:
+        gone = app.receiver
+    async with started(tmp_path, gone) as world:
+        await world.put(gone, ("e1", "m1"))
+        await world.until_counted("failed", 1)
+        assert [(one.last_result, one.waiting) for one in await world.publisher.status()] == [("connect", 1)]
 
 
 async def test_a_reload_ends_removed_receivers_and_keeps_their_posts(tmp_path: Path) -> None:
