@@ -1,64 +1,60 @@
-"""The mailbox provider behind a recipient's domain, with the providers' other domains counted as one."""
+"""The mailbox provider behind a recipient's domain: a well-known name, or the domain itself."""
 
 from __future__ import annotations
 
 from relay.mail.address import domain_of
 
 _COUNTRIES = (  # noqa: SIM905
-    "at be ca ch cl cn co.il co.jp co.kr co.nz co.th co.uk co.za com.ar com.au com.br com.mx com.my "
-    "com.tr com.tw cz de dk es fi fr gr hu ie in it jp nl no ph pt se sg"
+    "ae at be bg ca ch cl cn co.id co.il co.in co.jp co.kr co.nz co.th co.uk co.za com.ar com.au com.br com.co"
+    " com.hk com.mx com.my com.pe com.ph com.pl com.sg com.tr com.tw com.ua com.ve com.vn cz de dk ee es fi fr gr"
+    " hk hr hu ie in it jp lt lu lv nl no ph pl pt ro rs ru se sg si sk tw ua"
 ).split()
-_MICROSOFT = [f"{name}.{tld}" for name in ("hotmail", "outlook", "live") for tld in ("com", *_COUNTRIES)]
-_YAHOO = [f"yahoo.{tld}" for tld in ("com", "co.in", "co.id", "com.hk", "com.ph", "com.sg", "com.vn", *_COUNTRIES)]
+
+
+def _in_countries(*names: str) -> list[str]:
+    """Each name below .com and below each country."""
+    return [f"{name}.{tld}" for name in names for tld in ("com", *_COUNTRIES)]
+
+
 _DOMAINS = {
-    "gmail.com": ["googlemail.com"],
-    "outlook.com": [*_MICROSOFT, "msn.com", "passport.com", "windowslive.com"],
+    "gmail": ["gmail.com", "googlemail.com"],
+    "outlook": [*_in_countries("outlook", "hotmail", "live"), "msn.com", "passport.com", "windowslive.com"],
     # yahoo.co.jp is LY Corporation's, on servers of its own.
-    "yahoo.com": [*(name for name in _YAHOO if name != "yahoo.co.jp"), "ymail.com", "rocketmail.com", "myyahoo.com"],
-    "yahoo.co.jp": ["ybb.ne.jp"],
-    "aol.com": ["aim.com", "aol.de", "aol.fr", "aol.co.uk", "aol.it", "netscape.net", "verizon.net"],
-    "icloud.com": ["me.com", "mac.com"],
-    "proton.me": ["protonmail.com", "protonmail.ch", "pm.me"],
-    "gmx.net": ["gmx.de", "gmx.at", "gmx.ch", "gmx.com", "gmx.org", "gmx.eu", "gmx.fr", "gmx.co.uk"],
-    "web.de": [],
-    "mail.com": [],
-    "t-online.de": ["magenta.de"],
-    "freenet.de": [],
-    "fastmail.com": ["fastmail.fm"],
-    "zoho.com": ["zohomail.com", "zoho.eu", "zohomail.eu"],
-    "tutanota.com": ["tutanota.de", "tutamail.com", "tuta.io", "tuta.com", "keemail.me"],
-    "mail.ru": ["bk.ru", "inbox.ru", "list.ru", "internet.ru"],
-    "yandex.ru": ["yandex.com", "ya.ru", "yandex.by", "yandex.kz", "yandex.ua"],
-    "qq.com": ["foxmail.com", "vip.qq.com"],
-    "163.com": ["126.com", "yeah.net"],
-    "naver.com": [],
-    "daum.net": ["hanmail.net", "kakao.com"],
-    "docomo.ne.jp": [],
-    "orange.fr": ["wanadoo.fr"],
-    "free.fr": [],
-    "laposte.net": [],
-    "libero.it": [],
-    "seznam.cz": ["email.cz", "post.cz"],
-    "wp.pl": ["o2.pl"],
-    "onet.pl": ["op.pl", "poczta.onet.pl", "vp.pl"],
-    "interia.pl": [],
-    "uol.com.br": ["bol.com.br"],
-    "comcast.net": [],
-    "att.net": ["sbcglobal.net", "bellsouth.net"],
-    "btinternet.com": [],
-    "rediffmail.com": [],
+    "yahoo": [*({*_in_countries("yahoo")} - {"yahoo.co.jp"}), "ymail.com", "rocketmail.com", "myyahoo.com"],
+    "icloud": ["icloud.com", "me.com", "mac.com", "privaterelay.appleid.com"],
+    "aol": [*_in_countries("aol"), "aim.com", "netscape.net", "verizon.net"],
+    "gmx": [f"gmx.{tld}" for tld in ("net", "de", "at", "ch", "com", "org", "eu", "info", "us", "fr", "co.uk")],
+    "webde": ["web.de"],
+    "proton": ["proton.me", "protonmail.com", "protonmail.ch", "pm.me"],
+    "zoho": [f"{name}.{tld}" for name in ("zoho", "zohomail") for tld in ("com", "eu", "in", "com.au", "jp", "sa")],
+    "fastmail": ["fastmail.com", "fastmail.fm", "fastmail.net", "fastmail.org", "fastmail.us", "fastmail.co.uk"],
+    "mailru": ["mail.ru", "bk.ru", "inbox.ru", "list.ru", "internet.ru", "mail.ua"],
+    "yandex": [
+        *(f"yandex.{tld}" for tld in ("ru", "com", "by", "kz", "ua", "uz", "fr", "com.tr")),
+        "ya.ru",
+        "narod.ru",
+    ],
+    "qq": ["qq.com", "vip.qq.com", "foxmail.com"],
+    "netease": ["163.com", "126.com", "188.com", "yeah.net", "vip.163.com", "vip.126.com", "vip.188.com"],
+    "naver": ["naver.com"],
 }
-_PROVIDER_OF = {alias: provider for provider, aliases in _DOMAINS.items() for alias in aliases if alias != provider}
+_PROVIDER_OF = {domain: name for name, domains in _DOMAINS.items() for domain in domains}
 KNOWN_PROVIDERS: frozenset[str] = frozenset(_DOMAINS)
-"""the big mailbox providers: a bounded set of values for a metric's label"""
+"""the mailbox providers that have a name: a bounded set of values for a metric's label"""
 
 
 def provider(address: str) -> str:
-    """The mailbox provider of an address: its domain, or the main domain of a known provider."""
-    domain = domain_of(address)
+    """The mailbox provider of an address: one of KNOWN_PROVIDERS, else its domain."""
+    return provider_of_domain(domain_of(address))
+
+
+def provider_of_domain(domain: str) -> str:
+    """The provider behind a domain in lower case. A provider's name is returned as it is."""
     return _PROVIDER_OF.get(domain, domain)
 
 
 def provider_label(provider: str) -> str:
-    """The provider as a metric's label: one of KNOWN_PROVIDERS, or `other`."""
-    return provider if provider in KNOWN_PROVIDERS else "other"
+    """The provider as a metric's label: one of KNOWN_PROVIDERS, or `other`. Older store files have a provider's main
+    domain in the place of its name."""
+    name = provider_of_domain(provider)
+    return name if name in KNOWN_PROVIDERS else "other"
