@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from aiohttp import web
 
 from relay.web import BACKLOG
+from relay.web.backend import Webhook
 from relay.web.connections import ANSWER_WITHIN_S, Connection, ConnectionLimit
 from relay.web.errors import add_headers, errors_as_json
-from relay.web.webhooks import MAX_BODY_BYTES, Webhook, routes
+from relay.web.webhooks import MAX_BODY_BYTES, routes
 
 STOP_WITHIN_S = 2.0
 MAX_CONNECTIONS = 256

@@ -35,7 +35,7 @@ from relay.store.sqlite.events_file import open_events
 from relay.store.sqlite.events_schema import events_path
 from relay.store.sqlite.reader import Reader
 from relay.supervise import Supervisor, listen_to
-from relay.web.webhooks import Answer, Webhook
+from relay.web.backend import Answer, Webhook
 
 REPORT_EVERY_S = 0.25
 TELL_AFTER_S = 0.05

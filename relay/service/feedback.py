@@ -24,7 +24,7 @@ from relay.store.base import StoreError
 from relay.store.events import Effect
 from relay.store.merge import newest_events
 from relay.supervise import Supervisor
-from relay.web.webhooks import Answer, Webhook
+from relay.web.backend import Answer, Webhook
 
 ENTRY = "relay.feedback.entry"
 START_WITHIN_S = 60.0

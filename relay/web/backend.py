@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from relay.observe.gauges import Snapshot
 from relay.observe.metrics import Family, Metrics
@@ -15,9 +15,6 @@ from relay.store.base import Log
 from relay.store.model import OPEN_STATES, Action, LaneCount, Selection
 from relay.store.suppressions import Suppression, SuppressionQuery, WantedSuppression
 from relay.upstream.warm import Warm
-
-if TYPE_CHECKING:
-    from relay.web.webhooks import Webhook
 
 UpstreamState = Literal["up", "untried", "down", "half-open"]
 
@@ -54,6 +51,22 @@ class UpstreamHealth:
 
 LaneHealth = Mapping[str, UpstreamHealth]
 """An entry for each of a lane's upstreams, in its order."""
+
+
+class Answer(NamedTuple):
+    """What a webhook answers."""
+
+    status: int
+    text: str = ""
+    """of an error: one sentence"""
+
+
+class Webhook(Protocol):
+    """One upstream's webhook."""
+
+    async def take(self, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Process a posted event. `headers`: names in lower case; the body is of any type. Status 200 once it is
+        stored, 401 without the right proof, 400 if it can't be read, 503 if it can't be stored now."""
 
 
 class Health(Protocol):

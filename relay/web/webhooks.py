@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
 
 from aiohttp import web
 
+from relay.web.backend import Answer, Webhook
 from relay.web.guard import WEBHOOKS
 from relay.web.responses import error_response
 
@@ -16,22 +16,6 @@ ALL_BODIES_BYTES = 8 * MAX_BODY_BYTES
 """of all requests that are being read or answered"""
 BODY_WITHIN_S = 15.0
 RETRY_AFTER_S = 5
-
-
-class Answer(NamedTuple):
-    """What a webhook answers."""
-
-    status: int
-    text: str = ""
-    """of an error: one sentence"""
-
-
-class Webhook(Protocol):
-    """One upstream's webhook."""
-
-    async def take(self, headers: Mapping[str, str], body: bytes) -> Answer:
-        """Process a posted event. `headers`: names in lower case; the body is of any type. Status 200 once it is
-        stored, 401 without the right proof, 400 if it can't be read, 503 if it can't be stored now."""
 
 
 def routes(webhooks: Callable[[], Mapping[str, Webhook]]) -> list[web.RouteDef]:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import aiohttp
 import pytest
 
-from relay.web.backend import Backend
-from relay.web.webhooks import MAX_BODY_BYTES, Answer
+from relay.web.backend import Answer, Backend
+from relay.web.webhooks import MAX_BODY_BYTES
 from tests.web.conftest import TOKEN, serve
 
 PROVIDERS = {"Host": "hooks.example.com", "Origin": "https://sns.example", "Sec-Fetch-Site": "cross-site"}
