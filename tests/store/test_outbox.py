@@ -147,6 +147,28 @@ async def test_given_up_posts_are_deleted_with_the_events_of_their_age(events: E
     assert await events.outbox.backlogs() == {APP: Backlog(1, 0)}
 
 
+@pytest.mark.parametrize(
+    ("recipient", "reason", "erased"),
+    [
+        ("Ann@example.net", None, True),
+        ("bob@example.net", "550 <ann@EXAMPLE.net>: unknown", True),
+        ("joann@example.net", None, False),
+        ("ann@example.network", None, False),
+        ("ann@example.net.example.org", "ann+1@example.net", False),
+    ],
+)
+async def test_an_address_is_erased_with_the_posts_that_name_it(
+    recipient: str, reason: str | None, erased: bool, events: EventsFile, tmp_path: Path
+) -> None:
+    body = json.dumps({"data": {"recipient": recipient, "reason": reason}}).encode()
+    posts = [("e1", "m1", 0, Post(APP, body)), ("e2", "m1", 1, Post(APP, b"{}")), ("e3", "m2", 0, Post(APP, b"{}"))]
+    await events.follow("relay.db", 1, posts)
+    (e1, _) = (await events.outbox.exchange(APP, (), (), 2)).posts
+    assert await events.outbox.erase("ann@example.net") == erased
+    assert await due(events) == ("e2 e3" if erased else "e1 e3")
+    assert await due(events, Delivered(e1)) == "e2 e3"
+
+
 async def test_the_command_lists_what_waits_and_lets_dead_ones_begin_anew(
     events: EventsFile, now: Time, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ given up. So what is due is found by an index, however much waits.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
@@ -66,6 +67,10 @@ class Outbox:
     async def revive(self, limit: int) -> int:
         """Let up to `limit` posts that were given up begin anew; how many."""
         return await self._write(partial(revive, limit=limit, now=self._now()))
+
+    async def erase(self, address: str) -> int:
+        """Delete the posts that name an address, whether they wait or were given up; how many."""
+        return await self._write(partial(erase, address=address, now=self._now()))
 
     async def backlogs(self) -> dict[str, Backlog]:
         """What each receiver with any posts has in the outbox, by its key."""
@@ -190,6 +195,23 @@ def prune_dead(tx: Tx, before: float, limit: int) -> None:
         "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE dead_at < ? ORDER BY dead_at LIMIT ?)",
         (before, limit),
     )
+
+
+def erase(tx: Tx, address: str, now: float) -> int:
+    """Delete the posts that name an address, in whatever case; how many."""
+    quoted = json.dumps(address, ensure_ascii=False)[1:-1]
+    candidates = tx.execute(
+        "SELECT seq, receiver, message_id, CAST(body AS TEXT) FROM outbox"
+        " WHERE instr(lower(CAST(body AS TEXT)), ?) OR instr(CAST(body AS TEXT), ?)",
+        (quoted.lower(), quoted),
+    )
+    # Not as a part of another address.
+    named = re.compile(rf"(?<![\w.!#$%&*+/=?^{{|}}~-]){re.escape(quoted)}(?![\w-]|\.\w)", re.IGNORECASE)
+    rows = [row[:3] for row in candidates.fetchall() if named.search(row[3])]
+    tx.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq, _, _ in rows])
+    for receiver, message_id in {(receiver, message_id) for _, receiver, message_id in rows}:
+        _next_of_message(tx, receiver, message_id, now)
+    return len(rows)
 
 
 def backlogs(tx: Tx) -> dict[str, Backlog]:
