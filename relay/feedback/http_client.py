@@ -19,6 +19,8 @@ KEPT_S = 4.0
 REST_WITHIN_S = 1.0
 """for the response's body, so that the connection can be kept"""
 MAX_REST_BYTES = 16_384
+MAX_RESULT = 120
+"""characters"""
 
 
 class HttpClient:
@@ -62,6 +64,8 @@ class HttpClient:
             return Answer("timeout")
         except aiohttp.ClientConnectorDNSError:
             return Answer("dns")
+        except aiohttp.ClientConnectorCertificateError as error:
+            return Answer(_certificate_fault(error.certificate_error))
         except (aiohttp.ClientSSLError, ssl.SSLError):
             return Answer("tls")
         except aiohttp.ClientConnectorError:
@@ -84,6 +88,12 @@ async def _discard(response: aiohttp.ClientResponse) -> None:
     except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
         pass
     response.close()
+
+
+def _certificate_fault(error: Exception) -> str:
+    """`tls: certificate has expired`: a text of OpenSSL's."""
+    text = getattr(error, "verify_message", "")
+    return f"tls: {text}"[:MAX_RESULT] if text else "tls"
 
 
 def _seconds(retry_after: str | None) -> float | None:
