@@ -15,6 +15,7 @@ GROUPS = {
     "run": ("run",),
     "config": ("check", "explain"),
     "mail": ("log", "queue", "report"),
+    "events": ("events",),
     "receivers": ("receivers",),
     "suppress": ("suppress",),
     "keys": ("keygen", "lint"),

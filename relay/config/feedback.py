@@ -6,30 +6,10 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 
+from relay.config.event_kinds import EventKind
 from relay.config.fields import Address, Duration, FilePath, OneOrMany, Section, Share
 
 WebhookKind = Literal["postmark", "sendgrid", "ses", "resend", "mailgun", "brevo", "sparkpost", "mailjet", "mandrill"]
-EventKind = Literal[
-    "accepted",
-    "sent",
-    "deferred",
-    "bounced",
-    "expired",
-    "superseded",
-    "suppressed",
-    "limited",
-    "held",
-    "ambiguous",
-    "processed",
-    "delivered",
-    "rejected",
-    "failed",
-    "complained",
-    "unsubscribed",
-    "opened",
-    "clicked",
-]
-"""what happens to a recipient, as the relay or an ESP says it"""
 
 
 class Webhook(Section):

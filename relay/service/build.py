@@ -139,8 +139,15 @@ def connect(
         engine.suppressions,
     )
     intake = IntakeServer(acceptance, Settings(intake_limits(config), config.hostname), log, admit=admission.refusal)
-    feedback = Feedback(current, log, engine.supervisor, Effects(engine, workers, suppressions).apply, lambda: None)
-    log.on_event = feedback.nudge
+    feedback = Feedback(
+        current, log, engine.supervisor, Effects(engine, workers, suppressions).apply, lambda: http.wake()
+    )
+
+    def on_event() -> None:
+        feedback.nudge()
+        http.wake()
+
+    log.on_event = on_event
     health = RelayHealth(current, admission, engine, workers, intake, feedback)
     token = config.http.token
     backend = Backend(
@@ -149,6 +156,7 @@ def connect(
         log.recent,
         health,
         Operator(engine, workers, forwarder),
+        host.events,
         clock.now,
         feedback.webhooks,
         suppressions=suppressions,

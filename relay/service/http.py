@@ -60,6 +60,11 @@ class HttpService:
         await self._server.start(self._sockets)
         gc.freeze()  # what was imported stays: no collection looks at it again
 
+    def wake(self) -> None:
+        """The store has new events, for the clients of the stream."""
+        if self._server is not None:
+            self._server.stream.wake()
+
     async def stop(self) -> None:
         """Answer no new request, and finish the responses under way within a short deadline."""
         if self._starting is not None:

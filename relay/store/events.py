@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 Source = Literal["relay", "esp"]
-
 _PERMANENT = {"bounced": True, "deferred": False}
 """what an event of the relay's own says of another try"""
 

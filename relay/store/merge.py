@@ -53,6 +53,13 @@ class MergedReader:
         """Read that file from now on, too. Any thread may call it."""
         self._others = (*self._others, reader)
 
+    def add_new_files(self, store: Path) -> None:
+        """Read the files of workers that came since this one was opened, too. Blocks; raises StoreError."""
+        known = {reader.name for reader in self._all()}
+        for path in shards(store):
+            if path.name not in known:
+                self.add(Reader.open(path))
+
     def close(self) -> None:
         for reader in self._all():
             reader.close()

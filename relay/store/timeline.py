@@ -69,7 +69,7 @@ class TimeLines:
                 found[one.event.id] = one
         for one in self._of_esps(selection, readers):
             found[one.event.id] = one
-        ordered = sorted(found.values(), key=lambda one: one.event.at)
+        ordered = sorted(found.values(), key=lambda one: (one.event.at, one.event.source == "esp"))
         limit = selection.limit
         return [_json(one) for one in (ordered[:limit] if selection.since is not None else ordered[-limit:])]
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from relay.observe import report
 from relay.store.base import StoreError
 from relay.store.model import LaneCount, Selection
-from relay.web import query, suppressions, webhooks
+from relay.web import query, stream, suppressions, webhooks
 from relay.web.backend import Backend, LaneHealth, gauges
 from relay.web.requests import parameters, read_json
 from relay.web.responses import encode_json, json_body, json_response, with_pauses
@@ -25,6 +25,7 @@ class Api:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self.stream = stream.Stream(backend.events, self.live_document)
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -36,6 +37,8 @@ class Api:
             web.get("/api/report", self.report),
             web.get("/api/queue", self.queue),
             web.get("/api/live", self.live),
+            web.get("/api/events", self.events),
+            web.get(stream.PATH, self.stream.get),
             web.post("/api/queue/{action}", self.act),
             *suppressions.routes(self._backend),
             *webhooks.routes(self._backend.webhooks),
@@ -104,7 +107,15 @@ class Api:
             }
         )
 
+    async def events(self, request: web.Request) -> web.Response:
+        selection = query.event_selection(parameters(request), self._backend.clock())
+        selection = selection._replace(limit=min(selection.limit, MAX_ROWS))
+        return await json_response(list(await self._backend.events.search(selection)))
+
     async def live(self, _: web.Request) -> web.Response:
+        return await json_response(await self.live_document())
+
+    async def live_document(self) -> dict[str, object]:
         """What the console and the demo show: from memory, except for the queue's counts."""
         now = self._backend.clock()
         counts = await self._backend.store.counts()
@@ -117,9 +128,7 @@ class Api:
             for lane, health in self._backend.health.lanes().items()
         }
         reasons = list(self._backend.health.reasons())
-        return await json_response(
-            {"now": query.rfc3339(now), "window_ms": LIVE_WINDOW_S * 1000, "reasons": reasons, "lanes": lanes}
-        )
+        return {"now": query.rfc3339(now), "window_ms": LIVE_WINDOW_S * 1000, "reasons": reasons, "lanes": lanes}
 
     async def act(self, request: web.Request) -> web.Response:
         action = request.match_info["action"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ from relay.observe.metrics import Family, Metrics
 from relay.observe.pressure import IntakeLoad, QueueFill
 from relay.observe.recent import Recent
 from relay.store.base import Log
+from relay.store.events import EventSelection
 from relay.store.model import OPEN_STATES, Action, LaneCount, Selection
 from relay.store.suppressions import Suppression, SuppressionQuery, WantedSuppression
 from relay.upstream.warm import Warm
@@ -88,6 +89,16 @@ class Health(Protocol):
         """Counters of the relay's other processes."""
 
 
+class Events(Protocol):
+    """The events of all store files. Each call raises StoreError."""
+
+    async def search(self, selection: EventSelection) -> Sequence[Mapping[str, object]]:
+        """The events selected, oldest first."""
+
+    async def follow(self) -> Callable[[], Awaitable[Sequence[Mapping[str, object]]]]:
+        """A function that gives what has happened since its last call, or since now."""
+
+
 class Controller(Protocol):
     """Carries out operators' actions in the store and in the lanes that hold messages in memory."""
 
@@ -127,6 +138,7 @@ class Backend:
     recent: Recent
     health: Health
     controller: Controller
+    events: Events
     clock: Callable[[], float] = time.time
     webhooks: Callable[[], Mapping[str, Webhook]] = dict
     """those there are now, by upstream name"""

@@ -112,6 +112,10 @@ class Connection(web.RequestHandler):
         self._answering, self._idle = True, False
         self._must_end_within(ANSWER_WITHIN_S)
 
+    def goes_on(self) -> None:
+        """The response is a stream, and something of it is about to be written: the client has time to read that."""
+        self._must_end_within(ANSWER_WITHIN_S)
+
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:

@@ -8,7 +8,9 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, cast, get_args
 
+from relay.config.event_kinds import EVENT_KINDS
 from relay.config.parse import parse_duration
+from relay.store.events import EventSelection
 from relay.store.model import Action, LaneCount, Selection, State
 
 STATES: frozenset[str] = frozenset(get_args(State))
@@ -16,6 +18,7 @@ ACTIONS: tuple[Action, ...] = get_args(Action)
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 10_000
 FILTERS = ("to", "lane", "state", "since", "limit")
+EVENT_FILTERS = ("to", "kind", "lane", "since", "limit")
 
 
 class BadQuery(ValueError):
@@ -56,6 +59,23 @@ def listing_selection(given: Mapping[str, str | None], now: float) -> Selection:
         state=_state(given.get("state")),
         since=None if begin is None else parse_since(begin, now),
         limit=parse_limit(given.get("limit")),
+    )
+
+
+def event_selection(given: Mapping[str, str | None], now: float) -> EventSelection:
+    """The selection of the filters `to`, `kind`, `lane`, `since` and `limit`. Raises BadQuery."""
+    unknown = sorted(given.keys() - set(EVENT_FILTERS))
+    if unknown:
+        raise BadQuery(f"unknown filter {unknown[0]!r}; known are {', '.join(EVENT_FILTERS)}")
+    begin, kind = given.get("since"), given.get("kind")
+    if kind is not None and kind not in EVENT_KINDS:
+        raise BadQuery(f"kind: expected one of {', '.join(sorted(EVENT_KINDS))}, got {kind!r}")
+    return EventSelection(
+        to=_text("to", given.get("to")),
+        kind=kind,
+        lane=_text("lane", given.get("lane")),
+        since=None if begin is None else parse_since(begin, now),
+        limit=_limit(given.get("limit")),
     )
 
 

@@ -16,6 +16,7 @@ from relay.web.connections import Connection, ConnectionLimit
 from relay.web.errors import add_headers, errors_as_json
 from relay.web.guard import Denial, Guard
 from relay.web.responses import error_response
+from relay.web.stream import PATH
 
 STOP_WITHIN_S = 2.0
 
@@ -51,7 +52,9 @@ class WebServer:
         self._limit = ConnectionLimit()
         self._servers: list[asyncio.Server] = []
         app = web.Application(middlewares=[errors_as_json, self._guarded], client_max_size=MAX_BODY_BYTES)
-        app.add_routes(Api(backend).routes())
+        api = Api(backend)
+        self.stream = api.stream
+        app.add_routes(api.routes())
         app.add_routes([web.get(path, _static(*source)) for path, source in _CONSOLE.items()])
         app.on_response_prepare.append(add_headers)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_WITHIN_S)
@@ -68,6 +71,7 @@ class WebServer:
         """Stop listening, and finish the responses under way within a short deadline."""
         for server in self._servers:
             server.close()
+        await self.stream.close()
         await self._runner.cleanup()
 
     def _connection(self) -> asyncio.Protocol:
@@ -82,6 +86,8 @@ class WebServer:
         assert isinstance(connection, Connection), "made by `_connection`"
         connection.request_begins()
         denial = await self._guard.denies(request.method, request.path, request.headers, connection.peer)
+        if denial is None and request.path == PATH:
+            return await handler(request)
         if denial is None:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 return await handler(request)

@@ -17,15 +17,12 @@ from relay.cli import config, mail, mail_text
 from relay.config.network import UnixAddress
 from relay.intake.sockets import bind
 from relay.mail.envelope import Envelope, Recipient
-from relay.observe.metrics import Metrics
-from relay.observe.recent import Recent
 from relay.observe.report import build
 from relay.store.model import Attempt, DeliveryRow, RecipientUpdate, Settlement
 from relay.store.sqlite.store import open_store
-from relay.web.backend import Backend
 from relay.web.server import WebServer
 from tests.support.relay import write_config
-from tests.web.conftest import SetHealth, StoreController, message, sent
+from tests.web.conftest import make_backend, message, sent
 
 TOKEN = "a-secret-token"
 DOWN = "postmark is down: connect: refused"
@@ -300,8 +297,7 @@ def running(config_file: Path, filled: float) -> Iterator[None]:
 
     async def serve() -> None:
         store = await open_store(config_file.parent / "relay.db", now=time)
-        backend = Backend(store, Metrics(), Recent(), SetHealth(), StoreController(store))
-        server = WebServer(backend, TOKEN)
+        server = WebServer(make_backend(store, config_file.parent), TOKEN)
         address = UnixAddress(f"{config_file.parent}/http.sock")
         await server.start(bind(address, {}))
         started.set()

@@ -17,8 +17,13 @@ from relay.observe.metrics import Family, Metrics
 from relay.observe.pressure import IntakeLoad, QueueFill
 from relay.observe.recent import Recent
 from relay.store.base import Store
+from relay.store.merge import MergedReader
 from relay.store.model import Action, Attempt, NewMessage, RecipientUpdate, Selection, Settlement
+from relay.store.sqlite.log import EventLog, SqliteLog
+from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.store import open_store
+from relay.store.sqlite.thread import WorkThread
+from relay.store.timeline import TimeLines
 from relay.upstream.warm import Warm
 from relay.web.backend import Backend, LaneHealth, UpstreamHealth
 from relay.web.server import WebServer
@@ -105,8 +110,16 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-def backend(store: Store) -> Backend:
-    return Backend(store, Metrics(), Recent(), SetHealth(), StoreController(store), clock=lambda: NOW)
+def backend(store: Store, tmp_path: Path) -> Backend:
+    return make_backend(store, tmp_path)
+
+
+def make_backend(store: Store, folder: Path) -> Backend:
+    """Over the store `relay.db` in that folder."""
+    path = folder / "relay.db"
+    merged = MergedReader(Reader.open(path), lines=TimeLines(path))
+    events = EventLog(merged, SqliteLog(merged, WorkThread("store log")))
+    return Backend(store, Metrics(), Recent(), SetHealth(), StoreController(store), events, clock=lambda: NOW)
 
 
 @pytest.fixture

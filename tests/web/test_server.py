@@ -14,12 +14,9 @@ import uvloop
 from relay.config.network import AnyAddress, TcpAddress, UnixAddress
 from relay.demo.process import RelayProcess
 from relay.intake.sockets import bind
-from relay.observe.metrics import Metrics
-from relay.observe.recent import Recent
 from relay.store.sqlite.store import open_store
-from relay.web.backend import Backend
 from tests.support.relay import write_config
-from tests.web.conftest import NOW, Served, SetHealth, StoreController
+from tests.web.conftest import NOW, Served, make_backend
 
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 WITHIN_S = 20.0
@@ -36,7 +33,7 @@ def run(new_loop: Callable[[], asyncio.AbstractEventLoop], test: Coroutine[None,
 @asynccontextmanager
 async def listening(folder: Path, kind: str) -> AsyncIterator[Served]:
     store = await open_store(folder / "relay.db", now=lambda: NOW)
-    server = Served(Backend(store, Metrics(), Recent(), SetHealth(), StoreController(store), clock=lambda: NOW))
+    server = Served(make_backend(store, folder))
     address: AnyAddress = UnixAddress(str(folder / "http.sock")) if kind == "unix" else TcpAddress("127.0.0.1", 0)
     await server.start(bind(address, {}))
     yield server

@@ -29,7 +29,7 @@ class Shown(NamedTuple):
 
 
 def search(connection: sqlite3.Connection, selection: EventSelection) -> Sequence[Shown]:
-    """The events selected, by time: the first ones where the selection has a begin, else the newest."""
+    """The events selected, oldest first: the first ones where the selection has a begin, else the newest."""
     if not has_events(connection):
         return []
     terms, order = ["TRUE"], "ASC" if selection.since is not None else "DESC"
@@ -54,10 +54,11 @@ def search(connection: sqlite3.Connection, selection: EventSelection) -> Sequenc
         f" WHERE {' AND '.join(terms)} ORDER BY e.seq {order} LIMIT :limit",
         values,
     )
-    return [
+    found = [
         Shown(relay_event(message_id, position, at, kind, upstream, reason), address, lane, accepted_at)
         for message_id, position, at, kind, upstream, reason, address, lane, accepted_at in rows
     ]
+    return found if selection.since is not None else found[::-1]
 
 
 def messages_to(connection: sqlite3.Connection, address: str) -> Sequence[str]:
