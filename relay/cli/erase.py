@@ -44,6 +44,7 @@ async def _erase_in_files(path: Path, address: str) -> Mapping[str, int]:
     """In every file of a store that no relay uses."""
     from relay.policy.suppression import hash_of
     from relay.store.merge import open_offline, shards
+    from relay.store.sqlite.events_file import erase_in_events
     from relay.store.sqlite.store import open_store
 
     with open_offline(path):
@@ -58,4 +59,5 @@ async def _erase_in_files(path: Path, address: str) -> Mapping[str, int]:
                 counts["suppressions"] += await store.suppressions.erase(hashed, address)
         finally:
             await store.close()
+    counts["events"] = await erase_in_events(path, address)
     return counts

@@ -8,6 +8,8 @@ START, RELOAD, PING, WEBHOOK, STOP = "start", "reload", "ping", "webhook", "stop
 """`start`, `reload`: `Settings`. `webhook`: [upstream, headers] with the body attached; the reply is [status, text]"""
 TAKE_COUNTS = "take_counts"
 """the reply is what `counts` would say now"""
+ERASE = "erase"
+"""an address to forget; the reply is how many rows had it"""
 NUDGE = "nudge"
 """a notification of the main process: there are new events in a message file"""
 # Requests of the feedback process.

@@ -96,6 +96,8 @@ class FeedbackProcess:
                 upstream, headers = value.value if isinstance(value, Attached) else value
                 answer = await self._webhooks.take(upstream, headers, content)
                 return (404, "no such webhook") if answer is None else (answer.status, answer.text)
+            case messages.ERASE:
+                return await self._events.erase(str(value))
             case messages.TAKE_COUNTS:
                 return self._counts.take()
             case messages.STOP:

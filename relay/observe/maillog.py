@@ -28,8 +28,8 @@ class MailLog(RelayLog):
     ) -> None:
         super().__init__(metrics, logger)
         self.recent = recent
-        self.on_event: Callable[[], None] = _nothing
-        """called when the store has new events of messages"""
+        self.listeners: list[Callable[[], None]] = []
+        """each is called when the store has new events of messages"""
         self._clock = clock
 
     # intake
@@ -48,6 +48,11 @@ class MailLog(RelayLog):
         self.metrics.observe_phases(lane, timings_ms)
         self.line(logging.INFO, "accepted", id=message_id, lane=lane, rule=rule, recipients=recipients, size=size_bytes)
         self.on_event()
+
+    def on_event(self) -> None:
+        """The store has new events of messages."""
+        for listener in self.listeners:
+            listener()
 
     def unsigned(self, message_id: str, lane: str, reason: str) -> None:
         """The message is sent without a DKIM signature, although its domain has keys."""
@@ -125,7 +130,3 @@ class MailLog(RelayLog):
         now = self._clock()
         for _ in range(recipients):
             self.recent.note(lane, now, total_s)
-
-
-def _nothing() -> None:
-    """Until something listens."""

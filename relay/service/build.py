@@ -139,30 +139,18 @@ def connect(
         engine.suppressions,
     )
     intake = IntakeServer(acceptance, Settings(intake_limits(config), config.hostname), log, admit=admission.refusal)
-    feedback = Feedback(
-        current, log, engine.supervisor, Effects(engine, workers, suppressions).apply, lambda: http.wake()
-    )
-
-    def on_event() -> None:
-        feedback.nudge()
-        http.wake()
-
-    log.on_event = on_event
+    feedback = Feedback(current, log, engine.supervisor, Effects(engine, workers, suppressions).apply)
     health = RelayHealth(current, admission, engine, workers, intake, feedback)
-    token = config.http.token
+    operator = Operator(engine, workers, forwarder)
+    eraser = Eraser(engine, workers, forwarder, suppressions, feedback)
     backend = Backend(
-        host.log,
-        log.metrics,
-        log.recent,
-        health,
-        Operator(engine, workers, forwarder),
-        host.events,
-        clock.now,
-        feedback.webhooks,
+        *(host.log, log.metrics, log.recent, health, operator, host.events, clock.now, feedback.webhooks),
         suppressions=suppressions,
-        eraser=Eraser(engine, workers, forwarder, suppressions),
+        eraser=eraser,
     )
-    http = HttpService(backend, token.get_secret_value() if token is not None else None, engine.supervisor)
+    http = HttpService(backend, config.http.token, engine.supervisor)
+    feedback.on_recorded = http.wake
+    log.listeners += (feedback.nudge, http.wake)
     parts = RelayParts(
         engine, builder, forwarder, workers, host, acceptance, intake, health, http, feedback, suppressions
     )

@@ -23,6 +23,7 @@ from relay.service.current import Current
 from relay.store.base import StoreError
 from relay.store.events import Effect
 from relay.store.merge import newest_events
+from relay.store.sqlite.events_file import erase_in_events
 from relay.supervise import Supervisor
 from relay.web.backend import Answer, Webhook
 
@@ -59,15 +60,13 @@ class FeedbackEnded(Exception):
 class Feedback:
     """`start`, `reload`, `stop`."""
 
-    def __init__(
-        self, current: Current, log: MailLog, supervisor: Supervisor, apply: Apply, recorded: Callable[[], None]
-    ) -> None:
-        """`recorded` is called when there are new events in the events file."""
+    def __init__(self, current: Current, log: MailLog, supervisor: Supervisor, apply: Apply) -> None:
         self._current = current
         self._log = log
         self._supervisor = supervisor
         self._apply = apply
-        self._recorded = recorded
+        self.on_recorded: Callable[[], None] | None = None
+        """called when there are new events in the events file"""
         self._settings: Settings | None = None
         self._sockets: Sequence[socket.socket] = ()
         self._task: asyncio.Task[None] | None = None
@@ -132,6 +131,19 @@ class Feedback:
         if given is not None:
             config = self._current.config
             counts.add(self._log.metrics, given, config.upstreams, config.lanes)
+
+    async def erase(self, address: str) -> int:
+        """Forget an address in the events file. Returns how many rows had it. Raises StoreError."""
+        link = self._link
+        if self._task is None:
+            return await erase_in_events(self._current.config.store, address)
+        try:
+            found = await link.ask(messages.ERASE, address, within_s=ASK_WITHIN_S) if link is not None else None
+        except (LinkLost, RemoteError):
+            found = None
+        if not isinstance(found, int):
+            raise StoreError("the process for events does not answer; try again")
+        return found
 
     def webhooks(self) -> Mapping[str, Webhook]:
         """Those that the shared HTTP service forwards."""
@@ -231,7 +243,8 @@ class Feedback:
             case messages.COUNTS:
                 self._add(value)
             case messages.RECORDED:
-                self._recorded()
+                if self.on_recorded is not None:
+                    self.on_recorded()
             case _:
                 raise ValueError("unknown notification")
 

@@ -20,6 +20,8 @@ from relay.web import BACKLOG
 from relay.web.backend import Backend
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from relay.web.server import WebServer
 
 SWITCH_INTERVAL_S = 0.0005
@@ -29,9 +31,9 @@ SWITCH_INTERVAL_S = 0.0005
 class HttpService:
     """`listen`, then `start`; `stop`."""
 
-    def __init__(self, backend: Backend, token: str | None, supervisor: Supervisor) -> None:
+    def __init__(self, backend: Backend, token: SecretStr | None, supervisor: Supervisor) -> None:
         self._backend = backend
-        self._token = token
+        self._token = token.get_secret_value() if token is not None else None
         self._supervisor = supervisor
         self._sockets: Sequence[socket.socket] = ()
         self._starting: asyncio.Task[None] | None = None

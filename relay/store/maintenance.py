@@ -10,8 +10,9 @@ from pathlib import Path
 
 from relay.store.base import StoreError
 from relay.store.merge import shard, shards
+from relay.store.sqlite import events_maintenance, integrity, maintenance, transfer
 from relay.store.sqlite import files as sqlite_file
-from relay.store.sqlite import integrity, maintenance, transfer
+from relay.store.sqlite.events_schema import events_path
 
 _SNAPSHOT_TRIES = 200
 
@@ -28,6 +29,8 @@ def check(store: Path) -> Mapping[Path, Sequence[str]]:
     for path in files(store):
         integrity.verify_if_unlocked(path)
         found[path] = maintenance.check(path)
+    if (events := events_path(files(store)[0])).exists():
+        found[events] = events_maintenance.check(events)
     return found
 
 
@@ -41,7 +44,7 @@ def backup(store: Path, destination: Path) -> Mapping[Path, int]:
     """
     sources = files(store)
     copies = (destination, *(shard(destination, number) for number in range(1, len(sources))))
-    for copy in copies:
+    for copy in (*copies, events_path(destination)):
         try:
             there = copy.exists()
         except OSError as error:
@@ -53,6 +56,10 @@ def backup(store: Path, destination: Path) -> Mapping[Path, int]:
         for copy, source in zip(copies, connections, strict=True):
             sizes[copy] = maintenance.copy(source, copy)
             undo.callback(copy.unlink)
+        if (events := events_path(sources[0])).exists():
+            copied = events_path(destination)
+            sizes[copied] = events_maintenance.copy(events, copied)
+            undo.callback(copied.unlink)
         sync_folder(destination.absolute().parent)
         undo.pop_all()
     return sizes
@@ -91,7 +98,10 @@ def compact(store: Path) -> Mapping[Path, tuple[int, int]]:
     with ExitStack() as stack:
         for path in paths:  # all of them first: no relay begins in between
             stack.callback(os.close, sqlite_file.lock(path))
-        return {path: maintenance.compact(path) for path in paths}
+        compacted = {path: maintenance.compact(path) for path in paths}
+        if (events := events_path(paths[0])).exists():
+            compacted[events] = events_maintenance.compact(events)
+        return compacted
 
 
 def sync_folder(folder: Path) -> None:

@@ -75,7 +75,7 @@ def event_selection(given: Mapping[str, str | None], now: float) -> EventSelecti
         kind=kind,
         lane=_text("lane", given.get("lane")),
         since=None if begin is None else parse_since(begin, now),
-        limit=_limit(given.get("limit")),
+        limit=parse_limit(given.get("limit")),
     )
 
 

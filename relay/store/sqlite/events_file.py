@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from relay.store.events import OLD, Effect, Post, Recorded, Recording, Token, Undecided
-from relay.store.sqlite import events_outbox, files
+from relay.store.sqlite import events_erase, events_outbox, files
 from relay.store.sqlite.commit import Tx
-from relay.store.sqlite.events_schema import connect_events_writer
+from relay.store.sqlite.events_schema import connect_events_writer, events_path
 from relay.store.sqlite.group import GroupWriter, Operation
 from relay.store.sqlite.thread import WorkThread
 
@@ -79,10 +79,27 @@ class EventsFile:
     async def effects_done(self, numbers: Sequence[int]) -> None:
         await self._write(lambda tx: tx.executemany("DELETE FROM effect WHERE seq = ?", [(each,) for each in numbers]))
 
+    async def erase(self, address: str) -> int:
+        """Forget an address. Returns how many rows had it."""
+        return await self._write(partial(events_erase.erase, address=address))
+
     async def prune(self, before: float, limit: int) -> int:
         """Delete up to `limit` events about messages accepted before then, as many posts given up before then, and
         tokens that nothing believes any more. Returns how many events."""
         return await self._write(partial(_prune, before=before, limit=limit, now=self._now()))
+
+
+async def erase_in_events(store: Path, address: str) -> int:
+    """Forget an address in the events file beside a main store file, if there is one and no process has it open.
+    Returns how many rows had it. Raises StoreError, StoreDamaged."""
+    path = events_path(store)
+    if not path.exists():
+        return 0
+    events = await open_events(path)
+    try:
+        return await events.erase(address)
+    finally:
+        await events.close()
 
 
 async def open_events(path: Path, now: Callable[[], float] = time.time) -> EventsFile:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
 from importlib import resources
 from pathlib import Path
 
@@ -50,10 +49,3 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
     for number, name in enumerate(MIGRATIONS[version:], start=version + 1):
         script = (resources.files("relay.store.sqlite") / "sql" / "events" / name).read_text()
         connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
-
-
-def compact_events(path: Path) -> None:
-    """Rewrite the file without its free pages. No relay may be running. Raises StoreError, StoreDamaged."""
-    with closing(connect_events_writer(path)) as connection, files.explained(path):
-        connection.execute("VACUUM")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
