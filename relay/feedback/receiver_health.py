@@ -1,10 +1,9 @@
-"""Whether a receiver works: what its posts' answers say, for the log, the status and the pace. Pure."""
+"""Whether a receiver works: what the answers to its posts say. Pure."""
 
 from __future__ import annotations
 
 DOWN_AFTER = 20
-"""failures in a row: from then on one post at a time is tried"""
-PROBE_EVERY_S = 1.0
+"""failures in a row"""
 LINES_EVERY_S = 60.0
 """A receiver that fails now and then gets a pair of log lines no more often than this."""
 
@@ -17,7 +16,6 @@ class Health:
         """None: the last post arrived, or there was none"""
         self.last_result: str | None = None
         self._failures = 0
-        self._probe_at = 0.0
         self._logged_at: float | None = None
         self._logged = False
 
@@ -25,16 +23,10 @@ class Health:
     def is_down(self) -> bool:
         return self._failures >= DOWN_AFTER
 
-    @property
-    def probe_at(self) -> float:
-        """While it is down: when the next post may leave."""
-        return self._probe_at
-
     def failed(self, result: str, now: float) -> bool:
         """A post failed. True: that is worth a log line."""
         self.last_result = result
         self._failures += 1
-        self._probe_at = now + PROBE_EVERY_S
         if self.failing_since is not None:
             return False
         self.failing_since = now

@@ -19,8 +19,14 @@ from relay.store.sqlite.events_outbox import Outbox
 
 AT_ONCE = 8
 """posts under way"""
-FETCHED = 32
-"""posts in memory"""
+RETRIES_AT_ONCE = 4
+"""of them: events that their receiver never takes leave room for the others"""
+FRESH, RETRIES = 24, 8
+"""posts in memory: first attempts and others"""
+PROBE_EVERY_S = 1.0
+"""between retries while a receiver is down"""
+HURRY_EVERY_S = 600.0
+"""After an outage what was put off leaves at once, but no more often than this: it may be what never arrives."""
 OF_A_STATEMENT = 500
 """posts that are given up or hurried in one transaction"""
 LOOK_AGAIN_S = 10.0
@@ -54,13 +60,19 @@ class ReceiverTask:
         self._clock = clock
         self._count = count
         self._changed = asyncio.Event()
-        self._fetched: deque[Waiting] = deque()
+        self._fresh: deque[Waiting] = deque()
+        self._retries: deque[Waiting] = deque()
         self._under_way: dict[int, asyncio.Task[None]] = {}
         """by `seq`"""
+        self._retrying: set[int] = set()
+        """those of them that are no first attempts"""
+        self._retry_at = 0.0
+        """while it is down"""
         self._outcomes: list[PostOutcome] = []
         """not written yet"""
         self._stopping = False
         self._recovered = False
+        self._hurry_from = 0.0
         self._overdue: str | None = None
         """the result of a post that was given up while the receiver was down"""
 
@@ -80,7 +92,8 @@ class ReceiverTask:
                 while not self._is_over():
                     await self._step(client)
             finally:
-                self._fetched.clear()
+                self._fresh.clear()
+                self._retries.clear()
                 for task in self._under_way.values():
                     task.cancel()
                 await asyncio.gather(*self._under_way.values(), return_exceptions=True)
@@ -96,9 +109,8 @@ class ReceiverTask:
         self._begin(client)
         if self._outcomes or self._is_over():
             return
-        if self.health.is_down and self._fetched:
-            # While a probe is under way, its end is the next change.
-            next_at = None if self._under_way else self.health.probe_at
+        if self.health.is_down and self._retries and not self._retrying and len(self._under_way) < AT_ONCE:
+            next_at = self._retry_at
         await self._wait(next_at)
 
     async def _wait(self, until: float | None) -> None:
@@ -110,26 +122,29 @@ class ReceiverTask:
             return
 
     async def _exchange(self) -> float | None:
-        """Write the outcomes and fill up `_fetched`; when the next post is due."""
+        """Write the outcomes and fetch what is due; when the next retry is due, if there is room for it."""
         outcomes = self._outcomes[:]
-        held = {post.seq for post in self._fetched} | self._under_way.keys()
-        want = 0 if self._stopping else FETCHED - len(held)
-        batch = await self._outbox.exchange(self.receiver.key, outcomes, held, want)
+        held = {post.seq for post in (*self._fresh, *self._retries)} | self._under_way.keys()
+        fresh, retries = (0, 0) if self._stopping else (FRESH - len(self._fresh), RETRIES - len(self._retries))
+        batch = await self._outbox.exchange(self.receiver.key, outcomes, held, fresh, retries)
         del self._outcomes[: len(outcomes)]
-        self._fetched.extend(batch.posts)
-        return batch.next_at if want else None
+        for post in batch.posts:
+            (self._retries if post.attempts else self._fresh).append(post)
+        return batch.next_at if retries else None
 
     async def _tidy(self) -> None:
         """After an outage what was put off leaves at once. What is too old by then is given up together."""
         if self._recovered:
             moved = await self._outbox.hurry(self.receiver.key, OF_A_STATEMENT)
             self._recovered = moved == OF_A_STATEMENT
+            self._hurry_from = self._clock.now() + HURRY_EVERY_S
             self._changed.set()
         if self._overdue is not None:
             before = self._clock.now() - KEEP_TRYING_S
             given_up = await self._outbox.give_up_older(self.receiver.key, before, self._overdue, OF_A_STATEMENT)
             if given_up:
-                self._fetched.clear()  # some of these may be among them
+                self._fresh.clear()  # some of these may be among them
+                self._retries.clear()
                 delivery_log.given_up_unsent(self.receiver.host, given_up)
                 for _ in range(given_up):
                     self._count("dead")
@@ -138,16 +153,25 @@ class ReceiverTask:
             self._changed.set()
 
     def _begin(self, client: HttpClient) -> None:
-        """Let posts leave while there is room; one at a time while the receiver is down."""
-        while self._fetched and not self._stopping:
-            if self.health.is_down:
-                if self._under_way or self._clock.now() < self.health.probe_at:
-                    return
-            elif len(self._under_way) >= AT_ONCE:
+        """Let posts leave while there is room. First attempts don't wait for retries."""
+        while len(self._under_way) < AT_ONCE and not self._stopping:
+            if self._may_retry():
+                post = self._retries.popleft()
+                self._retrying.add(post.seq)
+                self._retry_at = self._clock.now() + PROBE_EVERY_S
+            elif self._fresh:
+                post = self._fresh.popleft()
+            else:
                 return
-            post = self._fetched.popleft()
             name = f"post {post.event_id}"
             self._under_way[post.seq] = asyncio.create_task(self._attempt(client, post), name=name)
+
+    def _may_retry(self) -> bool:
+        if not self._retries:
+            return False
+        if self.health.is_down:
+            return not self._retrying and self._clock.now() >= self._retry_at
+        return len(self._retrying) < RETRIES_AT_ONCE
 
     async def _attempt(self, client: HttpClient, post: Waiting) -> None:
         try:
@@ -158,6 +182,7 @@ class ReceiverTask:
             self._outcomes.append(self._outcome(post, answer))
         finally:
             del self._under_way[post.seq]
+            self._retrying.discard(post.seq)
             self._changed.set()
         self._begin(client)
 
@@ -165,7 +190,7 @@ class ReceiverTask:
         now, health = self._clock.now(), self.health
         if answer.is_delivered:
             self._count("delivered")
-            self._recovered = self._recovered or health.is_down
+            self._recovered = self._recovered or (health.is_down and now >= self._hurry_from)
             since = health.failing_since
             if health.worked(answer.result) and since is not None:
                 delivery_log.working(self.receiver.host, now - since)

@@ -52,21 +52,21 @@ async def put(events: EventsFile, *named: tuple[str, str], receiver: str = APP) 
 
 async def due(events: EventsFile, *outcomes: PostOutcome, held: frozenset[int] = frozenset(), want: int = 100) -> str:
     """The ids of what is due, after these outcomes."""
-    batch = await events.outbox.exchange(APP, outcomes, held, want)
+    batch = await events.outbox.exchange(APP, outcomes, held, want, want)
     return " ".join(post.event_id for post in batch.posts)
 
 
 async def test_the_first_of_each_message_is_due_and_the_next_once_it_has_ended(events: EventsFile, now: Time) -> None:
     await put(events, ("a1", "a"), ("a2", "a"), ("b1", "b"), ("a3", "a"))
     await put(events, ("x", "a"), receiver=OTHER)
-    batch = await events.outbox.exchange(APP, (), (), 100)
+    batch = await events.outbox.exchange(APP, (), (), 100, 100)
     a1, b1 = batch.posts
     assert (a1.event_id, b1.event_id, batch.next_at) == ("a1", "b1", None)
     assert await due(events, PutOff(a1, now.at + 5, "500")) == "b1"
-    assert (await events.outbox.exchange(APP, (), (), 100)).next_at == now.at + 5
+    assert (await events.outbox.exchange(APP, (), (), 100, 100)).next_at == now.at + 5
     now.at += 5
     assert await due(events, Delivered(b1)) == "a1"
-    again = (await events.outbox.exchange(APP, (), (), 1)).posts[0]
+    again = (await events.outbox.exchange(APP, (), (), 1, 1)).posts[0]
     assert (again.attempts, again.created_at) == (1, now.at - 5)
     assert await due(events, GivenUp(again, "500")) == "a2"
     await put(events, ("a4", "a"))
@@ -75,7 +75,7 @@ async def test_the_first_of_each_message_is_due_and_the_next_once_it_has_ended(e
 
 async def test_what_is_held_is_left_out_and_no_more_come_than_asked_for(events: EventsFile) -> None:
     await put(events, *[(f"e{n}", f"m{n}") for n in range(6)])
-    posts = (await events.outbox.exchange(APP, (), (), 2)).posts
+    posts = (await events.outbox.exchange(APP, (), (), 2, 2)).posts
     held = frozenset(post.seq for post in posts)
     assert await due(events, held=held, want=3) == "e2 e3 e4"
     assert await due(events, held=held, want=0) == ""
@@ -97,7 +97,7 @@ async def test_whatever_happens_each_message_keeps_its_order_and_loses_nothing(e
     while any(ended[message] != ids for message, ids in made.items()):
         some, left = left[:5], left[5:]
         await put(events, *some)
-        batch = await events.outbox.exchange(APP, outcomes, (), chance.randint(1, 9))
+        batch = await events.outbox.exchange(APP, outcomes, (), chance.randint(1, 9), chance.randint(1, 9))
         outcomes = []
         for post in batch.posts:
             outcome = chance.choice((Delivered(post), GivenUp(post, "500"), PutOff(post, now.at + 3, "500")))
@@ -105,7 +105,7 @@ async def test_whatever_happens_each_message_keeps_its_order_and_loses_nothing(e
             if not isinstance(outcome, PutOff):
                 ended[post.message_id].append(post.event_id)
         now.at += 1
-    backlog = await events.outbox.exchange(APP, outcomes, (), 1)
+    backlog = await events.outbox.exchange(APP, outcomes, (), 1, 1)
     assert backlog == ((), None)
 
 
@@ -125,7 +125,7 @@ async def test_old_posts_are_given_up_together_and_newer_ones_of_the_message_fol
 
 async def test_the_result_of_a_post_that_was_given_up_meanwhile_changes_nothing(events: EventsFile, now: Time) -> None:
     await put(events, ("a1", "a"))
-    (post,) = (await events.outbox.exchange(APP, (), (), 1)).posts
+    (post,) = (await events.outbox.exchange(APP, (), (), 1, 1)).posts
     await events.outbox.give_up_older(APP, now.at, "503", 10)
     assert await due(events, PutOff(post, now.at, "503")) == ""
     assert await events.outbox.backlogs() == {APP: Backlog(0, 1)}
@@ -133,7 +133,7 @@ async def test_the_result_of_a_post_that_was_given_up_meanwhile_changes_nothing(
 
 async def test_what_was_put_off_is_hurried_in_portions(events: EventsFile, now: Time) -> None:
     await put(events, *[(f"e{n}", f"m{n}") for n in range(5)])
-    posts = (await events.outbox.exchange(APP, (), (), 5)).posts
+    posts = (await events.outbox.exchange(APP, (), (), 5, 5)).posts
     assert await due(events, *[PutOff(post, now.at + DAY, "503") for post in posts]) == ""
     assert [await events.outbox.hurry(APP, 3) for _ in range(3)] == [3, 2, 0]
     assert len((await due(events)).split()) == 5
@@ -141,7 +141,7 @@ async def test_what_was_put_off_is_hurried_in_portions(events: EventsFile, now: 
 
 async def test_given_up_posts_are_deleted_with_the_events_of_their_age(events: EventsFile, now: Time) -> None:
     await put(events, ("a1", "a"), ("b1", "b"))
-    (a1, _) = (await events.outbox.exchange(APP, (), (), 2)).posts
+    (a1, _) = (await events.outbox.exchange(APP, (), (), 2, 2)).posts
     await due(events, GivenUp(a1, "500"))
     await events.prune(now.at + 1, 100)
     assert await events.outbox.backlogs() == {APP: Backlog(1, 0)}
@@ -163,7 +163,7 @@ async def test_an_address_is_erased_with_the_posts_that_name_it(
     body = json.dumps({"data": {"recipient": recipient, "reason": reason}}).encode()
     posts = [("e1", "m1", 0, Post(APP, body)), ("e2", "m1", 1, Post(APP, b"{}")), ("e3", "m2", 0, Post(APP, b"{}"))]
     await events.follow("relay.db", 1, posts)
-    (e1, _) = (await events.outbox.exchange(APP, (), (), 2)).posts
+    (e1, _) = (await events.outbox.exchange(APP, (), (), 2, 2)).posts
     assert await events.outbox.erase("ann@example.net") == erased
     assert await due(events) == ("e2 e3" if erased else "e1 e3")
     assert await due(events, Delivered(e1)) == "e2 e3"
@@ -184,8 +184,8 @@ async def test_the_command_lists_what_waits_and_lets_dead_ones_begin_anew(
     await events.outbox.name({APP: "app.example.com"})
     await put(events, ("e1", "m1"), ("e2", "m1"), ("e3", "m2"))
     await put(events, ("x1", "m1"), receiver=OTHER)
-    e1, e3 = (await events.outbox.exchange(APP, (), (), 10)).posts
-    await events.outbox.exchange(APP, [GivenUp(e1, "http 500"), PutOff(e3, now.at + 5, "timeout")], (), 0)
+    e1, e3 = (await events.outbox.exchange(APP, (), (), 10, 10)).posts
+    await events.outbox.exchange(APP, [GivenUp(e1, "http 500"), PutOff(e3, now.at + 5, "timeout")], (), 0, 0)
 
     shown = [json.loads(line) for line in run("--json")[1].splitlines()]
     at = "2027-01-15T08:00:00.000Z"
@@ -209,7 +209,7 @@ async def test_the_command_lists_what_waits_and_lets_dead_ones_begin_anew(
     assert run("--retry-dead", "--json") == (0, '{"changed": 1}\n')
     assert await events.outbox.backlogs() == {APP: Backlog(3, 0), OTHER: Backlog(1, 0)}
     now.at += 10 * DAY * 365
-    (revived, _, _) = (await events.outbox.exchange(APP, (), (), 10)).posts
+    (revived, _, _) = (await events.outbox.exchange(APP, (), (), 10, 10)).posts
     assert revived.attempts == 0
 
 

@@ -44,8 +44,12 @@ class Outbox:
         rows = list(hosts.items())
         await self._write(lambda tx: tx.executemany("INSERT OR REPLACE INTO receiver_host VALUES (?, ?)", rows))
 
-    async def exchange(self, receiver: str, outcomes: Sequence[PostOutcome], held: Collection[int], want: int) -> Batch:
-        """Write what became of some posts, and get up to `want` that are due, without those in `held` (by `seq`)."""
+    async def exchange(
+        self, receiver: str, outcomes: Sequence[PostOutcome], held: Collection[int], fresh: int, retries: int
+    ) -> Batch:
+        """Write what became of some posts, and get posts that are due: up to `fresh` that weren't tried yet, and up to
+        `retries` others. Those in `held` (by `seq`) are left out."""
+        want = (fresh, retries)
         return await self._write(
             partial(_exchange, receiver=receiver, outcomes=outcomes, held=held, want=want, now=self._now())
         )
@@ -88,7 +92,7 @@ def insert(tx: Tx, event_id: str, message_id: str, position: int, post: Post, no
 
 
 def _exchange(
-    tx: Tx, receiver: str, outcomes: Sequence[PostOutcome], held: Collection[int], want: int, now: float
+    tx: Tx, receiver: str, outcomes: Sequence[PostOutcome], held: Collection[int], want: tuple[int, int], now: float
 ) -> Batch:
     for outcome in outcomes:
         match outcome:
@@ -108,20 +112,22 @@ def _exchange(
                 )
                 _next_of_message(tx, receiver, post.message_id, now)
     (next_at,) = tx.execute(
-        "SELECT min(due_at) FROM outbox INDEXED BY outbox_due WHERE receiver = ? AND due_at > ?", (receiver, now)
+        "SELECT min(due_at) FROM outbox INDEXED BY outbox_due WHERE receiver = ? AND (attempts > 0) = 1 AND due_at > ?",
+        (receiver, now),
     ).fetchone()
-    return Batch(tuple(_due(tx, receiver, held, want, now)), next_at)
+    posts = [post for tried, most in enumerate(want) for post in _due(tx, receiver, tried, held, most, now)]
+    return Batch(tuple(posts), next_at)
 
 
-def _due(tx: Tx, receiver: str, held: Collection[int], want: int, now: float) -> list[Waiting]:
-    """The longest due first."""
+def _due(tx: Tx, receiver: str, tried: int, held: Collection[int], want: int, now: float) -> list[Waiting]:
+    """The longest due first. `tried`: 1 for retries, else 0."""
     found: list[Waiting] = []
     if want <= 0:
         return found
     rows = tx.execute(
         "SELECT seq, event_id, message_id, created_at, attempts, body FROM outbox INDEXED BY outbox_due"
-        " WHERE receiver = ? AND due_at <= ? ORDER BY due_at LIMIT ?",
-        (receiver, now, want + len(held)),
+        " WHERE receiver = ? AND (attempts > 0) = ? AND due_at <= ? ORDER BY due_at LIMIT ?",
+        (receiver, tried, now, want + len(held)),
     )
     for row in rows.fetchall():
         post = Waiting(*row)
@@ -142,7 +148,7 @@ def _next_of_message(tx: Tx, receiver: str, message_id: str, now: float) -> None
 def _hurry(tx: Tx, receiver: str, limit: int, now: float) -> int:
     return tx.execute(
         "UPDATE outbox SET due_at = ?2 WHERE seq IN (SELECT seq FROM outbox INDEXED BY outbox_due"
-        " WHERE receiver = ?1 AND due_at > ?2 ORDER BY due_at LIMIT ?3)",
+        " WHERE receiver = ?1 AND (attempts > 0) = 1 AND due_at > ?2 ORDER BY due_at LIMIT ?3)",
         (receiver, now, limit),
     ).rowcount
 

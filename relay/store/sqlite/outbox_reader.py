@@ -94,8 +94,8 @@ def _receivers(connection: sqlite3.Connection) -> list[ReceiverRow]:
             "SELECT min(created_at) FROM outbox INDEXED BY outbox_age WHERE receiver = ? AND dead_at IS NULL", (key,)
         ).fetchone()
         (failing,) = connection.execute(
-            "SELECT count(*) FROM outbox INDEXED BY outbox_due WHERE receiver = ? AND due_at IS NOT NULL"
-            " AND attempts > 0",
+            "SELECT count(*) FROM outbox INDEXED BY outbox_due WHERE receiver = ? AND (attempts > 0) = 1"
+            " AND due_at IS NOT NULL",
             (key,),
         ).fetchone()
         rows.append(ReceiverRow(hosts.get(key), waiting, dead, oldest_at, failing))

@@ -53,7 +53,7 @@ CREATE TABLE outbox (
     body BLOB NOT NULL
 );
 CREATE UNIQUE INDEX outbox_event ON outbox (receiver, event_id);
-CREATE INDEX outbox_due ON outbox (receiver, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX outbox_due ON outbox (receiver, attempts > 0, due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX outbox_message ON outbox (message_id, receiver, seq) WHERE dead_at IS NULL;
 CREATE INDEX outbox_age ON outbox (receiver, created_at) WHERE dead_at IS NULL;
 CREATE INDEX outbox_dead ON outbox (dead_at) WHERE dead_at IS NOT NULL;
