@@ -55,6 +55,8 @@ class Settings:
     """when this relay started: what happened before is no news for receivers that are new"""
     begin: Mapping[str, int] = field(default_factory=dict)
     """by message file: its newest event when this relay began to follow it"""
+    listens: bool = False
+    """on `webhooks.address`, which is answered also when no upstream has a webhook any more"""
     cert_file: str | None = None
     key_file: str | None = None
 
@@ -83,14 +85,15 @@ class Settings:
             },
             since=since,
             begin=begin,
+            listens=config.webhooks.address is not None,
             cert_file=None if config.webhooks.cert_file is None else str(config.webhooks.cert_file),
             key_file=None if config.webhooks.key_file is None else str(config.webhooks.key_file),
         )
 
     @property
     def is_needed(self) -> bool:
-        """Is there anything to receive or to post?"""
-        return bool(self.webhooks or self.receivers)
+        """Is there anything to answer or to post?"""
+        return bool(self.webhooks or self.receivers or self.listens)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -71,6 +71,7 @@ class Connection(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type]  # as AppRunner passes it
             keepalive_timeout=IDLE_FOR_S,
             lingering_time=LINGER_S,
+            auto_decompress=False,  # a webhook's proof is over the raw bytes, and a few kilobytes can become gigabytes
         )
         self._limit = limit
         self._admitted = False

@@ -6,14 +6,17 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from relay.web.backend import Answer, Webhook
 from relay.web.guard import WEBHOOKS
 from relay.web.responses import error_response
 
 MAX_BODY_BYTES = 5 * 1024 * 1024
+SMALL_BYTES = 65_536
+"""there is always room for so much of a body"""
 ALL_BODIES_BYTES = 8 * MAX_BODY_BYTES
-"""of all requests that are being read or answered"""
+"""what all requests that are being read or answered may have beyond that"""
 BODY_WITHIN_S = 15.0
 RETRY_AFTER_S = 5
 
@@ -26,10 +29,15 @@ def routes(webhooks: Callable[[], Mapping[str, Webhook]]) -> list[web.RouteDef]:
     return [web.post(path, posted.post), web.head(path, posted.head)]
 
 
+class _NoRoom(Exception):
+    """Other bodies take all of it."""
+
+
 class _Posted:
     def __init__(self, webhooks: Callable[[], Mapping[str, Webhook]]) -> None:
         self._webhooks = webhooks
-        self._in_hand_bytes = 0
+        self._large_bytes = 0
+        """of all bodies in hand, each beyond its first SMALL_BYTES"""
 
     async def head(self, request: web.Request) -> web.Response:
         self._find(request)
@@ -37,16 +45,25 @@ class _Posted:
 
     async def post(self, request: web.Request) -> web.Response:
         webhook = self._find(request)
-        size_bytes = min(request.content_length or MAX_BODY_BYTES, MAX_BODY_BYTES)
-        if self._in_hand_bytes + size_bytes > ALL_BODIES_BYTES:
-            return _error(Answer(503, "too much is being posted at once"))
-        self._in_hand_bytes += size_bytes
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            return _error(Answer(415, "a compressed body can't be proved: post it as it is"))
+        body = bytearray()
         try:
-            body = await read_body(request, MAX_BODY_BYTES)
-            answer = await webhook.take({name.lower(): value for name, value in request.headers.items()}, body)
+            await _read_into(body, request, MAX_BODY_BYTES, self._hold)
+            answer = await webhook.take({name.lower(): value for name, value in request.headers.items()}, bytes(body))
+        except _NoRoom:
+            return _error(Answer(503, "too much is being posted at once"))
         finally:
-            self._in_hand_bytes -= size_bytes
+            self._large_bytes -= max(0, len(body) - SMALL_BYTES)
         return web.Response() if answer.status == 200 else _error(answer)
+
+    def _hold(self, held_bytes: int, more_bytes: int) -> None:
+        """Make room for more bytes of a body. What is declared but doesn't come needs none: a slow client must not
+        keep others out. Raises _NoRoom."""
+        large = max(0, held_bytes + more_bytes - SMALL_BYTES) - max(0, held_bytes - SMALL_BYTES)
+        if large and self._large_bytes + large > ALL_BODIES_BYTES:
+            raise _NoRoom
+        self._large_bytes += large
 
     def _find(self, request: web.Request) -> Webhook:
         webhook = self._webhooks().get(request.match_info["upstream"])
@@ -63,14 +80,24 @@ def _error(answer: Answer) -> web.Response:
 
 
 async def read_body(request: web.Request, max_bytes: int) -> bytes:
-    """The whole body. Raises HTTP 413 beyond `max_bytes`, and 408 when the body comes too slowly."""
+    """The whole body. Raises HTTP 413 beyond `max_bytes`, 408 when it comes too slowly, and 400 when it is broken."""
     body = bytearray()
+    await _read_into(body, request, max_bytes, lambda _held, _more: None)
+    return bytes(body)
+
+
+async def _read_into(body: bytearray, request: web.Request, max_bytes: int, hold: Callable[[int, int], None]) -> None:
+    """`hold` is called with the body's length and that of the next piece, before it is added."""
+    if (request.content_length or 0) > max_bytes:
+        raise web.HTTPRequestEntityTooLarge(max_size=max_bytes, actual_size=request.content_length or 0)
     try:
         async with asyncio.timeout(BODY_WITHIN_S):
             async for piece in request.content.iter_any():
+                if len(body) + len(piece) > max_bytes:
+                    raise web.HTTPRequestEntityTooLarge(max_size=max_bytes, actual_size=len(body) + len(piece))
+                hold(len(body), len(piece))
                 body += piece
-                if len(body) > max_bytes:
-                    raise web.HTTPRequestEntityTooLarge(max_size=max_bytes, actual_size=len(body))
     except TimeoutError:
         raise web.HTTPRequestTimeout(text="the body came too slowly") from None
-    return bytes(body)
+    except (ConnectionError, web.RequestPayloadError, HttpProcessingError):
+        raise web.HTTPBadRequest(text="the body ended too early or is broken") from None
