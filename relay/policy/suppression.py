@@ -90,6 +90,17 @@ def canonical(address: str) -> str:
     return f"{local}{at}{domain}"
 
 
+def spellings(address: str) -> list[str]:
+    """An address as it is given, and with its domain as an A-label and as a U-label, where those differ."""
+    folded, a_label = address.casefold(), canonical(address)
+    local, at, domain = a_label.rpartition("@")
+    u_label = a_label
+    if "xn--" in domain:
+        with suppress(UnicodeError):
+            u_label = f"{local}{at}{domain.encode().decode('idna')}"
+    return [folded, *dict.fromkeys(one for one in (a_label, u_label) if one != folded)]
+
+
 def bad_address_code(enhanced: str | None) -> str | None:
     """The enhanced code of a refused RCPT if it says that the recipient's address is bad; else None."""
     if enhanced is None or not enhanced.startswith("5.1.") or enhanced in _SENDERS:

@@ -31,6 +31,7 @@ class SuppressionKeeper:
         self._waiting: deque[BadAddress] = deque(maxlen=MOST_WAITING)
         self._has_some = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._is_blanked = False
 
     async def start(self) -> None:
         """Read all entries. Raises StoreError."""
@@ -110,9 +111,8 @@ class SuppressionKeeper:
         self._has_some.set()
 
     async def _run(self) -> None:
-        if self._is_hashed():
-            await self._engine.store.suppressions.blank_readable()
         while True:
+            await self._blank()
             try:
                 async with asyncio.timeout(PRUNE_EVERY_S):
                     await self._has_some.wait()
@@ -135,6 +135,17 @@ class SuppressionKeeper:
             if self._waiting and self._waiting[0] is bad:
                 self._waiting.popleft()
         return True
+
+    async def _blank(self) -> None:
+        """Forget the addresses that were kept before hashed ones were asked for."""
+        if not self._is_hashed():
+            self._is_blanked = False
+        elif not self._is_blanked:
+            try:
+                await self._engine.store.suppressions.blank_readable()
+                self._is_blanked = True
+            except StoreError as error:
+                self._engine.log.trouble("hash", error)
 
     async def _prune(self) -> None:
         try:

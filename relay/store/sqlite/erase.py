@@ -43,28 +43,36 @@ class Found(NamedTuple):
 
 def find(connection: sqlite3.Connection, address: str) -> Found:
     """Reads the whole file."""
-    # SQLite's lower() knows ASCII only: where there are other letters, both spellings are looked for.
-    values = {"folded": address.casefold(), "lower": address.lower(), "given": address}
+    fold, values = _folding(connection, address)
     quotes = " UNION ".join(
-        f"SELECT {'id' if table == 'message' else 'message_id'} FROM {table}"
-        f" WHERE instr(lower({column}), :lower) OR instr({column}, :given)"
+        f"SELECT {'id' if table == 'message' else 'message_id'} FROM {table} WHERE instr({fold}({column}), :address)"
         for table, columns in _TEXTS.items()
         for column in columns
     )
     found = connection.execute(
         "SELECT id FROM message WHERE body IS NULL AND id IN ("
-        "SELECT message_id FROM recipient WHERE coalesce(folded, address) IN (:folded, :given)"
-        " UNION SELECT id FROM message WHERE lower(sender) = :lower OR sender = :given"
-        f" UNION {quotes})",
+        "SELECT message_id FROM recipient WHERE coalesce(folded, address) = :address"
+        f" UNION SELECT id FROM message WHERE {fold}(sender) = :address UNION {quotes})",
         values,
     )
     ids = [message_id for (message_id,) in found]
     moved = connection.execute(
-        "SELECT seq FROM event WHERE (instr(lower(reason), :lower) OR instr(reason, :given))"
-        " AND message_id NOT IN (SELECT id FROM message)",
+        f"SELECT seq FROM event WHERE instr({fold}(reason), :address) AND message_id NOT IN (SELECT id FROM message)",
         values,
     )
     return Found(ids, [seq for (seq,) in moved])
+
+
+def _folding(connection: sqlite3.Connection, address: str) -> tuple[str, dict[str, str]]:
+    """The SQL function that folds the case of texts as the address is folded in the values."""
+    if address.isascii():
+        return "lower", {"address": address.lower()}
+    connection.create_function("casefold", 1, _casefold, deterministic=True)
+    return "casefold", {"address": address.casefold()}
+
+
+def _casefold(text: object) -> str | None:
+    return text.casefold() if isinstance(text, str) else None
 
 
 def erase_events(tx: Tx, events: Sequence[int], address: str, hashed: Hashed) -> None:
@@ -89,16 +97,14 @@ def erase(tx: Tx, ids: Sequence[str], address: str, hashed: Hashed) -> int:
 
 
 def _erase_quotes(tx: Tx, message_id: str, address: str, hashed: Hashed) -> None:
+    folded = address.casefold()
     for table, columns in _TEXTS.items():
         key = "id" if table == "message" else "message_id"
         for column in columns:
-            quoting = tx.execute(
-                f"SELECT DISTINCT {column} FROM {table} WHERE {key} = ?"
-                f" AND (instr(lower({column}), ?) OR instr({column}, ?))",
-                (message_id, address.lower(), address),
-            ).fetchall()
-            for (text,) in quoting:
-                tx.execute(
-                    f"UPDATE {table} SET {column} = ? WHERE {key} = ? AND {column} = ?",
-                    (hashed.text(text, address), message_id, text),
-                )
+            found = tx.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {key} = ?", (message_id,)).fetchall()
+            for (text,) in found:
+                if isinstance(text, str) and folded in text.casefold():
+                    tx.execute(
+                        f"UPDATE {table} SET {column} = ? WHERE {key} = ? AND {column} = ?",
+                        (hashed.text(text, address), message_id, text),
+                    )

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from relay.logfmt import logfmt
+from relay.policy.suppression import spellings
 from relay.store.addresses import Hashed
 from relay.store.base import StoreError
 from relay.store.codec import Codec, Plain
@@ -115,6 +116,9 @@ class SqliteStore(SqliteQueue, SqliteOutcomes, SqliteLog, SqliteTransfer):
     async def erase_address(self, address: str) -> int:
         """Forget an address in finished mail, little by little: hashes take its place. Returns the number of messages
         that had it."""
+        return sum([await self._erase(spelling) for spelling in spellings(address)])
+
+    async def _erase(self, address: str) -> int:
         ids, moved = await self.state.ask(partial(erase.find, address=address))
         if not ids and not moved:
             return 0

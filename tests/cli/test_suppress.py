@@ -1,0 +1,128 @@
+"""`suppress` and `log erase` on the files of a relay that isn't running, and beside one that is."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.cli import mail, suppress
+from relay.store.sqlite.schema import prepare
+from tests.support.relay import write_config
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """One command of the real parser; `given` is its stdin."""
+    http = {"address": f"unix:{tmp_path}/http.sock"}
+    config = write_config(tmp_path, {"one": {"host": "127.0.0.1", "port": 1, "tls": "none"}}, http=http)
+    prepare(tmp_path / "relay.db")
+
+    def command(*arguments: str, given: str = "") -> Result:
+        parser = argparse.ArgumentParser()
+        subparsers = parser.add_subparsers()
+        mail.register(subparsers)
+        suppress.register(subparsers)
+        monkeypatch.setattr("sys.stdin", io.StringIO(given))
+        try:
+            args = parser.parse_args([*arguments, "-c", str(config)])
+            code = args.run(args)
+        except SystemExit as end:
+            code = int(str(end.code))
+        said = capsys.readouterr()
+        return Result(code, said.out, said.err)
+
+    return command
+
+
+def test_what_is_added_is_listed_until_it_is_removed(run: Run) -> None:
+    assert run("suppress", "list") == Result(0, "", "")
+    assert run("suppress", "add", "Bob@example.net", "--reason", "left us", "--for", "30d").out == "Bob@example.net\n"
+    assert run("suppress", "add", "eve@example.net").code == 0
+    assert run("suppress", "add", "EVE@example.net").code == 1
+    listed = [json.loads(line) for line in run("suppress", "list", "--json").out.splitlines()]
+    assert [one["address"] for one in listed] == ["eve@example.net", "Bob@example.net"]
+    assert listed[1].keys() == {"address", "cause", "reason", "upstream", "at", "until"}
+    assert (listed[1]["cause"], listed[1]["reason"], listed[0]["until"]) == ("manual", "left us", None)
+    assert "left us" in run("suppress", "list", "bob@example.net").out
+    assert json.loads(run("suppress", "remove", "bob@example.net", "--json").out) == {"changed": ["bob@example.net"]}
+    gone = run("suppress", "remove", "bob@example.net")
+    assert (gone.code, gone.out, gone.err) == (1, "", "otp-relay: this address is not suppressed\n")
+    assert run("suppress", "list", "bob@example.net").code == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("add", "bob"), ("add", "b ob@example.net"), ("add", "bob@example.net> SIZE=1"),
+        ("add", "b@x.test", "--for", "soon"),
+        ("add", "b@x.test", "--for", "0s"), ("add", "b@x.test", "--reason", "two\nlines"), ("remove", "bob"),
+        ("list", "--limit", "0"), ("list", "--cause", "spite"), ("list", "h:12"), ("import", "/nowhere/at/all"), (),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_exits_2(run: Run, words: tuple[str, ...]) -> None:
+    assert run("suppress", *words).code == 2
+
+
+def test_an_import_adds_what_it_can_read_and_names_what_it_cannot(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "list.csv"
+    file.write_text(
+        "# from the ESP\n\nbob@example.net\n"
+        '"eve@example.net","said ""no"", twice",2030-01-31T12:00:00Z\n'
+        "nobody\n"
+        "ann@example.net,left,tomorrow\n"
+        '"open@example.net\n'
+        "joe@example.net,,2030-01-31T12:00:00Z,more\n"
+        "last@example.net,left"
+    )
+    said = run("suppress", "import", str(file), "--reason", "told by the ESP")
+    assert (said.code, said.out) == (1, "3 added or changed, 4 bad lines\n")
+    assert [line.split(":")[2] for line in said.err.splitlines()] == ["5", "6", "7", "8"]
+    exported = run("suppress", "export").out
+    assert sorted(exported.splitlines()) == [
+        'bob@example.net,told by the ESP',
+        'eve@example.net,"said ""no"", twice",2030-01-31T12:00:00.000Z',
+        'last@example.net,left',
+    ]  # fmt: skip
+    assert run("suppress", "import", "-", given=exported) == Result(1, "0 added or changed\n", "")
+    for address in ("bob", "eve", "last"):
+        assert run("suppress", "remove", f"{address}@example.net").code == 0
+    assert run("suppress", "import", "-", given=exported).code == 0
+    assert sorted(run("suppress", "export").out.splitlines()) == sorted(exported.splitlines())
+
+
+def test_an_erased_address_is_not_exported_but_can_be_removed_by_its_hash(run: Run) -> None:
+    run("suppress", "add", "bob@example.net")
+    erased = run("log", "erase", "bob@example.net", "--json")
+    assert (erased.code, json.loads(erased.out)["erased"]["suppressions"]) == (0, 1)
+    assert run("log", "erase", "bob@example.net").code == 1
+    said = run("suppress", "export")
+    assert (said.code, said.out) == (0, "")
+    assert "1 left out" in said.err
+    entry: Any = json.loads(run("suppress", "list", "--json").out)
+    assert entry["address"].startswith("h:")
+    assert run("suppress", "list", "bob@example.net").code == 0
+    assert run("suppress", "remove", entry["address"]).code == 0
+
+
+@pytest.mark.parametrize(
+    "words", [("erase",), ("erase", "bob"), ("erase", "b@x.test", "--lane", "otp"), ("01A", "01B")]
+)
+def test_log_erase_takes_one_address_and_nothing_else(run: Run, words: tuple[str, ...]) -> None:
+    assert run("log", *words).code == 2
