@@ -18,6 +18,7 @@ from relay.delivery.dispatch import Delivery, OwnLanes, targets_of
 from relay.delivery.message import Job
 from relay.delivery.services import Events, Services, Sign
 from relay.mail.envelope import Envelope, Recipient
+from relay.policy.suppression import BadAddress, Suppressions
 from relay.store.base import Queue, Store, StoreError
 from relay.store.model import NewMessage, OpenRecipient, Queued, Settlement
 from relay.store.sqlite.store import open_store
@@ -194,11 +195,21 @@ async def unsigned(message: Queued, unsigned: frozenset[str], *, express: bool) 
 
 
 def delivery_over(
-    settings: Config, store: Queue, clock: Clock, events: Events, sign: Sign = unsigned, own: OwnLanes | None = None
+    settings: Config,
+    store: Queue,
+    clock: Clock,
+    events: Events,
+    sign: Sign = unsigned,
+    own: OwnLanes | None = None,
+    suppressions: Suppressions | None = None,
+    bad_addresses: list[BadAddress] | None = None,
 ) -> Delivery:
     """The lanes of `own` (default: all), not started."""
     supervisor = Supervisor(lambda name, error: events.on_error(name, error or RuntimeError("returned")))
-    services = Services(store, clock, sign, Bouncer(settings, clock), events, supervisor)
+    report = bad_addresses.append if bad_addresses is not None else lambda _: None
+    services = Services(
+        store, clock, sign, Bouncer(settings, clock), events, supervisor, suppressions or Suppressions(), report
+    )
     return Delivery(settings, services, targets_of(settings), own or OwnLanes.whole(settings))
 
 
@@ -212,6 +223,8 @@ async def delivering(
     sign: Sign = unsigned,
     events: Events | None = None,
     own: OwnLanes | None = None,
+    suppressions: Suppressions | None = None,
+    bad_addresses: list[BadAddress] | None = None,
 ) -> AsyncIterator[Bench]:
     """Lanes of the configuration, started. `on_disk`: over SQLite's file in `path`, which a second call with `recover`
     opens as a relay does at its start."""
@@ -221,7 +234,7 @@ async def delivering(
         store = await open_store(path / "relay.db", now=clock.now)
     if recover:
         await store.recover(clock.now())
-    delivery = delivery_over(settings, store, clock, events or recorded, sign, own)
+    delivery = delivery_over(settings, store, clock, events or recorded, sign, own, suppressions, bad_addresses)
     delivery.start()
     try:
         yield Bench(delivery, store, clock, recorded, IdMaker())

@@ -29,6 +29,7 @@ from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
 from relay.policy.check import FULL, UNWRITABLE
+from relay.policy.suppression import Change, Entry, Suppressions, SuppressionSet, hash_of, key_of
 from relay.store.base import StoreError, StoreFull
 from relay.store.model import NewMessage
 
@@ -76,13 +77,20 @@ class Relay:
     target: Target = field(default_factory=Target)
     waiting: tuple[int, int] = (0, 0)
     threads: list[int] = field(default_factory=list)
+    suppressions: Suppressions = field(default_factory=Suppressions)
 
     def __post_init__(self) -> None:
         self.clock, self.metrics = Clock(), Metrics()
         self.log = MailLog(self.metrics, Recent(), clock=self.clock.now)
         self.admission = Admission(Path("/tmp/relay.db"), lambda: self.config.queue, lambda: self.waiting)
         self.accept = Acceptance(
-            ConfigState.of(self.config), self.target, self.clock, self.log, self.admission, self.selectors
+            ConfigState.of(self.config),
+            self.target,
+            self.clock,
+            self.log,
+            self.admission,
+            self.selectors,
+            self.suppressions,
         )
 
     def selectors(self, _: Message) -> tuple[str, ...]:
@@ -296,3 +304,31 @@ async def test_what_goes_wrong_beside_that_is_not_hidden(relay: Relay) -> None:
     relay.target.before = fail
     with pytest.raises(asyncio.InvalidStateError):
         await relay.accept(relay.submission())
+
+
+# Suppressed recipients.
+
+
+def suppress(relay: Relay, *addresses: str) -> None:
+    key = b"k" * 32
+    relay.suppressions.begin(key, SuppressionSet())
+    entries = [Entry(key_of(hash_of(one, key), "manual"), 1_700_000_000, None, "left us") for one in addresses]
+    relay.suppressions.apply(Change(added=entries))
+
+
+@pytest.mark.parametrize("sender", ["codes@x.test", "news@x.test", ""])
+@pytest.mark.parametrize("is_large", [False, True])
+async def test_a_message_to_suppressed_recipients_only_is_refused(
+    relay: Relay, tmp_path: Path, sender: str, is_large: bool
+) -> None:
+    suppress(relay, "b@y.test", "c@y.test")
+    body = Body(tmp_path)
+    body.write(LETTER + b"line\r\n" * (IN_MEMORY_BYTES // 5 if is_large else 1))
+    content = body.content()
+    with pytest.raises(Refused) as refused:
+        await relay.accept(relay.submission(content, "B@Y.test", "c@y.test", sender=sender))
+    assert (str(refused.value.reply), refused.value.reason) == ("550 5.7.1 suppressed: left us", "suppressed")
+    assert relay.target.submitted == []
+    await relay.accept(relay.submission(content, "B@Y.test", "d@y.test", sender=sender))
+    assert len(relay.target.submitted) == 1
+    body.close()
