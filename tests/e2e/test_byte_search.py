@@ -72,7 +72,7 @@ def holding(folder: Path, needles: list[bytes]) -> dict[str, list[bytes]]:
 SCRIPT: Script = {
     "rcpt": {
         "later@*": "451 4.7.1 greylisted",
-        "bounce@*": "550 5.1.1 no such user",
+        "bounce@*": "550 5.2.1 mailbox disabled",
         # where the notices of what bounced go to
         OTP: "451 4.2.0 later",
         BULK: "451 4.2.0 later",

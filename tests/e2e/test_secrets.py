@@ -54,7 +54,7 @@ class World:
 async def world(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> AsyncIterator[World]:
     directory = tmp_path_factory.mktemp("secrets")
     script = {
-        "rcpt": {"bounce@*": "550 5.1.1 no such user", "later@*": "451 4.2.0 later"},
+        "rcpt": {"bounce@*": "550 5.2.1 mailbox disabled", "later@*": "451 4.2.0 later"},
         "mail": {"locked@*": f"535 5.7.8 {base64.b64encode(PASSWORD.encode()).decode()} is wrong"},
     }
     upstream = Upstream(script=script, tls="starttls", certificate=certificates.good, auth={"u": PASSWORD})  # type: ignore[arg-type]
