@@ -81,7 +81,7 @@ class EventsFile:
 
     async def erase(self, address: str) -> int:
         """Forget an address. Returns how many rows had it."""
-        return await self._write(partial(events_erase.erase, address=address))
+        return await self._write(partial(events_erase.erase, address=address, now=self._now()))
 
     async def prune(self, before: float, limit: int) -> int:
         """Delete up to `limit` events about messages accepted before then, as many posts given up before then, and

@@ -72,10 +72,6 @@ class Outbox:
         """Let up to `limit` posts that were given up begin anew; how many."""
         return await self._write(partial(revive, limit=limit, now=self._now()))
 
-    async def erase(self, address: str) -> int:
-        """Delete the posts that name an address, whether they wait or were given up; how many."""
-        return await self._write(partial(erase, address=address, now=self._now()))
-
     async def backlogs(self) -> dict[str, Backlog]:
         """What each receiver with any posts has in the outbox, by its key."""
         return await self._write(backlogs)
@@ -204,7 +200,8 @@ def prune_dead(tx: Tx, before: float, limit: int) -> None:
 
 
 def erase(tx: Tx, address: str, now: float) -> int:
-    """Delete the posts that name an address, in whatever case; how many."""
+    """Delete the posts that name an address, in whatever case, whether they wait or were given up; how many. What
+    follows them in their message is due."""
     quoted = json.dumps(address, ensure_ascii=False)[1:-1]
     candidates = tx.execute(
         "SELECT seq, receiver, message_id, CAST(body AS TEXT) FROM outbox"
