@@ -11,6 +11,7 @@ from typing import Protocol, Self
 from bench.message import DOMAIN
 
 SELECTOR = "bench"
+WEBHOOK_SECRET = "bench:s3cret"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Site:
     """for mail with `X-Relay-Lane: parked`"""
     sessions: Mapping[str, int] = field(default_factory=lambda: {"warm": 4, "max": 20})
     """`sessions` of the relay's upstreams for codes"""
+    webhooks_port: int | None = None
+    """where the relay takes webhooks (WEBHOOK_SECRET proves them) of an upstream named `bulk`; None: it takes none"""
     floor_sessions: int = 6
     """which the floor keeps open"""
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import yaml
 
-from bench.contender import SELECTOR, Contender, Site, Upstream
+from bench.contender import SELECTOR, WEBHOOK_SECRET, Contender, Site, Upstream
 from bench.process import ROOT, Child, Failed
 from bench.sink import PASSWORD, USERNAME
 
@@ -81,6 +81,10 @@ def configuration(site: Site) -> dict[str, Any]:
     if site.parked is not None:
         upstreams["parked"] = _upstream(site.parked, {"max": 2})
         lanes["parked"] = {"upstreams": ["parked"], "retry": ["4h"], "expires": "2d"}
+    more: dict[str, Any] = {}
+    if site.webhooks_port is not None:
+        upstreams["bulk"]["webhook"] = {"kind": "postmark", "secret": WEBHOOK_SECRET}
+        more["webhooks"] = {"address": f"127.0.0.1:{site.webhooks_port}"}
     return {
         "listen": [{"address": "127.0.0.1:0"}],
         "http": {"address": "127.0.0.1:0"},
@@ -97,6 +101,7 @@ def configuration(site: Site) -> dict[str, Any]:
         "dkim": [{"domain": site.domain, "keys": [{"selector": SELECTOR, "key_file": str(site.key_file)}]}],
         "limits": {"message_size": "50MB"},
         "shutdown": "1s",
+        **more,
     }
 
 
