@@ -81,11 +81,11 @@ class Publisher:
 
     async def retry_dead(self) -> int:
         """Let all posts that were given up begin anew; how many. Raises StoreError."""
-        revived = 0
-        while (some := await self._outbox.revive(OF_A_STATEMENT)) > 0:
-            revived += some
+        restarted = 0
+        while (some := await self._outbox.retry_dead(OF_A_STATEMENT)) > 0:
+            restarted += some
             self.wake()
-        return revived
+        return restarted
 
     async def _end(self, key: str) -> None:
         one, task = self._running.pop(key)
@@ -97,7 +97,7 @@ class Publisher:
     async def _give_up_removed(self) -> None:
         while True:
             before = self._clock.now() - KEEP_TRYING_S
-            given_up = await self._outbox.give_up_foreign(self._keys, before, OF_A_STATEMENT)
+            given_up = await self._outbox.give_up_removed(self._keys, before, OF_A_STATEMENT)
             if given_up:
                 delivery_log.given_up_unsent(None, given_up)
                 for _ in range(given_up):

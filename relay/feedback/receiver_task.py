@@ -25,10 +25,10 @@ FRESH, RETRIES = 24, 8
 """posts in memory: first attempts and others"""
 PROBE_EVERY_S = 1.0
 """between retries while a receiver is down"""
-HURRY_EVERY_S = 600.0
+RETRY_ALL_EVERY_S = 600.0
 """After an outage what was put off leaves at once, but no more often than this: it may be what never arrives."""
 OF_A_STATEMENT = 500
-"""posts that are given up or hurried in one transaction"""
+"""posts that are given up or made due in one transaction"""
 LOOK_AGAIN_S = 10.0
 """how soon posts are seen that no `wake` announced: those that a command let begin anew"""
 FINISH_WITHIN_S = 2.0
@@ -72,7 +72,7 @@ class ReceiverTask:
         """not written yet"""
         self._stopping = False
         self._recovered = False
-        self._hurry_from = 0.0
+        self._retry_all_from = 0.0
         self._overdue: str | None = None
         """the result of a post that was given up while the receiver was down"""
 
@@ -135,9 +135,9 @@ class ReceiverTask:
     async def _tidy(self) -> None:
         """After an outage what was put off leaves at once. What is too old by then is given up together."""
         if self._recovered:
-            moved = await self._outbox.hurry(self.receiver.key, OF_A_STATEMENT)
+            moved = await self._outbox.retry_now(self.receiver.key, OF_A_STATEMENT)
             self._recovered = moved == OF_A_STATEMENT
-            self._hurry_from = self._clock.now() + HURRY_EVERY_S
+            self._retry_all_from = self._clock.now() + RETRY_ALL_EVERY_S
             self._changed.set()
         if self._overdue is not None:
             before = self._clock.now() - KEEP_TRYING_S
@@ -190,7 +190,7 @@ class ReceiverTask:
         now, health = self._clock.now(), self.health
         if answer.is_delivered:
             self._count("delivered")
-            self._recovered = self._recovered or (health.is_down and now >= self._hurry_from)
+            self._recovered = self._recovered or (health.is_down and now >= self._retry_all_from)
             since = health.failing_since
             if health.worked(answer.result) and since is not None:
                 delivery_log.working(self.receiver.host, now - since)

@@ -119,7 +119,7 @@ async def test_old_posts_are_given_up_together_and_newer_ones_of_the_message_fol
     assert await events.outbox.give_up_older(APP, now.at - DAY, "503", 2) == 2
     assert await events.outbox.give_up_older(APP, now.at - DAY, "503", 2) == 1
     assert await due(events) == "a3"
-    assert await events.outbox.give_up_foreign([APP], now.at - DAY, 10) == 1
+    assert await events.outbox.give_up_removed([APP], now.at - DAY, 10) == 1
     assert await events.outbox.backlogs() == {APP: Backlog(1, 3), OTHER: Backlog(0, 1)}
 
 
@@ -131,11 +131,11 @@ async def test_the_result_of_a_post_that_was_given_up_meanwhile_changes_nothing(
     assert await events.outbox.backlogs() == {APP: Backlog(0, 1)}
 
 
-async def test_what_was_put_off_is_hurried_in_portions(events: EventsFile, now: Time) -> None:
+async def test_what_was_put_off_is_made_due_in_portions(events: EventsFile, now: Time) -> None:
     await put(events, *[(f"e{n}", f"m{n}") for n in range(5)])
     posts = (await events.outbox.exchange(APP, (), (), 5, 5)).posts
     assert await due(events, *[PutOff(post, now.at + DAY, "503") for post in posts]) == ""
-    assert [await events.outbox.hurry(APP, 3) for _ in range(3)] == [3, 2, 0]
+    assert [await events.outbox.retry_now(APP, 3) for _ in range(3)] == [3, 2, 0]
     assert len((await due(events)).split()) == 5
 
 
@@ -209,8 +209,8 @@ async def test_the_command_lists_what_waits_and_lets_dead_ones_begin_anew(
     assert run("--retry-dead", "--json") == (0, '{"changed": 1}\n')
     assert await events.outbox.backlogs() == {APP: Backlog(3, 0), OTHER: Backlog(1, 0)}
     now.at += 10 * DAY * 365
-    (revived, _, _) = (await events.outbox.exchange(APP, (), (), 10, 10)).posts
-    assert revived.attempts == 0
+    (restarted, _, _) = (await events.outbox.exchange(APP, (), (), 10, 10)).posts
+    assert restarted.attempts == 0
 
 
 @pytest.mark.parametrize("words", [(), ("--dead",), ("--json",)])

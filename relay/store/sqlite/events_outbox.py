@@ -17,7 +17,7 @@ from relay.store.sqlite.commit import Tx
 
 T = TypeVar("T")
 
-_FOREIGN = "receiver not in the configuration"
+_REMOVED = "receiver not in the configuration"
 
 
 class Backlog(NamedTuple):
@@ -54,9 +54,9 @@ class Outbox:
             partial(_exchange, receiver=receiver, outcomes=outcomes, held=held, want=want, now=self._now())
         )
 
-    async def hurry(self, receiver: str, limit: int) -> int:
+    async def retry_now(self, receiver: str, limit: int) -> int:
         """Make up to `limit` posts due now that were put off; how many."""
-        return await self._write(partial(_hurry, receiver=receiver, limit=limit, now=self._now()))
+        return await self._write(partial(_retry_now, receiver=receiver, limit=limit, now=self._now()))
 
     async def give_up_older(self, receiver: str, by: float, result: str, limit: int) -> int:
         """Give up to `limit` posts up that were made by then; how many."""
@@ -64,13 +64,13 @@ class Outbox:
             partial(_give_up_older, receiver=receiver, by=by, result=result, limit=limit, now=self._now())
         )
 
-    async def give_up_foreign(self, receivers: Collection[str], by: float, limit: int) -> int:
-        """Give up to `limit` posts up, made by then, to receivers other than these; how many."""
-        return await self._write(partial(_give_up_foreign, receivers=receivers, by=by, limit=limit, now=self._now()))
+    async def give_up_removed(self, receivers: Collection[str], by: float, limit: int) -> int:
+        """Give up to `limit` posts up, made by then, to receivers that are none of these; how many."""
+        return await self._write(partial(_give_up_removed, receivers=receivers, by=by, limit=limit, now=self._now()))
 
-    async def revive(self, limit: int) -> int:
+    async def retry_dead(self, limit: int) -> int:
         """Let up to `limit` posts that were given up begin anew; how many."""
-        return await self._write(partial(revive, limit=limit, now=self._now()))
+        return await self._write(partial(restart_dead, limit=limit, now=self._now()))
 
     async def backlogs(self) -> dict[str, Backlog]:
         """What each receiver with any posts has in the outbox, by its key."""
@@ -141,7 +141,7 @@ def _next_of_message(tx: Tx, receiver: str, message_id: str, now: float) -> None
     )
 
 
-def _hurry(tx: Tx, receiver: str, limit: int, now: float) -> int:
+def _retry_now(tx: Tx, receiver: str, limit: int, now: float) -> int:
     return tx.execute(
         "UPDATE outbox SET due_at = ?2 WHERE seq IN (SELECT seq FROM outbox INDEXED BY outbox_due"
         " WHERE receiver = ?1 AND (attempts > 0) = 1 AND due_at > ?2 ORDER BY due_at LIMIT ?3)",
@@ -155,19 +155,19 @@ def _give_up_older(tx: Tx, receiver: str, by: float, result: str, limit: int, no
         " WHERE receiver = ? AND created_at <= ? AND dead_at IS NULL ORDER BY created_at LIMIT ?",
         (receiver, by, limit),
     )
-    return _bury(tx, rows.fetchall(), result, now)
+    return _give_up(tx, rows.fetchall(), result, now)
 
 
-def _give_up_foreign(tx: Tx, receivers: Collection[str], by: float, limit: int, now: float) -> int:
+def _give_up_removed(tx: Tx, receivers: Collection[str], by: float, limit: int, now: float) -> int:
     rows = tx.execute(
         "SELECT seq, receiver, message_id FROM outbox WHERE created_at <= ? AND dead_at IS NULL"
         " AND receiver NOT IN (SELECT value FROM json_each(?)) LIMIT ?",
         (by, json.dumps(list(receivers)), limit),
     )
-    return _bury(tx, rows.fetchall(), _FOREIGN, now)
+    return _give_up(tx, rows.fetchall(), _REMOVED, now)
 
 
-def _bury(tx: Tx, rows: Sequence[tuple[int, str, str]], result: str, now: float) -> int:
+def _give_up(tx: Tx, rows: Sequence[tuple[int, str, str]], result: str, now: float) -> int:
     tx.executemany(
         "UPDATE outbox SET dead_at = ?, due_at = NULL, result = coalesce(result, ?) WHERE seq = ?",
         [(now, result, seq) for seq, _, _ in rows],
@@ -177,7 +177,7 @@ def _bury(tx: Tx, rows: Sequence[tuple[int, str, str]], result: str, now: float)
     return len(rows)
 
 
-def revive(tx: Tx, limit: int, now: float) -> int:
+def restart_dead(tx: Tx, limit: int, now: float) -> int:
     """Let up to `limit` posts that were given up begin anew; how many."""
     rows = tx.execute(
         "SELECT seq, receiver, message_id FROM outbox WHERE dead_at IS NOT NULL ORDER BY dead_at LIMIT ?", (limit,)

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from relay.store.sqlite import files
 from relay.store.sqlite.commit import Tx
-from relay.store.sqlite.events_outbox import backlogs, revive
+from relay.store.sqlite.events_outbox import backlogs, restart_dead
 from relay.store.sqlite.events_reader import EventsReader
 from relay.store.sqlite.events_schema import connect_events_writer
 
-_REVIVED_AT_ONCE = 500
+_AT_ONCE = 500
 
 
 class ReceiverRow(NamedTuple):
@@ -63,15 +63,15 @@ def retry_dead(events: Path) -> int:
     with _reading(events) as reader:
         if reader is None or not reader.ask(lambda connection: _dead(connection, 1)):
             return 0
-    revived = 0
+    restarted = 0
     with closing(connect_events_writer(events)) as connection, files.explained(events):
-        some = _REVIVED_AT_ONCE
-        while some == _REVIVED_AT_ONCE:
+        some = _AT_ONCE
+        while some == _AT_ONCE:
             connection.execute("BEGIN IMMEDIATE")
-            some = revive(Tx(connection), _REVIVED_AT_ONCE, time.time())
+            some = restart_dead(Tx(connection), _AT_ONCE, time.time())
             connection.execute("COMMIT")
-            revived += some
-    return revived
+            restarted += some
+    return restarted
 
 
 @contextmanager
