@@ -14,6 +14,9 @@ from relay.cli.mail_control import ask_relay, check_not_in_use
 from relay.config.partial import Control
 from relay.web.client import NotListening
 
+WITHIN_S = 90.0
+"""longer than the relay takes to answer: each file is read as a whole"""
+
 
 def erase(args: argparse.Namespace) -> int:
     """Exit 0; 1 if the address isn't found. Raises CommandFailed, StoreError, BadQuery."""
@@ -33,7 +36,7 @@ def erase(args: argparse.Namespace) -> int:
 
 def _erase(control: Control, address: str) -> Mapping[str, int]:
     try:
-        document = ask_relay(control, "POST", "/api/erase", {"address": address})
+        document = ask_relay(control, "POST", "/api/erase", {"address": address}, WITHIN_S)
     except NotListening:
         check_not_in_use(control)
         return asyncio.run(_erase_in_files(control.store, address))

@@ -59,14 +59,16 @@ def _act_over_http(control: Control, action: Action, selection: Selection) -> Ac
     return ActionResult(changed, unknown, int(document.get("left", 0)))
 
 
-def ask_relay(control: Control, method: str, path: str, body: object = None) -> dict[str, Any]:
-    """The JSON document that the running relay answers. Raises NotListening: none runs, or it has no known address;
-    CommandFailed."""
+def ask_relay(
+    control: Control, method: str, path: str, body: object = None, within_s: float = WITHIN_S
+) -> dict[str, Any]:
+    """The JSON document that the running relay answers. `within_s`: see `web.client.request`. Raises NotListening (none
+    runs, or it has no known address), CommandFailed."""
     address = control.http
     if address is None:
         raise NotListening
     try:
-        status, document = request(address, method, path, body, token=control.token, within_s=WITHIN_S)
+        status, document = request(address, method, path, body, token=control.token, within_s=within_s)
     except NoResponse as error:
         raise CommandFailed(f"http {address}: no proper answer ({error})") from error
     except ValueError as error:

@@ -61,7 +61,8 @@ class SuppressionKeeper:
         """Suppress an address because of something that happened to mail of `lane`. `reason`: an ESP's words, or an
         enhanced code. `at`: when, in seconds since the epoch; None: now. A bounce of an express lane's mail counts for
         the lane's `suppress_for`. Durable when it returns. False: that was known. Raises StoreError."""
-        at = self._engine.clock.now() if at is None else at
+        now = self._engine.clock.now()
+        at = now if at is None else min(at, now)  # another machine's clock may be wrong
         if until is None and cause == "bounce":
             until = self._bounce_until(lane, at)
         row = Suppression.of(

@@ -45,6 +45,7 @@ class Suppression(NamedTuple):
         is_known = shown_hash(hash_) != address and (cause == "manual" or not hashed)
         text = " ".join(reason.split()) if cause == "manual" else without_addresses(reason)
         text = "".join(char for char in text if char.isprintable())[:MOST_REASON_CHARS]
+        until = None if until is None else round(until, 3)  # as `import` reads what `export` wrote
         return cls(key_of(hash_, cause), cause, address if is_known else None, text, upstream, at, until)
 
     def entry(self) -> Entry:

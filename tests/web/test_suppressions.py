@@ -15,8 +15,10 @@ from relay.observe.metrics import Metrics
 from relay.policy.suppression import BadAddress, Change, Suppressions
 from relay.service.suppressions import SuppressionKeeper
 from relay.store.sqlite.store import SqliteStore
+from relay.store.suppressions import Suppression, SuppressionQuery, WantedSuppression
 from relay.supervise import Supervisor
 from relay.web.backend import Backend
+from tests.support.relay import until
 from tests.web.conftest import TOKEN, serve
 
 PATH = "/api/suppressions"
@@ -161,7 +163,7 @@ async def test_a_bounce_of_an_express_lane_ends_with_its_suppress_for(
 ) -> None:
     keeper.report(BadAddress(lane, "bob@example.net", "5.1.1", "one", 1_000_000.0))
     await keeper.stop()
-    (row,) = await keeper.listing(cast(Any, SimpleNamespace(hashed=None, cause=None, behind=None, limit=9)))
+    (row,) = await listed(keeper)
     assert (row.address, row.reason, row.upstream) == ("bob@example.net", "5.1.1", "one")
     assert row.until == (None if lasts_s is None else 1_000_000.0 + lasts_s)
 
@@ -170,6 +172,33 @@ async def test_an_event_that_comes_twice_changes_nothing_the_second_time(keeper:
     for is_new in (True, False):
         added = keeper.add("bob@example.net", "complaint", "abuse", upstream="one", at=5.0, lane="otp")
         assert await added is is_new
+
+
+async def test_a_clock_that_is_ahead_makes_no_bounce_count_for_longer(keeper: SuppressionKeeper, lanes: Lanes) -> None:
+    now = lanes.clock.now()
+    await keeper.add("bob@example.net", "bounce", "5.1.1", at=now + 900 * DAY, lane="otp")
+    (row,) = await listed(keeper)
+    assert row.until is not None
+    assert row.until <= lanes.clock.now() + 7 * DAY
+
+
+async def test_once_hashed_addresses_are_asked_for_only_those_given_by_hand_are_readable(lanes: Lanes) -> None:
+    for addresses, known in (("full", 2), ("hashed", 1)):
+        lanes.log.addresses = addresses
+        keeper = SuppressionKeeper(cast(Any, lanes), cast(Any, lanes), cast(Any, lanes))
+        await keeper.start()
+        await keeper.add("bob@example.net", "complaint", "abuse", at=5.0, lane="otp")
+        await keeper.add_by_hand([WantedSuppression("eve@example.net")])
+
+        async def is_known(keeper: SuppressionKeeper = keeper, known: int = known) -> bool:
+            return sum(row.address is not None for row in await listed(keeper)) == known
+
+        await until(is_known)
+        await keeper.stop()
+
+
+async def listed(keeper: SuppressionKeeper) -> list[Suppression]:
+    return list(await keeper.listing(SuppressionQuery()))
 
 
 def test_the_counters_begin_at_zero() -> None:
