@@ -115,7 +115,7 @@ class FeedbackProcess:
         self._clock, self._settings = clock, settings
         self._events = await open_events(events_path(Path(settings.store)), clock.now)
         self._stack.push_async_callback(self._events.close)
-        client = SnsClient(self._log.trouble)
+        client = SnsClient(self._log.trouble, self._log.confirmed)
         self._stack.push_async_callback(client.close)
         self._webhooks = Webhooks(self._current_readers, self._events, client, self._log, clock.now)
         self._stack.push_async_callback(self._webhooks.thread.close, self._close_readers)
@@ -247,6 +247,9 @@ class _Route:
     async def take(self, headers: Mapping[str, str], body: bytes) -> Answer:
         answer = await self._webhooks.take(self._upstream, headers, body)
         return Answer(404, "no such webhook") if answer is None else Answer(answer.status, answer.text)
+
+    def too_large(self) -> None:
+        self._webhooks.too_large(self._upstream)
 
 
 def _receiver(settings: ReceiverSettings) -> Receiver:

@@ -70,8 +70,8 @@ class Certificates(Protocol):
     async def get(self, url: str, folder: str | None) -> bytes | None:
         """The certificate in PEM; None: it can't be had now."""
 
-    async def confirm(self, url: str) -> bool:
-        """Fetch the URL that confirms a subscription. False: it didn't work."""
+    def confirm(self, url: str) -> None:
+        """Begin to fetch the URL that confirms a subscription, until it is answered 200 or an hour is over."""
 
 
 class Webhooks:
@@ -112,6 +112,10 @@ class Webhooks:
         self._watcher.on_request(upstream, answer.result)
         return answer
 
+    def too_large(self, upstream: str) -> None:
+        """A request's body was refused for its size."""
+        self._watcher.on_request(upstream, "too_large")
+
     async def _take(self, upstream: str, settings: WebhookSettings, posted: Posted) -> Answer:
         verdict = await self._judge(settings, posted)
         if isinstance(verdict, Answer):
@@ -120,8 +124,8 @@ class Webhooks:
             self._watcher.on_refused(upstream, verdict.why)
             result: Result = "refused" if verdict.status == 401 else "unreadable"
             return Answer(verdict.status, result, verdict.why)
-        if verdict.confirm_url is not None and not await self._certificates.confirm(verdict.confirm_url):
-            return Answer(503, "unavailable", "the subscription can't be confirmed now")
+        if verdict.confirm_url is not None:
+            self._certificates.confirm(verdict.confirm_url)
         token = None
         if verdict.token is not None:
             token = Token(upstream, verdict.token, _digest(verdict.events))

@@ -17,6 +17,7 @@ KEPT_FOR_S = 24 * 3600.0
 FAILED_FOR_S = 10.0
 """a certificate that couldn't be had isn't asked for again meanwhile"""
 MOST_KEPT = 100
+CONFIRM_AGAIN_S = (1.0, 5.0, 30.0, 120.0, 600.0, 1_800.0, 0.0)
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,120}\.pem")
 
 Trouble = Callable[[str, BaseException], None]
@@ -25,18 +26,28 @@ Trouble = Callable[[str, BaseException], None]
 class SnsClient:
     """Fetches over verified TLS, without redirects, proxies or cookies. The caller has checked the host."""
 
-    def __init__(self, trouble: Trouble, *, connector: Callable[[], aiohttp.BaseConnector] | None = None) -> None:
-        """`trouble` is called with what failed. `connector`: for tests, how it connects."""
+    def __init__(
+        self,
+        trouble: Trouble,
+        confirmed: Callable[[], None] = lambda: None,
+        *,
+        connector: Callable[[], aiohttp.BaseConnector] | None = None,
+    ) -> None:
+        """`trouble` is called with what failed, `confirmed` when a subscription is confirmed. `connector`: for tests,
+        how it connects."""
+        self._confirmed = confirmed
         self._trouble = trouble
         self._connector = connector or aiohttp.TCPConnector
         self._session: aiohttp.ClientSession | None = None
         self._kept: dict[str, tuple[float, bytes | None]] = {}
         self._fetching: dict[str, asyncio.Task[bytes | None]] = {}
+        self._confirming: dict[str, asyncio.Task[None]] = {}
 
     async def close(self) -> None:
-        for task in self._fetching.values():
+        under_way = [*self._fetching.values(), *self._confirming.values()]
+        for task in under_way:
             task.cancel()
-        await asyncio.gather(*self._fetching.values(), return_exceptions=True)
+        await asyncio.gather(*under_way, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
 
@@ -54,9 +65,19 @@ class SnsClient:
             task.add_done_callback(lambda _: self._fetching.pop(url, None))
         return await asyncio.shield(task)
 
-    async def confirm(self, url: str) -> bool:
-        """Fetch the URL that confirms a subscription. False: it didn't answer 200."""
-        return await self._fetch(url, "confirm_subscription") is not None
+    def confirm(self, url: str) -> None:
+        """Begin to fetch the URL that confirms a subscription, until it is answered 200 or the last pause is over.
+        SNS itself asks three times only, so its request is answered at once."""
+        if url not in self._confirming and len(self._confirming) < MOST_KEPT:
+            task = self._confirming[url] = asyncio.create_task(self._confirm(url), name="confirm subscription")
+            task.add_done_callback(lambda _: self._confirming.pop(url, None))
+
+    async def _confirm(self, url: str) -> None:
+        for pause_s in CONFIRM_AGAIN_S:
+            if await self._fetch(url, "confirm_subscription") is not None:
+                self._confirmed()
+                return
+            await asyncio.sleep(pause_s)
 
     async def _fetch_certificate(self, url: str) -> bytes | None:
         pem = await self._fetch(url, "sns_certificate")

@@ -42,6 +42,10 @@ class FeedbackLog(RelayLog):
         self.counts.events[upstream, "other"] += 1
         self._once_in_a_while("event_ignored", upstream=upstream, reason=_MISSES[miss])
 
+    def confirmed(self) -> None:
+        """SNS was answered that a subscription of a listed topic is wanted."""
+        self.line(logging.INFO, "subscription_confirmed")
+
     def on_trouble(self, where: str, error: BaseException) -> None:
         self.trouble(where, error)
 

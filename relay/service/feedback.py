@@ -166,6 +166,10 @@ class Feedback:
             pass
         return UNAVAILABLE
 
+    def too_large(self, upstream: str) -> None:
+        """A request's body was refused for its size."""
+        self._log.metrics.webhook_requests[upstream, "too_large"].inc()
+
     # one life of the process
 
     async def _live(self) -> None:
@@ -258,6 +262,9 @@ class _Forwarded:
 
     async def take(self, headers: Mapping[str, str], body: bytes) -> Answer:
         return await self._feedback.forward(self._upstream, headers, body)
+
+    def too_large(self) -> None:
+        self._feedback.too_large(self._upstream)
 
 
 def _effect(given: Any) -> Effect | None:

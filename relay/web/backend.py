@@ -69,6 +69,9 @@ class Webhook(Protocol):
         """Process a posted event. `headers`: names in lower case; the body is of any type. Status 200 once it is
         stored, 401 without the right proof, 400 if it can't be read, 503 if it can't be stored now."""
 
+    def too_large(self) -> None:
+        """A body was refused for its size."""
+
 
 class Health(Protocol):
     """State of the relay, from memory and without waiting."""

@@ -51,6 +51,9 @@ class _Posted:
         try:
             await _read_into(body, request, MAX_BODY_BYTES, self._hold)
             answer = await webhook.take({name.lower(): value for name, value in request.headers.items()}, bytes(body))
+        except web.HTTPRequestEntityTooLarge:
+            webhook.too_large()
+            raise
         except _NoRoom:
             return _error(Answer(503, "too much is being posted at once"))
         finally:

@@ -32,6 +32,9 @@ class Kept:
         self.sizes.append(len(body))
         return Answer(200) if headers.get("authorization") == "Bearer right" else Answer(401, "no proof")
 
+    def too_large(self) -> None:
+        """It is counted."""
+
 
 @contextlib.asynccontextmanager
 async def listening(webhook: Kept) -> AsyncIterator[tuple[str, int]]:

@@ -20,10 +20,14 @@ class Kept:
 
     def __init__(self) -> None:
         self.given: list[tuple[str, bytes]] = []
+        self.refused = 0
 
     async def take(self, headers: Mapping[str, str], body: bytes) -> Answer:
         self.given.append((headers.get("content-type", ""), body))
         return Answer(200 if body else 401, "no proof")
+
+    def too_large(self) -> None:
+        self.refused += 1
 
 
 @pytest.mark.parametrize("token", [None, TOKEN])
@@ -51,6 +55,7 @@ async def test_a_webhook_accepts_five_mebibytes_and_the_api_one_megabyte(
         async with client.post(f"{base}/webhooks/ses", data=b" " * size) as answer:
             assert answer.status == status
     assert [len(body) for _, body in kept.given] == [MAX_BODY_BYTES]
+    assert kept.refused == 1
     async with client.post(
         f"{base}/api/queue/hold", data=b" " * 1_000_001, headers={"Content-Type": "application/json"}
     ) as answer:
