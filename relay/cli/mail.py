@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +16,7 @@ from relay.cli.common import (
     EXIT_USAGE,
     CommandFailed,
     add_config,
+    config_path,
     control,
     fail,
     set_command,
@@ -155,11 +157,14 @@ def _change_queue(args: argparse.Namespace) -> int:
 def show_report(args: argparse.Namespace) -> int:
     """Exit 0, also for an empty report."""
     from relay.cli import mail_text
+    from relay.config.partial import find_objectives
     from relay.observe.report import build
     from relay.web import query
 
     begin = query.parse_since(args.since, time.time())
-    built = build(_read(args, lambda store: store.deliveries(begin)))
+    objectives = find_objectives(config_path(args), os.environ)
+    within_s = {lane: one.within_s for lane, one in objectives.items()}
+    built = _read(args, lambda store: build(store.deliveries(begin, within_s), store.reported(begin), objectives))
     _print(_document({"since": query.rfc3339(begin), **built.as_json()}) if args.json else mail_text.report(built))
     return EXIT_OK
 

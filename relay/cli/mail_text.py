@@ -13,10 +13,11 @@ from relay.store import receive
 from relay.store.model import OPEN_STATES
 
 if TYPE_CHECKING:
-    from relay.observe.report import Line, Report
+    from relay.observe.report import Line, Objective, Report
 
 Json = Mapping[str, Any]
 NOTHING = "-"
+_PLACE = ("LANE", "UPSTREAM", "PROVIDER")
 MAX_CELL = 60
 MAX_GROUPS = 20
 """groups of a lane in the text report; --json has them all"""
@@ -136,28 +137,62 @@ def message(one: Json) -> str:
 
 
 def report(built: Report) -> str:
-    """A table of the lanes, what their apps should change, then a table of each lane's groups."""
+    """The lanes: to the upstream's 250, then to the mailbox; what their apps should change; then each lane's groups."""
     if not built.lanes:
         return "nothing finished in that time"
-    head = ("LANE", "UPSTREAM", "PROVIDER", "COUNT", "P50", "P95", "P99", *(band.upper() for band in BANDS), "STATES")
-    right = frozenset(head[3:-1])
-    parts = [table(head, (_figures(line) for line in built.lanes), right)]
+    parts = [_to_the_upstream(built.lanes), _to_the_mailbox(built.lanes)]
+    parts += [_objective(line.lane, line.objective) for line in built.lanes if line.objective is not None]
     parts += [_slow_receive(line) for line in built.lanes if line.figures.slow_receive]
     for lane in built.lanes:
         groups = [line for line in built.lines if line.lane == lane.lane]
-        parts.append(table(head, (_figures(line) for line in groups[:MAX_GROUPS]), right))
+        parts += [_to_the_upstream(groups[:MAX_GROUPS]), _to_the_mailbox(groups[:MAX_GROUPS])]
         if len(groups) > MAX_GROUPS:
             parts[-1] += f"\nand {len(groups) - MAX_GROUPS} more; --json has them all"
     return "\n\n".join(parts)
 
 
+def _to_the_upstream(lines: Iterable[Line]) -> str:
+    head = (*_PLACE, "COUNT", "P50", "P95", "P99", *(band.upper() for band in BANDS), "STATES")
+    return table(head, map(_figures, lines), frozenset(head[3:-1]))
+
+
+def _to_the_mailbox(lines: Iterable[Line]) -> str:
+    shares = ("BOUNCED", "COMPLAINED", "EXPIRED", "SUPERSEDED", "RESENT")
+    head = (*_PLACE, "DELIVERED", "P50", "P95", "P99", *shares)
+    return table(head, map(_outcomes, lines), frozenset(head[3:]))
+
+
+def _place(line: Line) -> tuple[str, str, str]:
+    if line.upstream is None and line.provider is None:
+        return line.lane, "all", "all"
+    return line.lane, line.upstream or NOTHING, line.provider or NOTHING
+
+
+def _outcomes(line: Line) -> tuple[str, ...]:
+    inbox, rates = line.figures.inbox, line.figures.rates
+    times_ms = (inbox.p50_ms, inbox.p95_ms, inbox.p99_ms)
+    shares = (rates.bounced, rates.complained, rates.expired, rates.superseded, rates.resent)
+    return (*_place(line), str(inbox.delivered), *map(duration, times_ms), *map(percent, shares))
+
+
+def percent(share: float) -> str:
+    """`99.4 %`, cut off: what isn't all of it is never shown as 100 %."""
+    return f"{int(share * 1000 + 1e-6) / 10:g} %"
+
+
+def _objective(lane: str, objective: Objective) -> str:
+    within = f"{objective.within_s:g}s" if objective.within_s >= 1 else f"{objective.within_s * 1000:g}ms"
+    target = f"{printable(lane)}: objective: {percent(objective.wanted_share)} within {within}"
+    if objective.share is None:
+        return f"{target}: nothing to count yet"
+    met = "met" if objective.is_met else "missed"
+    return f"{target}: {percent(objective.share)} of {objective.total} ({met})"
+
+
 def _figures(line: Line) -> tuple[str, ...]:
     figures = line.figures
-    total = line.upstream is None and line.provider is None
     return (
-        line.lane,
-        "all" if total else line.upstream or NOTHING,
-        "all" if total else line.provider or NOTHING,
+        *_place(line),
         str(figures.recipients),
         duration(figures.p50_ms),
         duration(figures.p95_ms),

@@ -6,13 +6,14 @@ The commands that ask a running relay start faster so: neither pydantic nor the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from relay.config.document import MAX_BYTES, QUICK_PARSER, Document, read
 from relay.config.errors import Places, plain
 from relay.config.named_file import read_named_file
-from relay.config.parse import DEFAULT_HTTP, DEFAULT_STORE, parse_store
+from relay.config.parse import DEFAULT_HTTP, DEFAULT_STORE, parse_duration, parse_share, parse_store
 
 if TYPE_CHECKING:
     from relay.config.network import AnyAddress
@@ -91,6 +92,29 @@ def find_lanes(path: Path, environ: Mapping[str, str]) -> tuple[str, ...]:
     except ValueError:
         return ()
     return tuple(map(plain, lanes)) if isinstance(lanes, dict) else ()
+
+
+class ObjectiveKeys(NamedTuple):
+    """A lane's objective, as `config.model.Objective` has it."""
+
+    within_s: float
+    share: float
+
+
+def find_objectives(path: Path, environ: Mapping[str, str]) -> dict[str, ObjectiveKeys]:
+    """The objectives of a configuration file's lanes, by lane; without those that aren't readable by themselves."""
+    try:
+        lanes = _read(path, environ).data.get("lanes")
+    except (ValueError, OSError):
+        return {}
+    found: dict[str, ObjectiveKeys] = {}
+    for name, lane in lanes.items() if isinstance(lanes, dict) else ():
+        given = lane.get("objective") if isinstance(lane, dict) else None
+        if isinstance(given, dict):
+            with suppress(ValueError, KeyError):
+                keys = ObjectiveKeys(parse_duration(given["within"], None), parse_share(given["share"], None))
+                found[plain(name)] = keys
+    return found
 
 
 def _read(path: Path, environ: Mapping[str, str]) -> Document:

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from relay.feedback.reason import shown_reason
 from relay.feedback.receiver import Receiver, event_body
 from relay.providers.webhook import EspEvent
-from relay.store.events import Effect, MailEvent, Post, Recording, identify
+from relay.store.events import FURTHEST_BACK_S, Effect, MailEvent, Post, Recording, identify
 from relay.store.sqlite.locate import Located
 from relay.store.view import event_json
 
 FURTHEST_AHEAD_S = 300.0
-FURTHEST_BACK_S = 60.0
-"""an event's time is believed within this of the message's life; else it is the time at which the event came"""
+"""an event's time is believed up to this, and from FURTHEST_BACK_S before its message was accepted; else it is the time
+at which the event came"""
 ENDS = frozenset({"bounced", "rejected", "failed"})
 """kinds that, where they are permanent, turn `sent` into `bounced`"""
 

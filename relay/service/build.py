@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from relay.config.feedback import Objective
 from relay.config.model import Config, Limits, Loaded, Upstream
 from relay.delivery.dispatch import Delivery, OwnLanes, targets_of, upstreams_of
 from relay.delivery.engine import Engine
@@ -147,6 +148,7 @@ def connect(
         *(host.log, log.metrics, log.recent, health, operator, host.events, clock.now, feedback.webhooks),
         suppressions=suppressions,
         eraser=eraser,
+        objectives=lambda: objectives(current.config),
     )
     http = HttpService(backend, config.http.token, engine.supervisor)
     feedback.on_recorded = http.wake
@@ -175,6 +177,11 @@ def own_lanes(config: Config) -> Sequence[str]:
 def bulk_lanes(config: Config) -> Sequence[str]:
     """The lanes that workers serve, if there are workers."""
     return tuple(name for name, lane in config.lanes.items() if not lane.express)
+
+
+def objectives(config: Config) -> Mapping[str, Objective]:
+    """Of the lanes that have one."""
+    return {name: lane.objective for name, lane in config.lanes.items() if lane.objective is not None}
 
 
 def intake_limits(config: Config) -> Limits:

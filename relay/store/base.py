@@ -22,6 +22,7 @@ from relay.store.model import (
     NewMessage,
     Queued,
     Recovered,
+    ReportedRow,
     Selection,
     Settlement,
     TransferredMessage,
@@ -147,8 +148,12 @@ class Log(Protocol):
     async def counts(self) -> Sequence[LaneCount]:
         """Open recipients by lane and state."""
 
-    async def deliveries(self, since: float) -> Sequence[DeliveryRow]:
-        """Finished recipients of messages accepted since then, counted by outcome: the rows of `report`."""
+    async def deliveries(self, since: float, objectives: Mapping[str, float] | None = None) -> Sequence[DeliveryRow]:
+        """Finished recipients of messages accepted since then, counted by outcome: the rows of `report`. `objectives`:
+        by lane, the seconds within which its mail is to arrive."""
+
+    async def reported(self, since: float) -> Sequence[ReportedRow]:
+        """What ESPs reported of messages accepted since then, counted."""
 
 
 class Transfer(Protocol):

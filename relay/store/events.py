@@ -111,6 +111,8 @@ class Undecided(NamedTuple):
     sent_after_s: float
 
 
+FURTHEST_BACK_S = 60.0
+"""an ESP's clock may be so much behind: an event may seem to be as much older than its message"""
 OLD = Recorded(is_new=False)
 """the event is there already"""
 

@@ -8,15 +8,17 @@ listing or a count may miss it; the next has it. A process moves one message at 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
+from relay.mail.mailbox_provider import provider_of_domain
 from relay.store.events import EventSelection
-from relay.store.model import DeliveryRow, LaneCount, Selection, State
+from relay.store.model import DeliveryRow, LaneCount, ReportedRow, Selection, State
 from relay.store.sqlite import relay_events
 from relay.store.sqlite.files import explained
 from relay.store.sqlite.reader import Reader
@@ -100,16 +102,25 @@ class MergedReader:
     def counts(self) -> Sequence[LaneCount]:
         return merge_counts(self._each(Reader.counts))
 
-    def delivery_slices(self, since: float) -> Iterator[Sequence[DeliveryRow]]:
+    def delivery_slices(
+        self, since: float, objectives: Mapping[str, float] | None = None
+    ) -> Iterator[Sequence[DeliveryRow]]:
         """See `Reader.delivery_slices`."""
+        esp = self._lines.esp if self._lines is not None else None
         for reader in self._all():
-            yield from reader.delivery_slices(since)
+            yield from reader.delivery_slices(since, objectives, None if esp is None else esp.path)
 
-    def deliveries(self, since: float) -> Sequence[DeliveryRow]:
-        tally = DeliveryTally()
-        for rows in self.delivery_slices(since):
-            tally.add(rows)
-        return tally.rows()
+    def reported_slices(self, since: float) -> Iterator[Sequence[ReportedRow]]:
+        """`base.Log.reported`, a slice of the events at a time."""
+        esp = self._lines.esp if self._lines is not None else None
+        if esp is not None:
+            yield from esp.reported_slices(since)
+
+    def deliveries(self, since: float, objectives: Mapping[str, float] | None = None) -> Sequence[DeliveryRow]:
+        return DeliveryTally().of(self.delivery_slices(since, objectives))
+
+    def reported(self, since: float) -> Sequence[ReportedRow]:
+        return ReportedTally().of(self.reported_slices(since))
 
     def _each(self, ask: Callable[[Reader], T]) -> Sequence[T]:
         return [ask(reader) for reader in self._all()]
@@ -154,21 +165,43 @@ def merge_counts(lists: Iterable[Iterable[LaneCount]]) -> Sequence[LaneCount]:
     return list(sums.values())
 
 
-class DeliveryTally:
+class Tally(ABC, Generic[T]):
     """Sums up rows that are alike but for their number of recipients."""
 
     def __init__(self) -> None:
-        self._sums: Counter[tuple[str, str | None, str, State, float | None, bool]] = Counter()
+        self._sums: Counter[T] = Counter()
+        """by the row without its recipients"""
 
+    @abstractmethod
+    def add(self, rows: Iterable[T]) -> None: ...
+
+    @abstractmethod
+    def rows(self) -> Sequence[T]: ...
+
+    def of(self, slices: Iterable[Iterable[T]]) -> Sequence[T]:
+        """The rows of all slices, summed up."""
+        for rows in slices:
+            self.add(rows)
+        return self.rows()
+
+
+class DeliveryTally(Tally[DeliveryRow]):
     def add(self, rows: Iterable[DeliveryRow]) -> None:
-        for lane, upstream, provider, state, total_ms, recipients, slow in rows:
-            self._sums[lane, upstream, provider, state, total_ms, bool(slow)] += recipients
+        for row in rows:
+            name = provider_of_domain(row.provider)  # older files have the main domain
+            self._sums[row._replace(provider=name, recipients=0)] += row.recipients
 
     def rows(self) -> Sequence[DeliveryRow]:
-        return [
-            DeliveryRow(lane, upstream, provider, state, total_ms, recipients, slow)
-            for (lane, upstream, provider, state, total_ms, slow), recipients in self._sums.items()
-        ]
+        return [row._replace(recipients=recipients) for row, recipients in self._sums.items()]
+
+
+class ReportedTally(Tally[ReportedRow]):
+    def add(self, rows: Iterable[ReportedRow]) -> None:
+        for row in rows:
+            self._sums[row._replace(recipients=0)] += row.recipients
+
+    def rows(self) -> Sequence[ReportedRow]:
+        return [row._replace(recipients=recipients) for row, recipients in self._sums.items()]
 
 
 def _newest(lists: Iterable[Iterable[Json]], limit: int) -> Sequence[Json]:

@@ -234,6 +234,23 @@ class DeliveryRow(NamedTuple):
     total_ms: float | None
     recipients: int = 1
     slow_receive: bool = False
+    resent: bool = False
+    """the same rule sent another message to the same recipient before, within the message's life"""
+    in_time: bool | None = None
+    """whether the lane's objective was met; None: it has none, or it isn't about such a recipient"""
+
+
+class ReportedRow(NamedTuple):
+    """Events of ESPs that are alike, for `report`: of each recipient the first of a kind. `after_ms`: of `delivered`,
+    from the final dot, cut off to three digits as `DeliveryRow.total_ms`."""
+
+    lane: str
+    upstream: str
+    provider: str
+    kind: str
+    permanent: bool | None
+    after_ms: float | None
+    recipients: int = 1
 
 
 class LateEnd(NamedTuple):

@@ -87,10 +87,14 @@ class Api:
         begin = query.parse_since(given.pop("since", "24h"), self._backend.clock())
         if given:
             raise query.BadQuery(f"unknown parameter {next(iter(given))!r}; known is since")
-        rows = await self._backend.store.deliveries(begin)
+        objectives = self._backend.objectives()
+        within_s = {lane: one.within_s for lane, one in objectives.items()}
+        rows = await self._backend.store.deliveries(begin, within_s)
+        reported = await self._backend.store.reported(begin)
 
         def body() -> bytes:
-            return encode_json({"since": query.rfc3339(begin), **report.build(with_pauses(rows)).as_json()})
+            built = report.build(with_pauses(rows), with_pauses(reported), objectives)
+            return encode_json({"since": query.rfc3339(begin), **built.as_json()})
 
         return json_body(await asyncio.to_thread(body))
 

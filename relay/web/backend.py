@@ -11,6 +11,7 @@ from relay.observe.gauges import Snapshot
 from relay.observe.metrics import Family, Metrics
 from relay.observe.pressure import IntakeLoad, QueueFill
 from relay.observe.recent import Recent
+from relay.observe.report import Wanted
 from relay.store.base import Log
 from relay.store.events import EventSelection
 from relay.store.model import OPEN_STATES, Action, LaneCount, Selection
@@ -145,6 +146,8 @@ class Backend:
     clock: Callable[[], float] = time.time
     webhooks: Callable[[], Mapping[str, Webhook]] = dict
     """those there are now, by upstream name"""
+    objectives: Callable[[], Mapping[str, Wanted]] = dict
+    """of the lanes that have one"""
     suppressions: SuppressionControl | None = None
     eraser: Eraser | None = None
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from time import time
 
 import pytest
+import yaml
 
 from relay.cli import config, mail, mail_text
 from relay.config.network import UnixAddress
@@ -440,7 +441,20 @@ def test_the_report_counts_what_finished(run: Run, filled: float) -> None:
         "EXCELLENT", "GOOD", "ACCEPTABLE", "POOR", "FAILED", "STATES",
     ]  # fmt: skip
     assert lines[2].split()[:6] == ["otp", "all", "all", "1", "41", "ms"]
+    assert lines[5].split() == ["bulk", "all", "all", "0", "-", "-", "-", "100", "%", *["0", "%"] * 4]
     assert run("report", "--since", "1s").out == "nothing finished in that time\n"
+
+
+def test_the_report_says_whether_a_lanes_objective_is_met(run: Run, config_file: Path, filled: float) -> None:
+    document = yaml.safe_load(config_file.read_text())
+    document["lanes"]["otp"]["objective"] = {"within": "30ms", "share": "99.5%"}
+    document["lanes"]["bulk"]["objective"] = {"within": "soon", "share": "99.5%"}
+    config_file.write_text(yaml.safe_dump(document))
+    assert "\notp: objective: 99.5 % within 30ms: 0 % of 1 (missed)\n" in run("report").out
+    (otp,) = [lane for lane in json.loads(run("report", "--json").out)["lanes"] if lane["lane"] == "otp"]
+    assert otp["objective"] == {
+        "within_ms": 30.0, "wanted_share": 0.995, "good": 0, "total": 1, "share": 0.0, "met": False,
+    }  # fmt: skip
 
 
 HINT = "let it write the message in one piece, or set TCP_NODELAY"

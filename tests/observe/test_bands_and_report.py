@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import pytest
@@ -21,6 +22,24 @@ class Row:
     total_ms: float | None
     recipients: int = 1
     slow_receive: bool = False
+    resent: bool = False
+    in_time: bool | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    lane: str
+    upstream: str
+    provider: str
+    kind: str
+    after_ms: float | None = None
+    recipients: int = 1
+
+
+@dataclass(frozen=True)
+class Wanted:
+    within_s: float = 10.0
+    share: float = 0.99
 
 
 @pytest.mark.parametrize(
@@ -114,6 +133,66 @@ def test_the_report_counts_recipients_whose_message_the_app_handed_over_slowly()
     built = build([*rows, Row("otp", "b", "x", "expired", None, slow_receive=True)])
     assert [line.figures.slow_receive for line in built.lanes] == [4]
     assert [line.figures.slow_receive for line in built.lines] == [3, 1]
+
+
+def test_the_report_says_when_mail_reached_the_mailbox_by_the_delivered_events() -> None:
+    rows = [Row("otp", "a", "gmail", "sent", 40.0, 3), Row("otp", "a", "gmx", "sent", 40.0)]
+    events = [
+        Event("otp", "a", "gmail", "delivered", 2_000.0, 2),
+        Event("otp", "a", "gmail", "delivered", 31_000.0),
+        Event("otp", "a", "gmail", "opened", None, 3),
+    ]
+    built = build(rows, events)
+    (lane,), (gmail, gmx) = built.lanes, built.lines
+    assert lane.figures.inbox == gmail.figures.inbox
+    inbox = gmail.figures.inbox
+    assert (inbox.delivered, inbox.p50_ms, inbox.p95_ms, inbox.p99_ms) == (3, 2_000.0, 31_000.0, 31_000.0)
+    assert inbox.bands == {**tally(()), "excellent": 2, "acceptable": 1}
+    assert gmail.figures.reported == {"delivered": 3, "opened": 3}
+    assert (gmail.figures.p95_ms, gmx.figures.inbox.delivered, gmx.figures.inbox.p50_ms) == (40.0, 0, None)
+
+
+def test_rates_are_shares_of_the_finished_recipients_and_complaints_of_those_that_were_sent() -> None:
+    rows = [
+        Row("otp", "a", "x", "sent", 40.0, 13),
+        Row("otp", "a", "x", "sent", 40.0, 3, resent=True),
+        Row("otp", "a", "x", "bounced", None, 2),
+        Row("otp", None, "x", "expired", None),
+        Row("otp", None, "x", "superseded", None),
+    ]
+    (lane,) = build(rows, [Event("otp", "a", "x", "complained", None, 4)]).lanes
+    rates = lane.figures.rates
+    assert (rates.bounced, rates.expired, rates.superseded, rates.suppressed) == (0.1, 0.05, 0.05, 0.0)
+    assert (rates.resent, rates.complained, rates.unsubscribed) == (0.15, 0.25, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("good", "late", "is_met", "share"), [(99, 1, True, 0.99), (98, 2, False, 0.98), (0, 0, None, None)]
+)
+def test_a_lane_with_an_objective_says_whether_it_is_met(
+    good: int, late: int, is_met: bool | None, share: float | None
+) -> None:
+    rows = [
+        Row("otp", "a", "x", "bounced", None),
+        *([Row("otp", "a", "x", "sent", 40.0, good, in_time=True)] if good else ()),
+        *([Row("otp", "a", "x", "expired", None, late, in_time=False)] if late else ()),
+    ]
+    text = json.loads(json.dumps(build(rows, (), {"otp": Wanted(), "unused": Wanted()}).as_json()))
+    assert len(text["lanes"]) == 1
+    assert text["lanes"][0]["objective"] == {
+        "within_ms": 10_000.0,
+        "wanted_share": 0.99,
+        "good": good,
+        "total": good + late,
+        "share": share,
+        "met": is_met,
+    }
+    assert "objective" not in text["lines"][0]
+
+
+def test_a_lane_without_an_objective_has_none_in_the_report() -> None:
+    (shown,) = build([Row("otp", "a", "x", "sent", 40.0)]).lanes
+    assert shown.objective is None
 
 
 def test_the_report_of_nothing_is_empty_not_an_error() -> None:

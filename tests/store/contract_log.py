@@ -210,6 +210,40 @@ class LogContract:
         ]
         assert len(await store.deliveries(0)) == 3
 
+    async def test_a_report_counts_what_the_same_rule_sent_to_a_recipient_again_within_its_life(
+        self, store: Store
+    ) -> None:
+        for new in (
+            message("a@x.org", at=NOW - 700),  # more than its life before the next
+            message("a@x.org", at=NOW - 60),
+            message("A@x.org", "b@x.org", at=NOW - 30),
+            message("a@x.org", at=NOW - 20, rule="another"),
+            message("b@x.org", at=NOW - 10, lane="bulk"),
+        ):
+            await store.put(new, claimed=True)
+            await store.settle(settled(new.id, "superseded", *range(len(new.providers))))
+        counted = [(row.lane, row.resent, row.recipients) for row in await store.deliveries(0)]
+        assert sorted(counted) == [("bulk", False, 1), ("otp", False, 4), ("otp", True, 1)]
+
+    async def test_a_report_counts_who_was_sent_to_in_time_where_the_lane_has_an_objective(self, store: Store) -> None:
+        in_time, late, bounced, expired = (message(f"{name}@x.org") for name in "abcd")
+        for new in (in_time, late, bounced, expired, bulk := message("e@x.org", lane="bulk")):
+            await store.put(new, claimed=True)
+        await store.settle(settled(in_time.id, "sent", sent_at=NOW + 10))
+        await store.settle(settled(late.id, "sent", sent_at=NOW + 10.5))
+        await store.settle(settled(bounced.id, "bounced"))
+        await store.settle(settled(expired.id, "expired"))
+        await store.settle(settled(bulk.id, "sent", sent_at=NOW + 1))
+        rows = await store.deliveries(0, {"otp": 10.0})
+        assert {(row.lane, row.state, row.total_ms): row.in_time for row in rows} == {
+            ("otp", "sent", 10_000.0): True,
+            ("otp", "sent", 10_500.0): False,
+            ("otp", "bounced", None): None,
+            ("otp", "expired", None): False,
+            ("bulk", "sent", 1000.0): None,
+        }
+        assert {row.in_time for row in await store.deliveries(0)} == {None}
+
     @pytest.mark.parametrize(
         ("timings_ms", "size_bytes", "slow"),
         [

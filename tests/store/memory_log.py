@@ -18,6 +18,7 @@ from relay.store.model import (
     DeliveryRow,
     LaneCount,
     NewMessage,
+    ReportedRow,
     Selection,
     State,
 )
@@ -193,15 +194,37 @@ class MemoryLog:
             counted.setdefault((message.lane, one.state), []).append(message.accepted_at)
         return [LaneCount(lane, state, len(times), min(times)) for (lane, state), times in counted.items()]
 
-    async def deliveries(self, since: float) -> Sequence[DeliveryRow]:
+    async def deliveries(self, since: float, objectives: Mapping[str, float] | None = None) -> Sequence[DeliveryRow]:
         rows = Counter(
-            DeliveryRow(message.lane, one.upstream, one.provider, one.state, _total_ms(message, one), 1, slow)
+            DeliveryRow(
+                message.lane, one.upstream, one.provider, one.state, _total_ms(message, one), 1, slow,
+                self._is_resent(message, one), _in_time(message, one, (objectives or {}).get(message.lane)),
+            )
             for message in self._messages()
             for slow in [receive.hint(message.timings_ms.get("receive"), len(message.new.content)) is not None]
             for one in message.recipients
             if message.accepted_at >= since and not one.is_open
-        )
+        )  # fmt: skip
         return [row._replace(recipients=recipients) for row, recipients in rows.items()]
+
+    async def reported(self, since: float) -> Sequence[ReportedRow]:
+        return []
+
+    def _is_resent(self, message: MessageRow, one: RecipientRow) -> bool:
+        life_s = message.new.expires_at - message.accepted_at
+        return message.new.envelope.sender != "" and any(
+            message.accepted_at - life_s < before.accepted_at <= message.accepted_at
+            and before.new.id < message.new.id
+            and (before.lane, before.new.rule) == (message.lane, message.new.rule)
+            and any(each.recipient.address.casefold() == one.recipient.address.casefold() for each in before.recipients)
+            for before in self._messages()
+        )
+
+
+def _in_time(message: MessageRow, one: RecipientRow, within_s: float | None) -> bool | None:
+    if within_s is None or one.state not in ("sent", "expired"):
+        return None
+    return one.state == "sent" and one.sent_at is not None and one.sent_at - message.accepted_at <= within_s
 
 
 def _total_ms(message: MessageRow, one: RecipientRow) -> float | None:

@@ -11,7 +11,7 @@ import pytest
 from relay.store.base import StoreDamaged, StoreError
 from relay.store.merge import MergedReader, open_offline, open_readers, shard
 from relay.store.model import LaneCount, Selection, State
-from relay.store.sqlite import search
+from relay.store.sqlite import report_rows
 from relay.store.sqlite.log import SqliteLog
 from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.store import SqliteStore, open_store
@@ -37,7 +37,7 @@ async def files(tmp_path: Path) -> AsyncIterator[list[SqliteStore]]:
 async def test_a_command_and_the_relay_show_the_same_and_each_message_once(
     tmp_path: Path, files: list[SqliteStore], monkeypatch: pytest.MonkeyPatch, selection: Selection
 ) -> None:
-    monkeypatch.setattr(search, "SLICE_MESSAGES", 2)
+    monkeypatch.setattr(report_rows, "SLICE_MESSAGES", 2)
     made = [await in_state(file, state, "a@example.net", "b@example.net") for state in STATES for file in files]
     doubled = message(lane="x")  # on its way from one file to the other
     for file in files[:2]:

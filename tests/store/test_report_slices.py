@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from relay.store.model import DeliveryRow
-from relay.store.sqlite import files, schema, search
+from relay.store.sqlite import files, report_rows, schema
+from relay.store.sqlite.events_schema import connect_events_writer
 from relay.store.sqlite.store import SqliteStore, open_store
 from tests.store.build import NOW, message, settled
 
@@ -20,8 +21,8 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     await opened.close()
 
 
-async def finished(store: SqliteStore, at: float, took_s: float = 0.04) -> None:
-    new = message(at=at)
+async def finished(store: SqliteStore, at: float, took_s: float = 0.04, to: str = "user@example.net") -> None:
+    new = message(to, at=at)
     await store.put(new, claimed=True)
     await store.settle(settled(new.id, "sent", upstream="ses", sent_at=at + took_s))
 
@@ -29,10 +30,10 @@ async def finished(store: SqliteStore, at: float, took_s: float = 0.04) -> None:
 async def test_every_message_is_counted_once_however_the_log_is_sliced(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "SLICE_MESSAGES", 4)
+    monkeypatch.setattr(report_rows, "SLICE_MESSAGES", 4)
     # Many at the very same moment, as at an end of a slice.
-    for at in (*range(7), *[7] * 9, *range(8, 20)):
-        await finished(store, NOW + at)
+    for number, at in enumerate((*range(7), *[7] * 9, *range(8, 20))):
+        await finished(store, NOW + at, to=f"user{number}@example.net")
     assert await store.deliveries(NOW) == [DeliveryRow("otp", "ses", "example.net", "sent", 40.0, 28)]
     assert await store.deliveries(NOW + 7) == [DeliveryRow("otp", "ses", "example.net", "sent", 40.0, 21)]
     assert await store.deliveries(NOW + 99) == []
@@ -56,11 +57,15 @@ async def test_a_time_is_cut_off_to_three_digits_and_stays_in_its_band(
 async def test_a_report_walks_the_messages_by_their_time(tmp_path: Path) -> None:
     schema.prepare(tmp_path / "relay.db")
     connection = files.connect_reader(tmp_path / "relay.db")
-    given = {"since": 1.0, "before": 2.0, "messages": 10}
-    plans = [
-        [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", given)]
-        for sql in (search.DELIVERIES, search.SLICE_ENDS)
-    ]
+    connect_events_writer(tmp_path / "relay-events.db").close()
+    connection.execute(f"ATTACH ? AS {report_rows.EVENTS}", (str(tmp_path / "relay-events.db"),))
+    given = {"since": 1.0, "before": 2.0, "messages": 10, "objectives": "{}"}
+    queries = (
+        report_rows.deliveries_query(with_events=False),
+        report_rows.deliveries_query(with_events=True),
+        report_rows.SLICE_ENDS,
+    )
+    plans = [[row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", given)] for sql in queries]
     connection.close()
     assert all("message_accepted (accepted_at>?" in plan[0] for plan in plans)
     assert not any("SCAN" in step for plan in plans for step in plan)

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
-from relay.store.events import EventSelection, MailEvent
-from relay.store.sqlite import files
+from relay.store.events import FURTHEST_BACK_S, EventSelection, MailEvent
+from relay.store.model import ReportedRow
+from relay.store.sqlite import files, report_rows
 from relay.store.sqlite.events_schema import APPLICATION_ID
 
 T = TypeVar("T")
@@ -51,6 +52,10 @@ class EventsReader:
             reader.close()
             return None
 
+    @property
+    def path(self) -> Path:
+        return self._path
+
     def close(self) -> None:
         self._connection.close()
 
@@ -70,6 +75,13 @@ class EventsReader:
     def since(self, seq: int, limit: int) -> Sequence[EspRow]:
         """Up to `limit` events behind `seq`, in the order in which they came."""
         return self.ask(partial(_since, seq=seq, limit=limit))
+
+    def reported_slices(self, since: float) -> Iterator[Sequence[ReportedRow]]:
+        """`base.Log.reported`, a slice at a time, each of its own moment. Rows that are alike may come in several."""
+        begin: float | None = since - FURTHEST_BACK_S
+        while begin is not None:
+            rows, begin = self.ask(partial(report_rows.reported, begin=begin, since=since))
+            yield rows
 
     def last(self) -> int:
         """The newest event's number; 0: there is none."""

@@ -7,8 +7,8 @@ from functools import partial
 from typing import TypeVar
 
 from relay.store.events import EventSelection
-from relay.store.merge import DeliveryTally, MergedReader
-from relay.store.model import DeliveryRow, LaneCount, Selection
+from relay.store.merge import DeliveryTally, MergedReader, ReportedTally, Tally
+from relay.store.model import DeliveryRow, LaneCount, ReportedRow, Selection
 from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.thread import WorkThread
 from relay.store.view import Json
@@ -38,9 +38,15 @@ class SqliteLog:
     async def counts(self) -> Sequence[LaneCount]:
         return await self.run(self._reader.counts)
 
-    async def deliveries(self, since: float) -> Sequence[DeliveryRow]:
-        slices, tally = self._reader.delivery_slices(since), DeliveryTally()
+    async def deliveries(self, since: float, objectives: Mapping[str, float] | None = None) -> Sequence[DeliveryRow]:
+        slices, tally = self._reader.delivery_slices(since, objectives), DeliveryTally()
         # One at a time, so that other questions are answered in between.
+        while await self.run(partial(_add_next, slices, tally)):
+            pass
+        return await self.run(tally.rows)
+
+    async def reported(self, since: float) -> Sequence[ReportedRow]:
+        slices, tally = self._reader.reported_slices(since), ReportedTally()
         while await self.run(partial(_add_next, slices, tally)):
             pass
         return await self.run(tally.rows)
@@ -67,7 +73,7 @@ class EventLog:
         return lambda: self._log.run(news.take)
 
 
-def _add_next(slices: Iterator[Sequence[DeliveryRow]], tally: DeliveryTally) -> bool:
+def _add_next(slices: Iterator[Sequence[T]], tally: Tally[T]) -> bool:
     """False: there is no further slice."""
     rows = next(slices, None)
     if rows is None:

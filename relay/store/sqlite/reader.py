@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
-from relay.store.model import DeliveryRow, LaneCount, Selection
-from relay.store.sqlite import files, search
+from relay.store.model import DeliveryRow, LaneCount, ReportedRow, Selection
+from relay.store.sqlite import files, report_rows, search
 from relay.store.view import Json
 
 T = TypeVar("T")
@@ -24,6 +24,8 @@ class Reader:
         self._path = path
         with files.explained(path):
             self._connection = files.connect_reader(path)
+        self._has_events = False
+        """the events file is attached"""
 
     @property
     def name(self) -> str:
@@ -66,10 +68,23 @@ class Reader:
         """Open messages, and the bytes of their contents."""
         return self.ask(search.size)
 
-    def delivery_slices(self, since: float) -> Iterator[Sequence[DeliveryRow]]:
+    def delivery_slices(
+        self, since: float, objectives: Mapping[str, float] | None = None, events: Path | None = None
+    ) -> Iterator[Sequence[DeliveryRow]]:
         """`base.Log.deliveries`, a slice of the log at a time, each of its own moment: rows that are alike may come in
-        several slices. The log may be long, and a long transaction would keep the write-ahead log from being reset."""
+        several slices. The log may be long, and a long transaction would keep the write-ahead log from being reset.
+        `events`: the events file, which is checked; None: there is none."""
+        if events is not None and not self._has_events:
+            with files.explained(events):
+                uri = f"{events.absolute().as_uri()}?mode=ro"
+                self._connection.execute(f"ATTACH ? AS {report_rows.EVENTS}", (uri,))
+            self._has_events = True
         begin: float | None = since
         while begin is not None:
-            rows, begin = self.ask(partial(search.deliveries, since=begin))
+            read = partial(report_rows.deliveries, objectives=objectives or {}, with_events=self._has_events)
+            rows, begin = self.ask(partial(read, since=begin))
             yield rows
+
+    def reported_slices(self, since: float) -> Iterator[Sequence[ReportedRow]]:  # noqa: ARG002
+        """What ESPs reported isn't in this file."""
+        return iter(())

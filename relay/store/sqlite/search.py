@@ -1,24 +1,18 @@
-"""Queries of one store file, as functions of a connection: what the log, the queue and the report show."""
+"""Queries of one store file, as functions of a connection: what the log and the queue show."""
 
 # ruff: noqa: S608 - what is put together here are conditions of this package; every value is a parameter
 
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
-from collections.abc import Sequence
 
-from relay.store import receive
 from relay.store.addresses import Hashed
-from relay.store.model import OPEN_STATES, SUSPECT_DEATHS, DeliveryRow, LaneCount, Selection
+from relay.store.model import OPEN_STATES, SUSPECT_DEATHS, LaneCount, Selection
 from relay.store.sqlite.pseudonymise import stored
 from relay.store.sqlite.rows import fold
 from relay.store.sqlite.view import messages
 from relay.store.view import Json
-
-SLICE_MESSAGES = 20_000
-"""of the log that a report reads at a time: some 100 ms"""
 
 
 def get(connection: sqlite3.Connection, message_id: str) -> Json | None:
@@ -130,34 +124,6 @@ def size(connection: sqlite3.Connection) -> tuple[int, int]:
         " (SELECT message_id FROM recipient INDEXED BY recipient_open WHERE open = 1)"
     ).fetchone()
     return open_messages, size_bytes
-
-
-# Cut off, not rounded: no time is taken into the next band. What is added is more than a float's error and less than
-# anything that was measured.
-_MS = "(r.sent_at - r.accepted_at) * 1000 + 0.001"
-_SLOW_RECEIVE = (
-    f"CASE WHEN m.size > {receive.MOST_BYTES} OR NOT json_valid(m.timings) THEN 0"
-    f" ELSE coalesce(json_extract(m.timings, '$.receive') > {receive.SLOW_MS}, 0) END"
-)
-DELIVERIES = (
-    "SELECT r.lane, r.upstream, r.provider, r.state,"
-    f" CASE WHEN {_MS} < 100 THEN CAST(({_MS}) * 10 AS INTEGER) / 10.0"
-    f" WHEN {_MS} < 1000 THEN CAST({_MS} AS INTEGER) * 1.0"
-    f" WHEN {_MS} < 10000 THEN CAST(({_MS}) / 10 AS INTEGER) * 10.0"
-    f" ELSE CAST(({_MS}) / 100 AS INTEGER) * 100.0 END AS ms, count(*), {_SLOW_RECEIVE} AS slow"
-    " FROM message AS m JOIN recipient AS r ON r.message_id = m.id"
-    " WHERE m.accepted_at >= :since AND m.accepted_at < :before AND r.open = 0"
-    " GROUP BY r.lane, r.upstream, r.provider, r.state, ms, slow"
-)
-SLICE_ENDS = "SELECT accepted_at FROM message WHERE accepted_at > :since ORDER BY accepted_at LIMIT 1 OFFSET :messages"
-
-
-def deliveries(connection: sqlite3.Connection, since: float) -> tuple[Sequence[DeliveryRow], float | None]:
-    """The first slice of `Reader.delivery_slices`, and where the next begins; None: it was the last."""
-    found = connection.execute(SLICE_ENDS, {"since": since, "messages": SLICE_MESSAGES}).fetchone()
-    before = None if found is None else float(found[0])
-    given = {"since": since, "before": math.inf if before is None else before}
-    return [DeliveryRow(*row) for row in connection.execute(DELIVERIES, given)], before
 
 
 def next_due(connection: sqlite3.Connection, lane: str) -> float | None:
