@@ -13,8 +13,14 @@ from relay.store.sqlite.reader import Reader
 
 LOOKED_BACK_S = 4 * 86400.0
 """how long after its acceptance a message is recognised by its recipient; ESPs try for three days"""
+LATEST_S = 8 * 86400.0
+"""an event that says that it is older, or that it is yet to come, has a wrong time"""
 MOST_CANDIDATES = 500
 """messages to one address that are looked at"""
+SLACK_S = 60.0
+"""clocks of the ESP and of this machine may differ by this"""
+_SLICE_S = 3600.0
+"""events of the same slice of time are looked up together"""
 
 Miss = Literal["unknown", "another recipient"]
 """`unknown`: no message of the relay's; `another recipient`: the message didn't go to that address"""
@@ -29,25 +35,74 @@ class Upstream(NamedTuple):
     keeps_message_id: bool
 
 
-def locate(readers: Sequence[Reader], event: EspEvent, upstream: Upstream, now: float) -> Located | Miss:
-    """The recipient that the event is about. Blocks; raises StoreError."""
-    if event.relay_id is not None:
-        return _by_relay_id(readers, event, event.relay_id)
-    if event.recipient is None:
+class Search:
+    """Finds the recipients of some events that are looked up together. Each method blocks; raises StoreError."""
+
+    def __init__(self, readers: Sequence[Reader], upstream: Upstream, now: float) -> None:
+        """`readers`: of all message files. `now`: by the relay's clock."""
+        self._readers = readers
+        self._upstream = upstream
+        self._now = now
+        self._candidates: dict[tuple[str, float], Sequence[_Candidate]] = {}
+        """A batch has many events about few addresses, or it is made to be slow: each address is looked up once."""
+
+    def locate(self, event: EspEvent) -> Located | Miss:
+        """The recipient that the event is about."""
+        if event.relay_id is not None:
+            return self._by_relay_id(event, event.relay_id)
+        if event.recipient is None:
+            return "unknown"
+        at = event.at if event.at is not None and self._now - LATEST_S <= event.at <= self._now else self._now
+        ends = min(self._now, ((at + SLACK_S) // _SLICE_S + 1) * _SLICE_S)
+        candidates = self._to(event.recipient, ends)
+        found = _by_ids(candidates, event)
+        if found is None and ends < self._now:  # the ESP's clock may be slow
+            found = _by_ids(self._to(event.recipient, self._now), event)
+        return found or self._by_time(candidates, event, at) or "unknown"
+
+    def _by_relay_id(self, event: EspEvent, relay_id: str) -> Located | Miss:
+        # A message that moves to another file is in both for a moment: one that moves to a file that was asked before
+        # is found there in the second turn.
+        for reader in (*self._readers, *self._readers[:-1]):
+            found = reader.ask(partial(recipients_of, message_id=relay_id))
+            if found:
+                return _recipient(reader, found, event.recipient)
         return "unknown"
-    at = min(event.at or now, now)
-    look = partial(to_address, address=event.recipient, after=at - LOOKED_BACK_S, before=at, limit=MOST_CANDIDATES)
-    candidates = [one for reader in readers for one in reader.ask(look)]
-    candidates.sort(key=lambda one: one.accepted_at, reverse=True)
-    return _choose(candidates, event, upstream) or "unknown"
+
+    def _to(self, address: str, ends: float) -> Sequence[_Candidate]:
+        """What was accepted for the address in the days before then, newest first."""
+        key = address, ends
+        if key not in self._candidates:
+            after = ends - _SLICE_S - LOOKED_BACK_S
+            look = partial(to_address, address=address, after=after, before=ends, limit=MOST_CANDIDATES)
+            found = [one for reader in self._readers for one in reader.ask(look)]
+            found.sort(key=lambda one: one.accepted_at, reverse=True)
+            self._candidates[key] = [_Candidate(one, self._esp_id(one)) for one in found]
+        return self._candidates[key]
+
+    def _esp_id(self, one: Located) -> str | None:
+        upstream = self._upstream
+        if upstream.esp_id is None or one.upstream != upstream.name or one.reply is None:
+            return None
+        return upstream.esp_id(one.reply)
+
+    def _by_time(self, candidates: Sequence[_Candidate], event: EspEvent, at: float) -> Located | None:
+        """The newest message that this upstream has sent before the event, without an id that the event contradicts."""
+        if event.message_id is not None and self._upstream.keeps_message_id:
+            return None
+        for one, esp_id in candidates:
+            may_be = one.upstream == self._upstream.name and one.sent_at is not None
+            contradicts = event.esp_id is not None and esp_id is not None
+            if may_be and not contradicts and one.accepted_at <= at + SLACK_S:
+                return one
+        return None
 
 
-def _by_relay_id(readers: Sequence[Reader], event: EspEvent, relay_id: str) -> Located | Miss:
-    for reader in readers:
-        found = reader.ask(partial(recipients_of, message_id=relay_id))
-        if found:
-            return _recipient(reader, found, event.recipient)
-    return "unknown"
+class _Candidate(NamedTuple):
+    """A recipient with the event's address."""
+
+    one: Located
+    esp_id: str | None
 
 
 def _recipient(reader: Reader, among: Sequence[Located], address: str | None) -> Located | Miss:
@@ -59,31 +114,14 @@ def _recipient(reader: Reader, among: Sequence[Located], address: str | None) ->
     return "another recipient"
 
 
-def _choose(candidates: Sequence[Located], event: EspEvent, upstream: Upstream) -> Located | None:
-    """The best of the messages to the event's recipient, newest first."""
-    ids = [(one, _esp_id(one, upstream)) for one in candidates]
+def _by_ids(candidates: Sequence[_Candidate], event: EspEvent) -> Located | None:
+    """The newest message with the ESP's id, else the newest with the Message-ID."""
     if event.esp_id is not None:
-        for one, esp_id in ids:
+        for one, esp_id in candidates:
             if esp_id == event.esp_id:
                 return one
     if event.message_id is not None:
-        for one in candidates:
+        for one, _ in candidates:
             if one.header_id == event.message_id:
                 return one
-    # An id of the event that differs from the message's own says that it is about another message.
-    return next((one for one, esp_id in ids if _may_be(one, esp_id, event, upstream)), None)
-
-
-def _esp_id(one: Located, upstream: Upstream) -> str | None:
-    if upstream.esp_id is None or one.upstream != upstream.name or one.reply is None:
-        return None
-    return upstream.esp_id(one.reply)
-
-
-def _may_be(one: Located, esp_id: str | None, event: EspEvent, upstream: Upstream) -> bool:
-    """Was it sent by this upstream, without an id that the event contradicts?"""
-    if one.upstream != upstream.name or one.sent_at is None:
-        return False
-    if event.esp_id is not None and esp_id is not None:
-        return False
-    return event.message_id is None or not upstream.keeps_message_id
+    return None

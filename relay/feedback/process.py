@@ -147,6 +147,7 @@ class FeedbackProcess:
         receivers = tuple(map(_receiver, settings.receivers))
         self._webhooks.upstreams, self._webhooks.receivers = settings.webhooks, receivers
         self._webhooks.objectives = settings.objectives
+        self._webhooks.hashes_addresses = settings.hashes_addresses
         self._log.objectives = settings.objectives
         self._tail.begin = settings.begin
         since = await self._events.receivers([each.key for each in receivers], settings.since)

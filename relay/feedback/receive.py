@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol
 
-from relay.feedback.correlate import Miss, Upstream, locate
+from relay.feedback.correlate import Miss, Search, Upstream
 from relay.feedback.receiver import Receiver
 from relay.feedback.record import recording
 from relay.feedback.settings import WebhookSettings
 from relay.providers.registry import provider_named
 from relay.providers.webhook import Accepted, EspEvent, NeedsCertificate, Posted, Refused, Terms
+from relay.store.addresses import Hashed
 from relay.store.base import StoreError
 from relay.store.events import Recorded, Recording, Token
 from relay.store.sqlite.events_file import EventsFile, Replayed
 from relay.store.sqlite.locate import Located
+from relay.store.sqlite.pseudonymise import stored
 from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.thread import WorkThread
 
@@ -90,6 +92,8 @@ class Webhooks:
         self.receivers: Sequence[Receiver] = ()
         self.objectives: Collection[str] = ()
         """lanes that have one"""
+        self.hashes_addresses = False
+        """`log.addresses: hashed`: no reason that is kept has an address"""
         self._readers = readers
         self._events = events
         self._certificates = certificates
@@ -163,19 +167,20 @@ class Webhooks:
         provider = provider_named(settings.kind)
         what = Upstream(upstream, provider.esp_id if provider is not None else None, settings.keeps_message_id)
         telling = [event for event in events if event.kind != "other" or event.suppress is not None]
-        for _ in range(len(events) - len(telling)):
-            self._watcher.on_miss(upstream, "kind")
+        misses: list[Miss | Literal["kind"]] = ["kind"] * (len(events) - len(telling))
         for begin in range(0, max(1, len(telling)), EVENTS_AT_ONCE):
             some = telling[begin : begin + EVENTS_AT_ONCE]
             found = await self.thread.run(partial(self._locate, some, what)) if some else []
             recordings: list[Recording] = []
-            for event, one in zip(some, found, strict=True):
+            for event, one in found:
                 if isinstance(one, str):
-                    self._watcher.on_miss(upstream, one)
+                    misses.append(one)
                 else:
                     recordings.append(self._recording(event, one, upstream))
             if recordings or token is not None:
                 await self._write(recordings, token)
+        for miss in misses:  # not before: what can't be stored now is posted again, and a forgery counts nowhere
+            self._watcher.on_miss(upstream, miss)
 
     def _recording(self, event: EspEvent, one: Located, upstream: str) -> Recording:
         made = recording(event, one, upstream, self.receivers, self._now())
@@ -189,9 +194,19 @@ class Webhooks:
             if recorded.is_new:
                 self._watcher.on_event(one, recorded)
 
-    def _locate(self, events: Sequence[EspEvent], upstream: Upstream) -> list[Located | Miss]:
-        readers, now = self._readers(), self._now()
-        return [locate(readers, event, upstream, now) for event in events]
+    def _locate(self, events: Sequence[EspEvent], upstream: Upstream) -> list[tuple[EspEvent, Located | Miss]]:
+        """Each event, fit to be kept, with what it is about."""
+        readers = self._readers()
+        search = Search(readers, upstream, self._now())
+        hashed = readers[0].ask(stored) if self.hashes_addresses else None
+        return [(_hide(event, hashed), search.locate(event)) for event in events]
+
+
+def _hide(event: EspEvent, hashed: Hashed | None) -> EspEvent:
+    """Hash the addresses in the reason."""
+    if hashed is None or event.reason is None:
+        return event
+    return event._replace(reason=hashed.text(event.reason, event.recipient or ""))
 
 
 def _digest(events: Sequence[EspEvent]) -> bytes:

@@ -46,6 +46,8 @@ class Settings:
     clock_offset: float
     """the relay's clock (`Clock.offset`)"""
     keep_s: float
+    hashes_addresses: bool = False
+    """`log.addresses: hashed`"""
     webhooks: Mapping[str, WebhookSettings] = field(default_factory=dict)
     """by upstream"""
     receivers: tuple[ReceiverSettings, ...] = ()
@@ -67,6 +69,7 @@ class Settings:
             store=str(config.store),
             clock_offset=clock_offset,
             keep_s=config.log.keep_s,
+            hashes_addresses=config.log.addresses == "hashed",
             webhooks={
                 name: _webhook(upstream) for name, upstream in config.upstreams.items() if upstream.webhook is not None
             },
