@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Collection, Iterator
 from urllib.parse import SplitResult, urlsplit
@@ -13,6 +12,7 @@ from relay.config.feedback import EventReceiver, Webhook, Webhooks
 from relay.config.masking import shown
 from relay.config.network import is_host, is_loopback, is_private
 from relay.config.validate import absent
+from relay.config.whsec import whsec_bytes
 
 MOST_SECRETS = 2
 ADVISED_SECRET_BYTES = 24
@@ -100,14 +100,6 @@ def _is_p256_key(text: str) -> bool:
     except (ValueError, UnsupportedAlgorithm):
         return False
     return isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1)
-
-
-def whsec_bytes(secret: str) -> bytes | None:
-    """The key in a secret of Standard Webhooks: base64, behind `whsec_` or not. None: it is none."""
-    try:
-        return base64.b64decode(secret.removeprefix("whsec_"), validate=True) or None
-    except (binascii.Error, ValueError):
-        return None
 
 
 def _listener(loc: Loc, webhooks: Webhooks) -> Iterator[Diagnostic]:

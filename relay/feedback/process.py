@@ -16,7 +16,7 @@ from typing import Any
 import uvloop
 
 from relay.clock import Clock
-from relay.config.feedback_checks import whsec_bytes
+from relay.config.whsec import whsec_bytes
 from relay.feedback import messages
 from relay.feedback.counts import Counts
 from relay.feedback.listener import WebhookListener

@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from relay.config.model import Config, Upstream
 from relay.providers.registry import provider_named, provider_of
 from relay.store.merge import shards
+
+if TYPE_CHECKING:  # the feedback process needs none of pydantic
+    from relay.config.model import Config, Upstream
 
 
 @dataclass(frozen=True, slots=True)
