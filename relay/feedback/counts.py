@@ -12,6 +12,19 @@ from relay.observe.metrics import Metrics
 MOST_OBSERVATIONS = 2_000
 """of times, kept until they are reported"""
 RESULTS = frozenset({"accepted", "refused", "unreadable", "too_large", "unavailable"})
+TASKS = frozenset(
+    {
+        "feedback_files",
+        "follow_events",
+        "feedback_effects",
+        "feedback_report",
+        "objectives",
+        "prune_events",
+        "receiver",
+        "removed_receivers",
+        "loop",
+    }
+)
 POSTS = frozenset({"delivered", "failed", "dead"})
 
 
@@ -24,6 +37,8 @@ class Counts:
         self.posts: Counter[str] = Counter()
         self.objectives: Counter[tuple[str, bool]] = Counter()
         """by lane, and whether its objective was met"""
+        self.tasks: Counter[str] = Counter()
+        """background tasks that failed and were started again"""
         self.inbox: list[tuple[str, str, float]] = []
         """lane, provider, seconds"""
 
@@ -33,13 +48,14 @@ class Counts:
 
     def take(self) -> dict[str, Any] | None:
         """All of it, as JSON; none of it is reported again. None: there is nothing."""
-        if not (self.requests or self.events or self.posts or self.objectives or self.inbox):
+        if not (self.requests or self.events or self.posts or self.objectives or self.tasks or self.inbox):
             return None
         taken = {
             "requests": [[*key, count] for key, count in self.requests.items()],
             "events": [[*key, count] for key, count in self.events.items()],
             "posts": list(self.posts.items()),
             "objectives": [[*key, count] for key, count in self.objectives.items()],
+            "tasks": list(self.tasks.items()),
             "inbox": self.inbox,
         }
         Counts.__init__(self)
@@ -58,6 +74,8 @@ def add(metrics: Metrics, given: Any, upstreams: Collection[str], lanes: Collect
     for lane, is_good, count in given["objectives"]:
         if lane in lanes:
             metrics.count_objective(lane, is_good=bool(is_good), count=_number(count))
+    for task, count in given["tasks"]:
+        metrics.restarts[(_known(task, TASKS),)].inc(_number(count))
     for lane, provider, seconds in given["inbox"]:
         if lane in lanes:
             metrics.observe_inbox(lane, str(provider), _number(seconds))

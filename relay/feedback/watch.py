@@ -32,6 +32,14 @@ class FeedbackLog(RelayLog):
         """by lane: the seconds within which its mail is to arrive"""
         self._logged: dict[tuple[str, ...], tuple[float, int]] = {}
 
+    def task_ended(self, task: str, error: BaseException | None) -> None:
+        self.counts.tasks[task.partition(" ")[0]] += 1
+        super().task_ended(task, error)
+
+    def loop_failed(self, where: str, error: BaseException | None) -> None:
+        self.counts.tasks["loop"] += 1
+        super().loop_failed(where, error)
+
     def on_request(self, upstream: str, result: Result) -> None:
         self.counts.requests[upstream, result] += 1
 
