@@ -18,7 +18,7 @@ from aiohttp import web
 from standardwebhooks import Webhook as StandardWebhook
 
 from tests.support.app import Talk
-from tests.support.relay import RelayProcess, get, metrics, time_line, upstream_keys, write_config
+from tests.support.relay import RelayProcess, get, metrics, time_line, until, upstream_keys, write_config
 from tests.support.upstream import Received, Upstream
 
 SECRET = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
@@ -130,6 +130,40 @@ async def test_a_late_bounce_ends_what_was_sent(tmp_path: Path, app: tuple[App, 
         assert await post_event(relay, bounce) == 200
         line = await time_line(relay, message_id, "sent", "bounced")
         assert [one["kind"] for one in line["recipients"][1]["events"]] == ["accepted", "sent", "bounced"]
+
+
+async def test_a_bounced_address_gets_no_more_codes_and_one_that_complained_no_bulk_mail(
+    tmp_path: Path, app: tuple[App, str]
+) -> None:
+    _, url = app
+    async with Upstream() as esp, RelayProcess(configured(tmp_path, esp, url)) as relay:
+        message_id = await submit(relay, "ann@example.org", "bob@example.org")
+        received = await esp.wait_for(1)
+        await time_line(relay, message_id, "sent", "sent")
+        when = {"BouncedAt": datetime.now(UTC).isoformat(), "ID": 7}
+        bounce = event("Bounce", received[-1], "bob@example.org", Type="HardBounce", TypeCode=1, **when)
+        complaint = event("SpamComplaint", received[-1], "ann@example.org", Type="SpamComplaint", TypeCode=512, **when)
+        for body in (bounce, complaint, bounce):
+            assert await post_event(relay, body) == 200
+
+        async def suppressed() -> bool:
+            listed = (await get(relay, "/api/suppressions")).document
+            return sorted((one["address"], one["cause"], one["upstream"]) for one in listed) == [
+                ("ann@example.org", "complaint", "postmark"),
+                ("bob@example.org", "bounce", "postmark"),
+            ]
+
+        await until(suppressed)
+        for sender, to, refused in (
+            ("login@auth.example.com", "bob@example.org", "bounced permanently on "),
+            ("news@example.com", "bob@example.org", "bounced permanently on "),
+            ("news@example.com", "ann@example.org", "complained on "),
+        ):
+            async with Talk(relay.smtp) as talk:
+                await talk.envelope(sender, to)
+                talk.send(CONTENT.replace(b"login@auth.example.com", sender.encode()) + b".\r\n")
+                assert (await talk.reply()).startswith(f"550 5.7.1 suppressed: {refused}")
+        await submit(relay, "ann@example.org")  # a code
 
 
 async def test_what_is_not_proved_or_not_ours_leaves_nothing(tmp_path: Path, app: tuple[App, str]) -> None:
