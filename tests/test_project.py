@@ -167,8 +167,18 @@ def test_the_reference_lists_exactly_the_metrics_there_are() -> None:
     known = {f"{one.name}_total" if one.type == "counter" else one.name for one in families}
     assert {row[0].strip("`") for row in table_rows(section(REFERENCE, "Metrics"))} == known
     alerts = section((ROOT / "docs/operating.md").read_text(), "Alerts to begin with")
-    in_rules = set(re.findall(r"relay_\w+", alerts))
+    in_rules = set(re.findall(r"relay_\w+", alerts + (ROOT / "docs/alerts.yaml").read_text()))
     assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in in_rules} <= known
+
+
+def test_each_burn_rate_that_an_alert_asks_for_is_recorded() -> None:
+    (group,) = yaml.safe_load((ROOT / "docs/alerts.yaml").read_text())["groups"]
+    recorded = {rule["record"] for rule in group["rules"] if "record" in rule}
+    asked_for = {
+        name for rule in group["rules"] if "alert" in rule for name in re.findall(r"relay:\w+:\w+", rule["expr"])
+    }
+    assert asked_for == recorded
+    assert all(name.rpartition("rate")[2] in rule["expr"] for rule in group["rules"] if (name := rule.get("record")))
 
 
 def test_the_version_is_told_once_and_has_its_entry_in_the_changelog() -> None:

@@ -15,6 +15,7 @@ from relay.delivery.events import DeliveryEvents
 from relay.delivery.housekeeping import Housekeeping
 from relay.delivery.services import Services
 from relay.observe.maillog import MailLog
+from relay.observe.objectives import Objectives
 from relay.policy.suppression import Report, Suppressions
 from relay.signing.signatures import Signatures
 from relay.store.base import StoreError
@@ -84,6 +85,7 @@ class Engine:
     async def start(self, config: Config, delivery: Delivery) -> None:
         """Send. Mail of lanes that no longer exist goes to the default lane. Raises StoreError."""
         self._running = delivery
+        self.log.objectives = Objectives.of(config)
         self._housekeeping = Housekeeping(self.store, self.clock, self.log)
         await self._housekeeping.apply(config, delivery.wake_all)
         delivery.start()
@@ -93,6 +95,7 @@ class Engine:
         """Start new lanes. The old ones finish what is under way; what they hold goes to the new ones."""
         # The new lanes come first: a message that is just coming in may be for a lane that the old ones don't have.
         old, self._running = self.delivery, delivery
+        self.log.objectives = Objectives.of(config)
         delivery.start()
         try:
             await self._housekeeping.apply(config, delivery.wake_all)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from relay.observe.metrics import NO_RULE, NO_UPSTREAM, Metrics
+from relay.observe.objectives import Objectives
 from relay.observe.recent import NEVER_S, Recent
 from relay.observe.relaylog import RelayLog
 
@@ -30,6 +31,8 @@ class MailLog(RelayLog):
         self.recent = recent
         self.listeners: list[Callable[[], None]] = []
         """each is called when the store has new events of messages"""
+        self.objectives = Objectives()
+        """in force"""
         self._clock = clock
 
     # intake
@@ -79,6 +82,9 @@ class MailLog(RelayLog):
         delivery = self.metrics.delivery[lane, upstream]
         for _ in range(recipients):
             delivery.observe(total_s)
+        objective = self.objectives.get(lane)
+        if objective is not None and upstream not in objective.reporting:
+            self.metrics.count_objective(lane, is_good=total_s <= objective.within_s, count=recipients)
         self._note(lane, recipients, total_s)
         total_ms = total_s * 1000
         self.line(
@@ -112,6 +118,8 @@ class MailLog(RelayLog):
 
     def expired(self, message_id: str, lane: str, *, recipients: int = 1) -> None:
         """The message is too old to be sent."""
+        if lane in self.objectives:
+            self.metrics.count_objective(lane, is_good=False, count=recipients)
         self._note(lane, recipients, NEVER_S)
         self.metrics.recipients[lane, NO_UPSTREAM, "expired"].inc(recipients)
         self.line(logging.WARNING, "expired", id=message_id, lane=lane, recipients=recipients)

@@ -135,15 +135,17 @@ class Metrics:
         """Show `process_*` of this process, too."""
         ProcessCollector(registry=self.registry)
 
-    def begin(self, upstreams: Mapping[str, Sequence[str]]) -> None:
+    def begin(self, upstreams: Mapping[str, Sequence[str]], objectives: Iterable[str] = ()) -> None:
         """Begin at 0 what an alert waits for: for Prometheus, a counter that comes up as 1 has not increased.
-        `upstreams`: of each lane."""
+        `upstreams`: of each lane. `objectives`: lanes that have one."""
         for lane, names in upstreams.items():
             _ = self.suppressed[(lane,)]
             for outcome in ("expired", "superseded"):
                 _ = self.recipients[lane, NO_UPSTREAM, outcome]
             for name, outcome in product(names, get_args(Outcome)):
                 _ = self.recipients[lane, name, outcome]
+        for lane in objectives:
+            self.count_objective(lane, is_good=False, count=0)
         for reason in ("busy", "store", "suppressed"):
             _ = self.rejected[(reason,)]
         for result in ("delivered", "failed", "dead"):

@@ -82,7 +82,7 @@ class Builder:
             limits.apply(self._upstreams[name])
         self._engine.signatures.use(generation.signer)
         config = generation.loaded.config
-        self._engine.log.metrics.begin({lane: upstreams_of(config, lane) for lane in config.lanes})
+        self._engine.log.metrics.begin({lane: upstreams_of(config, lane) for lane in config.lanes}, objectives(config))
 
     def _limits_of(self, name: str, upstream: Upstream) -> LocalLimits:
         """The same account keeps its counters: during a reload, old and new lanes and the workers share them.

@@ -16,6 +16,7 @@ from relay.mail.envelope import Envelope, Recipient
 from relay.mail.reply import Reply
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
+from relay.observe.objectives import Objective, Objectives
 from relay.observe.recent import Recent
 from relay.store.model import OpenRecipient, Queued, RecipientUpdate, Settlement
 from relay.upstream.base import Report
@@ -39,7 +40,8 @@ class Written:
         caplog.set_level(logging.DEBUG, "relay.mail")
         self.metrics = Metrics()
         self.clock = Clock()
-        self.events = DeliveryEvents(MailLog(self.metrics, Recent()), self.clock)
+        self.log = MailLog(self.metrics, Recent())
+        self.events = DeliveryEvents(self.log, self.clock)
         self._caplog = caplog
 
     @property
@@ -152,6 +154,45 @@ def test_an_end_without_delivery_is_logged_by_its_state_and_held_mail_by_none(
         "event=expired id=01 lane=otp recipients=1",
         "event=superseded id=01 lane=otp by=02 recipients=1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("upstream", "state", "total_ms", "counted"),
+    [
+        ("one", "sent", 10_000.0, (1.0, 1.0)),
+        ("one", "sent", 10_001.0, (1.0, 0.0)),
+        ("reporting", "sent", 1.0, (0.0, 0.0)),  # its delivered event decides
+        (None, "expired", 0.0, (1.0, 0.0)),
+        ("one", "bounced", 1.0, (0.0, 0.0)),
+        (None, "superseded", 0.0, (0.0, 0.0)),
+        (None, "suppressed", 0.0, (0.0, 0.0)),
+        (None, "held", 0.0, (0.0, 0.0)),
+    ],
+)
+def test_an_objective_counts_what_was_sent_or_has_expired(
+    caplog: pytest.LogCaptureFixture, upstream: str | None, state: Any, total_ms: float, counted: tuple[float, float]
+) -> None:
+    written = Written(caplog)
+    server = {"host": "127.0.0.1", "port": 1, "tls": "none"}
+    webhook = {"kind": "postmark", "secret": "user:password"}
+    upstreams = {"one": server, "reporting": {**server, "webhook": webhook}}
+    configured = config(upstreams, objective={"within": 10.0, "share": 0.99})
+    written.log.objectives = Objectives.of(configured)
+    written.metrics.begin({}, written.log.objectives)
+    settlement = Settlement("01", (RecipientUpdate(0, state, upstream=upstream),))
+    for lane in ("otp", "bulk"):
+        written.events.on_settled(lane, job(timings_ms={"total": total_ms}), settlement)
+    names = ("relay_objective_total", "relay_objective_good_total")
+    assert tuple(written.value(name, lane="otp") for name in names) == counted
+    assert [written.value(name, lane="bulk") for name in names] == [None, None]
+
+
+def test_what_expires_in_the_store_misses_the_objective(caplog: pytest.LogCaptureFixture) -> None:
+    written = Written(caplog)
+    written.log.objectives = Objectives({"otp": Objective(10.0, frozenset())})
+    written.events.on_expired("otp", "01", 2)
+    assert written.value("relay_objective_total", lane="otp") == 2.0
+    assert written.value("relay_objective_good_total", lane="otp") == 0.0
 
 
 def test_what_ends_in_the_store_is_logged_as_what_ends_in_a_lane(caplog: pytest.LogCaptureFixture) -> None:
