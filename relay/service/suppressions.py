@@ -62,7 +62,7 @@ class SuppressionKeeper:
         enhanced code. `at`: when, in seconds since the epoch; None: now. A bounce of an express lane's mail counts for
         the lane's `suppress_for`. Durable when it returns. False: that was known. Raises StoreError."""
         now = self._engine.clock.now()
-        at = now if at is None else min(at, now)  # another machine's clock may be wrong
+        at = now if at is None else max(0.0, min(at, now))  # another machine's clock may be wrong
         if until is None and cause == "bounce":
             until = self._bounce_until(lane, at)
         row = Suppression.of(
