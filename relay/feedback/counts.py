@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Collection
 from typing import Any
@@ -11,6 +10,8 @@ from relay.observe.metrics import Metrics
 
 MOST_OBSERVATIONS = 2_000
 """of times, kept until they are reported"""
+MOST = 1e12
+"""of one number in a report"""
 RESULTS = frozenset({"accepted", "refused", "unreadable", "too_large", "unavailable"})
 TASKS = frozenset(
     {
@@ -86,6 +87,6 @@ def _known(value: Any, known: Collection[str]) -> str:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST:
         raise ValueError("not a number")
     return float(value)

@@ -3,6 +3,10 @@ what the public reaches may have taken over the feedback process."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from relay.store.events import Effect
+
 # Requests of the main process.
 START, RELOAD, PING, WEBHOOK, STOP = "start", "reload", "ping", "webhook", "stop"
 """`start`, `reload`: `Settings`. `webhook`: [upstream, headers] with the body attached; the reply is [status, text]"""
@@ -18,3 +22,33 @@ EFFECTS = "effects"
 # Notifications of the feedback process.
 COUNTS, RECORDED = "counts", "recorded"
 """`counts`: what the metrics have gained; `recorded`: there are new events in the events file"""
+
+_MOST_TEXT = 2_000
+_MOST_POSITION = 1_000_000
+_LATEST = 1e11
+"""seconds since the epoch"""
+
+
+def read_effect(given: Any) -> Effect | None:
+    """An effect out of JSON. None: it isn't well formed, or no store could take its values."""
+    match given:
+        case [
+            "end" | "suppress" as action,
+            str() as message_id,
+            int() as position,
+            str() as upstream,
+            int() | float() as at,
+            str() as lane,
+            str() | None as cause,
+            str() | None as address,
+            str() | None as reason,
+        ]:
+            texts = (message_id, upstream, lane, cause, address, reason)
+            if all(map(_is_text, texts)) and 0 <= position <= _MOST_POSITION and 0 <= at <= _LATEST:
+                return Effect(action, message_id, int(position), upstream, float(at), lane, cause, address, reason)
+    return None
+
+
+def _is_text(value: str | None) -> bool:
+    """UTF-8 can hold it, and it isn't long."""
+    return value is None or (len(value) <= _MOST_TEXT and value.encode("utf-8", "ignore").decode() == value)

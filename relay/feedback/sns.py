@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
+from cryptography import x509
 
 FETCH_WITHIN_S = 5.0
 MOST_BYTES = 64_000
@@ -21,6 +22,10 @@ CONFIRM_AGAIN_S = (1.0, 5.0, 30.0, 120.0, 600.0, 1_800.0, 0.0)
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,120}\.pem")
 
 Trouble = Callable[[str, BaseException], None]
+
+
+class Unfetched(Exception):
+    """Why something couldn't be had; the text quotes no URL."""
 
 
 class SnsClient:
@@ -81,6 +86,10 @@ class SnsClient:
 
     async def _fetch_certificate(self, url: str) -> bytes | None:
         pem = await self._fetch(url, "sns_certificate")
+        if pem is not None and not _is_certificate(pem):
+            # A portal's page, say. It must not pass for Amazon's answer: SNS drops what is refused.
+            self._trouble("sns_certificate", Unfetched("what was fetched is no certificate"))
+            pem = None
         if len(self._kept) >= MOST_KEPT:
             self._kept.clear()
         self._kept[url] = time.monotonic() + (FAILED_FOR_S if pem is None else KEPT_FOR_S), pem
@@ -96,15 +105,27 @@ class SnsClient:
         try:
             async with self._session.get(url, allow_redirects=False) as response:
                 if response.status != 200:
-                    raise ValueError(f"SNS answered {response.status}")
-                content = await response.content.read(MOST_BYTES)
-                while len(content) < MOST_BYTES and (more := await response.content.read(MOST_BYTES - len(content))):
-                    content += more
-                return content
+                    raise Unfetched(f"SNS answered {response.status}")
+                content = bytearray()
+                async for piece in response.content.iter_any():
+                    content += piece
+                    if len(content) > MOST_BYTES:
+                        raise Unfetched("the answer is too large")
+                return bytes(content)
+        except Unfetched as error:
+            self._trouble(what, error)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            # Its text may quote the URL, which has a token.
-            self._trouble(what, type(error)(str(error)) if isinstance(error, ValueError) else ConnectionError(what))
-            return None
+            # Not its text, which may quote the URL with its token.
+            self._trouble(what, Unfetched(type(error).__name__))
+        return None
+
+
+def _is_certificate(pem: bytes) -> bool:
+    try:
+        x509.load_pem_x509_certificate(pem)
+    except ValueError:
+        return False
+    return True
 
 
 def _from_folder(folder: Path, url: str) -> bytes | None:

@@ -234,7 +234,7 @@ class Feedback:
             raise ValueError(kind)
         done = []
         for number, given in enumerate(value):
-            effect = _effect(given)
+            effect = messages.read_effect(given)
             try:
                 if effect is None or await self._apply(effect):
                     done.append(number)
@@ -265,24 +265,6 @@ class _Forwarded:
 
     def too_large(self) -> None:
         self._feedback.too_large(self._upstream)
-
-
-def _effect(given: Any) -> Effect | None:
-    """None: it isn't well formed."""
-    match given:
-        case [
-            "end" | "suppress" as action,
-            str() as message_id,
-            int() as position,
-            str() as upstream,
-            int() | float() as at,
-            str() as lane,
-            str() | None as cause,
-            str() | None as address,
-            str() | None as reason,
-        ]:
-            return Effect(action, message_id, position, upstream, float(at), lane, cause, address, reason)
-    return None
 
 
 async def _wait(process: asyncio.subprocess.Process) -> None:
