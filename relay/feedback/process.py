@@ -18,14 +18,15 @@ import uvloop
 from relay.clock import Clock
 from relay.config.whsec import whsec_bytes
 from relay.feedback import messages
-from relay.feedback.counts import Counts
 from relay.feedback.listener import WebhookListener
+from relay.feedback.message_files import MessageFiles
 from relay.feedback.publish import Publisher
 from relay.feedback.receive import Webhooks
 from relay.feedback.receiver import Receiver
 from relay.feedback.settings import ReceiverSettings, Settings
 from relay.feedback.sns import SnsClient
-from relay.feedback.tail import Following, Tail, file_name
+from relay.feedback.tail import Following, Tail
+from relay.feedback.to_main import ToMain
 from relay.feedback.watch import FeedbackLog
 from relay.ipc import JSON, Attached, Link, LinkLost
 from relay.observe import log_output
@@ -33,24 +34,16 @@ from relay.observe.metrics import Metrics
 from relay.store.base import StoreError
 from relay.store.sqlite.events_file import open_events
 from relay.store.sqlite.events_schema import events_path
-from relay.store.sqlite.reader import Reader
 from relay.supervise import Supervisor, listen_to
 from relay.web.backend import Answer, Webhook
 
-REPORT_EVERY_S = 0.25
-TELL_AFTER_S = 0.05
-"""new events within this time are one notification"""
-EFFECTS_AT_ONCE = 100
-EFFECTS_WITHIN_S = 20.0
-EFFECTS_EVERY_S = 1.0
-"""an effect that must wait, say for the settlement of its recipient, is tried again"""
-EFFECTS_FOR_S = 2 * 86400.0
 OVERDUE_AT_ONCE = 500
 OVERDUE_EVERY_S = 5.0
 PRUNE_EVERY_S = 60.0
 PRUNE_EVENTS = 2_000
-FILES_EVERY_S = 1.0
-"""how often it looks for files of new workers"""
+FINISH_WITHIN_S = 1.0
+POST_FOR_S = 0.2
+"""at the end, for the last events to leave; those that don't are posted by the next process"""
 
 
 class FeedbackProcess:
@@ -59,31 +52,44 @@ class FeedbackProcess:
     def __init__(self, listening: Sequence[socket.socket]) -> None:
         """`listening`: the bound sockets of `webhooks.address`."""
         self._listening = listening
-        self._counts = Counts()
-        self._log = FeedbackLog(Metrics(), self._counts, self._on_recorded)
-        self._telling = False
+        self._to_main = ToMain()
+        self._log = FeedbackLog(Metrics(), self._to_main.counts, self._on_recorded)
         self._supervisor = Supervisor(self._log.task_ended)
         self._ended = asyncio.Event()
-        self._effects_due = asyncio.Event()
-        self._readers: dict[str, Reader] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def serve(self, sock: socket.socket) -> None:
         """`sock`: its end of the link."""
         listen_to(asyncio.get_running_loop(), self._log.loop_failed)
-        self._link = await Link.over(sock, self._on_request, self._on_notification, self._ended.set, JSON)
+        link = await Link.over(sock, self._on_request, self._on_notification, self._ended.set, JSON)
+        self._to_main.link = link
         async with contextlib.AsyncExitStack() as self._stack:
             await self._ended.wait()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             if self._tasks:
-                with contextlib.suppress(StoreError):
-                    await self._tail.save()
-            self._report()
-        self._link.close()
+                await self._finish()
+            self._to_main.report()
+        link.close()
+
+    async def _finish(self) -> None:
+        """Take over what the relay did last, so that it is posted now or by the next process."""
+        with contextlib.suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(FINISH_WITHIN_S):
+                await self._tail.catch_up()
+                await self._tail.save()
+        self._publisher.wake()
+        await asyncio.sleep(POST_FOR_S)
 
     async def _on_request(self, kind: str, value: Any) -> Any:
+        try:
+            return await self._answer(kind, value)
+        except (StoreError, OSError, ssl.SSLError) as error:
+            self._log.trouble("feedback", error)  # the other side learns no more than its name
+            raise
+
+    async def _answer(self, kind: str, value: Any) -> Any:
         match kind:
             case messages.PING:
                 return None
@@ -99,7 +105,7 @@ class FeedbackProcess:
             case messages.ERASE:
                 return await self._events.erase(str(value))
             case messages.TAKE_COUNTS:
-                return self._counts.take()
+                return self._to_main.counts.take()
             case messages.STOP:
                 self._ended.set()
                 return None
@@ -117,26 +123,25 @@ class FeedbackProcess:
         self._stack.push_async_callback(self._events.close)
         client = SnsClient(self._log.trouble, self._log.confirmed)
         self._stack.push_async_callback(client.close)
-        self._webhooks = Webhooks(self._current_readers, self._events, client, self._log, clock.now)
-        self._stack.push_async_callback(self._webhooks.thread.close, self._close_readers)
-        self._publisher = Publisher(self._events, clock, self._count_post, self._supervisor)
+        files = MessageFiles(lambda: self._settings.files(), self._log.trouble)
+        self._stack.push_async_callback(files.close)
+        await files.open()
+        self._webhooks = Webhooks(files, self._events, client, self._log, clock.now)
+        self._publisher = Publisher(self._events, clock, self._to_main.count_post, self._supervisor)
         self._stack.push_async_callback(self._publisher.stop)
-        self._tail = Tail(
-            lambda: self._readers, self._webhooks.thread, self._events, self._publisher.wake, self._log.trouble
-        )
+        self._tail = Tail(files, self._events, self._publisher.wake, self._log.trouble)
         await self._tail.load()
         self._webhooks.catch_up = self._tail.catch_up
-        await self._open_readers()
         await self._apply(settings)
         self._listener = WebhookListener(self._routes)
         self._stack.push_async_callback(self._listener.stop)
         await self._listener.start(self._listening, _tls(settings))
         run = self._supervisor.run_forever
         self._tasks += [
-            run("feedback_files", self._watch_files),
+            run("feedback_files", files.watch),
             run("follow_events", self._tail.run),
-            run("feedback_effects", self._hand_over_effects),
-            run("feedback_report", self._report_often),
+            run("feedback_effects", partial(self._to_main.hand_over_effects, self._events, clock.now)),
+            run("feedback_report", self._to_main.report_often),
             run("objectives", self._decide_overdue),
             run("prune_events", self._prune),
         ]
@@ -159,71 +164,12 @@ class FeedbackProcess:
     def _routes(self) -> Mapping[str, Webhook]:
         return {name: _Route(self._webhooks, name) for name in self._webhooks.upstreams}
 
-    # files
-
-    def _current_readers(self) -> list[Reader]:
-        return list(self._readers.values())
-
-    def _close_readers(self) -> None:
-        for reader in self._readers.values():
-            reader.close()
-
-    async def _open_readers(self) -> None:
-        for path in self._settings.files():
-            if file_name(path) not in self._readers:
-                self._readers[file_name(path)] = await self._webhooks.thread.run(partial(Reader.open, path))
-
-    async def _watch_files(self) -> None:
-        while True:
-            await asyncio.sleep(FILES_EVERY_S)
-            try:
-                await self._open_readers()
-            except StoreError as error:
-                self._log.trouble("read", error)
-
-    # what goes to the main process
-
     def _on_recorded(self) -> None:
         """An event was written, perhaps with posts and effects."""
-        self._effects_due.set()
+        self._to_main.on_recorded()
         self._publisher.wake()
-        if not self._telling:
-            self._telling = True
-            asyncio.get_running_loop().call_later(TELL_AFTER_S, self._tell)
 
-    def _tell(self) -> None:
-        self._telling = False
-        self._link.notify(messages.RECORDED)
-
-    def _count_post(self, result: str) -> None:
-        self._counts.posts[result] += 1
-
-    async def _report_often(self) -> None:
-        while True:
-            await asyncio.sleep(REPORT_EVERY_S)
-            self._report()
-
-    def _report(self) -> None:
-        if (counts := self._counts.take()) is not None:
-            self._link.notify(messages.COUNTS, counts)
-
-    async def _hand_over_effects(self) -> None:
-        while True:
-            self._effects_due.clear()
-            after, is_late = 0, False
-            while found := await self._events.effects(after, EFFECTS_AT_ONCE):
-                after = found[-1][0]
-                effects = [effect for _, effect in found]
-                done = await self._link.ask(messages.EFFECTS, effects, within_s=EFFECTS_WITHIN_S)
-                is_late = is_late or len(done) < len(found)
-                too_old = self._clock.now() - EFFECTS_FOR_S
-                finished = {found[position][0] for position in done}
-                await self._events.effects_done(
-                    [number for number, effect in found if number in finished or effect.at < too_old]
-                )
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(EFFECTS_EVERY_S if is_late else None):
-                    await self._effects_due.wait()
+    # in the background
 
     async def _decide_overdue(self) -> None:
         while True:

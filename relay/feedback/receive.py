@@ -10,6 +10,7 @@ from functools import partial
 from typing import Literal, Protocol
 
 from relay.feedback.correlate import Miss, Search, Upstream
+from relay.feedback.message_files import MessageFiles
 from relay.feedback.receiver import Receiver
 from relay.feedback.record import recording
 from relay.feedback.settings import WebhookSettings
@@ -21,8 +22,6 @@ from relay.store.events import Recorded, Recording, Token
 from relay.store.sqlite.events_file import EventsFile, Replayed
 from relay.store.sqlite.locate import Located
 from relay.store.sqlite.pseudonymise import stored
-from relay.store.sqlite.reader import Reader
-from relay.store.sqlite.thread import WorkThread
 
 LARGE_BYTES = 64_000
 """a larger body is read on a thread, so that other requests are answered meanwhile"""
@@ -81,27 +80,25 @@ class Webhooks:
 
     def __init__(
         self,
-        readers: Callable[[], Sequence[Reader]],
+        files: MessageFiles,
         events: EventsFile,
         certificates: Certificates,
         watcher: Watcher,
         now: Callable[[], float],
     ) -> None:
-        """`readers`: of all message files; used on a thread of their own."""
         self.upstreams: Mapping[str, WebhookSettings] = {}
         self.receivers: Sequence[Receiver] = ()
         self.objectives: Collection[str] = ()
         """lanes that have one"""
         self.hashes_addresses = False
         """`log.addresses: hashed`: no reason that is kept has an address"""
-        self._readers = readers
+        self._files = files
         self._events = events
         self._certificates = certificates
         self._watcher = watcher
         self._now = now
         self.catch_up: Callable[[], Awaitable[None]] | None = None
         """called before events are written for receivers: what the relay did before comes before them"""
-        self.thread = WorkThread("correlate")
 
     async def take(self, upstream: str, headers: Mapping[str, str], body: bytes) -> Answer | None:
         """Answer a request. `headers`: names in lower case. None: the upstream has no webhook."""
@@ -170,7 +167,7 @@ class Webhooks:
         misses: list[Miss | Literal["kind"]] = ["kind"] * (len(events) - len(telling))
         for begin in range(0, max(1, len(telling)), EVENTS_AT_ONCE):
             some = telling[begin : begin + EVENTS_AT_ONCE]
-            found = await self.thread.run(partial(self._locate, some, what)) if some else []
+            found = await self._files.thread.run(partial(self._locate, some, what)) if some else []
             recordings: list[Recording] = []
             for event, one in found:
                 if isinstance(one, str):
@@ -196,7 +193,7 @@ class Webhooks:
 
     def _locate(self, events: Sequence[EspEvent], upstream: Upstream) -> list[tuple[EspEvent, Located | Miss]]:
         """Each event, fit to be kept, with what it is about."""
-        readers = self._readers()
+        readers = self._files.readers()
         search = Search(readers, upstream, self._now())
         hashed = readers[0].ask(stored) if self.hashes_addresses else None
         return [(_hide(event, hashed), search.locate(event)) for event in events]

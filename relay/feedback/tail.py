@@ -7,9 +7,9 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from relay.feedback.message_files import MessageFiles
 from relay.feedback.receiver import Receiver
 from relay.feedback.record import posts
 from relay.store.base import StoreError
@@ -19,7 +19,6 @@ from relay.store.sqlite.events_file import EventsFile
 from relay.store.sqlite.locate import Located, recipients_of
 from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.relay_events import TailRow
-from relay.store.sqlite.thread import WorkThread
 
 LOOK_EVERY_S = 0.25
 """each file is looked at so often, besides the nudges"""
@@ -47,6 +46,12 @@ class Following:
     reporting: frozenset[str] = field(default_factory=frozenset)
     """upstreams that report deliveries"""
 
+    def may_want(self, kind: str) -> bool:
+        """Is an event of this kind of use, in some lane?"""
+        if kind == "sent" and self.objectives:
+            return True
+        return any(each.kinds is None or kind in each.kinds for each in self.receivers)
+
 
 class Posted(Protocol):
     def __call__(self) -> None:
@@ -58,18 +63,15 @@ class Tail:
 
     def __init__(
         self,
-        readers: Callable[[], dict[str, Reader]],
-        thread: WorkThread,
+        files: MessageFiles,
         events: EventsFile,
         posted: Posted,
         trouble: Callable[[str, BaseException], None],
     ) -> None:
-        """`readers`: of all message files by name, used on `thread` only."""
         self.following = Following()
         self.begin: Mapping[str, int] = {}
         """by file: its newest event when it was first to be followed; of a file that came later it is the first"""
-        self._readers = readers
-        self._thread = thread
+        self._files = files
         self._events = events
         self._posted = posted
         self._trouble = trouble
@@ -114,11 +116,14 @@ class Tail:
     async def _step(self) -> bool:
         """Take over what is new in each file, up to a number of rows. True: there is more."""
         more = False
-        for name, reader in self._readers().items():
+        for name, reader in list(self._files.by_name.items()):
+            if not self.following.receivers and not self.following.objectives:
+                self._until[name] = await self._files.thread.run(partial(reader.ask, relay_events.last))
+                continue
             if name not in self._until:
                 self._until[name] = self.begin.get(name, 0)
                 await self._events.follow(name, self._until[name])
-            rows, happened = await self._thread.run(partial(self._read, reader, self._until[name]))
+            rows, happened = await self._files.thread.run(partial(self._read, reader, self._until[name]))
             if not rows:
                 continue
             await self._take_over(name, rows[-1].seq, happened)
@@ -148,11 +153,11 @@ class Tail:
         meanwhile, or be deleted."""
         rows = reader.ask(partial(relay_events.since, seq=seq, limit=ROWS_AT_ONCE))
         following = self.following
-        if not following.receivers and not following.objectives:
-            return rows, []
         known: dict[str, Sequence[Located]] = {}
         happened: list[Happened] = []
         for row in rows:
+            if not following.may_want(row.kind):
+                continue
             if row.message_id not in known:
                 known[row.message_id] = self._recipients(reader, row.message_id)
             recipients = known[row.message_id]
@@ -161,13 +166,8 @@ class Tail:
         return rows, happened
 
     def _recipients(self, first: Reader, message_id: str) -> Sequence[Located]:
-        for reader in (first, *self._readers().values(), first):
+        for reader in (first, *self._files.readers(), first):
             found = reader.ask(partial(recipients_of, message_id=message_id))
             if found:
                 return found
         return ()
-
-
-def file_name(path: Path) -> str:
-    """What the events file calls a message file."""
-    return path.name

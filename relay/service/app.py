@@ -94,6 +94,7 @@ class App:
             parts.intake.use_spool(_spool(loaded))
             parts.forwarder.start()
             parts.workers.start(loaded, bulk_lanes(config), parts.builder.limits)
+            started.push_async_callback(parts.feedback.stop)  # after the drain, whose events it posts
             started.push_async_callback(self._drain)
             http_sockets += self._bind_http()
             parts.http.listen(http_sockets)
@@ -101,7 +102,6 @@ class App:
             started.callback(lambda: _release(webhook_sockets, config))
             webhook_sockets += self._bind_webhooks()
             settings = feedback_settings(config, self.clock)
-            started.push_async_callback(parts.feedback.stop)
             try:
                 await parts.intake.start(config.listen, self._passed)
             except CannotListen as error:

@@ -37,7 +37,7 @@ READY_WITHIN_S = 5.0
 """a webhook waits so long for a process that is starting"""
 STOPS_WITHIN_S = 3.0
 COUNTS_WITHIN_S = 1.0
-MOST_EFFECTS = 1_000
+MOST_EFFECTS = 64
 UNAVAILABLE = Answer(503, "the relay can't take events now")
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
 """variables of the environment: others may be passwords of upstreams"""
@@ -175,17 +175,22 @@ class Feedback:
     async def _live(self) -> None:
         """Raises FeedbackEnded."""
         process, link = await self._spawn()
+        watching: list[asyncio.Task[object]] = []
         try:
             self._link = link
             await self._begin(link)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_wait(process), name="process of feedback")
-                tasks.create_task(self._watch(link), name="watch feedback")
-        except* FeedbackEnded as ended:
-            raise ended.exceptions[0] from None
-        except* (LinkLost, RemoteError):
+            watching = [
+                asyncio.create_task(process.wait(), name="process of feedback"),
+                asyncio.create_task(self._watch(link), name="watch feedback"),
+            ]
+            await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED)
+            raise FeedbackEnded
+        except (LinkLost, RemoteError):
             raise FeedbackEnded from None
         finally:
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
             self._ready.clear()
             self._link = None
             link.close()
@@ -219,12 +224,11 @@ class Feedback:
         self._log.feedback_ready()
 
     async def _watch(self, link: Link) -> None:
-        while True:
-            try:
+        """Returns once it doesn't answer any more."""
+        with contextlib.suppress(LinkLost, RemoteError):
+            while True:
                 await link.ask(messages.PING, within_s=SILENT_FOR_S)
-            except (LinkLost, RemoteError):
-                raise FeedbackEnded from None
-            await asyncio.sleep(PING_EVERY_S)
+                await asyncio.sleep(PING_EVERY_S)
 
     # what the process asks and tells
 
@@ -232,15 +236,17 @@ class Feedback:
         """Positions of the effects that are applied, or can't ever be."""
         if kind != messages.EFFECTS or not isinstance(value, list) or len(value) > MOST_EFFECTS:
             raise ValueError(kind)
-        done = []
-        for number, given in enumerate(value):
-            effect = messages.read_effect(given)
-            try:
-                if effect is None or await self._apply(effect):
-                    done.append(number)
-            except (StoreError, LinkLost) as error:
-                self._log.trouble("effect", error)
-        return done
+        # Together, so that they share commits; a code waits for one of those at most.
+        done = await asyncio.gather(*map(self._try, map(messages.read_effect, value)))
+        return [number for number, is_done in enumerate(done) if is_done]
+
+    async def _try(self, effect: Effect | None) -> bool:
+        """False: it can't be applied yet. What isn't well formed is done."""
+        try:
+            return effect is None or await self._apply(effect)
+        except (StoreError, LinkLost) as error:
+            self._log.trouble("effect", error)
+            return False
 
     def _on_notification(self, kind: str, value: Any) -> None:
         match kind:
@@ -265,11 +271,6 @@ class _Forwarded:
 
     def too_large(self) -> None:
         self._feedback.too_large(self._upstream)
-
-
-async def _wait(process: asyncio.subprocess.Process) -> None:
-    await process.wait()
-    raise FeedbackEnded
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

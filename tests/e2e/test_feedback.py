@@ -7,6 +7,8 @@ import base64
 import email
 import json
 import secrets
+import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +19,8 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook as StandardWebhook
 
-from tests.support.app import Talk
-from tests.support.relay import RelayProcess, get, metrics, time_line, until, upstream_keys, write_config
+from tests.support.app import Talk, stuffed
+from tests.support.relay import RelayProcess, command, get, metrics, time_line, until, upstream_keys, write_config
 from tests.support.upstream import Received, Upstream
 
 SECRET = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
@@ -69,9 +71,9 @@ CONTENT = (
 )
 
 
-async def submit(relay: RelayProcess, *to: str, content: bytes = CONTENT) -> str:
+async def submit(relay: RelayProcess, *to: str, sender: str = "login@auth.example.com") -> str:
     async with Talk(relay.smtp) as talk:
-        return await talk.submit(content, "login@auth.example.com", *to)
+        return await talk.submit(CONTENT, sender, *to)
 
 
 def echoed(received: Received) -> dict[str, str]:
@@ -179,3 +181,44 @@ async def test_what_is_not_proved_or_not_ours_leaves_nothing(tmp_path: Path, app
         assert (await get(relay, "/webhooks/postmark")).status == 405
         line = await time_line(relay, message_id, "sent")
         assert [one["kind"] for one in line["recipients"][0]["events"]] == ["accepted", "sent"]
+
+
+async def test_a_bounce_of_bulk_mail_ends_it_in_its_worker_and_is_remembered(
+    tmp_path: Path, app: tuple[App, str]
+) -> None:
+    receiver, url = app
+    async with Upstream() as esp, RelayProcess(configured(tmp_path, esp, url)) as relay:
+        message_id = await submit(relay, "gone@example.org", sender="news@example.com")
+        (received,) = await esp.wait_for(1)
+        await time_line(relay, message_id, "sent")
+        bounce = event("Bounce", received, "gone@example.org", Type="HardBounce", ID=9, Details="550 5.1.1 unknown")
+        assert await post_event(relay, bounce) == 200
+        line = await time_line(relay, message_id, "bounced")
+        assert [one["kind"] for one in line["recipients"][0]["events"]] == ["accepted", "sent", "bounced"]
+        await receiver.until(lambda: receiver.kinds(message_id) == ["accepted", "sent", "bounced"])
+        listed = (await command("suppress", "list", "-c", tmp_path / "relay.yaml", "--json")).objects
+        assert [(one["address"], one["cause"]) for one in listed] == [("gone@example.org", "bounce")]
+        for sender in ("news@example.com", "login@auth.example.com"):
+            async with Talk(relay.smtp) as talk:
+                await talk.envelope(sender, "gone@example.org")
+                talk.send(stuffed(CONTENT) + b".\r\n")
+                assert (await talk.reply()).startswith("550 5.7.1 suppressed: ")
+
+
+async def test_events_are_followed_on_the_command_line(tmp_path: Path, app: tuple[App, str]) -> None:
+    _, url = app
+    async with Upstream() as esp, RelayProcess(configured(tmp_path, esp, url)) as relay:
+        first = await submit(relay, "ann@example.org")
+        await time_line(relay, first, "sent")
+        arguments = ("-m", "relay", "events", "--follow", "--json", "-c", str(tmp_path / "relay.yaml"))
+        following = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
+        assert following.stdout is not None
+        async with asyncio.timeout(30):
+            seen = [json.loads(await following.stdout.readline()) for _ in range(2)]
+            second = await submit(relay, "bob@example.org")
+            seen += [json.loads(await following.stdout.readline()) for _ in range(2)]
+            following.send_signal(signal.SIGINT)
+            assert await following.wait() == 0
+        assert [(one["kind"], one["message"]) for one in seen] == [
+            (kind, message_id) for message_id in (first, second) for kind in ("accepted", "sent")
+        ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.feedback.counts import Counts
+from relay.feedback.message_files import MessageFiles
 from relay.feedback.receive import Answer, Certificates, Webhooks
 from relay.feedback.settings import WebhookSettings
 from relay.feedback.sns import SnsClient
@@ -18,7 +19,6 @@ from relay.feedback.watch import FeedbackLog
 from relay.observe.metrics import Metrics
 from relay.store.model import RecipientUpdate, Settlement
 from relay.store.sqlite.events_file import EventsFile, open_events
-from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.store import SqliteStore, open_store
 from tests.store.build import NOW, message
 
@@ -36,8 +36,9 @@ class Room:
         self.now = AT
         self.counts = Counts()
         self.log = FeedbackLog(Metrics(), self.counts, lambda: None)
-        self.readers = [Reader.open(folder / f"{name}.db") for name in names(len(stores))]
-        self.webhooks = Webhooks(lambda: self.readers, events, sns, self.log, lambda: self.now)
+        paths = [folder / f"{name}.db" for name in names(len(stores))]
+        self.files = MessageFiles(lambda: paths, lambda _where, _error: None)
+        self.webhooks = Webhooks(self.files, events, sns, self.log, lambda: self.now)
         self.webhooks.upstreams = {"postmark": POSTMARK}
         self._events_path = folder / "relay-events.db"
 
@@ -63,10 +64,6 @@ class Room:
         answer = await self.webhooks.take(upstream, {"authorization": BASIC, **(headers or {})}, body)
         assert answer is not None
         return answer
-
-    def close_readers(self) -> None:
-        for reader in self.readers:
-            reader.close()
 
     def rows(self, table: str = "event", columns: str = "message_id, position, kind") -> list[tuple[Any, ...]]:
         """What the events file has on the disk."""
@@ -114,10 +111,11 @@ async def room(folder: Path, *, stores: int = 1, sns: SnsClient | None = None) -
     events = await open_events(folder / "relay-events.db", lambda: AT)
     client = sns or SnsClient(lambda _what, _error: None)
     made = Room(folder, opened, events, client)
+    await made.files.open()
     try:
         yield made
     finally:
-        await made.webhooks.thread.close(made.close_readers)
+        await made.files.close()
         await client.close()
         await events.close()
         for store in opened:
