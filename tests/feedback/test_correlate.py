@@ -123,12 +123,12 @@ async def test_the_plan_of_each_lookup_uses_an_index(tmp_path: Path) -> None:
                 found = connection.execute(f"EXPLAIN QUERY PLAN {statement}")  # type: ignore[attr-defined]
                 plans.extend(str(row[3]) for row in found)
 
-        here.readers[0].ask(lambda connection: connection.set_trace_callback(asked.append))
+        here.files.readers()[0].ask(lambda connection: connection.set_trace_callback(asked.append))
         assert (await here.post(MessageID="x")).status == 200
         assert (await here.post(Metadata=relay_id("unknown"))).status == 200
-        here.readers[0].ask(lambda connection: connection.set_trace_callback(None))
+        here.files.readers()[0].ask(lambda connection: connection.set_trace_callback(None))
         asked[:] = [one for one in asked if one.startswith("SELECT")]
-        here.readers[0].ask(explain)
+        here.files.readers()[0].ask(explain)
         assert any("recipient" in one for one in asked)
         assert plans
         assert not [plan for plan in plans if plan.startswith("SCAN") or "TEMP B-TREE" in plan]
