@@ -14,8 +14,9 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -26,10 +27,13 @@ from bench.process import end_with_stdin
 RECIPIENT = "bulk@example.net"
 _KINDS = ("Delivery", "Open", "Click")
 _ANSWER_WITHIN_S = 20.0
+Make = Callable[[int], bytes]
+"""the number-th request"""
 
 
-def request(number: int, message_id: str, recipient: str) -> bytes:
-    """A whole HTTP request with one event of Postmark's."""
+def event(messages: Sequence[tuple[str, str]], number: int) -> bytes:
+    """A whole HTTP request with one event of Postmark's, about one of these messages (id, recipient)."""
+    message_id, recipient = messages[number % len(messages)]
     at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     body = json.dumps(
         {
@@ -44,7 +48,16 @@ def request(number: int, message_id: str, recipient: str) -> bytes:
             "MessageStream": "outbound",
         }
     ).encode()
-    proof = base64.b64encode(WEBHOOK_SECRET.encode()).decode()
+    return _request(body, WEBHOOK_SECRET)
+
+
+def forged(size_bytes: int, _number: int) -> bytes:
+    """A request of that size with a wrong proof."""
+    return _request(b" " * size_bytes, "wrong:secret")
+
+
+def _request(body: bytes, secret: str) -> bytes:
+    proof = base64.b64encode(secret.encode()).decode()
     head = (
         f"POST /webhooks/bulk HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic {proof}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -58,20 +71,16 @@ class Tally:
         self.times_ms: list[float] = []
 
 
-async def pour(
-    port: int, messages: Sequence[tuple[str, str]], rate: float, connections: int, stop: threading.Event
-) -> Tally:
-    """`messages`: id and recipient of each."""
+async def pour(port: int, make: Make, rate: float, connections: int, stop: threading.Event) -> Tally:
     tally, numbers = Tally(), itertools.count(time.time_ns() // 1_000_000 % 10**9)
-    await asyncio.gather(
-        *(_connection(port, messages, numbers, rate / connections, stop, tally) for _ in range(connections))
-    )
+    each = rate / connections
+    await asyncio.gather(*(_connection(port, make, numbers, each, stop, tally) for _ in range(connections)))
     return tally
 
 
 async def _connection(
     port: int,
-    messages: Sequence[tuple[str, str]],
+    make: Make,
     numbers: Iterator[int],
     rate: float,
     stop: threading.Event,
@@ -84,7 +93,7 @@ async def _connection(
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         number = next(numbers)
         began = time.monotonic()
-        writer.write(request(number, *messages[number % len(messages)]))
+        writer.write(make(number))
         async with asyncio.timeout(_ANSWER_WITHIN_S):
             head = await reader.readuntil(b"\r\n\r\n")
             length = next((line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), b":0")
@@ -103,6 +112,7 @@ def main() -> None:
     parser.add_argument("ids", type=Path)
     parser.add_argument("--rate", type=float, required=True, help="events a second, over all connections")
     parser.add_argument("--connections", type=int, required=True)
+    parser.add_argument("--forged", type=int, metavar="BYTES", help="no events, but bodies of that size, unproved")
     args = parser.parse_args()
     stop = threading.Event()
     end_with_stdin(stop.set)
@@ -110,7 +120,8 @@ def main() -> None:
     messages = [(message_id, recipient) for message_id, recipient in lines]
     print("ready 0", flush=True)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        tally = runner.run(pour(args.port, messages, args.rate, args.connections, stop))
+        make = partial(forged, args.forged) if args.forged else partial(event, messages)
+        tally = runner.run(pour(args.port, make, args.rate, args.connections, stop))
     times = sorted(tally.times_ms) or [0.0]
     p50, p99 = times[len(times) // 2], times[min(len(times) - 1, len(times) * 99 // 100)]
     print(tally.good, tally.bad, f"{p50:.1f}", f"{p99:.1f}", flush=True)
