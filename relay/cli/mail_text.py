@@ -131,9 +131,17 @@ def message(one: Json) -> str:
         if recipient["reply"]:
             lines.append(f"    reply     {recipient['reply']}")
         lines.extend(_attempt(attempt) for attempt in recipient.get("attempts", ()))
+        lines.extend(_event(event) for event in recipient.get("events", ()) if event["source"] == "esp")
     notes = (" ".join(str(value) for value in note.values()) for note in one.get("notes", ()))
     lines.extend(f"  note        {note}" for note in notes)
     return "\n".join(printable(line) for line in lines)
+
+
+def _event(event: Json) -> str:
+    """What an ESP reported. The relay's own events stand in the lines above."""
+    permanent = {True: " for good", False: " for now"}.get(event["permanent"], "")
+    reason = f": {event['reason']}" if event["reason"] else ""
+    return f"    {event['upstream']}  {event['kind']}{permanent} after {duration(event['after_ms'])}{reason}"
 
 
 def report(built: Report) -> str:
