@@ -24,7 +24,7 @@ from relay.store.sqlite.locate import Located
 from relay.store.sqlite.pseudonymise import stored
 
 LARGE_BYTES = 64_000
-"""a larger body is read on a thread, so that other requests are answered meanwhile"""
+"""a larger body is read on a thread, one at a time: what it becomes takes ten times its size"""
 EVENTS_AT_ONCE = 200
 """events of one body that are looked up and written in one go"""
 REPLAYED = "its token was used before, for another event: it is forged"
@@ -97,6 +97,7 @@ class Webhooks:
         self._certificates = certificates
         self._watcher = watcher
         self._now = now
+        self._one_large = asyncio.Semaphore(1)
         self.catch_up: Callable[[], Awaitable[None]] | None = None
         """called before events are written for receivers: what the relay did before comes before them"""
 
@@ -106,7 +107,11 @@ class Webhooks:
         if settings is None:
             return None
         try:
-            answer = await self._take(upstream, settings, Posted(headers, body))
+            if len(body) > LARGE_BYTES:
+                async with self._one_large:
+                    answer = await self._take(upstream, settings, Posted(headers, body))
+            else:
+                answer = await self._take(upstream, settings, Posted(headers, body))
         except StoreError as error:
             self._watcher.on_trouble("webhook", error)
             answer = UNAVAILABLE
