@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
+from relay.providers.webhook import EspKind
 from relay.store.events import EventSelection, MailEvent
 from relay.store.sqlite import event_search, relay_events
 from relay.store.sqlite.event_search import Shown
@@ -17,6 +19,8 @@ from relay.store.sqlite.reader import Reader
 from relay.store.view import Json, add_events, event_json, time_text
 
 NEWS_AT_ONCE = 1_000
+OF_ESPS_ONLY = frozenset(get_args(EspKind)) - {"deferred", "bounced"}
+"""kinds that no event of the relay's own has: it would be looked for in vain in all of them"""
 
 
 class TimeLines:
@@ -64,7 +68,7 @@ class TimeLines:
     def search(self, selection: EventSelection, readers: Sequence[Reader]) -> Sequence[Json]:
         """The events selected, oldest first."""
         found: dict[str, Shown] = {}
-        for reader in readers:
+        for reader in readers if selection.kind not in OF_ESPS_ONLY else ():
             for one in reader.ask(partial(event_search.search, selection=selection)):
                 found[one.event.id] = one
         for one in self._of_esps(selection, readers):
