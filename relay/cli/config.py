@@ -22,6 +22,7 @@ from relay.cli.common import (
 if TYPE_CHECKING:
     from relay.config.model import Config, Loaded
     from relay.config.rate_limit import CountPer
+    from relay.doctor.sessions import Running
     from relay.mail.message import Message
     from relay.routing.facts import Facts
     from relay.routing.router import Route
@@ -134,17 +135,22 @@ def _header_addresses(message: Message, names: tuple[str, ...]) -> list[str]:
 
 def _explanation(loaded: Loaded, facts: Facts, size_bytes: int) -> dict[str, Any]:
     """The JSON document: the message's route, and how the relay would process it."""
+    from relay.cli.preferred import preferred
+    from relay.doctor.sessions import running
     from relay.routing.router import Router
 
     explanation = Router(loaded.config).explain(facts)
     route, limits = explanation.route, loaded.config.limits
     lane = loaded.config.lanes[route.lane]
+    prefers = lane.prefer == "fastest"
+    of_relay = running(loaded.config) if prefers or lane.express else {}
     return {
         "lane": route.lane,
         "rule": route.rule,
         "earlier": [{"rule": step.rule, "why_not": list(step.reasons)} for step in explanation.earlier],
         "upstreams": list(route.upstreams),
-        "warm": _warm(loaded.config, route) if lane.express else {},
+        "prefer": preferred(route.lane, route.upstreams, facts.recipients, of_relay) if prefers else None,
+        "warm": _warm(loaded.config, route, of_relay) if lane.express else {},
         "sender": facts.sender,
         "recipients": list(facts.recipients),
         "client": facts.client,
@@ -170,11 +176,11 @@ def _explanation(loaded: Loaded, facts: Facts, size_bytes: int) -> dict[str, Any
     }
 
 
-def _warm(config: Config, route: Route) -> dict[str, Any]:
+def _warm(config: Config, route: Route, of_relay: Running) -> dict[str, Any]:
     """By upstream: the sessions that the route's express lane keeps open, by configuration and in a running relay."""
-    from relay.doctor.sessions import configured, running
+    from relay.doctor.sessions import configured
 
-    of_relay, warm = running(config), {}
+    warm = {}
     for name in route.upstreams:
         seen = of_relay.get((route.lane, name))
         now = seen.warm if seen is not None else None
@@ -201,6 +207,8 @@ def _rate_limit(limit: CountPer) -> dict[str, float]:
 
 
 def _as_text(document: dict[str, Any], loaded: Loaded) -> str:
+    from relay.cli.preferred import as_text
+
     reason = "no rule matched: the default lane" if document["rule"] is None else f"rule {document['rule']}"
     listener = next(one for one in loaded.config.listen if str(one.address) == document["listener"])
     if listener.lane is not None:
@@ -216,6 +224,7 @@ def _as_text(document: dict[str, Any], loaded: Loaded) -> str:
             f"lane       {document['lane']} ({reason})",
             *(f"not        {step['rule']}: {why}" for step in document["earlier"] for why in step["why_not"]),
             f"upstreams  {', '.join(document['upstreams'])}",
+            *([f"prefer     {as_text(document['prefer'])}"] if document["prefer"] else ()),
             *(f"warm       {name}: {_warm_text(warm)}" for name, warm in document["warm"].items()),
             f"from       {document['sender'] or '<>'}",
             f"to         {', '.join(document['recipients']) or 'no recipient'}",

@@ -19,14 +19,17 @@ class RouteKey(NamedTuple):
     """as its rule has them; empty: the lane's"""
     step: int
     """of the retry ladder"""
+    provider: str = ""
+    """in a lane that prefers the fastest upstream: the mailbox provider's label"""
+    explores: bool = False
 
     @classmethod
     def of(cls, job: Job) -> RouteKey:
-        return cls(job.queued.upstreams, min(one.step for one in job.queued.due))
+        return cls(job.queued.upstreams, min(one.step for one in job.queued.due), job.provider, job.explores)
 
 
 class Backlog:
-    """A heap for each route: a handful."""
+    """A heap for each route: a handful, for each mailbox provider where the lane prefers the fastest upstream."""
 
     __slots__ = ("_heaps", "_size")
 

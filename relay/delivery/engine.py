@@ -12,6 +12,7 @@ from relay.config.model import Config, Loaded
 from relay.delivery.bounce import Bouncer
 from relay.delivery.dispatch import Delivery, OwnLanes
 from relay.delivery.events import DeliveryEvents
+from relay.delivery.fastest import RECENT_S, Paces, Sample, preferring
 from relay.delivery.housekeeping import Housekeeping
 from relay.delivery.services import Services
 from relay.observe.maillog import MailLog
@@ -21,6 +22,8 @@ from relay.signing.signatures import Signatures
 from relay.store.base import StoreError
 from relay.store.codec import Codec
 from relay.store.model import NewMessage
+from relay.store.sqlite.events_reader import arrivals
+from relay.store.sqlite.events_schema import events_path
 from relay.store.sqlite.store import SqliteStore, open_store
 from relay.store.sqlite.suppressions import load
 from relay.supervise import Supervisor
@@ -44,11 +47,14 @@ class Engine:
         """this process's copy"""
         self.report_bad_address: Report = lambda _: None
         """set before the first `build`"""
-        self._events = DeliveryEvents(log, clock)
+        self.paces = Paces(clock.now)
+        self._events = DeliveryEvents(log, clock, self.paces)
         self._retired: dict[asyncio.Task[None], Delivery] = {}
         """the tasks that end the lanes of earlier configurations"""
         self._housekeeper: asyncio.Task[None] | None = None
         self._running: Delivery | None = None
+        self._learnt: frozenset[str] = frozenset()
+        """lanes whose upstreams' times were read"""
 
     @property
     def delivery(self) -> Delivery:
@@ -79,6 +85,7 @@ class Engine:
             self.supervisor,
             self.suppressions,
             self.report_bad_address,
+            self.paces,
         )
         return Delivery(loaded.config, services, targets, own, self._running)
 
@@ -88,6 +95,7 @@ class Engine:
         self.log.objectives = Objectives.of(config)
         self._housekeeping = Housekeeping(self.store, self.clock, self.log)
         await self._housekeeping.apply(config, delivery.wake_all)
+        await self._learn(config)
         delivery.start()
         self._housekeeper = self.supervisor.run_forever("housekeeping", self._housekeeping.run)
 
@@ -101,11 +109,31 @@ class Engine:
             await self._housekeeping.apply(config, delivery.wake_all)
         except StoreError as error:
             self.log.trouble("adopt", error)
+        await self._learn(config)
         await old.give_back()
         delivery.wake_all()
         retired = self.supervisor.run_until_done("retire lanes", partial(self._retire, old))
         self._retired[retired] = old
         retired.add_done_callback(lambda task: self._retired.pop(task, None))
+
+    async def _learn(self, config: Config) -> None:
+        """Begin with what the events file has of the last hours about lanes that prefer the fastest upstream."""
+        lanes = preferring(config)
+        new, self._learnt = lanes - self._learnt, lanes
+        self.paces.forget(lanes)
+        if not new:
+            return
+        since = self.clock.now() - RECENT_S
+        try:
+            rows = await asyncio.to_thread(arrivals, events_path(config.store), since, tuple(new))
+        except StoreError as error:
+            self.log.trouble("learn", error)
+            return
+        self.paces.learn(
+            Sample(one.lane, one.upstream, one.provider, "delivered", one.after_s, one.at)
+            for one in rows
+            if one.upstream in config.upstreams
+        )
 
     async def _retire(self, old: Delivery) -> None:
         await old.drain(RETIRE_WITHIN_S)

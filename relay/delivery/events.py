@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from relay.clock import Clock
+from relay.delivery.fastest import Paces, Sample
 from relay.delivery.message import Job
 from relay.mail.outcome import Outcome
 from relay.mail.reply import is_own
@@ -19,9 +20,11 @@ _COUNTED = frozenset((*PHASES, *RARE_PHASES))
 class DeliveryEvents:
     """delivery's `Events`."""
 
-    def __init__(self, log: MailLog, clock: Clock) -> None:
+    def __init__(self, log: MailLog, clock: Clock, paces: Paces | None = None) -> None:
+        """`paces`: learn how fast upstreams are, from messages of lanes that prefer the fastest."""
         self._log = log
         self._clock = clock
+        self._paces = paces
 
     def on_attempt(self, lane: str, job: Job, report: Report) -> None:
         for code in report.codes:
@@ -67,7 +70,16 @@ class DeliveryEvents:
         match state:
             case "sent" if upstream is not None:
                 total_s = job.timings_ms.get("total", 0.0) / 1000.0
-                self._log.sent(id_, lane, upstream, recipients=recipients, total_s=total_s)
+                ranking = job.ranking if job.queued.due and not any(one.step for one in job.queued.due) else None
+                self._log.sent(
+                    *(id_, lane, upstream),
+                    recipients=recipients,
+                    total_s=total_s,
+                    preferred=None if ranking is None else ranking.names[0],
+                    because=None if ranking is None else ranking.why,
+                )
+                if job.provider and self._paces is not None:
+                    self._paces.learn([Sample(lane, upstream, job.provider, "sent", total_s, self._clock.now())])
                 # The attempts' phases were counted in `on_attempt`.
                 of_the_message = {phase: ms for phase, ms in job.timings_ms.items() if phase not in _COUNTED}
                 self._log.metrics.observe_phases(lane, of_the_message)

@@ -16,6 +16,7 @@ from typing import Any
 from relay.config.model import Lane as LaneConfig
 from relay.delivery.backlog import Backlog, RouteKey
 from relay.delivery.drain import end_deliveries
+from relay.delivery.fastest import Preference
 from relay.delivery.feeder import CLAIM_MESSAGES, Feeder
 from relay.delivery.message import Job
 from relay.delivery.round import Round
@@ -68,7 +69,8 @@ class Lane:
         self.settler = Settler(name, config, services, wake=wake, after_deferral=self._after_deferral)
         self._services = services
         self._sign = partial(services.sign, express=config.express)
-        self.choice = LaneUpstreams(config.upstreams, upstreams)
+        preference = Preference(name, services.paces) if config.prefer == "fastest" else None
+        self.choice = LaneUpstreams(config.upstreams, upstreams, preference)
         self._backlog = Backlog()
         self._paused_messages = 0
         """messages of the backlog whose upstreams all asked for a pause"""
@@ -98,6 +100,7 @@ class Lane:
         clock = self._services.clock
         gate = Gate(clock.steady(queued.expires_at))
         job = Job(queued, gate, self._sign, clock.monotonic(queued.accepted_at))
+        self.choice.prepare(job)
         if self.config.on_ambiguous == "hold":
             gate.mark = lambda: self.settler.mark_final(job)
         if claimed:
@@ -175,6 +178,7 @@ class Lane:
             self._active += 1
             if upstreams:
                 upstreams[0].under_way += 1
+                job.ranking = self.choice.ranking(route, upstreams)
             task = asyncio.create_task(self._deliver(job, upstreams), name=f"deliver {job.queued.id}")
             self._tasks[task] = job
             task.add_done_callback(self._delivered)

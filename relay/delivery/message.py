@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
+from relay.delivery.fastest import Ranking
 from relay.mail.correlation import correlated
 from relay.mail.message import over_long_line
 from relay.mail.recode import Form, recoded
@@ -87,6 +88,12 @@ class Job:
     """recipients accepted by an upstream without DSN: the success report is the relay's (RFC 3461 5.2.2)"""
     bad_addresses: list[BadAddress] = field(default_factory=list)
     """to be reported once the outcome is durable"""
+    provider: str = ""
+    """in a lane that prefers the fastest upstream: the label of the first recipient's mailbox provider"""
+    explores: bool = False
+    """it goes to another upstream than the fastest first"""
+    ranking: Ranking | None = None
+    """by which its upstreams were put in order"""
     timings_ms: dict[str, float] = field(default_factory=dict)
     sign_ms: float = 0.0
     _renditions: dict[Form, Queued] = field(default_factory=dict)

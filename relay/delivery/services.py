@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from relay.clock import Clock
+from relay.delivery.fastest import Paces
 from relay.delivery.message import Job
 from relay.delivery.settlement import Bounces
 from relay.policy.suppression import Report as ReportBadAddress
@@ -59,3 +60,5 @@ class Services:
     suppressions: Suppressions = field(default_factory=Suppressions)
     report_bad_address: ReportBadAddress = lambda _: None
     """is called once the outcome is durable"""
+    paces: Paces = field(default_factory=Paces)
+    """how fast each upstream is, for lanes that prefer the fastest"""

@@ -6,13 +6,20 @@ import asyncio
 from collections.abc import Sequence
 
 from relay.delivery.backlog import RouteKey
+from relay.delivery.fastest import Preference, Ranking
+from relay.delivery.message import Job
+from relay.mail.mailbox_provider import provider, provider_label
 from relay.upstream.base import Upstream
 
 
 class LaneUpstreams:
-    def __init__(self, default: Sequence[str], all_of_them: Sequence[Upstream]) -> None:
-        """`default`: names, in order, for messages whose rule names none."""
+    def __init__(
+        self, default: Sequence[str], all_of_them: Sequence[Upstream], preference: Preference | None = None
+    ) -> None:
+        """`default`: names, in order, for messages whose rule names none. `preference`: of a lane that prefers the
+        fastest."""
         self._default = default
+        self._preference = preference
         self._by_name = {upstream.name: upstream for upstream in all_of_them}
         self._joined: list[Upstream] = []
 
@@ -44,8 +51,25 @@ class LaneUpstreams:
         named = self.named(route.upstreams)
         # An operator asked for a try now: it waits for how the probe ends.
         closed = [each for each in named if each.circuit.state == "closed"] or [each for each in named if each.urged]
+        if (ranking := self.ranking(route, closed)) is not None:
+            closed = [self._by_name[name] for name in ranking.names]
         turn = route.step % len(closed) if closed else 0
         return sorted(closed[turn:] + closed[:turn], key=_is_untried)
+
+    def ranking(self, route: RouteKey, upstreams: Sequence[Upstream]) -> Ranking | None:
+        """The order for a route; None: the lane doesn't prefer the fastest, or there is no choice."""
+        if self._preference is None or len(upstreams) < 2:
+            return None
+        # In the configured order, however these are ordered: it decides where nothing is known.
+        names = tuple(one.name for one in self.named(route.upstreams) if one in upstreams)
+        return self._preference.rank(names, route.provider, explores=route.explores)
+
+    def prepare(self, job: Job) -> None:
+        """Find out what decides about a new job's upstreams, besides its rule."""
+        if self._preference is not None:
+            due = job.queued.due
+            job.provider = provider_label(provider(due[0].recipient.address)) if due else ""
+            job.explores = self._preference.explores()
 
 
 def _is_untried(upstream: Upstream) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import ItemsView, Iterator, Mapping
 from typing import NamedTuple
 
 from relay.config.model import Config, Sessions
+from relay.delivery.fastest import Pace
 from relay.store.base import StoreError
 from relay.store.sqlite.files import holder
 from relay.upstream.warm import AHEAD, Warm
@@ -23,6 +24,8 @@ class AtRelay(NamedTuple):
     """sessions that are open"""
     warm: Warm | None
     """what it keeps open; None: a bulk lane"""
+    paces: Mapping[tuple[str, str], Pace]
+    """by mailbox provider and end, in a lane that prefers the fastest"""
 
 
 Running = Mapping[tuple[str, str], AtRelay]
@@ -71,7 +74,10 @@ def _stated(readyz: Mapping[str, object]) -> Iterator[tuple[tuple[str, str], AtR
             stated = dict(_items(upstream))
             counts = dict(_items(stated.get("sessions")))
             opened = sum(count for kind in ("idle", "busy") if isinstance(count := counts.get(kind), int))
-            yield (lane, name), AtRelay(str(stated.get("state")), opened, _warm(stated.get("warm")))
+            yield (
+                (lane, name),
+                AtRelay(str(stated.get("state")), opened, _warm(stated.get("warm")), dict(_paces(stated.get("p95")))),
+            )
 
 
 def _warm(stated: object) -> Warm | None:
@@ -79,6 +85,13 @@ def _warm(stated: object) -> Warm | None:
         case {"sessions": int(number), "reason": str(reason)}:
             return Warm(number, reason)
     return None
+
+
+def _paces(stated: object) -> Iterator[tuple[tuple[str, str], Pace]]:
+    for one in stated if isinstance(stated, list) else ():
+        match one:
+            case {"provider": str(provider), "to": str(end), "p95_ms": int() | float() as ms, "samples": int(samples)}:
+                yield (provider, end), Pace(ms / 1000, samples)
 
 
 def _items(value: object) -> ItemsView[str, object]:

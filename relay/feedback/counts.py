@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 from relay.observe.metrics import Metrics
 
@@ -29,6 +29,15 @@ TASKS = frozenset(
 POSTS = frozenset({"delivered", "failed", "dead"})
 
 
+class Arrival(NamedTuple):
+    """A first delivered event. `after_s`: from the app's final dot."""
+
+    lane: str
+    provider: str
+    after_s: float
+    upstream: str
+
+
 class Counts:
     """Increments since the last report."""
 
@@ -40,12 +49,11 @@ class Counts:
         """by lane, and whether its objective was met"""
         self.tasks: Counter[str] = Counter()
         """background tasks that failed and were started again"""
-        self.inbox: list[tuple[str, str, float]] = []
-        """lane, provider, seconds"""
+        self.inbox: list[Arrival] = []
 
-    def observe_inbox(self, lane: str, provider: str, seconds: float) -> None:
+    def observe_inbox(self, arrival: Arrival) -> None:
         if len(self.inbox) < MOST_OBSERVATIONS:
-            self.inbox.append((lane, provider, seconds))
+            self.inbox.append(arrival)
 
     def take(self) -> dict[str, Any] | None:
         """All of it, as JSON; none of it is reported again. None: there is nothing."""
@@ -63,9 +71,10 @@ class Counts:
         return taken
 
 
-def add(metrics: Metrics, given: Any, upstreams: Collection[str], lanes: Collection[str]) -> None:
-    """Add a report to the metrics. Label values that the configuration doesn't know are `other`. Raises ValueError,
-    TypeError, KeyError, AttributeError where it isn't well formed; what stood before the fault is added."""
+def add(metrics: Metrics, given: Any, upstreams: Collection[str], lanes: Collection[str]) -> list[Arrival]:
+    """Add a report to the metrics, and return what was delivered, of upstreams and lanes that are known. Label values
+    that the configuration doesn't know are `other`. Raises ValueError, TypeError, KeyError, AttributeError where it
+    isn't well formed; what stood before the fault is added."""
     for upstream, result, count in given["requests"]:
         metrics.webhook_requests[_known(upstream, upstreams), _known(result, RESULTS)].inc(_number(count))
     for upstream, kind, count in given["events"]:
@@ -77,9 +86,14 @@ def add(metrics: Metrics, given: Any, upstreams: Collection[str], lanes: Collect
             metrics.count_objective(lane, is_good=bool(is_good), count=_number(count))
     for task, count in given["tasks"]:
         metrics.restarts[(_known(task, TASKS),)].inc(_number(count))
-    for lane, provider, seconds in given["inbox"]:
+    arrivals: list[Arrival] = []
+    for lane, provider, seconds, upstream in given["inbox"]:
         if lane in lanes:
-            metrics.observe_inbox(lane, str(provider), _number(seconds))
+            arrival = Arrival(lane, str(provider), _number(seconds), str(upstream))
+            metrics.observe_inbox(arrival.lane, arrival.provider, arrival.after_s)
+            if upstream in upstreams:
+                arrivals.append(arrival)
+    return arrivals
 
 
 def _known(value: Any, known: Collection[str]) -> str:

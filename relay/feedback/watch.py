@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from relay.feedback.correlate import Miss
-from relay.feedback.counts import Counts
+from relay.feedback.counts import Arrival, Counts
 from relay.feedback.receive import Result
 from relay.observe.metrics import Metrics
 from relay.observe.relaylog import RelayLog
@@ -63,7 +63,7 @@ class FeedbackLog(RelayLog):
         self.counts.events[kept.upstream or "", kept.kind] += 1
         after_s = max(0.0, kept.at - event.accepted_at)
         if recorded.is_first_delivery:
-            self.counts.observe_inbox(event.lane, event.provider, after_s)
+            self.counts.observe_inbox(Arrival(event.lane, event.provider, after_s, kept.upstream or ""))
         if recorded.decides:
             self.decided(event.lane, after_s)
         level = logging.DEBUG if kept.kind in _QUIET else logging.INFO

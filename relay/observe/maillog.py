@@ -77,8 +77,12 @@ class MailLog(RelayLog):
         """An upstream sent a reply."""
         self.metrics.count_reply(upstream, code)
 
-    def sent(self, message_id: str, lane: str, upstream: str, *, recipients: int = 1, total_s: float) -> None:
-        """The upstream accepted the message. `total_s`: from the app's final dot to the upstream's reply."""
+    def sent(
+        self, message_id: str, lane: str, upstream: str, *, recipients: int = 1, total_s: float,
+        preferred: str | None = None, because: str | None = None,
+    ) -> None:  # fmt: skip
+        """The upstream accepted the message. `total_s`: from the app's final dot to the upstream's reply. `preferred`:
+        the upstream that was to be asked first, in a lane that prefers the fastest, and why."""
         delivery = self.metrics.delivery[lane, upstream]
         for _ in range(recipients):
             delivery.observe(total_s)
@@ -87,9 +91,8 @@ class MailLog(RelayLog):
             self.metrics.count_objective(lane, is_good=total_s <= objective.within_s, count=recipients)
         self._note(lane, recipients, total_s)
         total_ms = total_s * 1000
-        self.line(
-            logging.INFO, "sent", id=message_id, lane=lane, upstream=upstream, recipients=recipients, total_ms=total_ms
-        )
+        values = {"id": message_id, "lane": lane, "upstream": upstream, "recipients": recipients}
+        self.line(logging.INFO, "sent", **values, total_ms=total_ms, preferred=preferred, because=because)
 
     def deferred(
         self, message_id: str, lane: str, *, recipients: int = 1, code: int | None = None, retry_in_s: float

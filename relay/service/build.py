@@ -16,6 +16,7 @@ from relay.intake.descriptors import fitted
 from relay.intake.server import IntakeServer
 from relay.intake.types import CannotListen, Settings
 from relay.mail.dkim import Signer
+from relay.service.arrivals import Arrivals
 from relay.service.current import Current
 from relay.service.effects import Effects
 from relay.service.erase import Eraser
@@ -152,6 +153,7 @@ def connect(
     )
     http = HttpService(backend, config.http.token, engine.supervisor)
     feedback.on_recorded = http.wake
+    feedback.on_arrivals = Arrivals(engine, workers, current).learn
     log.listeners += (feedback.nudge, http.wake)
     parts = RelayParts(
         engine, builder, forwarder, workers, host, acceptance, intake, health, http, feedback, suppressions

@@ -67,6 +67,8 @@ class Feedback:
         self._apply = apply
         self.on_recorded: Callable[[], None] | None = None
         """called when there are new events in the events file"""
+        self.on_arrivals: Callable[[Sequence[counts.Arrival]], None] = lambda _: None
+        """called with what was delivered"""
         self._settings: Settings | None = None
         self._sockets: Sequence[socket.socket] = ()
         self._task: asyncio.Task[None] | None = None
@@ -130,7 +132,7 @@ class Feedback:
         """Raises what `counts.add` raises."""
         if given is not None:
             config = self._current.config
-            counts.add(self._log.metrics, given, config.upstreams, config.lanes)
+            self.on_arrivals(counts.add(self._log.metrics, given, config.upstreams, config.lanes))
 
     async def erase(self, address: str) -> int:
         """Forget an address in the events file. Returns how many rows had it. Raises StoreError."""

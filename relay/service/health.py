@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from relay.delivery.engine import Engine
 from relay.intake.admission import Admission
@@ -64,6 +65,9 @@ class RelayHealth:
         for name, merged in health.items():
             for upstream in config.lanes[name].upstreams:
                 merged.setdefault(upstream, UpstreamHealth("untried"))  # no worker has reported it yet
+            if config.lanes[name].prefer == "fastest":
+                paces = self._engine.paces
+                merged.update({each: replace(one, paces=paces.known(name, each)) for each, one in merged.items()})
         return health
 
     def queue(self) -> QueueFill:

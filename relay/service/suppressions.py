@@ -11,6 +11,7 @@ from relay.policy.suppression import BadAddress, Cause, Change, hash_of, shown_h
 from relay.service.current import Current
 from relay.store.base import StoreError
 from relay.store.suppressions import Suppression, SuppressionQuery, WantedSuppression
+from relay.workers import messages
 from relay.workers.fleet import Workers
 
 STEP = 200
@@ -163,7 +164,7 @@ class SuppressionKeeper:
     def _tell(self, change: Change) -> None:
         if change.added or change.removed:
             self._engine.suppressions.apply(change)
-            self._workers.suppress(change)
+            self._workers.notify(messages.SUPPRESS, change)
 
     def _bounce_until(self, lane: str | None, at: float) -> float | None:
         config = self._current.config.lanes.get(lane) if lane is not None else None

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
+from relay.delivery.fastest import End, Pace
 from relay.observe.gauges import Snapshot
 from relay.observe.metrics import Family, Metrics
 from relay.observe.pressure import IntakeLoad, QueueFill
@@ -36,12 +37,19 @@ class UpstreamHealth:
     """the upstream's reply, redacted; for the operator only"""
     warm: Warm | None = None
     """how many sessions are to stay open, and why; None: a bulk lane, or the upstream wasn't used yet"""
+    paces: Mapping[tuple[str, End], Pace] = field(default_factory=dict)
+    """in a lane that prefers the fastest: what is known, by mailbox provider and end"""
 
     def as_json(self, *, with_reply: bool = False) -> dict[str, object]:
         """`with_reply`: include the upstream's reply."""
         shown: dict[str, object] = {"state": self.state, "sessions": dict(self.sessions)}
         if self.warm is not None:
             shown["warm"] = self.warm._asdict()
+        if self.paces:
+            shown["p95"] = [
+                {"provider": provider, "to": end, "p95_ms": pace.p95_s * 1000, "samples": pace.samples}
+                for (provider, end), pace in sorted(self.paces.items())
+            ]
         if self.window is not None:
             shown["window"] = self.window
         if self.reason is not None:

@@ -13,6 +13,7 @@ from typing import Protocol, cast
 from relay.clock import Clock
 from relay.config.errors import Places
 from relay.config.model import Config, Lane, Loaded
+from relay.delivery.fastest import Sample
 from relay.intake.draft import Draft
 from relay.intake.spool import Large
 from relay.ipc import LinkLost
@@ -117,10 +118,10 @@ class Workers:
         worker doesn't reply."""
         return sum(await asyncio.gather(*(worker.erase(address) for worker in self.handles)))
 
-    def suppress(self, change: Change) -> None:
-        """Tell the workers that run what the store of suppressions has committed; others read it when they start."""
+    def notify(self, kind: str, value: Change | Sequence[Sample]) -> None:
+        """Tell the workers that run what is in a store now (SUPPRESS, LEARN); others read it when they start."""
         for worker in self.handles:
-            worker.notify(messages.SUPPRESS, change)
+            worker.notify(kind, value)
 
     async def metrics(self) -> Sequence[Family]:
         """The sums over all workers, including those that died."""

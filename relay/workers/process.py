@@ -208,6 +208,9 @@ class WorkerProcess:
                 self._quotas[key].receive(share)
             case messages.SUPPRESS:
                 self._suppressions.apply(value)
+            case messages.LEARN:
+                if self._engine is not None:
+                    self._engine.paces.learn(value)
             case _:
                 raise ValueError(kind)
 

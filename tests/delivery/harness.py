@@ -15,6 +15,7 @@ from relay.clock import Clock
 from relay.config.model import Config
 from relay.delivery.bounce import Bouncer
 from relay.delivery.dispatch import Delivery, OwnLanes, targets_of
+from relay.delivery.fastest import Paces
 from relay.delivery.message import Job
 from relay.delivery.services import Events, Services, Sign
 from relay.mail.envelope import Envelope, Recipient
@@ -203,12 +204,21 @@ def delivery_over(
     own: OwnLanes | None = None,
     suppressions: Suppressions | None = None,
     bad_addresses: list[BadAddress] | None = None,
+    paces: Paces | None = None,
 ) -> Delivery:
     """The lanes of `own` (default: all), not started."""
     supervisor = Supervisor(lambda name, error: events.on_error(name, error or RuntimeError("returned")))
     report = bad_addresses.append if bad_addresses is not None else lambda _: None
     services = Services(
-        store, clock, sign, Bouncer(settings, clock), events, supervisor, suppressions or Suppressions(), report
+        store,
+        clock,
+        sign,
+        Bouncer(settings, clock),
+        events,
+        supervisor,
+        suppressions or Suppressions(),
+        report,
+        paces or Paces(),
     )
     return Delivery(settings, services, targets_of(settings), own or OwnLanes.whole(settings))
 
@@ -225,6 +235,7 @@ async def delivering(
     own: OwnLanes | None = None,
     suppressions: Suppressions | None = None,
     bad_addresses: list[BadAddress] | None = None,
+    paces: Paces | None = None,
 ) -> AsyncIterator[Bench]:
     """Lanes of the configuration, started. `on_disk`: over SQLite's file in `path`, which a second call with `recover`
     opens as a relay does at its start."""
@@ -234,7 +245,7 @@ async def delivering(
         store = await open_store(path / "relay.db", now=clock.now)
     if recover:
         await store.recover(clock.now())
-    delivery = delivery_over(settings, store, clock, events or recorded, sign, own, suppressions, bad_addresses)
+    delivery = delivery_over(settings, store, clock, events or recorded, sign, own, suppressions, bad_addresses, paces)
     delivery.start()
     try:
         yield Bench(delivery, store, clock, recorded, IdMaker())

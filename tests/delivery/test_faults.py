@@ -12,6 +12,9 @@ from typing import Any, cast
 import pytest
 
 from relay.delivery.engine import Engine
+from relay.observe.maillog import MailLog
+from relay.observe.metrics import Metrics
+from relay.observe.recent import Recent
 from relay.store.base import StoreError
 from relay.store.model import Selection
 from tests.delivery.harness import Bench, config, delivering, delivery_over, failing, job_of, outcomes, until, warm
@@ -264,7 +267,7 @@ async def test_a_drain_that_cuts_off_a_settlement_does_not_forget_what_was_sent(
 async def test_a_reload_puts_its_lanes_in_force_before_it_empties_the_old(tmp_path: Path) -> None:
     """A message that comes meanwhile may be for a lane that the old ones don't have."""
     async with Upstream() as one, delivering(tmp_path, config({"one": one}), on_disk=True) as bench:
-        engine = Engine(bench.clock, cast(Any, None))
+        engine = Engine(bench.clock, MailLog(Metrics(), Recent()))
         engine.store = cast(Any, bench.store)
         settings = config({"one": one})
         old, new = (delivery_over(settings, bench.store, bench.clock, bench.events) for _ in range(2))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
@@ -19,6 +20,7 @@ from relay.store.sqlite.events_schema import APPLICATION_ID
 T = TypeVar("T")
 
 _COLUMNS = "seq, id, message_id, position, at, kind, upstream, permanent, reason, lane"
+MOST_ARRIVALS = 5_000
 _SHOWN = "kind <> 'other'"
 
 
@@ -91,6 +93,37 @@ class EventsReader:
         """The events selected, by time: the first ones where the selection has a begin, else the newest. `to` is for
         the caller, who gives the messages that it is about."""
         return self.ask(partial(_search, selection=selection, message_ids=message_ids))
+
+
+class ArrivalRow(NamedTuple):
+    """A first delivered event. `after_s`: from the final dot."""
+
+    lane: str
+    upstream: str
+    provider: str
+    after_s: float
+    at: float
+
+
+def arrivals(path: Path, since: float, lanes: Sequence[str]) -> Sequence[ArrivalRow]:
+    """What was delivered of these lanes since then: the newest some thousands, oldest first. Blocks; raises
+    StoreError."""
+    reader = EventsReader.find(path)
+    if reader is None:
+        return []
+    with closing(reader):
+        return reader.ask(partial(_arrivals, since=since, lanes=lanes))
+
+
+def _arrivals(connection: sqlite3.Connection, since: float, lanes: Sequence[str]) -> list[ArrivalRow]:
+    rows = connection.execute(
+        "SELECT lane, upstream, provider, max(0.0, at - accepted_at), at FROM event AS e"
+        " WHERE at >= ? AND kind = 'delivered' AND lane IN (SELECT value FROM json_each(?))"
+        " AND NOT EXISTS (SELECT 1 FROM event AS f WHERE f.message_id = e.message_id AND f.position = e.position"
+        " AND f.kind = 'delivered' AND f.seq < e.seq) ORDER BY at DESC LIMIT ?",
+        (since, json.dumps(lanes), MOST_ARRIVALS),
+    )
+    return [ArrivalRow(*row) for row in rows][::-1]
 
 
 def _rows(found: sqlite3.Cursor) -> list[EspRow]:
