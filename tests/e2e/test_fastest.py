@@ -62,7 +62,7 @@ async def test_the_fastest_upstream_is_known_at_the_start_and_follows_the_delive
         await delivered_before(tmp_path / "relay-events.db", one=9.0, postmark=2.0)
         async with RelayProcess(config) as relay:
             assert await first(relay, config) == "postmark"
-            message_id = await submit(relay, "ann@gmail.com", content=CODE)
+            message_id = await submit(relay, "ann@gmail.com")
             sent = (await time_line(relay, message_id, "sent"))["recipients"][0]
             line = await sent_line(relay, message_id)
             assert f" upstream={sent['upstream']} " in line

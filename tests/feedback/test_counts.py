@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from relay.feedback import counts, messages
-from relay.feedback.counts import Counts
+from relay.feedback.counts import Arrival, Counts
 from relay.feedback.settings import ReceiverSettings, Settings, WebhookSettings
 from relay.observe.metrics import Metrics
 
@@ -25,7 +25,7 @@ ANY = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=5,
 )
-ROWS = st.lists(st.lists(ANY, max_size=3) | ANY, max_size=3) | ANY
+ROWS = st.lists(st.lists(ANY, max_size=4) | ANY, max_size=3) | ANY
 REPORTS = ANY | st.fixed_dictionaries(dict.fromkeys(("requests", "events", "posts", "objectives", "inbox"), ROWS))
 EMPTY: dict[str, list[Any]] = {key: [] for key in ("requests", "events", "posts", "objectives", "inbox")}
 SOME = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
@@ -49,7 +49,7 @@ def series(metrics: Metrics) -> set[tuple[str, str]]:
 @SOME
 @given(REPORTS)
 @example({**EMPTY, "requests": [["postmark", "accepted", 10**400]]})
-@example({**EMPTY, "inbox": [["otp", "a" * 100, 1.0], ["otp", [[]], 1.0]]})
+@example({**EMPTY, "inbox": [["otp", "a" * 100, 1.0, "postmark"], ["otp", [[]], 1.0, []]]})
 @example({**EMPTY, "events": [["postmark", {"a": 1}, 1], [[], "delivered", 1]]})
 def test_a_malformed_report_makes_no_label_and_raises_what_its_caller_catches(report: Any) -> None:
     metrics = Metrics()
@@ -71,8 +71,10 @@ def test_what_is_counted_arrives_once() -> None:
     counted.posts["dead"] += 1
     counted.objectives["otp", True] += 4
     counted.objectives["otp", False] += 1
-    counted.observe_inbox("otp", "gmail", 1.5)
-    counts.add(metrics, json.loads(json.dumps(counted.take())), {"postmark"}, {"otp"})
+    arrived = Arrival("otp", "gmail", 1.5, "postmark")
+    for one in (arrived, arrived._replace(upstream="unknown"), arrived._replace(lane="unknown")):
+        counted.observe_inbox(one)
+    assert counts.add(metrics, json.loads(json.dumps(counted.take())), {"postmark"}, {"otp"}) == [arrived]
     assert counted.take() is None
     found = {
         (sample.name, *sample.labels.values()): sample.value
@@ -84,7 +86,7 @@ def test_what_is_counted_arrives_once() -> None:
     assert found["relay_event_posts_total", "dead"] == 1
     assert found["relay_objective_total", "otp"] == 5
     assert found["relay_objective_good_total", "otp"] == 4
-    assert found["relay_inbox_seconds_sum", "otp", "gmail"] == 1.5
+    assert found["relay_inbox_seconds_sum", "otp", "gmail"] == 3.0
 
 
 EFFECT = ["end", "01X", 0, "postmark", 1.0, "otp", None, None, "550 5.1.1 no such user"]
