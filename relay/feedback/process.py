@@ -8,7 +8,7 @@ import gc
 import socket
 import ssl
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,9 +94,9 @@ class FeedbackProcess:
             case messages.PING:
                 return None
             case messages.START:
-                return await self._start(Settings.from_json(value))
+                return await self._try("start", self._start(Settings.from_json(value)))
             case messages.RELOAD:
-                return await self._apply(Settings.from_json(value))
+                return await self._try("reload", self._apply(Settings.from_json(value)))
             case messages.WEBHOOK:
                 content = value.content if isinstance(value, Attached) else b""
                 upstream, headers = value.value if isinstance(value, Attached) else value
@@ -111,6 +111,14 @@ class FeedbackProcess:
                 return None
             case _:
                 raise ValueError(kind)
+
+    async def _try(self, what: str, attempt: Awaitable[None]) -> None:
+        """The main process gets only the exception's name, so the cause is logged here."""
+        try:
+            await attempt
+        except (StoreError, OSError) as error:
+            self._log.trouble(f"feedback_{what}", error)
+            raise
 
     def _on_notification(self, kind: str, value: Any) -> None:  # noqa: ARG002
         if kind == messages.NUDGE and self._tasks:
