@@ -58,7 +58,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         ports = dict(zip(WAYS, (postfix.port, postfix.unchunked_port, postfix.plain_port), strict=True))
         upstreams = {way: {"host": "127.0.0.1", "port": port, "tls": "none"} for way, port in ports.items()}
         lanes: dict[str, Any] = {
-            way: {"upstreams": [way], "retry": ["200ms"], "expires": "10m"} for way in WAYS
+            way: {"upstreams": [way], "retry": ["200ms"], "expires": "10m", "suppress": "none"} for way in WAYS
         }  # fmt: skip
         lanes["bulk"] = {"upstreams": ["pipelined"], "retry": ["1s"], "expires": "2d"}
         rules = [{"name": way, "match": {"header": {"X-Relay-Lane": way}}, "lane": way} for way in WAYS]
