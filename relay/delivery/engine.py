@@ -15,6 +15,7 @@ from relay.delivery.events import DeliveryEvents
 from relay.delivery.fastest import RECENT_S, Paces, Sample, preferring
 from relay.delivery.housekeeping import Housekeeping
 from relay.delivery.services import Services
+from relay.mail.mailbox_provider import MOST_LEARNT, Providers
 from relay.observe.maillog import MailLog
 from relay.observe.objectives import Objectives
 from relay.policy.suppression import Report, Suppressions
@@ -22,7 +23,7 @@ from relay.signing.signatures import Signatures
 from relay.store.base import StoreError
 from relay.store.codec import Codec
 from relay.store.model import NewMessage
-from relay.store.sqlite.events_reader import arrivals
+from relay.store.sqlite.events_reader import arrivals, mx_providers
 from relay.store.sqlite.events_schema import events_path
 from relay.store.sqlite.store import SqliteStore, open_store
 from relay.store.sqlite.suppressions import load
@@ -48,6 +49,8 @@ class Engine:
         self.report_bad_address: Report = lambda _: None
         """set before the first `build`"""
         self.paces = Paces(clock.now)
+        self.providers = Providers()
+        """mailbox providers, with those that were found by MX"""
         self._events = DeliveryEvents(log, clock, self.paces)
         self._retired: dict[asyncio.Task[None], Delivery] = {}
         """the tasks that end the lanes of earlier configurations"""
@@ -86,12 +89,14 @@ class Engine:
             self.suppressions,
             self.report_bad_address,
             self.paces,
+            self.providers,
         )
         return Delivery(loaded.config, services, targets, own, self._running)
 
     async def start(self, config: Config, delivery: Delivery) -> None:
         """Send. Mail of lanes that no longer exist goes to the default lane. Raises StoreError."""
         self._running = delivery
+        await self._read_providers(config.store)
         self.log.objectives = Objectives.of(config)
         self._housekeeping = Housekeeping(self.store, self.clock, self.log)
         await self._housekeeping.apply(config, delivery.wake_all)
@@ -115,6 +120,16 @@ class Engine:
         retired = self.supervisor.run_until_done("retire lanes", partial(self._retire, old))
         self._retired[retired] = old
         retired.add_done_callback(lambda task: self._retired.pop(task, None))
+
+    async def _read_providers(self, store: Path) -> None:
+        """Begin with what MX records told before."""
+        try:
+            found = await asyncio.to_thread(mx_providers, events_path(store), MOST_LEARNT)
+        except StoreError as error:
+            self.log.trouble("learn", error)
+            return
+        for domain, provider in found.items():
+            self.providers.learn(domain, provider)
 
     async def _learn(self, config: Config) -> None:
         """Begin with what the events file has of the last hours about lanes that prefer the fastest upstream."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from relay.config.model import Config
-from relay.mail.mailbox_provider import provider_label
+from relay.mail.mailbox_provider import provider, provider_label
 from relay.observe.quantiles import percentile
 
 KEPT = 30
@@ -124,12 +124,23 @@ class Paces:
 class Preference:
     """The orders of one lane that prefers the fastest upstream."""
 
-    def __init__(self, lane: str, paces: Paces, chance: Callable[[], float] = random.random) -> None:
-        """`chance`: a number from 0 to 1, drawn for each message."""
+    def __init__(
+        self,
+        lane: str,
+        paces: Paces,
+        provider_of: Callable[[str], str] = provider,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """`provider_of`: an address's mailbox provider. `chance`: a number from 0 to 1, drawn for each message."""
+        self._provider_of = provider_of
         self._lane = lane
         self._paces = paces
         self._chance = chance
         self._ranked: dict[tuple[str, bool, tuple[str, ...]], tuple[float, Ranking]] = {}
+
+    def label(self, address: str) -> str:
+        """Of the address's mailbox provider."""
+        return provider_label(self._provider_of(address))
 
     def explores(self) -> bool:
         """Is the next message one of those that explore?"""

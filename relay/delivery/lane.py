@@ -69,7 +69,7 @@ class Lane:
         self.settler = Settler(name, config, services, wake=wake, after_deferral=self._after_deferral)
         self._services = services
         self._sign = partial(services.sign, express=config.express)
-        preference = Preference(name, services.paces) if config.prefer == "fastest" else None
+        preference = Preference(name, services.paces, services.providers.of) if config.prefer == "fastest" else None
         self.choice = LaneUpstreams(config.upstreams, upstreams, preference)
         self._backlog = Backlog()
         self._paused_messages = 0

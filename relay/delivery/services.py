@@ -10,6 +10,7 @@ from relay.clock import Clock
 from relay.delivery.fastest import Paces
 from relay.delivery.message import Job
 from relay.delivery.settlement import Bounces
+from relay.mail.mailbox_provider import Providers
 from relay.policy.suppression import Report as ReportBadAddress
 from relay.policy.suppression import Suppressions
 from relay.store.base import Queue
@@ -62,3 +63,4 @@ class Services:
     """is called once the outcome is durable"""
     paces: Paces = field(default_factory=Paces)
     """how fast each upstream is, for lanes that prefer the fastest"""
+    providers: Providers = field(default_factory=Providers)

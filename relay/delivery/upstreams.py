@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from relay.delivery.backlog import RouteKey
 from relay.delivery.fastest import Preference, Ranking
 from relay.delivery.message import Job
-from relay.mail.mailbox_provider import provider, provider_label
 from relay.upstream.base import Upstream
 
 
@@ -68,7 +67,7 @@ class LaneUpstreams:
         """Find out what decides about a new job's upstreams, besides its rule."""
         if self._preference is not None:
             due = job.queued.due
-            job.provider = provider_label(provider(due[0].recipient.address)) if due else ""
+            job.provider = self._preference.label(due[0].recipient.address) if due else ""
             job.explores = self._preference.explores()
 
 

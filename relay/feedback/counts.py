@@ -21,6 +21,7 @@ TASKS = frozenset(
         "feedback_report",
         "objectives",
         "prune_events",
+        "mx_lookups",
         "receiver",
         "removed_receivers",
         "loop",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from relay.mail.mailbox_provider import KNOWN_PROVIDERS
 from relay.store.events import Effect
 
 # Requests of the main process.
@@ -20,10 +21,12 @@ NUDGE = "nudge"
 EFFECTS = "effects"
 """a list of `store.events.Effect`; the reply is null once all are applied"""
 # Notifications of the feedback process.
-COUNTS, RECORDED = "counts", "recorded"
-"""`counts`: what the metrics have gained; `recorded`: there are new events in the events file"""
+COUNTS, RECORDED, PROVIDER = "counts", "recorded", "provider"
+"""`counts`: what the metrics have gained; `recorded`: there are new events in the events file; `provider`: a domain and
+its mailbox provider"""
 
 _MOST_TEXT = 2_000
+_LONGEST_DOMAIN = 255
 _MOST_POSITION = 1_000_000
 _LATEST = 1e11
 """seconds since the epoch"""
@@ -47,6 +50,14 @@ def read_effect(given: Any) -> Effect | None:
             if all(map(_is_text, texts)) and 0 <= position <= _MOST_POSITION and 0 <= at <= _LATEST:
                 return Effect(action, message_id, int(position), upstream, float(at), lane, cause, address, reason)
     return None
+
+
+def read_provider(given: Any) -> tuple[str, str]:
+    """A domain and its provider out of JSON. Raises ValueError."""
+    match given:
+        case [str() as domain, str() as provider] if provider in KNOWN_PROVIDERS and len(domain) <= _LONGEST_DOMAIN:
+            return domain, provider
+    raise ValueError("no domain with its mailbox provider")
 
 
 def _is_text(value: str | None) -> bool:

@@ -8,7 +8,7 @@ import gc
 import socket
 import ssl
 import sys
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from relay.config.whsec import whsec_bytes
 from relay.feedback import messages
 from relay.feedback.listener import WebhookListener
 from relay.feedback.message_files import MessageFiles
+from relay.feedback.mx import Found, MxLookups, resolve_with
 from relay.feedback.publish import Publisher
 from relay.feedback.receive import Webhooks
 from relay.feedback.receiver import Receiver
@@ -29,6 +30,7 @@ from relay.feedback.tail import Following, Tail
 from relay.feedback.to_main import ToMain
 from relay.feedback.watch import FeedbackLog
 from relay.ipc import JSON, Attached, Link, LinkLost
+from relay.mail.mailbox_provider import MOST_LEARNT
 from relay.observe import log_output
 from relay.observe.metrics import Metrics
 from relay.store.base import StoreError
@@ -138,6 +140,8 @@ class FeedbackProcess:
         self._publisher = Publisher(self._events, clock, self._to_main.count_post, self._supervisor)
         self._stack.push_async_callback(self._publisher.stop)
         self._tail = Tail(files, self._events, self._publisher.wake, self._log.trouble)
+        lookups = await self._lookups(clock.now)
+        self._webhooks.provider = self._tail.seen = lookups.provider
         await self._tail.load()
         self._webhooks.catch_up = self._tail.catch_up
         await self._apply(settings)
@@ -152,7 +156,17 @@ class FeedbackProcess:
             run("feedback_report", self._to_main.report_often),
             run("objectives", self._decide_overdue),
             run("prune_events", self._prune),
+            run("mx_lookups", lookups.run),
         ]
+
+    async def _lookups(self, now: Callable[[], float]) -> MxLookups:
+        events = self._events
+        known = {domain: Found(*row) for domain, row in (await events.mx_providers(MOST_LEARNT)).items()}
+
+        async def save(domain: str, found: Found) -> None:
+            await events.save_mx(domain, *found)
+
+        return MxLookups(known, resolve_with(), save, self._to_main.found_provider, now)
 
     async def _apply(self, settings: Settings) -> None:
         """Put settings in force. The store and the listener stay as they are."""

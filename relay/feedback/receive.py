@@ -98,6 +98,8 @@ class Webhooks:
         self._watcher = watcher
         self._now = now
         self._one_large = asyncio.Semaphore(1)
+        self.provider: Callable[[str], str] = lambda provider: provider
+        """the known mailbox provider behind a domain of its own"""
         self.catch_up: Callable[[], Awaitable[None]] | None = None
         """called before events are written for receivers: what the relay did before comes before them"""
 
@@ -185,6 +187,7 @@ class Webhooks:
             self._watcher.on_miss(upstream, miss)
 
     def _recording(self, event: EspEvent, one: Located, upstream: str) -> Recording:
+        one = one._replace(provider=self.provider(one.provider))
         made = recording(event, one, upstream, self.receivers, self._now())
         return made._replace(has_objective=one.lane in self.objectives)
 

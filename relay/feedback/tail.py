@@ -69,6 +69,8 @@ class Tail:
         trouble: Callable[[str, BaseException], None],
     ) -> None:
         self.following = Following()
+        self.seen: Callable[[str], object] = lambda _: None
+        """called with the mailbox provider of each recipient"""
         self.begin: Mapping[str, int] = {}
         """by file: its newest event when it was first to be followed; of a file that came later it is the first"""
         self._files = files
@@ -135,6 +137,7 @@ class Tail:
         outgoing: list[tuple[str, str, int, Post]] = []
         undecided: list[Undecided] = []
         for event, one in happened:
+            self.seen(one.provider)
             receivers = [each for each in following.receivers if event.at >= following.since.get(each.key, 0.0)]
             for post in posts(event, one.address, one.lane, one.accepted_at, receivers):
                 outgoing.append((event.id, event.message_id, event.position, post))  # noqa: PERF401

@@ -46,6 +46,10 @@ class ToMain:
         """A post to the app ended so."""
         self.counts.posts[result] += 1
 
+    def found_provider(self, domain: str, provider: str) -> None:
+        """The MX records of a domain named its mailbox provider."""
+        self.link.notify(messages.PROVIDER, (domain, provider))
+
     def report(self) -> None:
         """Send what was counted since the last report."""
         if (counts := self.counts.take()) is not None:

@@ -72,8 +72,10 @@ class Acceptance:
         admission: Admission,
         selectors: Callable[[Message], tuple[str, ...]],
         suppressions: Suppressions | None = None,
+        provider_of: Callable[[str], str] = provider,
     ) -> None:
-        """`selectors` names the keys that will sign a message."""
+        """`selectors` names the keys that will sign a message. `provider_of`: an address's mailbox provider."""
+        self._provider_of = provider_of
         self._suppressions = suppressions or Suppressions()
         self.state = state
         self._destination = destination
@@ -165,7 +167,7 @@ class Acceptance:
             client=submission.client,
             message_id="",
             subject=redact(facts.subject),
-            providers=tuple(provider(one.address) for one in recipients),
+            providers=tuple(self._provider_of(one.address) for one in recipients),
             accepted_at=accepted_at,
             expires_at=accepted_at + _life_s(state, route, envelope),
             signed=self._selectors(message),

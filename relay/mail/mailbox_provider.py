@@ -43,6 +43,64 @@ KNOWN_PROVIDERS: frozenset[str] = frozenset(_DOMAINS)
 """the mailbox providers that have a name: a bounded set of values for a metric's label"""
 
 
+_MX = {
+    "google.com": "gmail",
+    "googlemail.com": "gmail",
+    "outlook.com": "outlook",
+    "mx.microsoft": "outlook",
+    "mx-aol.mail.gm0.yahoodns.net": "aol",
+    "yahoodns.net": "yahoo",
+    "icloud.com": "icloud",
+    "zoho.com": "zoho",
+    "zoho.eu": "zoho",
+    "zoho.in": "zoho",
+    "zoho.com.au": "zoho",
+    "zohomail.com": "zoho",
+    "messagingengine.com": "fastmail",
+    "protonmail.ch": "proton",
+    "proton.ch": "proton",
+    "gmx.net": "gmx",
+    "web.de": "webde",
+    "yandex.net": "yandex",
+    "yandex.ru": "yandex",
+    "mail.ru": "mailru",
+    "qq.com": "qq",
+    "netease.com": "netease",
+    "163.com": "netease",
+    "naver.com": "naver",
+    "worksmobile.com": "naver",
+}
+"""by the end of an MX host's name"""
+MOST_LEARNT = 20_000
+"""domains of which a process remembers the provider"""
+
+
+def provider_of_mx(host: str) -> str | None:
+    """The provider that an MX host (in lower case) is of; None: none of the known ones."""
+    labels = host.rstrip(".").split(".")
+    ends = (".".join(labels[at:]) for at in range(len(labels)))
+    return next((_MX[end] for end in ends if end in _MX), None)
+
+
+class Providers:
+    """The providers of addresses, with what MX records told of other domains. Its memory is bounded."""
+
+    def __init__(self) -> None:
+        self._learnt: dict[str, str] = {}
+
+    def learn(self, domain: str, provider: str) -> None:
+        """`provider`: one of KNOWN_PROVIDERS."""
+        self._learnt.pop(domain, None)
+        if len(self._learnt) >= MOST_LEARNT:
+            del self._learnt[next(iter(self._learnt))]
+        self._learnt[domain] = provider
+
+    def of(self, address: str) -> str:
+        """The mailbox provider of an address: one of KNOWN_PROVIDERS, else its domain."""
+        domain = domain_of(address)
+        return _PROVIDER_OF.get(domain) or self._learnt.get(domain, domain)
+
+
 def provider(address: str) -> str:
     """The mailbox provider of an address: one of KNOWN_PROVIDERS, else its domain."""
     return provider_of_domain(domain_of(address))

@@ -18,6 +18,11 @@ class Arrivals:
         self._workers = workers
         self._current = current
 
+    def found(self, domain: str, provider: str) -> None:
+        """The mailbox provider of a domain, by its MX records."""
+        self._engine.providers.learn(domain, provider)
+        self._workers.notify(messages.PROVIDER, (domain, provider))
+
     def learn(self, arrivals: Sequence[Arrival]) -> None:
         """What arrived just now. The main process learns of all lanes, for `explain`; workers send the bulk lanes."""
         config = self._current.config

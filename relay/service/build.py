@@ -139,6 +139,7 @@ def connect(
         admission,
         engine.signatures.selectors,
         engine.suppressions,
+        engine.providers.of,
     )
     intake = IntakeServer(acceptance, Settings(intake_limits(config), config.hostname), log, admit=admission.refusal)
     feedback = Feedback(current, log, engine.supervisor, Effects(engine, workers, suppressions).apply)
@@ -153,7 +154,8 @@ def connect(
     )
     http = HttpService(backend, config.http.token, engine.supervisor)
     feedback.on_recorded = http.wake
-    feedback.on_arrivals = Arrivals(engine, workers, current).learn
+    arrivals = Arrivals(engine, workers, current)
+    feedback.on_arrivals, feedback.on_provider = arrivals.learn, arrivals.found
     log.listeners += (feedback.nudge, http.wake)
     parts = RelayParts(
         engine, builder, forwarder, workers, host, acceptance, intake, health, http, feedback, suppressions

@@ -69,6 +69,8 @@ class Feedback:
         """called when there are new events in the events file"""
         self.on_arrivals: Callable[[Sequence[counts.Arrival]], None] = lambda _: None
         """called with what was delivered"""
+        self.on_provider: Callable[[str, str], None] = lambda _domain, _provider: None
+        """called with a domain and its mailbox provider"""
         self._settings: Settings | None = None
         self._sockets: Sequence[socket.socket] = ()
         self._task: asyncio.Task[None] | None = None
@@ -257,6 +259,8 @@ class Feedback:
             case messages.RECORDED:
                 if self.on_recorded is not None:
                     self.on_recorded()
+            case messages.PROVIDER:
+                self.on_provider(*messages.read_provider(value))
             case _:
                 raise ValueError("unknown notification")
 

@@ -118,8 +118,8 @@ class Workers:
         worker doesn't reply."""
         return sum(await asyncio.gather(*(worker.erase(address) for worker in self.handles)))
 
-    def notify(self, kind: str, value: Change | Sequence[Sample]) -> None:
-        """Tell the workers that run what is in a store now (SUPPRESS, LEARN); others read it when they start."""
+    def notify(self, kind: str, value: Change | Sequence[Sample] | tuple[str, str]) -> None:
+        """Tell the workers that run what is in a store now. Others read it when they start."""
         for worker in self.handles:
             worker.notify(kind, value)
 

@@ -211,6 +211,9 @@ class WorkerProcess:
             case messages.LEARN:
                 if self._engine is not None:
                     self._engine.paces.learn(value)
+            case messages.PROVIDER:
+                if self._engine is not None:
+                    self._engine.providers.learn(*value)
             case _:
                 raise ValueError(kind)
 

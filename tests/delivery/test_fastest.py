@@ -97,7 +97,7 @@ def test_domains_are_one_provider_so_that_memory_is_bounded() -> None:
 
 @pytest.mark.parametrize(("drawn", "explores"), [(0.0, True), (0.049, True), (0.05, False), (0.99, False)])
 def test_one_message_in_twenty_explores(drawn: float, explores: bool) -> None:
-    assert Preference("otp", Paces(), lambda: drawn).explores() is explores
+    assert Preference("otp", Paces(), chance=lambda: drawn).explores() is explores
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,10 @@ Entry = str | Sequence[str] | Literal["SILENT", "SERVFAIL"]
 class NameServer:
     """`async with NameServer({"example.com": "v=spf1 -all"}) as server: Resolver(server.address)`"""
 
-    def __init__(self, zone: Mapping[str, Entry]) -> None:
+    def __init__(self, zone: Mapping[str, Entry], mx: Mapping[str, Sequence[str]] | None = None) -> None:
+        """`mx`: of the names that have one in the zone, too: `10 mx.example.com`."""
         self.zone = dict(zone)
+        self._mx = dict(mx or {})
         self.asked: Counter[tuple[str, str]] = Counter()
         """(transport, name)"""
 
@@ -53,6 +55,8 @@ class NameServer:
             response.set_rcode(dns.rcode.SERVFAIL)
         elif entry is None and not any(one.endswith(f".{name}") for one in self.zone):
             response.set_rcode(dns.rcode.NXDOMAIN)
+        elif question.rdtype == dns.rdatatype.MX and name in self._mx:
+            response.answer.append(dns.rrset.from_text(question.name, 60, "IN", "MX", *self._mx[name]))
         elif entry is not None and question.rdtype == dns.rdatatype.TXT:
             texts = [entry] if isinstance(entry, str) else entry
             records = [_txt(text) for text in texts]

@@ -29,6 +29,15 @@ async def delivered_before(path: Path, **after_s: float) -> None:
     await events.close()
 
 
+async def test_a_domain_whose_provider_is_known_by_mx_has_it_from_the_start(tmp_path: Path) -> None:
+    events = await open_events(tmp_path / "relay-events.db")
+    await events.save_mx("firm.org", "gmail", time.time() + 60)
+    await events.close()
+    async with Upstream() as one, RelayProcess(write_config(tmp_path, {"one": one})) as relay:
+        line = await time_line(relay, await submit(relay, "ann@Firm.org"), "sent")
+        assert line["recipients"][0]["provider"] == "gmail"
+
+
 async def first(relay: RelayProcess, config: Path) -> str:
     """What `explain` expects a code to gmail to be handed to."""
     document = yaml.safe_load(config.read_text())

@@ -25,6 +25,10 @@ TOKENS_FOR_S = 13 * 3600.0
 """Mailgun's tokens are remembered for longer than they are believed"""
 
 
+MX_FORGOTTEN_AFTER_S = 30 * 86400.0
+"""what was found of a domain is of use for some time after it should be looked up again"""
+
+
 class Replayed(Exception):
     """A token was used before, for another body."""
 
@@ -82,6 +86,15 @@ class EventsFile:
     async def erase(self, address: str) -> int:
         """Forget an address. Returns how many rows had it."""
         return await self._write(partial(events_erase.erase, address=address, now=self._now()))
+
+    async def mx_providers(self, limit: int) -> Mapping[str, tuple[str | None, float]]:
+        """Up to `limit` domains with their provider, and until when that is known."""
+        sql = "SELECT domain, provider, until FROM mx ORDER BY until DESC LIMIT ?"
+        return await self._write(lambda tx: {row[0]: (row[1], row[2]) for row in tx.execute(sql, (limit,))})
+
+    async def save_mx(self, domain: str, provider: str | None, until: float) -> None:
+        row = (domain, provider, until)
+        await self._write(lambda tx: tx.execute("INSERT OR REPLACE INTO mx VALUES (?, ?, ?)", row))
 
     async def prune(self, before: float, limit: int) -> int:
         """Delete up to `limit` events about messages accepted before then, as many posts given up before then, and
@@ -210,6 +223,7 @@ def _effects(tx: Tx, after: int, limit: int) -> list[tuple[int, Effect]]:
 
 def _prune(tx: Tx, before: float, limit: int, now: float) -> int:
     tx.execute("DELETE FROM token WHERE seen_at < ?", (now - TOKENS_FOR_S,))
+    tx.execute("DELETE FROM mx WHERE until < ?", (now - MX_FORGOTTEN_AFTER_S,))
     events_outbox.prune_dead(tx, before, limit)
     tx.execute("DELETE FROM objective WHERE at < ? AND due_at IS NULL", (before,))
     return tx.execute(

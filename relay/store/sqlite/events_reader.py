@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -103,6 +103,16 @@ class ArrivalRow(NamedTuple):
     provider: str
     after_s: float
     at: float
+
+
+def mx_providers(path: Path, limit: int) -> Mapping[str, str]:
+    """Domains whose mailbox provider was found by MX: the newest `limit`. Blocks; raises StoreError."""
+    reader = EventsReader.find(path)
+    if reader is None:
+        return {}
+    sql = "SELECT domain, provider FROM mx WHERE provider IS NOT NULL ORDER BY until DESC LIMIT ?"
+    with closing(reader):
+        return reader.ask(lambda connection: dict(connection.execute(sql, (limit,)).fetchall()))
 
 
 def arrivals(path: Path, since: float, lanes: Sequence[str]) -> Sequence[ArrivalRow]:

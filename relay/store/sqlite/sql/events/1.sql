@@ -85,6 +85,14 @@ CREATE TABLE objective (
 CREATE INDEX objective_due ON objective (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX objective_at ON objective (at);
 
+-- The mailbox providers of domains, by their MX records.
+CREATE TABLE mx (
+    domain TEXT NOT NULL PRIMARY KEY,
+    provider TEXT,                  -- NULL: none of the known ones
+    until REAL NOT NULL             -- it is looked up again then
+) WITHOUT ROWID;
+CREATE INDEX mx_until ON mx (until);
+
 -- Mailgun: a token vouches for one body only.
 CREATE TABLE token (
     upstream TEXT NOT NULL,
