@@ -96,9 +96,9 @@ class FeedbackProcess:
             case messages.PING:
                 return None
             case messages.START:
-                return await self._try("start", self._start(Settings.from_json(value)))
+                return await self._try(self._start(Settings.from_json(value)))
             case messages.RELOAD:
-                return await self._try("reload", self._apply(Settings.from_json(value)))
+                return await self._try(self._apply(Settings.from_json(value)))
             case messages.WEBHOOK:
                 content = value.content if isinstance(value, Attached) else b""
                 upstream, headers = value.value if isinstance(value, Attached) else value
@@ -114,12 +114,12 @@ class FeedbackProcess:
             case _:
                 raise ValueError(kind)
 
-    async def _try(self, what: str, attempt: Awaitable[None]) -> None:
+    async def _try(self, attempt: Awaitable[None]) -> None:
         """The main process gets only the exception's name, so the cause is logged here."""
         try:
             await attempt
         except (StoreError, OSError) as error:
-            self._log.trouble(f"feedback_{what}", error)
+            self._log.trouble("feedback", error)
             raise
 
     def _on_notification(self, kind: str, value: Any) -> None:  # noqa: ARG002

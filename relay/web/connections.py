@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import cast
 
@@ -20,7 +22,7 @@ IDLE_FOR_S = 75.0
 ANSWER_WITHIN_S = 60.0
 """from the end of a request's head to the end of the response: body, handler, and a client that reads slowly"""
 READ_WITHIN_S = 2.0
-"""After this time a client that hasn't read its response may lose its place to a new connection."""
+"""After this time a client that hasn't sent its body, or read its response, may lose its place to a new connection."""
 LINGER_S = 5.0
 """for the rest of an unwanted body: a client that is cut off may not see the response"""
 TOO_MANY = (
@@ -62,7 +64,7 @@ class ConnectionLimit:
 class Connection(web.RequestHandler):
     """One connection, with a deadline for each of its states. Without a place it is answered 503 and closed."""
 
-    __slots__ = ("_admitted", "_answering", "_deadline", "_idle", "_limit", "_sends_since", "peer")
+    __slots__ = ("_admitted", "_answering", "_deadline", "_idle", "_limit", "_waits_since", "peer")
 
     def __init__(self, server: web.Server, limit: ConnectionLimit) -> None:
         super().__init__(
@@ -79,14 +81,14 @@ class Connection(web.RequestHandler):
         """between two requests"""
         self._answering = False
         """from the end of a request's head to the end of the response"""
-        self._sends_since: float | None = None
-        """when the response was ready to be sent (loop time)"""
+        self._waits_since: float | None = None
+        """since when the client sends its body or reads its response (loop time)"""
 
     @property
     def replaceable(self) -> bool:
         """The service waits for the client."""
-        if self._sends_since is not None:
-            return self._loop.time() - self._sends_since >= READ_WITHIN_S
+        if self._waits_since is not None:
+            return self._loop.time() - self._waits_since >= READ_WITHIN_S
         return not self._answering
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -117,18 +119,28 @@ class Connection(web.RequestHandler):
         """The response is a stream, and something of it is about to be written: the client has time to read that."""
         self._must_end_within(ANSWER_WITHIN_S)
 
+    @contextlib.contextmanager
+    def receiving_body(self) -> Iterator[None]:
+        """Within the block the client sends its body. Slow ones must not take all places."""
+        self._waits_since = self._loop.time()
+        self._limit.waits(self)
+        try:
+            yield
+        finally:
+            self._waits_since = None
+
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Send a response; aiohttp calls this for each, its own HTTP errors included."""
         if isinstance(resp, web.HTTPException):  # raised by aiohttp outside of the application; its text quotes
             resp = _http_error(resp.status)
-        self._sends_since = self._loop.time()
+        self._waits_since = self._loop.time()
         self._limit.waits(self)
         try:
             return await super().finish_response(request, resp, start_time)
         finally:
-            self._sends_since = None
+            self._waits_since = None
             self._answering, self._idle = False, True
             self._limit.waits(self)
             self._must_end_within(IDLE_FOR_S)

@@ -9,6 +9,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from relay.web.backend import Answer, Webhook
+from relay.web.connections import Connection
 from relay.web.guard import WEBHOOKS
 from relay.web.responses import error_response
 
@@ -91,16 +92,21 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
 
 async def _read_into(body: bytearray, request: web.Request, max_bytes: int, hold: Callable[[int, int], None]) -> None:
     """`hold` is called with the body's length and that of the next piece, before it is added."""
-    if (request.content_length or 0) > max_bytes:
-        raise web.HTTPRequestEntityTooLarge(max_size=max_bytes, actual_size=request.content_length or 0)
+    connection = request.protocol
+    assert isinstance(connection, Connection), "every listener of the relay makes it"
     try:
-        async with asyncio.timeout(BODY_WITHIN_S):
-            async for piece in request.content.iter_any():
-                if len(body) + len(piece) > max_bytes:
-                    raise web.HTTPRequestEntityTooLarge(max_size=max_bytes, actual_size=len(body) + len(piece))
-                hold(len(body), len(piece))
-                body += piece
+        with connection.receiving_body():
+            await _take_pieces(body, request, max_bytes, hold)
     except TimeoutError:
         raise web.HTTPRequestTimeout(text="the body came too slowly") from None
     except (ConnectionError, web.RequestPayloadError, HttpProcessingError):
         raise web.HTTPBadRequest(text="the body ended too early or is broken") from None
+
+
+async def _take_pieces(body: bytearray, request: web.Request, max_bytes: int, hold: Callable[[int, int], None]) -> None:
+    async with asyncio.timeout(BODY_WITHIN_S):
+        async for piece in request.content.iter_any():
+            if len(body) + len(piece) > max_bytes:
+                raise web.HTTPRequestEntityTooLarge(max_size=max_bytes, actual_size=len(body) + len(piece))
+            hold(len(body), len(piece))
+            body += piece

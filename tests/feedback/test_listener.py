@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 import pytest
 
 from relay.feedback import listener
-from relay.web import webhooks
+from relay.web import connections, webhooks
 from relay.web.backend import Answer
 from relay.web.webhooks import MAX_BODY_BYTES
 
@@ -151,3 +151,17 @@ async def test_a_body_that_ends_too_early_is_no_error_of_the_relay(caplog: pytes
         assert await status_of(address, head("Content-Length: 2") + b"{}") == 200
     assert webhook.sizes == [2]
     assert not caplog.records
+
+
+async def test_clients_that_are_slow_with_their_bodies_lose_their_places_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listener, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(connections, "READ_WITHIN_S", 0.0)
+    webhook = Kept()
+    async with listening(webhook) as address, contextlib.AsyncExitStack() as stack:
+        for _ in range(4):
+            reader, writer = await stack.enter_async_context(connected(address))
+            writer.write(head("Content-Length: 100", "Expect: 100-continue"))
+            assert await reader.readline() == b"HTTP/1.1 100 Continue\r\n"
+        assert await status_of(address, head("Content-Length: 2") + b"{}") == 200
