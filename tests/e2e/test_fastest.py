@@ -13,7 +13,7 @@ from relay.delivery.fastest import LEAST
 from relay.store.events import MailEvent, Recording
 from relay.store.sqlite.events_file import open_events
 from tests.e2e.test_feedback import CONTENT, event, post_event, submit
-from tests.support.relay import RelayProcess, command, metrics, time_line, until, upstream_keys, write_config
+from tests.support.relay import RelayProcess, command, get, metrics, time_line, until, upstream_keys, write_config
 from tests.support.upstream import Upstream
 
 CODE = CONTENT.replace(b"ann@example.org", b"ann@gmail.com")
@@ -62,8 +62,9 @@ async def sent_line(relay: RelayProcess, message_id: str) -> str:
 async def test_the_fastest_upstream_is_known_at_the_start_and_follows_the_delivered_events(tmp_path: Path) -> None:
     async with Upstream() as one, Upstream() as two:
         webhook = {"kind": "postmark", "secret": "hook:s3cret"}
+        otp = {"upstreams": ["one", "postmark"], "retry": ["1s"], "expires": "10m", "prefer": "fastest"}
         lanes = {
-            "otp": {"upstreams": ["one", "postmark"], "retry": ["1s"], "expires": "10m", "prefer": "fastest"},
+            "otp": {**otp, "objective": {"within": "60s", "share": "99%"}},
             "bulk": {"upstreams": ["one"], "retry": ["1m"], "expires": "2d"},
         }
         upstreams = {"one": upstream_keys(one, webhook=webhook), "postmark": upstream_keys(two, webhook=webhook)}
@@ -82,5 +83,13 @@ async def test_the_fastest_upstream_is_known_at_the_start_and_follows_the_delive
             body = event("Delivery", received, "ann@gmail.com", DeliveredAt=at)
             assert json.loads(body)["DeliveredAt"] == at
             assert await post_event(relay, body) == 200
-            assert (await metrics(relay)).value("relay_inbox_seconds_count", lane="otp", provider="gmail") == 1
+            seen = await metrics(relay)
+            assert seen.value("relay_inbox_seconds_count", lane="otp", provider="gmail") == 1
+            counted = [seen.value(f"relay_objective_{name}", lane="otp") for name in ("total", "good_total")]
+            assert counted == [1, 0]
+            (lane,) = (await get(relay, "/api/report")).document["lanes"]
+            assert lane["inbox"]["delivered"] == 2 * LEAST + 1
+            assert lane["inbox"]["p99_ms"] > 90_000
+            objective = {"within_ms": 60_000.0, "wanted_share": 0.99, "good": 0, "total": 1, "share": 0.0, "met": False}
+            assert lane["objective"] == objective
             assert await first(relay, config) == "one"
