@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +78,7 @@ class Feedback:
         self._link: Link | None = None
         self._ready = asyncio.Event()
         self._nudged = False
+        self._silent_until = 0.0
 
     def start(self, settings: Settings, sockets: Sequence[socket.socket]) -> None:
         """Start the process, if the settings need it. `sockets`: bound, for webhooks only. Returns at once."""
@@ -122,11 +124,12 @@ class Feedback:
 
     async def refresh_metrics(self) -> None:
         """Take over what it has counted so far, for a scrape that comes right now."""
-        if self._link is not None and self._ready.is_set():
+        if self._link is not None and self._ready.is_set() and time.monotonic() >= self._silent_until:
             try:
                 self._add(await self._link.ask(messages.TAKE_COUNTS, within_s=COUNTS_WITHIN_S))
             except (LinkLost, RemoteError):
-                pass  # what isn't reported now is reported later
+                # What isn't reported now is reported later. One that hangs holds up no further scrape.
+                self._silent_until = time.monotonic() + SILENT_FOR_S
             except (ValueError, TypeError, LookupError) as error:
                 self._log.trouble("feedback", error)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import get_args
 
 from relay.providers.webhook import EspKind
+from relay.store.base import StoreError
 from relay.store.events import EventSelection, MailEvent
 from relay.store.sqlite import event_search, relay_events
 from relay.store.sqlite.event_search import Shown
@@ -37,9 +39,11 @@ class TimeLines:
 
     @property
     def esp(self) -> EventsReader | None:
-        """What ESPs reported; None: nothing so far."""
+        """What ESPs reported; None: nothing so far, or nothing that can be read. The rest of a time line is shown all
+        the same: the process that writes the file says what is wrong with it."""
         if self._reader is None:
-            self._reader = EventsReader.find(self._path)
+            with suppress(StoreError):
+                self._reader = EventsReader.find(self._path)
         return self._reader
 
     def complete(self, message: Json, readers: Sequence[Reader]) -> Json:

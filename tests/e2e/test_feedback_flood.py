@@ -88,8 +88,9 @@ async def scrape(relay: RelayProcess) -> str:
 async def test_a_damaged_events_file_is_named_and_stops_no_code(tmp_path: Path) -> None:
     (tmp_path / "relay-events.db").write_bytes(b"not SQLite" * 2_000)
     async with upstream() as esp, relay_of(configured(tmp_path, esp)) as relay:
-        await submit(relay, "ann@example.org")
-        await esp.wait_for(1)
+        message_id = await submit(relay, "ann@example.org")
+        line = await time_line(relay, message_id, "sent")
+        assert [one["kind"] for one in line["recipients"][0]["events"]] == ["accepted", "sent"]
 
         async def is_named() -> bool:
             return "relay-events.db" in relay.stderr

@@ -45,7 +45,7 @@ class Lanes:
 
         self.suppressions.begin(*load(path))
 
-    def suppress(self, change: Change) -> None:
+    def notify(self, _kind: str, change: Change) -> None:
         self.told.append(change)
 
 

@@ -45,14 +45,14 @@ class EventsReader:
         """None: there is no events file, or it isn't complete yet."""
         if not path.exists():
             return None
-        with files.explained(path):
-            reader = cls(path)
-            (application,) = reader._connection.execute("PRAGMA application_id").fetchone()
-            (version,) = reader._connection.execute("PRAGMA user_version").fetchone()
-            if application == APPLICATION_ID and version > 0:
-                return reader
-            reader.close()
-            return None
+        reader = cls(path)
+        is_complete = False
+        try:
+            is_complete = reader.ask(_is_complete)
+        finally:
+            if not is_complete:
+                reader.close()
+        return reader if is_complete else None
 
     @property
     def path(self) -> Path:
@@ -134,6 +134,12 @@ def _arrivals(connection: sqlite3.Connection, since: float, lanes: Sequence[str]
         (since, json.dumps(lanes), MOST_ARRIVALS),
     )
     return [ArrivalRow(*row) for row in rows][::-1]
+
+
+def _is_complete(connection: sqlite3.Connection) -> bool:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return bool(application == APPLICATION_ID and version > 0)
 
 
 def _rows(found: sqlite3.Cursor) -> list[EspRow]:
