@@ -459,3 +459,14 @@ def test_what_codes_reserve_is_not_lent_to_several_others_together() -> None:
     assert not take(more)
     assert not take(bulk)
     assert take(codes)
+
+
+async def test_the_answer_to_quit_is_not_taken_for_a_lost_step() -> None:
+    """It switched pipelining off: for 5 minutes at first, then for an hour, then for a day."""
+    async with Upstream() as upstream, pool(config(upstream)) as one:
+        session = await one.pool.acquire(within_s=3)
+        await send(one, session)
+        session.quit()
+        await eventually(lambda: session not in one.pool.sessions)
+        assert not session.is_out_of_step
+        assert one.pool.depth.reason == ""

@@ -193,9 +193,10 @@ class Session(asyncio.Protocol):
                 if self.pipeline:
                     self.pipeline.receive(reply)
                 else:
-                    # Nothing was asked: 421 before closing, or replies out of step. Neither session is used again.
+                    # The answer to QUIT; else nothing was asked: 421 before closing, or replies out of step. No such
+                    # session is used again.
                     self._note_idle_end()
-                    self.is_out_of_step |= reply.code != CLOSING
+                    self.is_out_of_step |= reply.code != CLOSING and self.state != "quitting"
                     self._close()
                 if self._wire.is_closing:
                     return  # however many more there are
