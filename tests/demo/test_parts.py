@@ -169,7 +169,7 @@ async def test_a_signal_ends_the_demo_with_exit_0(start_demo: StartDemo, number:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_at_any_moment_ends_the_demo(start_demo: StartDemo, number: signal.Signals) -> None:
     chance = random.Random(number)
-    for _ in range(6):
+    for _ in range(3):
         process = await start_demo()
         await asyncio.sleep(chance.uniform(0.1, 2.5))
         process.send_signal(number)

@@ -28,7 +28,7 @@ ANY = st.recursive(
 ROWS = st.lists(st.lists(ANY, max_size=4) | ANY, max_size=3) | ANY
 REPORTS = ANY | st.fixed_dictionaries(dict.fromkeys(("requests", "events", "posts", "objectives", "inbox"), ROWS))
 EMPTY: dict[str, list[Any]] = {key: [] for key in ("requests", "events", "posts", "objectives", "inbox")}
-SOME = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+SOME = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 KNOWN = {
     "upstream": {"postmark", "other"},
     "lane": {"otp", "bulk"},

@@ -90,7 +90,7 @@ class LikeADictionary(RuleBasedStateMachine):
 
 
 TestLikeADictionary = LikeADictionary.TestCase
-TestLikeADictionary.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestLikeADictionary.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
 
 
 ADDRESSES = 200_000

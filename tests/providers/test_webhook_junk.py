@@ -22,7 +22,7 @@ from tests.providers.test_webhook_samples import webhook
 
 ESPS = pytest.mark.parametrize("esp", SIGNERS)
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
-SOME = settings(max_examples=EXAMPLES or 100, deadline=None, suppress_health_check=list(HealthCheck))
+SOME = settings(max_examples=EXAMPLES or 40, deadline=None, suppress_health_check=list(HealthCheck))
 BATCHES = ["sendgrid", "brevo", "sparkpost", "mailjet", "mandrill", "postmark"]
 LEAVES = st.one_of(
     st.none(),
@@ -152,7 +152,7 @@ def test_junk_in_any_field_is_an_event_of_little_use(esp: str) -> None:
 
 
 @ESPS
-@settings(SOME, max_examples=EXAMPLES or 40)
+@settings(SOME, max_examples=EXAMPLES or 20)
 @given(body=st.one_of(st.binary(max_size=200), JUNK.map(lambda value: json.dumps(value).encode())))
 def test_junk_without_a_proof_is_refused(esp: str, body: bytes) -> None:
     _, terms = pack(esp, {})
