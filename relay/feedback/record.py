@@ -39,20 +39,21 @@ def recording(event: EspEvent, one: Located, upstream: str, receivers: Sequence[
         one.lane,
         one.provider,
         one.accepted_at,
-        tuple(posts(kept, one.address, one.lane, one.accepted_at, receivers)),
+        tuple(posts(kept, one, receivers)),
         tuple(_effects(event, kept, one)),
     )
 
 
-def posts(
-    event: MailEvent, address: str, lane: str, accepted_at: float, receivers: Sequence[Receiver]
-) -> Iterator[Post]:
-    """The event for each receiver that wants it."""
+def posts(event: MailEvent, one: Located, receivers: Sequence[Receiver]) -> Iterator[Post]:
+    """The event for each receiver that wants it. `one`: the recipient that it is about."""
     if event.kind == "other":
         return
-    wanting = [receiver for receiver in receivers if receiver.wants(event.kind, lane)]
+    wanting = [receiver for receiver in receivers if receiver.wants(event.kind, one.lane)]
     if wanting:
-        body = event_body(event_json(event, recipient=address, lane=lane, accepted_at=accepted_at))
+        shown = event_json(
+            event, recipient=one.address, lane=one.lane, accepted_at=one.accepted_at, header_id=one.header_id
+        )
+        body = event_body(shown)
         for receiver in wanting:
             yield Post(receiver.key, body)
 

@@ -139,7 +139,7 @@ class Tail:
         for event, one in happened:
             self.seen(one.provider)
             receivers = [each for each in following.receivers if event.at >= following.since.get(each.key, 0.0)]
-            for post in posts(event, one.address, one.lane, one.accepted_at, receivers):
+            for post in posts(event, one, receivers):
                 outgoing.append((event.id, event.message_id, event.position, post))  # noqa: PERF401
             if event.kind == "sent" and one.lane in following.objectives and event.upstream in following.reporting:
                 due_at, after_s = one.accepted_at + UNDECIDED_FOR_S, event.at - one.accepted_at

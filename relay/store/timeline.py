@@ -118,7 +118,7 @@ class News:
             for row in rows:
                 everybody = recipients.of(row.message_id)
                 for one in everybody if row.position is None else everybody[row.position : row.position + 1]:
-                    found.append(Shown(row.event(one.position), one.address, one.lane, one.accepted_at))  # noqa: PERF401
+                    found.append(Shown(row.event(one.position), one.address, one.lane, one.accepted_at, one.header_id))  # noqa: PERF401
         if (esp := self._lines.esp) is not None and (news := esp.since(self._esp_seen, NEWS_AT_ONCE)):
             self._esp_seen = news[-1].seq
             found += with_recipients(news, list(readers.values()))
@@ -145,12 +145,13 @@ def with_recipients(rows: Iterable[EspRow], readers: Sequence[Reader]) -> Sequen
     recipients, shown = Recipients(readers), []
     for row in rows:
         found = recipients.of(row.event.message_id)[row.event.position : row.event.position + 1]
-        shown += [Shown(row.event, one.address, row.lane, one.accepted_at) for one in found]
+        shown += [Shown(row.event, one.address, row.lane, one.accepted_at, one.header_id) for one in found]
     return shown
 
 
 def _json(one: Shown) -> Json:
-    return event_json(one.event, recipient=one.recipient, lane=one.lane, accepted_at=one.accepted_at)
+    event, recipient, lane, accepted_at, header_id = one
+    return event_json(event, recipient=recipient, lane=lane, accepted_at=accepted_at, header_id=header_id)
 
 
 def _seconds(text: str | None) -> float:

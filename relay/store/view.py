@@ -72,7 +72,13 @@ def add_events(message: Json, accepted_at: float, events: Iterable[MailEvent]) -
     for event in sorted(events, key=lambda one: one.at):
         if 0 <= event.position < len(recipients):
             recipient = recipients[event.position]
-            shown = event_json(event, recipient=recipient["address"], lane=message["lane"], accepted_at=accepted_at)
+            shown = event_json(
+                event,
+                recipient=recipient["address"],
+                lane=message["lane"],
+                accepted_at=accepted_at,
+                header_id=message["message_id"],
+            )
             if all(one["id"] != shown["id"] for one in recipient["events"]):
                 recipient["events"].append(shown)
     for recipient in recipients:
@@ -96,14 +102,15 @@ def _put_in_order(events: list[Json]) -> None:
     events.sort(key=place)
 
 
-def event_json(event: MailEvent, *, recipient: str, lane: str, accepted_at: float) -> Json:
-    """An event of a time line. `accepted_at`: of its message."""
+def event_json(event: MailEvent, *, recipient: str, lane: str, accepted_at: float, header_id: str) -> Json:
+    """An event of a time line. `accepted_at`: of its message. `header_id`: the Message-ID."""
     return {
         "id": event.id,
         "at": time_text(event.at),
         "kind": event.kind,
         "source": event.source,
         "message": event.message_id,
+        "message_id": header_id,
         "recipient": recipient,
         "lane": lane,
         "upstream": event.upstream,

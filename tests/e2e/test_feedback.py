@@ -117,6 +117,9 @@ async def test_a_code_is_followed_from_the_app_to_the_mailbox_and_back(tmp_path:
         assert recipient["delivered_at"] == recipient["events"][2]["at"]
         await receiver.until(lambda: receiver.kinds(message_id) == ["accepted", "sent", "delivered"])
         assert receiver.events[-1]["data"] == recipient["events"][2]
+        listed = (await get(relay, "/api/events")).document
+        shown = [*listed, *recipient["events"], *(one["data"] for one in receiver.events)]
+        assert {one["message_id"] for one in shown} == {line["message_id"]}
         seen = await metrics(relay)
         assert seen.value("relay_events_total", upstream="postmark", kind="delivered") == 1
         assert seen.value("relay_inbox_seconds_count", lane="otp", provider="other") == 1
@@ -219,6 +222,8 @@ async def test_events_are_followed_on_the_command_line(tmp_path: Path, app: tupl
             seen += [json.loads(await following.stdout.readline()) for _ in range(2)]
             following.send_signal(signal.SIGINT)
             assert await following.wait() == 0
+        header_ids = [(await time_line(relay, each, "sent"))["message_id"] for each in (first, second)]
+        assert [one["message_id"] for one in seen] == [each for each in header_ids for _ in range(2)]
         assert [(one["kind"], one["message"]) for one in seen] == [
             (kind, message_id) for message_id in (first, second) for kind in ("accepted", "sent")
         ]

@@ -48,6 +48,7 @@ async def test_an_event_says_what_when_where_and_to_whom(store: SqliteStore) -> 
         "kind": "sent",
         "source": "relay",
         "message": new.id,
+        "message_id": "<1@auth.example.com>",
         "recipient": "user@example.net",
         "lane": "otp",
         "upstream": "ses",

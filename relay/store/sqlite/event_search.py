@@ -11,7 +11,7 @@ from typing import NamedTuple
 from relay.store.events import EventSelection, MailEvent, relay_event
 from relay.store.sqlite.pseudonymise import stored
 from relay.store.sqlite.relay_events import has_events
-from relay.store.sqlite.rows import fold
+from relay.store.sqlite.rows import SHOWN_CHARS, fold
 
 _OUT_OF_ORDER_S = 600.0
 """rows are in order of their writing; a time in one may be earlier by this"""
@@ -26,6 +26,8 @@ class Shown(NamedTuple):
     recipient: str
     lane: str
     accepted_at: float
+    header_id: str
+    """the Message-ID"""
 
 
 def search(connection: sqlite3.Connection, selection: EventSelection) -> Sequence[Shown]:
@@ -48,15 +50,16 @@ def search(connection: sqlite3.Connection, selection: EventSelection) -> Sequenc
         terms.append("e.seq >= :first")
         values["first"] = _first(connection, selection.since)
     rows = connection.execute(
-        "SELECT e.message_id, r.position, e.at, e.kind, e.upstream, e.reason, r.address, r.lane, r.accepted_at"
+        "SELECT e.message_id, r.position, e.at, e.kind, e.upstream, e.reason, r.address, r.lane, r.accepted_at,"
+        f" coalesce((SELECT substr(m.message_id, 1, {SHOWN_CHARS}) FROM message AS m WHERE m.id = e.message_id), '')"
         " FROM event AS e JOIN recipient AS r ON r.message_id = e.message_id"
         " AND (e.position IS NULL OR e.position = r.position)"
         f" WHERE {' AND '.join(terms)} ORDER BY e.seq {order} LIMIT :limit",
         values,
     )
     found = [
-        Shown(relay_event(message_id, position, at, kind, upstream, reason), address, lane, accepted_at)
-        for message_id, position, at, kind, upstream, reason, address, lane, accepted_at in rows
+        Shown(relay_event(message_id, position, at, kind, upstream, reason), *shown)
+        for message_id, position, at, kind, upstream, reason, *shown in rows
     ]
     return found if selection.since is not None else found[::-1]
 
