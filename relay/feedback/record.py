@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from relay.feedback.reason import shown_reason
 from relay.feedback.receiver import Receiver, event_body
 from relay.providers.webhook import EspEvent
-from relay.store.events import FURTHEST_BACK_S, Effect, MailEvent, Post, Recording, identify
+from relay.store.events import FURTHEST_BACK_S, Effect, MailEvent, Post, Recording, identify, latest
 from relay.store.sqlite.locate import Located
 from relay.store.view import event_json
 
@@ -20,9 +20,7 @@ ENDS = frozenset({"bounced", "rejected", "failed"})
 
 def recording(event: EspEvent, one: Located, upstream: str, receivers: Sequence[Receiver], now: float) -> Recording:
     """What is written about an event, with the posts and effects that follow if it is new."""
-    at = event.at if event.at is not None else now
-    if not one.accepted_at - FURTHEST_BACK_S <= at <= now + FURTHEST_AHEAD_S:
-        at = now
+    at, latest_at = _times(event, one, upstream, now)
     kept = MailEvent(
         identify("esp", upstream, event.key, one.message_id, str(one.position)),
         one.message_id,
@@ -33,6 +31,7 @@ def recording(event: EspEvent, one: Located, upstream: str, receivers: Sequence[
         upstream,
         event.permanent if event.kind in ENDS or event.kind == "deferred" else None,
         shown_reason(event.reason),
+        latest_at,
     )
     return Recording(
         kept,
@@ -42,6 +41,18 @@ def recording(event: EspEvent, one: Located, upstream: str, receivers: Sequence[
         tuple(posts(kept, one, receivers)),
         tuple(_effects(event, kept, one)),
     )
+
+
+def _times(event: EspEvent, one: Located, upstream: str, now: float) -> tuple[float, float]:
+    """When the event happened, as it is shown, and the latest time at which it did. None lies before the acceptance."""
+    at = event.at if event.at is not None else now
+    if not one.accepted_at - FURTHEST_BACK_S <= at <= now + FURTHEST_AHEAD_S:
+        at = now
+    earliest = one.accepted_at
+    if one.upstream == upstream and one.sent_at is not None:
+        earliest = max(earliest, one.sent_at)
+    latest_at = max(earliest, latest(at, now))
+    return (at if at >= one.accepted_at else latest_at), latest_at
 
 
 def posts(event: MailEvent, one: Located, receivers: Sequence[Receiver]) -> Iterator[Post]:

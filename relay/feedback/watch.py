@@ -61,7 +61,8 @@ class FeedbackLog(RelayLog):
         kept = event.event
         self._recorded()
         self.counts.events[kept.upstream or "", kept.kind] += 1
-        after_s = max(0.0, kept.at - event.accepted_at)
+        ended_at = kept.at if kept.latest_at is None else kept.latest_at
+        after_s = max(0.0, ended_at - event.accepted_at)
         if recorded.is_first_delivery:
             self.counts.observe_inbox(Arrival(event.lane, event.provider, after_s, kept.upstream or ""))
         if recorded.decides:

@@ -27,6 +27,17 @@ class MailEvent(NamedTuple):
     """of a failure: whether another try is useless; None: not known, or no failure"""
     reason: str | None = None
     """one line, redacted: a reply, or the ESP's reason"""
+    latest_at: float | None = None
+    """the end of durations, where `at` has whole seconds only: see `latest`; None: `at`"""
+
+
+LATEST_IN_SECOND_S = 0.999
+
+
+def latest(at: float, received_at: float) -> float:
+    """The latest time at which an ESP's event happened. Most ESPs cut their times to whole seconds: taken as they are,
+    deliveries would look up to a second faster than they were."""
+    return min(at + LATEST_IN_SECOND_S, max(at, received_at)) if at % 1 == 0 else at
 
 
 def relay_event(

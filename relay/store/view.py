@@ -104,6 +104,7 @@ def _put_in_order(events: list[Json]) -> None:
 
 def event_json(event: MailEvent, *, recipient: str, lane: str, accepted_at: float, header_id: str) -> Json:
     """An event of a time line. `accepted_at`: of its message. `header_id`: the Message-ID."""
+    ended_at = event.at if event.latest_at is None else event.latest_at
     return {
         "id": event.id,
         "at": time_text(event.at),
@@ -116,7 +117,7 @@ def event_json(event: MailEvent, *, recipient: str, lane: str, accepted_at: floa
         "upstream": event.upstream,
         "permanent": event.permanent,
         "reason": event.reason,
-        "after_ms": max(0.0, round((round(event.at, 3) - round(accepted_at, 3)) * 1000.0)) * 1.0,
+        "after_ms": max(0.0, round((round(ended_at, 3) - round(accepted_at, 3)) * 1000.0)) * 1.0,
     }
 
 

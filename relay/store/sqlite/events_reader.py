@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Self, TypeVar
 
-from relay.store.events import FURTHEST_BACK_S, EventSelection, MailEvent
+from relay.store.events import FURTHEST_BACK_S, EventSelection, MailEvent, latest
 from relay.store.model import ReportedRow
 from relay.store.sqlite import files, report_rows
 from relay.store.sqlite.events_schema import APPLICATION_ID
 
 T = TypeVar("T")
 
-_COLUMNS = "seq, id, message_id, position, at, kind, upstream, permanent, reason, lane"
+_COLUMNS = "seq, id, message_id, position, at, kind, upstream, permanent, reason, lane, recorded_at"
 MOST_ARRIVALS = 5_000
 _SHOWN = "kind <> 'other'"
 
@@ -127,7 +127,7 @@ def arrivals(path: Path, since: float, lanes: Sequence[str]) -> Sequence[Arrival
 
 def _arrivals(connection: sqlite3.Connection, since: float, lanes: Sequence[str]) -> list[ArrivalRow]:
     rows = connection.execute(
-        "SELECT lane, upstream, provider, max(0.0, at - accepted_at), at FROM event AS e"
+        f"SELECT lane, upstream, provider, {report_rows.ESP_AFTER_S}, at FROM event AS e"
         " WHERE at >= ? AND kind = 'delivered' AND lane IN (SELECT value FROM json_each(?))"
         " AND NOT EXISTS (SELECT 1 FROM event AS f WHERE f.message_id = e.message_id AND f.position = e.position"
         " AND f.kind = 'delivered' AND f.seq < e.seq) ORDER BY at DESC LIMIT ?",
@@ -157,9 +157,10 @@ def _rows(found: sqlite3.Cursor) -> list[EspRow]:
                 upstream,
                 None if permanent is None else bool(permanent),
                 reason,
+                latest(at, recorded_at),
             ),
         )
-        for seq, event_id, message_id, position, at, kind, upstream, permanent, reason, lane in found
+        for seq, event_id, message_id, position, at, kind, upstream, permanent, reason, lane, recorded_at in found
     ]
 
 

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 
 from relay.store import receive
+from relay.store.events import LATEST_IN_SECOND_S
 from relay.store.model import DeliveryRow, ReportedRow
 
 SLICE_MESSAGES = 10_000
@@ -43,8 +44,14 @@ _RESENT = (
     " AND b.accepted_at > r.accepted_at - (m.expires_at - m.accepted_at) AND b.accepted_at <= r.accepted_at"
     " AND b.message_id < r.message_id AND b.lane = r.lane AND n.rule IS m.rule)"
 )
+# As `events.latest`.
+_LATEST_AT = (
+    f"CASE WHEN e.at = round(e.at) THEN min(e.at + {LATEST_IN_SECOND_S}, max(e.at, e.recorded_at)) ELSE e.at END"
+)
+ESP_AFTER_S = f"max(0.0, {_LATEST_AT} - e.accepted_at)"
+"""the seconds from the final dot to an event `e` of an ESP"""
 _DELIVERED_AT = (
-    f"(SELECT e.at FROM {EVENTS}.event AS e WHERE e.message_id = r.message_id AND e.position = r.position"
+    f"(SELECT {_LATEST_AT} FROM {EVENTS}.event AS e WHERE e.message_id = r.message_id AND e.position = r.position"
     " AND e.kind = 'delivered' ORDER BY e.seq LIMIT 1)"
 )
 
@@ -103,7 +110,7 @@ def deliveries(
 # Of a recipient's events of one kind the first counts.
 REPORTED = (
     "SELECT e.lane, e.upstream, e.provider, e.kind, e.permanent,"
-    f" CASE WHEN e.kind = 'delivered' THEN {_cut_off('max(0.0, e.at - e.accepted_at) * 1000')} END AS ms, count(*)"
+    f" CASE WHEN e.kind = 'delivered' THEN {_cut_off(f'{ESP_AFTER_S} * 1000')} END AS ms, count(*)"
     " FROM event AS e WHERE e.at >= :begin AND e.at < :before AND e.accepted_at >= :since AND e.kind <> 'other'"
     " AND NOT EXISTS (SELECT 1 FROM event AS f INDEXED BY event_message WHERE f.message_id = e.message_id"
     " AND f.position = e.position AND f.kind = e.kind AND f.permanent IS e.permanent AND f.seq < e.seq)"
