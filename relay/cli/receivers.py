@@ -62,7 +62,9 @@ def _retry(events: Path, *, as_json: bool) -> int:
 
 def _as_json(row: ReceiverRow) -> dict[str, object]:
     return {
+        "receiver": _place(row.position),
         "host": row.host,
+        "removed": row.position is None,
         "waiting": row.waiting,
         "failing": row.failing,
         "oldest_at": _time(row.oldest_at),
@@ -71,16 +73,17 @@ def _as_json(row: ReceiverRow) -> dict[str, object]:
 
 
 def _as_text(rows: Sequence[ReceiverRow]) -> str:
-    from relay.cli.mail_text import duration, table
+    from relay.cli.mail_text import NOTHING, duration, table
 
     if not rows:
         return ""
     now = time.time()
     return table(
-        ("receiver", "waiting", "failing", "oldest", "dead"),
+        ("RECEIVER", "HOST", "WAITING", "FAILING", "OLDEST", "DEAD"),
         [
             (
-                row.host or REMOVED,
+                _place(row.position) or REMOVED,
+                row.host or NOTHING,
                 str(row.waiting),
                 str(row.failing),
                 duration(None if row.oldest_at is None else max(0.0, now - row.oldest_at) * 1000),
@@ -88,7 +91,7 @@ def _as_text(rows: Sequence[ReceiverRow]) -> str:
             )
             for row in rows
         ],
-        frozenset({"waiting", "failing", "oldest", "dead"}),
+        frozenset({"WAITING", "FAILING", "OLDEST", "DEAD"}),
     )
 
 
@@ -97,6 +100,7 @@ def _dead_as_json(post: DeadPost) -> dict[str, object]:
         "id": post.event_id,
         "kind": _kind(post.body),
         "message": post.message_id,
+        "receiver": _place(post.position),
         "host": post.host,
         "attempts": post.attempts,
         "result": post.result,
@@ -106,26 +110,31 @@ def _dead_as_json(post: DeadPost) -> dict[str, object]:
 
 
 def _dead_as_text(dead: Sequence[DeadPost]) -> str:
-    from relay.cli.mail_text import table
+    from relay.cli.mail_text import NOTHING, table
 
     if not dead:
         return ""
     return table(
-        ("given up", "event", "kind", "message", "receiver", "attempts", "result"),
+        ("GIVEN UP", "EVENT", "KIND", "MESSAGE", "RECEIVER", "HOST", "ATTEMPTS", "RESULT"),
         [
             (
                 _time(post.dead_at) or "",
                 post.event_id,
                 _kind(post.body) or "",
                 post.message_id,
-                post.host or REMOVED,
+                _place(post.position) or REMOVED,
+                post.host or NOTHING,
                 str(post.attempts),
                 post.result or "",
             )
             for post in dead
         ],
-        frozenset({"attempts"}),
+        frozenset({"ATTEMPTS"}),
     )
+
+
+def _place(position: int | None) -> str | None:
+    return None if position is None else f"events[{position}]"
 
 
 def _kind(body: bytes) -> str | None:

@@ -51,9 +51,12 @@ class Publisher:
             if wanted.get(key) != running.receiver or running.receiver.ca_file is not None
         ]
         await asyncio.gather(*(self._end(key) for key in ending))
-        for key, receiver in wanted.items():
-            if key not in self._running:
-                one = ReceiverTask(receiver, self._outbox, self._clock, self._count)
+        for position, (key, receiver) in enumerate(wanted.items()):
+            place = f"events[{position}]"
+            if key in self._running:
+                self._running[key][0].place = place
+            else:
+                one = ReceiverTask(receiver, place, self._outbox, self._clock, self._count)
                 self._running[key] = one, self._supervisor.run_until_done(f"receiver {receiver.host}", one.run)
         if self._removed is None:
             self._removed = self._supervisor.run_forever("removed_receivers", self._give_up_removed)
@@ -75,7 +78,13 @@ class Publisher:
         """How each receiver does. Raises StoreError."""
         backlogs = await self._outbox.backlogs()
         return [
-            Status(one.receiver.host, *backlogs.get(key, _NONE), one.health.last_result, one.health.failing_since)
+            Status(
+                one.receiver.host,
+                *backlogs.get(key, _NONE),
+                one.health.last_result,
+                one.health.failing_since,
+                one.place,
+            )
             for key, (one, _) in self._running.items()
         ]
 
@@ -99,7 +108,7 @@ class Publisher:
             before = self._clock.now() - KEEP_TRYING_S
             given_up = await self._outbox.give_up_removed(self._keys, before, OF_A_STATEMENT)
             if given_up:
-                delivery_log.given_up_unsent(None, given_up)
+                delivery_log.given_up_unsent(None, None, given_up)
                 for _ in range(given_up):
                     self._count("dead")
             if given_up < OF_A_STATEMENT:

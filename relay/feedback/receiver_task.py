@@ -45,6 +45,8 @@ class Status(NamedTuple):
     dead: int
     last_result: str | None
     failing_since: float | None
+    place: str
+    """in the configuration: `events[0]`"""
 
 
 class ReceiverTask:
@@ -53,8 +55,10 @@ class ReceiverTask:
     An event of a message leaves once the one before has arrived or is given up: the outbox sees to that.
     """
 
-    def __init__(self, receiver: Receiver, outbox: Outbox, clock: Clock, count: Count) -> None:
+    def __init__(self, receiver: Receiver, place: str, outbox: Outbox, clock: Clock, count: Count) -> None:
+        """`place`: the receiver's in the configuration (`events[0]`)."""
         self.receiver = receiver
+        self.place = place
         self.health = Health()
         self._outbox = outbox
         self._clock = clock
@@ -145,7 +149,7 @@ class ReceiverTask:
             if given_up:
                 self._fresh.clear()  # some of these may be among them
                 self._retries.clear()
-                delivery_log.given_up_unsent(self.receiver.host, given_up)
+                delivery_log.given_up_unsent(self.place, self.receiver.host, given_up)
                 for _ in range(given_up):
                     self._count("dead")
             if given_up < OF_A_STATEMENT:
@@ -193,17 +197,17 @@ class ReceiverTask:
             self._recovered = self._recovered or (health.is_down and now >= self._retry_all_from)
             since = health.failing_since
             if health.worked(answer.result) and since is not None:
-                delivery_log.working(self.receiver.host, now - since)
+                delivery_log.working(self.place, self.receiver.host, now - since)
             return Delivered(post)
         self._count("failed")
         if health.failed(answer.result, now):
-            delivery_log.failing(self.receiver.host, answer.result)
+            delivery_log.failing(self.place, self.receiver.host, answer.result)
         chance = random.random()  # noqa: S311 - spreads load
         due_at = next_attempt(answer, post.attempts, post.created_at, now, chance)
         if due_at is not None:
             return PutOff(post, due_at, answer.result)
         self._count("dead")
-        delivery_log.given_up(post.message_id, post.event_id, self.receiver.host, answer.result, post.attempts + 1)
+        delivery_log.given_up(post, self.place, self.receiver.host, answer.result)
         if health.is_down:
             self._overdue = answer.result
         return GivenUp(post, answer.result)

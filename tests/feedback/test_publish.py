@@ -228,7 +228,10 @@ async def test_a_post_is_given_up_after_three_days_and_the_next_of_its_message_l
         assert world.counted == {"failed": 2, "dead": 1, "delivered": 1}
         (status,) = await world.publisher.status()
         assert (status.host, status.waiting, status.dead) == ("127.0.0.1", 0, 1)
-        assert "event=event_given_up id=m1 event_id=e1 host=127.0.0.1 result=500 attempts=2" in caplog.text
+        assert (
+            "event=event_given_up id=m1 event_id=e1 host=127.0.0.1 result=500 attempts=2 receiver=events[0]"
+            in caplog.text
+        )
 
         app.script = lambda _id, _n: 200
         assert await world.publisher.retry_dead() == 1
@@ -353,8 +356,8 @@ async def test_an_outage_is_two_log_lines_without_path_or_query(
         world.later(60)
         await world.until_waiting(0)
         assert [line for line in caplog.messages if "receiver" in line] == [
-            "event=receiver_failing host=127.0.0.1 result=500",
-            "event=receiver_working host=127.0.0.1 after=65s",
+            "event=receiver_failing receiver=events[0] host=127.0.0.1 result=500",
+            "event=receiver_working receiver=events[0] host=127.0.0.1 after=65s",
         ]
         assert "secret" not in caplog.text
 

@@ -190,14 +190,23 @@ async def test_the_command_lists_what_waits_and_lets_dead_ones_begin_anew(
     shown = [json.loads(line) for line in run("--json")[1].splitlines()]
     at = "2027-01-15T08:00:00.000Z"
     assert shown == [
-        {"host": "app.example.com", "waiting": 2, "failing": 1, "oldest_at": at, "dead": 1},
-        {"host": None, "waiting": 1, "failing": 0, "oldest_at": at, "dead": 0},
+        {
+            "receiver": "events[0]",
+            "host": "app.example.com",
+            "removed": False,
+            "waiting": 2,
+            "failing": 1,
+            "oldest_at": at,
+            "dead": 1,
+        },
+        {"receiver": None, "host": None, "removed": True, "waiting": 1, "failing": 0, "oldest_at": at, "dead": 0},
     ]
     (dead,) = (json.loads(line) for line in run("--dead", "--json")[1].splitlines())
     assert dead == {
         "id": "e1",
         "kind": "delivered",
         "message": "m1",
+        "receiver": "events[0]",
         "host": "app.example.com",
         "attempts": 1,
         "result": "http 500",
@@ -206,11 +215,29 @@ async def test_the_command_lists_what_waits_and_lets_dead_ones_begin_anew(
     }
     assert "app.example.com" in run("--dead")[1]
     assert "(removed)" in run()[1]
+    assert run()[1].split()[:6] == ["RECEIVER", "HOST", "WAITING", "FAILING", "OLDEST", "DEAD"]
     assert run("--retry-dead", "--json") == (0, '{"changed": 1}\n')
     assert await events.outbox.backlogs() == {APP: Backlog(3, 0), OTHER: Backlog(1, 0)}
     now.at += 10 * DAY * 365
     (restarted, _, _) = (await events.outbox.exchange(APP, (), (), 10, 10)).posts
     assert restarted.attempts == 0
+
+
+async def test_receivers_of_one_host_are_told_apart_by_their_places_and_removed_ones_are_marked(
+    events: EventsFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "relay.yaml"
+    config.write_text(CONFIG)
+    await events.outbox.name({"a": "app.example.com", "b": "app.example.com", "c": "app.example.com"})
+    await events.outbox.name({"c": "app.example.com", "a": "app.example.com"})
+    await put(events, ("e1", "m1"), receiver="a")
+    assert main(["receivers", "-c", str(config), "--json"]) == 0
+    shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["receiver"], one["waiting"], one["removed"]) for one in shown] == [
+        ("events[0]", 0, False),
+        ("events[1]", 1, False),
+        (None, 0, True),
+    ]
 
 
 @pytest.mark.parametrize("words", [(), ("--dead",), ("--json",)])

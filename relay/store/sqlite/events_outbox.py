@@ -40,9 +40,10 @@ class Outbox:
         self._now = now
 
     async def name(self, hosts: Mapping[str, str]) -> None:
-        """Keep the receivers' hosts, by their keys: listings show these."""
-        rows = list(hosts.items())
-        await self._write(lambda tx: tx.executemany("INSERT OR REPLACE INTO receiver_host VALUES (?, ?)", rows))
+        """Keep the receivers' hosts by their keys, in the order of the configuration: listings show both. Those that
+        aren't among them were removed."""
+        rows = [(key, host, position) for position, (key, host) in enumerate(hosts.items())]
+        await self._write(partial(_name, rows=rows))
 
     async def exchange(
         self, receiver: str, outcomes: Sequence[PostOutcome], held: Collection[int], fresh: int, retries: int
@@ -85,6 +86,11 @@ def insert(tx: Tx, event_id: str, message_id: str, position: int, post: Post, no
         " (SELECT 1 FROM outbox WHERE message_id = ?3 AND receiver = ?1 AND dead_at IS NULL) THEN NULL ELSE ?5 END",
         (post.receiver, event_id, message_id, position, now, post.body),
     )
+
+
+def _name(tx: Tx, rows: Sequence[tuple[str, str, int]]) -> None:
+    tx.execute("UPDATE receiver_host SET position = NULL")
+    tx.executemany("INSERT OR REPLACE INTO receiver_host (receiver, host, position) VALUES (?, ?, ?)", rows)
 
 
 def _exchange(

@@ -12,7 +12,9 @@ from relay.store.sqlite.schema import LOG_LIMIT_BYTES, create_private
 
 APPLICATION_ID = 0x4F545045
 """`OTPE`, in the file's header"""
-MIGRATIONS = ("1.sql",)
+MIGRATIONS = ("1.sql", "2.sql")
+POSITIONS_SINCE = 2
+"""version of the schema: receivers have their positions in the configuration"""
 
 
 def events_path(store: Path) -> Path:

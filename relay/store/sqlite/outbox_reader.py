@@ -1,5 +1,7 @@
 """The outbox for a command, beside a running relay or without one: what waits, what was given up, and another try."""
 
+# ruff: noqa: S608 - what is put together here are texts of this module; every value is a parameter
+
 from __future__ import annotations
 
 import sqlite3
@@ -13,7 +15,7 @@ from relay.store.sqlite import files
 from relay.store.sqlite.commit import Tx
 from relay.store.sqlite.events_outbox import backlogs, restart_dead
 from relay.store.sqlite.events_reader import EventsReader
-from relay.store.sqlite.events_schema import connect_events_writer
+from relay.store.sqlite.events_schema import POSITIONS_SINCE, connect_events_writer
 
 _AT_ONCE = 500
 
@@ -29,6 +31,8 @@ class ReceiverRow(NamedTuple):
     """of those that wait"""
     failing: int
     """of those that wait, how many have failed at least once"""
+    position: int | None
+    """in the configuration of the last relay that ran; None: it was removed, or a file of an older relay"""
 
 
 class DeadPost(NamedTuple):
@@ -43,6 +47,8 @@ class DeadPost(NamedTuple):
     result: str | None
     """of the last attempt"""
     body: bytes
+    position: int | None
+    """of the receiver, as above"""
 
 
 def receivers(events: Path) -> Sequence[ReceiverRow]:
@@ -85,7 +91,11 @@ def _reading(events: Path) -> Iterator[EventsReader | None]:
 
 
 def _receivers(connection: sqlite3.Connection) -> list[ReceiverRow]:
-    hosts = dict(connection.execute("SELECT receiver, host FROM receiver_host ORDER BY host").fetchall())
+    named = connection.execute(
+        f"SELECT receiver, host, {_position(connection)} AS place FROM receiver_host"
+        " ORDER BY place IS NULL, place, host"
+    ).fetchall()
+    hosts = {key: (host, position) for key, host, position in named}
     found = backlogs(Tx(connection))
     rows = []
     for key in [*hosts, *(key for key in found if key not in hosts)]:
@@ -98,13 +108,21 @@ def _receivers(connection: sqlite3.Connection) -> list[ReceiverRow]:
             " AND due_at IS NOT NULL",
             (key,),
         ).fetchone()
-        rows.append(ReceiverRow(hosts.get(key), waiting, dead, oldest_at, failing))
+        host, position = hosts.get(key, (None, None))
+        rows.append(ReceiverRow(host, waiting, dead, oldest_at, failing, position))
     return rows
+
+
+def _position(connection: sqlite3.Connection) -> str:
+    """The column, or NULL in a file that an older relay left."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return "receiver_host.position" if version >= POSITIONS_SINCE else "NULL"
 
 
 def _dead(connection: sqlite3.Connection, limit: int) -> list[DeadPost]:
     found = connection.execute(
-        "SELECT host, event_id, message_id, created_at, dead_at, attempts, result, body FROM outbox"
+        "SELECT host, event_id, message_id, created_at, dead_at, attempts, result, body,"
+        f" {_position(connection)} FROM outbox"
         " LEFT JOIN receiver_host USING (receiver) WHERE dead_at IS NOT NULL ORDER BY dead_at DESC LIMIT ?",
         (limit,),
     )
