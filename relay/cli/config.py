@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +137,7 @@ def _header_addresses(message: Message, names: tuple[str, ...]) -> list[str]:
 def _explanation(loaded: Loaded, facts: Facts, size_bytes: int) -> dict[str, Any]:
     """The JSON document: the message's route, and how the relay would process it."""
     from relay.cli.preferred import preferred
+    from relay.cli.suppressed import suppressed
     from relay.doctor.sessions import running
     from relay.routing.router import Router
 
@@ -153,6 +155,7 @@ def _explanation(loaded: Loaded, facts: Facts, size_bytes: int) -> dict[str, Any
         "warm": _warm(loaded.config, route, of_relay) if lane.express else {},
         "sender": facts.sender,
         "recipients": list(facts.recipients),
+        "suppressed": suppressed(loaded.config.store, lane, facts.recipients, time.time()),
         "client": facts.client,
         "listener": facts.listener,
         "size": size_bytes,
@@ -228,6 +231,7 @@ def _as_text(document: dict[str, Any], loaded: Loaded) -> str:
             *(f"warm       {name}: {_warm_text(warm)}" for name, warm in document["warm"].items()),
             f"from       {document['sender'] or '<>'}",
             f"to         {', '.join(document['recipients']) or 'no recipient'}",
+            *(f"suppressed {printable(f'{one}: {why}')}" for one, why in (document["suppressed"] or {}).items()),
             "signed     " + ("no" if dkim is None else f"{dkim['domain']}: {', '.join(dkim['selectors'])}"),
             f"expires    {_duration(document['expires_ms'])} after the final dot",
             f"limits     {', '.join(limits) or 'none'}",

@@ -23,9 +23,15 @@ MAX_GROUPS = 20
 """groups of a lane in the text report; --json has them all"""
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: frozenset[str] = frozenset()) -> str:
-    """Columns with two blanks between them; the columns in `right` are aligned to the right. No line is wrapped."""
-    cells = [head, *([_cell(value) for value in row] for row in rows)]
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    right: frozenset[str] = frozenset(),
+    max_cell: int = MAX_CELL,
+) -> str:
+    """Columns with two blanks between them; the columns in `right` are aligned to the right. No line is wrapped.
+    `max_cell`: longer values are cut to so many characters."""
+    cells = [head, *([_cell(value, max_cell) for value in row] for row in rows)]
     widths = [max(len(row[at]) for row in cells) for at in range(len(head))]
     lines = []
     for row in cells:
@@ -37,9 +43,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: frozenset[s
     return "\n".join(lines)
 
 
-def _cell(value: str) -> str:
+def _cell(value: str, max_cell: int) -> str:
     text = printable(value)
-    return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
+    return text if len(text) <= max_cell else text[: max_cell - 1] + "…"
 
 
 def duration(ms: float | None) -> str:

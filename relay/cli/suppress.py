@@ -52,8 +52,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     adding.add_argument("address", metavar="ADDRESS")
     removing = actions.add_parser("remove", help="let an address be mailed again")
     removing.add_argument("address", metavar="ADDRESS")
-    importing = actions.add_parser("import", help="add those of a file: one a line, optionally `,reason,until`")
+    importing = actions.add_parser("import", help="add those of a file: one a line, optionally `,reason,until,cause`")
     importing.add_argument("file", metavar="FILE", help="- is stdin")
+    importing.add_argument("--cause", metavar="CAUSE", help="of lines that name none (default: manual)")
     for parser in (adding, importing):
         parser.add_argument("--reason", metavar="TEXT", help="why, as the app gets it in the reply")
         parser.add_argument("--for", dest="life", metavar="TIME", help="how long, such as 30d (default: until removed)")
@@ -89,9 +90,9 @@ def show(args: argparse.Namespace) -> int:
 def add(args: argparse.Namespace) -> int:
     """Exit 0; 1 if it is suppressed already, for the same reason and as long."""
     from relay.store.suppressions import WantedSuppression
-    from relay.web.suppression_query import address, life, reason
+    from relay.web.suppression_query import life, one_address, reason
 
-    wanted = WantedSuppression(address(args.address), reason(args.reason), life(args.life, None, time.time()))
+    wanted = WantedSuppression(one_address(args.address), reason(args.reason), life(args.life, None, time.time()))
     changed = _add(control(args), [wanted])
     _print_changed(changed, as_json=args.json)
     return EXIT_OK if changed else fail("it is suppressed already")
@@ -116,31 +117,32 @@ def remove(args: argparse.Namespace) -> int:
 
 
 def import_file(args: argparse.Namespace) -> int:
-    """Exit 0; 1 if a line can't be read, or if nothing changed. What can be read is added."""
-    from relay.web.suppression_query import import_lines, life, reason
+    """Exit 0; 1 if a line can't be read, or if nothing changed. What can be read and isn't past is added."""
+    from relay.store.suppressions import WantedSuppression
+    from relay.web.suppression_query import cause_or_manual, import_lines, life, reason
 
-    where, bad, changed = control(args), 0, 0
-    default_reason, default_until = reason(args.reason), life(args.life, None, time.time())
+    where, bad, past, changed = control(args), 0, 0, 0
+    until, cause = life(args.life, None, time.time()), cause_or_manual(args.cause)
+    defaults = WantedSuppression("", reason(args.reason), until, cause)
     with ExitStack() as stack:
         try:
             file = sys.stdin if args.file == "-" else stack.enter_context(open(args.file, encoding="utf-8"))
-            lines = import_lines(file)
+            lines = import_lines(file, defaults)
             while some := list(islice(lines, AT_ONCE)):
                 for line in some:
                     if line.wanted is None:
                         bad += 1
                         fail(f"{args.file}:{line.number}: {printable(line.error)}")
                 read = [line.wanted for line in some if line.wanted is not None]
-                wanted = [
-                    one._replace(reason=one.reason or default_reason, until=one.until or default_until) for one in read
-                ]
+                now = time.time()
+                wanted = [one for one in read if one.until is None or one.until > now]
+                past += len(read) - len(wanted)
                 changed += len(_add(where, wanted)) if wanted else 0
         except OSError as error:
             raise CommandFailed(f"{args.file}: {error.strerror}", EXIT_USAGE) from None
         except UnicodeDecodeError:
             raise CommandFailed(f"{args.file}: not UTF-8; {changed} added before that") from None
-    counts = {"changed": changed, "bad_lines": bad}
-    print(json.dumps(counts) if args.json else f"{changed} added or changed" + (f", {bad} bad lines" if bad else ""))
+    _print_imported(changed, bad, past, as_json=args.json)
     return EXIT_FAILED if bad or not changed else EXIT_OK
 
 
@@ -174,7 +176,7 @@ def _add(where: Control, wanted: Sequence[WantedSuppression]) -> Sequence[str]:
     from relay.store.view import time_text
     from relay.web.client import NotListening
 
-    body = [{"address": one.address, "reason": one.reason, "until": time_text(one.until)} for one in wanted]
+    body = [{**one._asdict(), "until": time_text(one.until)} for one in wanted]
     try:
         document = ask_relay(where, "POST", PATH, body)
     except NotListening:
@@ -204,10 +206,8 @@ def _on_store(where: Control, change: Callable[[SqliteStore], Coroutine[Any, Any
 
 
 async def _add_to(store: SqliteStore, wanted: Sequence[WantedSuppression]) -> list[str]:
-    from relay.store.suppressions import Suppression
-
     key, now = await store.suppressions.hash_key(), time.time()
-    rows = [Suppression.of(one.address, "manual", one.reason, hash_key=key, at=now, until=one.until) for one in wanted]
+    rows = [one.row(key, now) for one in wanted]
     return [row.address or "" for row in await store.suppressions.add(rows)]
 
 
@@ -219,15 +219,27 @@ async def _remove_from(store: SqliteStore, address: str) -> list[str]:
 
 
 def _print_rows(rows: Iterable[Suppression], *, as_json: bool) -> None:
-    from relay.store.view import time_text
+    from relay.cli.mail_text import table
+    from relay.store.suppressions import MOST_REASON_CHARS
 
-    for row in rows:
-        if as_json:
-            print(json.dumps(row.as_json()))
-            continue
-        until = f"until {time_text(row.until)}" if row.until is not None else "until removed"
-        shown = row.as_json()["address"]
-        print(printable(f"{shown}  {row.cause}  {time_text(row.at)}  {until}  {row.reason}").rstrip())
+    shown = [row.as_json() for row in rows]
+    if as_json:
+        for one in shown:
+            print(json.dumps(one))
+    elif shown:
+        names = ("address", "cause", "at", "until", "upstream", "reason")
+        lines = [[str(one[name] or "-") for name in names] for one in shown]
+        print(table([name.upper() for name in names], lines, max_cell=MOST_REASON_CHARS))
+
+
+def _print_imported(changed: int, bad: int, past: int, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"changed": changed, "bad_lines": bad, "past": past}))
+        return
+    text = f"{changed} added or changed"
+    if past:
+        text += f", {past} left out, whose end is past"
+    print(text + (f", {bad} bad line{'' if bad == 1 else 's'}" if bad else ""))
 
 
 def _print_changed(changed: Sequence[str], *, as_json: bool) -> None:

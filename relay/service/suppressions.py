@@ -82,10 +82,7 @@ class SuppressionKeeper:
         """The addresses that are new, or have another reason or end now. Raises StoreError."""
         now, changed = self._engine.clock.now(), []
         for start in range(0, len(wanted), STEP):
-            rows = [
-                Suppression.of(one.address, "manual", one.reason, hash_key=self._hash_key, at=now, until=one.until)
-                for one in wanted[start : start + STEP]
-            ]
+            rows = [one.row(self._hash_key, now, hashed=self._is_hashed()) for one in wanted[start : start + STEP]]
             changed += [row.address or shown_hash(row.key) for row in await self._write(rows)]
         return changed
 

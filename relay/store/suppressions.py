@@ -82,3 +82,10 @@ class WantedSuppression(NamedTuple):
     reason: str = ""
     until: float | None = None
     """seconds since the epoch; None: until it is removed"""
+    cause: Cause = "manual"
+
+    def row(self, hash_key: bytes, at: float, *, hashed: bool = False) -> Suppression:
+        """It as the store keeps it. `hash_key`, `at` and `hashed` as in `Suppression.of`."""
+        return Suppression.of(
+            self.address, self.cause, self.reason, hash_key=hash_key, at=at, until=self.until, hashed=hashed
+        )

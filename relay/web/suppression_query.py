@@ -66,15 +66,16 @@ def _behind(text: str | None) -> tuple[float, int] | None:
     return float(found[1]), int(found[2])
 
 
-def _cause(text: str) -> Cause:
-    if text not in CAUSES:
-        raise BadQuery(f"cause: expected one of {', '.join(CAUSES)}, got {text!r}")
-    return text
+def _cause(given: object) -> Cause:
+    for cause in CAUSES:
+        if given == cause:
+            return cause
+    raise BadQuery(f"cause: expected one of {', '.join(CAUSES)}, got {given!r}")
 
 
 def wanted(body: Any, now: float) -> list[WantedSuppression]:
-    """One `{"address", "reason", "for"}` or a list of such; `until`, a time, may stand in the place of `for`. Raises
-    BadQuery."""
+    """One `{"address", "reason", "for", "cause"}` or a list of such; `until`, a time, may stand in the place of `for`.
+    Raises BadQuery."""
     given = body if isinstance(body, list) else [body]
     if not 1 <= len(given) <= MAX_AT_ONCE:
         raise BadQuery(f"expected 1 to {MAX_AT_ONCE} suppressions")
@@ -82,13 +83,29 @@ def wanted(body: Any, now: float) -> list[WantedSuppression]:
 
 
 def _wanted(given: Any, now: float) -> WantedSuppression:
-    if not isinstance(given, dict) or given.keys() - {"address", "reason", "for", "until"} or "address" not in given:
+    known = {"address", "reason", "for", "until", "cause"}
+    if not isinstance(given, dict) or given.keys() - known or "address" not in given:
         raise BadQuery('expected {"address": "...", "reason": "...", "for": "30d"}')
     if given.get("for") is not None and given.get("until") is not None:
         raise BadQuery("for and until: give one of them")
-    return WantedSuppression(
-        address(given["address"]), reason(given.get("reason")), life(given.get("for"), given.get("until"), now)
-    )
+    until = life(given.get("for"), given.get("until"), now)
+    if until is not None and until <= now:
+        raise BadQuery("until: this time is past")
+    why, cause = reason(given.get("reason")), cause_or_manual(given.get("cause"))
+    return WantedSuppression(one_address(given["address"]), why, until, cause)
+
+
+def one_address(given: object) -> str:
+    """A mailbox to suppress. Raises BadQuery, also for what looks like a pattern."""
+    mailbox = address(given)
+    if "*" in mailbox:
+        raise BadQuery(f"expected one address, got {given!r}: patterns are not supported")
+    return mailbox
+
+
+def cause_or_manual(given: object) -> Cause:
+    """What a suppression is for; None: an operator's. Raises BadQuery."""
+    return "manual" if given is None else _cause(given)
 
 
 def reason(given: object) -> str:
@@ -122,24 +139,29 @@ class Line(NamedTuple):
     error: str = ""
 
 
-def import_lines(file: TextIO) -> Iterator[Line]:
-    """A file with one address a line, optionally `,reason,until`. Empty lines, and those that begin with #, are left
-    out."""
+def import_lines(file: TextIO, defaults: WantedSuppression) -> Iterator[Line]:
+    """A file with one address a line, optionally `,reason,until,cause`. What a line doesn't say is as in `defaults`,
+    whose address doesn't matter. Empty lines, and those that begin with #, are left out."""
     for number, text in enumerate(file, start=1):
         if not text.strip() or text.startswith("#"):
             continue
         try:
             columns = next(csv.reader([text.rstrip("\r\n")], strict=True))
-            yield Line(number, _from_columns(columns))
+            yield Line(number, _from_columns(columns, defaults))
         except (BadQuery, csv.Error) as error:
             yield Line(number, None, str(error))
 
 
-def _from_columns(columns: list[str]) -> WantedSuppression:
-    if len(columns) > 3:
-        raise BadQuery("expected address,reason,until")
-    found = [*(column.strip() for column in columns), "", ""]
-    return WantedSuppression(address(found[0]), reason(found[1]), parse_time(found[2]) if found[2] else None)
+def _from_columns(columns: list[str], defaults: WantedSuppression) -> WantedSuppression:
+    if len(columns) > 4:
+        raise BadQuery("expected address,reason,until,cause")
+    found = [*(column.strip() for column in columns), "", "", ""]
+    return WantedSuppression(
+        one_address(found[0]),
+        reason(found[1]) or defaults.reason,
+        parse_time(found[2]) if found[2] else defaults.until,
+        _cause(found[3]) if found[3] else defaults.cause,
+    )
 
 
 def export_lines(rows: Iterable[Suppression], file: TextIO) -> tuple[int, int]:
@@ -150,7 +172,8 @@ def export_lines(rows: Iterable[Suppression], file: TextIO) -> tuple[int, int]:
         if row.address is None:
             left_out += 1
             continue
-        columns = [row.address, row.reason, time_text(row.until) or ""]
+        cause = "" if row.cause == "manual" else row.cause
+        columns = [row.address, row.reason, time_text(row.until) or "", cause]
         while len(columns) > 1 and not columns[-1]:
             columns.pop()
         writer.writerow(columns)

@@ -25,7 +25,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 
 async def made(store: SqliteStore, address: str = "bob@example.net", **given: Any) -> Suppression:
-    values = {"cause": "bounce", "reason": "5.1.1", "at": NOW, **given}
+    values = {"cause": "bounce", "reason": "5.1.1", "upstream": "one", "at": NOW, **given}
     return Suppression.of(address, hash_key=await store.suppressions.hash_key(), **values)
 
 
@@ -44,6 +44,12 @@ SECOND: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]] 
     "the same by hand": ({"cause": "manual"}, {"cause": "manual", "at": NOW + 5}, None),
     "another reason by hand": ({"cause": "manual"}, {"cause": "manual", "reason": "left"}, {"reason": "left"}),
     "an end by hand": ({"cause": "manual"}, {"cause": "manual", "until": NOW + 9}, {"until": NOW + 9}),
+    "nothing said by hand": ({"cause": "manual", "until": NOW + 9}, {"cause": "manual", "reason": "", "at": NOW + 5},
+                             None),
+    "only an end by hand": ({"cause": "manual"}, {"cause": "manual", "reason": "", "until": NOW + 9},
+                            {"until": NOW + 9}),
+    "an import of what is known": ({}, {"at": NOW + 5, "reason": "", "upstream": None}, None),
+    "an import that never ends": ({"until": NOW + 9}, {"at": NOW + 5, "reason": "", "upstream": None}, {"until": None}),
     "no end by hand": ({"cause": "manual", "until": NOW + 9}, {"cause": "manual"}, {"until": None}),
 }  # fmt: skip
 

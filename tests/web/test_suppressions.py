@@ -115,8 +115,11 @@ async def test_a_list_is_shown_in_pages(api: aiohttp.ClientSession, url: str) ->
         b"{", b"[]", b"7", b'{"address": 7}', b'{"address": "bob"}', b'{"address": "b@x.test", "for": "soon"}',
         b'{"address": "b@x.test", "for": 30}', b'{"address": "b@x.test", "for": "1d", "until": "2030-01-01T00:00:00Z"}',
         b'{"address": "b@x.test", "until": 5}', b'{"address": "b@x.test", "reason": "a\\r\\nb"}',
-        b'{"address": "b@x.test", "reason": ["a"]}', b'{"address": "b@x.test", "cause": "bounce"}', b'{"reason": "a"}',
-        b'["b@x.test"]', b'{"address": "b@x.test", "reason": "' + b"x" * 501 + b'"}', b"[" * 100_000,
+        b'{"address": "b@x.test", "reason": ["a"]}', b'{"address": "b@x.test", "cause": "spite"}', b'{"reason": "a"}',
+        b'["b@x.test"]', b'{"address": "*@x.test"}',
+        b'{"address": "b@x.test", "until": "2020-01-01T00:00:00Z"}',
+        b'{"address": "b@x.test", "cause": ["complaint"]}',
+        b'{"address": "b@x.test", "reason": "' + b"x" * 501 + b'"}', b"[" * 100_000,
     ],
 )  # fmt: skip
 async def test_what_makes_no_sense_is_400_and_changes_nothing(

@@ -26,17 +26,25 @@ _COLUMNS = "key, cause, address, reason, upstream, at, until"
 _STEP = 200
 """in one transaction, so that a code doesn't wait for it"""
 _LOAD_STEP = 20_480
+_SAYS_SOMETHING = "(excluded.reason <> '' OR excluded.until NOT NULL)"
+_IS_NEWER = "(excluded.at >= at AND (cause = 'manual' OR excluded.upstream NOT NULL))"
+"""an imported complaint has no upstream: it says nothing newer about one that is known"""
 _ADD = (
     f"INSERT INTO suppression ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
     " address = coalesce(excluded.address, address),"
-    " reason = CASE WHEN excluded.at >= at THEN excluded.reason ELSE reason END,"
-    " upstream = CASE WHEN excluded.at >= at THEN excluded.upstream ELSE upstream END,"
-    " at = max(at, excluded.at), until = CASE WHEN cause = 'manual' THEN excluded.until"
+    f" reason = CASE WHEN {_IS_NEWER} AND (cause <> 'manual' OR excluded.reason <> '')"
+    " THEN excluded.reason ELSE reason END,"
+    f" upstream = CASE WHEN {_IS_NEWER} THEN excluded.upstream ELSE upstream END,"
+    f" at = CASE WHEN {_IS_NEWER} THEN max(at, excluded.at) ELSE at END,"
+    f" until = CASE WHEN cause = 'manual' THEN CASE WHEN {_SAYS_SOMETHING} THEN excluded.until ELSE until END"
     " WHEN until IS NULL OR excluded.until IS NULL THEN NULL ELSE max(until, excluded.until) END"
-    # What an operator adds again is new if it says something else; an event, if it is newer or counts for longer.
+    # What an operator adds again is new if it says something else; an event, if it is newer or counts for longer; an
+    # imported entry with another cause, if it counts for longer.
     " WHERE CASE WHEN cause = 'manual'"
-    " THEN excluded.reason <> reason OR excluded.until IS NOT until OR (address IS NULL AND excluded.address NOT NULL)"
-    " ELSE excluded.at > at OR (until NOT NULL AND (excluded.until IS NULL OR excluded.until > until)) END"
+    f" THEN ({_SAYS_SOMETHING} AND excluded.until IS NOT until) OR (excluded.reason NOT IN ('', reason))"
+    " OR (address IS NULL AND excluded.address NOT NULL)"
+    f" ELSE ({_IS_NEWER} AND excluded.at > at)"
+    " OR (until NOT NULL AND (excluded.until IS NULL OR excluded.until > until)) END"
     f" RETURNING {_COLUMNS}"
 )
 
