@@ -30,7 +30,8 @@ def erase(args: argparse.Namespace) -> int:
     if not any(counts.values()):
         raise CommandFailed("not found in finished mail, events or suppressions")
     if not args.json:
-        print(", ".join(f"{count} {kind}" for kind, count in counts.items() if count))
+        found = [(count, kind.removesuffix("s") if count == 1 else kind) for kind, count in counts.items() if count]
+        print(", ".join(f"{count} {kind}" for count, kind in found))
     return EXIT_OK
 
 

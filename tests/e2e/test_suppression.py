@@ -166,7 +166,7 @@ async def test_an_erased_address_is_in_no_file_and_stays_suppressed(tmp_path: Pa
             await listed(relay, gone)
             assert holding(tmp_path, gone)
             erased = await run(config, "log", "erase", gone.upper())
-            assert (erased.code, erased.out) == (0, "3 messages, 1 suppressions\n")
+            assert (erased.code, erased.out) == (0, "3 messages, 1 suppression\n")
             assert (await run(config, "log", "erase", gone)).code == 1
             assert (await say(relay, OTP, gone)).startswith("550 5.7.1 suppressed: ")
             (entry,) = await api(relay, "/api/suppressions")
