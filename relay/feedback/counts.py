@@ -24,6 +24,7 @@ TASKS = frozenset(
         "mx_lookups",
         "receiver",
         "removed_receivers",
+        "posts_waiting",
         "loop",
     }
 )
@@ -51,6 +52,8 @@ class Counts:
         self.tasks: Counter[str] = Counter()
         """background tasks that failed and were started again"""
         self.inbox: list[Arrival] = []
+        self.backlog: tuple[int, float] | None = None
+        """posts that wait, and the age of the oldest in seconds; None: not counted since"""
 
     def observe_inbox(self, arrival: Arrival) -> None:
         if len(self.inbox) < MOST_OBSERVATIONS:
@@ -58,7 +61,9 @@ class Counts:
 
     def take(self) -> dict[str, Any] | None:
         """All of it, as JSON; none of it is reported again. None: there is nothing."""
-        if not (self.requests or self.events or self.posts or self.objectives or self.tasks or self.inbox):
+        if not (
+            self.requests or self.events or self.posts or self.objectives or self.tasks or self.inbox or self.backlog
+        ):
             return None
         taken = {
             "requests": [[*key, count] for key, count in self.requests.items()],
@@ -67,6 +72,7 @@ class Counts:
             "objectives": [[*key, count] for key, count in self.objectives.items()],
             "tasks": list(self.tasks.items()),
             "inbox": self.inbox,
+            "backlog": self.backlog,
         }
         Counts.__init__(self)
         return taken
@@ -87,6 +93,10 @@ def add(metrics: Metrics, given: Any, upstreams: Collection[str], lanes: Collect
             metrics.count_objective(lane, is_good=bool(is_good), count=_number(count))
     for task, count in given["tasks"]:
         metrics.restarts[(_known(task, TASKS),)].inc(_number(count))
+    if given["backlog"] is not None:
+        waiting, oldest_s = map(_number, given["backlog"])
+        metrics.posts_waiting.set(waiting)
+        metrics.posts_oldest_s.set(oldest_s)
     arrivals: list[Arrival] = []
     for lane, provider, seconds, upstream in given["inbox"]:
         if lane in lanes:

@@ -43,6 +43,7 @@ OVERDUE_AT_ONCE = 500
 OVERDUE_EVERY_S = 5.0
 PRUNE_EVERY_S = 60.0
 PRUNE_EVENTS = 2_000
+BACKLOG_EVERY_S = 10.0
 FINISH_WITHIN_S = 1.0
 POST_FOR_S = 0.2
 """at the end, for the last events to leave; those that don't are posted by the next process"""
@@ -72,6 +73,7 @@ class FeedbackProcess:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             if self._tasks:
                 await self._finish()
+                self._to_main.counts.backlog = 0, 0.0  # no later report would correct another value
             self._to_main.report()
         link.close()
 
@@ -156,6 +158,7 @@ class FeedbackProcess:
             run("feedback_report", self._to_main.report_often),
             run("objectives", self._decide_overdue),
             run("prune_events", self._prune),
+            run("posts_waiting", self._count_waiting),
             run("mx_lookups", lookups.run),
         ]
 
@@ -204,6 +207,11 @@ class FeedbackProcess:
         while True:
             await self._events.prune(self._clock.now() - self._settings.keep_s, PRUNE_EVENTS)
             await asyncio.sleep(PRUNE_EVERY_S)
+
+    async def _count_waiting(self) -> None:
+        while True:
+            self._to_main.counts.backlog = await self._publisher.backlog()
+            await asyncio.sleep(BACKLOG_EVERY_S)
 
 
 class _Route:

@@ -88,6 +88,12 @@ class Publisher:
             for key, (one, _) in self._running.items()
         ]
 
+    async def backlog(self) -> tuple[int, float]:
+        """How many posts wait for receivers of the configuration, and the age of the oldest in seconds. Raises
+        StoreError."""
+        waiting, oldest_at = await self._outbox.waiting(self._keys)
+        return waiting, 0.0 if oldest_at is None else max(0.0, self._clock.now() - oldest_at)
+
     async def retry_dead(self) -> int:
         """Let all posts that were given up begin anew; how many. Raises StoreError."""
         restarted = 0

@@ -119,6 +119,12 @@ class Metrics:
         self.event_posts = counter(
             "relay_event_posts", "Attempts to post an event to a receiver; dead: events that were given up.", "result"
         )
+        self.posts_waiting = Gauge(
+            "relay_event_posts_waiting", "Events that their receivers have yet to take.", registry=self.registry
+        )
+        self.posts_oldest_s = Gauge(
+            "relay_event_posts_oldest_seconds", "Age of the oldest of them; 0: none waits.", registry=self.registry
+        )
         self.objective_good = counter(
             "relay_objective_good", "Recipients that the lane's objective was met for.", "lane"
         )

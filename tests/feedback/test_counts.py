@@ -26,8 +26,9 @@ ANY = st.recursive(
     max_leaves=5,
 )
 ROWS = st.lists(st.lists(ANY, max_size=4) | ANY, max_size=3) | ANY
-REPORTS = ANY | st.fixed_dictionaries(dict.fromkeys(("requests", "events", "posts", "objectives", "inbox"), ROWS))
-EMPTY: dict[str, list[Any]] = {key: [] for key in ("requests", "events", "posts", "objectives", "inbox")}
+KEYS = ("requests", "events", "posts", "objectives", "tasks", "backlog", "inbox")
+REPORTS = ANY | st.fixed_dictionaries(dict.fromkeys(KEYS, ROWS))
+EMPTY: dict[str, Any] = {**{key: [] for key in KEYS}, "backlog": None}
 SOME = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 KNOWN = {
     "upstream": {"postmark", "other"},
@@ -69,6 +70,7 @@ def test_what_is_counted_arrives_once() -> None:
     counted.requests["postmark", "accepted"] += 2
     counted.events["postmark", "delivered"] += 3
     counted.posts["dead"] += 1
+    counted.backlog = 7, 12.5
     counted.objectives["otp", True] += 4
     counted.objectives["otp", False] += 1
     arrived = Arrival("otp", "gmail", 1.5, "postmark")
@@ -84,6 +86,7 @@ def test_what_is_counted_arrives_once() -> None:
     assert found["relay_webhook_requests_total", "postmark", "accepted"] == 2
     assert found["relay_events_total", "postmark", "delivered"] == 3
     assert found["relay_event_posts_total", "dead"] == 1
+    assert (found["relay_event_posts_waiting",], found["relay_event_posts_oldest_seconds",]) == (7, 12.5)
     assert found["relay_objective_total", "otp"] == 5
     assert found["relay_objective_good_total", "otp"] == 4
     assert found["relay_inbox_seconds_sum", "otp", "gmail"] == 3.0

@@ -332,6 +332,20 @@ async def test_a_reload_ends_removed_receivers_and_keeps_their_posts(tmp_path: P
         await first.until(lambda: first.arrived() == ["e1"])
 
 
+async def test_the_backlog_is_of_configured_receivers_and_as_old_as_its_oldest_post(tmp_path: Path) -> None:
+    down, gone = Receiver("http://127.0.0.1:9/down", SECRET), Receiver("http://127.0.0.1:9/gone", SECRET)
+    async with receiving() as app, started(tmp_path, down, app.receiver) as world:
+        assert await world.publisher.backlog() == (0, 0.0)
+        await world.put(gone, ("e0", "m0"))
+        world.later(100)
+        await world.put(down, ("e1", "m1"), ("e2", "m1"))
+        world.later(50)
+        await world.put(app.receiver, ("e3", "m2"))
+        await app.until(lambda: app.arrived() == ["e3"])
+        await world.until_waiting(2, 0)
+        assert await world.publisher.backlog() == (2, 50.0)
+
+
 async def test_posts_to_a_removed_receiver_are_given_up_after_three_days(tmp_path: Path) -> None:
     gone = Receiver("http://127.0.0.1:9/", SECRET)
     async with started(tmp_path) as world:

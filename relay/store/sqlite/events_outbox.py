@@ -73,6 +73,10 @@ class Outbox:
         """Let up to `limit` posts that were given up begin anew; how many."""
         return await self._write(partial(restart_dead, limit=limit, now=self._now()))
 
+    async def waiting(self, receivers: Collection[str]) -> tuple[int, float | None]:
+        """How many posts to these receivers wait, and when the oldest was made."""
+        return await self._write(partial(_waiting, receivers=receivers))
+
     async def backlogs(self) -> dict[str, Backlog]:
         """What each receiver with any posts has in the outbox, by its key."""
         return await self._write(backlogs)
@@ -195,6 +199,15 @@ def restart_dead(tx: Tx, limit: int, now: float) -> int:
     for receiver, message_id in {(receiver, message_id) for _, receiver, message_id in rows}:
         _next_of_message(tx, receiver, message_id, now)
     return len(rows)
+
+
+def _waiting(tx: Tx, receivers: Collection[str]) -> tuple[int, float | None]:
+    count, oldest_at = tx.execute(
+        "SELECT count(*), min(created_at) FROM outbox INDEXED BY outbox_age"
+        " WHERE receiver IN (SELECT value FROM json_each(?)) AND dead_at IS NULL",
+        (json.dumps(list(receivers)),),
+    ).fetchone()
+    return count, oldest_at
 
 
 def prune_dead(tx: Tx, before: float, limit: int) -> None:
