@@ -36,7 +36,7 @@ def read_effect(given: Any) -> Effect | None:
     """An effect out of JSON. None: it isn't well formed, or no store could take its values."""
     match given:
         case [
-            "end" | "suppress" as action,
+            "end" | "suppress" | "suppress_unnamed" as action,
             str() as message_id,
             int() as position,
             str() as upstream,

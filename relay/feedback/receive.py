@@ -16,7 +16,7 @@ from relay.feedback.record import recording
 from relay.feedback.settings import WebhookSettings
 from relay.providers.registry import provider_named
 from relay.providers.webhook import Accepted, EspEvent, NeedsCertificate, Posted, Refused, Terms
-from relay.store.addresses import Hashed
+from relay.store.addresses import Hashed, is_hashed
 from relay.store.base import StoreError
 from relay.store.events import Recorded, Recording, Token
 from relay.store.sqlite.events_file import EventsFile, Replayed
@@ -203,15 +203,21 @@ class Webhooks:
         """Each event, fit to be kept, with what it is about."""
         readers = self._files.readers()
         search = Search(readers, upstream, self._now())
-        hashed = readers[0].ask(stored) if self.hashes_addresses else None
-        return [(_hide(event, hashed), search.locate(event)) for event in events]
+        hashed = next((one for one in (reader.ask(stored) for reader in readers) if one is not None), None)
+        found = [(event, search.locate(event)) for event in events]
+        return [(self._hide(event, one, hashed), one) for event, one in found]
 
-
-def _hide(event: EspEvent, hashed: Hashed | None) -> EspEvent:
-    """Hash the addresses in the reason."""
-    if hashed is None or event.reason is None:
-        return event
-    return event._replace(reason=hashed.text(event.reason, event.recipient or ""))
+    def _hide(self, event: EspEvent, one: Located | Miss, hashed: Hashed | None) -> EspEvent:
+        """Hash the addresses in the reason, if the recipient's is hashed or is to be."""
+        if hashed is None or event.reason is None or isinstance(one, str):
+            return event
+        if not (self.hashes_addresses or is_hashed(one.address)):
+            return event
+        address = event.recipient or ""
+        reason = hashed.text(event.reason, address)
+        if is_hashed(one.address) and address:  # files of workers have salts of their own
+            reason = reason.replace(hashed.address(address), one.address)
+        return event._replace(reason=reason)
 
 
 def _digest(events: Sequence[EspEvent]) -> bytes:

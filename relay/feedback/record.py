@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from relay.feedback.reason import shown_reason
 from relay.feedback.receiver import Receiver, event_body
 from relay.providers.webhook import EspEvent
+from relay.store.addresses import is_hashed
 from relay.store.events import FURTHEST_BACK_S, Effect, MailEvent, Post, Recording, identify, latest
 from relay.store.sqlite.locate import Located
 from relay.store.view import event_json
@@ -75,7 +76,7 @@ def _effects(event: EspEvent, kept: MailEvent, one: Located) -> Iterator[Effect]
         yield Effect("end", one.message_id, one.position, upstream, kept.at, one.lane, reason=kept.reason)
     if event.suppress is not None and event.recipient is not None:
         yield Effect(
-            "suppress",
+            "suppress_unnamed" if is_hashed(one.address) else "suppress",
             one.message_id,
             one.position,
             upstream,

@@ -28,7 +28,13 @@ class Effects:
             cause: Cause = next((one for one in CAUSES if one == effect.cause), "bounce")
             reason, upstream = effect.reason or "", effect.upstream
             await self._suppressions.add(
-                effect.address, cause, reason, upstream=upstream, at=effect.at, lane=effect.lane
+                effect.address,
+                cause,
+                reason,
+                upstream=upstream,
+                at=effect.at,
+                lane=effect.lane,
+                unnamed=effect.action == "suppress_unnamed",
             )
         return True
 

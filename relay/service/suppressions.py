@@ -58,10 +58,12 @@ class SuppressionKeeper:
         at: float | None = None,
         lane: str | None = None,
         until: float | None = None,
+        unnamed: bool = False,
     ) -> bool:
-        """Suppress an address because of something that happened to mail of `lane`. `reason`: an ESP's words, or an
-        enhanced code. `at`: when, in seconds since the epoch; None: now. A bounce of an express lane's mail counts for
-        the lane's `suppress_for`. Durable when it returns. False: that was known. Raises StoreError."""
+        """Suppress an address because of something that happened to mail of `lane`. `unnamed`: the address itself isn't
+        kept. `reason`: an ESP's words, or an enhanced code. `at`: when, in seconds since the epoch; None: now. A bounce
+        of an express lane's mail counts for the lane's `suppress_for`. Durable when it returns. False: that was known.
+        Raises StoreError."""
         now = self._engine.clock.now()
         at = now if at is None else max(0.0, min(at, now))  # another machine's clock may be wrong
         if until is None and cause == "bounce":
@@ -74,7 +76,7 @@ class SuppressionKeeper:
             at=at,
             upstream=upstream,
             until=until,
-            hashed=self._is_hashed(),
+            hashed=unnamed or self._is_hashed(),
         )
         return bool(await self._write([row]))
 

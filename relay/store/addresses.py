@@ -48,6 +48,11 @@ class Hashed:
         return _IN_TEXT.sub(lambda found: self.address(found[0]), text) if "@" in folded else text
 
 
+def is_hashed(address: str) -> bool:
+    """Does a hash stand in the address's place?"""
+    return _HASHED.fullmatch(address) is not None
+
+
 def _is_distinctive(local: str) -> bool:
     """Is it no reply code (three digits), and longer than two letters?"""
     return len(local) >= _SHORTEST_LOCAL and not (len(local) == _SHORTEST_LOCAL and local.isdigit())

@@ -66,8 +66,9 @@ class Post(NamedTuple):
 class Effect(NamedTuple):
     """What follows from an event for a recipient's state, or for its address. It is done once and may be done twice."""
 
-    action: Literal["end", "suppress"]
-    """`end`: a `sent` recipient ends as `bounced`; `suppress`: its address isn't mailed again"""
+    action: Literal["end", "suppress", "suppress_unnamed"]
+    """`end`: a `sent` recipient ends as `bounced`; `suppress`: its address isn't mailed again; `suppress_unnamed`: so,
+    and the address isn't kept, as the message has a hash in its place"""
     message_id: str
     position: int
     upstream: str

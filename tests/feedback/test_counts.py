@@ -107,7 +107,7 @@ def test_an_effect_is_read_as_values_that_a_store_can_take_or_not_at_all(place: 
     assert messages.read_effect(EFFECT) is not None
     effect = messages.read_effect([*EFFECT[:place], value, *EFFECT[place + 1 :]])
     if effect is not None:
-        assert effect.action in {"end", "suppress"}
+        assert effect.action in {"end", "suppress", "suppress_unnamed"}
         assert 0 <= effect.position < 2**31
         assert 0 <= effect.at < 1e12
         for text in (effect.message_id, effect.upstream, effect.lane, effect.cause, effect.address, effect.reason):

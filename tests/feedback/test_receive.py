@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,27 @@ async def test_an_event_ends_or_suppresses_the_recipient_that_it_names_and_no_ot
         assert [one[0] for one in effects] == actions
         assert {one[1:3] for one in effects} <= {(sent, 1)}
         assert {one[3] for one in effects} <= {"", "user@example.net"}
+
+
+async def test_a_late_event_does_not_bring_an_erased_address_back(tmp_path: Path) -> None:
+    async with room(tmp_path) as here:
+        here.webhooks.receivers = [Receiver("https://a.example/", b"k")]
+        sent, other = await here.sent("erase1@example.net"), await here.sent("kept@example.org")
+        await here.stores[0].erase_address("erase1@example.net")
+        quoting = "smtp;550 5.1.1 The account {} does not exist, erase1 is unknown"
+        for address, message_id in (("erase1@example.net", sent), ("kept@example.org", other)):
+            bounce = {**BOUNCE, "ID": address, "Email": address, "Type": "HardBounce"}
+            told = {"Details": quoting.format(address), "Metadata": relay_id(message_id)}
+            assert (await here.post(**bounce, **told)).status == 200
+        hidden, kept = (row[0] for row in here.rows("event", "reason"))
+        assert "erase1" not in hidden
+        assert "account h:" in hidden
+        assert "kept@example.org" in kept
+        (hash_,) = re.findall("h:[0-9a-f]+@example.net", hidden.split("does")[0])
+        assert f'"recipient":"{hash_}"' in here.rows("outbox", "body")[0][0].decode().replace(": ", ":")
+        assert "erase1" not in str(here.rows("outbox", "body")[0])
+        assert [one[0] for one in here.rows("effect", "action")] == ["end", "suppress_unnamed", "end", "suppress"]
+        assert "erase1" not in str(here.rows("effect", "reason"))
 
 
 async def test_receivers_get_what_they_want_of_an_event_once(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ CREATE INDEX outbox_dead ON outbox (dead_at) WHERE dead_at IS NOT NULL;
 -- What the process that owns the message, or the suppressions, has yet to do.
 CREATE TABLE effect (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    action TEXT NOT NULL,           -- end: the recipient ends as bounced; suppress: its address isn't mailed again
+    action TEXT NOT NULL,           -- end: the recipient ends as bounced; suppress, suppress_unnamed: its address isn't mailed again
     message_id TEXT NOT NULL,
     position INTEGER NOT NULL,
     upstream TEXT NOT NULL,
