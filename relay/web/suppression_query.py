@@ -19,6 +19,7 @@ FILTERS = ("address", "cause", "limit", "after")
 MAX_LIMIT = 1_000
 MAX_AT_ONCE = 10_000
 _HASH = re.compile(r"h:[0-9a-f]{16}")
+_HASH_OF_MAIL = re.compile(r"h:[0-9a-f]{16}@.*")
 _CURSOR = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)_(-?\d{1,20})")
 
 
@@ -34,8 +35,13 @@ def address(given: object) -> str:
 
 
 def address_or_hash(given: str | None) -> str:
-    """An address, or what is shown in the place of one that isn't kept. Raises BadQuery."""
-    return given if given is not None and _HASH.fullmatch(given) else address(given)
+    """An address, or what is shown in the place of one that isn't kept. Raises BadQuery, also for a hash as finished
+    mail has it: its key is another one."""
+    if given is not None and _HASH.fullmatch(given):
+        return given
+    if given is not None and _HASH_OF_MAIL.fullmatch(given):
+        raise BadQuery("this hash is one of finished mail, suppressions have others: give the address itself")
+    return address(given)
 
 
 def listing_query(given: Mapping[str, str], hash_of: Callable[[str], int]) -> SuppressionQuery:

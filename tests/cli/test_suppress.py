@@ -169,6 +169,13 @@ def test_an_erased_address_is_not_exported_but_can_be_removed_by_its_hash(run: R
     assert run("suppress", "remove", entry["address"]).code == 0
 
 
+@pytest.mark.parametrize("action", ["list", "remove"])
+def test_a_hash_of_finished_mail_is_refused_with_the_reason(run: Run, action: str) -> None:
+    said = run("suppress", action, "h:5056a1b2c3d4e5f6@example.net")
+    assert (said.code, said.out) == (2, "")
+    assert "one of finished mail" in said.err
+
+
 @pytest.mark.parametrize(
     "words", [("erase",), ("erase", "bob"), ("erase", "b@x.test", "--lane", "otp"), ("01A", "01B")]
 )
