@@ -69,6 +69,14 @@ def fail(text: str, code: int = EXIT_FAILED) -> int:
     return code
 
 
+def configured_duration(ms: float) -> str:
+    """As a configuration has it: `10m`, `300ms`."""
+    for unit, length_ms in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        if ms >= length_ms and ms % length_ms == 0:
+            return f"{ms / length_ms:.0f}{unit}"
+    return f"{ms:.0f}ms"
+
+
 def printable(text: str) -> str:
     """A text from outside (mail, DNS, upstreams) for a terminal: one line, without control characters."""
     return "".join(char if char.isprintable() else "�" for char in text)

@@ -15,6 +15,7 @@ from relay.cli.common import (
     CommandFailed,
     add_config,
     config_path,
+    configured_duration,
     load_or_exit,
     printable,
     set_command,
@@ -218,7 +219,7 @@ def _as_text(document: dict[str, Any], loaded: Loaded) -> str:
         reason = f"pinned by listener {listener.address}"
     dkim = document["dkim"]
     limits = [
-        f"{limit['count']} in {_duration(limit['period_ms'])} a {unit}"
+        f"{limit['count']} in {configured_duration(limit['period_ms'])} a {unit}"
         for unit in ("recipient", "client")
         for limit in document["limits"][f"per_{unit}"]
     ]
@@ -233,7 +234,7 @@ def _as_text(document: dict[str, Any], loaded: Loaded) -> str:
             f"to         {', '.join(document['recipients']) or 'no recipient'}",
             *(f"suppressed {printable(f'{one}: {why}')}" for one, why in (document["suppressed"] or {}).items()),
             "signed     " + ("no" if dkim is None else f"{dkim['domain']}: {', '.join(dkim['selectors'])}"),
-            f"expires    {_duration(document['expires_ms'])} after the final dot",
+            f"expires    {configured_duration(document['expires_ms'])} after the final dot",
             f"limits     {', '.join(limits) or 'none'}",
             *(f"refused    {refusal}" for refusal in document["refused"]),
         )
@@ -246,11 +247,3 @@ def _warm_text(warm: dict[str, Any]) -> str:
     now = warm["running"]
     text = str(Configured(warm["least"], warm["most"], warm["reason"]))
     return text if now is None else f"{text}; the running relay keeps {now['sessions']} ({printable(now['reason'])})"
-
-
-def _duration(ms: float) -> str:
-    """600,000 → 10m"""
-    for unit, length_ms in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
-        if ms >= length_ms and ms % length_ms == 0:
-            return f"{ms / length_ms:.0f}{unit}"
-    return f"{ms:.0f}ms"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from relay.cli.common import printable
+from relay.cli.common import configured_duration, printable
 from relay.observe.bands import BANDS
 from relay.store import receive
 from relay.store.model import OPEN_STATES
@@ -195,7 +195,7 @@ def percent(share: float) -> str:
 
 
 def _objective(lane: str, objective: Objective) -> str:
-    within = f"{objective.within_s:g}s" if objective.within_s >= 1 else f"{objective.within_s * 1000:g}ms"
+    within = configured_duration(round(objective.within_s * 1000, 3))
     target = f"{printable(lane)}: objective: {percent(objective.wanted_share)} within {within}"
     if objective.share is None:
         return f"{target}: nothing to count yet"

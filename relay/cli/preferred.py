@@ -45,6 +45,8 @@ def as_text(document: dict[str, Any]) -> str:
     from relay.cli.mail_text import duration
 
     first, provider = document["order"][0], document["provider"]
+    if provider == "other":
+        provider = "the mailbox providers without a name of their own"
     if document["why"] == "learning":
         return f"{first} first: the relay learns which upstream is the fastest to {provider}"
     end = "the delivered event" if document["to"] == "delivered" else "the upstream's 250"

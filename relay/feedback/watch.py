@@ -44,11 +44,11 @@ class FeedbackLog(RelayLog):
         self.counts.requests[upstream, result] += 1
 
     def on_refused(self, upstream: str, why: str) -> None:
-        self._once_in_a_while("webhook_refused", upstream=upstream, reason=why)
+        self._once_in_a_while(logging.WARNING, "webhook_refused", upstream=upstream, reason=why)
 
     def on_miss(self, upstream: str, miss: Miss | str) -> None:
         self.counts.events[upstream, "other"] += 1
-        self._once_in_a_while("event_ignored", upstream=upstream, reason=_MISSES[miss])
+        self._once_in_a_while(logging.INFO, "event_ignored", upstream=upstream, reason=_MISSES[miss])
 
     def confirmed(self) -> None:
         """SNS was answered that a subscription of a listed topic is wanted."""
@@ -88,7 +88,7 @@ class FeedbackLog(RelayLog):
         if within_s is not None:
             self.counts.objectives[lane, after_s <= within_s] += 1
 
-    def _once_in_a_while(self, event: str, **values: str) -> None:
+    def _once_in_a_while(self, level: int, event: str, **values: str) -> None:
         """A public endpoint must not fill the log: the same line comes once a minute, with how often it happened."""
         key = (event, *values.values())
         now = time.monotonic()
@@ -99,7 +99,7 @@ class FeedbackLog(RelayLog):
         if len(self._logged) >= MOST_REMEMBERED:
             self._logged.clear()
         self._logged[key] = now, 0
-        self.line(logging.WARNING, event, **values, repeated=count or None)
+        self.line(level, event, **values, repeated=count or None)
 
 
 _MISSES = {

@@ -5,6 +5,7 @@ import asyncio
 import json
 import socket
 import threading
+import time as time_module
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +15,7 @@ from time import time
 import pytest
 import yaml
 
-from relay.cli import config, mail, mail_text
+from relay.cli import config, events, mail, mail_text
 from relay.config.network import UnixAddress
 from relay.intake.sockets import bind
 from relay.mail.envelope import Envelope, Recipient
@@ -57,6 +58,7 @@ def run(config_file: Path, capsys: pytest.CaptureFixture[str]) -> Run:
         parser = argparse.ArgumentParser()
         subparsers = parser.add_subparsers()
         mail.register(subparsers)
+        events.register(subparsers)
         config.register(subparsers)
         try:
             args = parser.parse_args([*arguments, "-c", str(config_file)])
@@ -443,6 +445,46 @@ def test_the_report_counts_what_finished(run: Run, filled: float) -> None:
     assert lines[2].split()[:6] == ["otp", "all", "all", "1", "41", "ms"]
     assert lines[5].split() == ["bulk", "all", "all", "0", "-", "-", "-", "100", "%", *["0", "%"] * 4]
     assert run("report", "--since", "1s").out == "nothing finished in that time\n"
+
+
+@pytest.mark.parametrize(
+    ("within", "shown"), [("300s", "5m"), ("90s", "90s"), ("10s", "10s"), ("1.5s", "1500ms"), ("2h", "2h")]
+)
+def test_an_objective_is_shown_in_the_units_of_a_configuration(
+    run: Run, config_file: Path, filled: float, within: str, shown: str
+) -> None:
+    document = yaml.safe_load(config_file.read_text())
+    document["lanes"]["otp"]["objective"] = {"within": within, "share": "95%"}
+    config_file.write_text(yaml.safe_dump(document))
+    assert f"\notp: objective: 95 % within {shown}: " in run("report").out
+
+
+def test_a_listing_of_events_that_ends_at_its_limit_says_so(run: Run, filled: float) -> None:
+    everything = run("events")
+    assert everything.err == ""
+    lines = everything.out.splitlines()
+    count = len(lines)
+    assert count > 3
+    assert run("events", "--limit", str(count)).err == ""
+    last, first = run("events", "--limit", "2"), run("events", "--since", "1h", "--limit", "2")
+    assert (last.code, last.out.splitlines()) == (0, lines[-2:])
+    assert last.err == "otp-relay: these are the last 2, there are more: --limit N\n"
+    assert (first.code, first.out.splitlines()) == (0, lines[:2])
+    assert first.err == "otp-relay: these are the first 2, there are more: --limit N\n"
+
+
+def test_events_are_followed_without_those_that_there_are(
+    run: Run, filled: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time_module, "sleep", interrupt)
+    assert run("events", "--follow").out != ""
+    assert run("events", "--follow", "--limit", "0") == Result(0, "", "")
+    refused = run("events", "--limit", "0")
+    assert (refused.code, refused.out) == (2, "")
+    assert "limit: expected a number from 1 to" in refused.err
 
 
 def test_the_report_says_whether_a_lanes_objective_is_met(run: Run, config_file: Path, filled: float) -> None:

@@ -66,5 +66,7 @@ async def test_explain_without_a_relay_says_that_it_learns_and_of_other_lanes_no
     assert code.document["prefer"] == {
         "provider": "gmail", "order": ["one", "two"], "why": "learning", "to": "sent", "p95": {}, "explored": 0.05,
     }  # fmt: skip
+    text = await command("explain", "-c", configured, "-", given=CODE.replace(b"gmail.com", b"example.net"))
+    assert "is the fastest to the mailbox providers without a name of their own\n" in text.out
     bulk = await command("explain", "-c", configured, "--json", "-", "--from", "x@example.org", given=CODE[24:])
     assert bulk.document["prefer"] is None
