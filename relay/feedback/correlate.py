@@ -8,7 +8,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from relay.providers.webhook import EspEvent
-from relay.store.sqlite.locate import Located, is_to, recipients_of, to_address
+from relay.store.sqlite.locate import Located, is_to, recipients_of, to_address, was_asked
 from relay.store.sqlite.reader import Reader
 
 LOOKED_BACK_S = 4 * 86400.0
@@ -22,8 +22,8 @@ SLACK_S = 60.0
 _SLICE_S = 3600.0
 """events of the same slice of time are looked up together"""
 
-Miss = Literal["unknown", "another recipient"]
-"""`unknown`: no message of the relay's; `another recipient`: the message didn't go to that address"""
+Miss = Literal["unknown", "another recipient", "another upstream"]
+"""`unknown`: no message of the relay's; the others: it didn't go to that address, or not by the event's upstream"""
 
 
 class Upstream(NamedTuple):
@@ -55,9 +55,9 @@ class Search:
         at = event.at if event.at is not None and self._now - LATEST_S <= event.at <= self._now else self._now
         ends = min(self._now, ((at + SLACK_S) // _SLICE_S + 1) * _SLICE_S)
         candidates = self._to(event.recipient, ends)
-        found = _by_ids(candidates, event)
+        found = self._by_ids(candidates, event)
         if found is None and ends < self._now:  # the ESP's clock may be slow
-            found = _by_ids(self._to(event.recipient, self._now), event)
+            found = self._by_ids(self._to(event.recipient, self._now), event)
         return found or self._by_time(candidates, event, at) or "unknown"
 
     def _by_relay_id(self, event: EspEvent, relay_id: str) -> Located | Miss:
@@ -66,8 +66,28 @@ class Search:
         for reader in (*self._readers, *self._readers[:-1]):
             found = reader.ask(partial(recipients_of, message_id=relay_id))
             if found:
-                return _recipient(reader, found, event.recipient)
+                one = _recipient(reader, found, event.recipient)
+                return one if isinstance(one, str) or self._was_asked(one) else "another upstream"
         return "unknown"
+
+    def _was_asked(self, one: Located) -> bool:
+        """Can the upstream have had it? The webhook of one isn't believed about another's mail."""
+        if one.upstream == self._upstream.name:
+            return True
+        ask = partial(was_asked, one=one, upstream=self._upstream.name)
+        return any(reader.ask(ask) for reader in (*self._readers, *self._readers[:-1]))
+
+    def _by_ids(self, candidates: Sequence[_Candidate], event: EspEvent) -> Located | None:
+        """The newest message with the ESP's id, else the newest with the Message-ID."""
+        if event.esp_id is not None:
+            for one, esp_id in candidates:
+                if esp_id == event.esp_id:
+                    return one
+        if event.message_id is not None:
+            for one, _ in candidates:
+                if one.header_id == event.message_id and self._was_asked(one):
+                    return one
+        return None
 
     def _to(self, address: str, ends: float) -> Sequence[_Candidate]:
         """What was accepted for the address in the days before then, newest first."""
@@ -112,16 +132,3 @@ def _recipient(reader: Reader, among: Sequence[Located], address: str | None) ->
         if reader.ask(partial(is_to, one=one, address=address)):
             return one
     return "another recipient"
-
-
-def _by_ids(candidates: Sequence[_Candidate], event: EspEvent) -> Located | None:
-    """The newest message with the ESP's id, else the newest with the Message-ID."""
-    if event.esp_id is not None:
-        for one, esp_id in candidates:
-            if esp_id == event.esp_id:
-                return one
-    if event.message_id is not None:
-        for one, _ in candidates:
-            if one.header_id == event.message_id:
-                return one
-    return None

@@ -105,5 +105,6 @@ class FeedbackLog(RelayLog):
 _MISSES = {
     "unknown": "it is about no message of this relay",
     "another recipient": "its message did not go to that address",
+    "another upstream": "its message did not go by this upstream",
     "kind": "the relay has no use for this kind",
 }

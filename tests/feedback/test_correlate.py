@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from relay.feedback.settings import WebhookSettings
+from relay.store.model import Attempt, RecipientUpdate, Settlement
 from tests.feedback.rooms import queued_as, relay_id, room
 from tests.store.build import NOW
 
@@ -76,6 +77,24 @@ async def test_what_matches_nothing_is_counted_once_and_leaves_no_row(tmp_path: 
             assert (await here.post(**fields)).status == 200
         assert here.tables() == {}
         assert here.counts.events == {("postmark", "other"): len(unknown)}
+
+
+async def test_an_upstream_is_believed_about_mail_only_that_it_can_have_had(tmp_path: Path) -> None:
+    async with room(tmp_path) as here:
+        here.webhooks.upstreams = {**here.webhooks.upstreams, "brevo": WebhookSettings("brevo", ("hook:s3cret",))}
+        elsewhere = await here.sent("user@example.net", upstream="ses", message_id="<else@x>")
+        hedged = await here.sent("user@example.net", reply=None, message_id="<hedged@x>")
+        tried = [Attempt(0, n, name, NOW, "warm", "abandoned", "", {}) for n, name in enumerate(("postmark", "brevo"))]
+        ended = RecipientUpdate(0, "sent", "ses", "250 ok", sent_at=NOW + 1)
+        await here.stores[0].settle(Settlement(hedged, (ended,), tuple(tried)))
+        under_way = await here.sent("user@example.net", reply=None, message_id="<open@x>")
+        for message_id in (elsewhere, hedged, under_way):
+            assert (await here.post(Metadata=relay_id(message_id))).status == 200
+        body = {"event": "delivered", "email": "user@example.net", "ts_event": NOW + 3}
+        for header_id in ("<else@x>", "<hedged@x>", "<open@x>"):
+            assert (await here.take(json.dumps({**body, "message-id": header_id}).encode(), "brevo")).status == 200
+        assert [row[0] for row in here.rows()] == [hedged, under_way] * 2
+        assert [here.counts.events[name, "other"] for name in ("postmark", "brevo")] == [1, 1]
 
 
 async def test_a_hashed_address_is_found_and_stays_hidden(tmp_path: Path) -> None:

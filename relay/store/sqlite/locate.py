@@ -65,5 +65,15 @@ def is_to(connection: sqlite3.Connection, one: Located, address: str) -> bool:
     return fold(one.address) == fold(address) or one.address == hash_of(stored(connection), address)
 
 
+def was_asked(connection: sqlite3.Connection, one: Located, upstream: str) -> bool:
+    """Can this upstream have had the recipient? It has an attempt, or what attempts there were is yet to be written."""
+    found = connection.execute(
+        "SELECT 1 FROM recipient AS r WHERE r.message_id = ?1 AND r.position = ?2 AND (r.open = 1 OR EXISTS"
+        " (SELECT 1 FROM attempt AS a WHERE a.message_id = ?1 AND a.position = ?2 AND a.upstream = ?3))",
+        (one.message_id, one.position, upstream),
+    )
+    return found.fetchone() is not None
+
+
 def hash_of(hashed: Hashed | None, address: str) -> str | None:
     return None if hashed is None else hashed.address(address)
