@@ -80,10 +80,12 @@ def show(args: argparse.Namespace) -> int:
     with _reading(args) as store:
         key = store.hash_key or bytes(1)
         query = listing_query({k: v for k, v in given.items() if v is not None}, lambda one: hash_of(one, key))
-        rows = store.listing(query)
+        rows = store.listing(query._replace(limit=query.limit + 1))
     if not rows and args.address is not None:
         raise CommandFailed("this address is not suppressed")
-    _print_rows(rows, as_json=args.json)
+    _print_rows(rows[: query.limit], as_json=args.json)
+    if len(rows) > query.limit:
+        fail(f"these are the last {query.limit}, there are more: --limit N")
     return EXIT_OK
 
 

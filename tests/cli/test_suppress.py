@@ -155,6 +155,15 @@ def test_the_list_has_columns_with_heads_and_whole_reasons(run: Run) -> None:
     assert line.startswith("bob@example.net  manual ")
 
 
+def test_a_list_that_ends_at_its_limit_says_so(run: Run) -> None:
+    for name in ("ann", "bob", "eve"):
+        run("suppress", "add", f"{name}@example.net")
+    cut = run("suppress", "list", "--limit", "2", "--json")
+    assert (cut.code, len(cut.out.splitlines())) == (0, 2)
+    assert cut.err == "otp-relay: these are the last 2, there are more: --limit N\n"
+    assert run("suppress", "list", "--limit", "3", "--json").err == ""
+
+
 def test_an_erased_address_is_not_exported_but_can_be_removed_by_its_hash(run: Run) -> None:
     run("suppress", "add", "bob@example.net")
     erased = run("log", "erase", "bob@example.net", "--json")
