@@ -42,6 +42,8 @@ OWN = {
     "relay_intake_slowed": set(),
     "relay_intake_held_back_seconds_total": {"brake"},
     "relay_log_lines_lost_total": set(),
+    "relay_event_posts_waiting": set(),
+    "relay_event_posts_oldest_seconds": set(),
 }
 
 
