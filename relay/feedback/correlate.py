@@ -8,7 +8,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 from relay.providers.webhook import EspEvent
-from relay.store.sqlite.locate import Located, is_to, recipients_of, to_address, was_asked
+from relay.store.sqlite.locate import Located, recipients_of, to_address, was_asked, with_address
 from relay.store.sqlite.reader import Reader
 
 LOOKED_BACK_S = 4 * 86400.0
@@ -45,6 +45,8 @@ class Search:
         self._now = now
         self._candidates: dict[tuple[str, float], Sequence[_Candidate]] = {}
         """A batch has many events about few addresses, or it is made to be slow: each address is looked up once."""
+        self._messages: dict[str, tuple[Reader, Sequence[Located]]] = {}
+        """So is each message: one may have hundreds of recipients."""
 
     def locate(self, event: EspEvent) -> Located | Miss:
         """The recipient that the event is about."""
@@ -61,14 +63,21 @@ class Search:
         return found or self._by_time(candidates, event, at) or "unknown"
 
     def _by_relay_id(self, event: EspEvent, relay_id: str) -> Located | Miss:
+        found = self._messages.get(relay_id) or self._message(relay_id)
+        if found is None:
+            return "unknown"
+        self._messages[relay_id] = found
+        one = _recipient(*found, event.recipient)
+        return one if isinstance(one, str) or self._was_asked(one) else "another upstream"
+
+    def _message(self, relay_id: str) -> tuple[Reader, Sequence[Located]] | None:
         # A message that moves to another file is in both for a moment: one that moves to a file that was asked before
         # is found there in the second turn.
         for reader in (*self._readers, *self._readers[:-1]):
             found = reader.ask(partial(recipients_of, message_id=relay_id))
             if found:
-                one = _recipient(reader, found, event.recipient)
-                return one if isinstance(one, str) or self._was_asked(one) else "another upstream"
-        return "unknown"
+                return reader, found
+        return None
 
     def _was_asked(self, one: Located) -> bool:
         """Can the upstream have had it? The webhook of one isn't believed about another's mail."""
@@ -128,7 +137,4 @@ class _Candidate(NamedTuple):
 def _recipient(reader: Reader, among: Sequence[Located], address: str | None) -> Located | Miss:
     if address is None:
         return among[0] if len(among) == 1 else "unknown"
-    for one in among:
-        if reader.ask(partial(is_to, one=one, address=address)):
-            return one
-    return "another recipient"
+    return reader.ask(partial(with_address, among=among, address=address)) or "another recipient"

@@ -67,7 +67,8 @@ class FeedbackLog(RelayLog):
             self.counts.observe_inbox(Arrival(event.lane, event.provider, after_s, kept.upstream or ""))
         if recorded.decides:
             self.decided(event.lane, after_s)
-        level = logging.DEBUG if kept.kind in _QUIET else logging.INFO
+        again = kept.kind == "delivered" and not recorded.is_first_delivery
+        level = logging.DEBUG if again or kept.kind in _QUIET else logging.INFO
         self.line(
             level,
             "esp_event",

@@ -136,6 +136,20 @@ async def test_no_line_counter_or_answer_has_an_address_a_code_or_a_reason(
         assert "hunter22" not in reason
 
 
+async def test_of_deliveries_to_one_recipient_the_first_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with room(tmp_path) as here:
+        for address in ("user@example.net", "ann@example.org"):
+            sent = await here.sent(address)
+            for number in range(3):
+                told = {"Metadata": relay_id(sent), "MessageID": f"x{number}"}
+                assert (await here.post(**told, Recipient=address)).status == 200
+        assert len(here.rows()) == 6
+        assert len([line for line in caplog.messages if "esp_event" in line]) == 2
+
+
 @pytest.mark.parametrize("esp", [one for one in SIGNERS if one != "ses"])
 async def test_wrong_types_in_every_field_of_a_proved_event_get_200_or_400(tmp_path: Path, esp: str) -> None:
     junk: list[object] = [None, True, -1, 1e308, 10**30, "", "\ud800\x00", "9" * 5000, [], {}, [[[]]], {"a": {"b": []}}]

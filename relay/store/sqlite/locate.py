@@ -60,9 +60,10 @@ def to_address(
     return sorted(found, key=lambda one: one.accepted_at, reverse=True)[:limit]
 
 
-def is_to(connection: sqlite3.Connection, one: Located, address: str) -> bool:
-    """Is this recipient the address? It may be stored as a hash."""
-    return fold(one.address) == fold(address) or one.address == hash_of(stored(connection), address)
+def with_address(connection: sqlite3.Connection, among: Sequence[Located], address: str) -> Located | None:
+    """The first of these recipients that has the address. It may be stored as a hash."""
+    folded, hashed = fold(address), hash_of(stored(connection), address)
+    return next((one for one in among if one.address == hashed or fold(one.address) == folded), None)
 
 
 def was_asked(connection: sqlite3.Connection, one: Located, upstream: str) -> bool:
