@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from relay.__main__ import main
 from relay.store.events import Delivered, GivenUp, Post, PostOutcome, PutOff
 from relay.store.sqlite.events_file import EventsFile, open_events
 from relay.store.sqlite.events_outbox import Backlog
-from relay.store.sqlite.events_schema import events_path
+from relay.store.sqlite.events_schema import APPLICATION_ID, events_path
 
 APP, OTHER = "aaaa", "bbbb"
 DAY = 86_400.0
@@ -238,6 +241,28 @@ async def test_receivers_of_one_host_are_told_apart_by_their_places_and_removed_
         ("events[1]", 1, False),
         (None, 0, True),
     ]
+
+
+async def test_the_file_of_an_older_relay_is_read_and_brought_up_to_date(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, path = tmp_path / "relay.yaml", tmp_path / "relay-events.db"
+    config.write_text(CONFIG)
+    script = (resources.files("relay.store.sqlite") / "sql" / "events" / "1.sql").read_text()
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(f"PRAGMA journal_mode = WAL; PRAGMA application_id = {APPLICATION_ID}; {script}")
+        old.executescript("PRAGMA user_version = 1; INSERT INTO receiver_host VALUES ('a', 'app.example.com')")
+
+    def shown(*words: str) -> list[tuple[str, str]]:
+        assert main(["receivers", "-c", str(config), "--json", *words]) == 0
+        return [(one["receiver"], one["host"]) for one in map(json.loads, capsys.readouterr().out.splitlines())]
+
+    assert shown() == [(None, "app.example.com")]
+    assert shown("--dead") == []
+    newer = await open_events(path)
+    await newer.outbox.name({"a": "app.example.com"})
+    await newer.close()
+    assert shown() == [("events[0]", "app.example.com")]
 
 
 @pytest.mark.parametrize("words", [(), ("--dead",), ("--json",)])
