@@ -253,7 +253,7 @@ async def test_the_file_of_an_older_relay_is_read_and_brought_up_to_date(
         old.executescript(f"PRAGMA journal_mode = WAL; PRAGMA application_id = {APPLICATION_ID}; {script}")
         old.executescript("PRAGMA user_version = 1; INSERT INTO receiver_host VALUES ('a', 'app.example.com')")
 
-    def shown(*words: str) -> list[tuple[str, str]]:
+    def shown(*words: str) -> list[tuple[str | None, str]]:
         assert main(["receivers", "-c", str(config), "--json", *words]) == 0
         return [(one["receiver"], one["host"]) for one in map(json.loads, capsys.readouterr().out.splitlines())]
 
