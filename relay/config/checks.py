@@ -137,7 +137,7 @@ def _upstream(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
         yield note((*loc, "port"), f"port {upstream.port} usually speaks implicit TLS, not starttls")
     yield from _credentials(loc, upstream)
     if upstream.webhook is not None:
-        yield from feedback_checks.check_webhook((*loc, "webhook"), upstream.webhook)
+        yield from feedback_checks.check_webhook((*loc, "webhook"), upstream.webhook, upstream.preset)
     warm, most = upstream.sessions.warm, upstream.sessions.max
     if isinstance(warm, int) and warm > most:
         yield Diagnostic((*loc, "sessions", "warm"), f"expected at most max ({most}), got {warm}")
@@ -278,9 +278,10 @@ def _collisions(sections: Mapping[Loc, Section]) -> Iterator[Diagnostic]:
                     yield Diagnostic((*loc, "domain"), message)
                 domains.add(section.domain)
             case EventReceiver():
-                if section.url in urls:
+                url = feedback_checks.normal(section.url)
+                if url in urls:
                     yield Diagnostic((*loc, "url"), "stands above already; list all its kinds and lanes there")
-                urls.add(section.url)
+                urls.add(url)
             case Listener() | Http() | Webhooks():
                 where = section.address
                 if where is None:
@@ -288,7 +289,8 @@ def _collisions(sections: Mapping[Loc, Section]) -> Iterator[Diagnostic]:
                 other = addresses.setdefault(where, loc)
                 if other != loc and not (isinstance(where, TcpAddress) and where.port == 0):
                     listener = other if isinstance(section, Http | Webhooks) and other[0] == "listen" else loc
-                    taken_by = next((str(one[0]) for one in (loc, other) if one[0] != "listen"), "another listener")
+                    first = loc if listener is other else other
+                    taken_by = "another listener" if first[0] == "listen" else str(first[0])
                     yield Diagnostic((*listener, "address"), f"{shown(str(where))} is taken by {taken_by} already")
 
 

@@ -7,12 +7,13 @@ import re
 from collections.abc import Collection, Iterator
 from urllib.parse import SplitResult, urlsplit
 
-from relay.config.errors import Diagnostic, Loc, note
+from relay.config.errors import Diagnostic, Loc, note, plain
 from relay.config.feedback import EventReceiver, Webhook, Webhooks
 from relay.config.masking import shown
 from relay.config.network import is_host, is_loopback, is_private
 from relay.config.validate import absent
 from relay.config.whsec import whsec_bytes
+from relay.providers.registry import provider_of
 
 MOST_SECRETS = 2
 ADVISED_SECRET_BYTES = 24
@@ -38,16 +39,22 @@ def check(loc: Loc, section: Webhooks | EventReceiver, lanes: Collection[str]) -
         yield from _receiver(loc, section, lanes)
 
 
-def check_webhook(loc: Loc, webhook: Webhook) -> Iterator[Diagnostic]:
+def check_webhook(loc: Loc, webhook: Webhook, preset: str | None) -> Iterator[Diagnostic]:
     """Check that something proves the requests, as this provider does it."""
     if webhook.kind is None:
+        provider = provider_of(preset) if preset is not None else None
+        if provider is not None and provider.webhook is None:
+            yield Diagnostic(loc, f"webhooks of {plain(provider.name)} aren't read; leave the key out", at="key")
+            return
         kinds = ", ".join(("ses", *_SECRET_KINDS))
         yield Diagnostic((*loc, "kind"), f"missing: name the provider: {kinds}", at="key")
         return
     if webhook.kind == "ses":
         yield from _topics(loc, webhook)
-    elif webhook.topics:
-        yield note((*loc, "topics"), "isn't used: topics are SES's")
+    else:
+        for key in ("topics", "certificates"):
+            if getattr(webhook, key):
+                yield note((*loc, key), f"isn't used: {key} are SES's")
     if webhook.kind != "ses" and not webhook.secret:
         yield Diagnostic((*loc, "secret"), f"missing: {_SECRET_KINDS[webhook.kind]}", at="key")
     if len(webhook.secret) > MOST_SECRETS:
@@ -57,12 +64,21 @@ def check_webhook(loc: Loc, webhook: Webhook) -> Iterator[Diagnostic]:
     for n, secret in enumerate(webhook.secret):
         if problem := _unusable(webhook.kind, secret.get_secret_value()):
             yield Diagnostic((*loc, "secret", n), problem)
+    if len({secret.get_secret_value() for secret in webhook.secret}) < len(webhook.secret):
+        yield note((*loc, "secret"), "has the same secret twice")
+    yield from _signed_url(loc, webhook)
+
+
+def _signed_url(loc: Loc, webhook: Webhook) -> Iterator[Diagnostic]:
     if webhook.kind == "mandrill" and webhook.url is None:
         yield Diagnostic(
             (*loc, "url"), "missing: the webhook's URL as written there, which its signature covers", at="key"
         )
     elif webhook.url is not None and webhook.kind != "mandrill":
         yield note((*loc, "url"), "isn't used: only Mandrill signs the URL")
+    elif webhook.url is not None and _parsed(webhook.url) is None:
+        expected = "expected the webhook's URL as written at Mandrill, such as https://relay.example.com/webhooks/NAME"
+        yield Diagnostic((*loc, "url"), f"{expected}, got {shown(webhook.url)}")
 
 
 def _topics(loc: Loc, webhook: Webhook) -> Iterator[Diagnostic]:
@@ -132,16 +148,30 @@ def _receiver(loc: Loc, receiver: EventReceiver, lanes: Collection[str]) -> Iter
 
 
 def _url(loc: Loc, url: str) -> Iterator[Diagnostic]:
-    expected = "expected a URL such as https://app.example.com/hooks/mail"
+    parts = _parsed(url)
+    if parts is None:
+        yield Diagnostic(loc, f"expected a URL such as https://app.example.com/hooks/mail, got {shown(url)}")
+    elif parts.username is not None:
+        yield Diagnostic(loc, "has a password in it; the signature proves the relay, so leave it out")
+    elif parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        yield Diagnostic(loc, "http would post events in clear to another machine; use https")
+
+
+def _parsed(url: str) -> SplitResult | None:
+    """None: it is no URL of the web."""
     try:
         parts: SplitResult = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        yield Diagnostic(loc, expected)
-        return
-    if parts.scheme not in ("http", "https") or host is None or not is_host(host) or not url.isprintable():
-        yield Diagnostic(loc, f"{expected}, got {shown(url)}")
-    elif parts.username is not None:
-        yield Diagnostic(loc, "has a password in it; the signature proves the relay, so leave it out")
-    elif parts.scheme == "http" and not is_loopback(host):
-        yield Diagnostic(loc, "http would post events in clear to another machine; use https")
+        return None
+    is_url = parts.scheme in ("http", "https") and host is not None and is_host(host) and url.isprintable()
+    return parts if is_url else None
+
+
+def normal(url: str) -> str:
+    """A URL in the form in which equal ones are the same: its host in lower case, its port written out."""
+    parts = _parsed(url)
+    if parts is None:
+        return url
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    return parts._replace(netloc=f"{parts.hostname}:{port}", path=parts.path or "/", fragment="").geturl()

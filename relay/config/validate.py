@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple, get_args, get_origin
+from types import MappingProxyType, UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -81,11 +81,18 @@ def known_keys(loc: Loc) -> list[str]:
     """The keys that the mapping at `loc` may have, as the file writes them."""
     kind: Any = Config
     for part in loc:
+        kind = _unwrapped(kind)
         if _is_section(kind):
             kind = next((f.annotation for name, f in kind.model_fields.items() if part == (f.alias or name)), None)
         else:  # an item of a list, or an entry of a mapping
             kind = next(iter(get_args(kind)[-1:]), None) if get_origin(kind) is dict else _item(kind)
+    kind = _unwrapped(kind)
     return [f.alias or name for name, f in kind.model_fields.items()] if _is_section(kind) else []
+
+
+def _unwrapped(kind: Any) -> Any:
+    """The section of `Section | None`."""
+    return _item(kind) if get_origin(kind) in (Union, UnionType) and _item(kind) is not None else kind
 
 
 def _is_section(kind: Any) -> bool:

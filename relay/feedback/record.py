@@ -84,5 +84,5 @@ def _effects(event: EspEvent, kept: MailEvent, one: Located) -> Iterator[Effect]
             one.lane,
             event.suppress,
             event.recipient,
-            event.status or event.kind,
+            event.status or (event.kind if event.kind != "other" else kept.reason or event.kind),
         )

@@ -307,3 +307,18 @@ def test_nothing_that_is_loaded_shows_a_secret_when_printed(load_text: LoadText)
         loaded = good(name, load_text)
         assert "hunter2" not in repr(loaded)
         assert "PRIVATE KEY" not in repr(loaded)
+
+
+def test_keys_of_a_webhook_that_change_nothing_are_noted(load_text: LoadText, folder: Path) -> None:
+    text = """
+upstreams:
+  mx:
+    {host: 127.0.0.1, port: 1025, tls: none,
+     webhook: {kind: postmark, secret: ["a:b", "a:b"], certificates: /tmp}}
+lanes:
+  otp: {upstreams: mx}
+  bulk: {upstreams: mx}
+"""
+    notes = " ".join(load_text(text.encode()).notes)
+    assert "webhook.secret: has the same secret twice" in notes
+    assert "webhook.certificates: isn't used: certificates are SES's" in notes

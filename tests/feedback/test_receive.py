@@ -60,6 +60,10 @@ EFFECTS: dict[str, tuple[dict[str, object], list[str]]] = {
     "a mailbox that is full": ({**BOUNCE, "Type": "SoftBounce"}, []),
     "a message that waits": ({**BOUNCE, "Type": "Transient"}, []),
     "a complaint": ({**BOUNCE, "Type": "SpamComplaint", "RecordType": "SpamComplaint"}, ["suppress"]),
+    "a suppression": (
+        {"RecordType": "SubscriptionChange", "SuppressSending": True, "SuppressionReason": "ManualSuppression"},
+        ["suppress"],
+    ),
     "an arrival": ({}, []),
 }
 
@@ -76,6 +80,7 @@ async def test_an_event_ends_or_suppresses_the_recipient_that_it_names_and_no_ot
         assert [one[0] for one in effects] == actions
         assert {one[1:3] for one in effects} <= {(sent, 1)}
         assert {one[3] for one in effects} <= {"", "user@example.net"}
+        assert ("other",) not in here.rows("effect", "reason")
 
 
 async def test_a_late_event_does_not_bring_an_erased_address_back(tmp_path: Path) -> None:
