@@ -209,3 +209,10 @@ def test_the_counters_begin_at_zero() -> None:
     metrics.begin({"otp": ["one"]})
     names = {name: value for family in metrics.numbers() for name, _, value in family.samples}
     assert names["relay_suppressed_total"] == 0
+
+
+async def test_an_address_that_was_erased_is_suppressed_without_being_kept(keeper: SuppressionKeeper) -> None:
+    assert await keeper.add("bob@example.net", "complaint", "complained", unnamed=True)
+    (row,) = await listed(keeper)
+    assert row.address is None
+    assert keeper.hash_of("bob@example.net") == row.key & ~3
