@@ -17,7 +17,7 @@ SINCE_VERSION = 4
 
 
 class TailRow(NamedTuple):
-    """A row of `event` on its way to those who read all of them, in order."""
+    """A row of `event`, for what reads all of them in order."""
 
     seq: int
     message_id: str
