@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Literal, Protocol
 
 from relay.feedback.correlate import Miss, Search, Upstream
@@ -203,15 +203,20 @@ class Webhooks:
         """Each event, fit to be kept, with what it is about."""
         readers = self._files.readers()
         search = Search(readers, upstream, self._now())
-        hashed = next((one for one in (reader.ask(stored) for reader in readers) if one is not None), None)
+
+        @cache
+        def hashed() -> Hashed | None:
+            return next((one for one in (reader.ask(stored) for reader in readers) if one is not None), None)
+
         found = [(event, search.locate(event)) for event in events]
         return [(self._hide(event, one, hashed), one) for event, one in found]
 
-    def _hide(self, event: EspEvent, one: Located | Miss, hashed: Hashed | None) -> EspEvent:
+    def _hide(self, event: EspEvent, one: Located | Miss, find_hashed: Callable[[], Hashed | None]) -> EspEvent:
         """Hash the addresses in the reason, if the recipient's is hashed or is to be."""
-        if hashed is None or event.reason is None or isinstance(one, str):
+        if event.reason is None or isinstance(one, str) or not (self.hashes_addresses or is_hashed(one.address)):
             return event
-        if not (self.hashes_addresses or is_hashed(one.address)):
+        hashed = find_hashed()
+        if hashed is None:
             return event
         address = event.recipient or ""
         reason = hashed.text(event.reason, address)
