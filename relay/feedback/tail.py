@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from relay.feedback.message_files import MessageFiles
 from relay.feedback.receiver import Receiver
@@ -16,9 +16,10 @@ from relay.store.base import StoreError
 from relay.store.events import MailEvent, Post, Undecided
 from relay.store.sqlite import relay_events
 from relay.store.sqlite.events_file import EventsFile
-from relay.store.sqlite.locate import Located, recipients_of
+from relay.store.sqlite.locate import Located
 from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.relay_events import TailRow
+from relay.store.timeline import Recipients
 
 LOOK_EVERY_S = 0.25
 """each file is looked at so often, besides the nudges"""
@@ -27,11 +28,8 @@ UNDECIDED_FOR_S = 900.0
 """without a delivered event the upstream's 250 decides about an objective then"""
 
 
-class Happened(NamedTuple):
-    """An event of the relay's own, and the recipient that it is about."""
-
-    event: MailEvent
-    one: Located
+Happened = tuple[MailEvent, Located]
+"""An event of the relay's own, and the recipient that it is about."""
 
 
 @dataclass(slots=True)
@@ -152,25 +150,7 @@ class Tail:
             self._posted()
 
     def _read(self, reader: Reader, seq: int) -> tuple[list[TailRow], list[Happened]]:
-        """The next rows of a file, with the recipients that they are about. A message may have moved to another file
-        meanwhile, or be deleted."""
+        """The next rows of a file, and what those of use are about."""
         rows = reader.ask(partial(relay_events.since, seq=seq, limit=ROWS_AT_ONCE))
-        following = self.following
-        known: dict[str, Sequence[Located]] = {}
-        happened: list[Happened] = []
-        for row in rows:
-            if not following.may_want(row.kind):
-                continue
-            if row.message_id not in known:
-                known[row.message_id] = self._recipients(reader, row.message_id)
-            recipients = known[row.message_id]
-            for one in recipients if row.position is None else recipients[row.position : row.position + 1]:
-                happened.append(Happened(row.event(one.position), one))  # noqa: PERF401
-        return rows, happened
-
-    def _recipients(self, first: Reader, message_id: str) -> Sequence[Located]:
-        for reader in (first, *self._files.readers(), first):
-            found = reader.ask(partial(recipients_of, message_id=message_id))
-            if found:
-                return found
-        return ()
+        wanted = [row for row in rows if self.following.may_want(row.kind)]
+        return rows, list(Recipients.from_(reader, self._files.readers()).of_rows(wanted))

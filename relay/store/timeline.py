@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Self, get_args
 
 from relay.providers.webhook import EspKind
 from relay.store.base import StoreError
@@ -18,6 +18,7 @@ from relay.store.sqlite.events_reader import EspRow, EventsReader
 from relay.store.sqlite.events_schema import events_path
 from relay.store.sqlite.locate import Located, recipients_of
 from relay.store.sqlite.reader import Reader
+from relay.store.sqlite.relay_events import TailRow
 from relay.store.view import Json, add_events, event_json, time_text
 
 NEWS_AT_ONCE = 1_000
@@ -114,11 +115,11 @@ class News:
             if not rows:
                 continue
             self._seen[name] = rows[-1].seq
-            recipients = Recipients([reader, *readers.values()])
-            for row in rows:
-                everybody = recipients.of(row.message_id)
-                for one in everybody if row.position is None else everybody[row.position : row.position + 1]:
-                    found.append(Shown(row.event(one.position), one.address, one.lane, one.accepted_at, one.header_id))  # noqa: PERF401
+            recipients = Recipients.from_(reader, list(readers.values()))
+            found += [
+                Shown(event, one.address, one.lane, one.accepted_at, one.header_id)
+                for event, one in recipients.of_rows(rows)
+            ]
         if (esp := self._lines.esp) is not None and (news := esp.since(self._esp_seen, NEWS_AT_ONCE)):
             self._esp_seen = news[-1].seq
             found += with_recipients(news, list(readers.values()))
@@ -131,6 +132,18 @@ class Recipients:
     def __init__(self, readers: Sequence[Reader]) -> None:
         self._readers = readers
         self._known: dict[str, Sequence[Located]] = {}
+
+    @classmethod
+    def from_(cls, first: Reader, readers: Sequence[Reader]) -> Self:
+        """Of messages that are in the file of `first`, or have moved to another one; or were on their way back."""
+        return cls([first, *readers, first])
+
+    def of_rows(self, rows: Iterable[TailRow]) -> Iterator[tuple[MailEvent, Located]]:
+        """Each event of the relay's own, with each recipient that it is about; none of deleted messages."""
+        for row in rows:
+            found = self.of(row.message_id)
+            for one in found if row.position is None else found[row.position : row.position + 1]:
+                yield row.event(one.position), one
 
     def of(self, message_id: str) -> Sequence[Located]:
         """In order; none: no file has the message."""

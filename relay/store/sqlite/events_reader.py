@@ -6,18 +6,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self
 
 from relay.store.events import FURTHEST_BACK_S, EventSelection, MailEvent, latest
 from relay.store.model import ReportedRow
-from relay.store.sqlite import files, report_rows
+from relay.store.sqlite import report_rows
 from relay.store.sqlite.events_schema import APPLICATION_ID
-
-T = TypeVar("T")
+from relay.store.sqlite.read_connection import ReadConnection
 
 _COLUMNS = "seq, id, message_id, position, at, kind, upstream, permanent, reason, lane, recorded_at"
 MOST_ARRIVALS = 5_000
@@ -32,13 +31,8 @@ class EspRow(NamedTuple):
     event: MailEvent
 
 
-class EventsReader:
-    """A connection that can't write. Each method blocks, and raises StoreError. One thread at a time may use it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with files.explained(path):
-            self._connection = files.connect_reader(path)
+class EventsReader(ReadConnection):
+    """What ESPs reported."""
 
     @classmethod
     def find(cls, path: Path) -> Self | None:
@@ -53,22 +47,6 @@ class EventsReader:
             if not is_complete:
                 reader.close()
         return reader if is_complete else None
-
-    @property
-    def path(self) -> Path:
-        return self._path
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def ask(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        """What `read` returns, from one reading transaction."""
-        with files.explained(self._path):
-            self._connection.execute("BEGIN")
-            try:
-                return read(self._connection)
-            finally:
-                self._connection.execute("COMMIT")
 
     def of_messages(self, ids: Sequence[str]) -> Sequence[EspRow]:
         """The events of these messages, in the order in which they came."""
@@ -91,7 +69,7 @@ class EventsReader:
 
     def search(self, selection: EventSelection, message_ids: Sequence[str] | None = None) -> Sequence[EspRow]:
         """The events selected, by time: the first ones where the selection has a begin, else the newest. `to` is for
-        the caller, who gives the messages that it is about."""
+        the caller, which gives the messages that it is about."""
         return self.ask(partial(_search, selection=selection, message_ids=message_ids))
 
 

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 from relay.store.model import DeliveryRow, LaneCount, ReportedRow, Selection
 from relay.store.sqlite import files, report_rows, search
+from relay.store.sqlite.read_connection import ReadConnection
 from relay.store.view import Json
 
-T = TypeVar("T")
 
-
-class Reader:
-    """A connection that can't write, beside a running relay or without one. Each answer is of one moment of the file.
-    Each method blocks, and raises StoreError. One thread at a time may use it."""
+class Reader(ReadConnection):
+    """What one store file shows."""
 
     def __init__(self, path: Path) -> None:
-        """`path` has been checked. Raises StoreError."""
-        self._path = path
-        with files.explained(path):
-            self._connection = files.connect_reader(path)
+        super().__init__(path)
         self._has_events = False
         """the events file is attached"""
 
     @property
     def name(self) -> str:
         """The file's."""
-        return self._path.name
+        return self.path.name
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -39,18 +33,6 @@ class Reader:
         with files.explained(path):
             files.check(path)
         return cls(path)
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def ask(self, read: Callable[[sqlite3.Connection], T]) -> T:
-        """What `read` returns, from one reading transaction."""
-        with files.explained(self._path):
-            self._connection.execute("BEGIN")
-            try:
-                return read(self._connection)
-            finally:
-                self._connection.execute("COMMIT")
 
     def get(self, message_id: str) -> Json | None:
         return self.ask(partial(search.get, message_id=message_id))
