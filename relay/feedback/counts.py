@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from relay.observe.metrics import Metrics
 
@@ -12,7 +12,9 @@ MOST_OBSERVATIONS = 2_000
 """of times, kept until they are reported"""
 MOST = 1e12
 """of one number in a report"""
-RESULTS = frozenset({"accepted", "refused", "unreadable", "too_large", "unavailable"})
+Result = Literal["accepted", "refused", "unreadable", "too_large", "unavailable"]
+"""the label of `relay_webhook_requests_total`"""
+RESULTS = frozenset(get_args(Result))
 TASKS = frozenset(
     {
         "feedback_files",

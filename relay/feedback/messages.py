@@ -19,7 +19,7 @@ NUDGE = "nudge"
 """a notification of the main process: there are new events in a message file"""
 # Requests of the feedback process.
 EFFECTS = "effects"
-"""a list of `store.events.Effect`; the reply is null once all are applied"""
+"""a list of `store.events.Effect`; the reply has the places of those that need not come again"""
 # Notifications of the feedback process.
 COUNTS, RECORDED, PROVIDER = "counts", "recorded", "provider"
 """`counts`: what the metrics have gained; `recorded`: there are new events in the events file; `provider`: a domain and

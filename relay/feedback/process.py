@@ -8,7 +8,7 @@ import gc
 import socket
 import ssl
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,8 +89,8 @@ class FeedbackProcess:
     async def _on_request(self, kind: str, value: Any) -> Any:
         try:
             return await self._answer(kind, value)
-        except (StoreError, OSError, ssl.SSLError) as error:
-            self._log.trouble("feedback", error)  # the other side learns no more than its name
+        except (StoreError, OSError) as error:
+            self._log.trouble("feedback", error)  # the main process gets only its name
             raise
 
     async def _answer(self, kind: str, value: Any) -> Any:
@@ -98,9 +98,9 @@ class FeedbackProcess:
             case messages.PING:
                 return None
             case messages.START:
-                return await self._try(self._start(Settings.from_json(value)))
+                return await self._start(Settings.from_json(value))
             case messages.RELOAD:
-                return await self._try(self._apply(Settings.from_json(value)))
+                return await self._apply(Settings.from_json(value))
             case messages.WEBHOOK:
                 content = value.content if isinstance(value, Attached) else b""
                 upstream, headers = value.value if isinstance(value, Attached) else value
@@ -115,14 +115,6 @@ class FeedbackProcess:
                 return None
             case _:
                 raise ValueError(kind)
-
-    async def _try(self, attempt: Awaitable[None]) -> None:
-        """The main process gets only the exception's name, so the cause is logged here."""
-        try:
-            await attempt
-        except (StoreError, OSError) as error:
-            self._log.trouble("feedback", error)
-            raise
 
     def _on_notification(self, kind: str, value: Any) -> None:  # noqa: ARG002
         if kind == messages.NUDGE and self._tasks:

@@ -10,6 +10,7 @@ from functools import cache, partial
 from typing import Literal, Protocol
 
 from relay.feedback.correlate import Miss, Search, Upstream
+from relay.feedback.counts import Result
 from relay.feedback.message_files import MessageFiles
 from relay.feedback.receiver import Receiver
 from relay.feedback.record import recording
@@ -28,9 +29,6 @@ LARGE_BYTES = 64_000
 EVENTS_AT_ONCE = 200
 """events of one body that are looked up and written in one go"""
 REPLAYED = "its token was used before, for another event: it is forged"
-
-Result = Literal["accepted", "refused", "unreadable", "too_large", "unavailable"]
-"""the label of `relay_webhook_requests_total`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,7 @@ class Watcher(Protocol):
 
 
 class Certificates(Protocol):
-    """`sns.Certificates`"""
+    """`sns.SnsClient`"""
 
     async def get(self, url: str, folder: str | None) -> bytes | None:
         """The certificate in PEM; None: it can't be had now."""

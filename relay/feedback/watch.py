@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from relay.feedback.correlate import Miss
-from relay.feedback.counts import Arrival, Counts
-from relay.feedback.receive import Result
+from relay.feedback.counts import Arrival, Counts, Result
 from relay.observe.metrics import Metrics
 from relay.observe.relaylog import RelayLog
 from relay.store.events import Recorded, Recording, Undecided

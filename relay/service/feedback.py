@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from relay.clock import Clock
@@ -27,6 +26,7 @@ from relay.store.merge import newest_events
 from relay.store.sqlite.events_file import erase_in_events
 from relay.supervise import Supervisor
 from relay.web.backend import Answer, Webhook
+from relay.workers.spawn import python_path
 
 ENTRY = "relay.feedback.entry"
 START_WITHIN_S = 60.0
@@ -66,7 +66,7 @@ class Feedback:
         self._log = log
         self._supervisor = supervisor
         self._apply = apply
-        self.on_recorded: Callable[[], None] | None = None
+        self.on_recorded: Callable[[], None] = lambda: None
         """called when there are new events in the events file"""
         self.on_arrivals: Callable[[Sequence[counts.Arrival]], None] = lambda _: None
         """called with what was delivered"""
@@ -214,7 +214,7 @@ class Feedback:
                 *(sys.executable, "-P", "-m", ENTRY, *words),
                 pass_fds=fds,
                 stdin=asyncio.subprocess.DEVNULL,
-                env={**environ, "PYTHONPATH": _python_path()},
+                env={**environ, "PYTHONPATH": python_path()},
             )
         link = await Link.over(ours, self._on_request, self._on_notification, self._ready.clear, JSON)
         return process, link
@@ -260,8 +260,7 @@ class Feedback:
             case messages.COUNTS:
                 self._add(value)
             case messages.RECORDED:
-                if self.on_recorded is not None:
-                    self.on_recorded()
+                self.on_recorded()
             case messages.PROVIDER:
                 self.on_provider(*messages.read_provider(value))
             case _:
@@ -293,8 +292,3 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         if process.returncode is None:
             process.kill()
             await process.wait()
-
-
-def _python_path() -> str:
-    """It imports its modules from where this process does."""
-    return os.pathsep.join([*filter(None, sys.path), str(Path(__file__).parents[2])])

@@ -123,7 +123,7 @@ async def spawn(number: int, *, signs: bool) -> Started:
                 *(sys.executable, "-P", "-m", entry.__name__, *words),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": _python_path()},
+                env={**os.environ, "PYTHONPATH": python_path()},
             )
         except OSError:
             link.close()
@@ -131,7 +131,7 @@ async def spawn(number: int, *, signs: bool) -> Started:
     return Started(process, link)
 
 
-def _python_path() -> str:
-    """The worker imports its modules from where this process does. `-m` alone would search the working directory first,
-    where anybody may have put a module (hence -P); `relay` itself may be there, with `python -c`."""
+def python_path() -> str:
+    """For a new interpreter: it imports its modules from where this process does. `-m` alone would search the working
+    directory first, where anybody may have put a module (hence -P); `relay` itself may be there, with `python -c`."""
     return os.pathsep.join([*filter(None, sys.path), str(_HERE)])
