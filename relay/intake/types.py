@@ -12,8 +12,8 @@ from relay.mail.envelope import Envelope
 from relay.mail.reply import Reply
 
 Reason = Literal[
-    "address", "allow", "auth", "busy", "connections", "policy", "proxy", "recipients", "sequence", "size", "store",
-    "suppressed", "syntax", "timeout", "tls",
+    "address", "allow", "auth", "busy", "connections", "idempotency", "limit", "policy", "proxy", "recipients",
+    "sender", "sequence", "size", "store", "suppressed", "syntax", "timeout", "tls",
 ]  # fmt: skip
 """Why something was refused: the label of `relay_messages_rejected_total`, so a closed list."""
 
@@ -39,6 +39,10 @@ class Submission(NamedTuple):
     """time.monotonic at the final dot (uvloop's own clock counts whole milliseconds)"""
     user: str | None
     """the user that logged in, where the listener verifies that"""
+    lane: str | None = None
+    """the lane that the request names, and that no rule changes then"""
+    idempotency_key: str | None = None
+    """of the request; None: the message's X-Relay-Idempotency-Key, if it has one"""
 
 
 @dataclass(slots=True)
@@ -52,10 +56,12 @@ class Settings:
 class Refused(Exception):
     """The relay doesn't accept the message; the client gets `reply`."""
 
-    def __init__(self, reply: Reply, reason: Reason = "policy") -> None:
+    def __init__(self, reply: Reply, reason: Reason = "policy", *, retry_after_s: int | None = None) -> None:
+        """`retry_after_s`: how long the client is to wait, where that is known."""
         super().__init__(reply.code)
         self.reply = reply
         self.reason: Reason = reason
+        self.retry_after_s = retry_after_s
 
 
 class CannotListen(OSError):
