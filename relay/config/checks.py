@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from relay.config import feedback_checks
+from relay.config import feedback_checks, limit_checks
 from relay.config.errors import Diagnostic, Loc, note, plain
 from relay.config.feedback import EventReceiver, Webhooks
 from relay.config.fields import Section
@@ -44,6 +44,8 @@ def check(data: Mapping[str, Any], sections: Mapping[Loc, Section]) -> Iterator[
                 yield from _upstream(loc, section)
             case Lane():
                 yield from _lane(loc, section, upstreams)
+                is_default = loc[1] == data.get("default_lane")
+                yield from limit_checks.check((*loc, "limits"), section, is_default=is_default)
             case Rule():
                 yield from _rule(loc, section, lanes, upstreams)
             case DkimDomain():
@@ -188,8 +190,6 @@ def _lane(loc: Loc, lane: Lane, upstreams: Collection[str]) -> Iterator[Diagnost
             (*loc, "hedge"),
             f"has no effect: attempt ({lane.attempt_s:g}s) is not longer than hedge ({lane.hedge_s:g}s)",
         )
-    if lane.limits.model_fields_set:
-        yield note((*loc, "limits"), "has no effect yet: nothing is limited")
 
 
 def _upstream_names(loc: Loc, names: tuple[str, ...], known: Collection[str]) -> Iterator[Diagnostic]:

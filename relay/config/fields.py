@@ -26,7 +26,7 @@ from relay.config.parse import (
     parse_workers,
     whole,
 )
-from relay.config.rate_limit import CountPer, parse_rate_limit
+from relay.config.rate_limit import CountPer, parse_budget, parse_rate_limit
 
 _T = TypeVar("_T")
 
@@ -57,6 +57,7 @@ Rate = Annotated[float, BeforeValidator(parse_rate)]
 Share = Annotated[float, BeforeValidator(parse_share)]
 """more than 0, less than 1"""
 RateLimit = Annotated[CountPer, BeforeValidator(parse_rate_limit)]
+Budget = Annotated[CountPer, BeforeValidator(parse_budget)]
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_network)]
 Address = Annotated[AnyAddress, BeforeValidator(parse_address)]
 Count = Annotated[int, BeforeValidator(whole(1, 10**9 - 1, "a number of at least 1"))]

@@ -18,6 +18,7 @@ from relay.config.errors import Places
 from relay.config.feedback import EventReceiver, Objective, Webhook, Webhooks
 from relay.config.fields import (
     Address,
+    Budget,
     Count,
     Depth,
     DomainName,
@@ -115,11 +116,22 @@ class Upstream(Section):
 
 
 class LaneLimits(Section):
-    """Policy limits; each list holds `N/period` entries."""
+    """How much mail a recipient, a client or a sender may have; each list holds `N/period` entries."""
 
     per_recipient: OneOrMany[RateLimit] = ()
     per_client: OneOrMany[RateLimit] = ()
-    resend_after_s: Duration | None = Field(None, alias="resend_after")
+    per_sender: OneOrMany[RateLimit] = ()
+    resend_after_s: OneOrMany[Duration] = Field((), alias="resend_after")
+    """the least time between two messages of one rule to one recipient: behind the first, the second, ..."""
+    fold_tags: Flag = False
+    """`a+b@example.com` counts as `a@example.com`"""
+    action: Literal["reject", "delay", "demote", "log"] = "reject"
+    express_budget: Budget | None = None
+    """in an express lane: what a sender has beyond it goes to the default lane"""
+    look_alikes: RateLimit | None = None
+    """in an express lane: what has the same text for more recipients, and no code, goes to the default lane"""
+    list_unsubscribe: Literal["demote", "allow"] = "demote"
+    """in an express lane: whether mail with a List-Unsubscribe field goes to the default lane"""
 
 
 class Lane(Section):

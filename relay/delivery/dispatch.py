@@ -114,14 +114,14 @@ class Delivery:
         classified, it goes to the default lane. Raises StoreError."""
         message = self._with_lane(message)
         await self._services.store.put(message, claimed=False)
-        self.wake(message.lane, message.accepted_at)
+        self.wake(message.lane, message.first_due_at)
 
     async def submit_large(self, message: NewMessage, pieces: Iterator[bytes], most_bytes: int) -> None:
         """Store a message whose content comes in pieces (`Queue.put_large`). It is durable when this returns; its lane,
         or another process, claims it from the store. Raises StoreError, and what the pieces raise."""
         message = self._with_lane(message)
         await self._services.store.put_large(message, pieces, most_bytes=most_bytes)
-        self.wake(message.lane, message.accepted_at)
+        self.wake(message.lane, message.first_due_at)
         if (lane := self._lanes.get(message.lane)) is not None:
             await supersede_older(lane, self._services, message, None)
 

@@ -76,6 +76,10 @@ class Engine:
         """Read all suppressed addresses from the main store file. Raises StoreError."""
         self.suppressions.begin(*await asyncio.to_thread(load, path))
 
+    def hash_key(self) -> bytes:
+        """What the store hashes addresses and keys with, once the suppressions are loaded."""
+        return self.suppressions.key
+
     def build(self, loaded: Loaded, targets: Mapping[str, Target], own: OwnLanes) -> Delivery:
         """The lanes of a configuration, not started. They are to replace those in force, if there are any."""
         bouncer = Bouncer(loaded.config, self.clock)

@@ -22,11 +22,11 @@ async def hand_over(lane: Lane, services: Services, message: NewMessage, final_d
     """Store a message and give it to its lane; it is durable when this returns. `final_dot`: when the app sent it
     (time.monotonic). Raises StoreError: the message was not stored, and isn't sent."""
     older: Job | None = None
-    if lane.has_room(len(message.content)):
+    if message.due_at is None and lane.has_room(len(message.content)):
         older = await _store_and_send(lane, services, message, final_dot)
     else:
         await services.store.put(message, claimed=False)
-        lane.wake(message.accepted_at)
+        lane.wake(message.first_due_at)
     await supersede_older(lane, services, message, older)
 
 

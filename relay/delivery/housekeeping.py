@@ -1,5 +1,5 @@
-"""The store's regular upkeep: retention, what a new configuration changes in it, and what fell due while the machine
-was suspended."""
+"""The store's regular upkeep: retention, what limits count no more, what a new configuration changes, and what fell due
+while the machine was suspended."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from collections.abc import Awaitable, Callable
 from relay.clock import Clock, steady
 from relay.config.model import Config
 from relay.observe.maillog import MailLog
+from relay.policy.admissions import MOST_ENTRIES
+from relay.policy.limits import longest_s
+from relay.policy.requests import REQUESTS_KEPT_S
 from relay.store.base import StoreError
 from relay.store.sqlite.store import SqliteStore
 
@@ -63,7 +66,9 @@ class Housekeeping:
         self._wake_lanes()
 
     async def _prune(self) -> None:
-        await self._store.prune(self._clock.now() - self._config.log.keep_s, limit=PRUNE_MESSAGES)
+        now = self._clock.now()
+        await self._store.prune(now - self._config.log.keep_s, limit=PRUNE_MESSAGES)
+        await self._store.limits.prune(now - longest_s(self._config), now - REQUESTS_KEPT_S, most=MOST_ENTRIES)
 
     async def _try(self, where: str, work: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -7,31 +7,37 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple, Self, TypeVar
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple, Self
 
 from relay.clock import Clock
 from relay.config.model import Config
 from relay.intake.admission import Admission
 from relay.intake.destination import Destination
 from relay.intake.draft import Draft
+from relay.intake.idempotency import Idempotency, Repeated
+from relay.intake.limiting import Incoming, Limiter, Placement
 from relay.intake.spool import Large, SpoolFailed
 from relay.intake.types import Receipt, Refused, Submission
 from relay.mail.envelope import Envelope
+from relay.mail.header_text import decoded
 from relay.mail.mailbox_provider import provider
-from relay.mail.message import Message, Unacceptable, from_addresses, has_large_head, normalise, parse, subject
+from relay.mail.message import Message, Unacceptable, first, from_addresses, has_large_head, normalise, parse, subject
 from relay.mail.redact import redact
 from relay.mail.trace import received, rfc5322_date
 from relay.observe.maillog import MailLog
 from relay.policy.check import FULL, UNWRITABLE, PolicyFacts, Refuse, check, check_recipients
+from relay.policy.limits import client_key
 from relay.policy.suppression import Suppressions
 from relay.routing.facts import Facts
 from relay.routing.router import Route, Router
 from relay.store.base import StoreError, StoreFull
-from relay.store.model import NewMessage
+from relay.store.model import IdempotencyKey, NewMessage
 from relay.store.ulid import IdMaker
 
-_T = TypeVar("_T")
+CLIENT_HEADER = "x-relay-client"
+MOST_CLIENT_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,23 @@ class ConfigState:
         return cls(config, Router(config), expires_s)
 
 
+@dataclass(frozen=True, slots=True)
+class AcceptanceServices:
+    """What accepting a message needs from the rest of the relay."""
+
+    destination: Destination
+    clock: Clock
+    log: MailLog
+    admission: Admission
+    selectors: Callable[[Message], tuple[str, ...]]
+    """names the keys that will sign a message"""
+    limiter: Limiter
+    idempotency: Idempotency
+    suppressions: Suppressions = field(default_factory=Suppressions)
+    provider_of: Callable[[str], str] = provider
+    """an address's mailbox provider"""
+
+
 class _Arrival(NamedTuple):
     """A message on its way to the store. It keeps one configuration and its facts, whatever changes meanwhile."""
 
@@ -58,40 +81,41 @@ class _Arrival(NamedTuple):
     id: str
     began: float
     """time.monotonic"""
+    accepted_at: float
+
+
+class _Reading(NamedTuple):
+    """A content, or the head of a large one, as it was read."""
+
+    message: Message
+    facts: Facts
+
+
+class _Accepted(NamedTuple):
+    """A message that is durable."""
+
+    message: NewMessage
+    resent: int
 
 
 class Acceptance:
     """The SMTP service's `Submit`. `state` is replaced at a reload; a message keeps the one that it began with."""
 
-    def __init__(
-        self,
-        state: ConfigState,
-        destination: Destination,
-        clock: Clock,
-        log: MailLog,
-        admission: Admission,
-        selectors: Callable[[Message], tuple[str, ...]],
-        suppressions: Suppressions | None = None,
-        provider_of: Callable[[str], str] = provider,
-    ) -> None:
-        """`selectors` names the keys that will sign a message. `provider_of`: an address's mailbox provider."""
-        self._provider_of = provider_of
-        self._suppressions = suppressions or Suppressions()
+    def __init__(self, state: ConfigState, services: AcceptanceServices) -> None:
         self.state = state
-        self._destination = destination
-        self._clock = clock
-        self._log = log
-        self._admission = admission
-        self._selectors = selectors
+        self.limiter = services.limiter
+        self._services = services
+        self._log = services.log
         self._ids = IdMaker()
 
     async def __call__(self, submission: Submission) -> Receipt:
         """Accept a message; it is durable when this returns. Raises Refused."""
-        began, new_id = time.monotonic(), self._ids.new_id(self._clock.now(), os.urandom(10))
-        facts = self._admission.facts(_size_bytes(submission.content))
-        arrival = _Arrival(self.state, facts, submission, new_id, began)
+        services, began = self._services, time.monotonic()
+        new_id = self._ids.new_id(services.clock.now(), os.urandom(10))
+        facts = services.admission.facts(_size_bytes(submission.content))
+        arrival = _Arrival(self.state, facts, submission, new_id, began, services.clock.epoch(submission.final_dot))
         try:
-            message = await self._submit(arrival)
+            accepted = await self._submit(arrival)
         except Unacceptable as error:
             raise Refused(error.reply) from error
         except SpoolFailed as error:
@@ -99,63 +123,83 @@ class Acceptance:
             raise Refused(error.reply, "store") from error
         except StoreError as error:
             full = isinstance(error, StoreFull)
-            self._admission.store_failed(full=full)
+            services.admission.store_failed(full=full)
             self._log.trouble("put", error)
             raise Refused(FULL if full else UNWRITABLE, "store") from error
+        if isinstance(accepted, Repeated):
+            self._log.repeated(accepted.message_id)
+            return Receipt(accepted.message_id, express=False)
         # The message is stored: from here on its client gets 250, whatever fails.
-        self._admission.store_works()
+        services.admission.store_works()
         try:
-            self._log.accepted(
-                message.id,
-                message.lane,
-                message.rule,
-                recipients=len(message.envelope.recipients),
-                size_bytes=len(message.content) or _size_bytes(submission.content),
-                timings_ms=message.timings_ms,
-            )
+            self._log_accepted(accepted, submission)
         except Exception as error:  # noqa: BLE001
             self._log.trouble("accepted", error)
-        return Receipt(message.id, arrival.state.config.lanes[message.lane].express)
+        return Receipt(new_id, arrival.state.config.lanes[accepted.message.lane].express)
 
-    async def _submit(self, arrival: _Arrival) -> NewMessage:
+    def _log_accepted(self, accepted: _Accepted, submission: Submission) -> None:
+        message = accepted.message
+        self._log.accepted(
+            message.id,
+            message.lane,
+            message.rule,
+            recipients=len(message.envelope.recipients),
+            size_bytes=len(message.content) or _size_bytes(submission.content),
+            timings_ms=message.timings_ms,
+        )
+        if accepted.resent:
+            self._log.resent(message.lane, recipients=accepted.resent)
+
+    async def _submit(self, arrival: _Arrival) -> _Accepted | Repeated:
         """Read, check, route and prepare the message, and submit it. Raises what `__call__` turns into Refused."""
-        content, final_dot = arrival.submission.content, arrival.submission.final_dot
-        if isinstance(content, Large):
-            # It stays in its file until it is stored: this process looks at its head only, and codes go on.
-            draft = await _off_loop_if_large(self._draft, arrival, content.head)
-            self._check_recipients(arrival, draft.new)
-            return await self._destination.submit_spooled(draft, content)
-        message = await _off_loop_if_large(self._message, arrival, content)
-        self._check_recipients(arrival, message)
-        await self._destination.submit(message, final_dot)
-        return message
+        services, content = self._services, arrival.submission.content
+        # A large one stays in its file until it is stored: this process looks at its head only, and codes go on.
+        head = content.head if isinstance(content, Large) else content
+        is_long = has_large_head(head)
+        reading = await asyncio.to_thread(_read, arrival, head) if is_long else _read(arrival, head)
+        async with services.idempotency.claimed(arrival.submission, reading.message, arrival.accepted_at) as claim:
+            if isinstance(claim, Repeated):
+                return claim
+            placement = self._place(arrival, reading)
+            try:
+                prepare = partial(self._draft, arrival, reading, placement, claim)
+                draft = await asyncio.to_thread(prepare) if is_long else prepare()
+                if isinstance(content, Large):
+                    message = await services.destination.submit_spooled(draft, content)
+                else:
+                    complete = partial(draft.completed, reading.message)
+                    message = await asyncio.to_thread(complete) if is_long else complete()
+                    await services.destination.submit(message, arrival.submission.final_dot)
+            except BaseException:
+                services.limiter.withdraw(placement)
+                raise
+        return _Accepted(message, placement.resent)
 
-    def _check_recipients(self, arrival: _Arrival, new: NewMessage) -> None:
-        """Raises Refused if each recipient is suppressed."""
-        lane = arrival.state.config.lanes[new.lane]
-        decision = check_recipients(new.envelope, lane, self._suppressions, new.accepted_at)
-        if isinstance(decision, Refuse):
-            self._log.suppressed(new.id, new.lane, recipients=len(new.envelope.recipients))
-            raise Refused(decision.reply, decision.reason)
-
-    def _message(self, arrival: _Arrival, content: bytes) -> NewMessage:
-        message = _read(content)
-        return self._prepare(arrival, message).completed(message)
-
-    def _draft(self, arrival: _Arrival, head: bytes) -> Draft:
-        return self._prepare(arrival, _read(head))
-
-    def _prepare(self, arrival: _Arrival, message: Message) -> Draft:
-        """Check and route a message, and decide what the relay adds to it. Raises Refused."""
-        state, submission, envelope = arrival.state, arrival.submission, arrival.submission.envelope
+    def _place(self, arrival: _Arrival, reading: _Reading) -> Placement:
+        """Find the lane, within all limits, and count the message. Raises Refused."""
+        state, envelope = arrival.state, arrival.submission.envelope
         decision = check(envelope, arrival.facts)
         if isinstance(decision, Refuse):
             raise Refused(decision.reply, decision.reason)
-        facts = _routing_facts(submission, message)
-        route = state.router.route(facts)
+        route = state.router.route(reading.facts)
+        default = replace(state.router.default, rule=route.rule)
+        placement = self._services.limiter.place(state.config, route, default, _incoming(arrival, reading))
+        lane = state.config.lanes[placement.route.lane]
+        decision = check_recipients(envelope, lane, self._services.suppressions, arrival.accepted_at)
+        if isinstance(decision, Refuse):
+            self._services.limiter.withdraw(placement)
+            self._log.suppressed(arrival.id, placement.route.lane, recipients=len(envelope.recipients))
+            raise Refused(decision.reply, decision.reason)
+        return placement
+
+    def _draft(
+        self, arrival: _Arrival, reading: _Reading, placement: Placement, idempotency: IdempotencyKey | None
+    ) -> Draft:
+        """The message as it will be stored, but for its content, and what the relay adds to that."""
+        state, submission, envelope = arrival.state, arrival.submission, arrival.submission.envelope
+        route, accepted_at = placement.route, arrival.accepted_at
         lane = state.config.lanes[route.lane]
-        accepted_at = self._clock.epoch(submission.final_dot)
-        dated_at = self._clock.of_day(accepted_at)
+        dated_at = self._services.clock.of_day(accepted_at)
         hostname, recipients = state.config.hostname, envelope.recipients
         only = recipients[0].address if len(recipients) == 1 else None
         new = NewMessage(
@@ -166,42 +210,62 @@ class Acceptance:
             content=b"",
             client=submission.client,
             message_id="",
-            subject=redact(facts.subject),
-            providers=tuple(self._provider_of(one.address) for one in recipients),
+            subject=redact(reading.facts.subject),
+            providers=tuple(self._services.provider_of(one.address) for one in recipients),
             accepted_at=accepted_at,
             expires_at=accepted_at + _life_s(state, route, envelope),
-            signed=self._selectors(message),
+            signed=self._services.selectors(reading.message),
             upstreams=route.upstreams if route.upstreams != lane.upstreams else (),
             supersede_key=_supersede_key(route, envelope) if lane.supersede else None,
             timings_ms={
                 "receive": submission.receive_s * 1000.0,
                 "classify": (time.monotonic() - arrival.began) * 1000.0,
             },
+            due_at=placement.due_at,
+            limited=placement.limited,
+            admission=placement.admission,
+            withdrawn=placement.superseded.seq if placement.superseded is not None else None,
+            idempotency=idempotency,
         )
         trace = received(hostname, submission.helo, submission.client, arrival.id, submission.protocol, only, dated_at)
         return Draft(new, trace, rfc5322_date(dated_at), f"<{arrival.id.lower()}@{hostname}>")
 
 
-async def _off_loop_if_large(function: Callable[[_Arrival, bytes], _T], arrival: _Arrival, content: bytes) -> _T:
-    """A large header section is parsed on a thread, so that codes go on meanwhile."""
-    if has_large_head(content):
-        return await asyncio.to_thread(function, arrival, content)
-    return function(arrival, content)
+def _read(arrival: _Arrival, content: bytes) -> _Reading:
+    """Read a content, or the head of a large one. Raises Unacceptable."""
+    message = parse(normalise(content), limited=True)
+    return _Reading(message, _routing_facts(arrival.submission, message))
 
 
-def _read(content: bytes) -> Message:
-    """A content, or the head of a large one. Raises Unacceptable."""
-    return parse(normalise(content), limited=True)
+def _incoming(arrival: _Arrival, reading: _Reading) -> Incoming:
+    submission, message = arrival.submission, reading.message
+    named = first(message, CLIENT_HEADER)
+    header = None if named is None else decoded(named).strip()[:MOST_CLIENT_CHARS]
+    return Incoming(
+        id=arrival.id,
+        envelope=submission.envelope,
+        message=message,
+        is_whole=not isinstance(submission.content, Large),
+        client=client_key(header, submission.user, submission.client),
+        sender=submission.envelope.sender or next(iter(reading.facts.from_addresses), ""),
+        now=arrival.accepted_at,
+        life_s=partial(_rule_life_s, arrival.state),
+        supersede_key=partial(_supersede_key, envelope=submission.envelope),
+    )
+
+
+def _rule_life_s(state: ConfigState, route: Route) -> float:
+    """Seconds from the final dot: the lane's or the rule's, whichever is less."""
+    life_s = state.config.lanes[route.lane].expires_s
+    return life_s if route.rule is None else min(life_s, state.expires_s.get(route.rule, life_s))
 
 
 def _life_s(state: ConfigState, route: Route, envelope: Envelope) -> float:
-    """Seconds from the final dot: the lane's, the rule's, or DELIVERBY's (RFC 2852, mode R), whichever is least."""
-    lives = [state.config.lanes[route.lane].expires_s]
-    if route.rule is not None and route.rule in state.expires_s:
-        lives.append(state.expires_s[route.rule])
+    """As `_rule_life_s`, or DELIVERBY's (RFC 2852, mode R), if that is less."""
+    life_s = _rule_life_s(state, route)
     if envelope.deliver_by is not None and envelope.deliver_by.mode == "R":
-        lives.append(envelope.deliver_by.seconds)
-    return min(lives)
+        life_s = min(life_s, envelope.deliver_by.seconds)
+    return life_s
 
 
 def _supersede_key(route: Route, envelope: Envelope) -> str | None:

@@ -39,7 +39,7 @@ class Draft(NamedTuple):
         Both read the file: use them on a thread. Both raise Unacceptable, OSError, and SpoolFailed where the file isn't
         what came in.
         """
-        pieces = normalised(_with_whole_head(content.pieces()))
+        pieces = normalised(with_whole_head(content.pieces()))
         begin = next(pieces, b"")
         body_at = begin.find(b"\r\n\r\n") + 4
         if body_at < 4:  # the header section may end further down, or never
@@ -59,8 +59,8 @@ class Draft(NamedTuple):
         return prepare(message, trace=self.trace, date=self.date, message_id=self.message_id)
 
 
-def _with_whole_head(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The same pieces, the first of them as long as a header section may be."""
+def with_whole_head(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The same pieces, the first of them at least as long as a header section may be."""
     begin = bytearray()
     for piece in pieces:
         begin += piece

@@ -94,6 +94,7 @@ class Metrics:
             INBOX_BUCKETS_S, "lane", "provider",
         )  # fmt: skip
         self._make_feedback_counters()
+        self._make_policy_counters()
         self.replies = counter("relay_upstream_replies", "Replies of upstreams.", "upstream", "code")
         self.restarts = counter(
             "relay_tasks_restarted", "Background tasks that ended by an error and were restarted, by kind.", "task"
@@ -131,6 +132,16 @@ class Metrics:
         self.objective_all = counter("relay_objective", "Recipients that the lane's objective is about.", "lane")
         self.suppressed = counter("relay_suppressed", "Recipients not mailed: they are suppressed.", "lane")
 
+    def _make_policy_counters(self) -> None:
+        """What apps asked for too often."""
+        counter = self._counter
+        self.limited = counter(
+            "relay_limited", "Messages that exceeded a limit, by what became of them.", "lane", "limit", "action"
+        )
+        self.resends = counter(
+            "relay_resends", "Recipients that got mail of the same rule before, within its life.", "lane"
+        )
+
     def _counter(self, name: str, text: str, *labels: str) -> _Children[Counter]:
         return _Children(Counter(name, text, labels, registry=self.registry))
 
@@ -145,14 +156,14 @@ class Metrics:
         """Begin at 0 what an alert waits for: for Prometheus, a counter that comes up as 1 has not increased.
         `upstreams`: of each lane. `objectives`: lanes that have one."""
         for lane, names in upstreams.items():
-            _ = self.suppressed[(lane,)]
+            _ = self.suppressed[(lane,)], self.resends[(lane,)]
             for outcome in ("expired", "superseded"):
                 _ = self.recipients[lane, NO_UPSTREAM, outcome]
             for name, outcome in product(names, get_args(Outcome)):
                 _ = self.recipients[lane, name, outcome]
         for lane in objectives:
             self.count_objective(lane, is_good=False, count=0)
-        for reason in ("busy", "store", "suppressed"):
+        for reason in ("busy", "limit", "store", "suppressed"):
             _ = self.rejected[(reason,)]
         for result in ("delivered", "failed", "dead"):
             _ = self.event_posts[(result,)]

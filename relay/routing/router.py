@@ -53,7 +53,7 @@ class Router:
             )
             for rule in config.rules
         )
-        self._default = Route(config.default_lane, None, config.lanes[config.default_lane].upstreams)
+        self.default = Route(config.default_lane, None, config.lanes[config.default_lane].upstreams)
 
     def route(self, facts: Facts) -> Route:
         """The lane that the listener pins, else that of the first rule that matches, else the default lane."""
@@ -66,7 +66,7 @@ class Router:
                     break
             else:
                 return rule.route
-        return self._default
+        return self.default
 
     def explain(self, facts: Facts) -> Explanation:
         """As `route`, and why no earlier rule matched. Codes are redacted in the reasons."""

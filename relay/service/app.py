@@ -31,6 +31,7 @@ from relay.signing.client import HelperClient
 from relay.store.keys import open_codec
 from relay.store.merge import shards
 from relay.store.sqlite.integrity import verify_if_unlocked
+from relay.store.sqlite.limits import admissions
 from relay.store.sqlite.maintenance import check_keys
 from relay.web import BACKLOG
 
@@ -90,6 +91,8 @@ class App:
             started.push_async_callback(parts.http.stop)
             await parts.suppressions.start()
             started.push_async_callback(parts.suppressions.stop)
+            started.push_async_callback(parts.requests.close)
+            await self._count_earlier(parts)
             await engine.start(config, generation.delivery)
             parts.intake.use_spool(_spool(loaded))
             parts.forwarder.start()
@@ -149,6 +152,12 @@ class App:
     async def reload(self) -> bool:
         """See `Reloader.reload`."""
         return await self._reloader.reload()
+
+    async def _count_earlier(self, parts: RelayParts) -> None:
+        """Count for the limits what was accepted before this start. Raises StoreError."""
+        store = self.config.store
+        for admission in await asyncio.to_thread(lambda: list(admissions([store, *shards(store)]))):
+            parts.acceptance.limiter.admissions.restore(admission)
 
     def _status(self) -> str:
         return f"takes mail on {', '.join(self.smtp_addresses)}"

@@ -10,9 +10,12 @@ from relay.config.feedback import Objective
 from relay.config.model import Config, Limits, Loaded, Upstream
 from relay.delivery.dispatch import Delivery, OwnLanes, targets_of, upstreams_of
 from relay.delivery.engine import Engine
-from relay.intake.accept import Acceptance, ConfigState
+from relay.intake.accept import Acceptance, AcceptanceServices, ConfigState
 from relay.intake.admission import Admission
 from relay.intake.descriptors import fitted
+from relay.intake.destination import Destination
+from relay.intake.idempotency import Idempotency
+from relay.intake.limiting import Limiter
 from relay.intake.server import IntakeServer
 from relay.intake.types import CannotListen, Settings
 from relay.mail.dkim import Signer
@@ -26,7 +29,9 @@ from relay.service.host import WorkerHost
 from relay.service.http import HttpService
 from relay.service.operator import Operator
 from relay.service.suppressions import SuppressionKeeper
+from relay.store.base import KnownRequests
 from relay.store.codec import Codec
+from relay.store.sqlite.requests import SqliteKnownRequests
 from relay.upstream.limits import LocalLimits
 from relay.upstream.smtp.connect import Target
 from relay.web.backend import Backend
@@ -111,6 +116,7 @@ class RelayParts:
     http: HttpService
     feedback: Feedback
     suppressions: SuppressionKeeper
+    requests: SqliteKnownRequests
 
 
 def connect(
@@ -131,16 +137,8 @@ def connect(
     generation = builder.build(current.loaded, connectable(current.loaded))
     builder.apply(generation)
     admission = Admission(config.store, lambda: current.config.queue, lambda: waiting_mail(engine, workers))
-    acceptance = Acceptance(
-        generation.state,
-        LanesAndWorkers(engine, workers),
-        clock,
-        log,
-        admission,
-        engine.signatures.selectors,
-        engine.suppressions,
-        engine.providers.of,
-    )
+    requests = SqliteKnownRequests(config.store)
+    acceptance = _acceptance(generation.state, engine, LanesAndWorkers(engine, workers), admission, requests)
     intake = IntakeServer(acceptance, Settings(intake_limits(config), config.hostname), log, admit=admission.refusal)
     feedback = Feedback(current, log, engine.supervisor, Effects(engine, workers, suppressions).apply)
     health = RelayHealth(current, admission, engine, workers, intake, feedback)
@@ -158,9 +156,27 @@ def connect(
     feedback.on_arrivals, feedback.on_provider = arrivals.learn, arrivals.found
     log.listeners += (feedback.nudge, http.wake)
     parts = RelayParts(
-        engine, builder, forwarder, workers, host, acceptance, intake, health, http, feedback, suppressions
+        *(engine, builder, forwarder, workers, host, acceptance, intake, health, http, feedback, suppressions),
+        requests,
     )
     return parts, generation
+
+
+def _acceptance(
+    state: ConfigState, engine: Engine, destination: Destination, admission: Admission, requests: KnownRequests
+) -> Acceptance:
+    services = AcceptanceServices(
+        destination,
+        engine.clock,
+        engine.log,
+        admission,
+        engine.signatures.selectors,
+        Limiter(engine.log, engine.hash_key),
+        Idempotency(requests, engine.hash_key),
+        engine.suppressions,
+        engine.providers.of,
+    )
+    return Acceptance(state, services)
 
 
 def connectable(loaded: Loaded) -> Mapping[str, Target]:

@@ -17,6 +17,7 @@ from relay.store.model import (
     DeliveryRow,
     Ended,
     Expired,
+    KnownRequest,
     LaneCount,
     LateEnd,
     NewMessage,
@@ -205,6 +206,21 @@ class Suppressions(Protocol):
 
     async def prune(self, now: float) -> Sequence[int]:
         """Delete some of the entries that no longer count. Returns their keys."""
+
+
+class Limits(Protocol):
+    """What limits count. `Queue.put` writes it with each message. It raises StoreError."""
+
+    async def prune(self, before: float, requests_before: float, *, most: int) -> None:
+        """Delete some of the admissions that count before then, and of those beyond the newest `most` entries; and some
+        idempotency keys of messages that were accepted before `requests_before`."""
+
+
+class KnownRequests(Protocol):
+    """The requests of all store files that gave an idempotency key."""
+
+    async def find(self, key: bytes, since: float) -> KnownRequest | None:
+        """The message accepted since then with that key (`IdempotencyKey.key`). Raises StoreError."""
 
 
 class Store(Queue, Log, Protocol):

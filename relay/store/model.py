@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.outcome import Outcome
+from relay.policy.admissions import Admission
 
 State = Literal[
     "queued", "sending", "sent", "deferred", "bounced", "expired", "superseded", "held", "suppressed", "ambiguous"
@@ -48,6 +49,21 @@ SUSPECT_DEATHS = 2
 """From so many crashes on it is a suspect, which is claimed alone and behind all others."""
 
 
+class IdempotencyKey(NamedTuple):
+    """What makes a repeated request known. Keyed hashes, 16 bytes each."""
+
+    key: bytes
+    request: bytes
+    """of envelope and content"""
+
+
+class KnownRequest(NamedTuple):
+    """A message that was accepted with an idempotency key."""
+
+    request: bytes
+    message_id: str
+
+
 class NewMessage(NamedTuple):
     """One accepted submission, as it is first written."""
 
@@ -72,6 +88,19 @@ class NewMessage(NamedTuple):
     """a rule's narrowed or reordered upstreams; empty: the lane's"""
     supersede_key: str | None = None
     timings_ms: Mapping[str, float] = {}
+    due_at: float | None = None
+    """when it may be sent first; None: at once"""
+    limited: tuple[str, ...] = ()
+    """why, for the time line: a `limited` event each"""
+    admission: Admission | None = None
+    """what limits count"""
+    withdrawn: int | None = None
+    """the `seq` of the admission of a message that this one supersedes before it is due"""
+    idempotency: IdempotencyKey | None = None
+
+    @property
+    def first_due_at(self) -> float:
+        return self.accepted_at if self.due_at is None else self.due_at
 
 
 class OpenRecipient(NamedTuple):

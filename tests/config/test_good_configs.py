@@ -72,7 +72,7 @@ def test_the_references_example_has_the_documented_values(load_text: LoadText, f
     assert otp.retry_s == (0.2, 1.0, 3.0, 8.0, 20.0, 30.0)
     assert (otp.expires_s, otp.hedge_s, otp.attempt_s, otp.final_s) == (600, 2, 10, 60)
     assert otp.limits.per_recipient == (CountPer(5, 3600),)
-    assert otp.limits.resend_after_s == 30
+    assert otp.limits.resend_after_s == (30.0,)
     assert config.lanes["bulk"].expires_s == 2 * 86400
     assert config.rules[2].match.client == (ip_network("10.1.0.0/16"),)
     assert config.default_lane == "bulk"

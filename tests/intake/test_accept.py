@@ -18,9 +18,11 @@ import pytest
 from relay.clock import Clock
 from relay.config.load import load
 from relay.config.model import Config
-from relay.intake.accept import Acceptance, ConfigState
+from relay.intake.accept import Acceptance, AcceptanceServices, ConfigState
 from relay.intake.admission import Admission
 from relay.intake.draft import Draft
+from relay.intake.idempotency import Idempotency
+from relay.intake.limiting import Limiter
 from relay.intake.spool import IN_MEMORY_BYTES, Body, Large, SpoolFailed
 from relay.intake.types import Refused, Submission
 from relay.mail.envelope import DeliverBy, Envelope, Recipient
@@ -31,7 +33,7 @@ from relay.observe.recent import Recent
 from relay.policy.check import FULL, UNWRITABLE
 from relay.policy.suppression import Change, Entry, Suppressions, SuppressionSet, hash_of, key_of
 from relay.store.base import StoreError, StoreFull
-from relay.store.model import NewMessage
+from relay.store.model import KnownRequest, NewMessage
 
 CONFIG = """\
 listen: {address: 127.0.0.1:2525}
@@ -83,15 +85,24 @@ class Relay:
         self.clock, self.metrics = Clock(), Metrics()
         self.log = MailLog(self.metrics, Recent(), clock=self.clock.now)
         self.admission = Admission(Path("/tmp/relay.db"), lambda: self.config.queue, lambda: self.waiting)
-        self.accept = Acceptance(
-            ConfigState.of(self.config),
+        services = AcceptanceServices(
             self.target,
             self.clock,
             self.log,
             self.admission,
             self.selectors,
+            Limiter(self.log, lambda: self.suppressions.key),
+            Idempotency(self, lambda: self.suppressions.key),
             self.suppressions,
         )
+        self.accept = Acceptance(ConfigState.of(self.config), services)
+
+    async def find(self, key: bytes, since: float) -> KnownRequest | None:
+        """`KnownRequests`: what was submitted here."""
+        kept = [one for one, _ in self.target.submitted if one.accepted_at >= since]
+        known = [one for one in kept if one.idempotency is not None and one.idempotency.key == key]
+        found = [KnownRequest(one.idempotency.request, one.id) for one in known if one.idempotency is not None]
+        return found[-1] if found else None
 
     def selectors(self, _: Message) -> tuple[str, ...]:
         self.threads.append(threading.get_ident())

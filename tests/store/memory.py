@@ -54,7 +54,7 @@ class MemoryStore(MemoryLog):
         if new.id in self._all:
             raise StoreError(f"message {new.id} is in the store already")
         recipients = [
-            RecipientRow(position, recipient, provider, next_at=new.accepted_at)
+            RecipientRow(position, recipient, provider, next_at=new.first_due_at)
             for position, (recipient, provider) in enumerate(zip(new.envelope.recipients, new.providers, strict=True))
         ]
         if booking is not None:

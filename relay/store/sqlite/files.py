@@ -15,7 +15,7 @@ from relay.store.base import StoreDamaged, StoreError, StoreFull
 
 APPLICATION_ID = 0x4F545052
 """`OTPR`, in the file's header: tells a store from any other SQLite file."""
-MIGRATIONS = ("1.sql", "2.sql", "3.sql", "4.sql")
+MIGRATIONS = ("1.sql", "2.sql", "3.sql", "4.sql", "5.sql")
 """Schema steps in `sql/`: the n-th leads from version n-1 to n. A landed one never changes."""
 
 _CACHED_STATEMENTS = 256
@@ -163,6 +163,11 @@ def check(path: Path) -> None:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not tables >= {"message", "recipient", "body"}:
             raise StoreDamaged(f"{path}: damaged: tables are missing")
+
+
+def schema_version(connection: sqlite3.Connection) -> int:
+    """How many of MIGRATIONS the file has seen."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _identify(path: Path, connection: sqlite3.Connection) -> None:

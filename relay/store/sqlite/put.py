@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -11,7 +12,10 @@ from relay.store.model import Booking, NewMessage
 from relay.store.sqlite.commit import Tx
 from relay.store.sqlite.rows import (
     ACCEPTED,
+    ADMISSION,
     BODY,
+    IDEMPOTENCY,
+    LIMITED,
     MESSAGE,
     PART_BYTES,
     RECIPIENT,
@@ -67,8 +71,26 @@ def _insert_messages(tx: Tx, arrivals: Sequence[Arrival]) -> None:
         [row for message, _, booking in arrivals for row in recipient_rows(message, booking)],
     )
     insert_rows(tx, "event", ACCEPTED, [(message.id, message.accepted_at, "accepted") for message, _, _ in arrivals])
+    _insert_policy_rows(tx, [message for message, _, _ in arrivals])
     tx.messages += len(arrivals)
     tx.size_bytes += sum(body.size_bytes for _, body, _ in arrivals)
+
+
+def _insert_policy_rows(tx: Tx, messages: Sequence[NewMessage]) -> None:
+    """What limits count, and what makes a repeated request known."""
+    for message in messages:
+        if message.withdrawn is not None:
+            tx.execute("DELETE FROM admission WHERE seq = ?", (message.withdrawn,))
+    admissions = [one.admission for one in messages if one.admission is not None]
+    limited = [(one.id, one.accepted_at, "limited", reason) for one in messages for reason in one.limited]
+    keys = [(*one.idempotency, one.id, one.accepted_at) for one in messages if one.idempotency is not None]
+    if admissions:
+        rows = [(one.seq, one.at, array("q", one.keys).tobytes()) for one in admissions]
+        insert_rows(tx, "admission", ADMISSION, rows)
+    if limited:
+        insert_rows(tx, "event", LIMITED, limited)
+    if keys:
+        insert_rows(tx, "idempotency", IDEMPOTENCY, keys)
 
 
 def is_small(message: NewMessage, body: BodyRange) -> bool:

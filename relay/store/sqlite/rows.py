@@ -27,6 +27,10 @@ RECIPIENT = (
 )  # fmt: skip
 ACCEPTED = ("message_id", "at", "kind")
 """of `event`: a message was accepted, for all its recipients"""
+LIMITED = ("message_id", "at", "kind", "reason")
+"""of `event`, as above"""
+ADMISSION = ("seq", "at", "keys")
+IDEMPOTENCY = ("key", "request", "message_id", "at")
 ATTEMPT = (
     "message_id", "position", "n", "upstream", "started_at", "session", "outcome", "reply", "timings",
 )  # fmt: skip
@@ -45,8 +49,11 @@ def insert(table: str, columns: Sequence[str], rows: int) -> str:
     return f"INSERT OR {_CONFLICT[table]} INTO {table} ({', '.join(columns)}) {values(rows, len(columns))}"
 
 
-_CONFLICT = {"body": "ABORT", "message": "ABORT", "recipient": "ABORT", "event": "ABORT", "attempt": "REPLACE"}
-"""An attempt that is written twice is one."""
+_CONFLICT = {
+    "body": "ABORT", "message": "ABORT", "recipient": "ABORT", "event": "ABORT", "attempt": "REPLACE",
+    "admission": "REPLACE", "idempotency": "REPLACE",
+}  # fmt: skip
+"""An attempt that is written twice is one. An idempotency key whose time is over may be used again."""
 
 
 _NEXT_OPEN_LANE = (
@@ -124,7 +131,7 @@ def recipient_rows(message: NewMessage, booking: Booking | None) -> list[tuple[A
     """The columns of RECIPIENT, a row for each recipient. `booking` None: it isn't claimed."""
     end: tuple[Any, ...]
     if booking is None:
-        end = ("queued", 1, message.accepted_at, 0, None, None, None)
+        end = ("queued", 1, message.first_due_at, 0, None, None, None)
     else:
         booked_at, lease_until = message.accepted_at + booking.ladder_s[0], message.accepted_at + booking.lease_s
         end = ("sending", 1, None, 1, booked_at, booking.holder, lease_until)

@@ -17,6 +17,7 @@ from relay.store.addresses import Hashed
 from relay.store.base import StoreError
 from relay.store.codec import Codec, Plain
 from relay.store.sqlite import erase, files, integrity, maintenance, pseudonymise, schema
+from relay.store.sqlite.limits import SqliteLimits
 from relay.store.sqlite.log import SqliteLog
 from relay.store.sqlite.outcomes import SqliteOutcomes
 from relay.store.sqlite.queue import SqliteQueue
@@ -88,6 +89,7 @@ class SqliteStore(SqliteQueue, SqliteOutcomes, SqliteLog, SqliteTransfer):
         SqliteQueue.__init__(self, state)
         SqliteLog.__init__(self, state.lists, state.lists_thread)
         self.suppressions = SqliteSuppressions(state)
+        self.limits = SqliteLimits(state)
         self._closed: asyncio.Task[None] | None = None
         self.hashing: asyncio.Task[None] | None = None
         """hashes the addresses of older messages"""
