@@ -181,10 +181,10 @@ def _window_free_at(window: CountPer, times: Sequence[float], new: int, at: floa
         return at
     if times[-1] <= at:
         return max(at, times[-room - 1] + window.period_s)
-    for first in range(len(times) - room):
-        # These, `room + 1` of them, and the new one would be too many in one window.
-        if times[first + room] - window.period_s < at < times[first] + window.period_s:
-            at = times[first] + window.period_s
+    for first, last in zip(times, times[room:], strict=False):
+        # These two with all between them, `room + 1` in all, and the new one would be too many in one window.
+        if max(last, at) - min(first, at) < window.period_s:
+            at = first + window.period_s
     return at
 
 
