@@ -56,6 +56,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     explain_parser.add_argument("--client", metavar="IP", default="127.0.0.1", help="default: 127.0.0.1")
     explain_parser.add_argument("--listener", metavar="ADDRESS", help="default: the first that is configured")
+    explain_parser.add_argument("--user", metavar="NAME", help="the user that logged in (default: none)")
     explain_parser.add_argument("--priority", metavar="N", type=int, help="MT-PRIORITY")
     explain_parser.add_argument("--json", action="store_true", help="one JSON document")
     set_command(explain_parser, explain)
@@ -124,6 +125,7 @@ def _facts(args: argparse.Namespace, config: Config, message: Message) -> Facts:
         listener=str(listener.address),
         listener_lane=listener.lane,
         priority=args.priority,
+        user=args.user,
     )
 
 

@@ -34,17 +34,27 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_parser.add_argument(
         "--file", metavar="FILE", type=Path, help="the users file (default: the first in the configuration)"
     )
+    add_parser.add_argument(
+        "--senders",
+        metavar="PATTERN",
+        nargs="+",
+        help="addresses that the user may send as (default: those that it had; a new user: all)",
+    )
     set_command(add_parser, add)
 
 
 def add(args: argparse.Namespace) -> int:
     """Exit 0; or 2, and the file is unchanged."""
-    from relay.intake.users import UsersError, hash_password, put_user, valid_name
+    from relay.intake.users import UsersError, check_senders, hash_password, put_user, valid_name
 
     if not valid_name(args.name):
         raise CommandFailed(
             "a user's name has no blanks, colons or control characters, and doesn't begin with #", EXIT_USAGE
         )
+    try:
+        check_senders(args.senders or ())
+    except ValueError as error:
+        raise CommandFailed(f"--senders: {error}", EXIT_USAGE) from None
     path: Path | None = args.file or _configured(args)
     if path is None:
         raise CommandFailed("no listener in the configuration has a users_file; name it with --file", EXIT_USAGE)
@@ -52,7 +62,7 @@ def add(args: argparse.Namespace) -> int:
     if not password:
         raise CommandFailed("no password given, or not the same twice", EXIT_USAGE)
     try:
-        put_user(path, args.name, hash_password(password))
+        put_user(path, args.name, hash_password(password), args.senders)
     except UsersError as error:
         raise CommandFailed(str(error), EXIT_USAGE) from None
     except OSError as error:

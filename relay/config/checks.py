@@ -90,6 +90,7 @@ def _listener(loc: Loc, listener: Listener, lanes: Collection[str]) -> Iterator[
                 yield Diagnostic((*loc, key), "set tls: starttls or tls: implicit, or drop this key: tls is none")
     elif missing := [key for key in ("cert_file", "key_file") if getattr(listener, key) is None]:
         yield Diagnostic((*loc, "tls"), f"tls: {listener.tls} needs {' and '.join(missing)}")
+    yield from _patterns((*loc, "senders"), listener.senders)
     if listener.auth == "any" and not private:
         yield Diagnostic((*loc, "auth"), "auth: any takes every password, so it is for loopback and unix sockets only")
     if listener.auth == "required" and listener.users_file is None:
@@ -220,7 +221,7 @@ def _rule(loc: Loc, rule: Rule, lanes: Mapping[str, Any], upstreams: Collection[
 
 
 def _match(loc: Loc, match: Match) -> Iterator[Diagnostic]:
-    for key in ("sender", "recipient", "subject", "listener"):
+    for key in ("sender", "recipient", "subject", "listener", "user"):
         yield from _patterns((*loc, key), getattr(match, key))
     for name, patterns in (match.header or {}).items():
         if not is_header_name(name):

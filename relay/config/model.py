@@ -60,6 +60,8 @@ class Listener(Section):
     auth: Literal["none", "any", "required"] = "none"
     users_file: FilePath | None = None
     lane: str | None = None
+    senders: OneOrMany[str] | None = None
+    """patterns of the envelope senders and From addresses that may send here; None: all"""
     allow: OneOrMany[Network] = ()
     proxy_protocol: OneOrMany[Network] = ()
 
@@ -171,6 +173,8 @@ class Match(Section):
     client: OneOrMany[Network] | None = None
     subject: OneOrMany[str] | None = None
     listener: OneOrMany[str] | None = None
+    user: OneOrMany[str] | None = None
+    """of AUTH, where the listener verifies it; mail without one never matches"""
     content: Literal["otp"] | None = None
     priority: Priority | None = None
 

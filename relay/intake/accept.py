@@ -29,6 +29,7 @@ from relay.mail.trace import received, rfc5322_date
 from relay.observe.maillog import MailLog
 from relay.policy.check import FULL, UNWRITABLE, PolicyFacts, Refuse, check, check_recipients
 from relay.policy.limits import client_key
+from relay.policy.sender import check_author
 from relay.policy.suppression import Suppressions
 from relay.routing.facts import Facts
 from relay.routing.router import Route, Router
@@ -157,6 +158,7 @@ class Acceptance:
         head = content.head if isinstance(content, Large) else content
         is_long = has_large_head(head)
         reading = await asyncio.to_thread(_read, arrival, head) if is_long else _read(arrival, head)
+        _check_author(arrival.submission, reading.facts)
         async with services.idempotency.claimed(arrival.submission, reading.message, arrival.accepted_at) as claim:
             if isinstance(claim, Repeated):
                 return claim
@@ -280,6 +282,14 @@ def _size_bytes(content: bytes | Large) -> int:
     return content.size_bytes if isinstance(content, Large) else len(content)
 
 
+def _check_author(submission: Submission, facts: Facts) -> None:
+    """Raises Refused where the client may not send as this sender or author."""
+    restrictions = submission.listener.senders or (), submission.user_senders
+    decision = check_author(restrictions, facts.sender, facts.from_addresses)
+    if isinstance(decision, Refuse):
+        raise Refused(decision.reply, decision.reason)
+
+
 def _routing_facts(submission: Submission, message: Message) -> Facts:
     return Facts(
         sender=submission.envelope.sender,
@@ -291,4 +301,5 @@ def _routing_facts(submission: Submission, message: Message) -> Facts:
         listener=str(submission.listener.address),
         listener_lane=submission.listener.lane,
         priority=submission.envelope.priority,
+        user=submission.user,
     )

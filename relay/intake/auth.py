@@ -44,6 +44,8 @@ class Login:
         self.done = False
         self.user: str | None = None
         """the user, where the listener verifies that"""
+        self.senders: tuple[str, ...] = ()
+        """patterns of the addresses that the user may send as; none: all"""
         self.exchange: Exchange | None = None
         self._auth = auth
         self._local = local
@@ -61,8 +63,8 @@ class Login:
             return None
         return replies.AUTH_FIRST if self.possible(tls=tls) else replies.TLS_FIRST
 
-    def succeeded(self, user: str | None) -> None:
-        self.done, self.user = True, user
+    def succeeded(self, user: str | None, senders: tuple[str, ...] = ()) -> None:
+        self.done, self.user, self.senders = True, user, senders
 
     def begin(self, argument: str) -> Answer:
         """Answer an AUTH command that may come now."""

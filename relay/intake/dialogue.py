@@ -18,6 +18,8 @@ from relay.intake.transaction import MailTransaction
 from relay.intake.types import Admit, Settings, SmtpProtocol
 from relay.mail.envelope import Envelope
 from relay.mail.reply import Reply
+from relay.policy.check import Refuse
+from relay.policy.sender import check_sender
 
 _EXTENSIONS = ("8BITMIME", "SMTPUTF8", "PIPELINING", "ENHANCEDSTATUSCODES", "DSN", "DELIVERBY", "MT-PRIORITY")
 _HTTP = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "PATCH", "DELETE", "CONNECT", "HOST:"})
@@ -113,7 +115,11 @@ class Dialogue:
             return refuse(replies.TOO_BIG, "size")
         if (busy := self._admit()) is not None:
             return refuse(busy, "busy")
-        self._transaction = MailTransaction(mail, self._settings.hostname)
+        transaction = MailTransaction(mail, self._settings.hostname)
+        decision = check_sender((self._listener.senders or (), self.login.senders), transaction.sender)
+        if isinstance(decision, Refuse):
+            return refuse(decision.reply, decision.reason)
+        self._transaction = transaction
         return Answer(replies.SENDER_OK)
 
     def _rcpt(self, argument: str) -> Answer:

@@ -200,7 +200,10 @@ class Session:
             self._allowance.failed_logins += 1
             return refuse(replies.AUTH_FAILED if verdict == "wrong" else replies.AUTH_LATER, "auth")
         self._allowance.logged_in()
-        dialogue.login.succeeded(credentials.user if users is not None else None)
+        if users is None:
+            dialogue.login.succeeded(None)
+        else:
+            dialogue.login.succeeded(credentials.user, users.senders(credentials.user))
         return Answer(replies.AUTHENTICATED)
 
     async def _receive(self, dialogue: Dialogue) -> Answer:
@@ -224,6 +227,7 @@ class Session:
                 receive_s=final_dot - self._connection.content_began,
                 final_dot=final_dot,
                 user=dialogue.login.user,
+                user_senders=dialogue.login.senders,
             )
             return await self._submit(submission)
         except SpoolFailed as error:

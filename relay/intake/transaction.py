@@ -43,10 +43,15 @@ class MailTransaction:
         self.recipients.setdefault(key, recipient)
         return Answer(replies.RECIPIENT_OK)
 
+    @property
+    def sender(self) -> str:
+        """'' for the null sender."""
+        return self._qualified(self._mail.sender)
+
     def envelope(self) -> Envelope:
         mail = self._mail
         return Envelope(
-            sender=self._qualified(mail.sender),
+            sender=self.sender,
             recipients=tuple(self.recipients.values()),
             body=mail.body,
             smtputf8=mail.smtputf8,

@@ -39,6 +39,8 @@ class Submission(NamedTuple):
     """time.monotonic at the final dot (uvloop's own clock counts whole milliseconds)"""
     user: str | None
     """the user that logged in, where the listener verifies that"""
+    user_senders: tuple[str, ...] = ()
+    """patterns of the addresses that the user may send as; none: all"""
     lane: str | None = None
     """the lane that the request names, and that no rule changes then"""
     idempotency_key: str | None = None

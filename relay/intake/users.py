@@ -1,4 +1,5 @@
-"""The users file of a listener with `auth: required`: one `name:$argon2id$...` a line (RFC 9106, PHC strings).
+"""The users file of a listener with `auth: required`: one `name:$argon2id$...` a line (RFC 9106, PHC strings), with
+the patterns of the addresses that the user may send as behind a second colon.
 
 Verifying takes tens of milliseconds and as many megabytes on purpose, so it runs on threads of its own. A right login
 is remembered for some minutes: most apps connect anew for each code.
@@ -13,13 +14,16 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+from relay.config.patterns import compiled
 
 # RFC 9106 has 2 GiB or 64 MiB; 19 MiB and two passes (OWASP's choice) is enough where a failure also costs a delay,
 # and lets many apps log in at once.
@@ -59,8 +63,15 @@ def valid_name(name: str) -> bool:
 class Users:
     """The users that may log in. A reload makes a new object, which remembers no login."""
 
-    def __init__(self, hashes: Mapping[str, str], now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        hashes: Mapping[str, str],
+        now: Callable[[], float] = time.monotonic,
+        senders: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        """`senders`: by user, the patterns of the addresses that it may send as."""
         self._hashes = dict(hashes)
+        self._senders = dict(senders or {})
         self._now = now
         self._key = secrets.token_bytes(32)
         self._remembered: dict[str, tuple[bytes, float]] = {}
@@ -71,7 +82,15 @@ class Users:
     @classmethod
     def load(cls, path: Path) -> Users:
         """Read the users file. Raises UsersError."""
-        return cls(read_users(path))
+        users = _read(path)
+        return cls(
+            {name: user.phc for name, user in users.items()},
+            senders={name: user.senders for name, user in users.items()},
+        )
+
+    def senders(self, name: str) -> tuple[str, ...]:
+        """The patterns of the addresses that the user may send as; none: all."""
+        return self._senders.get(name, ())
 
     def remembers(self, name: str, password: bytes) -> bool:
         """Whether this login was verified some minutes ago. False decides nothing: `verify` does."""
@@ -106,31 +125,60 @@ class Users:
 
 def read_users(path: Path) -> dict[str, str]:
     """The users file's names and hashes. Raises UsersError."""
+    return {name: user.phc for name, user in _read(path).items()}
+
+
+class _User(NamedTuple):
+    phc: str
+    senders: tuple[str, ...]
+
+
+def _read(path: Path) -> dict[str, _User]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsersError(f"{path}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
-    users: dict[str, str] = {}
+    users: dict[str, _User] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        name, _, phc = line.strip().partition(":")
+        name, _, rest = line.strip().partition(":")
+        phc, colon, patterns = rest.partition(":")
         if not valid_name(name) or _HASH.fullmatch(phc) is None:
             raise UsersError(f"{path}:{number}: expected name:$argon2id$..., see `otp-relay user add`")
         if name in users:
             raise UsersError(f"{path}:{number}: this user is there twice")
-        users[name] = phc
+        senders = tuple(patterns.split())
+        try:
+            check_senders(senders)
+        except ValueError as error:
+            raise UsersError(f"{path}:{number}: {error}") from None
+        if colon and not senders:
+            raise UsersError(f"{path}:{number}: expected the user's senders behind the second colon, got nothing")
+        users[name] = _User(phc, senders)
     return users
 
 
-def put_user(path: Path, name: str, phc: str) -> None:
+def check_senders(patterns: Sequence[str]) -> None:
+    """Raises ValueError for a pattern that isn't one, or that the users file has no room for: one with a blank."""
+    for pattern in patterns:
+        if pattern.split() != [pattern]:
+            raise ValueError("a pattern in the users file has no blanks; write ? or \\s for one")
+        compiled(pattern)
+
+
+def put_user(path: Path, name: str, phc: str, senders: Sequence[str] | None = None) -> None:
     """Add or replace one user's line; comments stay. Raises UsersError, OSError.
+
+    `senders`: patterns that passed `check_senders`; None: those that the user has stay.
 
     The file is replaced in one step. It keeps its owner and mode; a new file is readable by its owner only.
     """
     lines: list[str] = []
     if path.exists():
-        read_users(path)  # a file with a mistake in it stays as it is, for a person to mend
+        users = _read(path)  # a file with a mistake in it stays as it is, for a person to mend
+        if senders is None and name in users:
+            senders = users[name].senders
         lines = [
             line for line in path.read_text(encoding="utf-8").splitlines() if not line.strip().startswith(f"{name}:")
         ]
@@ -138,7 +186,9 @@ def put_user(path: Path, name: str, phc: str) -> None:
     before = path.stat() if path.exists() else None
     try:
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in (*lines, f"{name}:{phc}"))
+            file.writelines(
+                f"{line}\n" for line in (*lines, f"{name}:{phc}" + (f":{' '.join(senders)}" if senders else ""))
+            )
             file.flush()
             os.fsync(file.fileno())
         if before is not None:

@@ -40,7 +40,7 @@ class Refuse(NamedTuple):
     """The client gets `reply`; `reason` is the label of `relay_messages_rejected_total`."""
 
     reply: Reply
-    reason: Literal["busy", "policy", "suppressed"]
+    reason: Literal["busy", "policy", "sender", "suppressed"]
 
 
 Decision = Accept | Refuse

@@ -143,6 +143,21 @@ class ListenerMatches:
 
 
 @dataclass(frozen=True, slots=True)
+class UserMatches:
+    """The user of AUTH. Mail without one never matches."""
+
+    patterns: Patterns
+
+    def holds(self, view: View) -> bool:
+        return view.facts.user is not None and self.patterns.match_any((view.facts.user,))
+
+    def why_not(self, view: View) -> str:
+        if view.facts.user is None:
+            return f"user: the mail has none, the rule wants {self.patterns}"
+        return f"user: {_shown(view.facts.user)} isn't {self.patterns}"
+
+
+@dataclass(frozen=True, slots=True)
 class ClientIn:
     networks: tuple[IPv4Network | IPv6Network, ...]
 
@@ -239,6 +254,8 @@ def conditions(match: Match) -> tuple[Condition, ...]:
         found.append(ContentIs(match.content))
     if match.listener is not None:
         found.append(ListenerMatches(Patterns.of(match.listener)))
+    if match.user is not None:
+        found.append(UserMatches(Patterns.of(match.user)))
     if match.sender is not None:
         # The null sender is <> in the configuration and '' in an envelope.
         found.append(SenderMatches(Patterns.of(["" if pattern == "<>" else pattern for pattern in match.sender])))

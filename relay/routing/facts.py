@@ -25,3 +25,5 @@ class Facts(NamedTuple):
     listener: str
     listener_lane: str | None = None
     priority: int | None = None
+    user: str | None = None
+    """that logged in, where the listener verifies that"""
