@@ -22,7 +22,7 @@ from relay.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from relay.config.model import Config, Loaded
+    from relay.config.model import Config, Limits, Loaded
     from relay.config.rate_limit import CountPer
     from relay.doctor.sessions import Running
     from relay.mail.message import Message
@@ -91,7 +91,7 @@ def explain(args: argparse.Namespace) -> int:
         raise CommandFailed(f"{args.file}: {error.strerror or error}", EXIT_USAGE) from None
     except Unacceptable as error:
         raise CommandFailed(f"{args.file}: would be refused: {error.reply}", EXIT_USAGE) from None
-    document = _explanation(loaded, _facts(args, loaded.config, message), len(content))
+    document = _explanation(loaded, _facts(args, loaded.config, message), message, len(content))
     print(json.dumps(document, ensure_ascii=False) if args.json else _as_text(document, loaded))
     return EXIT_OK
 
@@ -137,15 +137,18 @@ def _header_addresses(message: Message, names: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(address for addresses in found for address in addresses))
 
 
-def _explanation(loaded: Loaded, facts: Facts, size_bytes: int) -> dict[str, Any]:
+def _explanation(loaded: Loaded, facts: Facts, message: Message, size_bytes: int) -> dict[str, Any]:
     """The JSON document: the message's route, and how the relay would process it."""
+    from relay.cli.limited import limited
     from relay.cli.preferred import preferred
     from relay.cli.suppressed import suppressed
     from relay.doctor.sessions import running
     from relay.routing.router import Router
 
-    explanation = Router(loaded.config).explain(facts)
-    route, limits = explanation.route, loaded.config.limits
+    router = Router(loaded.config)
+    explanation = router.explain(facts)
+    by_limits = limited(loaded.config, facts, message, explanation.route, router.demoted(explanation.route))
+    route, limits = by_limits.route, loaded.config.limits
     lane = loaded.config.lanes[route.lane]
     prefers = lane.prefer == "fastest"
     of_relay = running(loaded.config) if prefers or lane.express else {}
@@ -167,19 +170,31 @@ def _explanation(loaded: Loaded, facts: Facts, size_bytes: int) -> dict[str, Any
         "limits": {
             "message_size": limits.message_size_bytes,
             "recipients": limits.recipients,
-            "per_recipient": [_rate_limit(one) for one in lane.limits.per_recipient],
-            "per_client": [_rate_limit(one) for one in lane.limits.per_client],
-            "resend_after_ms": None if lane.limits.resend_after_s is None else lane.limits.resend_after_s * 1000,
+            **{name: [_rate_limit(one) for one in getattr(lane.limits, name)] for name in _RATE_LIMITS},
+            "resend_after_ms": [pause_s * 1000 for pause_s in lane.limits.resend_after_s],
+            "action": lane.limits.action,
+            "counters": by_limits.counters,
         },
+        "limited": list(by_limits.reasons),
         "refused": [
-            f"{found} {unit}, {limit} are taken"
-            for found, limit, unit in (
-                (size_bytes, limits.message_size_bytes, "bytes"),
-                (len(facts.recipients), limits.recipients, "recipients"),
-            )
-            if found > limit
+            *([by_limits.refusal] if by_limits.refusal is not None else []),
+            *_too_large(size_bytes, len(facts.recipients), limits),
         ],
     }
+
+
+_RATE_LIMITS = ("per_recipient", "per_client", "per_sender")
+
+
+def _too_large(size_bytes: int, recipients: int, limits: Limits) -> list[str]:
+    return [
+        f"{found} {unit}, {limit} are taken"
+        for found, limit, unit in (
+            (size_bytes, limits.message_size_bytes, "bytes"),
+            (recipients, limits.recipients, "recipients"),
+        )
+        if found > limit
+    ]
 
 
 def _warm(config: Config, route: Route, of_relay: Running) -> dict[str, Any]:
@@ -220,11 +235,7 @@ def _as_text(document: dict[str, Any], loaded: Loaded) -> str:
     if listener.lane is not None:
         reason = f"pinned by listener {listener.address}"
     dkim = document["dkim"]
-    limits = [
-        f"{limit['count']} in {configured_duration(limit['period_ms'])} a {unit}"
-        for unit in ("recipient", "client")
-        for limit in document["limits"][f"per_{unit}"]
-    ]
+    limits = _limits_text(document["limits"])
     return "\n".join(
         (
             f"lane       {document['lane']} ({reason})",
@@ -238,9 +249,32 @@ def _as_text(document: dict[str, Any], loaded: Loaded) -> str:
             "signed     " + ("no" if dkim is None else f"{dkim['domain']}: {', '.join(dkim['selectors'])}"),
             f"expires    {configured_duration(document['expires_ms'])} after the final dot",
             f"limits     {', '.join(limits) or 'none'}",
+            *(f"counted    {text}" for text in _counters_text(document["limits"]["counters"])),
+            *(f"limited    {reason}" for reason in document["limited"]),
             *(f"refused    {refusal}" for refusal in document["refused"]),
         )
     )
+
+
+def _limits_text(limits: dict[str, Any]) -> list[str]:
+    found = [
+        f"{limit['count']} in {configured_duration(limit['period_ms'])} a {name.removeprefix('per_')}"
+        for name in _RATE_LIMITS
+        for limit in limits[name]
+    ]
+    if limits["resend_after_ms"]:
+        found.append("again after " + ", ".join(map(configured_duration, limits["resend_after_ms"])))
+    return [*found, f"beyond: {limits['action']}"] if found else []
+
+
+def _counters_text(counters: list[dict[str, Any]]) -> list[str]:
+    """A line for each limit and key; recipients of which the same is known have one."""
+    texts = []
+    for one in counters:
+        used = [f"{w['used']} of {w['count']} in {configured_duration(w['period_ms'])}" for w in one["windows"]]
+        wait = f"free in {configured_duration(one['wait_ms'])}" if one["wait_ms"] else "free now"
+        texts.append(", ".join([one["limit"], *used, "never free" if one["wait_ms"] is None else wait]))
+    return list(dict.fromkeys(texts))
 
 
 def _warm_text(warm: dict[str, Any]) -> str:

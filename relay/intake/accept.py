@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, Self
 
@@ -17,28 +16,24 @@ from relay.intake.admission import Admission
 from relay.intake.destination import Destination
 from relay.intake.draft import Draft
 from relay.intake.idempotency import Idempotency, Repeated
-from relay.intake.limiting import Incoming, Limiter, Placement
 from relay.intake.spool import Large, SpoolFailed
 from relay.intake.types import Receipt, Refused, Submission
 from relay.mail.envelope import Envelope
-from relay.mail.header_text import decoded
 from relay.mail.mailbox_provider import provider
-from relay.mail.message import Message, Unacceptable, first, from_addresses, has_large_head, normalise, parse, subject
+from relay.mail.message import Message, Unacceptable, from_addresses, has_large_head, normalise, parse, subject
 from relay.mail.redact import redact
 from relay.mail.trace import received, rfc5322_date
 from relay.observe.maillog import MailLog
 from relay.policy.check import FULL, UNWRITABLE, PolicyFacts, Refuse, check, check_recipients
-from relay.policy.limits import client_key
+from relay.policy.limiter import Incoming, Limiter, Placement, client_of
 from relay.policy.sender import check_author
+from relay.policy.superseding import supersede_key
 from relay.policy.suppression import Suppressions
 from relay.routing.facts import Facts
 from relay.routing.router import Route, Router
 from relay.store.base import StoreError, StoreFull
 from relay.store.model import IdempotencyKey, NewMessage
 from relay.store.ulid import IdMaker
-
-CLIENT_HEADER = "x-relay-client"
-MOST_CLIENT_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +42,10 @@ class ConfigState:
 
     config: Config
     router: Router
-    expires_s: Mapping[str, float]
-    """of the rules that set their own"""
 
     @classmethod
     def of(cls, config: Config) -> Self:
-        expires_s = {rule.name: rule.expires_s for rule in config.rules if rule.expires_s is not None}
-        return cls(config, Router(config), expires_s)
+        return cls(config, Router(config))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +172,14 @@ class Acceptance:
     def _place(self, arrival: _Arrival, reading: _Reading) -> Placement:
         """Find the lane, within all limits, and count the message. Raises Refused."""
         state, envelope = arrival.state, arrival.submission.envelope
-        decision = check(envelope, arrival.facts)
+        decision = check(arrival.facts)
         if isinstance(decision, Refuse):
             raise Refused(decision.reply, decision.reason)
         route = state.router.route(reading.facts)
-        default = replace(state.router.default, rule=route.rule)
-        placement = self._services.limiter.place(state.config, route, default, _incoming(arrival, reading))
+        incoming, demoted = _incoming(arrival, reading), state.router.demoted(route)
+        placement = self._services.limiter.place(state.config, route, demoted, incoming)
+        if isinstance(placement, Refuse):
+            raise Refused(placement.reply, placement.reason, retry_after_s=placement.retry_after_s)
         lane = state.config.lanes[placement.route.lane]
         decision = check_recipients(envelope, lane, self._services.suppressions, arrival.accepted_at)
         if isinstance(decision, Refuse):
@@ -215,10 +209,10 @@ class Acceptance:
             subject=redact(reading.facts.subject),
             providers=tuple(self._services.provider_of(one.address) for one in recipients),
             accepted_at=accepted_at,
-            expires_at=accepted_at + _life_s(state, route, envelope),
+            expires_at=accepted_at + _life_s(route, envelope),
             signed=self._services.selectors(reading.message),
             upstreams=route.upstreams if route.upstreams != lane.upstreams else (),
-            supersede_key=_supersede_key(route, envelope) if lane.supersede else None,
+            supersede_key=supersede_key(route, envelope) if lane.supersede else None,
             timings_ms={
                 "receive": submission.receive_s * 1000.0,
                 "classify": (time.monotonic() - arrival.began) * 1000.0,
@@ -241,41 +235,21 @@ def _read(arrival: _Arrival, content: bytes) -> _Reading:
 
 def _incoming(arrival: _Arrival, reading: _Reading) -> Incoming:
     submission, message = arrival.submission, reading.message
-    named = first(message, CLIENT_HEADER)
-    header = None if named is None else decoded(named).strip()[:MOST_CLIENT_CHARS]
     return Incoming(
         id=arrival.id,
         envelope=submission.envelope,
         message=message,
         is_whole=not isinstance(submission.content, Large),
-        client=client_key(header, submission.user, submission.client),
+        client=client_of(message, submission.user, submission.client),
         sender=submission.envelope.sender or next(iter(reading.facts.from_addresses), ""),
         now=arrival.accepted_at,
-        life_s=partial(_rule_life_s, arrival.state),
-        supersede_key=partial(_supersede_key, envelope=submission.envelope),
     )
 
 
-def _rule_life_s(state: ConfigState, route: Route) -> float:
-    """Seconds from the final dot: the lane's or the rule's, whichever is less."""
-    life_s = state.config.lanes[route.lane].expires_s
-    return life_s if route.rule is None else min(life_s, state.expires_s.get(route.rule, life_s))
-
-
-def _life_s(state: ConfigState, route: Route, envelope: Envelope) -> float:
-    """As `_rule_life_s`, or DELIVERBY's (RFC 2852, mode R), if that is less."""
-    life_s = _rule_life_s(state, route)
-    if envelope.deliver_by is not None and envelope.deliver_by.mode == "R":
-        life_s = min(life_s, envelope.deliver_by.seconds)
-    return life_s
-
-
-def _supersede_key(route: Route, envelope: Envelope) -> str | None:
-    """The same for messages of one rule to one recipient. Messages with several recipients never supersede."""
-    if len(envelope.recipients) != 1:
-        return None
-    named = f"{route.lane}\n{route.rule or ''}\n{envelope.recipients[0].address.casefold()}"
-    return hashlib.blake2b(named.encode(), digest_size=16).hexdigest()
+def _life_s(route: Route, envelope: Envelope) -> float:
+    """Seconds from the final dot: the route's, or DELIVERBY's (RFC 2852, mode R), if that is less."""
+    by = envelope.deliver_by
+    return min(route.life_s, by.seconds) if by is not None and by.mode == "R" else route.life_s
 
 
 def _size_bytes(content: bytes | Large) -> int:

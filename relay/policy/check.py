@@ -40,13 +40,15 @@ class Refuse(NamedTuple):
     """The client gets `reply`; `reason` is the label of `relay_messages_rejected_total`."""
 
     reply: Reply
-    reason: Literal["busy", "policy", "sender", "suppressed"]
+    reason: Literal["busy", "limit", "policy", "sender", "suppressed"]
+    retry_after_s: int | None = None
+    """how long the client is to wait, where that is known"""
 
 
 Decision = Accept | Refuse
 
 
-def check(envelope: Envelope, facts: PolicyFacts) -> Decision:  # noqa: ARG001 (limits will look at it)
+def check(facts: PolicyFacts) -> Decision:
     """Decide about a message whose content has come in. Only a content that is larger than the disk's free space is
     refused: a queue that filled meanwhile, or a write that failed, must not turn a code away so late."""
     too_large = facts.free_bytes is not None and facts.size_bytes > facts.free_bytes

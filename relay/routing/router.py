@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from relay.config.model import PINNED_RULE, Config
+from relay.config.model import PINNED_RULE, Config, Lane, Rule
 from relay.routing.conditions import Condition, View, conditions
 from relay.routing.facts import Facts
 
@@ -17,6 +17,8 @@ class Route:
     lane: str
     rule: str | None
     upstreams: tuple[str, ...]
+    life_s: float
+    """from the final dot: the lane's `expires`, or the rule's, if that is less"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +47,11 @@ class Router:
     """The rules of a configuration, compiled. Pure: the same facts always take the same route."""
 
     def __init__(self, config: Config) -> None:
-        self._pinned = {name: Route(name, PINNED_RULE, lane.upstreams) for name, lane in config.lanes.items()}
-        self._rules = tuple(
-            _Rule(
-                conditions(rule.match),
-                Route(rule.lane, rule.name, rule.upstreams or config.lanes[rule.lane].upstreams),
-            )
-            for rule in config.rules
-        )
-        self.default = Route(config.default_lane, None, config.lanes[config.default_lane].upstreams)
+        lanes = config.lanes
+        self._pinned = {name: Route(name, PINNED_RULE, lane.upstreams, lane.expires_s) for name, lane in lanes.items()}
+        self._rules = tuple(_Rule(conditions(rule.match), _route_of(rule, lanes[rule.lane])) for rule in config.rules)
+        default = lanes[config.default_lane]
+        self._default = Route(config.default_lane, None, default.upstreams, default.expires_s)
 
     def route(self, facts: Facts) -> Route:
         """The lane that the listener pins, else that of the first rule that matches, else the default lane."""
@@ -66,7 +64,11 @@ class Router:
                     break
             else:
                 return rule.route
-        return self.default
+        return self._default
+
+    def demoted(self, route: Route) -> Route:
+        """Where mail goes that its lane doesn't take: by the default lane, for no longer than it would have lived."""
+        return replace(self._default, rule=route.rule, life_s=min(route.life_s, self._default.life_s))
 
     def explain(self, facts: Facts) -> Explanation:
         """As `route`, and why no earlier rule matched. Codes are redacted in the reasons."""
@@ -80,3 +82,8 @@ class Router:
             if not reasons:
                 return
             yield UnmatchedRule(rule.route.rule or "", reasons)
+
+
+def _route_of(rule: Rule, lane: Lane) -> Route:
+    life_s = lane.expires_s if rule.expires_s is None else min(rule.expires_s, lane.expires_s)
+    return Route(rule.lane, rule.name, rule.upstreams or lane.upstreams, life_s)

@@ -15,10 +15,10 @@ from relay.intake.admission import Admission
 from relay.intake.descriptors import fitted
 from relay.intake.destination import Destination
 from relay.intake.idempotency import Idempotency
-from relay.intake.limiting import Limiter
 from relay.intake.server import IntakeServer
 from relay.intake.types import CannotListen, Settings
 from relay.mail.dkim import Signer
+from relay.policy.limiter import Limiter
 from relay.service.arrivals import Arrivals
 from relay.service.current import Current
 from relay.service.effects import Effects

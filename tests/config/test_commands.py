@@ -122,7 +122,10 @@ def test_explain_shows_the_way_of_a_message(contract: Path, message: Path, capsy
         "to         a@example.net, b@example.net",
         "signed     auth.example.com: s1, e1",
         "expires    10m after the final dot",
-        "limits     5 in 1h a recipient, 20 in 1h a client",
+        "limits     5 in 1h a recipient, 20 in 1h a client, again after 30s, beyond: reject",
+        "counted    per_client, 0 of 20 in 1h, free now",
+        "counted    per_recipient, 0 of 5 in 1h, free now",
+        "counted    resend_after, free now",
     ]
 
 

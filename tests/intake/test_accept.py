@@ -22,7 +22,6 @@ from relay.intake.accept import Acceptance, AcceptanceServices, ConfigState
 from relay.intake.admission import Admission
 from relay.intake.draft import Draft
 from relay.intake.idempotency import Idempotency
-from relay.intake.limiting import Limiter
 from relay.intake.spool import IN_MEMORY_BYTES, Body, Large, SpoolFailed
 from relay.intake.types import Refused, Submission
 from relay.mail.envelope import DeliverBy, Envelope, Recipient
@@ -31,6 +30,7 @@ from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Recent
 from relay.policy.check import FULL, UNWRITABLE
+from relay.policy.limiter import Limiter
 from relay.policy.suppression import Change, Entry, Suppressions, SuppressionSet, hash_of, key_of
 from relay.store.base import StoreError, StoreFull
 from relay.store.model import KnownRequest, NewMessage

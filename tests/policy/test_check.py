@@ -44,11 +44,11 @@ def test_a_full_queue_or_a_store_that_fails_lets_no_message_begin(facts: PolicyF
     ],
 )
 def test_a_message_whose_content_came_in_is_tried(facts: PolicyFacts) -> None:
-    assert check(ENVELOPE, facts) == Accept()
+    assert check(facts) == Accept()
 
 
 def test_a_content_larger_than_the_free_space_is_refused_before_it_is_written() -> None:
-    assert check(ENVELOPE, PolicyFacts(free_bytes=1_000, size_bytes=1_001)) == Refuse(FULL, "busy")
+    assert check(PolicyFacts(free_bytes=1_000, size_bytes=1_001)) == Refuse(FULL, "busy")
 
 
 def test_the_relay_s_own_trouble_is_never_permanent() -> None:

@@ -100,9 +100,9 @@ def test_pauses_grow_with_each_repeat_until_a_long_enough_silence() -> None:
     assert pause_s(pauses, 600, [0, 30, 630]) == 30
     assert pause_s(pauses, 600, [0, 30, 629]) == 300
     assert free_at(Demand("resend_after", 1, (), pauses, 600), [0.0, 30.0], 40) == 90
-    limits = LaneLimits(resend_after=("30s", "60s"), per_recipient=("5/1h",))
+    limits = LaneLimits(resend_after_s=(30, 60), per_recipient=(CountPer(5, 3600),))
     assert (horizon_s(limits, 600), horizon_s(LaneLimits(), 600)) == (3600, 0)
-    assert horizon_s(LaneLimits(resend_after=("30s", "60s", "1h")), 600) == 4800
+    assert horizon_s(LaneLimits(resend_after_s=(30, 60, 3600)), 600) == 4800
 
 
 def test_mailboxes_and_clients_are_compared_as_they_are_meant() -> None:
@@ -112,7 +112,7 @@ def test_mailboxes_and_clients_are_compared_as_they_are_meant() -> None:
     assert mailbox("a@bücher.example", fold_tags=False) == mailbox("a@XN--BCHER-KVA.example", fold_tags=False)
     assert len({client_key("x", "x", "x"), client_key(None, "x", "x"), client_key(None, None, "x")}) == 3
     facts = LimitFacts("otp", None, "s@x.test", ["a+1@y.test", "a+2@y.test", "b@y.test"], "address x", 600)
-    limits = LaneLimits(per_recipient=("2/1h",), per_sender=("9/1h",), fold_tags=True)
+    limits = LaneLimits(per_recipient=(CountPer(2, 60),), per_sender=(CountPer(9, 60),), fold_tags=True)
     sender, twice, once = demands_of(facts, limits, SALT)
     assert (sender.times, twice.times, once.times) == (1, 2, 1)
     assert len({sender.key, twice.key, once.key, demands_of(facts, limits, b"x" * 32)[1].key}) == 4

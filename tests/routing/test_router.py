@@ -124,7 +124,7 @@ def test_a_rule_matches_when_every_key_of_it_holds(
     match: str, given: dict[str, Any], holds: bool, rules: Rules
 ) -> None:
     route = rules(match).route(facts(**given))
-    assert route == (Route("otp", "r0", ("fast", "slow")) if holds else Route("bulk", None, ("slow",)))
+    assert route == (Route("otp", "r0", ("fast", "slow"), 600) if holds else Route("bulk", None, ("slow",), 172_800))
 
 
 @pytest.mark.parametrize(("match", "given", "holds"), MATCHES)
@@ -150,7 +150,7 @@ def test_a_rule_may_narrow_and_reorder_its_lanes_upstreams(rules: Rules) -> None
 def test_a_listeners_own_lane_comes_before_every_rule(rules: Rules) -> None:
     router = rules("{}")
     pinned = facts(listener="unix:/run/otp.sock", listener_lane="bulk")
-    assert router.route(pinned) == Route("bulk", "listener", ("slow",))
+    assert router.route(pinned) == Route("bulk", "listener", ("slow",), 172_800)
     assert router.explain(pinned).earlier == ()
 
 

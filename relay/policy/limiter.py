@@ -1,22 +1,21 @@
-"""Finds the lane of a message that has come in, within the limits: refused, delayed, demoted, or just logged.
+"""Finds the lane of a message that has come in, within the limits: refused, delayed, demoted, or just logged. Pure.
 
-It decides without a pause, on the event loop, and counts the message at once, so that of any number of sessions no more
-than allowed pass. A message that isn't stored after all is `withdrawn`.
+It decides and counts the message in one step, so that of any number of sessions no more than allowed pass. What isn't
+stored after all is withdrawn.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from relay.config.model import Config, Lane
-from relay.intake.types import Refused
 from relay.mail.envelope import Envelope
-from relay.mail.message import Message
+from relay.mail.header_text import decoded
+from relay.mail.message import Message, first
 from relay.mail.reply import Reply
-from relay.observe.maillog import MailLog
 from relay.policy.admissions import Admission, Admissions
+from relay.policy.check import Refuse
 from relay.policy.limits import (
     NEVER,
     Demand,
@@ -24,6 +23,7 @@ from relay.policy.limits import (
     LimitName,
     Verdict,
     budget_of,
+    client_key,
     demands_of,
     free_at,
     judge,
@@ -34,8 +34,14 @@ from relay.policy.limits import (
 )
 from relay.policy.look_alikes import LookAlikes, lines_of
 from relay.policy.resends import Resends
+from relay.policy.superseding import supersede_key
 from relay.routing.router import Route
 
+if TYPE_CHECKING:
+    from relay.config.model import Config, Lane
+
+CLIENT_HEADER = "x-relay-client"
+MOST_CLIENT_CHARS = 200
 MOST_LOOKED_AT_BYTES = 65_536
 """A larger content isn't compared with others: it would take too long."""
 _SWEEP_AT = 1_024
@@ -54,9 +60,6 @@ class Incoming(NamedTuple):
     sender: str
     """of the envelope; of a null sender's message, the first From address"""
     now: float
-    life_s: Callable[[Route], float]
-    """of the mail of a route"""
-    supersede_key: Callable[[Route], str | None]
 
 
 class Placement(NamedTuple):
@@ -74,10 +77,18 @@ class Placement(NamedTuple):
     """recipients that got mail of the same rule within its life"""
 
 
+class LimitLog(Protocol):
+    """`MailLog`."""
+
+    def limited(self, message_id: str, lane: str, limit: str, action: str, wait_s: float | None = None) -> None: ...
+
+    def limits_full(self, entries: int) -> None: ...
+
+
 class Limiter:
     """All limits of one relay."""
 
-    def __init__(self, log: MailLog, salt: Callable[[], bytes]) -> None:
+    def __init__(self, log: LimitLog, salt: Callable[[], bytes]) -> None:
         """`salt`: the store's, of the hashes."""
         self.admissions = Admissions()
         self._log = log
@@ -89,26 +100,26 @@ class Limiter:
         self._sweep_at = _SWEEP_AT
         self._forgotten = 0
 
-    def place(self, config: Config, route: Route, default: Route, incoming: Incoming) -> Placement:
-        """Find the message's place, and count it. `default`: the route of the default lane. Raises Refused: nothing is
-        counted then."""
+    def place(self, config: Config, route: Route, default: Route, incoming: Incoming) -> Placement | Refuse:
+        """Find the message's place, and count it. `default`: where it goes if it is demoted. A message that is refused
+        isn't counted."""
         self.admissions.expire(incoming.now - longest_s(config))
         self._report_forgotten()
         limited: list[str] = []
         lane = config.lanes[route.lane]
         budget: Demand | None = None
         if lane.express and route.lane != default.lane:
-            budget = budget_of(_facts(route, incoming), lane.limits, self._salt())
+            budget = budget_of(facts_of(route, incoming), lane.limits, self._salt())
             if (why := self._pretends(route, lane, incoming, budget)) is not None:
                 self._log.limited(incoming.id, route.lane, why, "demote")
                 limited.append(_demoted_text(why, route, default))
                 route, budget = default, None
         placed = self._within_limits(config.lanes[route.lane], route, incoming, budget)
-        while not isinstance(placed, Placement):
+        while isinstance(placed, str):
             limited.append(_demoted_text(placed, route, default))
             route = default  # which can't demote: the configuration refuses that
             placed = self._within_limits(config.lanes[route.lane], route, incoming, None)
-        return placed._replace(limited=(*limited, *placed.limited))
+        return placed if isinstance(placed, Refuse) else placed._replace(limited=(*limited, *placed.limited))
 
     def withdraw(self, placement: Placement) -> None:
         """The message isn't stored: it doesn't count."""
@@ -120,11 +131,11 @@ class Limiter:
 
     def _within_limits(
         self, lane: Lane, route: Route, incoming: Incoming, budget: Demand | None
-    ) -> Placement | LimitName:
-        """The message's place in that lane; or the limit that demotes it. Raises Refused."""
-        now, facts = incoming.now, _facts(route, incoming)
+    ) -> Placement | Refuse | LimitName:
+        """The message's place in that lane; or the limit that demotes it."""
+        now, facts = incoming.now, facts_of(route, incoming)
         demands = demands_of(facts, lane.limits, self._salt())
-        key = incoming.supersede_key(route) if lane.supersede and lane.limits.action == "delay" else None
+        key = supersede_key(route, incoming.envelope) if lane.supersede and lane.limits.action == "delay" else None
         older = self._take_delayed(key, now)
         verdict = judge(demands, lane.limits.action, self.admissions.times, now, now + facts.expires_s)
         limited: tuple[str, ...] = ()
@@ -134,7 +145,7 @@ class Limiter:
             if verdict.action in ("reject", "demote"):
                 self._put_back(key, older)
             if verdict.action == "reject":
-                raise _refused(name, route.lane, wait_s)
+                return _refused(name, route.lane, wait_s)
             if verdict.action == "demote":
                 return name
             limited = (_limited_text(verdict, name, route.lane, now),)
@@ -193,23 +204,28 @@ class Limiter:
         self._forgotten = self.admissions.forgotten
 
 
-def _facts(route: Route, incoming: Incoming) -> LimitFacts:
+def client_of(message: Message, user: str | None, address: str) -> str:
+    """Which client asks: see `limits.client_key`."""
+    named = first(message, CLIENT_HEADER)
+    return client_key(None if named is None else decoded(named).strip()[:MOST_CLIENT_CHARS], user, address)
+
+
+def facts_of(route: Route, incoming: Incoming) -> LimitFacts:
+    """What limits look at, for that route."""
     recipients = [one.address for one in incoming.envelope.recipients]
-    return LimitFacts(route.lane, route.rule, incoming.sender, recipients, incoming.client, incoming.life_s(route))
+    return LimitFacts(route.lane, route.rule, incoming.sender, recipients, incoming.client, route.life_s)
 
 
 def _demoted_text(limit: LimitName, route: Route, default: Route) -> str:
     return f"{limit} of lane {route.lane}: demoted to lane {default.lane}"
 
 
-def _refused(limit: LimitName, lane: str, wait_s: float) -> Refused:
+def _refused(limit: LimitName, lane: str, wait_s: float) -> Refuse:
     if wait_s == NEVER:
         text = f"5.7.1 limit {limit} of lane {lane}: the message has more addresses of one mailbox than it allows"
-        return Refused(Reply(550, text), "limit")
+        return Refuse(Reply(550, text), "limit")
     seconds = max(1, math.ceil(wait_s))
-    return Refused(
-        Reply(450, f"4.7.1 limit {limit} of lane {lane}: try again in {seconds} s"), "limit", retry_after_s=seconds
-    )
+    return Refuse(Reply(450, f"4.7.1 limit {limit} of lane {lane}: try again in {seconds} s"), "limit", seconds)
 
 
 def _limited_text(verdict: Verdict, limit: LimitName, lane: str, now: float) -> str:
