@@ -12,8 +12,9 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 from typing import NamedTuple
 
-MOST_ENTRIES = 400_000
-"""They take some 250 bytes each where every key is another one: 100 MB at most."""
+MOST_ENTRIES = 2_000_000
+MOST_KEYS = 500_000
+"""A key takes some 200 bytes and each of its entries 24: 150 MB at most."""
 _STEPS = 64
 """entries that one call lets go of, so that no message waits for a thousand others"""
 _COMPACT_AT = 65_536
@@ -33,10 +34,10 @@ class Admission(NamedTuple):
 class Admissions:
     """Entries by key."""
 
-    def __init__(self, most: int = MOST_ENTRIES) -> None:
+    def __init__(self, most_entries: int = MOST_ENTRIES, most_keys: int = MOST_KEYS) -> None:
         self.forgotten = 0
         """entries that had to go before their time, because there were too many"""
-        self._most = most
+        self._most_entries, self._most_keys = most_entries, most_keys
         self._times: dict[int, array[float]] = {}
         self._ats = array("d")
         self._keys = array("q")
@@ -70,7 +71,7 @@ class Admissions:
             self._ats.append(admission.at)
             self._keys.append(key)
         self._next_seq = max(self._next_seq, admission.seq + len(admission.keys))
-        while len(self) > self._most:
+        while len(self) > self._most_entries or len(self._times) > self._most_keys:
             self._drop_first()
             self.forgotten += 1
 

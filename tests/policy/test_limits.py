@@ -133,11 +133,15 @@ def test_the_books_keep_each_time_until_it_expires(entries: list[tuple[int, list
 
 
 def test_the_books_are_bounded_and_what_is_withdrawn_counts_no_more() -> None:
-    books = Admissions(most=100)
+    books = Admissions(most_entries=100)
     for n in range(70_000):
         books.add(float(n), [n, -1])
     assert (len(books), books.forgotten) == (100, 139_900)
     assert (len(books.times(-1)), len(books.times(69_999)), len(books.times(3))) == (50, 1, 0)
+    few = Admissions(most_keys=10)
+    for n in range(100):
+        few.add(float(n), [n, -1])
+    assert (len(few), few.forgotten, len(few.times(90)), len(few.times(91))) == (19, 181, 0, 1)
     one = books.add(70_000.0, [7])
     books.remove(one)
     books.remove(one)
