@@ -330,6 +330,7 @@ def first_version(path: Path) -> None:
     added = ("booked_at", "holder", "lease_until", "deaths", "urged")
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(
+            "DROP TABLE admission; DROP TABLE idempotency;"
             "DROP TRIGGER recipient_event; DROP TABLE event; DROP TABLE suppression;"
             "DROP INDEX recipient_suspect; DROP INDEX recipient_urged;"
             + "".join(f"ALTER TABLE recipient DROP COLUMN {name};" for name in added)
