@@ -9,12 +9,12 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from relay.config import feedback_checks, limit_checks
+from relay.config import feedback_checks, http_checks, limit_checks
 from relay.config.errors import Diagnostic, Loc, note, plain
 from relay.config.feedback import EventReceiver, Webhooks
 from relay.config.fields import Section
 from relay.config.masking import shown
-from relay.config.model import PINNED_RULE, DkimDomain, Http, Lane, Listener, Match, Rule, Upstream
+from relay.config.model import API_RULE, PINNED_RULE, DkimDomain, Http, Lane, Listener, Match, Rule, Upstream
 from relay.config.network import AnyAddress, TcpAddress, UnixAddress, is_host, is_loopback, is_private
 from relay.config.parse import is_header_name
 from relay.config.patterns import compiled
@@ -39,7 +39,8 @@ def check(data: Mapping[str, Any], sections: Mapping[Loc, Section]) -> Iterator[
             case Listener():
                 yield from _listener(loc, section, lanes)
             case Http():
-                yield from _http(loc, section)
+                yield from http_checks.check(loc, section)
+                yield from _patterns((*loc, "senders"), section.senders)
             case Upstream():
                 yield from _upstream(loc, section)
             case Lane():
@@ -110,13 +111,6 @@ def _listener(loc: Loc, listener: Listener, lanes: Collection[str]) -> Iterator[
         yield note((*loc, "allow"), "allows every client there is")
     if isinstance(where, UnixAddress) and listener.proxy_protocol:
         yield note((*loc, "proxy_protocol"), "has no effect on a unix socket, whose clients have no address")
-
-
-def _http(loc: Loc, http: Http) -> Iterator[Diagnostic]:
-    where = http.address
-    private = is_private(where)
-    if not private and http.token is None:
-        yield Diagnostic((*loc, "address"), f"{shown(str(where))} isn't loopback: set http.token")
 
 
 def _upstream(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
@@ -208,6 +202,8 @@ def _rule(loc: Loc, rule: Rule, lanes: Mapping[str, Any], upstreams: Collection[
         yield Diagnostic((*loc, "name"), f"expected a name: {_NAME_RULE}; got {shown(rule.name)}")
     elif rule.name == PINNED_RULE:
         yield Diagnostic((*loc, "name"), f"the log names a listener's own lane {PINNED_RULE}; use another name")
+    elif rule.name == API_RULE:
+        yield Diagnostic((*loc, "name"), f"the log names the lane of an HTTP request {API_RULE}; use another name")
     if rule.lane not in lanes:
         yield Diagnostic((*loc, "lane"), absent("lane", rule.lane, lanes))
     if rule.upstreams is not None:
@@ -284,15 +280,20 @@ def _collisions(sections: Mapping[Loc, Section]) -> Iterator[Diagnostic]:
                     yield Diagnostic((*loc, "url"), "stands above already; list all its kinds and lanes there")
                 urls.add(url)
             case Listener() | Http() | Webhooks():
-                where = section.address
-                if where is None:
-                    continue
-                other = addresses.setdefault(where, loc)
-                if other != loc and not (isinstance(where, TcpAddress) and where.port == 0):
-                    listener = other if isinstance(section, Http | Webhooks) and other[0] == "listen" else loc
-                    first = loc if listener is other else other
-                    taken_by = "another listener" if first[0] == "listen" else str(first[0])
-                    yield Diagnostic((*listener, "address"), f"{shown(str(where))} is taken by {taken_by} already")
+                yield from _taken((*loc, "address"), section.address, addresses)
+                if isinstance(section, Http):
+                    yield from _taken((*loc, "send_address"), section.send_address, addresses)
+
+
+def _taken(loc: Loc, where: AnyAddress | None, addresses: dict[AnyAddress, Loc]) -> Iterator[Diagnostic]:
+    """Keep the address of the key at `loc`, or say what has it. Ports that the system chooses differ."""
+    if where is None or (isinstance(where, TcpAddress) and where.port == 0):
+        return
+    other = addresses.setdefault(where, loc)
+    if other != loc:
+        listener, first = (other, loc) if other[0] == "listen" != loc[0] else (loc, other)
+        taken_by = "another listener" if first[0] == "listen" else str(first[0])
+        yield Diagnostic(listener, f"{shown(str(where))} is taken by {taken_by} already")
 
 
 def _listener_patterns(sections: Mapping[Loc, Section]) -> Iterator[Diagnostic]:

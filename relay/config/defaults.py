@@ -55,6 +55,8 @@ def complete(document: Document, folder: Path, machine_name: Callable[[], str]) 
         )
     if isinstance(data.get("listen"), tuple):
         data["listen"] = tuple(map(_listener, data["listen"]))
+    if "http" in data:
+        data["http"] = with_secret(document, folder, ("http",), data["http"], "send_token")
     data.setdefault("store", str(DEFAULT_STORE))
     if data.get("hostname") is None:
         data["hostname"] = machine_name()
@@ -149,19 +151,20 @@ def _with_password(document: Document, folder: Path, loc: Loc, given: Mapping[st
     return keys
 
 
-def with_secret(document: Document, folder: Path, loc: Loc, given: Any) -> Any:
-    """A section's `secret`, read from its `secret_file` where there is one; of a list of files, one each."""
-    if not isinstance(given, dict) or given.get("secret_file") is None:
+def with_secret(document: Document, folder: Path, loc: Loc, given: Any, key: str = "secret") -> Any:
+    """A section's `secret`, or another key, read from its `secret_file` where there is one; of a list of files, one
+    each."""
+    if not isinstance(given, dict) or given.get(f"{key}_file") is None:
         return given
-    where = (*loc, "secret_file")
-    if given.get("secret") is not None:
-        document.refuse(where, "secret is given too; keep one of the two")
+    where = (*loc, f"{key}_file")
+    if given.get(key) is not None:
+        document.refuse(where, f"{key} is given too; keep one of the two")
         return given
-    files = given["secret_file"]
+    files = given[f"{key}_file"]
     if isinstance(files, tuple):
         read = tuple(_read(document, folder, (*where, n), file) for n, file in enumerate(files))
-        return {**given, "secret": read}
-    return {**given, "secret": _read(document, folder, where, files)}
+        return {**given, key: read}
+    return {**given, key: _read(document, folder, where, files)}
 
 
 def _read(document: Document, folder: Path, loc: Loc, file: Any) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 from relay.config.errors import Diagnostic, Loc, note
 from relay.config.feedback import EventReceiver, Webhooks
 from relay.config.fields import Section
-from relay.config.model import DkimDomain, Listener, Upstream
+from relay.config.model import DkimDomain, Http, Listener, Upstream
 from relay.config.named_file import read_named_file
 
 EXPIRES_SOON = timedelta(days=14)
@@ -52,6 +52,8 @@ def check(
                     yield from _readable((*loc, "users_file"), section.users_file)
                 if section.tls != "none" and section.cert_file is not None and section.key_file is not None:
                     yield from _tls_files(loc, section.cert_file, section.key_file)
+            case Http():
+                yield from warn_if_exposed((*loc, "send_token_file"), section.send_token_file)
             case Webhooks(cert_file=Path() as cert_file, key_file=Path() as key_file):
                 yield from _tls_files(loc, cert_file, key_file)
             case Upstream():

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-SECRETS = frozenset({"password", "secret", "token", "username"})
+SECRETS = frozenset({"password", "secret", "send_token", "token", "username"})
 """keys whose value no message shows; a user name may be a token"""
 
 

@@ -49,6 +49,9 @@ EXPRESS_WITHIN_S = 3600.0
 PINNED_RULE = "listener"
 """the rule's name in the log for mail whose lane is pinned by its listener"""
 
+API_RULE = "api"
+"""the rule's name in the log for mail whose lane is named by a request to /api/send"""
+
 
 class Listener(Section):
     """Where apps submit mail."""
@@ -71,6 +74,13 @@ class Http(Section):
 
     address: Address = parse_address(DEFAULT_HTTP, None)
     token: SecretStr | None = None
+    send_token: SecretStr | None = None
+    """may send mail and nothing else; from `send_token`, or read from `send_token_file` at loading"""
+    send_token_file: FilePath | None = None
+    send_address: Address | None = None
+    """a listener of its own that takes mail and does nothing else"""
+    senders: OneOrMany[str] | None = None
+    """patterns of the envelope senders and From addresses that may send by HTTP; None: all"""
 
 
 class Sessions(Section):

@@ -22,6 +22,7 @@ from relay.mail.envelope import Envelope
 from relay.mail.mailbox_provider import provider
 from relay.mail.message import Message, Unacceptable, from_addresses, has_large_head, normalise, parse, subject
 from relay.mail.redact import redact
+from relay.mail.reply import Reply
 from relay.mail.trace import received, rfc5322_date
 from relay.observe.maillog import MailLog
 from relay.policy.check import FULL, UNWRITABLE, PolicyFacts, Refuse, check, check_recipients
@@ -34,6 +35,8 @@ from relay.routing.router import Route, Router
 from relay.store.base import StoreError, StoreFull
 from relay.store.model import IdempotencyKey, NewMessage
 from relay.store.ulid import IdMaker
+
+_NO_SUCH_LANE = Reply(550, "5.7.1 there is no lane of that name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +178,9 @@ class Acceptance:
         decision = check(arrival.facts)
         if isinstance(decision, Refuse):
             raise Refused(decision.reply, decision.reason)
+        named = reading.facts.named_lane
+        if named is not None and named not in state.config.lanes:
+            raise Refused(_NO_SUCH_LANE)
         route = state.router.route(reading.facts)
         incoming, demoted = _incoming(arrival, reading), state.router.demoted(route)
         placement = self._services.limiter.place(state.config, route, demoted, incoming)
@@ -276,4 +282,5 @@ def _routing_facts(submission: Submission, message: Message) -> Facts:
         listener_lane=submission.listener.lane,
         priority=submission.envelope.priority,
         user=submission.user,
+        named_lane=submission.lane,
     )

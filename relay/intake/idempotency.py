@@ -19,7 +19,7 @@ from relay.store.base import KnownRequests
 from relay.store.model import IdempotencyKey
 
 IN_USE_RETRY_S = 1
-_BAD_KEY = Reply(554, f"5.6.0 expected an idempotency key of 1 to {MOST_KEY_CHARS} printable ASCII characters")
+BAD_KEY = Reply(554, f"5.6.0 expected an idempotency key of 1 to {MOST_KEY_CHARS} printable ASCII characters")
 _IN_USE = Reply(451, "4.3.0 a request with this idempotency key is being processed; try again")
 _OTHER_REQUEST = Reply(554, "5.6.0 this idempotency key was used for another message")
 _HASHED_ON_LOOP_BYTES = 65_536
@@ -55,7 +55,7 @@ class Idempotency:
                 return
             text = decoded(value).strip()
         if not is_key(text):
-            raise Refused(_BAD_KEY, "idempotency")
+            raise Refused(BAD_KEY, "idempotency")
         key = hash_of_key(self._salt(), text, submission.user)
         if key in self._in_use:
             raise Refused(_IN_USE, "idempotency", retry_after_s=IN_USE_RETRY_S)

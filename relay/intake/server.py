@@ -16,10 +16,11 @@ from relay.intake import replies
 from relay.intake.connection import Connection
 from relay.intake.listener import LoadedListener
 from relay.intake.registry import SessionRegistry
-from relay.intake.session import Session, Shared
+from relay.intake.session import Session, Shared, submit
 from relay.intake.sockets import bind, cannot_listen, release, shown
-from relay.intake.spool import Budget
-from relay.intake.types import Admit, CannotListen, Observer, Settings, Submit
+from relay.intake.spool import Body, Budget
+from relay.intake.turns import Priority
+from relay.intake.types import Admit, CannotListen, Observer, Receipt, Settings, Submission, Submit
 from relay.mail.reply import Reply
 from relay.observe.pressure import Brake, IntakeLoad
 
@@ -42,7 +43,7 @@ class IntakeServer:
         self._registry = SessionRegistry(settings)
         budget = Budget(settings.limits.memory_bytes)
         self._admit = admit
-        self._shared = Shared(settings, submit, self._may_begin, observer, self._registry, budget)
+        self._shared = Shared(settings, submit, self.may_begin, observer, self._registry, budget)
         self._loop = asyncio.get_running_loop()
         self._listeners: dict[tuple[AnyAddress, int], _BoundListener] = {}
         """by address, and by number where several listen on any free port"""
@@ -127,8 +128,28 @@ class IntakeServer:
 
         return Connection(serve, self._shared.pace)
 
-    def _may_begin(self) -> Reply | None:
-        return replies.SHUTTING_DOWN if self._registry.draining else self._admit()
+    # for messages that come in another way than by SMTP
+
+    @property
+    def limits(self) -> Limits:
+        """Those in force."""
+        return self._shared.settings.limits
+
+    def may_begin(self) -> Reply | None:
+        """Why no message may begin now; None: it may."""
+        return self.shutting_down() or self._admit()
+
+    def shutting_down(self) -> Reply | None:
+        """The reply while the server stops; None: it doesn't."""
+        return replies.SHUTTING_DOWN if self._registry.draining else None
+
+    def new_body(self) -> Body:
+        """For a content that comes in. It shares the memory and the spool of the sessions'."""
+        return Body(self._shared.spool, budget=self._shared.budget)
+
+    async def submit(self, submission: Submission, priority: Priority) -> Receipt:
+        """Store a message, in turn with the sessions'. Raises Refused."""
+        return await submit(self._shared, submission, priority)
 
     async def _serve(self, bound: _BoundListener) -> None:
         for each in bound.sockets:

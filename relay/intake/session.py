@@ -22,7 +22,7 @@ from relay.intake.proxy import BadProxyHeader, read_proxied_peer
 from relay.intake.registry import SessionRegistry
 from relay.intake.spool import Body, Budget, SpoolFailed
 from relay.intake.turns import Priority, Turns
-from relay.intake.types import Admit, Observer, Refused, Settings, Submission, Submit
+from relay.intake.types import Admit, Observer, Receipt, Refused, Settings, Submission, Submit
 from relay.logfmt import logfmt
 from relay.mail.reply import Reply
 
@@ -237,18 +237,10 @@ class Session:
             body.close()
 
     async def _submit(self, submission: Submission) -> Answer:
-        shared = self._shared
-        shared.storing += 1
         try:
-            await shared.turns.for_message(self._priority, received=True)
-            receipt = await shared.submit(submission)
+            receipt = await submit(self._shared, submission, self._priority)
         except Refused as refused:
             return refuse(refused.reply, refused.reason)
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is the relay's fault: 451, and the app tries again)
-            log.error(describe("accept_failed", error))  # noqa: TRY400
-            return refuse(replies.TROUBLE, "store")
-        finally:
-            shared.storing -= 1
         self._priority = "express" if receipt.express else "bulk"
         self._allowance.message_accepted(self._now())
         return Answer(Reply(250, f"2.0.0 queued as {receipt.id}"))
@@ -258,6 +250,21 @@ class Session:
 
     def _patience_s(self) -> float:
         return self._allowance.patience_s(self._now(), self._shared.settings.limits.command_timeout_s)
+
+
+async def submit(shared: Shared, submission: Submission, priority: Priority) -> Receipt:
+    """Store a message when its turn comes. Raises Refused, and nothing else."""
+    shared.storing += 1
+    try:
+        await shared.turns.for_message(priority, received=True)
+        return await shared.submit(submission)
+    except Refused:
+        raise
+    except Exception as error:  # noqa: BLE001 (whatever it is, it is the relay's fault: 451, and the app tries again)
+        log.error(describe("accept_failed", error))  # noqa: TRY400
+        raise Refused(replies.TROUBLE, "store") from None
+    finally:
+        shared.storing -= 1
 
 
 def describe(event: str, error: BaseException) -> str:

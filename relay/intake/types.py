@@ -31,7 +31,7 @@ class Submission(NamedTuple):
     """the peer's IP (a mapped one as IPv4; behind PROXY the source), or `unix`"""
     helo: str
     """as given, unprintable characters replaced"""
-    protocol: SmtpProtocol
+    protocol: SmtpProtocol | Literal["HTTP"]
     listener: Listener
     receive_s: float
     """from the 354 having been written to the final dot having been read; a content that came with DATA took none"""

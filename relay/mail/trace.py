@@ -9,9 +9,19 @@ from ipaddress import IPv6Address, ip_address
 from typing import Literal
 
 Protocol = Literal[
-    "SMTP", "ESMTP", "ESMTPS", "ESMTPA", "ESMTPSA", "UTF8SMTP", "UTF8SMTPS", "UTF8SMTPA", "UTF8SMTPSA", "LMTP"
+    "SMTP",
+    "ESMTP",
+    "ESMTPS",
+    "ESMTPA",
+    "ESMTPSA",
+    "UTF8SMTP",
+    "UTF8SMTPS",
+    "UTF8SMTPA",
+    "UTF8SMTPSA",
+    "LMTP",
+    "HTTP",
 ]
-"""RFC 3848 and RFC 6531 4.3"""
+"""RFC 3848 and RFC 6531 4.3; HTTP for mail that no mail protocol brought"""
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")

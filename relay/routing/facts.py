@@ -27,3 +27,5 @@ class Facts(NamedTuple):
     priority: int | None = None
     user: str | None = None
     """that logged in, where the listener verifies that"""
+    named_lane: str | None = None
+    """the lane that the request names"""

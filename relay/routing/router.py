@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from relay.config.model import PINNED_RULE, Config, Lane, Rule
+from relay.config.model import API_RULE, PINNED_RULE, Config, Lane, Rule
 from relay.routing.conditions import Condition, View, conditions
 from relay.routing.facts import Facts
 
@@ -49,14 +49,18 @@ class Router:
     def __init__(self, config: Config) -> None:
         lanes = config.lanes
         self._pinned = {name: Route(name, PINNED_RULE, lane.upstreams, lane.expires_s) for name, lane in lanes.items()}
+        self._named = {name: replace(route, rule=API_RULE) for name, route in self._pinned.items()}
         self._rules = tuple(_Rule(conditions(rule.match), _route_of(rule, lanes[rule.lane])) for rule in config.rules)
         default = lanes[config.default_lane]
         self._default = Route(config.default_lane, None, default.upstreams, default.expires_s)
 
     def route(self, facts: Facts) -> Route:
-        """The lane that the listener pins, else that of the first rule that matches, else the default lane."""
+        """The lane that the listener pins or the request names, else that of the first rule that matches, else the
+        default lane. Raises KeyError where there is no such lane."""
         if facts.listener_lane is not None:
             return self._pinned[facts.listener_lane]
+        if facts.named_lane is not None:
+            return self._named[facts.named_lane]
         view = View(facts)
         for rule in self._rules:
             for condition in rule.conditions:

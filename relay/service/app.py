@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Self
 
 from relay.clock import Clock
-from relay.config.model import Config, Loaded
+from relay.config.model import Config, Http, Loaded
+from relay.config.network import AnyAddress
 from relay.delivery.engine import Engine
 from relay.intake.sockets import bind, passed_sockets, release
 from relay.intake.spool import open_spool
@@ -87,7 +88,8 @@ class App:
                 check_keys(path, codec)
                 await parts.host.read(path)
             http_sockets: list[socket.socket] = []
-            started.callback(lambda: release(http_sockets, config.http.address) if http_sockets else None)
+            send_sockets: list[socket.socket] = []
+            started.callback(lambda: _release_http(http_sockets, send_sockets, config.http))
             started.push_async_callback(parts.http.stop)
             await parts.suppressions.start()
             started.push_async_callback(parts.suppressions.stop)
@@ -99,10 +101,11 @@ class App:
             parts.workers.start(loaded, bulk_lanes(config), parts.builder.limits)
             started.push_async_callback(parts.feedback.stop)  # after the drain, whose events it posts
             started.push_async_callback(self._drain)
-            http_sockets += self._bind_http()
-            parts.http.listen(http_sockets)
+            http_sockets += self._bind(config.http.address, "http", "address")
+            send_sockets += self._bind(config.http.send_address, "http", "send_address")
+            parts.http.listen(http_sockets, send_sockets)
             webhook_sockets: list[socket.socket] = []
-            started.callback(lambda: _release(webhook_sockets, config))
+            started.callback(lambda: _release(webhook_sockets, config.webhooks.address))
             webhook_sockets += self._bind_webhooks()
             settings = feedback_settings(config, self.clock)
             try:
@@ -162,22 +165,16 @@ class App:
     def _status(self) -> str:
         return f"takes mail on {', '.join(self.smtp_addresses)}"
 
-    def _bind_http(self) -> list[socket.socket]:
-        """Raises CannotStart."""
+    def _bind(self, address: AnyAddress | None, *key: str) -> list[socket.socket]:
+        """The sockets of an address that has that key in the configuration; none without one. Raises CannotStart."""
         try:
-            return bind(self.config.http.address, self._passed)
+            return [] if address is None else bind(address, self._passed)
         except CannotListen as error:
-            raise CannotStart(f"{self.current.loaded.places.of('http', 'address')}: {error}") from error
+            raise CannotStart(f"{self.current.loaded.places.of(*key)}: {error}") from error
 
     def _bind_webhooks(self) -> list[socket.socket]:
         """Raises CannotStart."""
-        address = self.config.webhooks.address
-        if address is None:
-            return []
-        try:
-            sockets = bind(address, self._passed)
-        except CannotListen as error:
-            raise CannotStart(f"{self.current.loaded.places.of('webhooks', 'address')}: {error}") from error
+        sockets = self._bind(self.config.webhooks.address, "webhooks", "address")
         for each in sockets:
             each.listen(BACKLOG)  # clients wait until the feedback process takes them
         return sockets
@@ -186,7 +183,10 @@ class App:
         """Take no new mail; let sessions and transactions finish within `shutdown`; the rest stays queued."""
         ends = time.monotonic() + self.config.shutdown_s
         # A client that hangs in the middle of its message gets half of the time; delivery needs the rest.
-        self._sessions_cut = await self.parts.intake.drain(self.config.shutdown_s / 2)
+        half_s = self.config.shutdown_s / 2
+        self._sessions_cut = sum(
+            await asyncio.gather(self.parts.intake.drain(half_s), self.parts.sending.drain(half_s))
+        )
         await self.parts.forwarder.stop()
         left_s = max(0.0, ends - time.monotonic())
         self._deliveries_cut = sum(
@@ -194,9 +194,14 @@ class App:
         )
 
 
-def _release(sockets: list[socket.socket], config: Config) -> None:
-    if sockets and config.webhooks.address is not None:
-        release(sockets, config.webhooks.address)
+def _release_http(sockets: list[socket.socket], send_sockets: list[socket.socket], http: Http) -> None:
+    _release(sockets, http.address)
+    _release(send_sockets, http.send_address)
+
+
+def _release(sockets: list[socket.socket], address: AnyAddress | None) -> None:
+    if sockets and address is not None:
+        release(sockets, address)
 
 
 def _spool(loaded: Loaded) -> Path:

@@ -28,6 +28,7 @@ from relay.service.health import RelayHealth, waiting_mail
 from relay.service.host import WorkerHost
 from relay.service.http import HttpService
 from relay.service.operator import Operator
+from relay.service.sending import Sending
 from relay.service.suppressions import SuppressionKeeper
 from relay.store.base import KnownRequests
 from relay.store.codec import Codec
@@ -117,6 +118,7 @@ class RelayParts:
     feedback: Feedback
     suppressions: SuppressionKeeper
     requests: SqliteKnownRequests
+    sending: Sending
 
 
 def connect(
@@ -140,6 +142,7 @@ def connect(
     requests = SqliteKnownRequests(config.store)
     acceptance = _acceptance(generation.state, engine, LanesAndWorkers(engine, workers), admission, requests)
     intake = IntakeServer(acceptance, Settings(intake_limits(config), config.hostname), log, admit=admission.refusal)
+    sending = Sending(intake, current, log)
     feedback = Feedback(current, log, engine.supervisor, Effects(engine, workers, suppressions).apply)
     health = RelayHealth(current, admission, engine, workers, intake, feedback)
     operator = Operator(engine, workers, forwarder)
@@ -149,15 +152,16 @@ def connect(
         suppressions=suppressions,
         eraser=eraser,
         objectives=lambda: objectives(current.config),
+        sender=sending,
     )
-    http = HttpService(backend, config.http.token, engine.supervisor)
+    http = HttpService(backend, config.http, engine.supervisor)
     feedback.on_recorded = http.wake
     arrivals = Arrivals(engine, workers, current)
     feedback.on_arrivals, feedback.on_provider = arrivals.learn, arrivals.found
     log.listeners += (feedback.nudge, http.wake)
     parts = RelayParts(
         *(engine, builder, forwarder, workers, host, acceptance, intake, health, http, feedback, suppressions),
-        requests,
+        *(requests, sending),
     )
     return parts, generation
 

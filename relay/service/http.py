@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from relay.config.model import Http
 from relay.intake.sockets import shown
 from relay.supervise import Supervisor
 from relay.web import BACKLOG
@@ -22,6 +23,7 @@ from relay.web.backend import Backend
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
+    from relay.web.listening import Listening
     from relay.web.server import WebServer
 
 SWITCH_INTERVAL_S = 0.0005
@@ -31,11 +33,13 @@ SWITCH_INTERVAL_S = 0.0005
 class HttpService:
     """`listen`, then `start`; `stop`."""
 
-    def __init__(self, backend: Backend, token: SecretStr | None, supervisor: Supervisor) -> None:
+    def __init__(self, backend: Backend, config: Http, supervisor: Supervisor) -> None:
         self._backend = backend
-        self._token = token.get_secret_value() if token is not None else None
+        self._token, self._send_token = _text(config.token), _text(config.send_token)
         self._supervisor = supervisor
         self._sockets: Sequence[socket.socket] = ()
+        self._send_sockets: Sequence[socket.socket] = ()
+        self._send_listener: Listening | None = None
         self._starting: asyncio.Task[None] | None = None
         self._server: WebServer | None = None
 
@@ -44,11 +48,12 @@ class HttpService:
         """Where the first socket listens: `127.0.0.1:8025`, `unix:/run/relay.sock`."""
         return shown(self._sockets[0])
 
-    def listen(self, sockets: Sequence[socket.socket]) -> None:
-        """Let clients connect to these bound sockets. The caller releases them after `stop`."""
-        for each in sockets:
+    def listen(self, sockets: Sequence[socket.socket], send_sockets: Sequence[socket.socket]) -> None:
+        """Let clients connect to these bound sockets; `send_sockets`: to send mail only. The caller releases them after
+        `stop`."""
+        for each in (*sockets, *send_sockets):
             each.listen(BACKLOG)
-        self._sockets = sockets
+        self._sockets, self._send_sockets = sockets, send_sockets
 
     def start(self) -> None:
         """Answer clients as soon as the service is imported. Returns at once."""
@@ -56,9 +61,12 @@ class HttpService:
 
     async def _start(self) -> None:
         await asyncio.to_thread(_import)
-        from relay.web.server import WebServer
+        from relay.web.server import WebServer, send_listener
 
-        self._server = WebServer(self._backend, self._token)
+        if self._send_sockets and self._backend.sender is not None:
+            self._send_listener = send_listener(self._backend.sender, self._token, self._send_token)
+            await self._send_listener.start(self._send_sockets)
+        self._server = WebServer(self._backend, self._token, send_token=self._send_token)
         await self._server.start(self._sockets)
         gc.freeze()  # what was imported stays: no collection looks at it again
 
@@ -72,8 +80,12 @@ class HttpService:
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
-        if self._server is not None:
-            await self._server.stop()
+        stopping = [one.stop() for one in (self._send_listener, self._server) if one is not None]
+        await asyncio.gather(*stopping)
+
+
+def _text(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret is not None else None
 
 
 def _import() -> None:

@@ -18,6 +18,7 @@ from relay.store.events import EventSelection
 from relay.store.model import OPEN_STATES, Action, LaneCount, Selection
 from relay.store.suppressions import Suppression, SuppressionQuery, WantedSuppression
 from relay.upstream.warm import Warm
+from relay.web.sender import Sender
 
 UpstreamState = Literal["up", "untried", "down", "half-open"]
 
@@ -158,6 +159,7 @@ class Backend:
     """of the lanes that have one"""
     suppressions: SuppressionControl | None = None
     eraser: Eraser | None = None
+    sender: Sender | None = None
 
 
 def gauges(backend: Backend, queue: Sequence[LaneCount] | None) -> Snapshot:

@@ -22,6 +22,11 @@ an empty page until the API answers it."""
 WEBHOOKS = "/webhooks/"
 """Paths for providers, which have no token and post from anywhere. Each webhook checks its own proof (`webhooks`)."""
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]+)?")
+SEND = "/api/send"
+"""takes mail, with a token of its own"""
+_JSON = frozenset({"application/json"})
+_MAIL = _JSON | {"message/rfc822"}
+"""a form can send neither of them"""
 CHANGING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -43,22 +48,48 @@ class Guard:
 
     token: str | None
     hosts: frozenset[str] = frozenset()
+    send_token: str | None = None
+    """may send mail, and nothing else"""
+    only_sends: bool = False
+    """It is the guard of a listener that takes mail only. Without `send_token`, each user that can open its unix socket
+    may send, as with SMTP."""
 
     async def denies(self, method: str, path: str, headers: Mapping[str, str], peer: Peer) -> Denial | None:
         """Why a request is refused, or None. `headers` compares names case-insensitively."""
         if path in OPEN_PATHS or path.startswith(WEBHOOKS):
             return None
+        if path == SEND and method == "POST":
+            return await self._denies_to_send(headers, peer) or _forged(method, headers, _MAIL)
         changing = method in CHANGING_METHODS
         if self.token is not None:
-            if not presents(headers.get("Authorization", ""), self.token):
+            if not self._presents(headers, self.token):
                 return "token"
+        elif self._presents(headers, self.send_token):
+            return "token"  # that token isn't for this
         # DNS rebinding: a page of evil.example, whose name now resolves to 127.0.0.1, still sends Host: evil.example.
         # Such a page has no token, and can't reach a unix socket.
         elif not peer.unix and not self._names_us(headers.get("Host", "")):
             return "host"
         elif (changing or path not in PUBLIC_WITHOUT_TOKEN) and not await peer.is_operator():
             return "operator"
-        return _forged(method, headers) if changing else None
+        return _forged(method, headers, _JSON) if changing else None
+
+    async def _denies_to_send(self, headers: Mapping[str, str], peer: Peer) -> Denial | None:
+        if self._presents(headers, self.token) or self._presents(headers, self.send_token):
+            return None
+        if self.only_sends and peer.unix:
+            return None if self.send_token is None else "token"
+        if self.token is not None:
+            return "token"
+        if not peer.unix and not self._names_us(headers.get("Host", "")):
+            return "host"
+        if await peer.is_operator():
+            return None
+        return "operator" if self.send_token is None else "token"
+
+    @staticmethod
+    def _presents(headers: Mapping[str, str], token: str | None) -> bool:
+        return token is not None and presents(headers.get("Authorization", ""), token)
 
     def _names_us(self, host: str) -> bool:
         found = _HOST.fullmatch(host)
@@ -66,11 +97,11 @@ class Guard:
         return name == "localhost" or name.endswith(".localhost") or name in self.hosts or _is_ip(name)
 
 
-def _forged(method: str, headers: Mapping[str, str]) -> Denial | None:
-    """Detect cross-site request forgery: a form can't send JSON, and a script of another site has another Origin.
+def _forged(method: str, headers: Mapping[str, str], types: frozenset[str]) -> Denial | None:
+    """Detect cross-site request forgery: a form can't send these `types`, a script of another site has another Origin.
     DELETE has no body and needs no Content-Type: a form can't send that method either."""
     is_bare = method == "DELETE" and "Content-Type" not in headers
-    if not is_bare and headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
+    if not is_bare and headers.get("Content-Type", "").partition(";")[0].strip().lower() not in types:
         return "content type"
     if headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
         return "origin"

@@ -35,6 +35,30 @@ def error_response(status: int, text: str) -> web.Response:
     return web.json_response({"error": text}, status=status)
 
 
+_CODES = {
+    400: "unreadable",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "too_slow",
+    413: "too_large",
+    415: "unsupported_type",
+    503: "unavailable",
+}
+SEND_AGAIN_S = 5
+
+
+def send_error(status: int, text: str, code: str | None = None) -> web.Response:
+    """An error of `/api/send`: 503 in the place of 500, since the relay's own trouble passes. `code`: default: that of
+    the status."""
+    status = 503 if status >= 500 else status
+    response = web.json_response({"error": {"code": code or _CODES[status], "message": text}}, status=status)
+    if status == 503:
+        response.headers["Retry-After"] = str(SEND_AGAIN_S)
+    return response
+
+
 async def json_response(document: object) -> web.Response:
     """The document as JSON, encoded on a thread."""
     return json_body(await asyncio.to_thread(encode_json, document))

@@ -1,103 +1,67 @@
-"""The HTTP service: sockets, routes, middleware, and the console's static files."""
+"""The HTTP services: the operator's, with all routes and the console's files, and the one that takes mail only."""
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
 
 from aiohttp import web
 
-from relay.web import BACKLOG
-from relay.web.api import ANSWER_WITHIN_S, MAX_BODY_BYTES, Api
+from relay.web.api import Api
 from relay.web.backend import Backend
-from relay.web.connections import Connection, ConnectionLimit
-from relay.web.errors import add_headers, errors_as_json
-from relay.web.guard import Denial, Guard
-from relay.web.responses import error_response
-from relay.web.stream import PATH
-
-STOP_WITHIN_S = 2.0
+from relay.web.guard import Guard
+from relay.web.listening import Listening
+from relay.web.send import Send
+from relay.web.sender import Sender
 
 _CONSOLE = {
     "/": ("index.html", "text/html"),
     "/console.css": ("console.css", "text/css"),
     "/console.js": ("console.js", "text/javascript"),
 }
-_DENIALS: dict[Denial, tuple[int, str]] = {
-    "token": (401, "a token is required"),
-    "operator": (
-        401,
-        "without http.token this is for root and the relay's own user only; run it as one of them, or set http.token",
-    ),
-    "host": (403, "the Host header names another server"),
-    "origin": (403, "the request comes from another site"),
-    "content type": (415, "the body must be application/json"),
-}
-_CHALLENGES: dict[Denial, str] = {
-    "token": 'Basic realm="otp-relay", charset="UTF-8"',
-    "operator": 'Local realm="otp-relay"',  # no scheme for which a browser would ask its user for a password
-}
-
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class WebServer:
-    """The HTTP service: `start` it on bound sockets, `stop` it."""
+    """The operator's HTTP service: `start` it on bound sockets, `stop` it."""
 
-    def __init__(self, backend: Backend, token: str | None = None, hosts: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        token: str | None = None,
+        hosts: frozenset[str] = frozenset(),
+        send_token: str | None = None,
+    ) -> None:
         """`hosts`: host names, besides those of loopback, under which clients may call the service."""
-        self._guard = Guard(token, hosts)
-        self._limit = ConnectionLimit()
-        self._servers: list[asyncio.Server] = []
-        app = web.Application(middlewares=[errors_as_json, self._guarded], client_max_size=MAX_BODY_BYTES)
         api = Api(backend)
         self.stream = api.stream
-        app.add_routes(api.routes())
-        app.add_routes([web.get(path, _static(*source)) for path, source in _CONSOLE.items()])
-        app.on_response_prepare.append(add_headers)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_WITHIN_S)
+        routes = [*api.routes(), *(web.get(path, _static(*source)) for path, source in _CONSOLE.items())]
+        if backend.sender is not None:
+            routes += Send(backend.sender).routes()
+        self._listening = Listening(Guard(token, hosts, send_token), routes)
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Listen on bound sockets (`intake.sockets.bind`); the caller releases them after `stop`."""
-        loop = asyncio.get_running_loop()
-        await self._runner.setup()
-        for each in sockets:
-            create = loop.create_unix_server if each.family == socket.AF_UNIX else loop.create_server
-            self._servers.append(await create(self._connection, sock=each, backlog=BACKLOG))
+        await self._listening.start(sockets)
 
     async def stop(self) -> None:
         """Stop listening, and finish the responses under way within a short deadline."""
-        for server in self._servers:
-            server.close()
+        self._listening.close()
         await self.stream.close()
-        await self._runner.cleanup()
-
-    def _connection(self) -> asyncio.Protocol:
-        server = self._runner.server
-        assert server is not None, "the runner is set up"
-        return Connection(server, self._limit)
-
-    @web.middleware
-    async def _guarded(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        """Answer what the guard lets pass, within a deadline."""
-        connection = request.protocol
-        assert isinstance(connection, Connection), "made by `_connection`"
-        connection.request_begins()
-        denial = await self._guard.denies(request.method, request.path, request.headers, connection.peer)
-        if denial is None and request.path == PATH:
-            return await handler(request)
-        if denial is None:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                return await handler(request)
-        response = error_response(*_DENIALS[denial])
-        if denial in _CHALLENGES:
-            response.headers["WWW-Authenticate"] = _CHALLENGES[denial]
-        return response
+        await self._listening.stop()
 
 
-def _static(name: str, content_type: str) -> _Handler:
+def send_listener(sender: Sender, token: str | None, send_token: str | None) -> Listening:
+    """The service that takes mail, tells whether it works, and does nothing else (`http.send_address`)."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.json_response({"healthy": True})
+
+    guard = Guard(token, send_token=send_token, only_sends=True)
+    return Listening(guard, [*Send(sender).routes(), web.get("/healthz", healthz)])
+
+
+def _static(name: str, content_type: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     body = files("relay.web").joinpath("static", name).read_bytes()
 
     async def serve(_: web.Request) -> web.StreamResponse:

@@ -1,0 +1,239 @@
+"""Write a message from its parts: header fields, text, HTML, attachments. Pure.
+
+The MIME structure is the standard library's. Header fields are written here: the library makes encoded words of a long
+URL, which breaks List-Unsubscribe, and takes a tenth of a second for five hundred addresses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from email.message import EmailMessage
+from email.policy import SMTP
+from hashlib import blake2b
+from typing import NamedTuple
+
+from relay.mail.address import parse_path
+from relay.mail.header_text import encoded_words
+from relay.mail.message import MAX_FIELD_BYTES, MAX_LINE_BYTES, parse
+
+MAX_NAME_CHARS = 500
+"""of a display name"""
+_LINE_CHARS = 78
+"""RFC 5322 2.1.1"""
+_POLICY = SMTP.clone(cte_type="7bit")
+"""bodies pass every server as they are, so that a signature stays valid"""
+_FIELD_NAME = re.compile(r"[!-9;-~]{1,76}")
+_OWNED = re.compile(
+    r"from|to|subject|bcc|mime-version|received|return-path|dkim-signature|(?:resent|content)-.*", re.IGNORECASE
+)
+"""fields that the relay or MIME writes"""
+# C0, DEL, C1, line and paragraph separators, changes of the writing direction, lone surrogates.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]*")
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_BEARS_ENCODED_WORD = re.compile(r"=\?.*\?=")
+_MEDIA_TYPE = re.compile(r"([a-z0-9][a-z0-9!#$&^_.+-]{0,126})/([a-z0-9][a-z0-9!#$&^_.+-]{0,126})", re.IGNORECASE)
+_COMPOSITE = frozenset({"multipart", "message"})
+"""RFC 2046 5: what must not be encoded in base64, or has parts of its own"""
+
+
+class NotComposable(Exception):
+    """A field can't be written. `field` names it (`headers.X-A`, `to[3]`), the text says what is expected."""
+
+    def __init__(self, field: str, text: str) -> None:
+        super().__init__(f"{field}: {text}")
+        self.field = field
+
+
+class Mailbox(NamedTuple):
+    """A display name ('' for none) and an address."""
+
+    name: str
+    address: str
+
+
+class Attachment(NamedTuple):
+    """A file."""
+
+    filename: str
+    content: bytes
+    content_type: str
+
+
+class Parts(NamedTuple):
+    """What a message is made of. `text` and `html`: at least one of them."""
+
+    author: Mailbox
+    recipients: tuple[Mailbox, ...]
+    subject: str | None
+    text: str | None
+    html: str | None
+    headers: Mapping[str, str]
+    attachments: tuple[Attachment, ...]
+
+
+def mailbox(field: str, text: str) -> Mailbox:
+    """`a@b` or `Name <a@b>`. Raises NotComposable."""
+    checked_text(field, text)
+    name, address = "", text.strip(" ")
+    if address.endswith(">"):
+        before, _, behind = address[:-1].rpartition("<")
+        name, address = before.strip(" "), behind
+        if quoted := _QUOTED.fullmatch(name):
+            name = re.sub(r"\\(.)", r"\1", quoted[1])
+        elif set(name) & set('<>"'):
+            raise NotComposable(field, "expected one address, such as a@example.com or Name <a@example.com>")
+    if len(name) > MAX_NAME_CHARS:
+        raise NotComposable(field, f"the name is longer than {MAX_NAME_CHARS} characters")
+    try:
+        mailbox_found, rest = parse_path(f"<{address}>")
+    except ValueError:
+        mailbox_found, rest = "", ""
+    if mailbox_found != address or rest or "@" not in address:
+        raise NotComposable(field, "expected one address, such as a@example.com or Name <a@example.com>")
+    return Mailbox(name, address)
+
+
+def check_header_name(field: str, name: str) -> None:
+    """Raises NotComposable for what is no name of a field, and for fields that the relay or MIME writes."""
+    if not _FIELD_NAME.fullmatch(name):
+        raise NotComposable(field, "expected the name of a header field, such as Reply-To")
+    if _OWNED.fullmatch(name):
+        raise NotComposable(field, "the relay writes this header field itself")
+
+
+def checked_text(field: str, text: str) -> str:
+    """A text for a header field. Raises NotComposable where it has line ends or other control characters."""
+    if _UNSAFE.search(text):
+        raise NotComposable(field, "line ends, control characters and lone surrogates can't stand here")
+    return text
+
+
+def checked_body(field: str, text: str) -> str:
+    """A text for a body. Raises NotComposable where it has NUL or lone surrogates."""
+    if "\0" in text or _SURROGATE.search(text):
+        raise NotComposable(field, "NUL and lone surrogates can't stand here")
+    return text
+
+
+def checked_type(field: str, text: str) -> str:
+    """The media type of an attachment, in lower case. Raises NotComposable."""
+    found = _MEDIA_TYPE.fullmatch(text)
+    if found is None or found[1].lower() in _COMPOSITE:
+        raise NotComposable(field, "expected a media type without parameters, such as application/pdf")
+    return text.lower()
+
+
+def compose(parts: Parts) -> bytes:
+    """The message with CRLF line ends, of ASCII but for addresses beyond it. The same parts make the same bytes. Raises
+    NotComposable."""
+    fields = [
+        _field("from", "From", [_mailbox(parts.author)], ","),
+        _field("to", "To", [_mailbox(one) for one in parts.recipients], ","),
+    ]
+    if parts.subject is not None:
+        fields.append(_text_field("subject", "Subject", parts.subject))
+    for name, value in parts.headers.items():
+        check_header_name(f"headers.{name}", name)
+        fields.append(_text_field(f"headers.{name}", name, value))
+    content = b"".join(fields) + _body(parts)
+    _check(content, ["from", "to", *([] if parts.subject is None else ["subject"]), *map(str.lower, parts.headers)])
+    return content
+
+
+def field_of(field: str, name: str, value: str) -> bytes:
+    """One unstructured header field, folded, with its line end. Raises NotComposable."""
+    check_header_name(field, name)
+    return _text_field(field, name, value)
+
+
+def _text_field(field: str, name: str, value: str) -> bytes:
+    checked_text(field, value)
+    # An ASCII text that looks like an encoded word is shown as what it would decode to, as in any mail.
+    pieces = value.strip(" ").split(" ") if value.isascii() else [encoded_words(value.strip().encode()).decode()]
+    return _field(field, name, pieces, "")
+
+
+def _field(field: str, name: str, pieces: Iterable[str], separator: str) -> bytes:
+    """Fold at the blanks between pieces. Raises NotComposable where a piece is too long for a line, or all of them for
+    a field."""
+    lines = [f"{name}:"]
+    for number, piece in enumerate(pieces):
+        if number:
+            lines[-1] += separator
+        first = piece.partition("\r\n")[0]
+        # A line of blanks only would end the header section in the eyes of old programs (RFC 5322 4.2).
+        fits = len(lines[-1]) + 1 + len(first) + len(separator) <= _LINE_CHARS
+        if fits or not piece or not lines[-1].strip(" ") or lines[-1] == f"{name}:":
+            lines[-1] += f" {piece}"
+        else:
+            lines.append(f" {piece}")
+        *whole, last = lines.pop().split("\r\n")
+        lines += [*whole, last]
+    data = "\r\n".join(lines).rstrip(" ").encode() + b"\r\n"
+    if any(len(line) > MAX_LINE_BYTES for line in data.split(b"\r\n")):
+        raise NotComposable(field, f"a word is too long for a line of {MAX_LINE_BYTES} bytes")
+    if len(data) > MAX_FIELD_BYTES:
+        raise NotComposable(field, f"the header field would be larger than {MAX_FIELD_BYTES} bytes")
+    return data
+
+
+def _mailbox(one: Mailbox) -> str:
+    if not one.name:
+        return one.address
+    if not one.name.isascii() or _BEARS_ENCODED_WORD.search(one.name):
+        return f"{encoded_words(one.name.encode()).decode()} <{one.address}>"
+    # Folding between the words of a quoted name would be right, but some programs keep the line end.
+    escaped = one.name.replace("\\", "\\\\").replace('"', '\\"')
+    name = one.name if _ATOMS.fullmatch(one.name) else f'"{escaped}"'
+    return f"{name} <{one.address}>"
+
+
+def _body(parts: Parts) -> bytes:
+    """The MIME header fields, a blank line, and the body."""
+    message = EmailMessage(policy=_POLICY)
+    if parts.text is not None:
+        message.set_content(_with_end(parts.text))
+        if parts.html is not None:
+            message.add_alternative(_with_end(parts.html), subtype="html")
+    else:
+        message.set_content(_with_end(parts.html or ""), subtype="html")
+    for one in parts.attachments:
+        maintype, _, subtype = one.content_type.partition("/")
+        message.add_attachment(one.content, maintype=maintype, subtype=subtype, filename=one.filename)
+    _set_boundaries(message, parts)
+    if "MIME-Version" not in message:
+        message["MIME-Version"] = "1.0"
+    return message.as_bytes()
+
+
+def _with_end(text: str) -> str:
+    """One kind of line end, also at the end: the library counts a lone CR as one, and keeps other separators."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text if text.endswith("\n") else f"{text}\n"
+
+
+def _set_boundaries(message: EmailMessage, parts: Parts) -> None:
+    """A hash of the content in the place of a random number: a request that is sent again makes the same message."""
+    digest = blake2b(digest_size=12)
+    for text in (parts.text, parts.html):
+        digest.update(b"%d," % len(text or ""))
+        digest.update((text or "").encode())
+    for one in parts.attachments:
+        digest.update(b"%d," % len(one.content))
+        digest.update(one.content)
+    for number, part in enumerate(_multiparts(message)):
+        part.set_boundary(f"=_{number}_{digest.hexdigest()}")
+
+
+def _multiparts(message: EmailMessage) -> Iterator[EmailMessage]:
+    return (part for part in message.walk() if part.is_multipart() and isinstance(part, EmailMessage))
+
+
+def _check(content: bytes, names: list[str]) -> None:
+    """The last safeguard: the header section has the fields that were wanted, and MIME's. Raises NotComposable."""
+    found = [field.name for field in parse(content).fields]
+    if [name for name in found if not name.startswith("content-") and name != "mime-version"] != names:
+        raise NotComposable("headers", "these fields can't be written as a header section")

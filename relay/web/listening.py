@@ -1,0 +1,91 @@
+"""The sockets of an HTTP service: listens on them, and serves an application to those that its guard lets pass."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+
+from aiohttp import web
+
+from relay.web import BACKLOG
+from relay.web.api import ANSWER_WITHIN_S, MAX_BODY_BYTES
+from relay.web.connections import Connection, ConnectionLimit
+from relay.web.errors import add_headers, error_of, errors_as_json
+from relay.web.guard import SEND, Denial, Guard
+from relay.web.stream import PATH
+
+STOP_WITHIN_S = 2.0
+_DENIALS: dict[Denial, tuple[int, str]] = {
+    "token": (401, "a token is required"),
+    "operator": (
+        401,
+        "without http.token this is for root and the relay's own user only; run it as one of them, or set http.token",
+    ),
+    "host": (403, "the Host header names another server"),
+    "origin": (403, "the request comes from another site"),
+    "content type": (415, "the body must be application/json"),
+}
+_SEND_TYPES = "the body must be application/json or message/rfc822"
+_CHALLENGES: dict[Denial, str] = {
+    "token": 'Basic realm="otp-relay", charset="UTF-8"',
+    "operator": 'Local realm="otp-relay"',  # no scheme for which a browser would ask its user for a password
+}
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Listening:
+    """`start` it on bound sockets, `stop` it."""
+
+    def __init__(self, guard: Guard, routes: Sequence[web.RouteDef]) -> None:
+        self._guard = guard
+        self._limit = ConnectionLimit()
+        self._servers: list[asyncio.Server] = []
+        app = web.Application(middlewares=[errors_as_json, self._guarded], client_max_size=MAX_BODY_BYTES)
+        app.add_routes(routes)
+        app.on_response_prepare.append(add_headers)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_WITHIN_S)
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Listen on bound sockets (`intake.sockets.bind`); the caller releases them after `stop`."""
+        loop = asyncio.get_running_loop()
+        await self._runner.setup()
+        for each in sockets:
+            create = loop.create_unix_server if each.family == socket.AF_UNIX else loop.create_server
+            self._servers.append(await create(self._connection, sock=each, backlog=BACKLOG))
+
+    def close(self) -> None:
+        """Take no more connections."""
+        for server in self._servers:
+            server.close()
+
+    async def stop(self) -> None:
+        """Stop listening, and finish the responses under way within a short deadline."""
+        self.close()
+        await self._runner.cleanup()
+
+    def _connection(self) -> asyncio.Protocol:
+        server = self._runner.server
+        assert server is not None, "the runner is set up"
+        return Connection(server, self._limit)
+
+    @web.middleware
+    async def _guarded(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Answer what the guard lets pass, within a deadline."""
+        connection = request.protocol
+        assert isinstance(connection, Connection), "made by `_connection`"
+        connection.request_begins()
+        denial = await self._guard.denies(request.method, request.path, request.headers, connection.peer)
+        if denial is None and request.path == PATH:
+            return await handler(request)
+        if denial is None:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                return await handler(request)
+        status, text = _DENIALS[denial]
+        if denial == "content type" and request.path == SEND:
+            text = _SEND_TYPES
+        response = error_of(request.path)(status, text)
+        if denial in _CHALLENGES:
+            response.headers["WWW-Authenticate"] = _CHALLENGES[denial]
+        return response
