@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from email.message import EmailMessage
 from email.policy import SMTP
+from email.utils import getaddresses
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ _OWNED = re.compile(
     r"from|to|subject|bcc|mime-version|received|return-path|dkim-signature|(?:resent|content)-.*", re.IGNORECASE
 )
 """fields that the relay or MIME writes"""
+_ADDRESS_FIELDS = frozenset({"cc", "reply-to", "sender", "disposition-notification-to"})
 # C0, DEL, C1, line and paragraph separators, changes of the writing direction, lone surrogates.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -151,9 +153,20 @@ def field_of(field: str, name: str, value: str) -> bytes:
 
 def _text_field(field: str, name: str, value: str) -> bytes:
     checked_text(field, value)
-    # An ASCII text that looks like an encoded word is shown as what it would decode to, as in any mail.
-    pieces = value.strip(" ").split(" ") if value.isascii() else [encoded_words(value.strip().encode()).decode()]
-    return _field(field, name, pieces, "")
+    if value.isascii():
+        # A text that looks like an encoded word is shown as what it would decode to, as in any mail.
+        return _field(field, name, value.strip(" ").split(" "), "")
+    if name.lower() in _ADDRESS_FIELDS:
+        return _field(field, name, _named_addresses(field, value), ",")
+    return _field(field, name, [encoded_words(value.strip().encode()).decode()], "")
+
+
+def _named_addresses(field: str, value: str) -> list[str]:
+    """The mailboxes of a list of addresses. In such a field only names can be encoded. Raises NotComposable."""
+    found = [mailbox(field, f'"{_escaped(name)}" <{address}>') for name, address in getaddresses([value])]
+    if not all(one.address.isascii() for one in found):
+        raise NotComposable(field, "an address beyond ASCII can stand in from and to only")
+    return [_mailbox(one) for one in found]
 
 
 def _field(field: str, name: str, pieces: Iterable[str], separator: str) -> bytes:
@@ -186,9 +199,13 @@ def _mailbox(one: Mailbox) -> str:
     if not one.name.isascii() or _BEARS_ENCODED_WORD.search(one.name):
         return f"{encoded_words(one.name.encode()).decode()} <{one.address}>"
     # Folding between the words of a quoted name would be right, but some programs keep the line end.
-    escaped = one.name.replace("\\", "\\\\").replace('"', '\\"')
-    name = one.name if _ATOMS.fullmatch(one.name) else f'"{escaped}"'
+    name = one.name if _ATOMS.fullmatch(one.name) else f'"{_escaped(one.name)}"'
     return f"{name} <{one.address}>"
+
+
+def _escaped(name: str) -> str:
+    """As it stands in a quoted string (RFC 5322 3.2.4)."""
+    return name.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _body(parts: Parts) -> bytes:
