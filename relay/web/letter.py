@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import binascii
-import json
 from collections.abc import Callable, Iterator
+from json.decoder import JSONArray, JSONDecoder, JSONObject  # type: ignore[attr-defined]
+from json.scanner import py_make_scanner  # type: ignore[attr-defined]
 from typing import Any, NamedTuple
 
 from relay.mail.compose import (
@@ -24,6 +25,8 @@ CLIENT = "X-Relay-Client"
 MAX_FILENAME_CHARS = 200
 MAX_ATTACHMENTS = 100
 MAX_HEADERS = 100
+MAX_VALUES = 20_000
+"""of a document"""
 DECODED_AT_ONCE = 65_536
 """characters of base64 that are decoded in one go, which holds the interpreter's lock"""
 _KNOWN = ("from", "to", "subject", "text", "html", "headers", "attachments", "lane")
@@ -71,7 +74,7 @@ def letter_of(body: bytes, client: str | None, most_recipients: int, pause: Call
         attachments=tuple(_attachments(document, pause)),
     )
     pause()
-    content = compose(parts)
+    content = compose(parts, pause)
     return Letter(author.address, tuple(one.address for one in to), content, _optional(document, "lane"))
 
 
@@ -88,7 +91,7 @@ def distinct(mailboxes: list[Mailbox], most: int) -> tuple[Mailbox, ...]:
 
 def _document(body: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(body.decode(), object_pairs_hook=_without_repeated_keys, parse_constant=_refuse_constant)
+        document = _decoded_json(body.decode())
     except (ValueError, RecursionError):
         raise Unreadable from None
     if not isinstance(document, dict):
@@ -106,6 +109,28 @@ def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(_: str) -> Any:
     raise ValueError("NaN and Infinity are no JSON")
+
+
+def _decoded_json(text: str) -> Any:
+    """By the library's scanner in Python, which lets other threads run: the one in C holds the interpreter's lock to
+    the end. Raises ValueError, RecursionError; NotComposable where there are too many values."""
+    left = MAX_VALUES
+
+    def counted(scan: Callable[[str, int], Any]) -> Callable[[str, int], Any]:
+        def scan_one(text: str, at: int) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise NotComposable("the body", f"there are more than {MAX_VALUES} values")
+            return scan(text, at)
+
+        return scan_one
+
+    decoder: Any = JSONDecoder(object_pairs_hook=_without_repeated_keys, parse_constant=_refuse_constant)
+    decoder.parse_array = lambda at, scan, *more: JSONArray(at, counted(scan), *more)
+    decoder.parse_object = lambda at, strict, scan, *more: JSONObject(at, strict, counted(scan), *more)
+    decoder.scan_once = py_make_scanner(decoder)
+    return decoder.decode(text)
 
 
 def _known(document: dict[str, Any], known: tuple[str, ...], place: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import email
 import email.policy
@@ -251,3 +252,28 @@ async def test_a_unix_socket_of_its_own_needs_no_token(tmp_path: Path) -> None:
         assert (await send(path, SIMPLE, {"Sec-Fetch-Site": "cross-site"})).error == (403, "forbidden")
         (received,) = await upstream.wait_for(1)
         assert b"Received: from localhost (unix)" in received.content
+
+
+async def test_a_body_that_ends_early_leaves_nothing_and_a_stop_waits_for_what_is_stored(tmp_path: Path) -> None:
+    async with Upstream() as upstream, RelayProcess(write_config(tmp_path, {"one": upstream})) as relay:
+        host, _, port = relay.http_address.rpartition(":")
+        for size in (10, 600_000):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            head = f"POST /api/send?from={OTP}&to={TO} HTTP/1.1\r\nHost: localhost\r\nContent-Type: message/rfc822\r\n"
+            writer.write(f"{head}Content-Length: {size + 1}\r\n\r\n".encode() + b"x" * size)
+            writer.write_eof()
+            await reader.read()
+            writer.close()
+        assert (await get(relay, "/api/messages")).document == []
+        assert not list(tmp_path.glob("relay-spool/*"))
+        sending = [
+            asyncio.create_task(send(relay.http_address, {**SIMPLE, "to": f"a{n}@x.example"})) for n in range(20)
+        ]
+        await sending[0]
+        assert await relay.terminate() == 0
+        answers = await asyncio.gather(*sending, return_exceptions=True)
+        taken = {one.id for one in answers if not isinstance(one, BaseException) and one.status == 202}
+        assert taken
+    async with RelayProcess(write_config(tmp_path, {"one": upstream})) as relay:
+        listed = {one["id"] for one in (await get(relay, "/api/messages")).document}
+        assert taken <= listed

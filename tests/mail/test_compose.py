@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.mail import body
 from relay.mail.compose import NotComposable, mailbox
 from relay.mail.header_text import decoded
 from relay.mail.message import first, parse
@@ -84,6 +85,7 @@ def test_what_the_relay_writes_cant_be_given(name: str) -> None:
         ({"html": "\udfff"}, "html: NUL and lone"),
         ({"html": 1}, "html: expected a text, got a number"),
         ({"code123456": 1}, "?: unknown field; known are from, to,"),
+        ({"x": [0] * 20_001}, "the body: there are more than 20000 values"),
         ({"headers": []}, "headers: expected an object of names and texts, got a list"),
         ({"headers": {"X-A": 1}}, "headers.X-A: expected a text, got a number"),
         ({"headers": {"X-A": "1", "x-a": "2"}}, "headers.x-a: this name is given twice"),
@@ -183,6 +185,25 @@ def test_any_document_becomes_the_message_it_describes_or_an_error(
 def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     with pytest.raises((NotComposable, Unreadable)):
         letter_of(body, None, 1, lambda: None)
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"])) | st.text(st.sampled_from("a \t\n\r=.äé日€")), st.integers(5, 90)
+)
+def test_a_text_is_read_back_however_it_is_divided(text: str, at_once: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(body, "AT_ONCE", at_once)
+        encoded = body.encoded_text(text, lambda: None)
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
+    head = f"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: {encoded.encoding}\r\n\r\n"
+    found = email.message_from_bytes(head.encode() + encoded.content, policy=email.policy.default)
+    assert isinstance(found, EmailMessage)
+    raw = found.get_payload(decode=True)
+    assert isinstance(raw, bytes)
+    assert raw.decode().replace("\r\n", "\n").removesuffix("\n").split("\n") == lines
+    assert encoded.content.isascii()
+    assert encoded.content.endswith(b"\r\n")
+    assert max(map(len, encoded.content.split(b"\r\n"))) <= 78
 
 
 @given(st.text())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from dataclasses import dataclass
 from html.parser import HTMLParser
 
 import aiohttp
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.web.backend import Backend
-from relay.web.guard import Guard, presents
+from relay.web.guard import SEND, Guard, presents
 from tests.web.conftest import TOKEN, serve
 
 
@@ -212,3 +213,61 @@ async def test_a_request_that_is_not_http_is_400_and_the_server_continues(
     assert "Traceback" not in caplog.text
     async with client.get(f"{url}/healthz") as alive:
         assert alive.status == 200
+
+
+@dataclass(frozen=True)
+class Someone:
+    unix: bool
+    operator: bool
+
+    async def is_operator(self) -> bool:
+        return self.operator
+
+
+SENDS, ALL, WRONG = "only-to-send", "everything", "wrong"
+
+
+@pytest.mark.parametrize("unix", [False, True])
+@pytest.mark.parametrize("operator", [False, True])
+@pytest.mark.parametrize("only_sends", [False, True])
+@pytest.mark.parametrize("presented", [None, SENDS, ALL, WRONG])
+@pytest.mark.parametrize(("token", "send_token"), [(None, None), (None, SENDS), (ALL, None), (ALL, SENDS)])
+async def test_who_may_send(
+    unix: bool, operator: bool, only_sends: bool, presented: str | None, token: str | None, send_token: str | None
+) -> None:
+    guard = Guard(token, send_token=send_token, only_sends=only_sends)
+    headers = {"Content-Type": "message/rfc822", "Host": "localhost"}
+    if presented is not None:
+        headers["Authorization"] = f"Bearer {presented}"
+    denial = await guard.denies("POST", SEND, headers, Someone(unix, operator))
+    if presented is not None and presented in (token, send_token):
+        assert denial is None
+    elif unix and only_sends:
+        assert denial == (None if send_token is None else "token")
+    elif token is None and operator:
+        assert denial is None
+    else:
+        assert denial == ("operator" if token is None and send_token is None else "token")
+    # The token for sending opens nothing else, whoever presents it.
+    if presented == SENDS == send_token:
+        for method, path in (("GET", "/metrics"), ("GET", SEND), ("POST", "/api/erase"), ("GET", "/api/messages")):
+            assert await guard.denies(method, path, headers, Someone(unix, operator)) == "token"
+
+
+@pytest.mark.parametrize("only_sends", [False, True])
+async def test_a_page_of_another_site_cant_send(only_sends: bool) -> None:
+    guard, operator = Guard(None, only_sends=only_sends), Someone(unix=False, operator=True)
+    headers = {"Content-Type": "application/json; charset=utf-8", "Host": "127.0.0.1:8025"}
+    assert await guard.denies("POST", SEND, headers, operator) is None
+    for changed, denial in [
+        ({"Host": "evil.example"}, "host"),
+        ({"Origin": "https://evil.example"}, "origin"),
+        ({"Sec-Fetch-Site": "same-site"}, "origin"),
+        ({"Content-Type": "text/plain"}, "content type"),
+        ({"Content-Type": "multipart/form-data"}, "content type"),
+        ({"Content-Type": ""}, "content type"),
+    ]:
+        assert await guard.denies("POST", SEND, {**headers, **changed}, operator) == denial
+    # Elsewhere a whole message isn't a body.
+    headers["Content-Type"] = "message/rfc822"
+    assert await guard.denies("POST", "/api/queue/drop", headers, operator) == "content type"

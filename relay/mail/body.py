@@ -1,0 +1,78 @@
+"""Encode bodies for MIME (RFC 2045 6), piece by piece: the interpreter's lock is never held for long. Pure."""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+AT_ONCE = 32_768
+"""bytes that are encoded in one go"""
+_BASE64_LINE = 57
+"""bytes in a line of 76 characters"""
+_LINES_AT_ONCE = 500
+_LONGEST_PLAIN = 78
+"""RFC 5322 2.1.1"""
+
+Encoding = Literal["7bit", "quoted-printable", "base64"]
+
+
+class Encoded(NamedTuple):
+    """A body with CRLF line ends, also at its end, and how it is encoded."""
+
+    encoding: Encoding
+    content: bytes
+
+
+def encoded_text(text: str, pause: Callable[[], None]) -> Encoded:
+    """A text in UTF-8: as it is where it is ASCII with short lines, else in the shorter encoding. `pause` is called
+    every now and then."""
+    data = text.encode()
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if not data.endswith(b"\n"):
+        data += b"\n"
+    plain, high = True, 0
+    for piece in _lines(data):
+        plain = plain and piece.isascii() and all(len(line) <= _LONGEST_PLAIN for line in piece.split(b"\n"))
+        high += 0 if piece.isascii() else len(piece.translate(None, _ASCII))
+        pause()
+    if plain:
+        return Encoded("7bit", data.replace(b"\n", b"\r\n"))
+    # A byte takes three characters in quoted-printable, and 4/3 in base64.
+    if high * 6 > len(data):
+        return encoded_bytes(data.replace(b"\n", b"\r\n"), pause)
+    pieces = []
+    for piece in _lines(data):
+        quoted = binascii.b2a_qp(piece, istext=True)
+        # A line that goes on in the next piece ends here softly.
+        pieces.append((quoted if piece.endswith(b"\n") else quoted + b"=\n").replace(b"\n", b"\r\n"))
+        pause()
+    return Encoded("quoted-printable", b"".join(pieces))
+
+
+def encoded_bytes(data: bytes, pause: Callable[[], None]) -> Encoded:
+    """Any bytes, in base64. `pause` is called every now and then."""
+    lines: list[bytes] = []
+    for number, at in enumerate(range(0, len(data), _BASE64_LINE), start=1):
+        lines.append(binascii.b2a_base64(data[at : at + _BASE64_LINE], newline=False))
+        if number % _LINES_AT_ONCE == 0:
+            pause()
+    return Encoded("base64", b"\r\n".join([*lines, b""]) or b"\r\n")
+
+
+_ASCII = bytes(range(128))
+
+
+def _lines(data: bytes) -> Iterator[bytes]:
+    """Whole lines, AT_ONCE bytes of them or less; a longer line in pieces, never within a character."""
+    at = 0
+    while at < len(data):
+        end = min(at + AT_ONCE, len(data))
+        if end < len(data):
+            line_end = data.rfind(b"\n", at, end) + 1
+            end = line_end or end
+            while not line_end and data[end] & 0xC0 == 0x80:
+                end -= 1
+        yield data[at:end]
+        at = end
