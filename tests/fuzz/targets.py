@@ -15,6 +15,7 @@ from relay.intake.parameters import BadCommand, parse_mail, parse_rcpt
 from relay.mail.address import MAX_DOMAIN_OCTETS
 from relay.mail.address_list import addresses_in
 from relay.mail.canonical import BodyHash
+from relay.mail.compose import NotComposable
 from relay.mail.dsn import RecipientReport, Stamp, delivery_status
 from relay.mail.dsn_returned import MAX_HEADERS_BYTES, returned_headers
 from relay.mail.envelope import Envelope, Recipient
@@ -40,6 +41,7 @@ from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.commands import Mail, commands
 from relay.upstream.smtp.replies import MAX_LINE_BYTES, MAX_REPLY_BYTES, ProtocolError, ReplyReader
 from relay.upstream.smtp.transaction import EnvelopeMode, Transaction
+from relay.web.letter import TooMany, Unreadable, letter_of
 
 CONTENT = b"Subject: x\r\n\r\n.one\r\n"
 TO = tuple(Recipient(f"{name}@example.net") for name in "abc")
@@ -221,6 +223,21 @@ def config(data: bytes) -> None:
         assert SECRETS["SECRET"] not in told
 
 
+def letters(data: bytes) -> None:
+    """As the document of a request to send: a message with lines that fit and no field of its own, or an error."""
+    try:
+        letter = letter_of(data, None, 10, lambda: None)
+    except (NotComposable, TooMany, Unreadable):
+        return
+    message = parse(letter.content, limited=True)
+    names = [field.name for field in message.fields]
+    assert names[:2] == ["from", "to"]
+    assert not {"bcc", "received", "return-path", "dkim-signature"} & set(names)
+    assert names.count("from") == names.count("to") == names.count("mime-version") == 1
+    assert not over_long_line(letter.content)
+    assert normalise(letter.content) is letter.content
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "replies": replies,
     "headers": headers,
@@ -228,4 +245,5 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "contents": contents,
     "commands": commands_in,
     "config": config,
+    "letters": letters,
 }

@@ -19,7 +19,15 @@ CORPUS = Path(__file__).parent / "corpus"
 SEEDS = {name: sorted((CORPUS / name).iterdir()) for name in TARGETS}
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 """asked for; 0: the usual"""
-USUALLY = {"replies": 300, "headers": 400, "fields": 300, "contents": 200, "commands": 300, "config": 80}
+USUALLY = {
+    "replies": 300,
+    "headers": 400,
+    "fields": 300,
+    "contents": 200,
+    "commands": 300,
+    "config": 80,
+    "letters": 300,
+}
 """examples that take a second or so"""
 
 TOKENS: Mapping[str, list[bytes]] = {
@@ -129,6 +137,37 @@ TOKENS: Mapping[str, list[bytes]] = {
             b"<<: ",
         ),
         *(b"${SECRET}", b"${NO", b":-", b"null", b"no", b"1", b"1e9", b"-1", b"10m", b"\t", b"\x00", b"\xff", b"---\n"),
+    ],
+    "letters": [
+        *(
+            b'"',
+            b"\\",
+            b"\\r\\n",
+            b"\\u0000",
+            b"\\ud800",
+            b"\\u2028",
+            b"{",
+            b"}",
+            b"[",
+            b"]",
+            b",",
+            b":",
+            b"null",
+            b"1",
+        ),
+        *(
+            b"<",
+            b">",
+            b"@",
+            b"a@x.example",
+            b"Bcc",
+            b"Content-Type",
+            b"\xc3\xa4",
+            b"\xff",
+            b"x" * 1_000,
+            b"=?utf-8?q?",
+            b" ",
+        ),
     ],
 }
 
