@@ -78,6 +78,8 @@ def _top(data: Mapping[str, Any], lanes: Collection[str]) -> Iterator[Diagnostic
     # RFC 5321 4.1.1.1: EHLO takes a domain or an address literal.
     if isinstance(hostname, str) and not is_host(hostname.removeprefix("[IPv6:").removeprefix("[").removesuffix("]")):
         yield Diagnostic(("hostname",), f"expected a name such as relay.example.com, got {shown(hostname)}")
+    if isinstance(data.get("redirect"), str):
+        yield note(("redirect",), "all mail goes to this address instead of its recipients")
 
 
 def _listener(loc: Loc, listener: Listener, lanes: Collection[str]) -> Iterator[Diagnostic]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
+from relay.config.mail_address import parse_mail_address
 from relay.config.network import AnyAddress, parse_address, parse_network
 from relay.config.parse import (
     parse_duration,
@@ -68,6 +69,7 @@ Priority = Annotated[int, BeforeValidator(whole(-9, 9, "a priority from -9 to 9"
 Workers = Annotated[int | Literal["auto"], BeforeValidator(parse_workers)]
 Flag = Annotated[bool, BeforeValidator(parse_flag)]
 HeaderName = Annotated[str, BeforeValidator(parse_header_name)]
+MailAddress = Annotated[str, BeforeValidator(parse_mail_address)]
 DomainName = Annotated[str, AfterValidator(str.lower)]
 FilePath = Annotated[Path, BeforeValidator(parse_path)]
 StorePath = Annotated[Path, BeforeValidator(parse_store)]

@@ -27,6 +27,7 @@ from relay.config.fields import (
     FilePath,
     Flag,
     HeaderName,
+    MailAddress,
     Network,
     OneOrMany,
     OneOrManyMappings,
@@ -258,6 +259,8 @@ class Config(Section):
     default_lane: str
     dkim: tuple[DkimDomain, ...] = ()
     events: OneOrManyMappings[EventReceiver] = ()
+    redirect: MailAddress | None = None
+    """for staging: the address that all mail goes to instead of its recipients"""
     limits: Limits = Limits()
     queue: Queue = Queue()
     log: Log = Log()

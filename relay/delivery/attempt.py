@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from relay.config.model import Lane
 from relay.delivery.message import Job
+from relay.delivery.redirect import RedirectedLoad, for_each
 from relay.mail.envelope import Recipient
 from relay.mail.recode import Form
 from relay.store.model import OpenRecipient
@@ -21,9 +22,13 @@ async def attempt(
     *,
     own_session: bool = False,
 ) -> Report:
-    """Hand `due` recipients over to the upstream. Never raises for what happens there. `own_session`: see `Terms`."""
+    """Hand `due` recipients over to the upstream, or all of them as one to the redirect address. Never raises for what
+    happens there. `own_session`: see `Terms`."""
     terms = Terms(lane.attempt_s, lane.final_s, progress, own_session)
-    return await upstream.send(_JobLoad(job, due), job.gate, terms)
+    load = _JobLoad(job, due)
+    if job.redirect is None:
+        return await upstream.send(load, job.gate, terms)
+    return for_each(await upstream.send(RedirectedLoad(load, job.redirect), job.gate, terms), due)
 
 
 class _JobLoad:

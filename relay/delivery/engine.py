@@ -94,6 +94,7 @@ class Engine:
             self.report_bad_address,
             self.paces,
             self.providers,
+            loaded.config.redirect,
         )
         return Delivery(loaded.config, services, targets, own, self._running)
 

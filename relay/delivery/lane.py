@@ -99,7 +99,7 @@ class Lane:
         """A message as a job of this lane. Its gate is closed, unless it was claimed from the store."""
         clock = self._services.clock
         gate = Gate(clock.steady(queued.expires_at))
-        job = Job(queued, gate, self._sign, clock.monotonic(queued.accepted_at))
+        job = Job(queued, gate, self._sign, clock.monotonic(queued.accepted_at), self._services.redirect)
         self.choice.prepare(job)
         if self.config.on_ambiguous == "hold":
             gate.mark = lambda: self.settler.mark_final(job)

@@ -54,6 +54,8 @@ class Job:
     sign: Sign
     final_dot: float
     """when the app sent it (time.monotonic)"""
+    redirect: str | None = None
+    """the address that it goes to instead of its recipients"""
     offered_at: float = field(default_factory=time.monotonic)
     picked_at: float = 0.0
     """when its delivery began (time.monotonic)"""

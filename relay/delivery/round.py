@@ -23,6 +23,9 @@ from relay.upstream.gate import LOST_RACE
 from relay.upstream.phases import RARE_PHASES
 from relay.upstream.results import Result
 
+REDIRECTED = "one copy went to the redirect address instead of the recipients"
+"""on the time line"""
+
 Settle = Callable[[Job], Awaitable[None]]
 OnAttempt = Callable[[Job, Report], None]
 
@@ -47,8 +50,10 @@ class Round:
         """`complete`: these are all the upstreams that the message may go to, none left out because it is down."""
         for one in self._job.pending.values():
             one.unsupported_everywhere = complete and bool(upstreams)
-        most = min((upstream.config.recipients for upstream in upstreams), default=1)
         waiting = list(self._job.pending)
+        most = min((upstream.config.recipients for upstream in upstreams), default=1)
+        if self._job.redirect is not None:
+            most = len(waiting) or 1  # one copy, with one RCPT
         for first in range(0, len(waiting), most):
             await self._group(waiting[first : first + most], list(upstreams))
 
@@ -127,9 +132,12 @@ class Round:
                 if not report.dsn and wants_success(pending.open.recipient):
                     job.relayed.add(result.position)
                 job.timings_ms.update(self._timings_ms(report))
+                if report.redirected:
+                    job.note = REDIRECTED
                 self._end(pending, "sent", report.upstream, reply, sent_at=self._epoch(report.ended_at))
             case Verdict.PERMANENT_FAILURE:
-                note_bad_address(job, job.queued.lane, report.upstream, result, self._epoch(report.ended_at))
+                if not report.redirected:
+                    note_bad_address(job, job.queued.lane, report.upstream, result, self._epoch(report.ended_at))
                 self._end(pending, "bounced", report.upstream, reply)
             case Verdict.TRY_NEXT | Verdict.UNSUPPORTED | Verdict.UNKNOWN:
                 pending.last, pending.upstream = reply, report.upstream

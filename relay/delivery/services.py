@@ -64,3 +64,5 @@ class Services:
     paces: Paces = field(default_factory=Paces)
     """how fast each upstream is, for lanes that prefer the fastest"""
     providers: Providers = field(default_factory=Providers)
+    redirect: str | None = None
+    """the address that all mail goes to instead"""

@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Sequence
 
-from relay.logfmt import logfmt
+from relay.logfmt import LongText, logfmt
 from relay.observe.metrics import Metrics
 
 _ADDRESS = re.compile(r"[^\s<>]*@[^\s<>]*")
@@ -88,6 +88,10 @@ class RelayLog:
         self.metrics.reload_success.set(complete)
         level = logging.ERROR if not success else logging.WARNING if ignored else logging.INFO
         self.line(level, "reloaded", success=str(complete).lower(), ignored=",".join(ignored) or None)
+
+    def redirected(self) -> None:
+        """By the configuration that comes into force, all mail goes to one address instead of its recipients."""
+        self.line(logging.WARNING, "redirect", reason=LongText("all mail goes to the redirect address"))
 
     def line(self, level: int, event: str, **values: object) -> None:
         """Write one line, if the logger takes that level."""

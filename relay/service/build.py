@@ -89,6 +89,8 @@ class Builder:
             limits.apply(self._upstreams[name])
         self._engine.signatures.use(generation.signer)
         config = generation.loaded.config
+        if config.redirect is not None:
+            self._engine.log.redirected()
         self._engine.log.metrics.begin({lane: upstreams_of(config, lane) for lane in config.lanes}, objectives(config))
 
     def _limits_of(self, name: str, upstream: Upstream) -> LocalLimits:

@@ -107,6 +107,8 @@ class Report(NamedTuple):
     """the upstream took over the duty to report success (RFC 3461)"""
     error: Exception | None = None
     """a fault of the relay's own that ended the attempt"""
+    redirected: bool = False
+    """it went to another address than the recipients', so replies say nothing of theirs"""
 
     @property
     def ended_at(self) -> float:

@@ -219,6 +219,7 @@ def delivery_over(
         suppressions or Suppressions(),
         report,
         paces or Paces(),
+        redirect=settings.redirect,
     )
     return Delivery(settings, services, targets_of(settings), own or OwnLanes.whole(settings))
 
