@@ -162,6 +162,8 @@ def _explanation(loaded: Loaded, facts: Facts, message: Message, size_bytes: int
         "sender": facts.sender,
         "recipients": list(facts.recipients),
         "redirect": loaded.config.redirect,
+        "copy_to": lane.copy_to,
+        "copy_masked": lane.copy_to is not None and lane.express and not lane.copy_codes,
         "suppressed": suppressed(loaded.config.store, lane, facts.recipients, time.time()),
         "client": facts.client,
         "listener": facts.listener,
@@ -247,6 +249,11 @@ def _as_text(document: dict[str, Any], loaded: Loaded) -> str:
             f"from       {document['sender'] or '<>'}",
             f"to         {', '.join(document['recipients']) or 'no recipient'}",
             *([f"redirect   one copy goes to {document['redirect']} instead"] if document["redirect"] else ()),
+            *(
+                [f"copy       to {document['copy_to']}{_MASKED[document['copy_masked']]}"]
+                if document["copy_to"]
+                else ()
+            ),
             *(f"suppressed {printable(f'{one}: {why}')}" for one, why in (document["suppressed"] or {}).items()),
             "signed     " + ("no" if dkim is None else f"{dkim['domain']}: {', '.join(dkim['selectors'])}"),
             f"expires    {configured_duration(document['expires_ms'])} after the final dot",
@@ -256,6 +263,9 @@ def _as_text(document: dict[str, Any], loaded: Loaded) -> str:
             *(f"refused    {refusal}" for refusal in document["refused"]),
         )
     )
+
+
+_MASKED = {True: ", with codes masked", False: ", whole"}
 
 
 def _limits_text(limits: dict[str, Any]) -> list[str]:

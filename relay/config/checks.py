@@ -14,7 +14,7 @@ from relay.config.errors import Diagnostic, Loc, note, plain
 from relay.config.feedback import EventReceiver, Webhooks
 from relay.config.fields import Section
 from relay.config.masking import shown
-from relay.config.model import API_RULE, PINNED_RULE, DkimDomain, Http, Lane, Listener, Match, Rule, Upstream
+from relay.config.model import API_RULE, COPY_RULE, PINNED_RULE, DkimDomain, Http, Lane, Listener, Match, Rule, Upstream
 from relay.config.network import AnyAddress, TcpAddress, UnixAddress, is_host, is_loopback, is_private
 from relay.config.parse import is_header_name
 from relay.config.patterns import compiled
@@ -187,6 +187,11 @@ def _lane(loc: Loc, lane: Lane, upstreams: Collection[str]) -> Iterator[Diagnost
             (*loc, "hedge"),
             f"has no effect: attempt ({lane.attempt_s:g}s) is not longer than hedge ({lane.hedge_s:g}s)",
         )
+    if "copy_codes" in lane.model_fields_set and (lane.copy_to is None or not lane.express):
+        why = "there is no copy_to" if lane.copy_to is None else "the lane isn't express, so its copies are whole"
+        yield note((*loc, "copy_codes"), f"has no effect: {why}")
+    elif lane.copy_codes:
+        yield note((*loc, "copy_codes"), f"codes go to {lane.copy_to}, too")
 
 
 def _upstream_names(loc: Loc, names: tuple[str, ...], known: Collection[str]) -> Iterator[Diagnostic]:
@@ -206,6 +211,8 @@ def _rule(loc: Loc, rule: Rule, lanes: Mapping[str, Any], upstreams: Collection[
         yield Diagnostic((*loc, "name"), f"the log names a listener's own lane {PINNED_RULE}; use another name")
     elif rule.name == API_RULE:
         yield Diagnostic((*loc, "name"), f"the log names the lane of an HTTP request {API_RULE}; use another name")
+    elif rule.name == COPY_RULE:
+        yield Diagnostic((*loc, "name"), f"the log names what goes to copy_to {COPY_RULE}; use another name")
     if rule.lane not in lanes:
         yield Diagnostic((*loc, "lane"), absent("lane", rule.lane, lanes))
     if rule.upstreams is not None:

@@ -54,6 +54,10 @@ API_RULE = "api"
 """the rule's name in the log for mail whose lane is named by a request to /api/send"""
 
 
+COPY_RULE = "copy"
+"""the rule's name in the log for copies that go to `copy_to`"""
+
+
 class Listener(Section):
     """Where apps submit mail."""
 
@@ -166,6 +170,10 @@ class Lane(Section):
     """how long after it a permanent bounce counts; None: until it is removed"""
     objective: Objective | None = None
     prefer: Literal["order", "fastest"] = "order"
+    copy_to: MailAddress | None = None
+    """an archive that gets a copy of each message"""
+    copy_codes: Flag = False
+    """in an express lane: the copies are whole; without it codes are masked"""
     rate: Rate | None = None
     """messages a second"""
     concurrency: Count | None = None

@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 from relay.clock import Clock
 from relay.config.model import Config
 from relay.intake.admission import Admission
+from relay.intake.copying import Copier, Original
 from relay.intake.destination import Destination
 from relay.intake.draft import Draft
 from relay.intake.idempotency import Idempotency, Repeated
@@ -90,7 +91,7 @@ class _Reading(NamedTuple):
 class _Accepted(NamedTuple):
     """A message that is durable."""
 
-    message: NewMessage
+    original: Original
     resent: int
 
 
@@ -102,12 +103,13 @@ class Acceptance:
         self.limiter = services.limiter
         self._services = services
         self._log = services.log
+        self._copier = Copier(services.destination, services.log, services.selectors, services.provider_of)
         self._ids = IdMaker()
 
     async def __call__(self, submission: Submission) -> Receipt:
         """Accept a message; it is durable when this returns. Raises Refused."""
         services, began = self._services, time.monotonic()
-        new_id = self._ids.new_id(services.clock.now(), os.urandom(10))
+        new_id = self._new_id()
         facts = services.admission.facts(_size_bytes(submission.content))
         arrival = _Arrival(self.state, facts, submission, new_id, began, services.clock.epoch(submission.final_dot))
         try:
@@ -129,12 +131,16 @@ class Acceptance:
         services.admission.store_works()
         try:
             self._log_accepted(accepted, submission)
+            await self._copier.copy(arrival.state.config, accepted.original, self._new_id)
         except Exception as error:  # noqa: BLE001
             self._log.trouble("accepted", error)
-        return Receipt(new_id, arrival.state.config.lanes[accepted.message.lane].express)
+        return Receipt(new_id, arrival.state.config.lanes[accepted.original.message.lane].express)
+
+    def _new_id(self) -> str:
+        return self._ids.new_id(self._services.clock.now(), os.urandom(10))
 
     def _log_accepted(self, accepted: _Accepted, submission: Submission) -> None:
-        message = accepted.message
+        message = accepted.original.message
         self._log.accepted(
             message.id,
             message.lane,
@@ -170,7 +176,7 @@ class Acceptance:
             except BaseException:
                 services.limiter.withdraw(placement)
                 raise
-        return _Accepted(message, placement.resent)
+        return _Accepted(Original(arrival.submission, reading.message, draft, message), placement.resent)
 
     def _place(self, arrival: _Arrival, reading: _Reading) -> Placement:
         """Find the lane, within all limits, and count the message. Raises Refused."""

@@ -10,15 +10,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from math import inf
 
 from relay.observe.metrics import NO_RULE, NO_UPSTREAM, Metrics
 from relay.observe.objectives import Objectives
+from relay.observe.policylog import PolicyLog
 from relay.observe.recent import NEVER_S, Recent
-from relay.observe.relaylog import RelayLog
 
 
-class MailLog(RelayLog):
+class MailLog(PolicyLog):
     """Events of mail, beside those of the relay. Also the intake's observer (`rejected`)."""
 
     def __init__(
@@ -132,25 +131,6 @@ class MailLog(RelayLog):
         """These recipients get no mail of the lane. If those are all, the message was refused, and isn't stored."""
         self.metrics.suppressed[(lane,)].inc(recipients)
         self.line(logging.INFO, "suppressed", id=message_id, lane=lane, recipients=recipients)
-
-    def limited(self, message_id: str, lane: str, limit: str, action: str, wait_s: float | None = None) -> None:
-        """The message exceeded a limit of the lane. If it is rejected, it isn't stored. `wait_s`: until it would be
-        within the limit."""
-        self.metrics.limited[lane, limit, action].inc()
-        wait_ms = None if wait_s is None or wait_s == inf else wait_s * 1000
-        self.line(logging.INFO, "limited", id=message_id, lane=lane, limit=limit, action=action, wait_ms=wait_ms)
-
-    def repeated(self, message_id: str) -> None:
-        """A request came again with its idempotency key: it got the same answer, and nothing is sent."""
-        self.line(logging.INFO, "repeated", id=message_id)
-
-    def resent(self, lane: str, *, recipients: int) -> None:
-        """The same rule sent to these recipients before, within the life of its mail."""
-        self.metrics.resends[(lane,)].inc(recipients)
-
-    def limits_full(self, entries: int) -> None:
-        """Limits count so many messages that the oldest are forgotten before their time."""
-        self.line(logging.WARNING, "limits_full", entries=entries)
 
     def superseded(self, message_id: str, lane: str, *, by: str | None = None, recipients: int = 1) -> None:
         """A newer message replaces this one."""

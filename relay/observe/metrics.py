@@ -138,6 +138,9 @@ class Metrics:
         self.limited = counter(
             "relay_limited", "Messages that exceeded a limit, by what became of them.", "lane", "limit", "action"
         )
+        self.copies = counter(
+            "relay_copies", "Copies for `copy_to`, by lane of the original: stored or failed.", "lane", "result"
+        )
         self.resends = counter(
             "relay_resends", "Recipients that got mail of the same rule before, within its life.", "lane"
         )

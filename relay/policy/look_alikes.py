@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from html import unescape
 from typing import TYPE_CHECKING
 
 from relay.mail.message import Message
-from relay.mail.mime import leaves
+from relay.mail.plain_text import plain_text
 
 if TYPE_CHECKING:
     from relay.config.rate_limit import CountPer
@@ -23,8 +22,6 @@ MOST_LINES = 1_000
 """of different mails, that are remembered"""
 _LINES = 3
 _SAME_LINES = 2
-_INVISIBLE = re.compile(r"<(?:style|script|head)\b.*?</(?:style|script|head)>|<!--.*?-->", re.DOTALL | re.IGNORECASE)
-_TAG = re.compile(r"<[^<>]{0,2000}>")
 _LINK = re.compile(r"\S*(?:://|@)\S*")
 _CODE = re.compile(r"(?<!\w)(?=[\w-]*\d)[\w-]{4,12}(?!\w)")
 _WORD = re.compile(r"\w+")
@@ -33,13 +30,10 @@ _WORD = re.compile(r"\w+")
 def lines_of(message: Message) -> tuple[str, ...]:
     """What stands for a message's text: its longest lines without links, names and numbers, each with all its codes.
     Empty where it has no text."""
-    part = next((one for one in leaves(message) if one.kind in ("text/plain", "text/html")), None)
-    if part is None:
+    shown = plain_text(message, MOST_TEXT_CHARS)
+    if shown is None:
         return ()
-    text = part.text[:MOST_TEXT_CHARS]
-    if part.kind == "text/html":
-        text = unescape(_TAG.sub("\n", _INVISIBLE.sub("", text)))
-    text = _LINK.sub(" ", text)
+    text = _LINK.sub(" ", shown)
     codes = " ".join(sorted(_CODE.findall(text)))
     lines = {_line(line) for line in text.splitlines()} - {""}
     longest = sorted(lines, key=lambda line: (-len(line), line))[:_LINES]
