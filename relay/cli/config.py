@@ -56,6 +56,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     explain_parser.add_argument("--client", metavar="IP", default="127.0.0.1", help="default: 127.0.0.1")
     explain_parser.add_argument("--listener", metavar="ADDRESS", help="default: the first that is configured")
+    explain_parser.add_argument("--lane", metavar="NAME", help="the lane that a request to /api/send names")
     explain_parser.add_argument("--user", metavar="NAME", help="the user that logged in (default: none)")
     explain_parser.add_argument("--priority", metavar="N", type=int, help="MT-PRIORITY")
     explain_parser.add_argument("--json", action="store_true", help="one JSON document")
@@ -92,7 +93,7 @@ def explain(args: argparse.Namespace) -> int:
     except Unacceptable as error:
         raise CommandFailed(f"{args.file}: would be refused: {error.reply}", EXIT_USAGE) from None
     document = _explanation(loaded, _facts(args, loaded.config, message), message, len(content))
-    print(json.dumps(document, ensure_ascii=False) if args.json else _as_text(document, loaded))
+    print(json.dumps(document, ensure_ascii=False) if args.json else _as_text(document))
     return EXIT_OK
 
 
@@ -108,10 +109,14 @@ def _facts(args: argparse.Namespace, config: Config, message: Message) -> Facts:
     from relay.mail.message import from_addresses, subject
     from relay.routing.facts import Facts
 
-    listener = next((one for one in config.listen if args.listener in (None, str(one.address))), None)
+    listeners = (*config.listen, config.http.sending)
+    wanted = str(config.http.sending.address) if args.lane is not None else args.listener
+    listener = next((one for one in listeners if wanted in (None, str(one.address))), None)
     if listener is None:
-        known = ", ".join(str(one.address) for one in config.listen)
+        known = ", ".join(str(one.address) for one in listeners)
         raise CommandFailed(f"there is no listener {args.listener}; there is {known}", EXIT_USAGE)
+    if args.lane is not None and args.lane not in config.lanes:
+        raise CommandFailed(f"there is no lane {args.lane}; there is {', '.join(config.lanes)}", EXIT_USAGE)
     senders = from_addresses(message)
     recipients = tuple(args.recipients or _header_addresses(message, ("to", "cc", "bcc")))
     sender = args.sender if args.sender is not None else next(iter(senders), "")
@@ -126,6 +131,7 @@ def _facts(args: argparse.Namespace, config: Config, message: Message) -> Facts:
         listener_lane=listener.lane,
         priority=args.priority,
         user=args.user,
+        named_lane=args.lane,
     )
 
 
@@ -230,13 +236,15 @@ def _rate_limit(limit: CountPer) -> dict[str, float]:
     return {"count": limit.count, "period_ms": limit.period_s * 1000}
 
 
-def _as_text(document: dict[str, Any], loaded: Loaded) -> str:
+def _as_text(document: dict[str, Any]) -> str:
     from relay.cli.preferred import as_text
+    from relay.config.model import API_RULE, PINNED_RULE
 
     reason = "no rule matched: the default lane" if document["rule"] is None else f"rule {document['rule']}"
-    listener = next(one for one in loaded.config.listen if str(one.address) == document["listener"])
-    if listener.lane is not None:
-        reason = f"pinned by listener {listener.address}"
+    if document["rule"] == PINNED_RULE:
+        reason = f"pinned by listener {document['listener']}"
+    elif document["rule"] == API_RULE:
+        reason = "named by the request"
     dkim = document["dkim"]
     limits = _limits_text(document["limits"])
     return "\n".join(

@@ -308,6 +308,8 @@ def _taken(loc: Loc, where: AnyAddress | None, addresses: dict[AnyAddress, Loc])
 def _listener_patterns(sections: Mapping[Loc, Section]) -> Iterator[Diagnostic]:
     """A rule about an unknown listener would silently never match."""
     addresses = [str(section.address) for section in sections.values() if isinstance(section, Listener)]
+    if addresses:
+        addresses += [str(section.sending.address) for section in sections.values() if isinstance(section, Http)]
     for loc, section in sections.items():
         if not isinstance(section, Rule) or not addresses:
             continue

@@ -87,6 +87,11 @@ class Http(Section):
     senders: OneOrMany[str] | None = None
     """patterns of the envelope senders and From addresses that may send by HTTP; None: all"""
 
+    @property
+    def sending(self) -> Listener:
+        """What rules see as the listener of mail that comes by HTTP."""
+        return Listener(address=self.send_address or self.address, senders=self.senders)
+
 
 class Sessions(Section):
     """The number of connections to an upstream, and how long each is kept."""

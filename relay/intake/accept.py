@@ -126,7 +126,7 @@ class Acceptance:
             raise Refused(FULL if full else UNWRITABLE, "store") from error
         if isinstance(accepted, Repeated):
             self._log.repeated(accepted.message_id)
-            return Receipt(accepted.message_id, express=False)
+            return Receipt(accepted.message_id, None)
         # The message is stored: from here on its client gets 250, whatever fails.
         services.admission.store_works()
         try:

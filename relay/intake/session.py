@@ -241,7 +241,8 @@ class Session:
             receipt = await submit(self._shared, submission, self._priority)
         except Refused as refused:
             return refuse(refused.reply, refused.reason)
-        self._priority = "express" if receipt.express else "bulk"
+        if receipt.express is not None:
+            self._priority = "express" if receipt.express else "bulk"
         self._allowance.message_accepted(self._now())
         return Answer(Reply(250, f"2.0.0 queued as {receipt.id}"))
 

@@ -80,8 +80,9 @@ class Receipt(NamedTuple):
     """A submission that is durable."""
 
     id: str
-    express: bool
-    """its lane is express: its session goes before those that bring bulk mail"""
+    express: bool | None
+    """its lane is express: its client goes before those that bring bulk mail. None: it was there already, and the lane
+    isn't known"""
 
 
 Submit = Callable[[Submission], Awaitable[Receipt]]

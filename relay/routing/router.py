@@ -77,7 +77,8 @@ class Router:
     def explain(self, facts: Facts) -> Explanation:
         """As `route`, and why no earlier rule matched. Codes are redacted in the reasons."""
         route = self.route(facts)
-        earlier = () if facts.listener_lane is not None else tuple(self._earlier(View(facts)))
+        skips_rules = facts.listener_lane is not None or facts.named_lane is not None
+        earlier = () if skips_rules else tuple(self._earlier(View(facts)))
         return Explanation(route, earlier)
 
     def _earlier(self, view: View) -> Iterator[UnmatchedRule]:

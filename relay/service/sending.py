@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Collection
 
-from relay.config.model import Listener
 from relay.intake.idempotency import BAD_KEY
 from relay.intake.peer import UNIX, Peer, peer_at
 from relay.intake.server import IntakeServer
@@ -28,6 +28,7 @@ _CODES: dict[RefusalReason, str] = {
     "suppressed": "suppressed",
 }
 """of refusals for good; the others are `refused`"""
+_SENDERS_KEPT = 1_000
 
 
 class Sending:
@@ -37,10 +38,11 @@ class Sending:
         self._intake = intake
         self._current = current
         self._log = log
-        http = current.config.http
         # A restart is needed to change it, as for all of `http`.
-        self._listener = Listener(address=http.send_address or http.address, senders=http.senders)
+        self._listener = current.config.http.sending
         self._tasks: set[asyncio.Task[str | NotSent]] = set()
+        self._priorities: OrderedDict[str, Priority] = OrderedDict()
+        """by sender, after the lane of its last message, as it is for an SMTP session: bulk mail is stored last"""
 
     def unavailable(self) -> NotSent | None:
         reply = self._intake.may_begin()
@@ -83,19 +85,31 @@ class Sending:
             if (reply := self._intake.shutting_down()) is not None:
                 raise Refused(reply, "busy")
             submission = self._submission(outgoing, upload.content())
-            return (await self._intake.submit(submission, self._priority(outgoing.lane))).id
+            receipt = await self._intake.submit(submission, self._priority(outgoing))
         except Refused as refused:
             self._log.rejected(refused.reason)
             return not_sent(refused)
         except CannotReceive as error:
             self._log.rejected("store")
             return error.answer
+        else:
+            if receipt.express is not None:
+                self._remember(outgoing.sender, "express" if receipt.express else "bulk")
+            return receipt.id
         finally:
             upload.close()
 
-    def _priority(self, lane: str | None) -> Priority:
-        known = self._current.config.lanes.get(lane or "")
-        return "new" if known is None else "express" if known.express else "bulk"
+    def _priority(self, outgoing: Outgoing) -> Priority:
+        named = self._current.config.lanes.get(outgoing.lane or "")
+        if named is not None:
+            return "express" if named.express else "bulk"
+        return self._priorities.get(outgoing.sender, "new")
+
+    def _remember(self, sender: str, priority: Priority) -> None:
+        self._priorities[sender] = priority
+        self._priorities.move_to_end(sender)
+        if len(self._priorities) > _SENDERS_KEPT:
+            self._priorities.popitem(last=False)
 
     def _submission(self, outgoing: Outgoing, content: bytes | Large) -> Submission:
         peer = UNIX if outgoing.client is None else peer_at(outgoing.client)

@@ -161,7 +161,26 @@ def test_explain_shows_the_route_of_a_message_and_sends_nothing(tmp_path: Path, 
     text = run("explain", mail, "-c", config, *envelope)
     assert (text.code, text.err) == (0, "")
     assert "staff" in text.out
+    text = run("explain", mail, "-c", config, "--lane", "otp")
+    assert text.out.startswith("lane       otp (named by the request)\nupstreams")
+    assert run("explain", mail, "-c", config, "--lane", "opt").code == 2
     assert not (tmp_path / "relay.db").exists()
+
+
+def test_a_rule_and_explain_can_name_the_http_listener(tmp_path: Path, mail: Path) -> None:
+    rules = [{"name": "by-http", "match": {"listener": "127.0.0.1:8025"}, "lane": "otp"}]
+    config = write_config(tmp_path, {"one": NOWHERE}, rules=rules, http={"address": "127.0.0.1:8025"})
+    document = run("explain", mail, "-c", config, "--json", "--listener", "127.0.0.1:8025").document
+    assert (document["rule"], document["listener"]) == ("by-http", "127.0.0.1:8025")
+    rules[0]["match"] = {"listener": "unix:/run/send.sock"}
+    config = write_config(
+        tmp_path,
+        {"one": NOWHERE},
+        rules=rules,
+        http={"address": "127.0.0.1:8025", "send_address": "unix:/run/send.sock"},
+    )
+    document = run("explain", mail, "-c", config, "--json", "--lane", "otp").document
+    assert (document["rule"], document["listener"]) == ("api", "unix:/run/send.sock")
 
 
 @pytest.mark.parametrize("verb", ["explain", "lint"])
