@@ -18,7 +18,7 @@ import uvloop
 from relay.clock import Clock
 from relay.config.whsec import whsec_bytes
 from relay.feedback import messages
-from relay.feedback.listener import WebhookListener
+from relay.feedback.listener import webhook_listener
 from relay.feedback.message_files import MessageFiles
 from relay.feedback.mx import Found, MxLookups, resolve_with
 from relay.feedback.publish import Publisher
@@ -139,7 +139,7 @@ class FeedbackProcess:
         await self._tail.load()
         self._webhooks.catch_up = self._tail.catch_up
         await self._apply(settings)
-        self._listener = WebhookListener(self._routes)
+        self._listener = webhook_listener(self._routes)
         self._stack.push_async_callback(self._listener.stop)
         await self._listener.start(self._listening, _tls(settings))
         run = self._supervisor.run_forever

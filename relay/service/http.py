@@ -23,7 +23,7 @@ from relay.web.backend import Backend
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
-    from relay.web.listening import Listening
+    from relay.web.listening import HttpListener
     from relay.web.server import WebServer
 
 SWITCH_INTERVAL_S = 0.0005
@@ -39,7 +39,7 @@ class HttpService:
         self._supervisor = supervisor
         self._sockets: Sequence[socket.socket] = ()
         self._send_sockets: Sequence[socket.socket] = ()
-        self._send_listener: Listening | None = None
+        self._send_listener: HttpListener | None = None
         self._starting: asyncio.Task[None] | None = None
         self._server: WebServer | None = None
 

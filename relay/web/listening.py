@@ -1,19 +1,19 @@
-"""The sockets of an HTTP service: listens on them, and serves an application to those that its guard lets pass."""
+"""The sockets of an HTTP service: listens on them, and serves an application, to those that its guard lets pass."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 from aiohttp import web
 
 from relay.web import BACKLOG
-from relay.web.api import ANSWER_WITHIN_S, MAX_BODY_BYTES
-from relay.web.connections import Connection, ConnectionLimit
+from relay.web.connections import MAX_CONNECTIONS, Connection, ConnectionLimit
 from relay.web.errors import add_headers, error_of, errors_as_json
 from relay.web.guard import SEND, Denial, Guard
-from relay.web.stream import PATH
 
 STOP_WITHIN_S = 2.0
 _DENIALS: dict[Denial, tuple[int, str]] = {
@@ -35,25 +35,41 @@ _CHALLENGES: dict[Denial, str] = {
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Listening:
+class Bounds(NamedTuple):
+    """What clients may use."""
+
+    answer_within_s: float
+    """from the end of a request's head to the handler's response"""
+    body_bytes: int
+    """of a request whose handler sets no limit itself"""
+    connections: int = MAX_CONNECTIONS
+
+
+class HttpListener:
     """`start` it on bound sockets, `stop` it."""
 
-    def __init__(self, guard: Guard, routes: Sequence[web.RouteDef]) -> None:
+    def __init__(
+        self, routes: Sequence[web.RouteDef], bounds: Bounds, guard: Guard | None = None, endless: str | None = None
+    ) -> None:
+        """`guard` None: every request passes. `endless`: the path whose response may take any time."""
         self._guard = guard
-        self._limit = ConnectionLimit()
+        self._endless = endless
+        self._answer_within_s = bounds.answer_within_s
+        self._limit = ConnectionLimit(bounds.connections)
         self._servers: list[asyncio.Server] = []
-        app = web.Application(middlewares=[errors_as_json, self._guarded], client_max_size=MAX_BODY_BYTES)
+        app = web.Application(middlewares=[errors_as_json, self._admitted], client_max_size=bounds.body_bytes)
         app.add_routes(routes)
         app.on_response_prepare.append(add_headers)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=STOP_WITHIN_S)
 
-    async def start(self, sockets: Sequence[socket.socket]) -> None:
-        """Listen on bound sockets (`intake.sockets.bind`); the caller releases them after `stop`."""
+    async def start(self, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None = None) -> None:
+        """Listen on bound sockets (`intake.sockets.bind`); the caller releases them after `stop`. `tls` None: in
+        clear."""
         loop = asyncio.get_running_loop()
         await self._runner.setup()
         for each in sockets:
             create = loop.create_unix_server if each.family == socket.AF_UNIX else loop.create_server
-            self._servers.append(await create(self._connection, sock=each, backlog=BACKLOG))
+            self._servers.append(await create(self._connection, sock=each, backlog=BACKLOG, ssl=tls))
 
     def close(self) -> None:
         """Take no more connections."""
@@ -71,21 +87,26 @@ class Listening:
         return Connection(server, self._limit)
 
     @web.middleware
-    async def _guarded(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+    async def _admitted(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Answer what the guard lets pass, within a deadline."""
         connection = request.protocol
         assert isinstance(connection, Connection), "made by `_connection`"
         connection.request_begins()
-        denial = await self._guard.denies(request.method, request.path, request.headers, connection.peer)
-        if denial is None and request.path == PATH:
+        if self._guard is not None:
+            denial = await self._guard.denies(request.method, request.path, request.headers, connection.peer)
+            if denial is not None:
+                return _denied(request.path, denial)
+        if request.path == self._endless:
             return await handler(request)
-        if denial is None:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                return await handler(request)
-        status, text = _DENIALS[denial]
-        if denial == "content type" and request.path == SEND:
-            text = _SEND_TYPES
-        response = error_of(request.path)(status, text)
-        if denial in _CHALLENGES:
-            response.headers["WWW-Authenticate"] = _CHALLENGES[denial]
-        return response
+        async with asyncio.timeout(self._answer_within_s):
+            return await handler(request)
+
+
+def _denied(path: str, denial: Denial) -> web.Response:
+    status, text = _DENIALS[denial]
+    if denial == "content type" and path == SEND:
+        text = _SEND_TYPES
+    response = error_of(path)(status, text)
+    if denial in _CHALLENGES:
+        response.headers["WWW-Authenticate"] = _CHALLENGES[denial]
+    return response

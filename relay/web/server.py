@@ -8,13 +8,15 @@ from importlib.resources import files
 
 from aiohttp import web
 
-from relay.web.api import Api
+from relay.web import stream
+from relay.web.api import ANSWER_WITHIN_S, MAX_BODY_BYTES, Api
 from relay.web.backend import Backend
 from relay.web.guard import Guard
-from relay.web.listening import Listening
+from relay.web.listening import Bounds, HttpListener
 from relay.web.send import Send
 from relay.web.sender import Sender
 
+_BOUNDS = Bounds(ANSWER_WITHIN_S, MAX_BODY_BYTES)
 _CONSOLE = {
     "/": ("index.html", "text/html"),
     "/console.css": ("console.css", "text/css"),
@@ -38,27 +40,27 @@ class WebServer:
         routes = [*api.routes(), *(web.get(path, _static(*source)) for path, source in _CONSOLE.items())]
         if backend.sender is not None:
             routes += Send(backend.sender).routes()
-        self._listening = Listening(Guard(token, hosts, send_token), routes)
+        self._listener = HttpListener(routes, _BOUNDS, Guard(token, hosts, send_token), endless=stream.PATH)
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Listen on bound sockets (`intake.sockets.bind`); the caller releases them after `stop`."""
-        await self._listening.start(sockets)
+        await self._listener.start(sockets)
 
     async def stop(self) -> None:
         """Stop listening, and finish the responses under way within a short deadline."""
-        self._listening.close()
+        self._listener.close()
         await self.stream.close()
-        await self._listening.stop()
+        await self._listener.stop()
 
 
-def send_listener(sender: Sender, token: str | None, send_token: str | None) -> Listening:
+def send_listener(sender: Sender, token: str | None, send_token: str | None) -> HttpListener:
     """The service that takes mail, tells whether it works, and does nothing else (`http.send_address`)."""
 
     async def healthz(_: web.Request) -> web.Response:
         return web.json_response({"healthy": True})
 
     guard = Guard(token, send_token=send_token, only_sends=True)
-    return Listening(guard, [*Send(sender).routes(), web.get("/healthz", healthz)])
+    return HttpListener([*Send(sender).routes(), web.get("/healthz", healthz)], _BOUNDS, guard)
 
 
 def _static(name: str, content_type: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -12,14 +12,14 @@ from collections.abc import AsyncIterator, Mapping
 import pytest
 
 from relay.feedback import listener
-from relay.web import connections, webhooks
+from relay.web import connections, listening, webhooks
 from relay.web.backend import Answer
 from relay.web.webhooks import MAX_BODY_BYTES
 
 
 @pytest.fixture(autouse=True)
 def _stop_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "STOP_WITHIN_S", 0.1)
+    monkeypatch.setattr(listening, "STOP_WITHIN_S", 0.1)
 
 
 class Kept:
@@ -37,9 +37,9 @@ class Kept:
 
 
 @contextlib.asynccontextmanager
-async def listening(webhook: Kept) -> AsyncIterator[tuple[str, int]]:
+async def served(webhook: Kept) -> AsyncIterator[tuple[str, int]]:
     sock = socket.create_server(("127.0.0.1", 0))
-    public = listener.WebhookListener(lambda: {"postmark": webhook})
+    public = listener.webhook_listener(lambda: {"postmark": webhook})
     await public.start([sock], None)
     try:
         yield sock.getsockname()
@@ -101,14 +101,14 @@ REQUESTS = {
 @pytest.mark.parametrize(("request_", "status"), REQUESTS.values(), ids=list(REQUESTS))
 async def test_each_bad_request_gets_a_clear_status(request_: bytes, status: int) -> None:
     webhook = Kept()
-    async with listening(webhook) as address:
+    async with served(webhook) as address:
         assert await status_of(address, request_) == status
         assert await status_of(address, head("Content-Length: 2") + b"{}") == 200
     assert max(webhook.sizes) <= MAX_BODY_BYTES
 
 
 async def test_pipelined_requests_are_answered_in_order() -> None:
-    async with listening(Kept()) as address, connected(address) as stream:
+    async with served(Kept()) as address, connected(address) as stream:
         right, wrong = head("Content-Length: 2") + b"{}", head("Content-Length: 2").replace(b"right", b"wrong") + b"{}"
         stream[1].write((right + wrong) * 20)
         assert [await answer(stream) for _ in range(40)] == [200, 401] * 20
@@ -117,7 +117,7 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
 async def test_a_slow_body_is_given_up_and_keeps_nothing_else_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhooks, "BODY_WITHIN_S", 0.5)
     webhook = Kept()
-    async with listening(webhook) as address, contextlib.AsyncExitStack() as stack:
+    async with served(webhook) as address, contextlib.AsyncExitStack() as stack:
         slow = [await stack.enter_async_context(connected(address)) for _ in range(100)]
         for number, (_, writer) in enumerate(slow):
             writer.write(head(CHUNKED if number % 2 else f"Content-Length: {MAX_BODY_BYTES}") + b"1\r\n{\r\n")
@@ -129,7 +129,7 @@ async def test_a_slow_body_is_given_up_and_keeps_nothing_else_out(monkeypatch: p
 
 async def test_bodies_together_are_bounded() -> None:
     webhook = Kept()
-    async with listening(webhook) as address, contextlib.AsyncExitStack() as stack:
+    async with served(webhook) as address, contextlib.AsyncExitStack() as stack:
         heavy = [await stack.enter_async_context(connected(address)) for _ in range(12)]
         for _, writer in heavy:
             writer.write(head(f"Content-Length: {MAX_BODY_BYTES}") + b" " * (MAX_BODY_BYTES - 1))
@@ -143,7 +143,7 @@ async def test_bodies_together_are_bounded() -> None:
 
 async def test_a_body_that_ends_too_early_is_no_error_of_the_relay(caplog: pytest.LogCaptureFixture) -> None:
     webhook = Kept()
-    async with listening(webhook) as address:
+    async with served(webhook) as address:
         for _ in range(3):
             async with connected(address) as (_, writer):
                 writer.write(head("Content-Length: 100") + b"{}")
@@ -159,7 +159,7 @@ async def test_clients_that_are_slow_with_their_bodies_lose_their_places_to_othe
     monkeypatch.setattr(listener, "MAX_CONNECTIONS", 4)
     monkeypatch.setattr(connections, "READ_WITHIN_S", 0.0)
     webhook = Kept()
-    async with listening(webhook) as address, contextlib.AsyncExitStack() as stack:
+    async with served(webhook) as address, contextlib.AsyncExitStack() as stack:
         for _ in range(4):
             reader, writer = await stack.enter_async_context(connected(address))
             writer.write(head("Content-Length: 100", "Expect: 100-continue"))
