@@ -1,5 +1,7 @@
 """Two versions of the relay beside each other: `python -m bench.beside CHECKOUT [--rounds N]`.
 
+`python -m bench.beside --limits` compares this version with itself, where every lane has limits.
+
 Both run at the same time and are asked in turns, so that a machine that is slow for a while is slow for both: what runs
 one after the other differs by a tenth without a cause, and by half where a neighbour of a virtual machine is busy.
 """
@@ -11,7 +13,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -53,10 +55,12 @@ class Version:
         return usage.of_trees(self.relay.roots).cpu_s
 
 
-def started(stage: Stage, running: ExitStack, name: str, checkout: Path | None) -> Version:
+def started(
+    stage: Stage, running: ExitStack, name: str, checkout: Path | None = None, *, is_limited: bool = False
+) -> Version:
     fast, bulk = stage.sink(), stage.sink(fast=False)
     site = stage.site([stage.upstream(fast, Network())], stage.upstream(bulk, Network()))
-    relay = Relay(site, checkout)
+    relay = Relay(replace(site, is_limited=is_limited), checkout)
     running.enter_context(relay)
     version = Version(name, relay, fast, bulk)
     stage.warm_up(version.relay.port, fast)
@@ -121,32 +125,41 @@ def changes(this: Version, other: Version) -> Mapping[str, Spread]:
     def spread(mine: Sequence[float], theirs: Sequence[float]) -> Spread:
         return Spread.of([100 * (a / b - 1) for a, b in zip(mine, theirs, strict=True)])
 
-    def medians(version: Version) -> list[float]:
-        return [quantiles(times).p50 for times in version.times_ms]
-
     return {
-        "a code's p50": spread(medians(this), medians(other)),
+        "a code's p50": spread(_medians(this), _medians(other)),
         "a code's CPU": spread(this.cpu_s, other.cpu_s),
         "bulk rate": spread(this.rate, other.rate),
         "bulk CPU": spread(this.bulk_cpu_s, other.bulk_cpu_s),
     }
 
 
+def _medians(version: Version) -> list[float]:
+    return [quantiles(times).p50 for times in version.times_ms]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.beside", description=__doc__)
-    parser.add_argument("checkout", type=Path, help="of the other version, installed in its .venv")
+    other_one = parser.add_mutually_exclusive_group(required=True)
+    other_one.add_argument("checkout", type=Path, nargs="?", help="of the other version, installed in its .venv")
+    other_one.add_argument("--limits", action="store_true", help="this version without limits, and with limits")
     parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"default: {ROUNDS}")
     args = parser.parse_args(argv)
     began, stolen = time.monotonic(), stolen_s()
     with Stage(None, keep=False, realtime=may_be_realtime()) as stage, ExitStack() as running:
-        this = started(stage, running, "this one", None)
-        other = started(stage, running, "the other", args.checkout.resolve())
+        if args.limits:
+            this = started(stage, running, "with limits", is_limited=True)
+            other = started(stage, running, "without")
+        else:
+            this = started(stage, running, "this one")
+            other = started(stage, running, "the other", args.checkout.resolve())
         for n in range(args.rounds):
             versions = (this, other) if n % 2 else (other, this)
             send_codes(stage, versions)
             send_bulk(stage, versions)
             say(f"round {n + 1} of {args.rounds}")
     print(table(HEAD, [_line(other), _line(this)]), end="\n\n")
+    slower = Spread.of([a - b for a, b in zip(_medians(this), _medians(other), strict=True)])
+    print(f"a code's p50: {slower.median:+.3f} ms ({slower.low:+.3f} to {slower.high:+.3f})")
     for name, change in changes(this, other).items():
         print(f"{name}: {change.median:+.1f} % ({change.low:+.1f} to {change.high:+.1f})")
     share = (stolen_s() - stolen) / (time.monotonic() - began)

@@ -45,6 +45,8 @@ class Site:
     """`sessions` of the relay's upstreams for codes"""
     webhooks_port: int | None = None
     """where the relay takes webhooks (WEBHOOK_SECRET proves them) of an upstream named `bulk`; None: it takes none"""
+    is_limited: bool = False
+    """the relay's lanes have every kind of limit, none of them reached"""
     floor_sessions: int = 6
     """which the floor keeps open"""
 

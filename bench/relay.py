@@ -20,6 +20,13 @@ READY_WITHIN_S = 60.0
 """a store of ten million rows included"""
 _READY = re.compile(r"^ready smtp=127\.0\.0\.1:(\d+) http=127\.0\.0\.1:(\d+)$", re.MULTILINE)
 _BULK_SESSIONS = {"max": 10}
+_LIMITS = {
+    "per_recipient": ["50000/1h", "100000/1d"],
+    "per_client": ["50000/1h", "100000/1d"],
+    "per_sender": ["50000/1h", "100000/1d"],
+    "resend_after": ["1ms", "2ms"],
+    "fold_tags": True,
+}
 
 
 class Relay(Contender):
@@ -81,6 +88,9 @@ def configuration(site: Site) -> dict[str, Any]:
     if site.parked is not None:
         upstreams["parked"] = _upstream(site.parked, {"max": 2})
         lanes["parked"] = {"upstreams": ["parked"], "retry": ["4h"], "expires": "2d"}
+    if site.is_limited:
+        for lane in lanes.values():
+            lane["limits"] = _LIMITS
     more: dict[str, Any] = {}
     if site.webhooks_port is not None:
         upstreams["bulk"]["webhook"] = {"kind": "postmark", "secret": WEBHOOK_SECRET}
