@@ -53,8 +53,8 @@ def limited(config: Config, facts: Facts, message: Message, route: Route, demote
     salt = _salt(config.store)
     limiter = Limiter(_Silent(), lambda: salt)
     with suppress(StoreError):  # then nothing is known of earlier mail
-        for admission in admissions([path for path in (config.store, *shards(config.store)) if path.exists()]):
-            limiter.admissions.restore(admission)
+        files = [path for path in (config.store, *shards(config.store)) if path.exists()]
+        limiter.admissions.restore_all(admissions(files))
     envelope = Envelope(facts.sender, tuple(map(Recipient, facts.recipients)))
     now = time.time()
     incoming = Incoming(

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-MOST_ENTRIES = 2_000_000
+MOST_ENTRIES = 1_500_000
 MOST_KEYS = 500_000
-"""A key takes some 200 bytes and each of its entries 24: 150 MB at most."""
+"""A key takes some 200 bytes and each of its entries 24: 140 MB at most."""
 _STEPS = 64
 """entries that one call lets go of, so that no message waits for a thousand others"""
 _COMPACT_AT = 65_536
@@ -74,6 +74,36 @@ class Admissions:
         while len(self) > self._most_entries or len(self._times) > self._most_keys:
             self._drop_first()
             self.forgotten += 1
+
+    def restore_all(self, earlier: Iterable[Admission]) -> None:
+        """Count all messages that earlier processes counted, in order, in books that are empty. Of too many, the newest
+        stay: what is over the bounds is never entered, which takes a third of the time."""
+        for seq, at, keys in earlier:
+            for key in keys:
+                self._ats.append(at)
+                self._keys.append(key)
+            self._next_seq = seq + len(keys)
+        first = self._first_within_bounds()
+        del self._ats[:first], self._keys[:first]
+        self.forgotten += first
+        times = self._times
+        for key, at in zip(self._keys, self._ats, strict=True):
+            counted = times.get(key)
+            if counted is None:
+                times[key] = array("d", (at,))
+            elif counted[-1] <= at:
+                counted.append(at)
+            else:
+                insort(counted, at)
+
+    def _first_within_bounds(self) -> int:
+        """The first of the entries, none of which has left, that is within both bounds."""
+        least, seen = max(0, len(self._keys) - self._most_entries), set[int]()
+        for place in range(len(self._keys) - 1, least - 1, -1):
+            seen.add(self._keys[place])
+            if len(seen) > self._most_keys:
+                return place + 1
+        return least
 
     def remove(self, admission: Admission) -> None:
         """A message that was counted isn't sent after all."""

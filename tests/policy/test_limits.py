@@ -151,6 +151,21 @@ def test_the_books_are_bounded_and_what_is_withdrawn_counts_no_more() -> None:
     assert books.add(70_001.0, [8]).seq > one.seq
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 50), st.lists(st.integers(0, 9), min_size=1, max_size=3)), max_size=60),
+    st.integers(1, 40),
+    st.integers(1, 12),
+)
+def test_books_that_are_restored_are_those_that_were_written(
+    entries: list[tuple[int, list[int]]], most_entries: int, most_keys: int
+) -> None:
+    written, restored = Admissions(most_entries, most_keys), Admissions(most_entries, most_keys)
+    restored.restore_all([written.add(float(at), keys) for at, keys in entries])
+    assert (len(restored), restored.forgotten) == (len(written), written.forgotten)
+    assert all(list(restored.times(key)) == list(written.times(key)) for key in range(10))
+    assert restored.add(60.0, [1, 2]) == written.add(60.0, [1, 2])
+
+
 def test_lines_and_resends_are_remembered_up_to_a_number() -> None:
     same, limit = LookAlikes(most=2), CountPer(2, 60)
     assert not same.exceed([1], [10], limit, 0)
