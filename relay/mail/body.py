@@ -27,9 +27,7 @@ class Encoded(NamedTuple):
 def encoded_text(text: str, pause: Callable[[], None]) -> Encoded:
     """A text in UTF-8: as it is where it is ASCII with short lines, else in the shorter encoding. `pause` is called
     every now and then."""
-    data = text.encode()
-    if b"\r" in data:
-        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    data = _unix_lines(text.encode(), pause)
     if not data.endswith(b"\n"):
         data += b"\n"
     plain, high = True, 0
@@ -38,10 +36,10 @@ def encoded_text(text: str, pause: Callable[[], None]) -> Encoded:
         high += 0 if piece.isascii() else len(piece.translate(None, _ASCII))
         pause()
     if plain:
-        return Encoded("7bit", data.replace(b"\n", b"\r\n"))
+        return Encoded("7bit", _crlf_lines(data, pause))
     # A byte takes three characters in quoted-printable, and 4/3 in base64.
     if high * 6 > len(data):
-        return encoded_bytes(data.replace(b"\n", b"\r\n"), pause)
+        return encoded_bytes(_crlf_lines(data, pause), pause)
     pieces = []
     for piece in _lines(data):
         quoted = binascii.b2a_qp(piece, istext=True)
@@ -62,6 +60,30 @@ def encoded_bytes(data: bytes, pause: Callable[[], None]) -> Encoded:
 
 
 _ASCII = bytes(range(128))
+
+
+def _unix_lines(data: bytes, pause: Callable[[], None]) -> bytes:
+    """With LF line ends. A replacement of millions of them in one go would hold the interpreter's lock."""
+    if b"\r" not in data:
+        return data
+    pieces, at = [], 0
+    while at < len(data):
+        end = at + AT_ONCE
+        if data[end - 1 : end + 1] == b"\r\n":
+            end += 1
+        pieces.append(data[at:end].replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
+        at = end
+        pause()
+    return b"".join(pieces)
+
+
+def _crlf_lines(data: bytes, pause: Callable[[], None]) -> bytes:
+    """LF line ends made CRLF."""
+    pieces = []
+    for at in range(0, len(data), AT_ONCE):
+        pieces.append(data[at : at + AT_ONCE].replace(b"\n", b"\r\n"))
+        pause()
+    return b"".join(pieces)
 
 
 def _lines(data: bytes) -> Iterator[bytes]:

@@ -83,12 +83,14 @@ def mailbox(field: str, text: str) -> Mailbox:
     if address.endswith(">"):
         before, _, behind = address[:-1].rpartition("<")
         name, address = before.strip(" "), behind
+        if len(name) > 2 * MAX_NAME_CHARS + 2:  # quoted, with a backslash before each character
+            raise _long_name(field)
         if quoted := _QUOTED.fullmatch(name):
             name = re.sub(r"\\(.)", r"\1", quoted[1])
         elif set(name) & set('<>"'):
             raise NotComposable(field, "expected one address, such as a@example.com or Name <a@example.com>")
     if len(name) > MAX_NAME_CHARS:
-        raise NotComposable(field, f"the name is longer than {MAX_NAME_CHARS} characters")
+        raise _long_name(field)
     try:
         mailbox_found, rest = parse_path(f"<{address}>")
     except ValueError:
@@ -96,6 +98,10 @@ def mailbox(field: str, text: str) -> Mailbox:
     if mailbox_found != address or rest or "@" not in address:
         raise NotComposable(field, "expected one address, such as a@example.com or Name <a@example.com>")
     return Mailbox(name, address)
+
+
+def _long_name(field: str) -> NotComposable:
+    return NotComposable(field, f"the name is longer than {MAX_NAME_CHARS} characters")
 
 
 def check_header_name(field: str, name: str) -> None:
@@ -107,7 +113,11 @@ def check_header_name(field: str, name: str) -> None:
 
 
 def checked_text(field: str, text: str) -> str:
-    """A text for a header field. Raises NotComposable where it has line ends or other control characters."""
+    """A text for a header field. Raises NotComposable where it is too long, or has line ends or other control
+    characters."""
+    # First of all: what comes next takes a second, and the interpreter's lock for long, with a text of megabytes.
+    if len(text) > MAX_FIELD_BYTES:
+        raise _large_field(field)
     if _UNSAFE.search(text):
         raise NotComposable(field, "line ends, control characters and lone surrogates can't stand here")
     return text
@@ -143,11 +153,18 @@ def compose(parts: Parts, pause: Callable[[], None]) -> bytes:
     if parts.subject is not None:
         fields.append(_text_field("subject", "Subject", parts.subject))
     for name, value in parts.headers.items():
-        check_header_name(f"headers.{name}", name)
-        fields.append(_text_field(f"headers.{name}", name, value))
+        field = f"headers.{shown(name)}"
+        check_header_name(field, name)
+        fields.append(_text_field(field, name, value))
+        pause()
     content = b"".join(fields) + _body(parts, pause)
     _check(content, ["from", "to", *([] if parts.subject is None else ["subject"]), *map(str.lower, parts.headers)])
     return content
+
+
+def shown(name: str) -> str:
+    """A name as an error shows it: what isn't a plain word may be anything, a code among it."""
+    return name if len(name) <= 40 and name.isascii() and name.replace("-", "").replace("_", "").isalpha() else "?"
 
 
 def field_of(field: str, name: str, value: str) -> bytes:
@@ -168,7 +185,11 @@ def _text_field(field: str, name: str, value: str) -> bytes:
 
 def _named_addresses(field: str, value: str) -> list[str]:
     """The mailboxes of a list of addresses. In such a field only names can be encoded. Raises NotComposable."""
-    found = [mailbox(field, f'"{_escaped(name)}" <{address}>') for name, address in getaddresses([value])]
+    try:
+        addresses = getaddresses([value])
+    except RecursionError:  # a thousand open parentheses
+        raise NotComposable(field, "expected a list of addresses") from None
+    found = [mailbox(field, f'"{_escaped(name)}" <{address}>') for name, address in addresses]
     if not all(one.address.isascii() for one in found):
         raise NotComposable(field, "an address beyond ASCII can stand in from and to only")
     return [_mailbox(one) for one in found]
@@ -194,8 +215,12 @@ def _field(field: str, name: str, pieces: Iterable[str], separator: str) -> byte
     if any(len(line) > MAX_LINE_BYTES for line in data.split(b"\r\n")):
         raise NotComposable(field, f"a word is too long for a line of {MAX_LINE_BYTES} bytes")
     if len(data) > MAX_FIELD_BYTES:
-        raise NotComposable(field, f"the header field would be larger than {MAX_FIELD_BYTES} bytes")
+        raise _large_field(field)
     return data
+
+
+def _large_field(field: str) -> NotComposable:
+    return NotComposable(field, f"the header field would be larger than {MAX_FIELD_BYTES} bytes")
 
 
 def _mailbox(one: Mailbox) -> str:
