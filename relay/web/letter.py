@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Callable, Iterator
-from json.decoder import JSONArray, JSONDecoder, JSONObject  # type: ignore[attr-defined]
-from json.scanner import py_make_scanner  # type: ignore[attr-defined]
 from typing import Any, NamedTuple
 
 from relay.mail.compose import (
@@ -19,14 +17,15 @@ from relay.mail.compose import (
     checked_type,
     compose,
     mailbox,
+    shown,
 )
+from relay.web.paced_json import MAX_VALUES, BadJson, RepeatedKey, TooManyValues, read_json
 
 CLIENT = "X-Relay-Client"
 MAX_FILENAME_CHARS = 200
 MAX_ATTACHMENTS = 100
 MAX_HEADERS = 100
-MAX_VALUES = 20_000
-"""of a document"""
+MAILBOXES_PER_PAUSE = 50
 DECODED_AT_ONCE = 65_536
 """characters of base64 that are decoded in one go, which holds the interpreter's lock"""
 _KNOWN = ("from", "to", "subject", "text", "html", "headers", "attachments", "lane")
@@ -53,10 +52,10 @@ class Letter(NamedTuple):
 def letter_of(body: bytes, client: str | None, most_recipients: int, pause: Callable[[], None]) -> Letter:
     """The message that a JSON document describes. `client`: the request's X-Relay-Client. `pause` is called every now
     and then. Raises Unreadable, NotComposable, TooMany."""
-    document = _document(body)
+    document = _document(body, pause)
     _known(document, _KNOWN, "")
     author = mailbox("from", _required(document, "from"))
-    to = _recipients(document, most_recipients)
+    to = _recipients(document, most_recipients, pause)
     headers = _headers(document)
     if client is not None and CLIENT.lower() not in map(str.lower, headers):
         headers[CLIENT] = checked_text(CLIENT, client)
@@ -89,54 +88,24 @@ def distinct(mailboxes: list[Mailbox], most: int) -> tuple[Mailbox, ...]:
     return tuple(found.values())
 
 
-def _document(body: bytes) -> dict[str, Any]:
+def _document(body: bytes, pause: Callable[[], None]) -> dict[str, Any]:
     try:
-        document = _decoded_json(body.decode())
-    except (ValueError, RecursionError):
+        document = read_json(body, pause)
+    except BadJson:
         raise Unreadable from None
+    except RepeatedKey:
+        raise NotComposable("the body", "an object has a key twice") from None
+    except TooManyValues:
+        raise NotComposable("the body", f"there are more than {MAX_VALUES} values") from None
     if not isinstance(document, dict):
         raise NotComposable("the body", f"expected a JSON object, got {_kind(document)}")
     return document
 
 
-def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """RFC 8259 4: of a repeated key, each program sees another value."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise NotComposable("the body", "an object has a key twice")
-    return found
-
-
-def _refuse_constant(_: str) -> Any:
-    raise ValueError("NaN and Infinity are no JSON")
-
-
-def _decoded_json(text: str) -> Any:
-    """By the library's scanner in Python, which lets other threads run: the one in C holds the interpreter's lock to
-    the end. Raises ValueError, RecursionError; NotComposable where there are too many values."""
-    left = MAX_VALUES
-
-    def counted(scan: Callable[[str, int], Any]) -> Callable[[str, int], Any]:
-        def scan_one(text: str, at: int) -> Any:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                raise NotComposable("the body", f"there are more than {MAX_VALUES} values")
-            return scan(text, at)
-
-        return scan_one
-
-    decoder: Any = JSONDecoder(object_pairs_hook=_without_repeated_keys, parse_constant=_refuse_constant)
-    decoder.parse_array = lambda at, scan, *more: JSONArray(at, counted(scan), *more)
-    decoder.parse_object = lambda at, strict, scan, *more: JSONObject(at, strict, counted(scan), *more)
-    decoder.scan_once = py_make_scanner(decoder)
-    return decoder.decode(text)
-
-
 def _known(document: dict[str, Any], known: tuple[str, ...], place: str) -> None:
     for key in document:
         if key not in known:
-            raise NotComposable(f"{place}{_shown(key)}", f"unknown field; known are {', '.join(known)}")
+            raise NotComposable(f"{place}{shown(key)}", f"unknown field; known are {', '.join(known)}")
 
 
 def _required(document: dict[str, Any], key: str, place: str = "") -> str:
@@ -159,7 +128,7 @@ def _checked(document: dict[str, Any], key: str, check: Callable[[str, str], str
     return None if value is None else check(key, value)
 
 
-def _recipients(document: dict[str, Any], most: int) -> tuple[Mailbox, ...]:
+def _recipients(document: dict[str, Any], most: int, pause: Callable[[], None]) -> tuple[Mailbox, ...]:
     given = document.get("to")
     if isinstance(given, str):
         return (mailbox("to", given),)
@@ -173,6 +142,8 @@ def _recipients(document: dict[str, Any], most: int) -> tuple[Mailbox, ...]:
         if not isinstance(one, str):
             raise NotComposable(f"to[{number}]", f"expected an address, got {_kind(one)}")
         found.append(mailbox(f"to[{number}]", one))
+        if number % MAILBOXES_PER_PAUSE == MAILBOXES_PER_PAUSE - 1:
+            pause()
     return distinct(found, most)
 
 
@@ -186,7 +157,7 @@ def _headers(document: dict[str, Any]) -> dict[str, str]:
         raise NotComposable("headers", f"more than {MAX_HEADERS} header fields")
     headers: dict[str, str] = {}
     for name, value in given.items():
-        field = f"headers.{_shown(name)}"
+        field = f"headers.{shown(name)}"
         check_header_name(field, name)
         if name.lower() in map(str.lower, headers):
             raise NotComposable(field, "this name is given twice")
@@ -209,9 +180,10 @@ def _attachments(document: dict[str, Any], pause: Callable[[], None]) -> Iterato
         if not isinstance(one, dict):
             raise NotComposable(place, f"expected an object, got {_kind(one)}")
         _known(one, _KNOWN_OF_ATTACHMENT, f"{place}.")
-        filename = checked_text(f"{place}.filename", _required(one, "filename", f"{place}."))
+        filename = _required(one, "filename", f"{place}.")
         if not 0 < len(filename) <= MAX_FILENAME_CHARS:
             raise NotComposable(f"{place}.filename", f"expected 1 to {MAX_FILENAME_CHARS} characters")
+        checked_text(f"{place}.filename", filename)
         kind = _optional(one, "content_type", f"{place}.") or "application/octet-stream"
         content = _decoded(f"{place}.content", _required(one, "content", f"{place}."), pause)
         yield Attachment(filename, content, checked_type(f"{place}.content_type", kind))
@@ -248,8 +220,3 @@ def _kind(value: Any) -> str:
             return "null"
         case _:
             return "an object"
-
-
-def _shown(key: str) -> str:
-    """A key as an error shows it: what isn't a plain word may be anything, a code among it."""
-    return key if len(key) <= 40 and key.isascii() and key.replace("-", "").replace("_", "").isalpha() else "?"
