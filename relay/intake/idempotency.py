@@ -70,13 +70,13 @@ class Idempotency:
             self._in_use.discard(key)
 
     async def _hashed(self, submission: Submission, message: Message) -> bytes:
-        content, envelope, salt = submission.content, submission.envelope, self._salt()
+        content, envelope, lane, salt = submission.content, submission.envelope, submission.lane, self._salt()
         if isinstance(content, Large):
-            return await asyncio.to_thread(lambda: hash_of_request(salt, envelope, message, _body_of(content)))
+            return await asyncio.to_thread(lambda: hash_of_request(salt, envelope, message, _body_of(content), lane))
         body = (message.content[message.body_at :],)
         if len(message.content) > _HASHED_ON_LOOP_BYTES:
-            return await asyncio.to_thread(hash_of_request, salt, envelope, message, body)
-        return hash_of_request(salt, envelope, message, body)
+            return await asyncio.to_thread(hash_of_request, salt, envelope, message, body, lane)
+        return hash_of_request(salt, envelope, message, body, lane)
 
 
 def _body_of(content: Large) -> Iterator[bytes]:

@@ -27,12 +27,17 @@ def hash_of_key(salt: bytes, key: str, user: str | None) -> bytes:
     return blake2b(named, key=salt, digest_size=16, person=b"key").digest()
 
 
-def hash_of_request(salt: bytes, envelope: Envelope, message: Message, body: Iterable[bytes]) -> bytes:
+def hash_of_request(
+    salt: bytes, envelope: Envelope, message: Message, body: Iterable[bytes], lane: str | None = None
+) -> bytes:
     """A keyed hash of what a request asks for. `message`: its header section at least; `body`: what follows that, in
-    pieces. Date, Message-ID and MIME boundaries don't matter: an app that tries again makes them anew."""
+    pieces; `lane`: the one that the request names beside the message. Date, Message-ID and MIME boundaries don't
+    matter: an app that tries again makes them anew."""
     digest = blake2b(key=salt, digest_size=16, person=b"request")
     addresses = [envelope.sender, *sorted(one.address for one in envelope.recipients)]
     digest.update("\n".join(addresses).encode("utf-8", "surrogatepass"))
+    if lane is not None:
+        digest.update(b"\0" + lane.encode("utf-8", "surrogatepass"))
     boundary = content_type(message)[1].get("boundary", "").encode() if first(message, "content-type") else b""
     for field in message.fields:
         if field.name not in _MADE_ANEW:

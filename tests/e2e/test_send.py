@@ -177,7 +177,8 @@ async def test_limits_and_keys_answer_as_http_does(tmp_path: Path) -> None:
             place, key = relay.http_address, {"Idempotency-Key": "order-1", "X-Relay-Client": "ann"}
             first = await send(place, both, key)
             assert (await send(place, both, key)).id == first.id
-            assert (await send(place, {**both, "text": "another"}, key)).error == (409, "idempotency_key")
+            for other in ({"text": "another"}, {"lane": "bulk"}, {"headers": {"X-A": "1"}}):
+                assert (await send(place, {**both, **other}, key)).error == (409, "idempotency_key")
             assert (await send(place, SIMPLE, {"X-Relay-Client": "ann"})).status == 202
             limited = await send(place, SIMPLE, {"X-Relay-Client": "ann"})
             assert limited.error == (429, "limited")
@@ -194,6 +195,29 @@ async def test_limits_and_keys_answer_as_http_does(tmp_path: Path) -> None:
             busy = await send(relay.http_address, SIMPLE)
             assert busy.error == (503, "unavailable")
             assert busy.headers["retry-after"] == "5"
+
+
+async def test_requests_at_the_same_moment_with_one_key_send_one_mail(tmp_path: Path) -> None:
+    # The large ones are hashed on a thread, and stored in a file: their keys are in use for longer.
+    documents = [{**SIMPLE, "text": f"{n}\n" + "x\n" * (n % 2 * 200_000), "lane": "bulk"} for n in range(6)]
+    async with Upstream() as upstream, RelayProcess(write_config(tmp_path, {"one": upstream}, workers=1)) as relay:
+        place, in_use = relay.http_address, 0
+        for number, document in enumerate(documents):
+            key = {"Idempotency-Key": f"order-{number}"}
+            answers = await asyncio.gather(*(send(place, document, key) for _ in range(4)))
+            (message_id,) = {one.id for one in answers if one.status == 202}
+            for one in answers:
+                if one.status != 202:
+                    assert one.error == (409, "idempotency_key")
+                    assert int(one.headers["retry-after"]) >= 1
+                    in_use += 1
+            # Once the key isn't in use any more, the answer is the first one's.
+            assert (await send(place, document, key)).id == message_id
+            await time_line(relay, message_id, "sent")
+        assert in_use, "no two requests met"
+        assert len((await get(relay, "/api/messages")).document) == len(documents)
+        await until(lambda: _is_empty(relay))
+        assert len(upstream.transfers) == len(documents)
 
 
 async def test_what_was_answered_202_survives_a_kill_and_arrives_once(tmp_path: Path) -> None:
