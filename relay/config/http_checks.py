@@ -25,7 +25,7 @@ def check(loc: Loc, http: Http) -> Iterator[Diagnostic]:
     if not re.fullmatch(r"[!-~]+", text):
         yield Diagnostic((*loc, _key(http)), "expected printable ASCII characters without blanks")
     elif http.token is not None and http.token.get_secret_value() == text:
-        yield note((*loc, _key(http)), "is the same as token, so whoever may send may do everything")
+        yield note((*loc, _key(http)), "is the same as token, so a client that may send mail may do everything")
 
 
 def _key(http: Http) -> str:

@@ -1,5 +1,5 @@
-"""Who may send as whom: the patterns of a listener and of a user, which an envelope's sender and the From addresses
-must match. Pure."""
+"""Which addresses a client may send from: the patterns of its listener and of its user, which the envelope's sender and
+the From addresses must match. Pure."""
 
 from __future__ import annotations
 
