@@ -90,7 +90,6 @@ class Sending:
             self._log.rejected(refused.reason)
             return not_sent(refused)
         except CannotReceive as error:
-            self._log.rejected("store")
             return error.answer
         else:
             if receipt.express is not None:
@@ -170,7 +169,9 @@ class _Upload:
 
     def _failed(self, error: OSError) -> NotSent:
         self._log.trouble("spool", error)
-        return not_sent(Refused(error.reply if isinstance(error, SpoolFailed) else UNWRITABLE, "store"))
+        reply = error.reply if isinstance(error, SpoolFailed) else UNWRITABLE
+        # The service counts it, on the event loop: this may be a thread.
+        return not_sent(Refused(reply, "store"))._replace(reason="store")
 
 
 def not_sent(refused: Refused) -> NotSent:

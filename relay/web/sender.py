@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Literal, NamedTuple, Protocol
 
-Reason = Literal["busy", "recipients", "size", "syntax", "timeout"]
+Reason = Literal["busy", "recipients", "size", "store", "syntax", "timeout"]
 """Why the HTTP service itself refuses a message: labels of `relay_messages_rejected_total`."""
 
 

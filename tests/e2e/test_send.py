@@ -220,6 +220,20 @@ async def test_requests_at_the_same_moment_with_one_key_send_one_mail(tmp_path: 
         assert len(upstream.transfers) == len(documents)
 
 
+async def test_without_a_spool_large_mail_is_503_and_counted_and_small_mail_is_taken(tmp_path: Path) -> None:
+    async with Upstream() as upstream, RelayProcess(write_config(tmp_path, {"one": upstream})) as relay:
+        place, large = relay.http_address, "x\n" * 300_000
+        for folder in tmp_path.glob("*spool*"):
+            folder.rmdir()
+        assert (await send(place, {**SIMPLE, "text": large})).error == (503, "unavailable")
+        whole = await send_whole(place, letter(large.replace("\n", "\r\n")), from_=BULK, to=TO)
+        assert whole.error == (503, "unavailable")
+        assert int(whole.headers["retry-after"]) >= 1
+        assert (await send(place, SIMPLE)).status == 202
+        assert (await metrics(relay)).value("relay_messages_rejected_total", reason="store") == 2
+        assert "event=trouble where=spool" in relay.stderr
+
+
 async def test_what_was_answered_202_survives_a_kill_and_arrives_once(tmp_path: Path) -> None:
     async with Upstream(script={"mail": Hang()}) as upstream:
         config = write_config(tmp_path, {"one": upstream})
