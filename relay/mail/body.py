@@ -13,6 +13,8 @@ _BASE64_LINE = 57
 _LINES_AT_ONCE = 500
 _LONGEST_PLAIN = 78
 """RFC 5322 2.1.1"""
+_LONGEST_QUOTED = 76
+"""RFC 2045 6.7 (5), with the `=` at its end"""
 
 Encoding = Literal["7bit", "quoted-printable", "base64"]
 
@@ -43,8 +45,9 @@ def encoded_text(text: str, pause: Callable[[], None]) -> Encoded:
     pieces = []
     for piece in _lines(data):
         quoted = binascii.b2a_qp(piece, istext=True)
-        # A line that goes on in the next piece ends here softly.
-        pieces.append((quoted if piece.endswith(b"\n") else quoted + b"=\n").replace(b"\n", b"\r\n"))
+        if not piece.endswith(b"\n"):
+            quoted = _softly_ended(quoted)
+        pieces.append(quoted.replace(b"\n", b"\r\n"))
         pause()
     return Encoded("quoted-printable", b"".join(pieces))
 
@@ -60,6 +63,15 @@ def encoded_bytes(data: bytes, pause: Callable[[], None]) -> Encoded:
 
 
 _ASCII = bytes(range(128))
+
+
+def _softly_ended(quoted: bytes) -> bytes:
+    """Quoted-printable whose last line goes on in what follows."""
+    if len(quoted) - quoted.rfind(b"\n") - 1 < _LONGEST_QUOTED:
+        return quoted + b"=\n"
+    # There is no room for the `=`: the last character goes to a line of its own.
+    at = len(quoted) - (3 if quoted[-3:-2] == b"=" else 1)
+    return quoted[:at] + b"=\n" + quoted[at:] + b"=\n"
 
 
 def _unix_lines(data: bytes, pause: Callable[[], None]) -> bytes:

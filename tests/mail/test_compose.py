@@ -6,6 +6,7 @@ import base64
 import email
 import email.policy
 import json
+import quopri
 from email.message import EmailMessage
 from typing import Any
 
@@ -208,7 +209,20 @@ def test_a_text_is_read_back_however_it_is_divided(text: str, at_once: int) -> N
     assert raw.decode().replace("\r\n", "\n").removesuffix("\n").split("\n") == lines
     assert encoded.content.isascii()
     assert encoded.content.endswith(b"\r\n")
-    assert max(map(len, encoded.content.split(b"\r\n"))) <= 78
+    longest = 78 if encoded.encoding == "7bit" else 76
+    assert max(map(len, encoded.content.split(b"\r\n"))) <= longest
+
+
+@pytest.mark.parametrize("last", ["x", "ä"])
+@pytest.mark.parametrize("at_once", range(70, 90))
+def test_no_line_is_too_long_where_a_text_is_divided(at_once: int, last: str) -> None:
+    text = "ä" + "x" * 70 + last * 3 + "y" * 100
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(body, "AT_ONCE", at_once)
+        encoded = body.encoded_text(text, lambda: None)
+    assert encoded.encoding == "quoted-printable"
+    assert max(map(len, encoded.content.split(b"\r\n"))) <= 76
+    assert quopri.decodestring(encoded.content).decode().rstrip("\r\n") == text
 
 
 @given(st.text())
