@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -155,7 +157,7 @@ def _explanation(loaded: Loaded, facts: Facts, message: Message, size_bytes: int
     explanation = router.explain(facts)
     by_limits = limited(loaded.config, facts, message, explanation.route, router.demoted(explanation.route))
     route, limits = by_limits.route, loaded.config.limits
-    lane = loaded.config.lanes[route.lane]
+    lane, of_lane = loaded.config.lanes[route.lane], loaded.config.lanes[explanation.route.lane].limits
     prefers = lane.prefer == "fastest"
     of_relay = running(loaded.config) if prefers or lane.express else {}
     return {
@@ -175,21 +177,39 @@ def _explanation(loaded: Loaded, facts: Facts, message: Message, size_bytes: int
         "listener": facts.listener,
         "size": size_bytes,
         "dkim": _dkim(loaded, facts),
-        "expires_ms": round(lane.expires_s * 1000),
+        "expires_ms": round(route.life_s * 1000),
         "limits": {
             "message_size": limits.message_size_bytes,
             "recipients": limits.recipients,
-            **{name: [_rate_limit(one) for one in getattr(lane.limits, name)] for name in _RATE_LIMITS},
-            "resend_after_ms": [pause_s * 1000 for pause_s in lane.limits.resend_after_s],
-            "action": lane.limits.action,
+            **{name: [_rate_limit(one) for one in getattr(of_lane, name)] for name in _RATE_LIMITS},
+            "resend_after_ms": [pause_s * 1000 for pause_s in of_lane.resend_after_s],
+            "action": of_lane.action,
             "counters": by_limits.counters,
         },
         "limited": list(by_limits.reasons),
         "refused": [
+            *_not_allowed(loaded.config, facts, message),
             *([by_limits.refusal] if by_limits.refusal is not None else []),
             *_too_large(size_bytes, len(facts.recipients), limits),
         ],
     }
+
+
+def _not_allowed(config: Config, facts: Facts, message: Message) -> list[str]:
+    """The reply to a sender or an author that may not send there."""
+    from relay.intake.users import UsersError, senders_of
+    from relay.mail.message import has_clear_authors
+    from relay.policy.check import Refuse
+    from relay.policy.sender import check_author
+
+    listener = next(one for one in (*config.listen, config.http.sending) if str(one.address) == facts.listener)
+    of_user: tuple[str, ...] = ()
+    if facts.user is not None and listener.users_file is not None:
+        with suppress(UsersError):  # `check` reports it
+            of_user = senders_of(listener.users_file, facts.user)
+    restrictions = (listener.senders or (), of_user)
+    decision = check_author(restrictions, facts.sender, facts.from_addresses, lambda: has_clear_authors(message))
+    return [str(decision.reply)] if isinstance(decision, Refuse) else []
 
 
 _RATE_LIMITS = ("per_recipient", "per_client", "per_sender")
@@ -292,9 +312,14 @@ def _counters_text(counters: list[dict[str, Any]]) -> list[str]:
     texts = []
     for one in counters:
         used = [f"{w['used']} of {w['count']} in {configured_duration(w['period_ms'])}" for w in one["windows"]]
-        wait = f"free in {configured_duration(one['wait_ms'])}" if one["wait_ms"] else "free now"
-        texts.append(", ".join([one["limit"], *used, "never free" if one["wait_ms"] is None else wait]))
+        texts.append(", ".join([one["limit"], *used, _wait_text(one["wait_ms"])]))
     return list(dict.fromkeys(texts))
+
+
+def _wait_text(wait_ms: float | None) -> str:
+    if wait_ms is None:
+        return "never free"
+    return f"free in {configured_duration(math.ceil(wait_ms / 1000) * 1000)}" if wait_ms else "free now"
 
 
 def _warm_text(warm: dict[str, Any]) -> str:

@@ -62,7 +62,7 @@ def limited(config: Config, facts: Facts, message: Message, route: Route, demote
         envelope=envelope,
         message=message,
         is_whole=False,
-        client=client_of(message, None, facts.client),
+        client=client_of(message, facts.user, facts.client),
         sender=facts.sender or next(iter(facts.from_addresses), ""),
         now=now,
     )

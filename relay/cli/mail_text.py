@@ -125,6 +125,7 @@ def message(one: Json) -> str:
         f"  accepted    {one['accepted_at']}, expires {one['expires_at']}",
         f"  times       {_timings(one['timings_ms'])}",
     ]
+    lines.extend(f"  limited     {reason}" for reason in _limited(one))
     if one.get("hint"):
         lines.append(f"  hint        {one['hint']}")
     for recipient in one["recipients"]:
@@ -141,6 +142,12 @@ def message(one: Json) -> str:
     notes = (" ".join(str(value) for value in note.values()) for note in one.get("notes", ()))
     lines.extend(f"  note        {note}" for note in notes)
     return "\n".join(printable(line) for line in lines)
+
+
+def _limited(one: Json) -> list[str]:
+    """What limits did to the message, each once, whatever the number of its recipients."""
+    events = [event for recipient in one["recipients"] for event in recipient.get("events", ())]
+    return list(dict.fromkeys(event["reason"] for event in events if event["kind"] == "limited"))
 
 
 def _event(event: Json) -> str:

@@ -17,7 +17,7 @@ from relay.config.masking import shown
 from relay.config.model import API_RULE, COPY_RULE, PINNED_RULE, DkimDomain, Http, Lane, Listener, Match, Rule, Upstream
 from relay.config.network import AnyAddress, TcpAddress, UnixAddress, is_host, is_loopback, is_private
 from relay.config.parse import is_header_name
-from relay.config.patterns import compiled
+from relay.config.patterns import compiled, matches_no_address
 from relay.config.validate import absent
 from relay.providers.registry import find_preset
 
@@ -40,7 +40,7 @@ def check(data: Mapping[str, Any], sections: Mapping[Loc, Section]) -> Iterator[
                 yield from _listener(loc, section, lanes)
             case Http():
                 yield from http_checks.check(loc, section)
-                yield from _patterns((*loc, "senders"), section.senders)
+                yield from _senders((*loc, "senders"), section.senders)
             case Upstream():
                 yield from _upstream(loc, section)
             case Lane():
@@ -93,7 +93,7 @@ def _listener(loc: Loc, listener: Listener, lanes: Collection[str]) -> Iterator[
                 yield Diagnostic((*loc, key), "set tls: starttls or tls: implicit, or drop this key: tls is none")
     elif missing := [key for key in ("cert_file", "key_file") if getattr(listener, key) is None]:
         yield Diagnostic((*loc, "tls"), f"tls: {listener.tls} needs {' and '.join(missing)}")
-    yield from _patterns((*loc, "senders"), listener.senders)
+    yield from _senders((*loc, "senders"), listener.senders)
     if listener.auth == "any" and not private:
         yield Diagnostic((*loc, "auth"), "auth: any takes every password, so it is for loopback and unix sockets only")
     if listener.auth == "required" and listener.users_file is None:
@@ -238,6 +238,13 @@ def _match(loc: Loc, match: Match) -> Iterator[Diagnostic]:
         yield Diagnostic((*loc, "header"), "expected at least one header, got none")
     if match.client == ():
         yield Diagnostic((*loc, "client"), "expected at least one network, got none")
+
+
+def _senders(loc: Loc, patterns: tuple[str, ...] | None) -> Iterator[Diagnostic]:
+    yield from _patterns(loc, patterns)
+    for n, pattern in enumerate(patterns or ()):
+        if matches_no_address(pattern):
+            yield note((*loc, n), f"{shown(pattern)} matches no address; a domain is *@{pattern or 'example.com'}")
 
 
 def _patterns(loc: Loc, patterns: tuple[str, ...] | None) -> Iterator[Diagnostic]:

@@ -20,6 +20,11 @@ MAX_TEXT_CHARS = 4000
 Test = Callable[[str], bool]
 
 
+def matches_no_address(pattern: str) -> bool:
+    """Whether a glob has nothing that an `@` could match."""
+    return not pattern.startswith("/") and not set(pattern) & set("@*?")
+
+
 def compiled(pattern: str) -> Test:
     """A pattern as a test. Raises ValueError with the reason and, for a regular expression, the place."""
     if len(pattern) > MAX_PATTERN_CHARS:

@@ -24,6 +24,7 @@ from relay.upstream.phases import RARE_PHASES
 from relay.upstream.results import Result
 
 REDIRECTED = "one copy went to the redirect address instead of the recipients"
+REFUSED_REDIRECTED = "the reply is about the redirect address"
 """on the time line"""
 
 Settle = Callable[[Job], Awaitable[None]]
@@ -136,7 +137,9 @@ class Round:
                     job.note = REDIRECTED
                 self._end(pending, "sent", report.upstream, reply, sent_at=self._epoch(report.ended_at))
             case Verdict.PERMANENT_FAILURE:
-                if not report.redirected:
+                if report.redirected:
+                    job.note = REFUSED_REDIRECTED
+                else:
                     note_bad_address(job, job.queued.lane, report.upstream, result, self._epoch(report.ended_at))
                 self._end(pending, "bounced", report.upstream, reply)
             case Verdict.TRY_NEXT | Verdict.UNSUPPORTED | Verdict.UNKNOWN:

@@ -21,7 +21,16 @@ from relay.intake.spool import Large, SpoolFailed
 from relay.intake.types import Receipt, Refused, Submission
 from relay.mail.envelope import Envelope
 from relay.mail.mailbox_provider import provider
-from relay.mail.message import Message, Unacceptable, from_addresses, has_large_head, normalise, parse, subject
+from relay.mail.message import (
+    Message,
+    Unacceptable,
+    from_addresses,
+    has_clear_authors,
+    has_large_head,
+    normalise,
+    parse,
+    subject,
+)
 from relay.mail.redact import redact
 from relay.mail.reply import Reply
 from relay.mail.trace import received, rfc5322_date
@@ -159,7 +168,7 @@ class Acceptance:
         head = content.head if isinstance(content, Large) else content
         is_long = has_large_head(head)
         reading = await asyncio.to_thread(_read, arrival, head) if is_long else _read(arrival, head)
-        _check_author(arrival.submission, reading.facts)
+        _check_author(arrival.submission, reading)
         async with services.idempotency.claimed(arrival.submission, reading.message, arrival.accepted_at) as claim:
             if isinstance(claim, Repeated):
                 return claim
@@ -176,7 +185,8 @@ class Acceptance:
             except BaseException:
                 services.limiter.withdraw(placement)
                 raise
-        return _Accepted(Original(arrival.submission, reading.message, draft, message), placement.resent)
+        original = Original(arrival.submission, reading.message, draft, message, placement.routed)
+        return _Accepted(original, placement.resent)
 
     def _place(self, arrival: _Arrival, reading: _Reading) -> Placement:
         """Find the lane, within all limits, and count the message. Raises Refused."""
@@ -268,10 +278,11 @@ def _size_bytes(content: bytes | Large) -> int:
     return content.size_bytes if isinstance(content, Large) else len(content)
 
 
-def _check_author(submission: Submission, facts: Facts) -> None:
+def _check_author(submission: Submission, reading: _Reading) -> None:
     """Raises Refused where the client may not send as this sender or author."""
-    restrictions = submission.listener.senders or (), submission.user_senders
-    decision = check_author(restrictions, facts.sender, facts.from_addresses)
+    restrictions, facts = (submission.listener.senders or (), submission.user_senders), reading.facts
+    is_clear = partial(has_clear_authors, reading.message)
+    decision = check_author(restrictions, facts.sender, facts.from_addresses, is_clear)
     if isinstance(decision, Refuse):
         raise Refused(decision.reply, decision.reason)
 

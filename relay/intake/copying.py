@@ -32,6 +32,8 @@ class Original(NamedTuple):
     draft: Draft
     message: NewMessage
     """of a large one without its content"""
+    routed: str
+    """the lane that the rules chose; the message's own, unless that demoted it"""
 
 
 class Copier:
@@ -51,10 +53,12 @@ class Copier:
     async def copy(self, config: Config, original: Original, copy_id: Callable[[], str]) -> None:
         """Store a copy where the message's lane wants one. It is durable when this returns, or the log says why it
         isn't. `copy_id` makes its id."""
-        lane = config.lanes[original.message.lane]
-        if lane.copy_to is None or _goes_to(original.message.envelope, lane.copy_to):
+        # A code that was demoted is still one.
+        lane = config.lanes[original.routed]
+        address = lane.copy_to or config.lanes[original.message.lane].copy_to
+        if address is None or _goes_to(original.message.envelope, address):
             return
-        new = self._new(config, original, lane.copy_to, copy_id())
+        new = self._new(config, original, address, copy_id())
         try:
             await self._submit(lane, original, new)
         except Exception as error:  # noqa: BLE001 - whatever it is, the app must get its 250

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from relay.config.patterns import compiled
+from relay.config.patterns import compiled, matches_no_address
 
 # RFC 9106 has 2 GiB or 64 MiB; 19 MiB and two passes (OWASP's choice) is enough where a failure also costs a delay,
 # and lets many apps log in at once.
@@ -128,6 +128,12 @@ def read_users(path: Path) -> dict[str, str]:
     return {name: user.phc for name, user in _read(path).items()}
 
 
+def senders_of(path: Path, name: str) -> tuple[str, ...]:
+    """The patterns of the addresses that a user may send as; none: all. Raises UsersError."""
+    users = _read(path)
+    return users[name].senders if name in users else ()
+
+
 class _User(NamedTuple):
     phc: str
     senders: tuple[str, ...]
@@ -163,7 +169,11 @@ def check_senders(patterns: Sequence[str]) -> None:
     """Raises ValueError for a pattern that isn't one, or that the users file has no room for: one with a blank."""
     for pattern in patterns:
         if pattern.split() != [pattern]:
-            raise ValueError("a pattern in the users file has no blanks; write ? or \\s for one")
+            raise ValueError("a pattern in the users file has no blanks; give several as arguments of their own")
+        if not pattern.startswith("/") and "," in pattern:
+            raise ValueError("blanks stand between patterns, no commas")
+        if matches_no_address(pattern):
+            raise ValueError(f"{pattern} matches no address; a domain is *@{pattern}")
         compiled(pattern)
 
 

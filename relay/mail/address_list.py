@@ -35,6 +35,31 @@ def addresses_in(text: str) -> list[str]:
     return [address for address in found if address is not None]
 
 
+_WELL_FORMED_TOKEN = re.compile(
+    r"""[ \t]+|\((?:[^()\\]|\\.)*+\)|"(?:[^"\\]|\\.)*+"|\[[^\[\]\\]*+\]|[^\s()<>\[\]:;@\\,"]++|[<>@,]"""
+)
+# In kinds of tokens: `w` a word, `l` a literal, and signs.
+_MAILBOX_KINDS = r" ?+(?:(?:w(?: ?w)*+ ?+)?+<w@[wl]>|w@[wl]) ?+"
+_LIST_KINDS = re.compile(rf"{_MAILBOX_KINDS}(?:,{_MAILBOX_KINDS})*+")
+
+
+def is_well_formed(text: str) -> bool:
+    """Whether an unfolded value is a mailbox-list as RFC 5322 3.4 writes it (raw UTF-8 in words, RFC 6532): then all
+    programs read the same addresses from it. Groups and obsolete forms aren't."""
+    kinds: list[str] = []
+    at = 0
+    while at < len(text):
+        found = _WELL_FORMED_TOKEN.match(text, at)
+        if found is None or not found[0].replace("\t", " ").isprintable():
+            return False
+        at = found.end()
+        sign = found[0][0]
+        kind = " " if sign in " \t(" else "l" if sign == "[" else sign if sign in "<>@," else "w"
+        if kind != " " or kinds[-1:] != [" "]:
+            kinds.append(kind)
+    return _LIST_KINDS.fullmatch("".join(kinds)) is not None
+
+
 def _address(text: str) -> str | None:
     """The addr-spec in `text`, without the words before and behind it."""
     words = " ".join(text.split())

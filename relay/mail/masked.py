@@ -61,5 +61,6 @@ def _field(message: Message, field: Field) -> bytes:
 def _without_codes(text: str) -> str:
     """Without codes, the paths of links, and words that stand alone on a line."""
     lines = "\n".join(text.splitlines())
-    shown = hide_codes(_ONE_WORD.sub(rf"\1{MASK}\2", _LINK.sub(r"\1/…", lines)))
+    # Codes first: one may reach over several lines, each of them a part of HTML.
+    shown = _ONE_WORD.sub(rf"\1{MASK}\2", hide_codes(_LINK.sub(r"\1/…", lines)))
     return shown if len(text) <= MOST_TEXT_CHARS else shown[:-_CUT].rstrip() + "…"

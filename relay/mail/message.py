@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from relay.mail.address_list import addresses_in
+from relay.mail.address_list import addresses_in, is_well_formed
 from relay.mail.header_text import decoded, text_of
 from relay.mail.reply import Reply
 
@@ -167,6 +167,12 @@ def from_addresses(message: Message) -> tuple[str, ...]:
             if len(found) >= MAX_AUTHORS:
                 break
     return tuple(found[:MAX_AUTHORS])
+
+
+def has_clear_authors(message: Message) -> bool:
+    """Whether all programs read the same addresses from the From fields as `from_addresses`."""
+    values = (text_of(field.value) for field in message.fields if field.name == "from")
+    return all(is_well_formed(value.replace("\r", "").replace("\n", "")) for value in values)
 
 
 _AUTHOR_BYTES = 1_000

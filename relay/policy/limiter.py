@@ -66,6 +66,8 @@ class Placement(NamedTuple):
     """Where a message goes, and what was counted."""
 
     route: Route
+    routed: str = ""
+    """the lane that the rules chose, which may have demoted it"""
     due_at: float | None = None
     limited: tuple[str, ...] = ()
     admission: Admission | None = None
@@ -106,7 +108,7 @@ class Limiter:
         self.admissions.expire(incoming.now - longest_s(config))
         self._report_forgotten()
         limited: list[str] = []
-        lane = config.lanes[route.lane]
+        routed, lane = route.lane, config.lanes[route.lane]
         budget: Demand | None = None
         if lane.express and route.lane != default.lane:
             budget = budget_of(facts_of(route, incoming), lane.limits, self._salt())
@@ -119,7 +121,9 @@ class Limiter:
             limited.append(_demoted_text(placed, route, default))
             route = default  # which can't demote: the configuration refuses that
             placed = self._within_limits(config.lanes[route.lane], route, incoming, None)
-        return placed if isinstance(placed, Refuse) else placed._replace(limited=(*limited, *placed.limited))
+        if isinstance(placed, Refuse):
+            return placed
+        return placed._replace(routed=routed, limited=(*limited, *placed.limited))
 
     def withdraw(self, placement: Placement) -> None:
         """The message isn't stored: it doesn't count."""
@@ -156,7 +160,7 @@ class Limiter:
         if due_at is not None and key is not None and admission is not None:
             self._delayed[key] = admission
             self._sweep(now)
-        return Placement(route, due_at, limited, admission, key, older, self._resent(facts, lane, now))
+        return Placement(route, route.lane, due_at, limited, admission, key, older, self._resent(facts, lane, now))
 
     def _take_delayed(self, key: str | None, now: float) -> Admission | None:
         """The delayed message that a new one with this key supersedes before it is due: it counts no more."""

@@ -3,7 +3,7 @@ the From addresses must match. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 from relay.config.patterns import Test, compiled
@@ -23,8 +23,14 @@ def check_sender(restrictions: Iterable[Restriction], sender: str) -> Decision:
     return _refuse(f"{sender[:_MAX_SHOWN]} may not send here")
 
 
-def check_author(restrictions: Iterable[Restriction], sender: str, from_addresses: Sequence[str]) -> Decision:
-    """Decide about a whole message: its envelope's sender and each From address (RFC 6409 6.1)."""
+def check_author(
+    restrictions: Iterable[Restriction],
+    sender: str,
+    from_addresses: Sequence[str],
+    has_clear_authors: Callable[[], bool],
+) -> Decision:
+    """Decide about a whole message: its envelope's sender and each From address (RFC 6409 6.1). `has_clear_authors`:
+    see `mail.message`."""
     held = [one for one in restrictions if one]
     if not held:
         return Accept()
@@ -38,6 +44,9 @@ def check_author(restrictions: Iterable[Restriction], sender: str, from_addresse
     for address in from_addresses:
         if not _allowed(held, address):
             return _refuse(f"{address[:_MAX_SHOWN]} may not be in From here")
+    # A mail program may read another address from it than the relay.
+    if not has_clear_authors():
+        return _refuse("From must be a list of addresses in the form of RFC 5322")
     return Accept()
 
 
