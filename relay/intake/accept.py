@@ -191,6 +191,9 @@ class Acceptance:
     def _place(self, arrival: _Arrival, reading: _Reading) -> Placement:
         """Find the lane, within all limits, and count the message. Raises Refused."""
         state, envelope = arrival.state, arrival.submission.envelope
+        full = None if arrival.submission.was_admitted else self._services.admission.refusal()
+        if full is not None:
+            raise Refused(full, "busy")
         decision = check(arrival.facts)
         if isinstance(decision, Refuse):
             raise Refused(decision.reply, decision.reason)

@@ -45,6 +45,8 @@ class Submission(NamedTuple):
     """the lane that the request names, and that no rule changes then"""
     idempotency_key: str | None = None
     """of the request; None: the message's X-Relay-Idempotency-Key, if it has one"""
+    was_admitted: bool = True
+    """the queue had room for it when it began; False: it may repeat an earlier request, so that is yet to be asked"""
 
 
 @dataclass(slots=True)

@@ -44,8 +44,8 @@ class Sending:
         self._priorities: OrderedDict[str, Priority] = OrderedDict()
         """by sender, after the lane of its last message, as it is for an SMTP session: bulk mail is stored last"""
 
-    def unavailable(self) -> NotSent | None:
-        reply = self._intake.may_begin()
+    def unavailable(self, *, has_key: bool) -> NotSent | None:
+        reply = self._intake.shutting_down() if has_key else self._intake.may_begin()
         return None if reply is None else not_sent(Refused(reply, "busy"))._replace(reason="busy")
 
     def lanes(self) -> Collection[str]:
@@ -129,6 +129,7 @@ class Sending:
             user=None,
             lane=outgoing.lane,
             idempotency_key=outgoing.idempotency_key,
+            was_admitted=outgoing.idempotency_key is None,
         )
 
 

@@ -31,6 +31,9 @@ TOO_MANY = (
     b'{"error": "too many connections"}'
 )
 
+MAX_LINE_BYTES = 65_536
+"""of a request line: `/api/send` has an envelope's recipients in it"""
+
 _log = logging.getLogger("relay.web")
 
 
@@ -73,6 +76,7 @@ class Connection(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type]  # as AppRunner passes it
             keepalive_timeout=IDLE_FOR_S,
             lingering_time=LINGER_S,
+            max_line_size=MAX_LINE_BYTES,
             auto_decompress=False,  # a webhook's proof is over the raw bytes, and a few kilobytes can become gigabytes
         )
         self._limit = limit

@@ -184,7 +184,8 @@ def _attachments(document: dict[str, Any], pause: Callable[[], None]) -> Iterato
         if not 0 < len(filename) <= MAX_FILENAME_CHARS:
             raise NotComposable(f"{place}.filename", f"expected 1 to {MAX_FILENAME_CHARS} characters")
         checked_text(f"{place}.filename", filename)
-        kind = _optional(one, "content_type", f"{place}.") or "application/octet-stream"
+        kind = _optional(one, "content_type", f"{place}.")
+        kind = "application/octet-stream" if kind is None else kind
         content = _decoded(f"{place}.content", _required(one, "content", f"{place}."), pause)
         yield Attachment(filename, content, checked_type(f"{place}.content_type", kind))
 

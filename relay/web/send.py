@@ -29,6 +29,8 @@ ALONE_BYTES = 262_144
 """of larger ones only one at a time is read: codes share the interpreter with it, and don't wait for it themselves"""
 _PIECE_BYTES = 65_536
 _PARAMETERS = ("from", "to", "lane")
+_REPLACEMENT = "\ufffd"
+"""what the library makes of bytes that aren't UTF-8"""
 _BROKEN_OFF = NotSent(400, "unreadable", "the body ended too early or is broken", "syntax")
 
 
@@ -65,11 +67,11 @@ class Send:
 
     async def _send(self, request: web.Request) -> str:
         """The message's id. Raises CannotReceive, NotComposable."""
-        if (refusal := self._sender.unavailable()) is not None:
+        key = _only(request, "Idempotency-Key")
+        if (refusal := self._sender.unavailable(has_key=key is not None)) is not None:
             raise CannotReceive(refusal)
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise CannotReceive(NotSent(415, "unsupported_type", "a compressed body isn't read: send it as it is"))
-        key = request.headers.get("Idempotency-Key")
         if key is not None and not is_key(key):
             raise _invalid(f"Idempotency-Key: expected 1 to {MOST_KEY_CHARS} printable ASCII characters")
         # Now: once the client has hung up nothing is known of it, and mail of no known address counts as local.
@@ -107,7 +109,7 @@ class Send:
         if request.query_string:
             raise _invalid("a JSON request has its fields in the body, and no parameters")
         text = f"a JSON body has at most {MAX_JSON_BYTES} bytes: send the message as message/rfc822"
-        client, most = request.headers.get(CLIENT), self._sender.most_recipients()
+        client, most = _only(request, CLIENT), self._sender.most_recipients()
         upload = self._sender.begin()
         try:
             await _receive(request, upload, MAX_JSON_BYTES, CannotReceive(NotSent(413, "too_large", text, "size")))
@@ -137,7 +139,7 @@ class Send:
     async def _receive_whole(self, request: web.Request) -> _Wanted:
         """A message as it is, with its envelope in the parameters."""
         sender, recipients, lane = self._parameters(request)
-        client = request.headers.get(CLIENT)
+        client = _only(request, CLIENT)
         field = None if client is None else field_of(CLIENT, CLIENT, client)
         upload = self._sender.begin()
         try:
@@ -154,9 +156,11 @@ class Send:
 
     def _parameters(self, request: web.Request) -> tuple[str, tuple[str, ...], str | None]:
         """Sender, recipients, lane. Raises CannotReceive, NotComposable."""
-        for name in request.query:
+        for name, value in request.query.items():
             if name not in _PARAMETERS:
                 raise _invalid(f"unknown parameter; known are {', '.join(_PARAMETERS)}")
+            if _REPLACEMENT in value:
+                raise NotComposable(name, "expected UTF-8, percent-encoded")
         for name in ("from", "lane"):
             if len(request.query.getall(name, [])) > 1:
                 raise NotComposable(name, "this parameter is given twice")
@@ -235,6 +239,14 @@ async def _receive(request: web.Request, sink: Upload | _WithField, most_bytes: 
         raise CannotReceive(NotSent(408, "too_slow", "the body came too slowly", "timeout")) from None
     except (ConnectionError, web.RequestPayloadError, HttpProcessingError):
         raise CannotReceive(_BROKEN_OFF) from None
+
+
+def _only(request: web.Request, name: str) -> str | None:
+    """The value of a header field that may be given once. Raises CannotReceive."""
+    values = request.headers.getall(name, [])
+    if len(values) > 1:
+        raise _invalid(f"{name}: this header field is given twice")
+    return values[0] if values else None
 
 
 def _has_few_texts(body: bytes) -> bool:

@@ -65,8 +65,9 @@ class Upload(Protocol):
 class Sender(Protocol):
     """Takes messages."""
 
-    def unavailable(self) -> NotSent | None:
-        """Why no message can be taken now; None: it can."""
+    def unavailable(self, *, has_key: bool) -> NotSent | None:
+        """Why no message can be taken now; None: it can. `has_key`: of the request, which may be one that was taken
+        before, and is then answered however full the queue is."""
 
     def lanes(self) -> Collection[str]:
         """The names of the lanes."""

@@ -76,6 +76,7 @@ async def test_a_refused_redirect_address_bounces_all_and_suppresses_none(tmp_pa
     ):
         view = await bench.ended(await bench.send("a@example.net", "b@example.net", sender=""))
         assert [each["state"] for each in view["recipients"]] == ["bounced", "bounced"]
+        assert [note["text"] for note in view["notes"]] == ["the reply is about the redirect address"]
         await bench.ended(await bench.send("c@example.net", sender=""))
         assert bad == []
 

@@ -112,6 +112,38 @@ async def test_whole_codes_go_to_the_archive_only_where_the_configuration_says_s
             assert sorted(one.recipients for one in bulk.transfers[1:]) == [(ARCHIVE,), ("z@example.net",)]
 
 
+async def test_a_demoted_code_is_copied_as_its_own_lane_says(tmp_path: Path) -> None:
+    keys = two_lanes(limits={"per_recipient": "1/1h", "action": "demote"})
+    keys["lanes"]["bulk"].pop("copy_to")
+    async with Upstream() as codes, Upstream() as bulk:
+        config = write_config(tmp_path, {"codes": codes, "bulk": bulk}, **keys)
+        async with RelayProcess(config) as relay:
+            async with Talk(relay.smtp) as app:
+                for _ in range(2):
+                    id_ = await app.submit(letter(f"Your code is {CODE}.", sender=OTP), OTP, "a@example.net")
+            await copied(relay, 2)
+            await bulk.wait_for(3)
+            assert len(copies(bulk)) == 2
+            assert not [one for one in copies(bulk) if CODE.encode() in one.content]
+            shown = await command("log", id_, "-c", config)
+            assert "  limited     per_recipient of lane otp: demoted to lane bulk" in shown.out
+
+
+async def test_an_archive_that_refuses_is_never_suppressed(tmp_path: Path) -> None:
+    async with Upstream() as codes, Upstream(script={"rcpt": "550 5.1.1 no such user"}) as bulk:
+        config = write_config(tmp_path, {"codes": codes, "bulk": bulk}, **two_lanes(), workers=0)
+        async with RelayProcess(config) as relay:
+            async with Talk(relay.smtp) as app:
+                for _ in range(3):
+                    await app.submit(letter(f"Your code is {CODE}.", sender=OTP), OTP, "a@example.net")
+
+            async def bounced() -> bool:
+                return relay.stderr.count("event=bounced") == 3
+
+            await until(bounced)
+            assert (await command("suppress", "list", "-c", config)).out.count(ARCHIVE) == 0
+
+
 async def test_a_code_leaves_and_the_app_gets_its_250_while_the_archive_hangs(tmp_path: Path) -> None:
     async with (
         Upstream() as codes,

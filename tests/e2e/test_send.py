@@ -104,6 +104,8 @@ async def test_a_whole_message_arrives_byte_for_byte_however_large(tmp_path: Pat
             assert three.content.endswith(letter("one\r\ntwo"))
             assert not list(tmp_path.glob("relay-spool/*"))
             assert (await send_whole(place, large + b"x" * 200_000, from_=BULK, to=TO)).error == (413, "too_large")
+            many = [f"person{n:03}@x.example" for n in range(500)]
+            assert (await send_whole(place, letter(), from_=BULK, to=many)).status == 202
             wrong: list[dict[str, str | list[str]]] = [
                 {"to": TO}, {"from_": BULK}, {"from_": [BULK, BULK], "to": TO}, {"from_": BULK, "to": "x"},
                 {"from_": BULK, "to": TO, "x": "1"}, {"from_": "a\r\nb@x.example", "to": TO},
@@ -113,7 +115,7 @@ async def test_a_whole_message_arrives_byte_for_byte_however_large(tmp_path: Pat
             assert (await send_whole(place, b"", from_=BULK, to=TO)).error == (422, "invalid")
             assert (await send_whole(place, b"X-A: \0\r\n\r\n", from_=BULK, to=TO)).error == (422, "refused")
             await until(lambda: _is_empty(relay))
-            assert len(upstream.transfers) == 3
+            assert sum(len(one.recipients) for one in upstream.transfers[3:]) == 500
 
 
 async def _is_empty(relay: RelayProcess) -> bool:
@@ -149,6 +151,11 @@ async def test_what_cant_be_sent_is_refused_with_a_sentence_and_nothing_is_store
             chunked = await ask(place, "POST", "/api/send", None, {**RFC822, "Content-Encoding": "gzip"})
             assert chunked.error == (415, "unsupported_type")
             assert (await ask(place, "GET", "/api/send", None, {})).error == (405, "method_not_allowed")
+            not_utf8 = await ask(place, "POST", "/api/send?from=a@auth.example.com&to=%ff@x.example", letter(), RFC822)
+            assert not_utf8.error == (422, "invalid")
+            assert await refused({**SIMPLE, "attachments": [{"filename": "a", "content": "", "content_type": ""}]}) == (
+                422, "invalid",
+            )  # fmt: skip
             plain = await ask(place, "POST", "/api/send", b"x", {"Content-Type": "text/plain"})
             assert plain.error == (415, "unsupported_type")
             evil = {"Origin": "https://evil.example"}
@@ -163,6 +170,17 @@ async def test_what_cant_be_sent_is_refused_with_a_sentence_and_nothing_is_store
             for reason, least in {"syntax": 8, "recipients": 1, "size": 1, "sender": 1, "idempotency": 1}.items():
                 assert seen.value("relay_messages_rejected_total", reason=reason) >= least, reason
             assert (await send(place, SIMPLE)).status == 202
+
+
+async def test_a_repeated_request_has_its_answer_while_the_queue_is_full(tmp_path: Path) -> None:
+    async with Upstream(script={"mail": "451 4.3.0 later"}) as upstream:
+        config = write_config(tmp_path, {"one": upstream}, queue={"max_messages": 1})
+        async with RelayProcess(config) as relay:
+            first = await send(relay.http_address, SIMPLE, {"Idempotency-Key": "one"})
+            await time_line(relay, first.id, "deferred")
+            assert (await send(relay.http_address, SIMPLE)).error == (503, "unavailable")
+            assert (await send(relay.http_address, SIMPLE, {"Idempotency-Key": "two"})).error == (503, "unavailable")
+            assert (await send(relay.http_address, SIMPLE, {"Idempotency-Key": "one"})).id == first.id
 
 
 async def test_limits_and_keys_answer_as_http_does(tmp_path: Path) -> None:

@@ -48,6 +48,12 @@ async def test_envelope_sender_and_each_from_must_be_among_the_senders(tmp_path:
                 for author in (f"{OTP}, x@evil.example", f'"{OTP}" <x@evil.example>', "undisclosed:;"):
                     assert (await final(app, OTP, letter(sender=author))).startswith("550 5.7.1"), author
                 assert (await final(app, "", letter(sender="x@evil.example"))).startswith("550 5.7.1")
+                for unclear in (
+                    f"x@evil.example {OTP}", f"x@evil.example (x) {OTP}", f"x@evil.example<> {OTP}",
+                    f"=?utf-8?q?x=40evil.example=2C?= {OTP}", f"x@evil.example\r\n {OTP}", f"<@evil.example:{OTP}>",
+                ):  # fmt: skip
+                    said = await final(app, OTP, letter(sender=unclear))
+                    assert said == "550 5.7.1 From must be a list of addresses in the form of RFC 5322", unclear
                 two_fields = letter(sender=OTP, extra="From: x@evil.example\r\n")
                 assert (await final(app, OTP, two_fields)).startswith("550 5.7.1")
                 assert (await final(app, OTP, b"Subject: no author\r\n\r\nhi\r\n")).startswith("550 5.7.1 a message")
@@ -62,7 +68,7 @@ async def test_envelope_sender_and_each_from_must_be_among_the_senders(tmp_path:
                 assert (await final(app, OTP, letter(sender="other@auth.example.com"))).startswith("550 5.7.1")
                 assert (await final(app, OTP.upper(), letter(sender=OTP))).startswith("250")
             await upstream.wait_for(3)
-            assert (await metrics(relay)).value("relay_messages_rejected_total", reason="sender") == 11
+            assert (await metrics(relay)).value("relay_messages_rejected_total", reason="sender") == 17
             assert "evil" not in relay.stderr
             assert relay.stderr.count("rule=of-app1") >= 1
         (tmp_path / "m.eml").write_bytes(letter(sender=OTP))
@@ -70,6 +76,12 @@ async def test_envelope_sender_and_each_from_must_be_among_the_senders(tmp_path:
         assert (found["lane"], found["rule"]) == ("otp", "of-app1")
         found = (await command("explain", str(tmp_path / "m.eml"), "--json", "-c", config)).document
         assert found["earlier"][0]["why_not"] == ["user: the mail has none, the rule wants APP1"]
+        as_evil = ("--user", "app1", "--from", "x@evil.example")
+        found = (await command("explain", str(tmp_path / "m.eml"), *as_evil, "--json", "-c", config)).document
+        assert found["refused"] == ["550 5.7.1 x@evil.example may not send here"]
+        listen[0]["senders"] = ["*@ok.example", "ok.example"]
+        noted = await command("check", "-c", write_config(tmp_path, {"one": upstream}, listen=listen))
+        assert "listen[0].senders[1]: 'ok.example' matches no address; a domain is *@ok.example" in noted.out
         listen[0]["senders"] = ["*@ok.example", "/(/"]
         refused = await command("check", "-c", write_config(tmp_path, {"one": upstream}, listen=listen))
         assert refused.code == 2

@@ -60,6 +60,7 @@ def test_it_has_the_envelope_of_the_letter_and_its_text_without_code_and_link() 
         "<p>Your code</p><b>4</b><b>8</b><b>1</b><b>5</b><b>1</b><b>6</b>",
         "<style>a{}</style><p>Your code:</p><h1>&#52;81&#8203;516</h1>",
         "<p>Your code is here</p><td>4815</td><td>16</td>",
+        "<p>Your code is</p><b>4</b><b>8</b><b>1</b>516 and nothing else",
     ],
 )
 def test_no_digit_of_a_code_in_pieces_of_html_stays(html: str) -> None:

@@ -56,7 +56,7 @@ class KeptSender:
         self.sent: asyncio.Queue[tuple[Outgoing, bytes]] = asyncio.Queue()
         self.counted: list[Reason] = []
 
-    def unavailable(self) -> NotSent | None:
+    def unavailable(self, *, has_key: bool) -> NotSent | None:
         return None
 
     def lanes(self) -> Collection[str]:
@@ -118,6 +118,15 @@ def head(*fields: str, kind: str = "application/json", query: str = "") -> bytes
 def request(document: object, *fields: str) -> bytes:
     body = json.dumps(document).encode()
     return head(f"Content-Length: {len(body)}", *fields) + body
+
+
+@pytest.mark.parametrize("name", ["Idempotency-Key", "X-Relay-Client"])
+async def test_a_field_that_is_given_twice_is_refused(address: tuple[str, int], name: str) -> None:
+    document = {"from": "a@example.com", "to": "b@example.net", "text": "x"}
+    async with connected(address, request(document, f"{name}: a", f"{name}: b", "Connection: close")) as (reader, _):
+        answer, body = await everything(reader)
+    assert answer.startswith(b"HTTP/1.1 422 ")
+    assert body["error"]["message"].startswith(name)
 
 
 async def everything(reader: asyncio.StreamReader) -> tuple[bytes, Any]:
