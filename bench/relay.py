@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -90,7 +91,7 @@ def configuration(site: Site) -> dict[str, Any]:
         lanes["parked"] = {"upstreams": ["parked"], "retry": ["4h"], "expires": "2d"}
     if site.is_limited:
         for lane in lanes.values():
-            lane["limits"] = _LIMITS
+            lane["limits"] = deepcopy(_LIMITS)
     more: dict[str, Any] = {}
     if site.webhooks_port is not None:
         upstreams["bulk"]["webhook"] = {"kind": "postmark", "secret": WEBHOOK_SECRET}

@@ -101,11 +101,16 @@ class Limiter:
         """by supersede key, what isn't due yet"""
         self._sweep_at = _SWEEP_AT
         self._forgotten = 0
+        self._config: Config | None = None
+        self._longest_s = 0.0
+        """of that configuration"""
 
     def place(self, config: Config, route: Route, default: Route, incoming: Incoming) -> Placement | Refuse:
         """Find the message's place, and count it. `default`: where it goes if it is demoted. A message that is refused
         isn't counted."""
-        self.admissions.expire(incoming.now - longest_s(config))
+        if config is not self._config:
+            self._config, self._longest_s = config, longest_s(config)
+        self.admissions.expire(incoming.now - self._longest_s)
         self._report_forgotten()
         limited: list[str] = []
         routed, lane = route.lane, config.lanes[route.lane]

@@ -164,7 +164,11 @@ def free_at(demand: Demand, times: Sequence[float], now: float) -> float:
     """The first moment from `now` on at which the demand is met. `times`: when earlier messages count, in order."""
     at = now
     while True:
-        later = max((_window_free_at(window, times, demand.times, at) for window in demand.windows), default=at)
+        later = at
+        for window in demand.windows:
+            # Most keys have few messages, which no window is full with.
+            if len(times) + demand.times > window.count:
+                later = max(later, _window_free_at(window, times, demand.times, at))
         if demand.pauses_s and times:
             later = max(later, times[-1] + pause_s(demand.pauses_s, demand.reset_s, times))
         if later <= at:
@@ -173,12 +177,11 @@ def free_at(demand: Demand, times: Sequence[float], now: float) -> float:
 
 
 def _window_free_at(window: CountPer, times: Sequence[float], new: int, at: float) -> float:
-    """The first moment from `at` on at which no window of this length would have more than it may."""
+    """The first moment from `at` on at which no window of this length would have more than it may. `times` has so many
+    that `new` more can be too many."""
     room = window.count - new
     if room < 0:
         return NEVER
-    if len(times) <= room:
-        return at
     if times[-1] <= at:
         return max(at, times[-room - 1] + window.period_s)
     for first, last in zip(times, times[room:], strict=False):
