@@ -183,7 +183,8 @@ class Send:
 
     def _too_large(self) -> CannotReceive:
         text = f"a message has at most {self._sender.most_bytes()} bytes (limits.message_size)"
-        return CannotReceive(NotSent(413, "too_large", text, "size"))
+        # As all that SMTP answers 5yz (552).
+        return CannotReceive(NotSent(422, "too_large", text, "size"))
 
 
 class _WithField:

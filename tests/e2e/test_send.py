@@ -103,7 +103,7 @@ async def test_a_whole_message_arrives_byte_for_byte_however_large(tmp_path: Pat
             assert two.content.endswith(letter("y" * 70 + "\r\n" + ("z" * 76 + "\r\n") * 50_000))
             assert three.content.endswith(letter("one\r\ntwo"))
             assert not list(tmp_path.glob("relay-spool/*"))
-            assert (await send_whole(place, large + b"x" * 200_000, from_=BULK, to=TO)).error == (413, "too_large")
+            assert (await send_whole(place, large + b"x" * 200_000, from_=BULK, to=TO)).error == (422, "too_large")
             many = [f"person{n:03}@x.example" for n in range(500)]
             assert (await send_whole(place, letter(), from_=BULK, to=many)).status == 202
             wrong: list[dict[str, str | list[str]]] = [
