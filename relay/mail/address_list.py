@@ -38,8 +38,10 @@ def addresses_in(text: str) -> list[str]:
 _WELL_FORMED_TOKEN = re.compile(
     r"""[ \t]+|\((?:[^()\\]|\\.)*+\)|"(?:[^"\\]|\\.)*+"|\[[^\[\]\\]*+\]|[^\s()<>\[\]:;@\\,"]++|[<>@,]"""
 )
-# In kinds of tokens: `w` a word, `l` a literal, and signs.
-_MAILBOX_KINDS = r" ?+(?:(?:w(?: ?w)*+ ?+)?+<w@[wl]>|w@[wl]) ?+"
+# In kinds of tokens: `w` a word, `e` one with what may be an encoded word, `l` a literal, and signs. Some programs
+# decode an encoded word within an address, and read another from it.
+_MAILBOX_KINDS = r" ?+(?:(?:[we](?: ?[we])*+ ?+)?+<w@[wl]>|w@[wl]) ?+"
+_SIGN_KINDS = {" ": " ", "\t": " ", "(": " ", "[": "l", "<": "<", ">": ">", "@": "@", ",": ","}
 _LIST_KINDS = re.compile(rf"{_MAILBOX_KINDS}(?:,{_MAILBOX_KINDS})*+")
 
 
@@ -54,7 +56,7 @@ def is_well_formed(text: str) -> bool:
             return False
         at = found.end()
         sign = found[0][0]
-        kind = " " if sign in " \t(" else "l" if sign == "[" else sign if sign in "<>@," else "w"
+        kind = _SIGN_KINDS.get(sign) or ("e" if "=?" in found[0] else "w")
         if kind != " " or kinds[-1:] != [" "]:
             kinds.append(kind)
     return _LIST_KINDS.fullmatch("".join(kinds)) is not None

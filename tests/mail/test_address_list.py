@@ -41,6 +41,7 @@ def test_what_programs_write_is_well_formed(text: str) -> None:
         "=?utf-8?q?c=40z.example=2C?= a@x.example", "<a@x.example> b@y.example", "<a@x.example> <b@y.example>",
         "<@r.example:a@x.example>", "a@x.example,", ",a@x.example", "a @x.example", "A: a@x.example;", '"a@x.example',
         "a@x.example; b@y.example", "c@z.example <a@x.example>", "(a (b) a@x.example",
+        "=?utf-8?q?c=40z=2Eexample=2C?=a@x.example", "a@=?utf-8?q?z=2Eexample?=", '"=?utf-8?q?c=40?="@x.example',
         "a@x.example\x00", "a\u200b@x.example",
     ],
 )  # fmt: skip
