@@ -157,7 +157,7 @@ def _explanation(loaded: Loaded, facts: Facts, message: Message, size_bytes: int
     explanation = router.explain(facts)
     by_limits = limited(loaded.config, facts, message, explanation.route, router.demoted(explanation.route))
     route, limits = by_limits.route, loaded.config.limits
-    lane, of_lane = loaded.config.lanes[route.lane], loaded.config.lanes[explanation.route.lane].limits
+    lane, routed = loaded.config.lanes[route.lane], loaded.config.lanes[explanation.route.lane]
     prefers = lane.prefer == "fastest"
     of_relay = running(loaded.config) if prefers or lane.express else {}
     return {
@@ -170,8 +170,8 @@ def _explanation(loaded: Loaded, facts: Facts, message: Message, size_bytes: int
         "sender": facts.sender,
         "recipients": list(facts.recipients),
         "redirect": loaded.config.redirect,
-        "copy_to": lane.copy_to,
-        "copy_masked": lane.copy_to is not None and lane.express and not lane.copy_codes,
+        "copy_to": routed.copy_to or lane.copy_to,
+        "copy_masked": routed.express and not routed.copy_codes,
         "suppressed": suppressed(loaded.config.store, lane, facts.recipients, time.time()),
         "client": facts.client,
         "listener": facts.listener,
@@ -181,9 +181,9 @@ def _explanation(loaded: Loaded, facts: Facts, message: Message, size_bytes: int
         "limits": {
             "message_size": limits.message_size_bytes,
             "recipients": limits.recipients,
-            **{name: [_rate_limit(one) for one in getattr(of_lane, name)] for name in _RATE_LIMITS},
-            "resend_after_ms": [pause_s * 1000 for pause_s in of_lane.resend_after_s],
-            "action": of_lane.action,
+            **{name: [_rate_limit(one) for one in getattr(routed.limits, name)] for name in _RATE_LIMITS},
+            "resend_after_ms": [pause_s * 1000 for pause_s in routed.limits.resend_after_s],
+            "action": routed.limits.action,
             "counters": by_limits.counters,
         },
         "limited": list(by_limits.reasons),
