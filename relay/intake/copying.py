@@ -19,7 +19,7 @@ from relay.mail.envelope import Envelope, Recipient
 from relay.mail.masked import masked
 from relay.mail.message import Message, parse
 from relay.observe.maillog import MailLog
-from relay.policy.limits import mailbox
+from relay.policy.suppression import canonical
 from relay.store.model import NewMessage
 
 
@@ -102,5 +102,5 @@ class Copier:
 
 
 def _goes_to(envelope: Envelope, address: str) -> bool:
-    wanted = mailbox(address, fold_tags=False)
-    return any(mailbox(one.address, fold_tags=False) == wanted for one in envelope.recipients)
+    wanted = canonical(address)
+    return any(canonical(one.address) == wanted for one in envelope.recipients)

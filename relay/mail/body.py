@@ -6,11 +6,12 @@ import binascii
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
+from relay.mail.recode import in_lines
+
 AT_ONCE = 32_768
 """bytes that are encoded in one go"""
-_BASE64_LINE = 57
-"""bytes in a line of 76 characters"""
-_LINES_AT_ONCE = 500
+_WHOLE_LINES = 500 * 57
+"""bytes that fill 500 lines of base64"""
 _LONGEST_PLAIN = 78
 """RFC 5322 2.1.1"""
 _LONGEST_QUOTED = 76
@@ -54,12 +55,11 @@ def encoded_text(text: str, pause: Callable[[], None]) -> Encoded:
 
 def encoded_bytes(data: bytes, pause: Callable[[], None]) -> Encoded:
     """Any bytes, in base64. `pause` is called every now and then."""
-    lines: list[bytes] = []
-    for number, at in enumerate(range(0, len(data), _BASE64_LINE), start=1):
-        lines.append(binascii.b2a_base64(data[at : at + _BASE64_LINE], newline=False))
-        if number % _LINES_AT_ONCE == 0:
-            pause()
-    return Encoded("base64", b"\r\n".join([*lines, b""]) or b"\r\n")
+    pieces: list[bytes] = []
+    for at in range(0, len(data), _WHOLE_LINES):
+        pieces.append(in_lines(binascii.b2a_base64(data[at : at + _WHOLE_LINES], newline=False)))
+        pause()
+    return Encoded("base64", b"".join(pieces) or b"\r\n")
 
 
 _ASCII = bytes(range(128))

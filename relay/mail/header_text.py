@@ -38,6 +38,11 @@ def text_of(raw: bytes) -> str:
         return raw.decode("latin-1")
 
 
+def without_folds(raw: bytes) -> str:
+    """A raw field value as text without CR and LF, encoded words as they are."""
+    return text_of(raw).replace("\r", "").replace("\n", "")
+
+
 def decoded(raw: bytes) -> str:
     """A raw field value as one line of text, without CR, LF, NUL and other controls, even encoded ones."""
     if b"=?" not in raw:

@@ -1,4 +1,4 @@
-"""The copy of a code's mail for an archive: who wrote it to whom and when, and its text without what can be a code.
+"""The copy of a code's mail for an archive: its addresses, its date, and its text without what can be a code.
 
 It is written anew from a few header fields and the first text part, since a code can stand in any other place, too: in
 a display name, a link, a second part, an image. Pure.
@@ -11,7 +11,7 @@ import re
 from relay.mail.address_list import addresses_in
 from relay.mail.body import encoded_text
 from relay.mail.codes import MASK, hide_codes
-from relay.mail.header_text import encoded_words, text_of
+from relay.mail.header_text import encoded, without_folds
 from relay.mail.message import Field, Message, subject
 from relay.mail.plain_text import plain_text
 from relay.mail.redact import redact
@@ -35,16 +35,15 @@ def masked(message: Message, *, is_whole: bool) -> bytes:
     if is_whole and len(message.content) <= MOST_LOOKED_AT_BYTES:
         text = plain_text(message, MOST_TEXT_CHARS + _CUT)
     body = _NOTE_WITHOUT_TEXT if text is None else f"{_NOTE}\n\n{_without_codes(text)}"
-    encoded = encoded_text(body, lambda: None)
+    text_part = encoded_text(body, lambda: None)
     fields = [_field(message, field) for field in message.fields]
-    title = redact(subject(message)).encode()
     fields += [
-        b"Subject: " + (title if title.isascii() else encoded_words(title)) + b"\r\n",
+        b"Subject: " + encoded(redact(subject(message))) + b"\r\n",
         b"MIME-Version: 1.0\r\n",
         b"Content-Type: text/plain; charset=utf-8\r\n",
-        b"Content-Transfer-Encoding: " + encoded.encoding.encode() + b"\r\n",
+        b"Content-Transfer-Encoding: " + text_part.encoding.encode() + b"\r\n",
     ]
-    return b"".join([*fields, b"\r\n", encoded.content])
+    return b"".join([*fields, b"\r\n", text_part.content])
 
 
 def _field(message: Message, field: Field) -> bytes:
@@ -54,7 +53,7 @@ def _field(message: Message, field: Field) -> bytes:
     name = _ADDRESSES.get(field.name)
     if name is None:
         return b""
-    addresses = addresses_in(text_of(field.value).replace("\r", "").replace("\n", ""))
+    addresses = addresses_in(without_folds(field.value))
     return name + b": " + ",\r\n ".join(addresses).encode("utf-8", "replace") + b"\r\n" if addresses else b""
 
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from relay.mail.address_list import addresses_in, is_well_formed
-from relay.mail.header_text import decoded, text_of
+from relay.mail.header_text import decoded, without_folds
 from relay.mail.reply import Reply
 
 MAX_LINE_BYTES = 998
@@ -171,8 +171,7 @@ def from_addresses(message: Message) -> tuple[str, ...]:
 
 def has_clear_authors(message: Message) -> bool:
     """Whether all programs read the same addresses from the From fields as `from_addresses`."""
-    values = (text_of(field.value) for field in message.fields if field.name == "from")
-    return all(is_well_formed(value.replace("\r", "").replace("\n", "")) for value in values)
+    return all(is_well_formed(without_folds(field.value)) for field in message.fields if field.name == "from")
 
 
 _AUTHOR_BYTES = 1_000
@@ -183,7 +182,7 @@ _MAX_SIGNS = 2_000
 @lru_cache(maxsize=128)
 def _author(value: bytes) -> list[str]:
     """Cached, since an app has few senders."""
-    text = text_of(value).replace("\r", "").replace("\n", "")
+    text = without_folds(value)
     # A quote that is never closed hides the address: then read again without quotes.
     return addresses_in(text) or addresses_in(text.replace('"', ""))
 

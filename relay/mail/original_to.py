@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from relay.mail.header_text import encoded_words
+from relay.mail.header_text import encoded
 
-_UNWRITABLE = re.compile(r"[\x00-\x1f\x7f]")
 _CONTINUATIONS = re.compile(rb"(?:[ \t][^\n]*\n)*")
 
 
 def original_to(addresses: Sequence[str]) -> bytes:
-    """The header field with all addresses, one a line (RFC 5322 2.2.3), in ASCII: another one becomes an encoded word.
-    A control character becomes `?`."""
-    return b"X-Original-To: " + b",\r\n ".join(map(_written, addresses)) + b"\r\n"
+    """The header field with all addresses, one a line (RFC 5322 2.2.3), in ASCII: another one becomes an encoded
+    word."""
+    return b"X-Original-To: " + b",\r\n ".join(map(encoded, addresses)) + b"\r\n"
 
 
 def with_field(parts: Sequence[bytes], field: bytes) -> Sequence[bytes]:
@@ -23,8 +22,3 @@ def with_field(parts: Sequence[bytes], field: bytes) -> Sequence[bytes]:
     first = parts[0]
     at = found.end() if (found := _CONTINUATIONS.match(first)) else 0
     return [field, *parts] if at == 0 else [first[:at], field, first[at:], *parts[1:]]
-
-
-def _written(address: str) -> bytes:
-    text = _UNWRITABLE.sub("?", address)
-    return text.encode() if text.isascii() else encoded_words(text.encode("utf-8", "replace"))

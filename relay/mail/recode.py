@@ -149,7 +149,7 @@ def _leaf(message: Message, encoding: str, need: _Need, fences: tuple[bytes, ...
             name, encoded = "base64", _base64(b"".join(map(binascii.a2b_qp, _slices(body, _NOT_IN_QP))))
         case "base64" if not any(map(_NOT_BASE64.search, _slices(body, _LINE_END))):
             text = b"".join(piece.translate(None, _SPACE) for piece in _slices(body, _LINE_END))
-            name, encoded = "base64", _in_lines(text)
+            name, encoded = "base64", in_lines(text)
         case _:
             return need.kept(content, "an encoding that is unknown or invalid")
     return _rebuilt(message, name, need, body) + encoded
@@ -192,13 +192,13 @@ def _quoted_printable(data: bytes) -> bytes:
 
 def _base64(data: bytes) -> bytes:
     step = SLICE_BYTES // 3 * 3
-    return _in_lines(
+    return in_lines(
         b"".join(binascii.b2a_base64(data[at : at + step], newline=False) for at in range(0, len(data), step))
     )
 
 
-def _in_lines(text: bytes) -> bytes:
-    """Lines of 76 characters (RFC 2045 6.8)."""
+def in_lines(text: bytes) -> bytes:
+    """Base64 in lines of 76 characters (RFC 2045 6.8)."""
     pieces = (text[at : at + _LINES_CHARS] for at in range(0, len(text), _LINES_CHARS))
     return b"".join(b"".join([piece[at : at + 76] + b"\r\n" for at in range(0, len(piece), 76)]) for piece in pieces)
 

@@ -66,7 +66,7 @@ class Placement(NamedTuple):
     """Where a message goes, and what was counted."""
 
     route: Route
-    routed: str = ""
+    routed: str
     """the lane that the rules chose, which may have demoted it"""
     due_at: float | None = None
     limited: tuple[str, ...] = ()
