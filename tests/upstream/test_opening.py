@@ -11,6 +11,7 @@ import pytest
 
 from relay.config.model import Upstream as Config
 from relay.upstream.results import GARBLED, OpenFailed
+from relay.upstream.smtp.bounded import BoundedProtocol
 from relay.upstream.smtp.connect import Target, open_session
 from relay.upstream.smtp.replies import MAX_LINE_BYTES, MAX_REPLY_BYTES, MAX_REPLY_LINES
 from tests.support.script import Script
@@ -197,3 +198,29 @@ async def test_a_handshake_that_hangs_ends_with_the_deadline(certificates: Certi
     with pytest.raises(OpenFailed, match="no answer in time"):
         await open_session(Target.of("up", settings, "relay.example.com"), timeout_s=0.3)
     silent.close()
+
+
+async def test_a_cancelled_opening_takes_nothing_from_the_connection_that_gets_its_descriptor(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cancelling(BoundedProtocol):
+        """Cancels the opening at the one moment when the handshake is over and the transport isn't handed out yet."""
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            opening.cancel()
+
+    monkeypatch.setattr("relay.upstream.smtp.connect.BoundedProtocol", Cancelling)
+    async with Upstream(tls="implicit", certificate=certificates.good, script={"greeting": Hang()}) as upstream:
+        keys = {"host": "localhost", "tls": "implicit", "ca_file": certificates.ca_file}
+        opening = asyncio.create_task(opened(upstream, **keys))
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        # Linux gives the lowest free descriptors to the next sockets.
+        for ours, others in [socket.socketpair() for _ in range(4)]:
+            reader, writer = await asyncio.open_connection(sock=ours)
+            with closing(others), closing(writer):
+                others.sendall(b"heard\n")
+                async with asyncio.timeout(5):
+                    assert await reader.readline() == b"heard\n"
+        await upstream.wait_until(lambda: upstream.closed == 1)

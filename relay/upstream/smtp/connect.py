@@ -113,8 +113,9 @@ async def open_session(target: Target, *, timeout_s: float, express: bool = Fals
             raise OpenFailed("greeting" if step.phase == "connect" else step.phase, GARBLED) from None
         raise _mapped(step.phase, error) from error
     finally:
-        # After the hand-over the client has no transport, and this does nothing.
+        # After the hand-over neither the client nor the step has a transport, and this does nothing.
         client.close()
+        step.abort()
         if step.peer is not None:
             target.addresses.failed(step.peer)
 
@@ -125,7 +126,12 @@ class _Step:
     peer: Peer | None = None
     """the address that is connected to"""
     protocol: BoundedProtocol | None = None
-    """once there is a connection"""
+    """from the connection to the hand-over"""
+
+    def abort(self) -> None:
+        """Close the transport at once, if there is one: the peer may never answer the end of TLS."""
+        if self.protocol is not None and self.protocol.transport is not None:
+            cast(asyncio.WriteTransport, self.protocol.transport).abort()
 
 
 async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step, *, express: bool) -> Session:
@@ -136,10 +142,12 @@ async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step, *, express
         step.peer = connection.getpeername()[:2]
         if express:
             flow.limit(connection)
-        await _greeted(client, target, step, connection)
     except BaseException:
-        connection.close()  # a second time, if a transport has it
+        connection.close()
         raise
+    # From here on a transport has it. To close it under the transport would give its descriptor to the next connection,
+    # whose events asyncio would then take for the old one's.
+    await _greeted(client, target, step, connection)
     step.phase = "ehlo"
     await client.ehlo()
     connected = time.monotonic()
@@ -161,6 +169,7 @@ async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step, *, express
         began_at=began,
     )
     session = _hand_over(client, opening, loop)
+    step.protocol = None
     if step.peer is not None:
         target.addresses.served(step.peer)
         step.peer = None
@@ -170,7 +179,7 @@ async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step, *, express
 async def _greeted(client: aiosmtplib.SMTP, target: Target, step: _Step, connection: socket.socket) -> None:
     """What `client.connect` does, with a protocol that has bounds."""
     loop = asyncio.get_running_loop()
-    protocol = BoundedProtocol(loop)
+    protocol = step.protocol = BoundedProtocol(loop)
     implicit = target.config.tls == "implicit"
     transport, _ = await loop.create_connection(
         lambda: protocol,
@@ -178,7 +187,7 @@ async def _greeted(client: aiosmtplib.SMTP, target: Target, step: _Step, connect
         ssl=target.tls_context if implicit else None,
         server_hostname=target.config.host if implicit else None,
     )
-    client.transport, client.protocol, step.protocol = transport, protocol, protocol
+    client.transport, client.protocol = transport, protocol
     greeting = await protocol.read_response()
     if greeting.code != aiosmtplib.SMTPStatus.ready:
         raise aiosmtplib.SMTPConnectResponseError(greeting.code, greeting.message)
