@@ -58,7 +58,7 @@ def test_the_standard_library_reads_the_same_addresses_from_what_is_well_formed(
         assert [one.addr_spec.lower() for one in header.addresses] == [one.lower() for one in addresses_in(text)]
 
 
-@given(st.integers(1, 400))
-def test_it_takes_linear_time(times: int) -> None:
-    for piece in ("w ", '"a"', "(a)", "<a@b>", "a@b,", " ", "@", "\\"):
-        is_well_formed(piece * times * 100)
+@pytest.mark.parametrize("piece", ["w ", '"a"', "(a)", "<a@b>", "a@b,", " ", "@", "\\", '\\"', "=?u?q?a?= "])
+def test_it_takes_linear_time(piece: str) -> None:
+    # Half a second at most. In quadratic time it takes minutes, and pytest ends it.
+    is_well_formed(piece * 100_000)
