@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 from typing import Any
 
 from relay.config.masking import shown
-from relay.config.network import is_host
+from relay.config.network import is_host, is_ip
 
 MAX_CHARS = 254
 """RFC 5321 4.5.3.1.3, without the angle brackets"""
@@ -17,14 +16,6 @@ _LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*
 def parse_mail_address(value: Any) -> str:
     """A mailbox in ASCII (RFC 5321 4.1.2, without quotes and literals): every upstream can take it."""
     local, _, domain = value.rpartition("@") if isinstance(value, str) else ("", "", "")
-    if not (_LOCAL_PART.fullmatch(local) and len(value) <= MAX_CHARS and is_host(domain) and not _is_ip(domain)):
+    if not (_LOCAL_PART.fullmatch(local) and len(value) <= MAX_CHARS and is_host(domain) and not is_ip(domain)):
         raise ValueError(f"expected a mail address such as staging@example.com, got {shown(value)}")
     return f"{local}@{domain.lower()}"
-
-
-def _is_ip(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True

@@ -91,7 +91,7 @@ def parse_address(value: Any, info: ValidationInfo | None) -> AnyAddress:
         raise ValueError(f"{expected}, got {shown(value)}")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-        if not _is_ip(host, IPv6Address):
+        if not is_ip(host, IPv6Address):
             raise ValueError(f"expected an IPv6 address between the brackets, got {shown(value)}")
     elif ":" in host:
         raise ValueError(f"an IPv6 address goes in brackets, as in [::1]:2525; got {shown(value)}")
@@ -109,9 +109,10 @@ def _unix_address(value: str, info: ValidationInfo | None) -> UnixAddress:
     return UnixAddress(path)
 
 
-def _is_ip(text: str, *kinds: type) -> bool:
+def is_ip(text: str, kind: type[IPv4Address | IPv6Address] | None = None) -> bool:
+    """Whether it is an IP address without brackets, of that kind if one is given."""
     try:
-        return isinstance(ip_address(text), kinds)
+        return isinstance(ip_address(text), kind or (IPv4Address, IPv6Address))
     except ValueError:
         return False
 
@@ -123,7 +124,7 @@ _DOTTED_NUMBERS = re.compile(r"[0-9.]+")
 
 def is_host(text: str) -> bool:
     """A host name in ASCII (RFC 1123 2.1, underscores allowed) or an IP address without brackets."""
-    if _is_ip(text, IPv4Address, IPv6Address):
+    if is_ip(text):
         return True
     return len(text) <= 253 and _HOST.fullmatch(text) is not None and not _DOTTED_NUMBERS.fullmatch(text)
 

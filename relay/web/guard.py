@@ -9,8 +9,9 @@ import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Literal, Protocol
+
+from relay.config.network import is_ip
 
 Denial = Literal["token", "host", "operator", "origin", "content type"]
 
@@ -94,7 +95,7 @@ class Guard:
     def _names_us(self, host: str) -> bool:
         found = _HOST.fullmatch(host)
         name = (found[1] or found[2]).lower() if found else ""
-        return name == "localhost" or name.endswith(".localhost") or name in self.hosts or _is_ip(name)
+        return name == "localhost" or name.endswith(".localhost") or name in self.hosts or is_ip(name)
 
 
 def _forged(method: str, headers: Mapping[str, str], types: frozenset[str]) -> Denial | None:
@@ -123,11 +124,3 @@ def presents(authorization: str, token: str) -> bool:
         except (binascii.Error, UnicodeDecodeError):
             given = ""
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode())
-
-
-def _is_ip(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
