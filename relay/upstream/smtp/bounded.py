@@ -33,8 +33,12 @@ class BoundedProtocol(SMTPProtocol):
         self.overrun = self.overrun or self._exceeds(data)
         if not self.overrun:
             super().data_received(data)
-        elif self.transport is not None:
-            # `close` would wait until the peer has ended TLS, too.
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close the transport, if there is one. `close` would wait until the peer has ended TLS, too."""
+        if self.transport is not None:
             cast(asyncio.WriteTransport, self.transport).abort()
 
     def _exceeds(self, data: bytes) -> bool:

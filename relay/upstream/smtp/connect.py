@@ -115,7 +115,8 @@ async def open_session(target: Target, *, timeout_s: float, express: bool = Fals
     finally:
         # After the hand-over neither the client nor the step has a transport, and this does nothing.
         client.close()
-        step.abort()
+        if step.protocol is not None:
+            step.protocol.abort()
         if step.peer is not None:
             target.addresses.failed(step.peer)
 
@@ -127,11 +128,6 @@ class _Step:
     """the address that is connected to"""
     protocol: BoundedProtocol | None = None
     """from the connection to the hand-over"""
-
-    def abort(self) -> None:
-        """Close the transport at once, if there is one: the peer may never answer the end of TLS."""
-        if self.protocol is not None and self.protocol.transport is not None:
-            cast(asyncio.WriteTransport, self.protocol.transport).abort()
 
 
 async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step, *, express: bool) -> Session:
