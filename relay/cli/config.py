@@ -24,7 +24,7 @@ from relay.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from relay.config.model import Config, Limits, Loaded
+    from relay.config.model import Config, Limits, Listener, Loaded
     from relay.config.rate_limit import CountPer
     from relay.doctor.sessions import Running
     from relay.mail.message import Message
@@ -94,7 +94,8 @@ def explain(args: argparse.Namespace) -> int:
         raise CommandFailed(f"{args.file}: {error.strerror or error}", EXIT_USAGE) from None
     except Unacceptable as error:
         raise CommandFailed(f"{args.file}: would be refused: {error.reply}", EXIT_USAGE) from None
-    document = _explanation(loaded, _facts(args, loaded.config, message), message, len(content))
+    listener = _listener(args, loaded.config)
+    document = _explanation(loaded, listener, _facts(args, listener, message), message, len(content))
     print(json.dumps(document, ensure_ascii=False) if args.json else _as_text(document))
     return EXIT_OK
 
@@ -106,11 +107,8 @@ def _content(file: str) -> bytes:
         return source.read(MAX_MESSAGE_BYTES)
 
 
-def _facts(args: argparse.Namespace, config: Config, message: Message) -> Facts:
-    """The facts that the rules match. Raises CommandFailed for a listener that isn't configured."""
-    from relay.mail.message import from_addresses, subject
-    from relay.routing.facts import Facts
-
+def _listener(args: argparse.Namespace, config: Config) -> Listener:
+    """What the message comes to. Raises CommandFailed for a listener or a lane that isn't configured."""
     listeners = (*config.listen, config.http.sending)
     wanted = str(config.http.sending.address) if args.lane is not None else args.listener
     listener = next((one for one in listeners if wanted in (None, str(one.address))), None)
@@ -119,6 +117,14 @@ def _facts(args: argparse.Namespace, config: Config, message: Message) -> Facts:
         raise CommandFailed(f"there is no listener {args.listener}; there is {known}", EXIT_USAGE)
     if args.lane is not None and args.lane not in config.lanes:
         raise CommandFailed(f"there is no lane {args.lane}; there is {', '.join(config.lanes)}", EXIT_USAGE)
+    return listener
+
+
+def _facts(args: argparse.Namespace, listener: Listener, message: Message) -> Facts:
+    """The facts that the rules match."""
+    from relay.mail.message import from_addresses, subject
+    from relay.routing.facts import Facts
+
     senders = from_addresses(message)
     recipients = tuple(args.recipients or _header_addresses(message, ("to", "cc", "bcc")))
     sender = args.sender if args.sender is not None else next(iter(senders), "")
@@ -145,7 +151,7 @@ def _header_addresses(message: Message, names: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(address for addresses in found for address in addresses))
 
 
-def _explanation(loaded: Loaded, facts: Facts, message: Message, size_bytes: int) -> dict[str, Any]:
+def _explanation(loaded: Loaded, listener: Listener, facts: Facts, message: Message, size_bytes: int) -> dict[str, Any]:
     """The JSON document: the message's route, and how the relay would process it."""
     from relay.cli.limited import limited
     from relay.cli.preferred import preferred
@@ -188,21 +194,20 @@ def _explanation(loaded: Loaded, facts: Facts, message: Message, size_bytes: int
         },
         "limited": list(by_limits.reasons),
         "refused": [
-            *_not_allowed(loaded.config, facts, message),
+            *_not_allowed(listener, facts, message),
             *([by_limits.refusal] if by_limits.refusal is not None else []),
             *_too_large(size_bytes, len(facts.recipients), limits),
         ],
     }
 
 
-def _not_allowed(config: Config, facts: Facts, message: Message) -> list[str]:
+def _not_allowed(listener: Listener, facts: Facts, message: Message) -> list[str]:
     """The reply to a sender or an author that may not send there."""
     from relay.intake.users import UsersError, senders_of
     from relay.mail.message import has_clear_authors
     from relay.policy.check import Refuse
     from relay.policy.sender import check_author
 
-    listener = next(one for one in (*config.listen, config.http.sending) if str(one.address) == facts.listener)
     of_user: tuple[str, ...] = ()
     if facts.user is not None and listener.users_file is not None:
         with suppress(UsersError):  # `check` reports it
