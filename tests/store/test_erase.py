@@ -36,16 +36,14 @@ async def dump(store: SqliteStore) -> str:
 
 
 async def test_it_is_gone_as_recipient_as_sender_and_in_what_is_quoted(store: SqliteStore) -> None:
-    plain = message("good@example.net")
     to = message(GONE, "other@example.net")
     to = to._replace(
         envelope=to.envelope._replace(recipients=(Recipient(GONE, None, f"rfc822;{GONE}"), *to.envelope.recipients[1:]))
     )
-    by = plain._replace(id=plain.id[:-1] + "Y", envelope=plain.envelope._replace(sender=GONE.upper()))
-    about = plain._replace(
-        id=plain.id[:-1] + "Z", subject=f"New user {GONE}", message_id=f"<1.{GONE}>",
-    )  # fmt: skip
-    quoted = plain._replace(id=plain.id[:-1] + "W")
+    by = message("good@example.net")
+    by = by._replace(envelope=by.envelope._replace(sender=GONE.upper()))
+    about = message("good@example.net", subject=f"New user {GONE}", message_id=f"<1.{GONE}>")
+    quoted = message("good@example.net")
     for new in (to, by, about):
         await finished(store, new)
     await finished(store, quoted, f"550 5.1.1 forwarded to <{GONE}>: no such user")
