@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.app import OTP, Talk, letter
-from tests.support.relay import RelayProcess, command, metrics, time_line, until, write_config
+from tests.support.relay import RelayProcess, command, metrics, time_line, until, until_logged, write_config
 from tests.support.upstream import Hang, Received, Upstream
 
 ARCHIVE = "archive@example.com"
@@ -84,7 +84,7 @@ async def test_bulk_mail_is_copied_byte_for_byte_and_codes_are_masked(tmp_path: 
             )
             for one in got:
                 assert one in originals or one in of_codes
-            line = next(one for one in relay.stderr.splitlines() if f"event=copied id={code}" in one)
+            line = await until_logged(relay, f"event=copied id={code}")
             copy = await time_line(relay, line.rpartition("copy=")[2].split()[0], "sent")
             assert (copy["lane"], copy["rule"], copy["sender"]) == ("bulk", "copy", OTP)
             assert CODE not in str(copy)

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from tests.support.app import OTP, Talk, letter
-from tests.support.relay import RelayProcess, write_config
+from tests.support.relay import RelayProcess, until_logged, write_config
 from tests.support.upstream import Upstream
 
 DESCRIPTORS = 400
@@ -19,7 +19,7 @@ async def test_where_descriptors_are_few_clients_too_many_are_told_so(tmp_path: 
     async with Upstream() as upstream:
         config = write_config(tmp_path, {"up": upstream}, workers=0)
         async with RelayProcess(config, program=LIMITED) as relay, AsyncExitStack() as stack:
-            assert "event=connections_lowered" in relay.stderr
+            await until_logged(relay, "event=connections_lowered")
             code = await stack.enter_async_context(Talk(relay.smtp))
 
             async def come() -> str:

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.app import BULK, OTP, Talk, letter
 from tests.support.processes import workers
-from tests.support.relay import RelayProcess, get, time_line, until, write_config
+from tests.support.relay import RelayProcess, get, time_line, until, until_logged, write_config
 from tests.support.script import Script
 from tests.support.upstream import DEFAULT_EXTENSIONS, Delay, Hang, Upstream
 
@@ -107,7 +107,7 @@ async def test_a_kill_behind_the_final_dot_is_told_in_both_logs(tmp_path: Path, 
         async with RelayProcess(config) as relay:
             (note,) = (await time_line(relay, message_id, state))["notes"]
             assert "upstream" in note["text"]
-            assert f"event=recovered id={message_id} lane=otp state={state} recipients=1" in relay.stderr
+            await until_logged(relay, f"event=recovered id={message_id} lane=otp state={state} recipients=1")
 
 
 async def test_a_lane_that_holds_what_is_ambiguous_sends_nothing_twice(tmp_path: Path) -> None:

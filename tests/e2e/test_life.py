@@ -18,7 +18,18 @@ import yaml
 
 from tests.support.app import BULK, OTP, QUEUED, Talk, letter
 from tests.support.processes import workers
-from tests.support.relay import RelayProcess, command, get, metrics, post, time_line, until, upstream_keys, write_config
+from tests.support.relay import (
+    RelayProcess,
+    command,
+    get,
+    metrics,
+    post,
+    time_line,
+    until,
+    until_logged,
+    upstream_keys,
+    write_config,
+)  # fmt: skip
 from tests.support.upstream import Delay, Hang, Upstream
 
 
@@ -407,4 +418,4 @@ async def test_mail_of_a_lane_that_a_reload_removes_is_logged_when_it_moves_to_t
             await time_line(relay, await app.submit(letter(), BULK, "user@example.net"), "deferred")
             write_config(tmp_path, {"up": upstream}, workers=0, lanes={"bulk": lane}, rules=[])
             await reloaded(relay)
-            assert "level=warning event=adopted lane=bulk recipients=1" in relay.stderr
+            await until_logged(relay, "level=warning event=adopted lane=bulk recipients=1")

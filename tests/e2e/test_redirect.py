@@ -10,7 +10,7 @@ import dkim
 
 from tests.e2e.test_life import reloaded
 from tests.support.app import OTP, Talk, letter, stuffed
-from tests.support.relay import RelayProcess, command, time_line, write_config
+from tests.support.relay import RelayProcess, command, time_line, until_logged, write_config
 from tests.support.upstream import Received, Upstream
 
 STAGING = "staging@example.com"
@@ -63,7 +63,7 @@ async def test_all_mail_goes_to_one_address_signed_and_the_log_has_the_true_ones
             ]  # fmt: skip
             for one in arrived:
                 assert dkim.verify(one.content, dnsfunc=lambda name, timeout=5: record)  # type: ignore[no-untyped-call]
-            assert "event=redirect" in relay.stderr
+            await until_logged(relay, "event=redirect")
             assert STAGING not in relay.stderr
             write_config(tmp_path, {"codes": codes, "bulk": bulk}, **fixed)
             await reloaded(relay)

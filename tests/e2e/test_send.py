@@ -10,7 +10,7 @@ from email.message import EmailMessage
 from pathlib import Path
 
 from tests.support.app import BULK, OTP, letter
-from tests.support.relay import RelayProcess, get, metrics, time_line, until, write_config
+from tests.support.relay import RelayProcess, get, metrics, time_line, until, until_logged, write_config
 from tests.support.sending import ask, send, send_whole
 from tests.support.upstream import Hang, Upstream
 
@@ -249,7 +249,7 @@ async def test_without_a_spool_large_mail_is_503_and_counted_and_small_mail_is_t
         assert int(whole.headers["retry-after"]) >= 1
         assert (await send(place, SIMPLE)).status == 202
         assert (await metrics(relay)).value("relay_messages_rejected_total", reason="store") == 2
-        assert "event=trouble where=spool" in relay.stderr
+        await until_logged(relay, "event=trouble where=spool")
 
 
 async def test_what_was_answered_202_survives_a_kill_and_arrives_once(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.app import OTP, Talk, letter
-from tests.support.relay import RelayProcess, command, get, metrics, until, write_config
+from tests.support.relay import RelayProcess, command, get, metrics, until, until_logged, write_config
 from tests.support.upstream import Close, Upstream, Wait
 
 CODES = 5
@@ -65,9 +65,8 @@ async def test_an_upstream_that_closes_idle_sessions_at_once_is_shown_as_such(tm
             found = await metrics(relay)
             assert {"lane": "otp", "upstream": "esp"} in found.labels("relay_upstream_warm_sessions")
             assert found.value("relay_upstream_warm_sessions", lane="otp", upstream="esp") == 0
-            lines = [line for line in relay.stderr.splitlines() if "event=sessions_on_demand" in line]
-            assert len(lines) == 1
-            assert " lane=otp upstream=esp closed_after=" in lines[0]
+            assert " lane=otp upstream=esp closed_after=" in await until_logged(relay, "event=sessions_on_demand")
+            assert relay.stderr.count("event=sessions_on_demand") == 1
             # The commands find the relay by the address in the file.
             write_config(tmp_path, {"esp": upstream}, http={"address": relay.http_address})
             finding, running = await shown(config_file)

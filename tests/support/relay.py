@@ -180,6 +180,18 @@ async def until(holds: Callable[[], Awaitable[bool]], within_s: float = 15.0, ev
         await asyncio.sleep(every_s)
 
 
+async def until_logged(relay: RelayProcess, text: str) -> str:
+    """Wait for a line with the text in the relay's log, which may come later than the effect that it is about."""
+    found: list[str] = []
+
+    async def logged() -> bool:
+        found[:] = [line for line in relay.stderr.splitlines() if text in line]
+        return bool(found)
+
+    await until(logged)
+    return found[0]
+
+
 async def time_line(relay: RelayProcess, message_id: str, *states: str, within_s: float = 15.0) -> Any:
     """The message as the API has it, once every recipient is in one of `states`."""
     found: Any = None
