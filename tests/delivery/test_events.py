@@ -129,7 +129,7 @@ def test_deferred_recipients_have_a_line_for_each_code_with_their_earliest_retry
     now = written.clock.now()
     updates = tuple(
         RecipientUpdate(n, "deferred", reply=reply, next_at=now + wait_s)
-        for n, (reply, wait_s) in enumerate([("452 4.2.2 full", 90.0), ("452 4.2.2 full", 60.0), (str(LOST), 30.0)])
+        for n, (reply, wait_s) in enumerate([("452 4.2.2 full", 90.0), ("452 4.2.2 full", 59.5), (str(LOST), 29.5)])
     )
     written.events.on_settled("otp", job(3), Settlement("01", updates))
     full, lost = written.lines
