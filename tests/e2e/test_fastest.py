@@ -95,6 +95,8 @@ async def test_the_fastest_upstream_is_known_at_the_start_and_follows_the_delive
             (lane,) = (await get(relay, "/api/report")).document["lanes"]
             assert lane["inbox"]["delivered"] == 2 * LEAST + 1
             assert lane["inbox"]["p99_ms"] > 90_000
-            objective = {"within_ms": 60_000.0, "wanted_share": 0.99, "good": 0, "total": 1, "share": 0.0, "met": False}
-            assert lane["objective"] == objective
+            # What went to the other upstream has no event: there the relay's own time decides.
+            good, total = len(one.messages), len(one.messages) + 1
+            wanted = {"within_ms": 60_000.0, "wanted_share": 0.99}
+            assert lane["objective"] == {**wanted, "good": good, "total": total, "share": good / total, "met": False}
             assert await first(relay, config) == "one"

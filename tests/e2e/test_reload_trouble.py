@@ -130,7 +130,7 @@ async def test_a_lowered_max_applies_to_running_lanes_and_workers(
 ) -> None:
     caplog.set_level("INFO")
     # Slow until the reload has taken hold: then what is left goes by under the new limit, however long that took.
-    dot_s = 0.5
+    dot_s = 2.0
     async with Upstream(script={"dot": lambda moment: Delay(dot_s)}) as upstream:
         lanes = {"bulk": {**BULK_LANE, "concurrency": 8}}
 

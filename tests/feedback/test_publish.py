@@ -248,6 +248,8 @@ async def test_an_outage_of_three_days_ends_what_waited_and_not_what_is_newer(tm
         world.later(KEEP_TRYING_S)
         await world.put(app.receiver, ("new", "m0"))
         await world.until_counted("dead", 61)
+        # One that is too old, and the newer one: its answer must come before the clock moves, or it waits further.
+        await world.until_counted("failed", 62)
         app.script = lambda _id, _n: 200
         world.later(2)
         await world.until_waiting(0)
