@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.app import BULK, OTP, Talk, letter
-from tests.support.relay import RelayProcess, get, post, until, write_config
+from tests.support.relay import RelayProcess, get, post, until, until_logged, write_config
 from tests.support.script import Script
 from tests.support.spool import have_come_in
 from tests.support.upstream import Upstream
@@ -91,11 +91,7 @@ async def test_no_file_holds_a_code_while_mail_waits_after_a_kill_and_after_a_dr
     async with Upstream(script=SCRIPT) as upstream:
         config = write_config(tmp_path, {"up": upstream}, lanes=lanes, workers=1)
         async with RelayProcess(config) as relay, Talk(relay.smtp) as app:
-
-            async def worker_is_ready() -> bool:
-                return "event=worker_ready" in relay.stderr
-
-            await until(worker_is_ready)
+            await until_logged(relay, "event=worker_ready")
             for sender, to, one in sent:
                 ids[one.code] = await app.submit(one.content, sender, f"{to}@example.net", mail=one.mail)
             coming = coded("large", BULK)

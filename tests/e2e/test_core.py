@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import children
-from tests.support.relay import RelayProcess, command, until, write_config
+from tests.support.relay import RelayProcess, command, until_logged, write_config
 
 ABORTING = """
 import os, resource, sys
@@ -50,11 +50,7 @@ async def test_each_process_of_the_relay_asks_for_it(tmp_path: Path) -> None:
     dkim = [{"domain": "auth.example.com", "keys": keys}]
     config = write_config(tmp_path, {"up": {"host": "127.0.0.1", "port": 9, "tls": "none"}}, dkim=dkim, workers=1)
     async with RelayProcess(config) as relay:
-
-        async def worker_ready() -> bool:
-            return "event=worker_ready" in relay.stderr
-
-        await until(worker_ready)
+        await until_logged(relay, "event=worker_ready")
         below = children(relay.pid)
         below += [grandchild for child in below for grandchild in children(child)]
         assert len(below) == 3  # two that sign, and the worker

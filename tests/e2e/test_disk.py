@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.app import BULK, OTP, Talk, Unexpected, letter
-from tests.support.relay import RelayProcess, command, get, time_line, until, write_config
+from tests.support.relay import RelayProcess, command, get, time_line, until, until_logged, write_config
 from tests.support.spool import have_come_in
 from tests.support.upstream import Upstream, Wait
 
@@ -121,11 +121,7 @@ async def test_a_damaged_file_of_a_bulk_process_refuses_to_start_and_is_left_as_
     config = write_config(tmp_path, {"one": NOWHERE}, workers=1)
     bulk = tmp_path / "relay-bulk1.db"
     async with RelayProcess(config) as relay:
-
-        async def there() -> bool:
-            return "event=worker_ready" in relay.stderr
-
-        await until(there)
+        await until_logged(relay, "event=worker_ready")
         assert await relay.terminate() == 0
     match damage:
         case "overwritten":

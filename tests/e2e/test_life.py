@@ -29,7 +29,7 @@ from tests.support.relay import (
     until_logged,
     upstream_keys,
     write_config,
-)  # fmt: skip
+)
 from tests.support.upstream import Delay, Hang, Upstream
 
 

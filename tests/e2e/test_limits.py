@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.app import BULK, OTP, Talk, letter, stuffed
-from tests.support.relay import RelayProcess, command, metrics, time_line, until, write_config
+from tests.support.relay import RelayProcess, command, metrics, time_line, until_logged, write_config
 from tests.support.upstream import Upstream
 
 QUEUED = "250 2.0.0 queued as "
@@ -33,10 +33,7 @@ async def say(relay: RelayProcess, *recipients: str, sender: str = OTP, extra: s
 
 
 async def worker_ready(relay: RelayProcess) -> None:
-    async def there() -> bool:
-        return "event=worker_ready" in relay.stderr
-
-    await until(there)
+    await until_logged(relay, "event=worker_ready")
 
 
 def refused(limit: str, seconds: str = r"\d+") -> re.Pattern[str]:

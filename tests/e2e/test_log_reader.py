@@ -15,7 +15,7 @@ import pytest
 
 from relay.demo.process import RelayProcess
 from tests.support.app import BULK, OTP, Talk, letter
-from tests.support.relay import get, metrics, until, write_config
+from tests.support.relay import get, metrics, until, until_logged, write_config
 from tests.support.upstream import Upstream
 
 PIPE_BYTES = 4096
@@ -49,7 +49,7 @@ async def test_mail_flows_while_nothing_reads_the_log_and_what_was_lost_is_said(
         config = write_config(tmp_path, {"up": upstream}, workers=workers)
         async with Stopping(config, program=(sys.executable, "-c", WITH_A_SHORT_QUEUE)) as relay:
             if workers:
-                await until(lambda: said(relay, "event=worker_ready"))
+                await until_logged(relay, "event=worker_ready")
             relay.stop()
             async with Talk(relay.smtp) as talk:
                 for number in range(100):
@@ -78,10 +78,6 @@ async def test_mail_flows_while_nothing_reads_the_log_and_what_was_lost_is_said(
 
             await until(flows)
             assert await relay.terminate() == 0
-
-
-async def said(relay: RelayProcess, text: str) -> bool:
-    return text in relay.stderr
 
 
 async def test_a_relay_whose_log_nothing_reads_ends_in_order(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.support import strace
 from tests.support.app import BULK, OTP, Talk, letter
 from tests.support.processes import workers
-from tests.support.relay import RelayProcess, until, write_config
+from tests.support.relay import RelayProcess, until_logged, write_config
 from tests.support.strace import Call, Strace
 from tests.support.upstream import DEFAULT_EXTENSIONS, Upstream
 
@@ -55,11 +55,7 @@ async def test_a_bulk_process_syncs_its_commit_before_it_tells_of_it(tmp_path: P
     async with Upstream() as upstream:
         config = write_config(tmp_path, {"one": upstream}, workers=1)
         async with RelayProcess(config) as relay:
-
-            async def ready() -> bool:
-                return "event=worker_ready" in relay.stderr
-
-            await until(ready)
+            await until_logged(relay, "event=worker_ready")
             (worker,) = workers(relay.pid)
             async with Talk(relay.smtp) as app:
                 with Strace(worker, "fdatasync,fsync,pwrite64,write,writev,sendmsg,sendto") as seen:

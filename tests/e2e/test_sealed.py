@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.app import BULK, OTP, Talk, letter
 from tests.support.processes import children
-from tests.support.relay import RelayProcess, command, time_line, until, write_config
+from tests.support.relay import RelayProcess, command, time_line, until, until_logged, write_config
 from tests.support.spool import have_come_in
 from tests.support.upstream import Upstream
 
@@ -58,11 +58,7 @@ async def test_what_waits_is_encrypted_and_goes_out_with_its_key_only(tmp_path: 
     for path in (key, other):
         assert (await command("store", "key", "--out", path)).code == 0
     async with RelayProcess(write_config(tmp_path, {"up": DEAD}, store_key_file="key", workers=1)) as relay:
-
-        async def worker_ready() -> bool:
-            return "event=worker_ready" in relay.stderr
-
-        await until(worker_ready)
+        await until_logged(relay, "event=worker_ready")
         async with Talk(relay.smtp) as app:
             message_id = await app.submit(letter(text, sender=sender), sender, "user@example.net")
         await time_line(relay, message_id, "deferred")

@@ -20,7 +20,7 @@ import relay
 from relay.service.sdnotify import ServiceManager
 from tests.support.app import BULK, Talk, letter
 from tests.support.processes import workers
-from tests.support.relay import RelayProcess, until, write_config
+from tests.support.relay import RelayProcess, until, until_logged, write_config
 from tests.support.upstream import Upstream
 
 SD_LISTEN_FDS_START = 3
@@ -211,11 +211,7 @@ async def test_sockets_of_systemds_serve_mail_and_http_and_stay_out_of_the_worke
                             assert answer.status == 401
                         async with client.get(f"{base}/metrics", headers=headers) as answer:
                             assert answer.status == 200
-
-                async def working() -> bool:
-                    return "event=worker_ready" in relay.stderr
-
-                await until(working)
+                await until_logged(relay, "event=worker_ready")
                 async with Talk(relay.smtp) as app:
                     await app.submit(letter(), BULK, "user@example.net")
                 await upstream.wait_for(1)

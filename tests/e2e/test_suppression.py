@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 
 from tests.support.app import BULK, OTP, Talk, letter, stuffed
-from tests.support.relay import RelayProcess, Said, command, until, write_config
+from tests.support.relay import RelayProcess, Said, command, until, until_logged, write_config
 from tests.support.upstream import Upstream
 
 SCRIPT: Any = {
@@ -81,10 +81,7 @@ async def run(config: Path, *words: str) -> Said:
 
 
 async def ready(relay: RelayProcess) -> None:
-    async def there() -> bool:
-        return "event=worker_ready" in relay.stderr
-
-    await until(there)
+    await until_logged(relay, "event=worker_ready")
 
 
 async def test_a_bad_address_gets_no_more_mail_of_any_lane(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from relay.signing.signatures import LARGE_BYTES
 from tests.mail.material import keys, pem
 from tests.mail.test_dkim import verdicts
 from tests.support.processes import children
-from tests.support.relay import RelayProcess, until, write_config
+from tests.support.relay import RelayProcess, until, until_logged, write_config
 from tests.support.upstream import Received, Upstream
 from tests.workers.test_workers import alive, ready, states, workers
 
@@ -94,11 +94,7 @@ async def test_bulk_mail_is_signed_by_the_helper_and_after_a_reload_with_the_new
 
         configured(tmp_path, upstream, "e2", "s2")
         relay.send(signal.SIGHUP)
-
-        async def reloaded() -> bool:
-            return "event=reloaded success=true" in relay.stderr
-
-        await until(reloaded)
+        await until_logged(relay, "event=reloaded success=true")
         before = turns(helper)
         await asyncio.to_thread(submit, relay, range(13, 23))
         assert_signed((await upstream.wait_for(23))[13:], "e2", "s2")
@@ -121,22 +117,15 @@ async def test_a_helper_that_dies_in_the_midst_of_mail_costs_no_message_its_sign
         async def settled() -> bool:
             return await states(relay) == ["sent"] * 40
 
-        async def logged() -> bool:
-            return "event=trouble where=sign" in relay.stderr
-
         await until(settled)
-        await until(logged)
+        await until_logged(relay, "event=trouble where=sign")
         assert relay.stderr.count("event=trouble") == 1
         # Seen off, not left as a zombie; and the worker is the one it was.
         assert (workers(relay), children(worker)) == ([worker], [])
 
         configured(tmp_path, upstream, "s2")
         relay.send(signal.SIGHUP)
-
-        async def reloaded() -> bool:
-            return "event=reloaded success=true" in relay.stderr
-
-        await until(reloaded)
+        await until_logged(relay, "event=reloaded success=true")
         await asyncio.to_thread(submit, relay, range(40, 45))
         assert_signed((await upstream.wait_for(45))[40:], "s2")
 

@@ -15,7 +15,7 @@ from relay.store.sqlite.store import open_store
 from tests.store.build import exported, message
 from tests.store.contract_log import without_events
 from tests.support import processes
-from tests.support.relay import RelayProcess, command, get, metrics, post, until, write_config
+from tests.support.relay import RelayProcess, command, get, metrics, post, until, until_logged, write_config
 from tests.support.upstream import Hang, Upstream
 
 
@@ -32,10 +32,7 @@ def workers(relay: RelayProcess) -> list[int]:
 
 
 async def ready(relay: RelayProcess) -> None:
-    async def there() -> bool:
-        return "event=worker_ready" in relay.stderr
-
-    await until(there)
+    await until_logged(relay, "event=worker_ready")
 
 
 async def states(relay: RelayProcess) -> list[str]:
