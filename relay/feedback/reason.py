@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from relay.mail.codes import MASK
+from relay.mail.codes.masking import MASK
 from relay.mail.redact import redact_reply
 
 # What a code can look like: 4 to 10 letters and digits with a digit among them, or two groups of three digits. Reply

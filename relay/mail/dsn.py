@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from relay.mail.address import xtext_decode
-from relay.mail.codes import MASK
+from relay.mail.codes.masking import MASK
 from relay.mail.dsn_returned import quoted_printable, returned_part
 from relay.mail.envelope import Envelope, Notify, Recipient
 from relay.mail.header_text import decoded, one_line

@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 import re
 
-from relay.mail.codes import MASK
+from relay.mail.codes.masking import MASK
 from relay.mail.header_text import decoded, encoded
 from relay.mail.message import MAX_FIELDS, Message, over_long_line, subject
 from relay.mail.recode import recoded

@@ -10,7 +10,7 @@ import re
 
 from relay.mail.address_list import addresses_in
 from relay.mail.body import encoded_text
-from relay.mail.codes import MASK, hide_codes
+from relay.mail.codes.masking import MASK, hide_codes
 from relay.mail.header_text import encoded, without_folds
 from relay.mail.message import Field, Message, subject
 from relay.mail.plain_text import plain_text

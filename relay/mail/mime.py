@@ -5,10 +5,11 @@ from __future__ import annotations
 import binascii
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from relay.mail.header_text import decode_charset, decoded
+from relay.mail.header_text import decode_charset, decoded, text_of
 from relay.mail.message import Message, first, parse
 
 MAX_PARTS = 100
@@ -34,11 +35,19 @@ class Part:
         if self.encoding == "quoted-printable":
             data = binascii.a2b_qp(data)
         elif self.encoding == "base64":
-            try:
-                data = binascii.a2b_base64(data)
-            except binascii.Error:
-                return ""
-        return decode_charset(data, self.charset or "utf-8")
+            data = _decoded_base64(data)
+        # A program that declares US-ASCII, the default, and sends 8-bit text means another charset.
+        if self.charset is None or self.charset.lower() == "us-ascii":
+            return text_of(data)
+        return decode_charset(data, self.charset)
+
+
+def _decoded_base64(data: bytes) -> bytes:
+    """As far as it is whole: a part that was cut short, as the head of a large message is, counts too."""
+    for cut in (data, data + b"==", data.rstrip()[:-1]):
+        with suppress(binascii.Error):
+            return binascii.a2b_base64(cut)
+    return b""
 
 
 def leaves(message: Message) -> Iterator[Part]:

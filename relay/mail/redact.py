@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from relay.mail.codes import ANY_DIGIT, MASK, hide_codes
+from relay.mail.codes.masking import ANY_DIGIT, MASK, hide_codes, hide_letters
 from relay.mail.header_text import one_line
 from relay.mail.message import parse, subject
 
@@ -17,7 +17,7 @@ _CUT = 40
 
 def redact(text: str) -> str:
     """A subject with MASK for every one-time code, at most MAX_TEXT characters long."""
-    shown = hide_codes(text[:MAX_TEXT])
+    shown = hide_letters(hide_codes(text[:MAX_TEXT]))
     if len(text) > MAX_TEXT:
         shown = shown[:-_CUT].rstrip() + "…"
     return shown if len(shown) <= MAX_TEXT else shown[: MAX_TEXT - 1] + "…"

@@ -6,7 +6,7 @@ import base64
 import re
 
 from relay.config.model import Upstream
-from relay.mail.codes import MASK
+from relay.mail.codes.masking import MASK
 from relay.mail.redact import redact_reply
 from relay.mail.reply import Reply
 

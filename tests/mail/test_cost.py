@@ -8,7 +8,7 @@ from email import message_from_bytes
 import pytest
 
 from relay.mail.address_list import addresses_in
-from relay.mail.codes import MASK
+from relay.mail.codes.masking import MASK
 from relay.mail.dkim import Signer, ascii_domain
 from relay.mail.dsn_returned import MAX_HEADERS_BYTES, returned_headers
 from relay.mail.header_ascii import MAX_FIELD_BYTES, Unencodable, ascii_value

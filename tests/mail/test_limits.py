@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.mail.codes import MASK
+from relay.mail.codes.masking import MASK
 from relay.mail.dkim import Signer, why_unsignable
 from relay.mail.dsn import RecipientReport, Stamp, delivery_status
 from relay.mail.envelope import Envelope, Recipient

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.mail.codes import MASK
+from relay.mail.codes.masking import MASK
 from relay.mail.redact import MAX_REPLY, redact, redact_reply
 
 HIDDEN = [

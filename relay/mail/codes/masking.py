@@ -1,11 +1,14 @@
-"""Find one-time codes in text. Every pattern takes linear time.
+"""Hide one-time codes in text. Every pattern takes linear time.
 
-It errs on the side of hiding: a year or an order number is hidden too, since a code that stays is a leak.
+It errs on the side of hiding: a year or an order number is hidden too, since a code that stays is a leak. Whatever the
+detector can take for a code (`shapes.py`) is hidden.
 """
 
 from __future__ import annotations
 
 import re
+
+from relay.mail.codes.shapes import NO_CODE, letter_shape, searchable, shapes
 
 MASK = "••••••"
 
@@ -45,17 +48,13 @@ _LED_IN = re.compile(
 )
 _INNER_CAPITAL = re.compile(r"[a-z][A-Z]")
 _NAME = re.compile(rf"[{_UPPER}][^{_UPPER}]+")
+_MOST_ROUNDS = 8
+_WITH_DIGIT = re.compile(r"[^\s\d]*\d\S*")
 _ALONE = re.compile(r"\s*(?:[^\w\s]|$)")
 # `kqzvtb is your code`
 _LED_OUT = re.compile(
     rf"^\W*(?P<code>[{_LETTER}]{{4,}})(?=\s+{_IS}\s+(?:your|the|dein|ihr|votre|ton|tu|su|il|o|din|twój)\b)",
     re.IGNORECASE,
-)
-_NO_CODE = frozenset(
-    "your code codes this that here below from with the use enter login logon sign account security secure "  # noqa: SIM905
-    "verification verify verified confirm confirmation authentication access password passcode token time once "
-    "temporary expires expired minutes only never share please important dein deine ihre hier dies diese votre notre "
-    "voici pour esta este aquí questo ecco para".split()
 )
 
 
@@ -68,7 +67,32 @@ def hide_codes(text: str) -> str:
         text = _PIECES.sub(_hide_pieces, text)
         text = _CAPITALS.sub(lambda found: _hide_capitals(found, keyword.end()), text)
     text = _TOKEN.sub(lambda found: MASK if _is_mixed(found[0], keyword is not None) else found[0], text)
-    return _DIGITS.sub(MASK, text)
+    return _without_shapes(_DIGITS.sub(MASK, text))
+
+
+def _without_shapes(text: str) -> str:
+    """With MASK for what the detector would look at: few of its shapes are left here. Where there is one, the text
+    comes back without invisible marks and with ASCII digits."""
+    searched = searchable(text)
+    found = list(shapes(searched))
+    for _ in range(_MOST_ROUNDS):
+        if not found:
+            return text
+        pieces, at = [], 0
+        for shape in found:
+            pieces += [searched[at : shape.start], MASK]
+            at = shape.end
+        # What stood beside a token can have kept another one from being one.
+        text = searched = "".join([*pieces, searched[at:]])
+        found = list(shapes(searched))
+    return _WITH_DIGIT.sub(MASK, searched)
+
+
+def hide_letters(subject: str) -> str:
+    """A subject with MASK for a code of letters alone that the detector would look at: `KQZVTB`, `Acme: KQZVTB`."""
+    searched = searchable(subject)
+    found = letter_shape(searched)
+    return subject if found is None else searched[: found.start] + MASK + searched[found.end :]
 
 
 def _is_mixed(token: str, has_keyword: bool) -> bool:
@@ -81,7 +105,7 @@ def _is_mixed(token: str, has_keyword: bool) -> bool:
 
 def _hide_pieces(found: re.Match[str]) -> str:
     pieces, names = found[0].replace("\xa0", " ").split(" "), 0
-    while names < len(pieces) and (pieces[names].casefold() in _NO_CODE or _KEYWORD.fullmatch(pieces[names])):
+    while names < len(pieces) and (pieces[names].casefold() in NO_CODE or _KEYWORD.fullmatch(pieces[names])):
         names += 1
     code = "".join(pieces[names:])
     # _DIGITS hides digits alone, with what stands around them.
@@ -94,7 +118,7 @@ def _hide_capitals(found: re.Match[str], keyword_end: int) -> str:
     """A word in capitals is a code behind `code`, before a verb and before a sign: `QWERT is ...`, `[QWERT] ...`,
     `QWERT: ...`. In front of another word it is a name: `IKEA verification code`."""
     word = found[0]
-    if len(word) < 4 or word.casefold() in _NO_CODE or _KEYWORD.search(word):
+    if len(word) < 4 or word.casefold() in NO_CODE or _KEYWORD.search(word):
         return word
     behind = found.start() >= keyword_end
     return MASK if behind or _VERB_OR_SIGN.match(found.string, found.end()) else word
@@ -105,11 +129,11 @@ def _hide_led_in(found: re.Match[str]) -> str:
     code = found["code"]
     alone = _ALONE.match(found.string, found.end()) is not None
     named = alone and (found["sign"] or found["open"])
-    if code.casefold() in _NO_CODE or _NAME.fullmatch(code) or not (named or _INNER_CAPITAL.search(code)):
+    if code.casefold() in NO_CODE or _NAME.fullmatch(code) or not (named or _INNER_CAPITAL.search(code)):
         return found[0]
     return found[0][: -len(code)] + MASK
 
 
 def _hide_led_out(found: re.Match[str]) -> str:
     code = found["code"]
-    return found[0] if code.casefold() in _NO_CODE else found[0][: -len(code)] + MASK
+    return found[0] if code.casefold() in NO_CODE else found[0][: -len(code)] + MASK

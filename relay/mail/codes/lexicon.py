@@ -1,0 +1,193 @@
+"""The words that the detector knows, in about 90 languages: what each means, and where a text has them.
+
+A meaning and a language are a bit each. The words are written in tools/lexicon.yaml.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import NamedTuple, TypedDict
+
+MEANINGS = (
+    "code", "once", "verify", "enter", "unit", "valid", "ignore", "secret", "order", "gift", "secondary", "password",
+    "state", "phone", "link", "common",
+)  # fmt: skip
+"""in the order of their bits; tools/lexicon.yaml says what each is"""
+CODE, ONCE, VERIFY, ENTER, UNIT, VALID, IGNORE, SECRET, ORDER, GIFT, SECONDARY, PASSWORD, STATE, PHONE, LINK, COMMON = (
+    1 << bit for bit in range(len(MEANINGS))
+)
+
+Pairs = Sequence[Sequence[int]]
+"""of a language and a meaning, by their numbers"""
+
+
+class LexiconData(TypedDict):
+    """A compiled lexicon. Each way of matching maps a word to what it means and in which languages."""
+
+    languages: list[str]
+    exact: Mapping[str, Pairs]
+    prefix: Mapping[str, Pairs]
+    suffix: Mapping[str, Pairs]
+    inside: Mapping[str, Pairs]
+    phrase: Mapping[str, Pairs]
+    """of words divided by blanks; the last one may go on"""
+    anywhere: Mapping[str, Pairs]
+    """of scripts without blanks between words, or with marks that divide them"""
+
+
+class Meaning(NamedTuple):
+    """What a word means, and in which languages: bits of both."""
+
+    meanings: int
+    languages: int
+
+
+class Hit(NamedTuple):
+    """A known word in a text. `word` is its number among the text's words, known and unknown ones."""
+
+    start: int
+    end: int
+    meanings: int
+    languages: int
+    word: int
+
+
+# The letters of scripts whose words blanks divide. A range is searched for twice as fast as `[^\W\d_]`.
+_LETTER = r"[a-zA-ZªµºÀ-ÖØ-öø-˿Ͱ-ͽΆΈ-҂Ҋ-Ֆա-ևა-ჿḀ-῿]"
+# A group, so that split() returns the words too.
+_WORDS = re.compile(rf"({_LETTER}+(?:['’ʻ·-]{_LETTER}+)*)")
+_MOST_CACHED = 20_000
+
+
+class _Known(dict[str, Meaning | None]):
+    """Words by what they mean; None for an unknown one. It keeps the words that it has seen, up to a limit."""
+
+    def __init__(self, data: LexiconData) -> None:
+        super().__init__()
+        self._exact = _by_word(data["exact"])
+        self._prefix = _by_word(data["prefix"])
+        self._longest = max(map(len, self._prefix), default=0)
+        self._suffix = list(_by_word(data["suffix"]).items())
+        self._inside = list(_by_word(data["inside"]).items())
+
+    def __missing__(self, word: str) -> Meaning | None:
+        meanings, languages = 0, 0
+        for found in self._matches(word):
+            meanings |= found.meanings
+            languages |= found.languages
+        meaning = Meaning(meanings, languages) if meanings else None
+        if len(self) < _MOST_CACHED:
+            self[word] = meaning
+        return meaning
+
+    def _matches(self, word: str) -> Iterator[Meaning]:
+        if word in self._exact:
+            yield self._exact[word]
+        for length in range(2, min(len(word), self._longest) + 1):
+            found = self._prefix.get(word[:length])
+            if found is not None:
+                yield found
+        yield from (meaning for entry, meaning in self._suffix if word.endswith(entry))
+        yield from (meaning for entry, meaning in self._inside if entry in word)
+
+
+class _Scripts(dict[str, int]):
+    """Characters by a number of their script: 0 for those of words that blanks divide."""
+
+    def __missing__(self, char: str) -> int:
+        number = self[char] = _script(char)
+        return number
+
+
+class Lexicon:
+    """Finds known words. Its methods take time in proportion to the text's length."""
+
+    def __init__(self, data: LexiconData) -> None:
+        self.languages = data["languages"]
+        self._known = _Known(data)
+        self._scripts = _Scripts()
+        self._anywhere = _by_word(data["anywhere"])
+        by_script: dict[int, list[str]] = {}
+        for word in self._anywhere:
+            by_script.setdefault(max(map(_script, word)), []).append(word)
+        self._patterns = {
+            script: re.compile("|".join(map(re.escape, sorted(words, key=len, reverse=True))))
+            for script, words in by_script.items()
+        }
+        self._phrases: dict[str, list[tuple[str, Meaning]]] = {}
+        for phrase, meaning in _by_word(data["phrase"]).items():
+            self._phrases.setdefault(phrase.partition(" ")[0], []).append((phrase, meaning))
+
+    def hits(self, text: str, *, common: bool = False) -> list[Hit]:
+        """Every known word of a text, in order, in whatever case it is written. `common`: also those that only tell
+        the language."""
+        unwanted = 0 if common else COMMON
+        folded = text.casefold()
+        if len(folded) != len(text):
+            # `ß` and `İ` become two characters, which would move the hits behind them.
+            folded = text.lower() if len(text.lower()) == len(text) else text
+        pieces = _WORDS.split(folded)
+        words = pieces[1::2]
+        meanings = list(map(self._known.__getitem__, words))
+        found: list[Hit] = []
+        if any(meanings):
+            ends = list(accumulate(map(len, pieces)))
+            found = [
+                Hit(ends[2 * at], ends[2 * at + 1], *meaning, at)
+                for at, meaning in enumerate(meanings)
+                if meaning and meaning.meanings != unwanted
+            ]
+        more = [] if self._phrases.keys().isdisjoint(words) else list(self._phrase_hits(folded, pieces))
+        if not folded.isascii():
+            more += [hit for hit in self._hits_anywhere(folded) if hit.meanings != unwanted]
+        return sorted([*found, *more]) if more else found
+
+    def _phrase_hits(self, text: str, pieces: list[str]) -> Iterator[Hit]:
+        ends = list(accumulate(map(len, pieces)))
+        for at, word in enumerate(pieces[1::2]):
+            for phrase, meaning in self._phrases.get(word, ()):
+                start = ends[2 * at]
+                if text.startswith(phrase, start):
+                    yield Hit(start, start + len(phrase), *meaning, at)
+
+    def _hits_anywhere(self, text: str) -> Iterator[Hit]:
+        for script in set(map(self._scripts.__getitem__, set(text))):
+            pattern = self._patterns.get(script)
+            if pattern is not None:
+                for match in pattern.finditer(text):
+                    # These texts have no words that could be counted: about four characters are one.
+                    yield Hit(match.start(), match.end(), *self._anywhere[match[0]], match.start() // 4)
+
+    def names(self, languages: int) -> list[str]:
+        """The languages of those bits, in the lexicon's order."""
+        return [name for bit, name in enumerate(self.languages) if languages >> bit & 1]
+
+
+def is_divided_by_blanks(word: str) -> bool:
+    """Whether its script's words are divided by blanks and have no combining marks: Latin, Greek, Cyrillic, Armenian
+    and Georgian."""
+    return all(_script(char) == 0 for char in word)
+
+
+def _script(char: str) -> int:
+    number = ord(char)
+    if number < 0x590 or 0x10A0 <= number <= 0x10FF or 0x1E00 <= number <= 0x2019:
+        return 0
+    if 0x2E80 <= number <= 0x9FFF or 0xF900 <= number <= 0xFAFF:
+        return 1  # Chinese and Japanese
+    if 0xAC00 <= number <= 0xD7FF:
+        return 2  # Korean
+    return number >> 7
+
+
+def _by_word(entries: Mapping[str, Pairs]) -> dict[str, Meaning]:
+    result = {}
+    for word, pairs in entries.items():
+        meanings = languages = 0
+        for language, meaning in pairs:
+            meanings |= 1 << meaning
+            languages |= 1 << language
+        result[word] = Meaning(meanings, languages)
+    return result
