@@ -122,6 +122,7 @@ def _listener(args: argparse.Namespace, config: Config) -> Listener:
 
 def _facts(args: argparse.Namespace, listener: Listener, message: Message) -> Facts:
     """The facts that the rules match."""
+    from relay.mail.codes.detector import Examination
     from relay.mail.message import from_addresses, subject
     from relay.routing.facts import Facts
 
@@ -140,6 +141,7 @@ def _facts(args: argparse.Namespace, listener: Listener, message: Message) -> Fa
         priority=args.priority,
         user=args.user,
         named_lane=args.lane,
+        examination=Examination(message),
     )
 
 
@@ -169,6 +171,7 @@ def _explanation(loaded: Loaded, listener: Listener, facts: Facts, message: Mess
     return {
         "lane": route.lane,
         "rule": route.rule,
+        "content": _content_seen(facts),
         "earlier": [{"rule": step.rule, "why_not": list(step.reasons)} for step in explanation.earlier],
         "upstreams": list(route.upstreams),
         "prefer": preferred(route.lane, route.upstreams, facts.recipients, of_relay) if prefers else None,
@@ -199,6 +202,12 @@ def _explanation(loaded: Loaded, listener: Listener, facts: Facts, message: Mess
             *_too_large(size_bytes, len(facts.recipients), limits),
         ],
     }
+
+
+def _content_seen(facts: Facts) -> dict[str, Any] | None:
+    """What the content detector saw, and why; None: no rule asked. The reasons hold no code."""
+    made = facts.examination.made if facts.examination is not None else None
+    return None if made is None else {"seen": made.content, "reasons": list(made.explain())}
 
 
 def _not_allowed(listener: Listener, facts: Facts, message: Message) -> list[str]:
@@ -276,6 +285,7 @@ def _as_text(document: dict[str, Any]) -> str:
         (
             f"lane       {document['lane']} ({reason})",
             *(f"not        {step['rule']}: {why}" for step in document["earlier"] for why in step["why_not"]),
+            *([f"content    {_content_text(document['content'])}"] if document["content"] else ()),
             f"upstreams  {', '.join(document['upstreams'])}",
             *([f"prefer     {as_text(document['prefer'])}"] if document["prefer"] else ()),
             *(f"warm       {name}: {_warm_text(warm)}" for name, warm in document["warm"].items()),
@@ -296,6 +306,10 @@ def _as_text(document: dict[str, Any]) -> str:
             *(f"refused    {refusal}" for refusal in document["refused"]),
         )
     )
+
+
+def _content_text(content: dict[str, Any]) -> str:
+    return f"{content['seen']}: {'; '.join(content['reasons'])}"
 
 
 _MASKED = {True: ", with codes masked", False: ", whole"}

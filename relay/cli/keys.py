@@ -1,12 +1,11 @@
-"""`otp-relay keygen` and `otp-relay lint`: make a DKIM key, check a message."""
+"""`otp-relay keygen`: make a DKIM key."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
-from relay.cli.common import EXIT_FAILED, EXIT_OK, EXIT_USAGE, CommandFailed, set_command, write_secret
+from relay.cli.common import EXIT_OK, EXIT_USAGE, CommandFailed, set_command, write_secret
 
 RSA_BITS = 2048
 """RFC 8301 3.2; longer keys sign slower and no longer fit into one DNS packet"""
@@ -23,15 +22,6 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     keygen_parser.add_argument("--ed25519", action="store_true", help="Ed25519 (RFC 8463) instead of RSA-2048")
     keygen_parser.add_argument("--out", metavar="DIR", type=Path, default=Path(), help="its folder (default: this one)")
     set_command(keygen_parser, keygen)
-
-    lint_parser = subparsers.add_parser(
-        "lint",
-        help="find problems of an OTP mail",
-        description="Reads a message and reports what may keep it from the inbox. Exit 0: no findings; 1: findings.",
-    )
-    lint_parser.add_argument("file", metavar="FILE.eml", type=Path)
-    lint_parser.add_argument("--json", action="store_true", help="one JSON object a line for each finding")
-    set_command(lint_parser, lint)
 
 
 def keygen(args: argparse.Namespace) -> int:
@@ -60,22 +50,3 @@ def zone_line(domain: str, selector: str, record: str) -> str:
     """The TXT record for a zone file, in strings of at most 255 octets (RFC 1035 3.3.14)."""
     strings = " ".join(f'"{record[at : at + 255]}"' for at in range(0, len(record), 255))
     return f"{selector}._domainkey.{domain}. IN TXT ( {strings} )"
-
-
-def lint(args: argparse.Namespace) -> int:
-    """Exit 0 without findings, 1 with some, 2 if the file can't be read."""
-    from relay.mail.lint import lint as findings_in
-    from relay.mail.message import Unacceptable
-
-    try:
-        findings = findings_in(args.file.read_bytes())
-    except OSError as error:
-        raise CommandFailed(f"{args.file}: {error.strerror}", EXIT_USAGE) from None
-    except Unacceptable as error:
-        raise CommandFailed(f"{args.file}: {error}", EXIT_USAGE) from None
-    for finding in findings:
-        if args.json:
-            print(json.dumps({"rule": finding.rule, "text": finding.text}, ensure_ascii=False))
-        else:
-            print(f"{args.file}: {finding.rule}: {finding.text}")
-    return EXIT_FAILED if findings else EXIT_OK

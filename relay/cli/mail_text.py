@@ -125,6 +125,8 @@ def message(one: Json) -> str:
         f"  accepted    {one['accepted_at']}, expires {one['expires_at']}",
         f"  times       {_timings(one['timings_ms'])}",
     ]
+    if one["content"]:
+        lines.append(f"  content     {one['content']}")
     lines.extend(f"  limited     {reason}" for reason in _limited(one))
     if one.get("hint"):
         lines.append(f"  hint        {one['hint']}")

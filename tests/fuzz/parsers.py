@@ -11,6 +11,7 @@ from relay.intake.parameters import BadCommand, parse_mail, parse_rcpt
 from relay.mail.address import parse_path, xtext_decode, xtext_encode
 from relay.mail.address_list import addresses_in
 from relay.mail.canonical import BodyHash, relaxed_field
+from relay.mail.codes.detector import detect
 from relay.mail.dkim import Unsignable, ascii_domain
 from relay.mail.dsn import RecipientReport, Stamp, delivery_status
 from relay.mail.dsn_returned import returned_headers
@@ -64,6 +65,16 @@ MIME = [
     b"Content-Type: message/rfc822\r\n\r\n", b"Content-Transfer-Encoding: quoted-printable\r\n",
     b"Content-Transfer-Encoding: base64\r\n", b"a=b;", b'a="', b"; charset=utf-8", b"http://", b"https://a@",
 ]  # fmt: skip
+HTML = [
+    b"<td>", b"</p>", b"<p style='display:none'>", b"<b", b"<!--", b"-->", b"<style>", b"</style>", b"&nbsp;", b"&#49;",
+    b"&a", b"<a href=", b"display:none", b" hidden", b"http://a", b"@", b"www.", b"1 2 3 4 ", b"12-34", b"123456",
+    b"Code: ABCD", b" code 4821", b"\xef\xb7\xba", b"\xe9\xaa\x8c\xe8\xaf\x81\xe7\xa0\x81", b"10 min",
+]  # fmt: skip
+HTML_HEAD = (
+    b"Content-Type: text/html; charset=utf-8\r\n\r\n",
+    b"Content-Type: text/html; charset=utf-8\r\n\r\nYour code 482931 ",
+    b"Content-Type: text/plain; charset=utf-8\r\n\r\nYour code 482931 ",
+)
 HEAD = [
     b"From: ",
     b"Subject: ",
@@ -109,6 +120,10 @@ def _message(data: bytes) -> None:
     from_addresses(message)
     facts = Facts("", (), (), "", "", tuple((field.name, field.value) for field in message.fields), "")
     View(facts).header("x")
+
+
+def _detected(data: bytes) -> None:
+    detect(parse(data)).explain()
 
 
 def _stored(data: bytes) -> None:
@@ -236,7 +251,8 @@ PARSERS: dict[str, Parser] = {
     "recoded": Parser(_recoded, [*SIGNS, *LINES, *MIME], MIME_HEAD),
     "parts": Parser(_parts, [*SIGNS, *LINES, *MIME], MIME_HEAD),
     "report": Parser(_report, [*ALL, *HEAD], ANY_HEAD),
-    "lint": Parser(lint, [*ALL, *HEAD, *MIME], ANY_HEAD, expected=(Unacceptable,)),
+    "lint": Parser(lambda data: lint(data, now=0.0), [*ALL, *HEAD, *MIME], ANY_HEAD, expected=(Unacceptable,)),
+    "detected": Parser(_detected, [*ALL, *HEAD, *MIME, *HTML], (*ANY_HEAD, *HTML_HEAD)),
     "address": Parser(_address, [*SIGNS, *PATHS], (b"", b"<", b"a@", b'<"', b"<a@[", b"+")),
     "commands": Parser(_commands, [*SIGNS, *PATHS], (b"FROM:<", b"TO:<", b"FROM:<> ", b"TO:<a@b> "), 2_000),
     "framed": Parser(_framed, [*LINES, b"a", b".", b"\r\n..", b"\r\n.\r"], (b"", b"."), 8_000),

@@ -15,8 +15,8 @@ from relay.config.model import DkimDomain, DkimKey
 from relay.config.private_keys import check_dkim_key
 from relay.mail.dkim import Signer
 from relay.mail.message import parse
+from tests.mail.lint.material import CLEAN
 from tests.mail.material import OTP
-from tests.mail.test_lint import GOOD
 
 
 def run(*words: str) -> int:
@@ -89,7 +89,7 @@ def test_an_impossible_folder_is_reported_in_one_line(tmp_path: Path, capsys: py
 
 def test_lint_finds_nothing_in_a_good_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "good.eml"
-    path.write_bytes(GOOD)
+    path.write_bytes(CLEAN)
     assert run("lint", str(path)) == 0
     assert capsys.readouterr().out == ""
 

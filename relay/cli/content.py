@@ -1,0 +1,182 @@
+"""`otp-relay detect` and `otp-relay lint`: what the detector sees in mail, and what would hurt a code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from relay.cli.common import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_USAGE,
+    CommandFailed,
+    add_config,
+    fail,
+    load_or_exit,
+    printable,
+    set_command,
+)
+
+if TYPE_CHECKING:
+    from relay.mail.codes.detector import Verdict
+
+STDIN = "-"
+_MBOX_BEGINS = b"From "
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    detect_parser = subparsers.add_parser(
+        "detect",
+        help="say which mail holds a one-time code",
+        description="Shows what `match: {content: otp}` sees in messages, mbox files and folders of messages. "
+        "Of several messages it shows the numbers, and those that are doubtful. It sends and stores nothing.",
+    )
+    detect_parser.add_argument("files", metavar="FILE", nargs="+", help="a message, an mbox file, a folder; - is stdin")
+    detect_parser.add_argument("--json", action="store_true", help="one JSON object a line for each message")
+    set_command(detect_parser, detect)
+
+    lint_parser = subparsers.add_parser(
+        "lint",
+        help="find what would hurt a one-time code",
+        description="Reads a message and reports what can keep it from the mailbox or its code from the reader. "
+        "With -c it also looks at the configuration. Exit 0: nothing, or hints only; 1: errors or warnings.",
+    )
+    lint_parser.add_argument("file", metavar="FILE.eml", help="- is stdin")
+    lint_parser.add_argument("--json", action="store_true", help="one JSON object a line for each finding")
+    add_config(lint_parser)
+    set_command(lint_parser, lint)
+
+
+class _Found(NamedTuple):
+    """A message: its file, its number in an mbox file, and at least its beginning."""
+
+    file: str
+    number: int | None
+    content: bytes
+
+    @property
+    def name(self) -> str:
+        return self.file if self.number is None else f"{self.file} message {self.number}"
+
+
+def detect(args: argparse.Namespace) -> int:
+    """Exit 0, or 2 where a file can't be read."""
+    from relay.mail.codes.detector import DOUBTFUL
+    from relay.mail.codes.detector import detect as verdict_on
+    from relay.mail.message import parse, subject
+    from relay.mail.redact import redact
+
+    counts = Counter[str]()
+    doubtful: list[str] = []
+    last, code = "", EXIT_OK
+    for found in _messages(args.files):
+        if isinstance(found, str):
+            code = fail(found, EXIT_USAGE)
+            continue
+        message = parse(found.content)
+        verdict = verdict_on(message)
+        is_doubtful = abs(verdict.score) < DOUBTFUL
+        counts.update([verdict.content, *(["doubtful"] if is_doubtful else [])])
+        shown = redact(subject(message))
+        if args.json:
+            print(json.dumps(_as_json(found, verdict, shown, doubtful=is_doubtful), ensure_ascii=False))
+            continue
+        last = _as_text(found, verdict, shown)
+        if is_doubtful:
+            doubtful.append(last)
+    if not args.json:
+        messages = counts["otp"] + counts["other"]
+        if messages == 1:
+            print(last)
+        elif messages:
+            print(f"{messages} messages: {counts['otp']} otp, {counts['other']} other; {counts['doubtful']} doubtful")
+            for line in doubtful:
+                print(line)
+    return code
+
+
+def _as_json(found: _Found, verdict: Verdict, subject: str, *, doubtful: bool) -> dict[str, object]:
+    return {
+        "file": found.file,
+        "number": found.number,
+        "content": verdict.content,
+        "score": round(verdict.score, 2),
+        "doubtful": doubtful,
+        "subject": subject,
+        "reasons": list(verdict.explain()),
+    }
+
+
+def _as_text(found: _Found, verdict: Verdict, subject: str) -> str:
+    reasons = "; ".join(verdict.explain())
+    return printable(f"{found.name}: {verdict.content} ({verdict.score:+.1f}) {subject!r}: {reasons}")
+
+
+def _messages(names: list[str]) -> Iterator[_Found | str]:
+    """Each message, or why a file can't be read."""
+    for name in names:
+        try:
+            if name == STDIN:
+                yield _Found(name, None, sys.stdin.buffer.read())
+                continue
+            path = Path(name)
+            files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+        except OSError as error:
+            yield f"{name}: {error.strerror}"
+            continue
+        for file in files:
+            try:
+                yield from _in_file(file)
+            except OSError as error:
+                yield f"{file}: {error.strerror}"
+
+
+def _in_file(path: Path) -> Iterator[_Found]:
+    """Raises OSError."""
+    from mailbox import mbox
+
+    from relay.mail.codes.reading import READ_BYTES
+
+    with path.open("rb") as file:
+        beginning = file.read(READ_BYTES)
+    if not beginning.startswith(_MBOX_BEGINS):
+        yield _Found(str(path), None, beginning)
+        return
+    messages = mbox(path, create=False)
+    try:
+        for number, key in enumerate(messages.iterkeys(), start=1):
+            yield _Found(str(path), number, messages.get_bytes(key))
+    finally:
+        messages.close()
+
+
+def lint(args: argparse.Namespace) -> int:
+    """Exit 0 without findings or with hints only, 1 with errors or warnings, 2 if the file or the configuration can't
+    be read."""
+    from relay.mail.dkim import ascii_domain
+    from relay.mail.lint import lint as findings_in
+    from relay.mail.message import Unacceptable
+
+    signed = None
+    if args.config is not None:
+        signed = {ascii_domain(one.domain) for one in load_or_exit(args.config).config.dkim}
+    try:
+        content = sys.stdin.buffer.read() if args.file == STDIN else Path(args.file).read_bytes()
+        findings = findings_in(content, now=time.time(), signed=signed)
+    except OSError as error:
+        raise CommandFailed(f"{args.file}: {error.strerror}", EXIT_USAGE) from None
+    except Unacceptable as error:
+        raise CommandFailed(f"{args.file}: {error}", EXIT_USAGE) from None
+    for finding in findings:
+        if args.json:
+            document = {"rule": finding.rule, "level": finding.level, "text": finding.text}
+            print(json.dumps(document, ensure_ascii=False))
+        else:
+            print(printable(f"{args.file}: {finding.level}: {finding.rule}: {finding.text}"))
+    return EXIT_FAILED if any(finding.level != "hint" for finding in findings) else EXIT_OK
