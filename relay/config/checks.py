@@ -232,8 +232,6 @@ def _match(loc: Loc, match: Match) -> Iterator[Diagnostic]:
         if not is_header_name(name):
             yield Diagnostic((*loc, "header", name), "expected the name of a header, such as X-Relay-Lane", at="key")
         yield from _patterns((*loc, "header", name), patterns)
-    if match.content is not None:
-        yield note((*loc, "content"), "has no effect yet: the rule never matches")
     if match.header == {}:
         yield Diagnostic((*loc, "header"), "expected at least one header, got none")
     if match.client == ():

@@ -179,6 +179,8 @@ class Lane(Section):
     """an archive that gets a copy of each message"""
     copy_codes: Flag = False
     """in an express lane: the copies are whole; without it codes are masked"""
+    lint: Literal["off", "report"] = "off"
+    """`report`: what lint finds in its messages is counted"""
     rate: Rate | None = None
     """messages a second"""
     concurrency: Count | None = None
@@ -199,7 +201,7 @@ class Match(Section):
     listener: OneOrMany[str] | None = None
     user: OneOrMany[str] | None = None
     """of AUTH, where the listener verifies it; mail without one never matches"""
-    content: Literal["otp"] | None = None
+    content: Literal["otp", "other"] | None = None
     priority: Priority | None = None
 
 

@@ -19,6 +19,7 @@ from relay.intake.draft import Draft
 from relay.intake.idempotency import Idempotency, Repeated
 from relay.intake.spool import Large, SpoolFailed
 from relay.intake.types import Receipt, Refused, Submission
+from relay.mail.codes.detector import Content, Examination
 from relay.mail.envelope import Envelope
 from relay.mail.mailbox_provider import provider
 from relay.mail.message import (
@@ -61,6 +62,10 @@ class ConfigState:
         return cls(config, Router(config))
 
 
+def _ignored(_lane: str, _content: bytes | None) -> None:
+    """Lint that no lane wants."""
+
+
 @dataclass(frozen=True, slots=True)
 class AcceptanceServices:
     """What accepting a message needs from the rest of the relay."""
@@ -76,6 +81,8 @@ class AcceptanceServices:
     suppressions: Suppressions = field(default_factory=Suppressions)
     provider_of: Callable[[str], str] = provider
     """an address's mailbox provider"""
+    lint: Callable[[str, bytes | None], None] = _ignored
+    """called with the lane and the content, as the app sent it, of each message that is durable; None: a large one"""
 
 
 class _Arrival(NamedTuple):
@@ -140,6 +147,8 @@ class Acceptance:
         services.admission.store_works()
         try:
             self._log_accepted(accepted, submission)
+            content = submission.content
+            self._services.lint(accepted.original.message.lane, None if isinstance(content, Large) else content)
             await self._copier.copy(arrival.state.config, accepted.original, self._new_id)
         except Exception as error:  # noqa: BLE001
             self._log.trouble("accepted", error)
@@ -157,6 +166,7 @@ class Acceptance:
             recipients=len(message.envelope.recipients),
             size_bytes=len(message.content) or _size_bytes(submission.content),
             timings_ms=message.timings_ms,
+            detected=message.detected,
         )
         if accepted.resent:
             self._log.resent(message.lane, recipients=accepted.resent)
@@ -247,6 +257,7 @@ class Acceptance:
             admission=placement.admission,
             withdrawn=placement.superseded.seq if placement.superseded is not None else None,
             idempotency=idempotency,
+            detected=_detected(reading),
         )
         trace = received(hostname, submission.helo, submission.client, arrival.id, submission.protocol, only, dated_at)
         return Draft(new, trace, rfc5322_date(dated_at), f"<{arrival.id.lower()}@{hostname}>")
@@ -281,6 +292,12 @@ def _size_bytes(content: bytes | Large) -> int:
     return content.size_bytes if isinstance(content, Large) else len(content)
 
 
+def _detected(reading: _Reading) -> Content | None:
+    """What the content detector saw; None: no rule asked."""
+    examination = reading.facts.examination
+    return None if examination is None or examination.made is None else examination.made.content
+
+
 def _check_author(submission: Submission, reading: _Reading) -> None:
     """Raises Refused where the client may not send as this sender or author."""
     restrictions, facts = (submission.listener.senders or (), submission.user_senders), reading.facts
@@ -303,4 +320,5 @@ def _routing_facts(submission: Submission, message: Message) -> Facts:
         priority=submission.envelope.priority,
         user=submission.user,
         named_lane=submission.lane,
+        examination=Examination(message),
     )

@@ -44,12 +44,17 @@ class MailLog(PolicyLog):
 
     def accepted(
         self, message_id: str, lane: str, rule: str | None, *, recipients: int, size_bytes: int,
-        timings_ms: Mapping[str, float],
+        timings_ms: Mapping[str, float], detected: str | None = None,
     ) -> None:  # fmt: skip
-        """The message is stored; the app's 250 follows."""
+        """The message is stored; the app's 250 follows. `detected`: by the content detector, if a rule asked it."""
         self.metrics.accepted[lane, rule or NO_RULE].inc()
+        if detected is not None:
+            self.metrics.detected[detected,].inc()
         self.metrics.observe_phases(lane, timings_ms)
-        self.line(logging.INFO, "accepted", id=message_id, lane=lane, rule=rule, recipients=recipients, size=size_bytes)
+        self.line(
+            logging.INFO, "accepted",
+            id=message_id, lane=lane, rule=rule, recipients=recipients, size=size_bytes, content=detected,
+        )  # fmt: skip
         self.on_event()
 
     def on_event(self) -> None:

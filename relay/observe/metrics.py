@@ -95,6 +95,7 @@ class Metrics:
         )  # fmt: skip
         self._make_feedback_counters()
         self._make_policy_counters()
+        self._make_content_counters()
         self.replies = counter("relay_upstream_replies", "Replies of upstreams.", "upstream", "code")
         self.restarts = counter(
             "relay_tasks_restarted", "Background tasks that ended by an error and were restarted, by kind.", "task"
@@ -145,6 +146,19 @@ class Metrics:
             "relay_resends", "Recipients that got mail of the same rule before, within its life.", "lane"
         )
 
+    def _make_content_counters(self) -> None:
+        """What messages say."""
+        counter = self._counter
+        self.detected = counter(
+            "relay_detected", "Messages that the content detector examined, by what it saw: otp or other.", "content"
+        )
+        self.linted = counter(
+            "relay_lint_messages", "Messages of lanes with `lint: report`: checked or skipped.", "lane", "result"
+        )
+        self.lint_findings = counter(
+            "relay_lint_findings", "Messages that broke a rule of lint, where they were checked.", "lane", "rule"
+        )
+
     def _counter(self, name: str, text: str, *labels: str) -> _Children[Counter]:
         return _Children(Counter(name, text, labels, registry=self.registry))
 
@@ -168,6 +182,8 @@ class Metrics:
             self.count_objective(lane, is_good=False, count=0)
         for reason in ("busy", "limit", "store", "suppressed"):
             _ = self.rejected[(reason,)]
+        for content in ("otp", "other"):
+            _ = self.detected[(content,)]
         for result in ("delivered", "failed", "dead"):
             _ = self.event_posts[(result,)]
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from relay.config.model import Match
 from relay.config.patterns import MAX_TEXT_CHARS, Test, compiled
+from relay.mail.codes.detector import NOTHING, Content, Verdict, the_model
 from relay.mail.header_text import decoded
 from relay.mail.redact import redact
 from relay.routing.facts import Facts, Headers
@@ -120,15 +121,20 @@ class PriorityAtLeast:
 
 @dataclass(frozen=True, slots=True)
 class ContentIs:
-    """There is no detector yet, so it never holds."""
+    """What the content detector sees. The first rule that asks pays for it."""
 
-    kind: str
+    wanted: Content
 
-    def holds(self, view: View) -> bool:  # noqa: ARG002
-        return False
+    def holds(self, view: View) -> bool:
+        return self._verdict(view).content == self.wanted
 
-    def why_not(self, view: View) -> str:  # noqa: ARG002
-        return f"content: messages aren't examined yet, so {self.kind} never matches"
+    def why_not(self, view: View) -> str:
+        verdict = self._verdict(view)
+        return f"content: it is {verdict.content}: {'; '.join(verdict.explain())}"
+
+    def _verdict(self, view: View) -> Verdict:
+        examination = view.facts.examination
+        return NOTHING if examination is None else examination.verdict()
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,8 +256,6 @@ def conditions(match: Match) -> tuple[Condition, ...]:
     found: list[Condition] = []
     if match.priority is not None:
         found.append(PriorityAtLeast(match.priority))
-    if match.content is not None:
-        found.append(ContentIs(match.content))
     if match.listener is not None:
         found.append(ListenerMatches(Patterns.of(match.listener)))
     if match.user is not None:
@@ -266,6 +270,9 @@ def conditions(match: Match) -> tuple[Condition, ...]:
     if match.recipient is not None:
         found.append(RecipientsMatch(Patterns.of(match.recipient)))
     found += [HeaderMatches(name, name.lower(), Patterns.of(wanted)) for name, wanted in (match.header or {}).items()]
+    if match.content is not None:
+        the_model()  # read now, so that no message waits for it
+        found.append(ContentIs(match.content))
     return tuple(found)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from relay.mail.codes.detector import Examination
+
 Headers = Sequence[tuple[str, str | bytes]]
 """name (lower case) and value of each field, in the message's order; raw values are decoded when a rule needs them"""
 
@@ -29,3 +31,5 @@ class Facts(NamedTuple):
     """that logged in, where the listener verifies that"""
     named_lane: str | None = None
     """the lane that the request names"""
+    examination: Examination | None = None
+    """of the content; None: there is no content to examine, and it counts as `other`"""

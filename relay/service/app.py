@@ -113,6 +113,8 @@ class App:
             except CannotListen as error:
                 raise CannotStart(place_of(error, loaded)) from error
             parts.feedback.start(settings, webhook_sockets)
+            parts.linting.start(config)
+            started.push_async_callback(parts.linting.stop)
             await engine.delivery.warmed(WARM_WITHIN_S)
             self._started = started.pop_all()
         parts.http.start()

@@ -27,6 +27,7 @@ from relay.service.feedback import Feedback
 from relay.service.health import RelayHealth, waiting_mail
 from relay.service.host import WorkerHost
 from relay.service.http import HttpService
+from relay.service.linting import LintReport
 from relay.service.operator import Operator
 from relay.service.sending import Sending
 from relay.service.suppressions import SuppressionKeeper
@@ -121,6 +122,7 @@ class RelayParts:
     suppressions: SuppressionKeeper
     requests: SqliteKnownRequests
     sending: Sending
+    linting: LintReport
 
 
 def connect(
@@ -142,7 +144,9 @@ def connect(
     builder.apply(generation)
     admission = Admission(config.store, lambda: current.config.queue, lambda: waiting_mail(engine, workers))
     requests = SqliteKnownRequests(config.store)
-    acceptance = _acceptance(generation.state, engine, LanesAndWorkers(engine, workers), admission, requests)
+    linting = LintReport(log, engine.supervisor)
+    destination = LanesAndWorkers(engine, workers)
+    acceptance = _acceptance(generation.state, engine, destination, admission, requests, linting)
     intake = IntakeServer(acceptance, Settings(intake_limits(config), config.hostname), log, admit=admission.refusal)
     sending = Sending(intake, current, log)
     feedback = Feedback(current, log, engine.supervisor, Effects(engine, workers, suppressions).apply)
@@ -163,13 +167,18 @@ def connect(
     log.listeners += (feedback.nudge, http.wake)
     parts = RelayParts(
         *(engine, builder, forwarder, workers, host, acceptance, intake, health, http, feedback, suppressions),
-        *(requests, sending),
+        *(requests, sending, linting),
     )
     return parts, generation
 
 
 def _acceptance(
-    state: ConfigState, engine: Engine, destination: Destination, admission: Admission, requests: KnownRequests
+    state: ConfigState,
+    engine: Engine,
+    destination: Destination,
+    admission: Admission,
+    requests: KnownRequests,
+    linting: LintReport,
 ) -> Acceptance:
     services = AcceptanceServices(
         destination,
@@ -181,6 +190,7 @@ def _acceptance(
         Idempotency(requests, engine.hash_key),
         engine.suppressions,
         engine.providers.of,
+        linting.offer,
     )
     return Acceptance(state, services)
 

@@ -70,6 +70,7 @@ class Reloader:
         parts.forwarder.lanes = tuple(own_lanes(config))
         await parts.workers.reload(loaded, bulk_lanes(config), parts.builder.limits)
         parts.forwarder.wake()
+        await parts.linting.reload(config)
         try:
             await parts.feedback.reload(await asyncio.to_thread(feedback_settings, config, parts.engine.clock))
         except StoreError as error:

@@ -97,6 +97,8 @@ class NewMessage(NamedTuple):
     withdrawn: int | None = None
     """the `seq` of the admission of a message that this one supersedes before it is due"""
     idempotency: IdempotencyKey | None = None
+    detected: str | None = None
+    """what the content detector saw, `otp` or `other`; None: no rule asked"""
 
     @property
     def first_due_at(self) -> float:

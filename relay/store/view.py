@@ -26,6 +26,7 @@ def message_json(row: Mapping[str, Any], recipients: Iterable[Json], notes: Iter
         "accepted_at": time_text(row["accepted_at"]),
         "expires_at": time_text(row["expires_at"]),
         "signed": list(row["signed"]),
+        "content": row["detected"],
         "priority": row["priority"],
         "deliver_by": row["deliver_by"],
         "timings_ms": dict(row["timings_ms"]),

@@ -19,7 +19,7 @@ BODY = ("id", "content")
 MESSAGE = (
     "id", "lane", "rule", "sender", "client", "message_id", "subject", "size", "accepted_at", "expires_at", "body",
     "parts", "body_key", "supersede_key", "upstreams", "signed", "body_type", "smtputf8", "ret", "envid", "priority",
-    "deliver_by", "timings",
+    "deliver_by", "timings", "detected",
 )  # fmt: skip
 RECIPIENT = (
     "message_id", "position", "lane", "accepted_at", "address", "folded", "provider", "notify", "orcpt", "state",
@@ -124,6 +124,7 @@ def message_row(message: NewMessage, body: BodyRange) -> tuple[Any, ...]:
         envelope.priority,
         None if by is None else f"{by.seconds};{by.mode}{'T' if by.trace else ''}",
         timings_text(message.timings_ms),
+        message.detected,
     )
 
 

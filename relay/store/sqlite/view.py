@@ -15,7 +15,8 @@ from relay.store.sqlite.relay_events import TailRow
 from relay.store.sqlite.rows import SHOWN_CHARS, is_unreadable, lines
 from relay.store.view import Json, add_events, attempt_json, message_json, recipient_json, time_text
 
-_COLUMNS = ("id", "lane", "rule", "sender", "client", "size", "accepted_at", "expires_at", "priority", "deliver_by")
+_COLUMNS = ("id", "lane", "rule", "sender", "client", "size", "accepted_at", "expires_at", "priority", "deliver_by",
+            "detected")  # fmt: skip
 _SHOWN = f"substr(message_id, 1, {SHOWN_CHARS}), substr(subject, 1, {SHOWN_CHARS})"  # an older row may hold more
 
 
