@@ -81,9 +81,9 @@ def test_the_references_example_has_the_documented_values(load_text: LoadText, f
     assert all(pem.startswith(b"-----BEGIN PRIVATE KEY-----\n") for pem in loaded.dkim_pems.values())
 
 
-def test_a_key_without_effect_is_noted_with_its_line(load_text: LoadText, folder: Path) -> None:
+def test_the_contracts_example_has_no_key_without_effect(load_text: LoadText) -> None:
     notes = good("contract", load_text).notes
-    assert f"{folder}/relay.yaml:62: rules[3].match.content: has no effect yet: the rule never matches" in notes
+    assert not any("no effect" in note for note in notes)
     assert not any("workers" in note or "store_key_file" in note for note in notes)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from relay.config.load import load
+from relay.mail.codes.detector import Examination
+from relay.mail.message import parse
 from relay.routing.facts import Facts, Headers
 from relay.routing.router import Route, Router
 
@@ -48,6 +50,9 @@ def facts(**given: Any) -> Facts:
     }
     return Facts(**{**usual, **given})
 
+
+A_CODE = Examination(parse(b"Subject: Sign in\r\n\r\nYour code is 482913.\r\n"))
+NEWS = Examination(parse(b"Subject: News\r\n\r\nOrder 482913 has left our store.\r\n"))
 
 MATCHES: list[tuple[str, dict[str, Any], bool]] = [
     # sender: the envelope's or any From address, case aside
@@ -112,6 +117,12 @@ MATCHES: list[tuple[str, dict[str, Any], bool]] = [
     ("{priority: 4}", {"priority": None}, False),
     ("{priority: -2}", {"priority": 0}, True),
     ("{content: otp}", {}, False),
+    ("{content: otp}", {"examination": A_CODE}, True),
+    ("{content: other}", {"examination": A_CODE}, False),
+    ("{content: other}", {"examination": NEWS}, True),
+    ("{content: otp}", {"examination": NEWS}, False),
+    ("{content: otp, sender: app@example.org}", {"examination": A_CODE}, True),
+    ("{content: otp, sender: other@example.org}", {"examination": A_CODE}, False),
     ("{}", {}, True),
     # every key must hold
     ("{sender: app@example.org, client: 10.1.0.0/16, subject: '/code/'}", {}, True),
@@ -183,7 +194,7 @@ REASONS = [
     ("{header: {X-None: a}}", "header: there is no X-None, the rule wants a"),
     ("{priority: 4}", "priority: the message has none, the rule wants 4 or more"),
     ("{listener: 127.0.0.1:2526}", "listener: 127.0.0.1:2525 isn't 127.0.0.1:2526"),
-    ("{content: otp}", "content: messages aren't examined yet, so otp never matches"),
+    ("{content: otp}", "content: it is other: no code-shaped token"),
 ]
 
 

@@ -26,6 +26,7 @@ class LogContract:
             "user@example.net",
             "b@example.org",
             signed=("s1", "e1"),
+            detected="otp",
             timings_ms={"receive": 1.23456, "classify": 0.1, "store": 0.4},
         )
         await store.put(new, claimed=True)
@@ -57,6 +58,7 @@ class LogContract:
             "accepted_at": "2027-01-15T08:00:00.000Z",
             "expires_at": "2027-01-15T08:10:00.000Z",
             "signed": ["s1", "e1"],
+            "content": "otp",
             "priority": None,
             "deliver_by": None,
             "timings_ms": {"receive": 1.235, "classify": 0.1, "store": 0.5, "wait": 0.1, "total": 3042.6},

@@ -334,7 +334,8 @@ def first_version(path: Path) -> None:
             "DROP TRIGGER recipient_event; DROP TABLE event; DROP TABLE suppression;"
             "DROP INDEX recipient_suspect; DROP INDEX recipient_urged;"
             + "".join(f"ALTER TABLE recipient DROP COLUMN {name};" for name in added)
-            + "ALTER TABLE message DROP COLUMN body_key; DROP TABLE setting; PRAGMA user_version = 1;"
+            + "ALTER TABLE message DROP COLUMN detected; ALTER TABLE message DROP COLUMN body_key;"
+            "DROP TABLE setting; PRAGMA user_version = 1;"
         )
 
 

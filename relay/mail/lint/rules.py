@@ -170,7 +170,7 @@ RULES: dict[str, Rule] = {
         "The code stands within a paragraph: the reader looks for it while it expires. Give it a line of its own.",
     ),
     "no-expiry": Rule(
-        "warning",
+        "hint",
         "Not a word on how long the code is valid: readers try old ones. Say “The code is valid for 10 minutes”.",
     ),
     "no-ignore": Rule(

@@ -1,9 +1,8 @@
-"""The commands `keygen` and `lint`."""
+"""The command `keygen`."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import stat
 from pathlib import Path
@@ -15,7 +14,6 @@ from relay.config.model import DkimDomain, DkimKey
 from relay.config.private_keys import check_dkim_key
 from relay.mail.dkim import Signer
 from relay.mail.message import parse
-from tests.mail.lint.material import CLEAN
 from tests.mail.material import OTP
 
 
@@ -85,27 +83,3 @@ def test_an_impossible_folder_is_reported_in_one_line(tmp_path: Path, capsys: py
     said = capsys.readouterr().err
     assert said.startswith("otp-relay: ")
     assert said.count("\n") == 1
-
-
-def test_lint_finds_nothing_in_a_good_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "good.eml"
-    path.write_bytes(CLEAN)
-    assert run("lint", str(path)) == 0
-    assert capsys.readouterr().out == ""
-
-
-def test_lint_prints_a_line_for_each_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "bad.eml"
-    path.write_bytes(OTP)
-    assert run("lint", str(path)) == 1
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(": ")[1] for line in lines] == ["auto-submitted", "code-in-subject"]
-    assert run("lint", str(path), "--json") == 1
-    out = capsys.readouterr().out
-    assert [json.loads(line)["rule"] for line in out.splitlines()] == ["auto-submitted", "code-in-subject"]
-    assert "123456" not in out
-
-
-def test_lint_reports_a_missing_file_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("lint", str(tmp_path / "none.eml")) == 2
-    assert capsys.readouterr().err == f"otp-relay: {tmp_path}/none.eml: No such file or directory\n"
