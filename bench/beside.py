@@ -1,6 +1,7 @@
 """Two versions of the relay beside each other: `python -m bench.beside CHECKOUT [--rounds N]`.
 
-`python -m bench.beside --limits` compares this version with itself, where every lane has limits.
+`python -m bench.beside --limits` compares this version with itself, where every lane has limits; `--content` with
+itself, where the rule for codes asks the content detector, which then examines every message.
 
 Both run at the same time and are asked in turns, so that a machine that is slow for a while is slow for both: what runs
 one after the other differs by a tenth without a cause, and by half where a neighbour of a virtual machine is busy.
@@ -56,11 +57,17 @@ class Version:
 
 
 def started(
-    stage: Stage, running: ExitStack, name: str, checkout: Path | None = None, *, is_limited: bool = False
+    stage: Stage,
+    running: ExitStack,
+    name: str,
+    checkout: Path | None = None,
+    *,
+    is_limited: bool = False,
+    by_content: bool = False,
 ) -> Version:
     fast, bulk = stage.sink(), stage.sink(fast=False)
     site = stage.site([stage.upstream(fast, Network())], stage.upstream(bulk, Network()))
-    relay = Relay(replace(site, is_limited=is_limited), checkout)
+    relay = Relay(replace(site, is_limited=is_limited, by_content=by_content), checkout)
     running.enter_context(relay)
     version = Version(name, relay, fast, bulk)
     stage.warm_up(version.relay.port, fast)
@@ -142,6 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     other_one = parser.add_mutually_exclusive_group(required=True)
     other_one.add_argument("checkout", type=Path, nargs="?", help="of the other version, installed in its .venv")
     other_one.add_argument("--limits", action="store_true", help="this version without limits, and with limits")
+    other_one.add_argument("--content", action="store_true", help="codes known by a header, and by their content")
     parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"default: {ROUNDS}")
     args = parser.parse_args(argv)
     began, stolen = time.monotonic(), stolen_s()
@@ -149,6 +157,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.limits:
             this = started(stage, running, "with limits", is_limited=True)
             other = started(stage, running, "without")
+        elif args.content:
+            this = started(stage, running, "by content", by_content=True)
+            other = started(stage, running, "by header")
         else:
             this = started(stage, running, "this one")
             other = started(stage, running, "the other", args.checkout.resolve())

@@ -47,6 +47,8 @@ class Site:
     """where the relay takes webhooks (WEBHOOK_SECRET proves them) of an upstream named `bulk`; None: it takes none"""
     is_limited: bool = False
     """the relay's lanes have every kind of limit, none of them reached"""
+    by_content: bool = False
+    """the relay knows codes by what they say, not by `X-Relay-Lane: otp`"""
     floor_sessions: int = 6
     """which the floor keeps open"""
 

@@ -104,7 +104,7 @@ def configuration(site: Site) -> dict[str, Any]:
         "upstreams": upstreams,
         "lanes": lanes,
         "rules": [
-            {"name": lane, "match": {"header": {"X-Relay-Lane": lane}}, "lane": lane}
+            {"name": lane, "match": _match(lane, by_content=site.by_content), "lane": lane}
             for lane in lanes
             if lane != "bulk"
         ],
@@ -114,6 +114,10 @@ def configuration(site: Site) -> dict[str, Any]:
         "shutdown": "1s",
         **more,
     }
+
+
+def _match(lane: str, *, by_content: bool) -> dict[str, Any]:
+    return {"content": "otp"} if by_content and lane == "otp" else {"header": {"X-Relay-Lane": lane}}
 
 
 def _upstream(one: Upstream, sessions: Mapping[str, int]) -> dict[str, Any]:

@@ -18,6 +18,8 @@ _DISTANCES = (2, 8, 20, 60, 150)
 """characters"""
 _MOST_SEARCHED_CHARS = 8_192
 """of lines with digits, in which tokens are looked for"""
+_SHORT_LINE_CHARS = 20
+"""A code of letters alone stands on a shorter line, or behind a colon."""
 _BEYOND_REACH = _DISTANCES[-1] + 1
 
 _NEAR = {
@@ -99,7 +101,7 @@ def candidates(subject: str, lines: list[str], links: int, lexicon: Lexicon) -> 
         if _ANY_DIGIT.search(line) is not None:
             found += [(number, shape) for shape in shapes(line)]
             chars += len(line)
-        letters = letter_shape(line)
+        letters = letter_shape(line) if len(line) < _SHORT_LINE_CHARS or ":" in line else None
         if letters is not None:
             found.append((number, letters))
         if len(found) >= MOST_SHAPES or chars > _MOST_SEARCHED_CHARS:
@@ -134,7 +136,8 @@ def _of_mail(words: Words, links: int, found: list[tuple[int, Shape]]) -> Iterat
         for hit in words.hits(number):
             names += _names_anywhere[hit.meanings]
             if hit.meanings & lex.UNIT and not has_minutes:
-                has_minutes = _SMALL_NUMBER.search(text, max(0, hit.start - _SMALL_NUMBER_CHARS), hit.start) is not None
+                at = hit.start - words.offset(number)
+                has_minutes = _SMALL_NUMBER.search(text, max(0, at - _SMALL_NUMBER_CHARS), at) is not None
         chars += len(text)
         if chars > MOST_CONTEXT_CHARS:
             break
@@ -211,11 +214,13 @@ def _of_shape(shape: Shape) -> Iterator[str]:
 def _nearest(words: Words, number: int, shape: Shape) -> dict[str, int]:
     """`before:code` or `behind:order` by the characters between the token and the nearest such word on its line."""
     nearest: dict[str, int] = {}
+    offset = words.offset(number)
+    start, end = shape.start + offset, shape.end + offset
     for hit in words.hits(number):
-        if hit.end <= shape.start:
-            names, distance = _names_before, shape.start - hit.end
-        elif hit.start >= shape.end:
-            names, distance = _names_behind, hit.start - shape.end
+        if hit.end <= start:
+            names, distance = _names_before, start - hit.end
+        elif hit.start >= end:
+            names, distance = _names_behind, hit.start - end
         else:
             continue
         if distance <= _DISTANCES[-1]:

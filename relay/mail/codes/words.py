@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from itertools import accumulate
 
 from relay.mail.codes import lexicon as lex
@@ -10,7 +10,7 @@ from relay.mail.codes.lexicon import Hit, Lexicon
 
 NOT_CODE = 1 << len(lex.MEANINGS)
 """a word for code which its neighbours make another kind of code: `gift code`, `postal code`"""
-MOST_CONTEXT_CHARS = 1_500
+MOST_CONTEXT_CHARS = 1_000
 """of a mail whose words count for the mail as a whole"""
 _FOR_CODES = lex.VERIFY | lex.ENTER | lex.ONCE | lex.CODE
 _OTHER = lex.GIFT | lex.SECONDARY
@@ -22,27 +22,26 @@ class Words:
     def __init__(self, subject: str, lines: list[str], lexicon: Lexicon) -> None:
         self.texts = [subject, *lines]
         self._lexicon = lexicon
+        self._offsets = [0, *accumulate(len(text) + 1 for text in self.texts)]
         # All lines that always count are searched at once, which costs half as much as one by one.
-        self._hits = {number: _in_context(hits) for number, hits in enumerate(self._first_hits())}
+        self._searched = bisect_left(self._offsets, MOST_CONTEXT_CHARS)
+        self._hits: dict[int, list[Hit]] = {}
+        for hit in lexicon.hits("\n".join(self.texts[: self._searched])):
+            self._hits.setdefault(bisect_right(self._offsets, hit.start) - 1, []).append(hit)
+        for number, hits in self._hits.items():
+            self._hits[number] = _in_context(hits)
 
-    def _first_hits(self) -> list[list[Hit]]:
-        ends = list(accumulate(len(text) + 1 for text in self.texts))
-        lines = bisect_left(ends, MOST_CONTEXT_CHARS) + 1
-        result: list[list[Hit]] = [[] for _ in ends[:lines]]
-        number = start = 0
-        for hit in self._lexicon.hits("\n".join(self.texts[:lines])):
-            while hit.start >= ends[number]:
-                start = ends[number]
-                number += 1
-            result[number].append(Hit(hit.start - start, hit.end - start, hit.meanings, hit.languages, hit.word))
-        return result
+    def offset(self, line: int) -> int:
+        """What the places of a line's hits count from: this much before the line's begin."""
+        return self._offsets[line] if line < self._searched else 0
 
     def hits(self, line: int) -> list[Hit]:
-        """The words of a line, as their neighbours make them. A line far down is searched when it is first asked
-        for."""
+        """The words of a line, as their neighbours make them; `offset` says what their places count from. A line far
+        down is searched when it is first asked for."""
         known = self._hits.get(line)
         if known is None:
-            known = self._hits[line] = _in_context(self._lexicon.hits(self.texts[line]))
+            found = [] if line < self._searched else _in_context(self._lexicon.hits(self.texts[line]))
+            known = self._hits[line] = found
         return known
 
     def meanings(self, line: int) -> int:
