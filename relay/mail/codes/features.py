@@ -97,10 +97,13 @@ def candidates(subject: str, lines: list[str], links: int, lexicon: Lexicon) -> 
     features. `links` is the number of links in the text."""
     found: list[tuple[int, Shape]] = []
     chars = 0
+    with_digits: list[str] = []
     for number, line in enumerate([subject, *lines]):
         if _ANY_DIGIT.search(line) is not None:
             found += [(number, shape) for shape in shapes(line)]
             chars += len(line)
+            if number:
+                with_digits.append(line)
         letters = letter_shape(line) if len(line) < _SHORT_LINE_CHARS or ":" in line else None
         if letters is not None:
             found.append((number, letters))
@@ -110,7 +113,7 @@ def candidates(subject: str, lines: list[str], links: int, lexicon: Lexicon) -> 
     if not found:
         return []
     words = Words(subject, lines, lexicon)
-    of_mail = frozenset(_of_mail(words, links, found))
+    of_mail = frozenset([*_of_mail(words, links), *_of_numbers(with_digits, found)])
     with_code, without_code = _with_renamed(of_mail, _WITH_CODE), _with_renamed(of_mail, _WITHOUT_CODE)
     counts = Counter(shape.code for _, shape in found)
     in_subject = {shape.code for number, shape in found if not number}
@@ -128,7 +131,7 @@ def _with_renamed(features: AbstractSet[str], renamed: Mapping[str, str]) -> fro
     return frozenset(features).union(map(renamed.__getitem__, features & _DEPENDS_ON_CODE))
 
 
-def _of_mail(words: Words, links: int, found: list[tuple[int, Shape]]) -> Iterator[str]:
+def _of_mail(words: Words, links: int) -> Iterator[str]:
     names: list[str] = []
     chars, has_minutes = 0, False
     for number in range(1, len(words.texts)):
@@ -155,11 +158,10 @@ def _of_mail(words: Words, links: int, found: list[tuple[int, Shape]]) -> Iterat
     if links:
         yield "links>2" if links > 2 else "links"
     yield "chars<60" if chars < 60 else "chars<250" if chars < 250 else "chars<700" if chars < 700 else "chars>700"
-    yield from _of_numbers(words, found)
 
 
-def _of_numbers(words: Words, found: list[tuple[int, Shape]]) -> Iterator[str]:
-    text = "\n".join(filter(_ANY_DIGIT.search, words.texts[1:]))[:MOST_CONTEXT_CHARS]
+def _of_numbers(with_digits: list[str], found: list[tuple[int, Shape]]) -> Iterator[str]:
+    text = "\n".join(with_digits)[:MOST_CONTEXT_CHARS]
     if _MONEY.search(text) or _CURRENCY.search(text):
         yield "money"
     if _DATE.search(text):
