@@ -15,6 +15,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +108,8 @@ def load(folder: Path, lexicon: Lexicon) -> Iterator[Example]:
         content = files.get(label["file"]) or (folder / label["file"]).read_bytes()
         subject, texts = read(parse(content))
         found: list[Candidate] = []
-        seen = False
         for text in texts:
-            seen = True
-            found += candidates(subject, text.lines, text.links, lexicon)
-        if not seen:
-            found = candidates(subject, [], 0, lexicon)
+            found += chain.from_iterable(candidates(subject, text, lexicon))
         yield Example(label["file"], label["lang"], label["source"], label["label"] == "otp", tuple(found))
 
 

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from relay.mail.codes.features import Candidate, candidates
 from relay.mail.codes.lexicon import Lexicon
-from relay.mail.codes.reading import read
+from relay.mail.codes.reading import Text, read
 from relay.mail.codes.reasons import reasons
 from relay.mail.message import Message
 
@@ -71,38 +71,34 @@ def detect(message: Message) -> Verdict:
     """The verdict on a message's first READ_BYTES. Never raises."""
     model = the_model()
     subject, texts = read(message)
-    best = NOTHING
-    seen = False
+    best: Verdict | None = None
     for text in texts:
-        seen = True
-        best = max(best, _judge(model, subject, text.lines, text.links), key=_score)
-        if best.score > 0:
-            break
-    return best if seen else _judge(model, subject, [], 0)
+        for found in candidates(subject, text, model.lexicon):
+            verdict = _judge(model, subject, text, found)
+            if verdict.score > 0:
+                return verdict
+            if best is None or verdict.score > best.score:
+                best = verdict
+    return best or NOTHING
 
 
-def _score(verdict: Verdict) -> float:
-    return verdict.score
-
-
-def _judge(model: Model, subject: str, lines: list[str], links: int) -> Verdict:
-    best: Candidate | None = None
-    best_score = NO_TOKEN
+def _judge(model: Model, subject: str, text: Text, found: list[Candidate]) -> Verdict:
+    """The verdict by the heaviest of the candidates."""
+    best, best_score = found[0], float("-inf")
     of_mails: dict[frozenset[str], float] = {}
-    for candidate in candidates(subject, lines, links, model.lexicon):
+    for candidate in found:
         of_mail = of_mails.get(candidate.of_mail)
         if of_mail is None:
             of_mail = of_mails[candidate.of_mail] = _sum(model, candidate.of_mail)
         score = model.bias + of_mail + _sum(model, candidate.of_token)
-        if best is None or score > best_score:
+        if score > best_score:
             best, best_score = candidate, score
-    if best is None:
-        return NOTHING
-    chosen = best
-    return Verdict(
-        "otp" if best_score > 0 else "other", best_score, best.shape.code,
-        lambda: reasons(model.lexicon, subject, lines, chosen, is_otp=best_score > 0),
-    )  # fmt: skip
+    is_otp = best_score > 0
+
+    def explain() -> tuple[str, ...]:
+        return reasons(model.lexicon, subject, [*text.lines, *text.rest_lines()], best, is_otp=is_otp)
+
+    return Verdict("otp" if is_otp else "other", best_score, best.shape.code, explain)
 
 
 def _sum(model: Model, features: frozenset[str]) -> float:

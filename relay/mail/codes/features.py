@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from relay.mail.codes import lexicon as lex
 from relay.mail.codes.lexicon import Lexicon
+from relay.mail.codes.reading import Text
 from relay.mail.codes.shapes import MOST_SHAPES, Shape, letter_shape, shapes
-from relay.mail.codes.words import MOST_CONTEXT_CHARS, NOT_CODE, Words
+from relay.mail.codes.words import NOT_CODE, Words
 
 _DISTANCES = (2, 8, 20, 60, 150)
 """characters"""
@@ -92,39 +93,59 @@ _KIND = {f"{where}:{name}": name for where in ("before", "behind") for name in _
 _WITHIN = {(key, limit): f"{key}<={limit}" for key in _KIND for limit in _DISTANCES}
 
 
-def candidates(subject: str, lines: list[str], links: int, lexicon: Lexicon) -> list[Candidate]:
-    """The tokens of a subject and a text that have the shape of a code, at most MOST_SHAPES of them, each with its
-    features. `links` is the number of links in the text."""
+def candidates(subject: str, text: Text, lexicon: Lexicon) -> Iterator[list[Candidate]]:
+    """The tokens that have the shape of a code, at most MOST_SHAPES of them, each with its features: first those of the
+    subject and of the text's beginning, then those of its rest. For the mail as a whole the beginning counts."""
+    found = _tokens([subject, *text.lines], 0)
+    tokens: _Tokens | None = None
+    if found:
+        tokens = _Tokens(Words(subject, text.lines, lexicon), text.links, found)
+        yield tokens.candidates(found)
+    rest = text.rest_lines()
+    more = _tokens(rest, len(text.lines) + 1)[: MOST_SHAPES - len(found)]
+    if more:
+        tokens = tokens or _Tokens(Words(subject, text.lines, lexicon), text.links, more)
+        tokens.words.add(rest)
+        yield tokens.candidates(more)
+
+
+def _tokens(lines: Iterable[str], first: int) -> list[tuple[int, Shape]]:
+    """The tokens of lines, with the number of the line; `first` is that of the first one."""
     found: list[tuple[int, Shape]] = []
     chars = 0
-    with_digits: list[str] = []
-    for number, line in enumerate([subject, *lines]):
+    for number, line in enumerate(lines, start=first):
         if _ANY_DIGIT.search(line) is not None:
             found += [(number, shape) for shape in shapes(line)]
             chars += len(line)
-            if number:
-                with_digits.append(line)
         letters = letter_shape(line) if len(line) < _SHORT_LINE_CHARS or ":" in line else None
         if letters is not None:
             found.append((number, letters))
         if len(found) >= MOST_SHAPES or chars > _MOST_SEARCHED_CHARS:
-            del found[MOST_SHAPES:]
             break
-    if not found:
-        return []
-    words = Words(subject, lines, lexicon)
-    of_mail = frozenset([*_of_mail(words, links), *_of_numbers(with_digits, found)])
-    with_code, without_code = _with_renamed(of_mail, _WITH_CODE), _with_renamed(of_mail, _WITHOUT_CODE)
-    counts = Counter(shape.code for _, shape in found)
-    in_subject = {shape.code for number, shape in found if not number}
-    result = []
-    for number, shape in found:
-        of_token = _of_token(words, number, shape, counts, in_subject)
-        if "no_code_near" in of_token:
-            result.append(Candidate(shape, number, without_code, _with_renamed(of_token, _WITHOUT_CODE)))
-        else:
-            result.append(Candidate(shape, number, with_code, _with_renamed(of_token, _WITH_CODE)))
-    return result
+    return found[:MOST_SHAPES]
+
+
+class _Tokens:
+    """Makes candidates of the tokens of one text."""
+
+    def __init__(self, words: Words, links: int, found: list[tuple[int, Shape]]) -> None:
+        """`words`: of the text's beginning. `found`: the first tokens."""
+        self.words = words
+        of_mail = frozenset([*_of_mail(words, links), *_of_numbers(words.texts[1:], found)])
+        self._with_code = _with_renamed(of_mail, _WITH_CODE)
+        self._without_code = _with_renamed(of_mail, _WITHOUT_CODE)
+        self._counts = Counter(shape.code for _, shape in found)
+        self._in_subject = {shape.code for number, shape in found if not number}
+
+    def candidates(self, found: list[tuple[int, Shape]]) -> list[Candidate]:
+        result = []
+        for number, shape in found:
+            of_token = _of_token(self.words, number, shape, self._counts, self._in_subject)
+            if "no_code_near" in of_token:
+                result.append(Candidate(shape, number, self._without_code, _with_renamed(of_token, _WITHOUT_CODE)))
+            else:
+                result.append(Candidate(shape, number, self._with_code, _with_renamed(of_token, _WITH_CODE)))
+        return result
 
 
 def _with_renamed(features: AbstractSet[str], renamed: Mapping[str, str]) -> frozenset[str]:
@@ -142,8 +163,6 @@ def _of_mail(words: Words, links: int) -> Iterator[str]:
                 at = hit.start - words.offset(number)
                 has_minutes = _SMALL_NUMBER.search(text, max(0, at - _SMALL_NUMBER_CHARS), at) is not None
         chars += len(text)
-        if chars > MOST_CONTEXT_CHARS:
-            break
     for name, count in Counter(names).items():
         yield f"mail:{name}"
         if count > 2:
@@ -160,8 +179,8 @@ def _of_mail(words: Words, links: int) -> Iterator[str]:
     yield "chars<60" if chars < 60 else "chars<250" if chars < 250 else "chars<700" if chars < 700 else "chars>700"
 
 
-def _of_numbers(with_digits: list[str], found: list[tuple[int, Shape]]) -> Iterator[str]:
-    text = "\n".join(with_digits)[:MOST_CONTEXT_CHARS]
+def _of_numbers(lines: Iterable[str], found: list[tuple[int, Shape]]) -> Iterator[str]:
+    text = "\n".join(filter(_ANY_DIGIT.search, lines))
     if _MONEY.search(text) or _CURRENCY.search(text):
         yield "money"
     if _DATE.search(text):

@@ -14,6 +14,8 @@ from relay.mail.mime import leaves
 
 READ_BYTES = 65_536
 """of a message that are looked at"""
+CONTEXT_CHARS = 1_000
+"""of a text that count for the mail as a whole. A code that stands further down is looked for if none is in here"""
 _MOST_LINES = 1_000
 """of a part; no text of READ_BYTES that people read has more"""
 _MOST_LINE_CHARS = 600
@@ -28,29 +30,49 @@ _LINKS = tuple((mark, re.compile(re.escape(mark) + _REST)) for mark in ("://", "
 
 
 class Text(NamedTuple):
-    """A text part's lines, without blank ones, and the number of its links. Of a link its scheme is left, of an address
-    what stands before its `@`."""
+    """The beginning of a text part: its lines, without blank ones, and the number of its links. Of a link its scheme is
+    left, of an address what stands before its `@`."""
 
     lines: list[str]
     links: int
+    rest: str = ""
+    """what follows, as it came"""
+
+    def rest_lines(self) -> list[str]:
+        return text_of_lines(self.rest).lines if self.rest else []
 
 
 def read(message: Message) -> tuple[str, Iterator[Text]]:
-    """The subject, and each text part among the first READ_BYTES, as it is asked for."""
+    """The subject, and each text part among the first READ_BYTES, as it is asked for; an empty one where there is
+    none."""
     if len(message.content) > READ_BYTES:
         message = parse(message.content[:READ_BYTES])
     return searchable(subject(message)), _texts(message)
 
 
 def _texts(message: Message) -> Iterator[Text]:
+    parts = 0
     for part in leaves(message):
-        if part.kind == "text/plain":
-            yield text_of_lines(part.text)
-        elif part.kind == "text/html":
-            yield text_of_lines(visible_text(part.text))
+        if part.kind in ("text/plain", "text/html"):
+            parts += 1
+            yield _beginning(part.text if part.kind == "text/plain" else visible_text(part.text))
+    if not parts:
+        yield Text([], 0)
+
+
+def _beginning(text: str) -> Text:
+    """The lines of about the first CONTEXT_CHARS."""
+    if len(text) <= CONTEXT_CHARS:
+        return text_of_lines(text)
+    end = text.find("\n", CONTEXT_CHARS)
+    if end < 0 or end > 2 * CONTEXT_CHARS:
+        end = text.rfind(" ", 0, 2 * CONTEXT_CHARS)
+        end = end if end >= 0 else 2 * CONTEXT_CHARS
+    return text_of_lines(text[:end])._replace(rest=text[end:])
 
 
 def text_of_lines(text: str) -> Text:
+    """A whole text."""
     text = searchable(text)
     links = text.count("://")
     for mark, pattern in _LINKS:

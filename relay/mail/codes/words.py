@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from itertools import accumulate
 
 from relay.mail.codes import lexicon as lex
@@ -10,8 +10,6 @@ from relay.mail.codes.lexicon import Hit, Lexicon
 
 NOT_CODE = 1 << len(lex.MEANINGS)
 """a word for code which its neighbours make another kind of code: `gift code`, `postal code`"""
-MOST_CONTEXT_CHARS = 1_000
-"""of a mail whose words count for the mail as a whole"""
 _FOR_CODES = lex.VERIFY | lex.ENTER | lex.ONCE | lex.CODE
 _OTHER = lex.GIFT | lex.SECONDARY
 
@@ -23,26 +21,31 @@ class Words:
         self.texts = [subject, *lines]
         self._lexicon = lexicon
         self._offsets = [0, *accumulate(len(text) + 1 for text in self.texts)]
-        # All lines that always count are searched at once, which costs half as much as one by one.
-        self._searched = bisect_left(self._offsets, MOST_CONTEXT_CHARS)
+        # Together they cost half of what they cost one by one.
         self._hits: dict[int, list[Hit]] = {}
-        for hit in lexicon.hits("\n".join(self.texts[: self._searched])):
+        for hit in lexicon.hits("\n".join(self.texts)):
             self._hits.setdefault(bisect_right(self._offsets, hit.start) - 1, []).append(hit)
         for number, hits in self._hits.items():
             self._hits[number] = _in_context(hits)
 
+    def add(self, lines: list[str]) -> None:
+        """Lines that follow. Each is searched when it is first asked for."""
+        self.texts += lines
+
     def offset(self, line: int) -> int:
         """What the places of a line's hits count from: this much before the line's begin."""
-        return self._offsets[line] if line < self._searched else 0
+        return self._offsets[line] if self._is_searched(line) else 0
 
     def hits(self, line: int) -> list[Hit]:
-        """The words of a line, as their neighbours make them; `offset` says what their places count from. A line far
-        down is searched when it is first asked for."""
+        """The words of a line, as their neighbours make them; `offset` says what their places count from."""
         known = self._hits.get(line)
         if known is None:
-            found = [] if line < self._searched else _in_context(self._lexicon.hits(self.texts[line]))
+            found = [] if self._is_searched(line) else _in_context(self._lexicon.hits(self.texts[line]))
             known = self._hits[line] = found
         return known
+
+    def _is_searched(self, line: int) -> bool:
+        return line < len(self._offsets) - 1
 
     def meanings(self, line: int) -> int:
         """All meanings of a line's words, as bits; none for the subject and beyond the last line."""
