@@ -14,7 +14,7 @@ from relay.mail.mime import leaves
 
 READ_BYTES = 65_536
 """of a message that are looked at"""
-CONTEXT_CHARS = 1_000
+CONTEXT_CHARS = 400
 """of a text that count for the mail as a whole. A code that stands further down is looked for if none is in here"""
 _MOST_LINES = 1_000
 """of a part; no text of READ_BYTES that people read has more"""
