@@ -37,6 +37,9 @@ OTP_WEIGHT = 1.0
 STRENGTH = 1.0
 """the inverse of L2 regularisation"""
 LEAST_WEIGHT = 0.02
+CAUTION = 0.75
+"""taken off the bias: judged with its source left out, a mail's score is less certain than the model thinks. With this
+value precision and recall are about equal"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ def fit(examples: list[Example]) -> Trained:
         found = zip(vectors.get_feature_names_out(), regression.coef_[0], strict=True)
         model = Trained(
             {name: round(float(weight), 3) for name, weight in found if abs(weight) >= LEAST_WEIGHT},
-            round(float(regression.intercept_[0]), 3),
+            round(float(regression.intercept_[0]) - CAUTION, 3),
         )
     assert model is not None
     return model
