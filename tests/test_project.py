@@ -20,6 +20,7 @@ from pydantic_core import PydanticUndefined
 import relay
 from relay.__main__ import parser
 from relay.config import feedback, fields, model
+from relay.mail.lint.rules import RULES
 from relay.observe.gauges import Snapshot
 from relay.observe.metrics import Metrics
 from relay.observe.pressure import QueueFill
@@ -169,6 +170,11 @@ def test_the_reference_lists_exactly_the_metrics_there_are() -> None:
     alerts = section((ROOT / "docs/operating.md").read_text(), "Alerts to begin with")
     in_rules = set(re.findall(r"relay_\w+", alerts + (ROOT / "docs/alerts.yaml").read_text()))
     assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in in_rules} <= known
+
+
+def test_the_rules_of_lint_are_listed_with_their_levels() -> None:
+    rows = table_rows(section((ROOT / "docs/detector.md").read_text(), "Lint"))
+    assert {row[0].strip("`"): row[1] for row in rows} == {name: rule.level for name, rule in RULES.items()}
 
 
 def test_each_burn_rate_that_an_alert_asks_for_is_recorded() -> None:

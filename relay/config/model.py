@@ -179,7 +179,7 @@ class Lane(Section):
     """an archive that gets a copy of each message"""
     copy_codes: Flag = False
     """in an express lane: the copies are whole; without it codes are masked"""
-    lint: Literal["off", "report"] = "off"
+    lint: Literal["none", "report"] = "none"
     """`report`: what lint finds in its messages is counted"""
     rate: Rate | None = None
     """messages a second"""

@@ -144,7 +144,7 @@ async def test_a_lint_process_that_is_killed_is_started_again_and_a_reload_ends_
 
             await until(counts_again)
             assert (await metrics(relay)).value("relay_tasks_restarted_total", task="lint") == 1
-            keys["lanes"]["otp"]["lint"] = "off"
+            keys["lanes"]["otp"]["lint"] = "none"
             write_config(tmp_path, {"codes": codes, "bulk": bulk}, **keys)
             relay.send(signal.SIGHUP)
             await lint_processes(relay, 0)
