@@ -115,7 +115,7 @@ def main(folder: Path) -> int:
     chance = random.Random(1)
     with (folder / "labels.jsonl").open("w", encoding="utf-8") as labels:
         for path in sorted(MAILS.glob("*.yaml")):
-            language = re.sub(r"^en-\d$", "en", path.stem)
+            language = re.sub(r"-\d$", "", path.stem)
             for number, example in enumerate(yaml.safe_load(path.read_text("utf-8"))):
                 name = f"{path.stem}-{number:02}-{example['label']}-{example['kind']}.eml"
                 (folder / name).write_bytes(rendered(example, language, chance))

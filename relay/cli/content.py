@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from relay.cli.common import (
     EXIT_FAILED,
     EXIT_OK,
     EXIT_USAGE,
     CommandFailed,
-    add_config,
     fail,
     load_or_exit,
     printable,
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from relay.mail.codes.detector import Verdict
 
 STDIN = "-"
-_MBOX_BEGINS = b"From "
+# The line before each message of an mbox file (RFC 4155): `From MAILBOX DATE`.
+_SEPARATOR = re.compile(rb"From \S+ .*\d\d:\d\d.*\d{4}")
+_MOST_LINTED_BYTES = 50_000_000
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -37,7 +39,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Shows what `match: {content: otp}` sees in messages, mbox files and folders of messages. "
         "Of several messages it shows the numbers, and those that are doubtful. It sends and stores nothing.",
     )
-    detect_parser.add_argument("files", metavar="FILE", nargs="+", help="a message, an mbox file, a folder; - is stdin")
+    detect_parser.add_argument(
+        "files", metavar="FILE", nargs="+", help="a message, an mbox file, or a folder; - is stdin"
+    )
     detect_parser.add_argument("--json", action="store_true", help="one JSON object a line for each message")
     set_command(detect_parser, detect)
 
@@ -45,11 +49,16 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "lint",
         help="find what would hurt a one-time code",
         description="Reads a message and reports what can keep it from the mailbox or its code from the reader. "
-        "With -c it also looks at the configuration. Exit 0: nothing, or hints only; 1: errors or warnings.",
+        "It also looks at the configuration, if one is named. Exit 0: nothing, or hints only; 1: errors or warnings.",
     )
-    lint_parser.add_argument("file", metavar="FILE.eml", help="- is stdin")
+    lint_parser.add_argument("file", metavar="FILE.eml", help="a message; - is stdin")
     lint_parser.add_argument("--json", action="store_true", help="one JSON object a line for each finding")
-    add_config(lint_parser)
+    lint_parser.add_argument(
+        *("-c", "--config"),
+        metavar="FILE",
+        type=Path,
+        help="look at this configuration, too (default: at none)",
+    )
     set_command(lint_parser, lint)
 
 
@@ -94,7 +103,7 @@ def detect(args: argparse.Namespace) -> int:
         messages = counts["otp"] + counts["other"]
         if messages == 1:
             print(last)
-        elif messages:
+        else:
             print(f"{messages} messages: {counts['otp']} otp, {counts['other']} other; {counts['doubtful']} doubtful")
             for line in doubtful:
                 print(line)
@@ -123,7 +132,7 @@ def _messages(names: list[str]) -> Iterator[_Found | str]:
     for name in names:
         try:
             if name == STDIN:
-                yield _Found(name, None, sys.stdin.buffer.read())
+                yield from _in_file(name, sys.stdin.buffer)
                 continue
             path = Path(name)
             files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
@@ -132,42 +141,42 @@ def _messages(names: list[str]) -> Iterator[_Found | str]:
             continue
         for file in files:
             try:
-                yield from _in_file(file)
+                with file.open("rb") as opened:
+                    yield from _in_file(str(file), opened)
             except OSError as error:
                 yield f"{file}: {error.strerror}"
 
 
-def _in_file(path: Path) -> Iterator[_Found]:
-    """Raises OSError."""
-    from mailbox import mbox
-
+def _in_file(name: str, file: BinaryIO) -> Iterator[_Found]:
+    """The message of a file, or each of an mbox file. Raises OSError."""
     from relay.mail.codes.reading import READ_BYTES
 
-    with path.open("rb") as file:
-        beginning = file.read(READ_BYTES)
-    if not beginning.startswith(_MBOX_BEGINS):
-        yield _Found(str(path), None, beginning)
+    first = file.readline(READ_BYTES)
+    if _SEPARATOR.match(first) is None:
+        yield _Found(name, None, first + file.read(READ_BYTES - len(first)))
         return
-    messages = mbox(path, create=False)
-    try:
-        for number, key in enumerate(messages.iterkeys(), start=1):
-            yield _Found(str(path), number, messages.get_bytes(key))
-    finally:
-        messages.close()
+    number, size, is_blank = 1, 0, False
+    lines: list[bytes] = []
+    while line := file.readline(READ_BYTES):
+        if is_blank and _SEPARATOR.match(line):
+            yield _Found(name, number, b"".join(lines))
+            number, lines, size = number + 1, [], 0
+        elif size < READ_BYTES:
+            lines.append(line)
+            size += len(line)
+        is_blank = line in (b"\n", b"\r\n")
+    yield _Found(name, number, b"".join(lines))
 
 
 def lint(args: argparse.Namespace) -> int:
     """Exit 0 without findings or with hints only, 1 with errors or warnings, 2 if the file or the configuration can't
     be read."""
-    from relay.mail.dkim import ascii_domain
     from relay.mail.lint import lint as findings_in
     from relay.mail.message import Unacceptable
 
-    signed = None
-    if args.config is not None:
-        signed = {ascii_domain(one.domain) for one in load_or_exit(args.config).config.dkim}
+    signed = _signed(args)
     try:
-        content = sys.stdin.buffer.read() if args.file == STDIN else Path(args.file).read_bytes()
+        content = _lintable(args.file)
         findings = findings_in(content, now=time.time(), signed=signed)
     except OSError as error:
         raise CommandFailed(f"{args.file}: {error.strerror}", EXIT_USAGE) from None
@@ -180,3 +189,26 @@ def lint(args: argparse.Namespace) -> int:
         else:
             print(printable(f"{args.file}: {finding.level}: {finding.rule}: {finding.text}"))
     return EXIT_FAILED if any(finding.level != "hint" for finding in findings) else EXIT_OK
+
+
+def _signed(args: argparse.Namespace) -> set[str] | None:
+    """The domains that have a key in the configuration; None where none is named."""
+    from relay.mail.dkim import ascii_domain
+
+    if args.config is None:
+        return None
+    return {ascii_domain(one.domain) for one in load_or_exit(args.config).config.dkim}
+
+
+def _lintable(file: str) -> bytes:
+    """Raises OSError, CommandFailed."""
+    if file == STDIN:
+        content = sys.stdin.buffer.read(_MOST_LINTED_BYTES + 1)
+    else:
+        with Path(file).open("rb") as opened:
+            content = opened.read(_MOST_LINTED_BYTES + 1)
+    if len(content) > _MOST_LINTED_BYTES:
+        raise CommandFailed(f"{file}: larger than {_MOST_LINTED_BYTES // 1_000_000} MB", EXIT_USAGE)
+    if _SEPARATOR.match(content):
+        raise CommandFailed(f"{file}: an mbox file; lint takes one message", EXIT_USAGE)
+    return content

@@ -89,10 +89,16 @@ def _word_bytes(encoding: str, payload: str) -> bytes:
 
 def decode_charset(data: bytes, charset: str) -> str:
     """Bytes as text; as `text_of` where the charset is unknown."""
-    name = charset.lower().replace("-", "_").replace(" ", "_")
-    if name not in _CHARSETS:
-        return text_of(data)
-    return data.decode(name, "replace")
+    return data.decode(_codec(charset), "replace") if is_charset(charset) else text_of(data)
+
+
+def is_charset(name: str) -> bool:
+    """Whether mail in a charset of this name can be read."""
+    return _codec(name) in _CHARSETS
+
+
+def _codec(charset: str) -> str:
+    return charset.lower().replace("-", "_").replace(" ", "_")
 
 
 def encoded(text: str) -> bytes:

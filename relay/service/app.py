@@ -16,6 +16,7 @@ from relay.clock import Clock
 from relay.config.model import Config, Http, Loaded
 from relay.config.network import AnyAddress
 from relay.delivery.engine import Engine
+from relay.feedback.settings import Settings
 from relay.intake.sockets import bind, passed_sockets, release
 from relay.intake.spool import open_spool
 from relay.intake.types import CannotListen
@@ -112,9 +113,7 @@ class App:
                 await parts.intake.start(config.listen, self._passed)
             except CannotListen as error:
                 raise CannotStart(place_of(error, loaded)) from error
-            parts.feedback.start(settings, webhook_sockets)
-            parts.linting.start(config)
-            started.push_async_callback(parts.linting.stop)
+            self._start_beside(settings, webhook_sockets)
             await engine.delivery.warmed(WARM_WITHIN_S)
             self._started = started.pop_all()
         parts.http.start()
@@ -175,6 +174,11 @@ class App:
         except CannotListen as error:
             raise CannotStart(f"{self.current.loaded.places.of(*key)}: {error}") from error
 
+    def _start_beside(self, settings: Settings, webhook_sockets: Sequence[socket.socket]) -> None:
+        """Start the processes that no mail waits for."""
+        self.parts.feedback.start(settings, webhook_sockets)
+        self.parts.linting.start(self.config)
+
     def _bind_webhooks(self) -> list[socket.socket]:
         """Raises CannotStart."""
         sockets = self._bind(self.config.webhooks.address, "webhooks", "address")
@@ -190,6 +194,7 @@ class App:
         self._sessions_cut = sum(
             await asyncio.gather(self.parts.intake.drain(half_s), self.parts.sending.drain(half_s))
         )
+        await self.parts.linting.stop()
         await self.parts.forwarder.stop()
         left_s = max(0.0, ends - time.monotonic())
         self._deliveries_cut = sum(

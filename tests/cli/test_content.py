@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from relay.cli.content import register
+from relay.cli.common import CommandFailed
+from relay.cli.content import lint, register
 from relay.mail.codes import detector
 from tests.mail.codes.material import clean_mails, mail
 from tests.mail.lint.material import CLEAN, CODE
@@ -85,14 +86,33 @@ def test_detect_counts_a_folder_and_lists_what_is_doubtful(
 
 def test_detect_has_a_line_of_json_for_each_message(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("detect", "--json", folder / "older", folder / "news.eml") == 0
-    found = [(Path(one["file"]).name, one["number"], one["content"], one["doubtful"]) for one in objects(capsys)]
+    found = [(Path(one["file"]).name, one["number"], one["content"]) for one in objects(capsys)]
     assert found == [
-        ("month.mbox", 1, "otp", False),
-        ("month.mbox", 2, "other", False),
-        ("month.mbox", 3, "otp", False),
-        ("one.eml", None, "other", False),
-        ("news.eml", None, "other", False),
+        ("month.mbox", 1, "otp"),
+        ("month.mbox", 2, "other"),
+        ("month.mbox", 3, "otp"),
+        ("one.eml", None, "other"),
+        ("news.eml", None, "other"),
     ]
+
+
+def test_detect_reads_an_mbox_file_from_stdin_and_knows_a_separator_by_its_date(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = (folder / "older" / "month.mbox").read_bytes() + b"\nFrom here on, all is quoted.\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    assert run("detect", "-") == 0
+    assert capsys.readouterr().out.startswith("3 messages: 2 otp, 1 other; ")
+
+
+def test_detect_says_so_where_there_is_no_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("detect", tmp_path) == 0
+    assert capsys.readouterr().out == "0 messages: 0 otp, 0 other; 0 doubtful\n"
+
+
+def test_lint_takes_one_message_only(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CommandFailed, match="an mbox file; lint takes one message"):
+        lint(argparse.Namespace(file=str(folder / "older" / "month.mbox"), config=None, json=False))
 
 
 def test_detect_goes_on_where_a_file_can_not_be_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,7 +49,7 @@ _SMALL_NUMBER_CHARS = 9
 _NUMBER_SIGN = re.compile(r"(?:#|№|n[ro°º]\.?|no\.) ?\Z", re.IGNORECASE)
 # Neither matches an IP address. Each alternative begins with what is rare, since that is searched for fastest.
 _MONEY = re.compile(
-    r"[€$£¥₹₽] ?\d|\d(?: ?[€$£¥₹₽]|,\d\d(?!\.?\d)|\.\d\d(?!\.?\d)(?<!\.\d\.\d\d)(?<!\.\d\d\.\d\d)(?<!\.\d\d\d\.\d\d))"
+    r"[€$£¥₹₽] ?\d|\d(?: ?[€$£¥₹₽%]|,\d\d(?!\.?\d)|\.\d\d(?!\.?\d)(?<!\.\d\.\d\d)(?<!\.\d\d\.\d\d)(?<!\.\d\d\d\.\d\d))"
 )
 _CURRENCY = re.compile(r"\b(?:EUR|USD|CHF|GBP)\b")
 _DATE = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}(?!\.?\d)|\d{1,2}:\d\d")
@@ -195,6 +195,8 @@ def _of_token(words: Words, number: int, shape: Shape, counts: Counter[str], in_
     alone = shape.end - shape.start >= len(line.strip(_FRAME))
     features = set(_of_shape(shape))
     before = line[max(0, shape.start - 12) : shape.start].rstrip(" \t*_\"“”'`<>")
+    if line.startswith(">"):
+        features.add("quoted")
     if alone:
         features.add("alone")
     elif not shape.start:

@@ -13,8 +13,8 @@ _FOR = (
     ("alone", "it stands alone on its line"),
     ("also_in_subject", "the subject has it, too"),
     ("mail:minutes", "minutes of validity"),
-    ("mail:ignore", "asks to ignore the mail if it wasn't requested"),
-    ("mail:secret", "asks not to share it"),
+    ("mail:ignore", "words about ignoring or requesting it"),
+    ("mail:secret", "words about keeping it secret"),
 )
 _AGAINST = (
     ("password_near_without_code", "a password or user name"),
@@ -27,6 +27,7 @@ _AGAINST = (
     ("mail:order>2", "order words"),
     ("mail:state", "a changed setting"),
     ("tokens>3", "several such tokens"),
+    ("quoted", "it stands in a quotation"),
 )
 
 

@@ -26,7 +26,7 @@ _REPLACED = dict.fromkeys(
     map(chr, (0xAD, 0x34F, 0x61C, 0x180E, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2065),
               0xFE0F, 0xFEFF, 0x20E3)),
     "",
-) | {"\xa0": " ", "…": "...", "\u0e33": "\u0e4d\u0e32", "\u0eb3": "\u0ecd\u0eb2"}  # fmt: skip
+) | {"\xa0": " ", "…": "...", "，": ", ", "。": ". ", "\u0e33": "\u0e4d\u0e32", "\u0eb3": "\u0ecd\u0eb2"}  # fmt: skip
 # Words and units of one character, which form KC makes many of: the time for that is out of all proportion.
 _SQUARED = frozenset(map(chr, (*range(0x3300, 0x3400), *range(0xFDF0, 0xFE00))))
 
@@ -34,6 +34,8 @@ _SQUARED = frozenset(map(chr, (*range(0x3300, 0x3400), *range(0xFDF0, 0xFE00))))
 # don't: a code stands amid them without a blank.
 _LETTER = "A-Za-z0-9_À-ɏͰ-ϿЀ-ӿ"
 _BEFORE = rf"(?<![{_LETTER}@/.,=&%+\\$€£¥-])(?<!\d[ –-])"
+# `1234,50`, but not `482913,5分钟` or `482913,10 min`
+_DECIMALS = r"[.,]\d(?!\d?\s?(?:[分秒분]|[Mm]in|мин|хв))"
 _SHAPE = re.compile(
     # At least four characters: most of what doesn't fit is left here.
     rf"{_BEFORE}(?=[A-Za-z0-9](?:[ \t–-]{{0,3}}[A-Za-z0-9]){{3}})(?:"
@@ -41,7 +43,7 @@ _SHAPE = re.compile(
     r"|(?P<grouped>\d\d(?:[ –-]\d\d){1,4}|\d{3}(?:[ –-]\d{3}){1,2}|\d{4}[ –-]\d{4})"
     r"|(?P<token>[A-Za-z]{0,9}\d[A-Za-z0-9]{0,11}(?:-[A-Za-z0-9]{2,6}){0,2}"
     r"|[A-Z]{1,3}-\d{4,8}|[A-Za-z]{2,6}-[A-Z0-9]{2,6}(?:-[A-Z0-9]{2,6})?))"
-    rf"(?![{_LETTER}@%€£$¥°]|[/:]\w|[.,]\d|-\w|[ –-]\d\d)"
+    rf"(?![{_LETTER}@%€£$¥°]|[/:]\w|{_DECIMALS}|-\w|[ –-]\d\d)"
 )
 _DIGIT = re.compile(r"\d")
 _NOT_PART_OF_CODE = re.compile(r"[^A-Za-z0-9]")
@@ -53,7 +55,7 @@ _MONEY_BEFORE = re.compile(rf"{_CURRENCY} ?\Z")
 _MONEY_BEHIND = re.compile(rf" ?{_CURRENCY}(?![A-Za-z])|[.,]-")
 # `2001:db8::a208`, `12:4530`
 _COLONS = re.compile(r"(?:[0-9A-Fa-f]*\d[0-9A-Fa-f]*|:):\Z|::\Z")
-_LETTERS = re.compile(r"[A-Z]{4,10}|(?=[A-Za-z]*[a-z][A-Z])[A-Za-z]{5,10}")
+_LETTERS = re.compile(r"[A-Z]{4,10}|[A-Z]{3,5}-[A-Z]{3,5}|(?=[A-Za-z]*[a-z][A-Z])[A-Za-z]{5,10}")
 _LETTERS_BEHIND_COLON = re.compile(rf"(?<=[:：]) {{0,2}}[\"“'*]{{0,2}}({_LETTERS.pattern})(?=[\"”'*]{{0,2}}\.?\Z)")
 NO_CODE = frozenset(
     "your code codes this that here below from with the use enter login logon sign account security secure "  # noqa: SIM905
@@ -117,8 +119,8 @@ def letter_shape(line: str) -> Shape | None:
         if _LETTERS.fullmatch(bare) is None or bare.casefold() in NO_CODE:
             return None
         start = line.index(bare)
-        return Shape(start, start + len(bare), bare, "letters")
+        return Shape(start, start + len(bare), bare.replace("-", ""), "letters")
     found = _LETTERS_BEHIND_COLON.search(line) if len(line) <= 200 and (":" in line or "：" in line) else None
     if found is None or found[1].casefold() in NO_CODE:
         return None
-    return Shape(found.start(1), found.end(1), found[1], "letters")
+    return Shape(found.start(1), found.end(1), found[1].replace("-", ""), "letters")

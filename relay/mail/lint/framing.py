@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from relay.mail.header_text import is_charset
 from relay.mail.lint.mail import Mail
 from relay.mail.lint.rules import LintFinding, found
 from relay.mail.message import over_long_line
-from relay.mail.mime import Part
+from relay.mail.mime import Part, content_type
 
 ONLY_ONCE = ("date", "from", "sender", "reply-to", "to", "cc", "message-id", "in-reply-to", "references", "subject")
 """RFC 5322 3.6"""
@@ -37,8 +38,13 @@ def framing(mail: Mail) -> Iterator[LintFinding]:
             yield found("twice", name=name.title(), number=number)
     if any(not one.value.isascii() for one in message.fields):
         yield found("8bit-header")
+    if mail.is_broken:
+        yield found("multipart", kind=content_type(message)[0][:60])
+        return
     for part in mail.parts:
         yield from _encoding(part)
+        if part.charset is not None and part.kind.startswith("text/") and not is_charset(part.charset):
+            yield found("charset", charset=part.charset[:40], kind=part.kind)
 
 
 def _encoding(part: Part) -> Iterator[LintFinding]:

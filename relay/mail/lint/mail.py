@@ -27,6 +27,8 @@ class Mail:
         """of the header fields"""
         self.parts = tuple(leaves(message))
         self.authors = tuple(from_addresses(message))
+        self.is_broken = not self.parts or any(one.kind.startswith("multipart/") for one in self.parts)
+        """a multipart has no parts that can be found"""
         self.author_domains = [domain_of(address).lower() for address in self.authors]
 
     @cached_property
@@ -67,9 +69,9 @@ class Mail:
 
     @cached_property
     def meanings(self) -> int:
-        """What the words of the lines mean, as the lexicon's bits."""
+        """What the words of both parts mean, as the lexicon's bits."""
         meanings = 0
-        for line in self.lines:
+        for line in (*(self.plain_lines or ()), *(self.html_lines or ())):
             meanings |= meanings_of(line)
         return meanings
 

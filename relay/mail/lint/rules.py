@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 Level = Literal["error", "warning", "hint"]
+LEVELS: tuple[Level, ...] = get_args(Level)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,14 @@ RULES: dict[str, Rule] = {
     ),
     "8bit-charset": Rule(
         "warning", "8-bit bytes in a {kind} part without a charset: readers guess. Declare charset=utf-8."
+    ),
+    "multipart": Rule(
+        "error",
+        "A {kind} without parts: the boundary that Content-Type names never occurs, so nothing is shown. Let a mail "
+        "library build the message.",
+    ),
+    "charset": Rule(
+        "warning", "The unknown charset {charset!r} of a {kind} part: readers guess. Declare charset=utf-8."
     ),
     # identities
     "from": Rule("error", "No From address: DKIM and DMARC have nothing to align with, so mailboxes refuse the mail."),
@@ -138,8 +147,8 @@ RULES: dict[str, Rule] = {
     # code
     "no-code": Rule(
         "error",
-        "No code in the subject or in the text: the mail isn't one, or its reader won't find the code either. Write "
-        "“Your code is …”, with the code on a line of its own.",
+        "No code was found in the subject or in the text. If the mail carries one, write “Your code is …” with the "
+        "code on a line of its own. If it carries none, lint isn't meant for it.",
     ),
     "code-in-image": Rule(
         "error",
@@ -237,4 +246,4 @@ RULES: dict[str, Rule] = {
         "warning", "{number} different links: the reader should do one thing only. Keep the code, and one link to help."
     ),
 }
-"""by name, in the order in which findings come"""
+"""by name; findings of one level come in this order"""

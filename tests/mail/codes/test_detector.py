@@ -67,6 +67,8 @@ WRITTEN = [
     ("Your code", "12\u200b34\u200b56"),
     ("Your code", "1️⃣2️⃣3️⃣4️⃣5️⃣6️⃣"),
     ("验证码", "您的验证码是123456，请勿泄露"),
+    ("登录", "【Acme】验证码：123456，5分钟内有效。"),
+    ("Login", "Your code is 123456,5 minutes left."),
     ("123456 is your Acme code", "Someone tried to sign in to Acme."),
 ]
 
@@ -112,6 +114,9 @@ LOOK_ALIKES = [
     ("Votre commande", "Merci pour votre commande n° 482913. Numéro de client : 77120."),
     ("您的订单", "您的订单号 482913 已发货，快递单号 99887766。"),
     ("Ваш заказ", "Ваш заказ № 482913 принят. Сумма: 4 980 ₽."),
+    ("Re: your code", "It doesn't work.\n\n> Your verification code is 482913.\n> It is valid for 10 minutes."),
+    ("A ride on us", "Use code RIDE4821 for 20% off your next ride."),
+    ("Your parcel", "Your pickup code is 4821. Show it at the counter."),
     ("Meeting", "Dial in: +1 555 0100, meeting ID 123456789."),
     ("Newsletter", "Our postal code is 10115. Founded in 1998."),
 ]

@@ -34,6 +34,9 @@ BAD: Cases = {
         changed(DECLARED, DECLARED.replace("8bit", "quoted-printable")),
     ),
     "8-bit text without a charset": ("8bit-charset", changed(DECLARED, DECLARED.replace("; charset=utf-8", ""))),
+    "a multipart without a boundary": ("multipart", changed("; boundary=b", "")),
+    "a multipart whose boundary never occurs": ("multipart", changed("boundary=b", "boundary=c")),
+    "a charset that nobody knows": ("charset", changed(DECLARED, DECLARED.replace("utf-8", "klingon"))),
     "8-bit text declared as US-ASCII": ("8bit-charset", changed(DECLARED, DECLARED.replace("utf-8", "us-ascii"))),
     "8-bit HTML without a charset": ("8bit-charset", changed("text/html; charset=utf-8", "text/html")),
 }

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.mail.lint import lint
-from relay.mail.lint.rules import RULES
+from relay.mail.lint.rules import LEVELS, RULES
 from relay.mail.message import Unacceptable
 from tests.mail.lint import test_framing, test_header, test_layout, test_wording
 from tests.mail.lint.material import CLEAN, CODE, NOW, changed, with_subject
@@ -49,10 +49,10 @@ def test_a_finding_is_as_its_rule_says_and_shows_no_code(content: bytes) -> None
         assert CODE not in found.text
 
 
-def test_findings_come_in_the_order_of_the_rules() -> None:
+def test_grave_findings_come_first_then_the_order_of_the_rules_counts() -> None:
     content = b"\0" + with_subject("NOTIFICATION!!").replace(b"MIME", b"no colon\r\nMIME").replace(b"p>", b"form>")
     names = [found.rule for found in lint(content, now=NOW)]
-    assert names == sorted(names, key=list(RULES).index)
+    assert names == sorted(names, key=lambda name: (LEVELS.index(RULES[name].level), list(RULES).index(name)))
     assert len(names) > 3
 
 
