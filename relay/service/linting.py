@@ -25,7 +25,7 @@ ENTRY = "relay.linting.entry"
 SILENT_FOR_S = 60.0
 """a process that owes an answer for this long hangs, and another one is started"""
 CHECK_EVERY_S = 5.0
-STOPS_WITHIN_S = 2.0
+STOPS_WITHIN_S = 0.5
 _ANSWER_BYTES = 65_536
 
 
