@@ -1,8 +1,9 @@
 """How long the content detector takes for a mail: `python -m bench.detector [FOLDER] [--rounds N]`.
 
 FOLDER holds mails (`*.eml`); without it, the examples of tools/mails are used. Beside it stands a floor: Python's own
-`email` parses the mail and decodes its text parts, and does no more. Both take turns on each mail; a mail's time is the
-least of its rounds. Below stand mails of 64 KB that are as bad as HTML can be, one of a kind.
+`email` parses the mail and decodes its text parts, and does no more. On each mail they take turns: `email`, the
+detector, and the detector once more, whose code and words then lie in the processor's cache. A mail's time is the least
+of its rounds. Below stand mails of 64 KB that are as bad as HTML can be, one of a kind.
 """
 
 from __future__ import annotations
@@ -92,19 +93,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     the_model()
     say(f"the model was read in {(time.perf_counter() - began) * 1000:.0f} ms")
     contents = [one for one in mails(args.folder) if len(one) <= SMALL_BYTES]
-    times = [least_us(args.rounds, content, floor, examined) for content in contents]
+    times = [least_us(args.rounds, content, floor, examined, examined) for content in contents]
     rows = []
-    for n, name in enumerate(("email alone", "detector")):
+    for n, name in enumerate(("email alone", "detector behind it", "detector again")):
         of_one = [each[n] for each in times]
         found = quantiles(of_one)
         rows.append([name, *(f"{value:.0f}" for value in (found.p50, found.p95, found.p99, max(of_one)))])
     print(f"{len(contents)} mails of at most {SMALL_BYTES // 1024} KB, µs a mail")
     print(table(("", "p50", "p95", "p99", "most"), rows), end="\n\n")
-    bad = {name: least_us(3 * args.rounds, worst(unit), floor, examined) for name, unit in WORST.items()}
+    bad = {name: least_us(3 * args.rounds, worst(unit), floor, examined, examined) for name, unit in WORST.items()}
     print(f"{READ_BYTES // 1024} KB of bad HTML, ms")
-    ordered = sorted(bad.items(), key=lambda each: -each[1][1])
+    ordered = sorted(bad.items(), key=lambda each: -each[1][2])
     print(
-        table(("", "email alone", "detector"), [[name, *(f"{us / 1000:.2f}" for us in both)] for name, both in ordered])
+        table(
+            ("", "email alone", "detector behind it", "detector again"),
+            [[name, *(f"{us / 1000:.2f}" for us in both)] for name, both in ordered],
+        )
     )
     return 0
 
