@@ -61,11 +61,15 @@ _LETTER = r"[a-zA-ZªµºÀ-ÖØ-öø-˿Ͱ-ͽΆΈ-҂Ҋ-Ֆա-ևა-ჿḀ-῿]"
 _WORDS = re.compile(rf"({_LETTER}+(?:['’ʻ·-]{_LETTER}+)*)")
 # For ASCII text a translation and a division at each blank take a quarter of the time.
 _TO_BLANKS = {number: " " for number in range(128) if not chr(number).islower() and chr(number) not in "-'"}
-_MOST_CACHED = 20_000
+_LONGEST_WORD = 60
+"""characters; a longer one is none"""
+MOST_CACHED = 20_000
+"""words"""
 
 
 class _Known(dict[str, Meaning | None]):
-    """Words by what they mean; None for an unknown one. It keeps the words that it has seen, up to a limit."""
+    """Words by what they mean; None for an unknown one. It keeps the words that it has seen, up to
+    MOST_CACHED."""
 
     def __init__(self, data: LexiconData, unwanted: int) -> None:
         """A word that means only what is `unwanted` counts as unknown."""
@@ -78,13 +82,16 @@ class _Known(dict[str, Meaning | None]):
         self._inside = list(_by_word(data["inside"]).items())
 
     def __missing__(self, word: str) -> Meaning | None:
+        if len(word) > _LONGEST_WORD:
+            return None
         meanings, languages = 0, 0
         for found in self._matches(word.strip("-'")):
             meanings |= found.meanings
             languages |= found.languages
         meaning = Meaning(meanings, languages) if meanings & ~self._unwanted else None
-        if len(self) < _MOST_CACHED:
-            self[word] = meaning
+        if len(self) >= MOST_CACHED:
+            self.clear()  # else what came first would stay for ever, and all else be looked up again and again
+        self[word] = meaning
         return meaning
 
     def _matches(self, word: str) -> Iterator[Meaning]:

@@ -33,7 +33,7 @@ class Words:
         self.texts += lines
 
     def offset(self, line: int) -> int:
-        """What the places of a line's hits count from: this much before the line's begin."""
+        """What the places of a line's hits count from: the line begins at this one."""
         return self._offsets[line] if self._is_searched(line) else 0
 
     def hits(self, line: int) -> list[Hit]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from relay.mail.codes import lexicon as lex
-from relay.mail.codes.lexicon import Lexicon, LexiconData
+from relay.mail.codes.lexicon import MOST_CACHED, Lexicon, LexiconData
 from relay.mail.codes.words import NOT_CODE, Words
 from tools.lexicon_data import compiled
 
@@ -45,6 +45,15 @@ def test_words_are_found_where_they_stand(text: str, expected: list[tuple[str, i
 def test_languages_are_named() -> None:
     (hit,) = LEXICON.hits("code")
     assert LEXICON.names(hit.languages) == ["en", "de"]
+
+
+def test_the_words_that_are_kept_are_bounded_and_new_ones_are_still_known() -> None:
+    lexicon = Lexicon(DATA)
+    for number in range(0, 2 * MOST_CACHED, 500):
+        text = " ".join(f"w{chr(97 + at % 26)}{'abcdefghij'[at // 26 % 10] * (1 + at // 260)}" for at in range(500))
+        lexicon.hits(text.replace("w", "".join(chr(97 + int(digit)) for digit in str(number))))
+    assert len(lexicon._known) <= MOST_CACHED
+    assert [hit.meanings for hit in lexicon.hits("Bestätigung des Sicherheitscode")] == [lex.VERIFY, lex.CODE]
 
 
 def test_neighbours_change_what_a_word_means() -> None:
