@@ -14,11 +14,11 @@ ENCODINGS: list[Encoding] = ["base64", "quoted-printable"]
 
 
 @pytest.mark.parametrize("name", [f"{language}{form}" for language, form in product(wordings(), ["", ", HTML"])])
-@pytest.mark.parametrize("code", CODES)
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_a_clean_mail_has_no_finding_above_hint(name: str, code: str, encoding: Encoding) -> None:
-    content = clean_mails(code, encoding)[name]
-    assert [found for found in lint(content, now=NOW) if found.level != "hint"] == []
+def test_a_clean_mail_has_no_finding_above_hint(name: str) -> None:
+    for code, encoding in product(CODES, ENCODINGS):
+        content = clean_mails(code, encoding)[name]
+        findings = [found for found in lint(content, now=NOW) if found.level != "hint"]
+        assert findings == [], (code, encoding)
 
 
 def test_there_are_clean_mails_in_76_languages() -> None:
