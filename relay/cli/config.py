@@ -122,7 +122,7 @@ def _listener(args: argparse.Namespace, config: Config) -> Listener:
 
 def _facts(args: argparse.Namespace, listener: Listener, message: Message) -> Facts:
     """The facts that the rules match."""
-    from relay.mail.codes.detector import Examination
+    from relay.mail.codes.examination import Examination
     from relay.mail.message import from_addresses, subject
     from relay.routing.facts import Facts
 

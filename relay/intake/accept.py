@@ -19,7 +19,7 @@ from relay.intake.draft import Draft
 from relay.intake.idempotency import Idempotency, Repeated
 from relay.intake.spool import Large, SpoolFailed
 from relay.intake.types import Receipt, Refused, Submission
-from relay.mail.codes.detector import Content, Examination
+from relay.mail.codes.examination import Examination
 from relay.mail.envelope import Envelope
 from relay.mail.mailbox_provider import provider
 from relay.mail.message import (
@@ -292,7 +292,7 @@ def _size_bytes(content: bytes | Large) -> int:
     return content.size_bytes if isinstance(content, Large) else len(content)
 
 
-def _detected(reading: _Reading) -> Content | None:
+def _detected(reading: _Reading) -> str | None:
     """What the content detector saw; None: no rule asked."""
     examination = reading.facts.examination
     return None if examination is None or examination.made is None else examination.made.content

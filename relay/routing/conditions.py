@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from relay.config.model import Match
 from relay.config.patterns import MAX_TEXT_CHARS, Test, compiled
-from relay.mail.codes.detector import NOTHING, Content, Verdict, the_model
 from relay.mail.header_text import decoded
 from relay.mail.redact import redact
 from relay.routing.facts import Facts, Headers
+
+if TYPE_CHECKING:
+    from relay.mail.codes.detector import Content, Verdict
 
 MAX_HEADER_CHARS = MAX_TEXT_CHARS
 """of all fields of one name together: a message can't make a pattern read more"""
@@ -124,6 +126,16 @@ class ContentIs:
     """What the content detector sees. The first rule that asks pays for it."""
 
     wanted: Content
+    nothing: Verdict
+    """on facts without a content"""
+
+    @classmethod
+    def of(cls, wanted: Content) -> ContentIs:
+        """Loads the detector, so that no message waits for that."""
+        from relay.mail.codes.detector import NOTHING, the_model
+
+        the_model()
+        return cls(wanted, NOTHING)
 
     def holds(self, view: View) -> bool:
         return self._verdict(view).content == self.wanted
@@ -134,7 +146,7 @@ class ContentIs:
 
     def _verdict(self, view: View) -> Verdict:
         examination = view.facts.examination
-        return NOTHING if examination is None else examination.verdict()
+        return self.nothing if examination is None else examination.verdict()
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,8 +283,7 @@ def conditions(match: Match) -> tuple[Condition, ...]:
         found.append(RecipientsMatch(Patterns.of(match.recipient)))
     found += [HeaderMatches(name, name.lower(), Patterns.of(wanted)) for name, wanted in (match.header or {}).items()]
     if match.content is not None:
-        the_model()  # read now, so that no message waits for it
-        found.append(ContentIs(match.content))
+        found.append(ContentIs.of(match.content))
     return tuple(found)
 
 

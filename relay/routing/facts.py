@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from relay.mail.codes.detector import Examination
+from relay.mail.codes.examination import Examination
 
 Headers = Sequence[tuple[str, str | bytes]]
 """name (lower case) and value of each field, in the message's order; raw values are decoded when a rule needs them"""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import socket
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +17,7 @@ from relay.feedback import counts, messages
 from relay.feedback.settings import Settings
 from relay.ipc import JSON, Attached, Link, LinkLost, RemoteError
 from relay.observe.maillog import MailLog
+from relay.service import child
 from relay.service.current import Current
 from relay.store.base import StoreError
 from relay.store.events import Effect
@@ -26,7 +25,6 @@ from relay.store.merge import newest_events
 from relay.store.sqlite.events_file import erase_in_events
 from relay.supervise import Supervisor
 from relay.web.backend import Answer, Webhook
-from relay.workers.spawn import python_path
 
 ENTRY = "relay.feedback.entry"
 START_WITHIN_S = 60.0
@@ -40,9 +38,6 @@ STOPS_WITHIN_S = 3.0
 COUNTS_WITHIN_S = 1.0
 MOST_EFFECTS = 64
 UNAVAILABLE = Answer(503, "the relay can't take events now")
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
-"""variables of the environment: others may be passwords of upstreams"""
-
 Apply = Callable[[Effect], Awaitable[bool]]
 """Applies an effect. False: it can't be applied yet. Raises StoreError, LinkLost."""
 
@@ -201,21 +196,12 @@ class Feedback:
             self._ready.clear()
             self._link = None
             link.close()
-            await _end(process)
+            await child.end(process, STOPS_WITHIN_S)
 
     async def _spawn(self) -> tuple[asyncio.subprocess.Process, Link]:
         ours, theirs = socket.socketpair()
-        fds = [theirs.fileno(), *(each.fileno() for each in self._sockets)]
         level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
-        words = [str(fds[0]), level, *map(str, fds[1:])]
-        environ = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", ENTRY, *words),
-                pass_fds=fds,
-                stdin=asyncio.subprocess.DEVNULL,
-                env={**environ, "PYTHONPATH": python_path()},
-            )
+        process = await child.start(ENTRY, theirs, level, sockets=self._sockets)
         link = await Link.over(ours, self._on_request, self._on_notification, self._ready.clear, JSON)
         return process, link
 
@@ -279,16 +265,3 @@ class _Forwarded:
 
     def too_large(self) -> None:
         self._feedback.too_large(self._upstream)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Its link is closed, at which it ends; kill it if it doesn't."""
-    try:
-        async with asyncio.timeout(STOPS_WITHIN_S):
-            await process.wait()
-    except TimeoutError:
-        pass
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()

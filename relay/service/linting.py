@@ -6,9 +6,7 @@ Nothing waits for it. A message that it has no room for is counted as skipped.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-import sys
 import time
 from collections import deque
 
@@ -17,9 +15,8 @@ from relay.linting.messages import MOST_BYTES, domains_packet, message_packet, r
 from relay.mail.dkim import ascii_domain
 from relay.mail.lint.rules import RULES
 from relay.observe.maillog import MailLog
-from relay.service.feedback import PASSED_ON
+from relay.service import child
 from relay.supervise import Supervisor
-from relay.workers.spawn import python_path
 
 ENTRY = "relay.linting.entry"
 SILENT_FOR_S = 60.0
@@ -98,21 +95,14 @@ class LintReport:
         loop = asyncio.get_running_loop()
         link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         link.setblocking(False)
-        environ = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         with link:
-            with theirs:
-                process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-P", "-m", ENTRY, str(theirs.fileno())),
-                    pass_fds=[theirs.fileno()],
-                    stdin=asyncio.subprocess.DEVNULL,
-                    env={**environ, "PYTHONPATH": python_path()},
-                )
+            process = await child.start(ENTRY, theirs)
             try:
                 self._send(link, domains_packet(self._domains))
                 self._link = link
                 loop.add_reader(link.fileno(), self._read, link)
                 while process.returncode is None and not self._hangs():
-                    await _ended_within(process, CHECK_EVERY_S)
+                    await child.ended_within(process, CHECK_EVERY_S)
                 raise LintEnded
             finally:
                 self._link = None
@@ -121,7 +111,7 @@ class LintReport:
                     self._log.metrics.linted[lane, "skipped"].inc()
                 self._asked.clear()
                 link.close()
-                await _end(process)
+                await child.end(process, STOPS_WITHIN_S)
 
     def _hangs(self) -> bool:
         return bool(self._asked) and time.monotonic() - self._asked[0][1] > SILENT_FOR_S
@@ -133,9 +123,9 @@ class LintReport:
                 self._count(packet)
         except BlockingIOError:
             return
-        except OSError:
-            pass
-        # The process is gone. Its end is noticed where it is awaited.
+        except OSError as error:
+            self._log.trouble("lint", error)
+        # Nothing more will come. The end of the process is noticed where it is awaited.
         asyncio.get_running_loop().remove_reader(link.fileno())
 
     def _count(self, packet: bytes) -> None:
@@ -147,19 +137,3 @@ class LintReport:
         for rule in rules or ():
             if rule in RULES:
                 metrics.lint_findings[lane, rule].inc()
-
-
-async def _ended_within(process: asyncio.subprocess.Process, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await process.wait()
-    except TimeoutError:
-        return
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Its socket is closed, at which it ends; kill it if it doesn't."""
-    await _ended_within(process, STOPS_WITHIN_S)
-    if process.returncode is None:
-        process.kill()
-        await process.wait()

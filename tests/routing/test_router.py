@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relay.config.load import load
-from relay.mail.codes.detector import Examination
+from relay.mail.codes.examination import Examination
 from relay.mail.message import parse
 from relay.routing.facts import Facts, Headers
 from relay.routing.router import Route, Router

@@ -51,22 +51,6 @@ DOUBTFUL = 1.5
 """a score as near to 0 as this is doubtful"""
 
 
-class Examination:
-    """A message that is judged when its verdict is first asked for."""
-
-    __slots__ = ("_message", "made")
-
-    def __init__(self, message: Message) -> None:
-        self._message = message
-        self.made: Verdict | None = None
-        """None: it wasn't asked for"""
-
-    def verdict(self) -> Verdict:
-        if self.made is None:
-            self.made = detect(self._message)
-        return self.made
-
-
 def detect(message: Message) -> Verdict:
     """The verdict on a message's first READ_BYTES. Never raises."""
     model = the_model()

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.mail.codes.detector import NO_TOKEN, Examination
+from relay.mail.codes.detector import NO_TOKEN
+from relay.mail.codes.examination import Examination
 from relay.mail.codes.shapes import searchable
 from relay.mail.message import parse
 from relay.mail.redact import redact
