@@ -29,14 +29,16 @@ class CommandFailed(Exception):
         self.code = code
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Add the option `-c`."""
+def add_config(
+    parser: argparse.ArgumentParser, text: str = f"the configuration (default: ${CONFIG_VARIABLE}, or {DEFAULT_CONFIG})"
+) -> None:
+    """Add the option `-c`, with a text for its help."""
     parser.add_argument(
         "-c",
         "--config",
         metavar="FILE",
         type=Path,
-        help=f"the configuration (default: ${CONFIG_VARIABLE}, or {DEFAULT_CONFIG})",
+        help=text,
     )
 
 
@@ -75,6 +77,18 @@ def configured_duration(ms: float) -> str:
         if ms >= length_ms and ms % length_ms == 0:
             return f"{ms / length_ms:.0f}{unit}"
     return f"{ms:.0f}ms"
+
+
+STDIN = "-"
+"""as the name of a file"""
+
+
+def content_of(file: str, most_bytes: int) -> bytes:
+    """The first bytes of a file, or of stdin. Raises OSError."""
+    if file == STDIN:
+        return sys.stdin.buffer.read(most_bytes)
+    with Path(file).open("rb") as source:
+        return source.read(most_bytes)
 
 
 def printable(text: str) -> str:

@@ -8,7 +8,6 @@ import math
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from relay.cli.common import (
@@ -18,6 +17,7 @@ from relay.cli.common import (
     add_config,
     config_path,
     configured_duration,
+    content_of,
     load_or_exit,
     printable,
     set_command,
@@ -88,7 +88,7 @@ def explain(args: argparse.Namespace) -> int:
 
     loaded = load_or_exit(config_path(args))
     try:
-        content = _content(args.file)
+        content = content_of(args.file, MAX_MESSAGE_BYTES)
         message = parse(normalise(content), limited=True)
     except OSError as error:
         raise CommandFailed(f"{args.file}: {error.strerror or error}", EXIT_USAGE) from None
@@ -98,13 +98,6 @@ def explain(args: argparse.Namespace) -> int:
     document = _explanation(loaded, listener, _facts(args, listener, message), message, len(content))
     print(json.dumps(document, ensure_ascii=False) if args.json else _as_text(document))
     return EXIT_OK
-
-
-def _content(file: str) -> bytes:
-    if file == "-":
-        return sys.stdin.buffer.read(MAX_MESSAGE_BYTES)
-    with Path(file).open("rb") as source:
-        return source.read(MAX_MESSAGE_BYTES)
 
 
 def _listener(args: argparse.Namespace, config: Config) -> Listener:

@@ -16,7 +16,10 @@ from relay.cli.common import (
     EXIT_FAILED,
     EXIT_OK,
     EXIT_USAGE,
+    STDIN,
     CommandFailed,
+    add_config,
+    content_of,
     fail,
     load_or_exit,
     printable,
@@ -26,7 +29,6 @@ from relay.cli.common import (
 if TYPE_CHECKING:
     from relay.mail.codes.detector import Verdict
 
-STDIN = "-"
 # The line before each message of an mbox file (RFC 4155): `From MAILBOX DATE`.
 _SEPARATOR = re.compile(rb"From \S+ .*\d\d:\d\d.*\d{4}")
 _MOST_LINTED_BYTES = 50_000_000
@@ -53,12 +55,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     lint_parser.add_argument("file", metavar="FILE.eml", help="a message; - is stdin")
     lint_parser.add_argument("--json", action="store_true", help="one JSON object a line for each finding")
-    lint_parser.add_argument(
-        *("-c", "--config"),
-        metavar="FILE",
-        type=Path,
-        help="look at this configuration, too (default: at none)",
-    )
+    add_config(lint_parser, "look at this configuration, too (default: at none)")
     set_command(lint_parser, lint)
 
 
@@ -83,7 +80,7 @@ def detect(args: argparse.Namespace) -> int:
 
     counts = Counter[str]()
     doubtful: list[str] = []
-    last, code = "", EXIT_OK
+    first, code = "", EXIT_OK
     for found in _messages(args.files):
         if isinstance(found, str):
             code = fail(found, EXIT_USAGE)
@@ -91,22 +88,24 @@ def detect(args: argparse.Namespace) -> int:
         message = parse(found.content)
         verdict = verdict_on(message)
         is_doubtful = abs(verdict.score) < DOUBTFUL
-        counts.update([verdict.content, *(["doubtful"] if is_doubtful else [])])
         shown = redact(subject(message))
         if args.json:
             print(json.dumps(_as_json(found, verdict, shown, doubtful=is_doubtful), ensure_ascii=False))
             continue
-        last = _as_text(found, verdict, shown)
+        # The reasons take longer than the verdict: of many messages only the doubtful ones are explained.
+        text = _as_text(found, verdict, shown) if is_doubtful or not counts else ""
+        first = first or text
+        counts.update([verdict.content])
         if is_doubtful:
-            doubtful.append(last)
-    if not args.json:
-        messages = counts["otp"] + counts["other"]
-        if messages == 1:
-            print(last)
-        else:
-            print(f"{messages} messages: {counts['otp']} otp, {counts['other']} other; {counts['doubtful']} doubtful")
-            for line in doubtful:
-                print(line)
+            doubtful.append(text)
+    if args.json:
+        return code
+    if counts.total() == 1:
+        print(first)
+        return code
+    print(f"{counts.total()} messages: {counts['otp']} otp, {counts['other']} other; {len(doubtful)} doubtful")
+    for line in doubtful:
+        print(line)
     return code
 
 
@@ -202,11 +201,7 @@ def _signed(args: argparse.Namespace) -> set[str] | None:
 
 def _lintable(file: str) -> bytes:
     """Raises OSError, CommandFailed."""
-    if file == STDIN:
-        content = sys.stdin.buffer.read(_MOST_LINTED_BYTES + 1)
-    else:
-        with Path(file).open("rb") as opened:
-            content = opened.read(_MOST_LINTED_BYTES + 1)
+    content = content_of(file, _MOST_LINTED_BYTES + 1)
     if len(content) > _MOST_LINTED_BYTES:
         raise CommandFailed(f"{file}: larger than {_MOST_LINTED_BYTES // 1_000_000} MB", EXIT_USAGE)
     if _SEPARATOR.match(content):

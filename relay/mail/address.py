@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
 MAX_PATH_OCTETS = 256
@@ -85,6 +86,13 @@ def domain_of(address: str) -> str:
 _NOT_XCHAR = re.compile(rb"[^!-*,-<>-~]")
 _XTEXT = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
 _HEXCHAR = re.compile(rb"\+([0-9A-F]{2})")
+
+
+def with_parents(domain: str) -> Iterator[str]:
+    """The domain, and those above it."""
+    while domain:
+        yield domain
+        domain = domain.partition(".")[2]
 
 
 def xtext_encode(text: str) -> str:

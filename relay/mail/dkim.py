@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from relay.config.model import DkimDomain
-from relay.mail.address import MAX_DOMAIN_OCTETS
+from relay.mail.address import MAX_DOMAIN_OCTETS, with_parents
 from relay.mail.canonical import BodyHash, relaxed_field
 from relay.mail.message import Message
 from relay.mail.private_key import PrivateKey, sign_digest
@@ -115,12 +115,8 @@ class Signer:
 
     def select(self, from_domain: str) -> KeySet | None:
         """The keys of the longest configured domain that is `from_domain` or above it."""
-        domain = ascii_domain(from_domain)
-        while domain:
-            if domain in self._domains:
-                return self._domains[domain]
-            domain = domain.partition(".")[2]
-        return None
+        domains = with_parents(ascii_domain(from_domain))
+        return next((self._domains[one] for one in domains if one in self._domains), None)
 
     @property
     def keys(self) -> tuple[Key, ...]:

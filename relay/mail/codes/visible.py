@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
+from functools import lru_cache
 from html import unescape
 from itertools import accumulate
 
@@ -29,7 +30,8 @@ _BLOCKS = frozenset((
     "legend", "li", "main", "nav", "ol", "option", "p", "pre", "section", "select", "table", "tbody", "tfoot", "thead",
     "tr", "ul",
 ))  # fmt: skip
-_VOID = frozenset(("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"))
+VOID = frozenset(("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"))
+"""elements without an end"""
 _HIDING = (("display", "none"), ("visibility", "hidden"), ("font-size", "0"), ("max-height", "0"), ("opacity", "0"))
 _HINTS = (
     *(f"{name}{colon}{value}" for name, value in _HIDING for colon in (":", ": ", " :", " : ")), "mso-hide", " hidden",
@@ -44,27 +46,16 @@ _QUOTED = re.compile(r"\"[^\"]*+\"|'[^']*+'")
 _HIDDEN = re.compile(r"\shidden(?=[\s=/]|\Z)", re.IGNORECASE)
 
 
-class _Breaks(dict[str, str]):
+@lru_cache(1_000)
+def _break(name: str) -> str:
     """What stands for a tag in the text, by its name as written, with the `/` of a closing tag."""
-
-    def __missing__(self, name: str) -> str:
-        plain = name.lower().lstrip("/")
-        mark = "\n" if plain in _BLOCKS else "\t" if plain in ("td", "th") else ""
-        if len(self) < 1_000:
-            self[name] = mark
-        return mark
+    plain = name.lower().lstrip("/")
+    return "\n" if plain in _BLOCKS else "\t" if plain in ("td", "th") else ""
 
 
-class _Entities(dict[str, str]):
-    def __missing__(self, name: str) -> str:
-        text = unescape(f"&{name};")
-        if len(self) < 1_000:
-            self[name] = text
-        return text
-
-
-_breaks = _Breaks()
-_entities = _Entities()
+@lru_cache(1_000)
+def _entity(name: str) -> str:
+    return unescape(f"&{name};")
 
 
 def visible_text(html: str) -> str:
@@ -73,25 +64,25 @@ def visible_text(html: str) -> str:
     html = _before_tag(MOST_TAGS, _without_opaque(html))
     pieces = _TAG.split(html)
     texts, names, attributes = pieces[0::3], pieces[1::3], pieces[2::3]
-    breaks = list(map(_breaks.__getitem__, names))
+    breaks = list(map(_break, names))
     for first, end in _hidden(names, attributes):
         texts[first + 1 : end + 1] = [""] * (end - first)
         breaks[first + 1 : end] = [""] * (end - first - 1)
     result = [""] * (len(texts) + len(breaks))
     result[0::2] = texts
     result[1::2] = breaks
-    return decoded_entities("".join(result))
+    return _with_entities_decoded("".join(result))
 
 
 def _before_tag(number: int, html: str) -> str:
     return html if html.count("<") <= number else html[: -len(html.split("<", number)[-1])]
 
 
-def decoded_entities(text: str) -> str:
+def _with_entities_decoded(text: str) -> str:
     if "&" not in text:
         return text
     pieces = _ENTITY.split(text, MOST_TAGS)
-    pieces[1::2] = map(_entities.__getitem__, pieces[1::2])
+    pieces[1::2] = map(_entity, pieces[1::2])
     return "".join(pieces)
 
 
@@ -138,7 +129,7 @@ def _hidden(names: list[str], attributes: list[str]) -> Iterator[tuple[int, int]
         if number < done or number >= len(names) or not _is_hidden(attributes[number]):
             continue
         name = names[number].lower()
-        if name not in _VOID and name[0] != "/":
+        if name not in VOID and name[0] != "/":
             done = _end_of_element(names, name, number)
             yield number, done
 

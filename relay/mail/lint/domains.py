@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from relay.mail.mailbox_provider import provider_of_domain
 
-FREE_MAIL = frozenset((
-    "gmail.com", "googlemail.com", "outlook.com", "hotmail.com", "live.com", "msn.com", "yahoo.com", "ymail.com",
-    "aol.com", "icloud.com", "me.com", "mac.com", "gmx.com", "gmx.net", "gmx.de", "web.de", "mail.ru", "yandex.ru",
-    "yandex.com", "qq.com", "163.com", "126.com", "proton.me", "protonmail.com", "mail.com", "zoho.com",
-    "t-online.de", "orange.fr", "free.fr", "libero.it", "seznam.cz", "wp.pl", "o2.pl",
+_MORE_FREE_MAIL = frozenset((
+    "mail.com", "t-online.de", "orange.fr", "free.fr", "libero.it", "seznam.cz", "wp.pl", "o2.pl",
 ))  # fmt: skip
 _NOT_PUBLIC = frozenset(("localhost", "local", "localdomain", "lan", "internal", "intranet", "home", "corp", "invalid"))
 """top-level names that the public DNS will never have, RFC 6761, RFC 6762 and by use"""
 _SECOND_LEVEL = frozenset(("ac", "co", "com", "edu", "gov", "net", "org"))
+
+
+def is_free_mail(domain: str) -> bool:
+    """Whether it is of a mailbox provider, which alone signs for it."""
+    return provider_of_domain(domain) != domain or domain in _MORE_FREE_MAIL
 
 
 def is_public(domain: str) -> bool:
@@ -27,10 +29,3 @@ def is_related(host: str, sender: str) -> bool:
     keep = 3 if len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in _SECOND_LEVEL else 2
     registered = ".".join(labels[-keep:])
     return host == registered or host.endswith(f".{registered}")
-
-
-def parents(domain: str) -> Iterator[str]:
-    """The domain and those above it."""
-    while domain:
-        yield domain
-        domain = domain.partition(".")[2]

@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterator
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-from relay.mail.address import domain_of
+from relay.mail.address import domain_of, with_parents
 from relay.mail.address_list import addresses_in
 from relay.mail.header_text import decoded, without_folds
-from relay.mail.lint.domains import FREE_MAIL, is_public, is_related, parents
+from relay.mail.lint.domains import is_free_mail, is_public, is_related
 from relay.mail.lint.mail import Mail
 from relay.mail.lint.rules import LintFinding, found
 from relay.mail.message import first
@@ -51,11 +51,11 @@ def _addresses(mail: Mail, name: str) -> list[str]:
 
 def _alignment(mail: Mail, signed: Collection[str] | None) -> Iterator[LintFinding]:
     for domain in dict.fromkeys(mail.author_domains):
-        if domain in FREE_MAIL:
+        if is_free_mail(domain):
             yield found("free-mail", domain=domain)
         elif not is_public(domain):
             yield found("no-domain", domain=_shown(domain) or "no domain")
-        elif signed is not None and not any(one in signed for one in parents(domain)):
+        elif signed is not None and not any(one in signed for one in with_parents(domain)):
             yield found("no-key", domain=_shown(domain))
 
 

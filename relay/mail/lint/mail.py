@@ -6,9 +6,8 @@ from functools import cached_property
 
 from relay.mail.address import domain_of
 from relay.mail.codes.detector import Verdict, detect, the_model
-from relay.mail.codes.lexicon import Hit
 from relay.mail.codes.reading import text_of_lines
-from relay.mail.codes.shapes import searchable
+from relay.mail.codes.shapes import Shape, letter_shape, searchable, shapes
 from relay.mail.codes.visible import visible_text
 from relay.mail.lint.markup import Markup, markup_of
 from relay.mail.message import Message, from_addresses, subject
@@ -68,6 +67,21 @@ class Mail:
         return (self.plain_lines if self.html_lines is None else self.html_lines) or []
 
     @cached_property
+    def plain_tokens(self) -> list[list[Shape]] | None:
+        """What has the shape of a code, by line of the text/plain part."""
+        return None if self.plain_lines is None else list(map(tokens_of, self.plain_lines))
+
+    @cached_property
+    def html_tokens(self) -> list[list[Shape]] | None:
+        """The same of the HTML part."""
+        return None if self.html_lines is None else list(map(tokens_of, self.html_lines))
+
+    @cached_property
+    def tokens(self) -> list[list[Shape]]:
+        """The same of `lines`."""
+        return (self.plain_tokens if self.html_tokens is None else self.html_tokens) or []
+
+    @cached_property
     def meanings(self) -> int:
         """What the words of both parts mean, as the lexicon's bits."""
         meanings = 0
@@ -79,13 +93,15 @@ class Mail:
         return next((one for one in self.parts if one.kind == kind), None)
 
 
-def hits(line: str) -> list[Hit]:
-    return the_model().lexicon.hits(line)
+def tokens_of(line: str) -> list[Shape]:
+    """The tokens that have the shape of a code."""
+    letters = letter_shape(line)
+    return [*shapes(line), *([letters] if letters is not None else [])]
 
 
 def meanings_of(line: str) -> int:
     """What the words of a line mean, as the lexicon's bits."""
     meanings = 0
-    for hit in hits(line):
+    for hit in the_model().lexicon.hits(line):
         meanings |= hit.meanings
     return meanings

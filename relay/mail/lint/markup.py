@@ -8,9 +8,8 @@ from html.parser import HTMLParser
 from typing import NamedTuple
 
 from relay.mail.codes.shapes import searchable
-from relay.mail.codes.visible import hides
+from relay.mail.codes.visible import VOID, hides
 
-_VOID = frozenset(("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"))
 _NOT_TEXT = frozenset(("style", "script", "title", "head", "template"))
 _EMPHASISING = frozenset(("h1", "h2", "h3", "b", "strong", "big", "mark", "code"))
 _EMPHASISED_STYLE = re.compile(
@@ -58,7 +57,7 @@ class _Reader(HTMLParser):
             self.found.forms += 1
         elif tag == "a" and given.get("href"):
             self._link = ([], given["href"].strip())
-        if tag not in _VOID and len(self._open) < MOST_DEPTH:
+        if tag not in VOID and len(self._open) < MOST_DEPTH:
             style, within = given.get("style", ""), self._open[-1]
             self._open.append(
                 _Open(

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from relay.mail.codes import lexicon as lex
 from relay.mail.codes.detector import DOUBTFUL
-from relay.mail.codes.shapes import Shape, letter_shape, shapes
-from relay.mail.lint.mail import Mail, meanings_of
+from relay.mail.codes.shapes import Shape
+from relay.mail.lint.mail import Mail, meanings_of, tokens_of
 from relay.mail.lint.rules import LintFinding, found
 
 _GENERIC = re.compile(
@@ -36,7 +36,7 @@ def wording(mail: Mail) -> Iterator[LintFinding]:
         is_in_image = mail.markup.images and (not mail.lines or mail.meanings & (lex.CODE | lex.VERIFY))
         yield found("code-in-image" if is_in_image else "no-code")
         return
-    parts = {"text/plain": _has(mail.plain_lines, code), "text/html": _has(mail.html_lines, code)}
+    parts = {"text/plain": _has(mail.plain_tokens, code), "text/html": _has(mail.html_tokens, code)}
     missing = [kind for kind, has in parts.items() if has is False]
     if len(missing) == 1 and True in parts.values():
         yield found("code-in-one-part", kind=missing[0])
@@ -44,9 +44,9 @@ def wording(mail: Mail) -> Iterator[LintFinding]:
     yield from _around(mail, code)
 
 
-def _has(lines: list[str] | None, code: str) -> bool | None:
+def _has(tokens: list[list[Shape]] | None, code: str) -> bool | None:
     """Whether the lines of a part have the code. None: there is no such part, or it is empty."""
-    return any(token.code == code for token in _tokens(lines)) if lines else None
+    return any(token.code == code for of_line in tokens for token in of_line) if tokens else None
 
 
 def _subject(mail: Mail) -> Iterator[LintFinding]:
@@ -66,7 +66,7 @@ def _subject(mail: Mail) -> Iterator[LintFinding]:
     )
     if is_marketing or (meanings & lex.GIFT and not meanings & lex.VERIFY):
         yield found("subject-marketing")
-    elif not meanings & _SAID_IN_SUBJECT and all(token.code != mail.verdict.code for token in _tokens([subject])):
+    elif not meanings & _SAID_IN_SUBJECT and all(token.code != mail.verdict.code for token in tokens_of(subject)):
         yield found("subject-unclear")
 
 
@@ -76,16 +76,17 @@ def _code(mail: Mail, code: str) -> Iterator[LintFinding]:
     if not code.isdigit():
         yield found("code-letters")
     # Letters alone aren't looked at: a company's name on a line of its own has the shape of a code, too.
-    numbers = {shape.code for line in (mail.subject, *mail.lines) for shape in shapes(line)} - {code}
+    tokens = [token for of_line in mail.tokens for token in of_line]
+    numbers = {one.code for one in (*tokens_of(mail.subject), *tokens) if one.kind != "letters"} - {code}
     if any(len(one) == len(code) and not _is_year(one) for one in numbers):
         yield found("other-numbers")
-    if [token.code for token in _tokens(mail.lines)].count(code) > 1:
+    if [token.code for token in tokens].count(code) > 1:
         yield found("code-twice")
 
 
 def _around(mail: Mail, code: str) -> Iterator[LintFinding]:
     lines = mail.lines
-    at = next((number for number, line in enumerate(lines) if any(one.code == code for one in _tokens([line]))), None)
+    at = next((n for n, of_line in enumerate(mail.tokens) if any(one.code == code for one in of_line)), None)
     if at is not None:
         is_long = len(lines[at]) > _SHORT_LINE_CHARS and sum(map(len, lines)) > _SHORT_CHARS
         if is_long and code not in "".join(mail.markup.emphasised):
@@ -97,14 +98,6 @@ def _around(mail: Mail, code: str) -> Iterator[LintFinding]:
     behind = 0 if at is None else sum(map(len, lines[at + 1 :]))
     if behind > _FOOTER_CHARS:
         yield found("long-footer", number=behind)
-
-
-def _tokens(lines: list[str]) -> Iterator[Shape]:
-    for line in lines:
-        yield from shapes(line)
-        letters = letter_shape(line)
-        if letters is not None:
-            yield letters
 
 
 def _is_year(token: str) -> bool:
