@@ -24,14 +24,14 @@ class CleanMail(NamedTuple):
     lines: tuple[str, ...]
 
     def text(self, code: str) -> str:
-        return self._filled("\n\n".join(self.lines), code)
+        return self.filled("\n\n".join(self.lines), code)
 
     def html(self, code: str) -> str:
         paragraphs = "".join(f"<p>{line}</p>" for line in self.lines)
-        return self._filled(f"<html><body>{paragraphs}</body></html>", code)
+        return self.filled(f"<html><body>{paragraphs}</body></html>", code)
 
     @staticmethod
-    def _filled(text: str, code: str) -> str:
+    def filled(text: str, code: str) -> str:
         return text.replace("{code}", code).replace("{minutes}", MINUTES)
 
 

@@ -9,13 +9,11 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 from functools import cache
 from html import escape
-from pathlib import Path
-from typing import Literal, TypedDict
-
-import yaml
+from typing import Literal
 
 from relay.mail.header_text import encoded
 from relay.mail.lint import lint
+from tests.mail.codes.material import clean_mails as wordings
 
 Encoding = Literal["8bit", "base64", "quoted-printable"]
 Cases = Mapping[str, tuple[str, bytes]]
@@ -113,27 +111,13 @@ def rules(content: bytes, *, signed: Collection[str] | None = None) -> set[str]:
     return {finding.rule for finding in lint(content, now=NOW, signed=signed)}
 
 
-class Wording(TypedDict):
-    """A clean mail's words, with places for the code and the minutes."""
-
-    subject: str
-    lines: list[str]
-
-
-@cache
-def wordings() -> dict[str, Wording]:
-    """By language."""
-    words: dict[str, Wording] = yaml.safe_load((Path(__file__).parents[1] / "clean_codes.yaml").read_text("utf-8"))
-    return words
-
-
 @cache
 def clean_mails(code: str = CODE, encoding: Encoding = "base64") -> dict[str, bytes]:
     """The mail of each language, as text and as text with HTML: `de` and `de, HTML`."""
     mails = {}
-    for language, wording in wordings().items():
-        lines = [line.format(code=code, minutes=10) for line in wording["lines"]]
-        subject = encoded(wording["subject"].format(code=code, minutes=10)).decode()
+    for wording in wordings():
+        language, lines = wording.language, [wording.filled(line, code) for line in wording.lines]
+        subject = encoded(wording.subject).decode()
         fields = FIELDS.replace("Your Acme sign-in code", subject.replace("\r\n", "\n"))
         text = "\n\n".join([*lines, ""])
         paragraphs = "".join(f"<p>{escape(line).replace(chr(10), '<br>')}</p>\n" for line in lines)

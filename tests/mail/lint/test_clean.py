@@ -7,13 +7,14 @@ from itertools import product
 import pytest
 
 from relay.mail.lint import lint
-from tests.mail.lint.material import CLEAN, HTML, NOW, Encoding, clean_mails, mail, rules, wordings
+from tests.mail.codes.material import clean_mails as wordings
+from tests.mail.lint.material import CLEAN, HTML, NOW, Encoding, clean_mails, mail, rules
 
 CODES = ["482913", "4829", "482 913"]
 ENCODINGS: list[Encoding] = ["base64", "quoted-printable"]
 
 
-@pytest.mark.parametrize("name", [f"{language}{form}" for language, form in product(wordings(), ["", ", HTML"])])
+@pytest.mark.parametrize("name", [f"{one.language}{form}" for one, form in product(wordings(), ["", ", HTML"])])
 def test_a_clean_mail_has_no_finding_above_hint(name: str) -> None:
     for code, encoding in product(CODES, ENCODINGS):
         content = clean_mails(code, encoding)[name]

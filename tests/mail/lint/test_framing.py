@@ -36,7 +36,7 @@ BAD: Cases = {
     "8-bit text without a charset": ("8bit-charset", changed(DECLARED, DECLARED.replace("; charset=utf-8", ""))),
     "a multipart without a boundary": ("multipart", changed("; boundary=b", "")),
     "a multipart whose boundary never occurs": ("multipart", changed("boundary=b", "boundary=c")),
-    "a charset that nobody knows": ("charset", changed(DECLARED, DECLARED.replace("utf-8", "klingon"))),
+    "an unknown charset": ("charset", changed(DECLARED, DECLARED.replace("utf-8", "klingon"))),
     "8-bit text declared as US-ASCII": ("8bit-charset", changed(DECLARED, DECLARED.replace("utf-8", "us-ascii"))),
     "8-bit HTML without a charset": ("8bit-charset", changed("text/html; charset=utf-8", "text/html")),
 }
@@ -59,16 +59,6 @@ TWICE = dict.fromkeys(ONLY_ONCE, b"x@example.com") | {
     "to": b"user@example.net",
     "cc": b"user@example.net",
 }
-
-
-@pytest.mark.parametrize(("rule", "content"), BAD.values(), ids=BAD.keys())
-def test_each_mistake_has_its_one_finding(rule: str, content: bytes) -> None:
-    assert rules(content) == {rule}
-
-
-@pytest.mark.parametrize("content", FINE.values(), ids=FINE.keys())
-def test_what_is_near_a_mistake_has_no_finding(content: bytes) -> None:
-    assert rules(content) == set()
 
 
 @pytest.mark.parametrize("name", ONLY_ONCE)

@@ -12,11 +12,14 @@ from relay.mail.lint import lint
 from relay.mail.lint.rules import LEVELS, RULES
 from relay.mail.message import Unacceptable
 from tests.mail.lint import test_framing, test_header, test_layout, test_wording
-from tests.mail.lint.material import CLEAN, CODE, NOW, changed, with_subject
+from tests.mail.lint.material import CLEAN, CODE, NOW, changed, rules, with_subject
 from tests.mail.material import any_content
 
-TABLES = (test_framing.BAD, test_header.BAD, test_wording.BAD, test_layout.BAD)
-CASES = {name: content for table in TABLES for name, (_, content) in table.items()}
+MODULES = (test_framing, test_header, test_wording, test_layout)
+TABLES = [module.BAD for module in MODULES]
+MISTAKES = {name: case for table in TABLES for name, case in table.items()}
+FINE = {name: content for module in MODULES for name, content in module.FINE.items()}
+CASES = {name: content for name, (_, content) in MISTAKES.items()}
 PIECES = st.sampled_from([
     b"From: ", b"a@b.c", b"To: ", b"Date: ", b"Message-ID: ", b"Subject: ", b"\r\n", b"\r\n\r\n", b"Code: 482913",
     b"--b", b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n", b"Content-Type: text/html\r\n\r\n",
@@ -31,6 +34,17 @@ def test_every_rule_has_a_case() -> None:
     covered = {rule for table in TABLES for rule, _ in table.values()}
     assert covered.union(*(expected for *_, expected in test_header.SIGNED)) == set(RULES)
     assert sum(map(len, TABLES)) == len(CASES)
+    assert sum(len(module.FINE) for module in MODULES) == len(FINE)
+
+
+@pytest.mark.parametrize(("rule", "content"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_each_mistake_has_its_one_finding(rule: str, content: bytes) -> None:
+    assert rules(content) == {rule}
+
+
+@pytest.mark.parametrize("content", FINE.values(), ids=FINE.keys())
+def test_what_is_near_a_mistake_has_no_finding(content: bytes) -> None:
+    assert rules(content) == set()
 
 
 @pytest.mark.parametrize("rule", RULES)
