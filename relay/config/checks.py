@@ -9,17 +9,16 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from relay.config import feedback_checks, http_checks, limit_checks
+from relay.config import feedback_checks, http_checks, limit_checks, upstream_checks
 from relay.config.errors import Diagnostic, Loc, note, plain
 from relay.config.feedback import EventReceiver, Webhooks
 from relay.config.fields import Section
 from relay.config.masking import shown
 from relay.config.model import API_RULE, COPY_RULE, PINNED_RULE, DkimDomain, Http, Lane, Listener, Match, Rule, Upstream
-from relay.config.network import AnyAddress, TcpAddress, UnixAddress, is_host, is_loopback, is_private
+from relay.config.network import AnyAddress, TcpAddress, UnixAddress, is_host, is_private
 from relay.config.parse import is_header_name
 from relay.config.patterns import compiled, matches_no_address
 from relay.config.validate import absent
-from relay.providers.registry import find_preset
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _NAME_RULE = "up to 63 letters, digits, dots, dashes and underscores, beginning with a letter or digit"
@@ -42,7 +41,7 @@ def check(data: Mapping[str, Any], sections: Mapping[Loc, Section]) -> Iterator[
                 yield from http_checks.check(loc, section)
                 yield from _senders((*loc, "senders"), section.senders)
             case Upstream():
-                yield from _upstream(loc, section)
+                yield from upstream_checks.check(loc, section)
             case Lane():
                 yield from _lane(loc, section, upstreams)
                 is_default = loc[1] == data.get("default_lane")
@@ -115,33 +114,6 @@ def _listener(loc: Loc, listener: Listener, lanes: Collection[str]) -> Iterator[
         yield note((*loc, "proxy_protocol"), "has no effect on a unix socket, whose clients have no address")
 
 
-def _upstream(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
-    local = is_loopback(upstream.host)
-    if not is_host(upstream.host):
-        hint = "; the port has a key of its own" if ":" in upstream.host else ""
-        yield Diagnostic((*loc, "host"), f"expected a host name or an IP address, got {shown(upstream.host)}{hint}")
-    elif upstream.tls == "none" and not local and not upstream.allow_plaintext:
-        yield Diagnostic(
-            (*loc, "tls"),
-            "tls: none would send mail in clear to another machine; "
-            "set starttls or implicit, or allow_plaintext: true if that is wanted",
-        )
-    elif upstream.tls == "none" and not local and upstream.password is not None:
-        yield Diagnostic((*loc, "tls"), "a password isn't sent in clear to another machine; set starttls or implicit")
-    if upstream.tls == "none" and upstream.ca_file is not None:
-        yield note((*loc, "ca_file"), "isn't used, as tls is none")
-    if upstream.tls == "implicit" and upstream.port in (25, 587, 2525):
-        yield note((*loc, "port"), f"port {upstream.port} usually speaks starttls, not implicit TLS (465)")
-    if upstream.tls == "starttls" and upstream.port in (465, 2465):
-        yield note((*loc, "port"), f"port {upstream.port} usually speaks implicit TLS, not starttls")
-    yield from _credentials(loc, upstream)
-    if upstream.webhook is not None:
-        yield from feedback_checks.check_webhook((*loc, "webhook"), upstream.webhook, upstream.preset)
-    warm, most = upstream.sessions.warm, upstream.sessions.max
-    if isinstance(warm, int) and warm > most:
-        yield Diagnostic((*loc, "sessions", "warm"), f"expected at most max ({most}), got {warm}")
-
-
 def _sessions_of_express_lanes(sections: Mapping[Loc, Section]) -> Iterator[Diagnostic]:
     """Each express lane needs sessions of its own at every upstream that it, or a rule that leads to it, names."""
     express = [loc[1] for loc, section in sections.items() if isinstance(section, Lane) and section.express]
@@ -160,22 +132,6 @@ def _sessions_of_express_lanes(sections: Mapping[Loc, Section]) -> Iterator[Diag
             names = ", ".join(map(plain, lanes))
             each = f"the express lanes {names} need {sessions.least} each"
             yield Diagnostic((*loc, "sessions", "max"), f"expected at least {needed}, got {sessions.max}: {each}")
-
-
-def _credentials(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
-    preset = find_preset(upstream.preset) if upstream.preset is not None else None
-    needed = preset.needs if preset else {}
-    if preset is not None and upstream.password is None:
-        yield Diagnostic(loc, f"preset {upstream.preset} needs password or password_file", at="key")
-    if upstream.username is None and upstream.password is not None:
-        hint = f": {needed['username']}" if "username" in needed else ""
-        yield Diagnostic(loc, f"password without username{hint}", at="key")
-    elif upstream.password is None and upstream.username is not None and preset is None:
-        yield Diagnostic((*loc, "username"), "username without password or password_file")
-    elif upstream.username is not None and re.search(r"[\0\r\n]", upstream.username):
-        yield Diagnostic((*loc, "username"), "expected one line of text")
-    if upstream.password is not None and re.search(r"[\0\r\n]", upstream.password.get_secret_value()):
-        yield Diagnostic((*loc, "password"), "expected one line of text")
 
 
 def _lane(loc: Loc, lane: Lane, upstreams: Collection[str]) -> Iterator[Diagnostic]:

@@ -13,13 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from relay.config.access_defaults import with_access, with_api
 from relay.config.document import Document
 from relay.config.errors import Loc
-from relay.config.files import read_password
-from relay.config.masking import Expanded, shown
+from relay.config.masking import shown
 from relay.config.model import EXPRESS_WITHIN_S
 from relay.config.network import is_host
 from relay.config.parse import DEFAULT_STORE, parse_duration
+from relay.config.secrets import with_secrets
 from relay.config.validate import suggestion
 from relay.providers.registry import find_preset, nearest_preset, provider_of
 
@@ -37,7 +38,7 @@ _BULK: Mapping[str, Any] = {
     "suppress": "all",
 }
 _PORT = {"implicit": 465, "starttls": 587, "none": 25}
-_UNREADABLE = Expanded("unread", {"unread": "unread"})
+_SECRET = ("secret",)
 _LOOKUP_S = 2.0
 
 
@@ -51,12 +52,12 @@ def complete(document: Document, folder: Path, machine_name: Callable[[], str]) 
             data[key] = (data[key],)  # one stands for a list of one
     if isinstance(data.get("events"), tuple):
         data["events"] = tuple(
-            with_secret(document, folder, ("events", n), given) for n, given in enumerate(data["events"])
+            with_secrets(document, folder, ("events", n), given, _SECRET) for n, given in enumerate(data["events"])
         )
     if isinstance(data.get("listen"), tuple):
         data["listen"] = tuple(map(_listener, data["listen"]))
     if "http" in data:
-        data["http"] = with_secret(document, folder, ("http",), data["http"], "send_token")
+        data["http"] = with_secrets(document, folder, ("http",), data["http"], ("send_token",))
     data.setdefault("store", str(DEFAULT_STORE))
     if data.get("hostname") is None:
         data["hostname"] = machine_name()
@@ -107,7 +108,8 @@ def _upstream(document: Document, folder: Path, name: str, given: Any) -> Any:
     if not isinstance(given, dict):
         return given
     loc: Loc = ("upstreams", name)
-    keys = _with_password(document, folder, loc, given)
+    keys = with_access(document, folder, loc, given)
+    is_api = keys.get("via") == "api"
     preset = keys.get("preset")
     if isinstance(preset, str):
         known = find_preset(preset)
@@ -120,11 +122,12 @@ def _upstream(document: Document, folder: Path, name: str, given: Any) -> Any:
         else:
             keys = known.fill(keys)
             for key, what in known.needs.items():
-                if keys.get(key) is None and (key != "username" or keys.get("password") is None):
+                if not is_api and keys.get(key) is None and (key != "username" or keys.get("password") is None):
                     document.refuse((*loc, key), f"missing: preset {preset} needs {key}: {what}", at="key")
     if keys.get("webhook") is not None:
-        keys["webhook"] = with_secret(document, folder, (*loc, "webhook"), keys["webhook"])
+        keys["webhook"] = with_secrets(document, folder, (*loc, "webhook"), keys["webhook"], _SECRET)
         keys["webhook"] = _with_kind(keys["webhook"], preset)
+    keys = with_api(keys)
     if "port" not in keys:  # RFC 6409 3.1, RFC 8314 7.3
         tls = keys.get("tls", "starttls")
         keys["port"] = _PORT.get(tls, 587) if isinstance(tls, str) else 587
@@ -137,45 +140,6 @@ def _with_kind(given: Any, preset: Any) -> Any:
     if not isinstance(given, dict) or given.get("kind") is not None or provider is None or provider.webhook is None:
         return given
     return {**given, "kind": provider.name}
-
-
-def _with_password(document: Document, folder: Path, loc: Loc, given: Mapping[str, Any]) -> dict[str, Any]:
-    keys = dict(given)
-    file = keys.get("password_file")
-    if not isinstance(file, str) or not file:
-        return keys
-    if keys.get("password") is not None:
-        document.refuse((*loc, "password_file"), "password is given too; keep one of the two")
-        return keys
-    keys["password"] = _read(document, folder, (*loc, "password_file"), file)
-    return keys
-
-
-def with_secret(document: Document, folder: Path, loc: Loc, given: Any, key: str = "secret") -> Any:
-    """A section's `secret`, or another key, read from its `secret_file` where there is one; of a list of files, one
-    each."""
-    if not isinstance(given, dict) or given.get(f"{key}_file") is None:
-        return given
-    where = (*loc, f"{key}_file")
-    if given.get(key) is not None:
-        document.refuse(where, f"{key} is given too; keep one of the two")
-        return given
-    files = given[f"{key}_file"]
-    if isinstance(files, tuple):
-        read = tuple(_read(document, folder, (*where, n), file) for n, file in enumerate(files))
-        return {**given, key: read}
-    return {**given, key: _read(document, folder, where, files)}
-
-
-def _read(document: Document, folder: Path, loc: Loc, file: Any) -> Any:
-    """The one line of a file. A mistake becomes a diagnostic of the document."""
-    if not isinstance(file, str) or not file:
-        return _UNREADABLE  # its type is refused later
-    try:
-        return read_password(folder / file)
-    except ValueError as error:
-        document.refuse(loc, str(error))
-        return _UNREADABLE
 
 
 @cache

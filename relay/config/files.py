@@ -168,8 +168,13 @@ def _certificate(loc: Loc, cert_file: Path, key_file: Path) -> Iterator[Diagnost
 
 
 def _upstream(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
-    yield from warn_if_exposed((*loc, "password_file"), upstream.password_file)
-    if upstream.tls != "none":
+    for section, at in ((upstream, loc), (upstream.api, (*loc, "api")), (upstream.oauth2, (*loc, "oauth2"))):
+        for key in type(section).model_fields if section is not None else ():
+            if key.endswith("_file") and key != "ca_file":
+                yield from warn_if_exposed((*at, key), getattr(section, key))
+    if upstream.oauth2 is not None and upstream.oauth2.service_account_file is not None:
+        yield from _readable((*loc, "oauth2", "service_account_file"), upstream.oauth2.service_account_file)
+    if upstream.tls != "none" or upstream.via != "smtp":
         yield from _ca_file((*loc, "ca_file"), upstream.ca_file)
 
 

@@ -6,7 +6,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-SECRETS = frozenset({"password", "secret", "send_token", "token", "username"})
+SECRETS = frozenset(
+    {
+        *("password", "secret", "send_token", "token", "username", "proxy"),
+        *("key", "access_key_id", "secret_access_key", "client_id", "client_secret", "refresh_token"),
+    }
+)
 """keys whose value no message shows; a user name may be a token"""
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 
+from relay.config.access import ApiAccess, OAuth2
 from relay.config.errors import Places
 from relay.config.feedback import EventReceiver, Objective, Webhook, Webhooks
 from relay.config.fields import (
@@ -117,16 +118,25 @@ class Upstream(Section):
     """A smarthost. `host`, `port`, `tls`, `username` may come from the preset."""
 
     preset: str | None = None
-    host: str
+    via: Literal["smtp", "api", "auto"] = "smtp"
+    """`auto`: the API for mail that it carries unchanged, SMTP for the rest"""
+    host: str = ""
+    """of the SMTP server; '' with `via: api` only"""
     port: Port = 587
     tls: Literal["none", "starttls", "implicit"] = "starttls"
     ca_file: FilePath | None = None
     allow_plaintext: Flag = False
+    proxy: SecretStr | None = None
+    """URL of a SOCKS or HTTP proxy that all connections go by"""
+    auth: Literal["password", "xoauth2"] = "password"
     username: str | None = Field(None, repr=False)
     """may be a secret: Postmark's server token is user name and password"""
+    username_file: FilePath | None = None
     password: SecretStr | None = None
     """from `password`, or read from `password_file` at loading"""
     password_file: FilePath | None = None
+    oauth2: OAuth2 | None = None
+    api: ApiAccess = ApiAccess()
     sessions: Sessions = Sessions()
     rate: Rate | None = None
     """messages a second"""
@@ -134,6 +144,8 @@ class Upstream(Section):
     """recipients in one transaction"""
     unsigned_headers: OneOrMany[HeaderName] = ()
     """headers (lower case) that this upstream rewrites, so a DKIM signature must not cover them"""
+    headers: dict[str, str | None] = Field(default_factory=dict)
+    """fields that are set on what goes out here, before it is signed; None removes one"""
     webhook: Webhook | None = None
 
 

@@ -1,0 +1,108 @@
+"""Resend: JSON, with idempotency keys that it knows for 24 hours.
+
+Source: its OpenAPI document of 2026-08 and its page on idempotency keys.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from typing import Any
+
+from relay.providers.api import Answer, Api, ApiMail, ApiRequest, Call, Found, Kind, Mailbox, Verdict
+from relay.providers.apis.answers import by_status, is_success, json_of, named, rejection, retry_after_s, text_of
+from relay.providers.reading import dig, identifier
+
+_KEY_HEADER = "resend-idempotency-key"
+_QUOTA = ("daily_quota_exceeded", "monthly_quota_exceeded")
+_ACCOUNT = ("missing_api_key", "invalid_api_key", "restricted_api_key", "invalid_from_address", "not_found")
+_MAX_RECIPIENTS = 50
+
+
+def request(mail: ApiMail, call: Call) -> ApiRequest:
+    """`POST /emails`."""
+    rebuilt = mail.rebuilt
+    assert rebuilt is not None
+    body: dict[str, Any] = {
+        "from": _mailbox(rebuilt.author),
+        "to": [_mailbox(one) for one in rebuilt.to],
+        "subject": rebuilt.subject,
+    }
+    if rebuilt.cc:
+        body["cc"] = [_mailbox(one) for one in rebuilt.cc]
+    if mail.bcc:
+        body["bcc"] = list(mail.bcc)
+    if rebuilt.reply_to:
+        body["reply_to"] = [_mailbox(one) for one in rebuilt.reply_to]
+    if rebuilt.text is not None:
+        body["text"] = rebuilt.text
+    if rebuilt.html is not None:
+        body["html"] = rebuilt.html
+    if rebuilt.headers:
+        body["headers"] = {field.name: field.value for field in rebuilt.headers}
+    if rebuilt.attachments:
+        body["attachments"] = [
+            {"filename": one.filename, "content": b64encode(one.data).decode(), "content_type": one.content_type}
+            for one in rebuilt.attachments
+        ]
+    headers = (
+        ("Authorization", f"Bearer {call.credentials.key}"),
+        ("Content-Type", "application/json"),
+        ("Accept", "application/json"),
+        ("Idempotency-Key", mail.steered(_KEY_HEADER) or call.idempotency_key),
+    )
+    return ApiRequest(f"{call.prefix}/emails", headers, json.dumps(body, ensure_ascii=False).encode())
+
+
+def judge(answer: Answer, mail: ApiMail, now: float) -> Verdict:
+    """`{"id"}`, or `{statusCode, name, message}`."""
+    body = json_of(answer)
+    if is_success(answer):
+        esp_id = identifier(dig(body, "id"))
+        if esp_id is None:
+            return Verdict.of_all(mail, Found("unknown", text_of(answer, "no id in the answer")))
+        return Verdict.of_all(mail, Found("sent", esp_id))
+    name, message = dig(body, "name"), dig(body, "message")
+    text = text_of(answer, message, name)
+    if answer.status == 409:
+        # The key is known with another body: that one may have been accepted.
+        kind: Kind = "in_progress" if name == "concurrent_idempotent_requests" else "unknown"
+        return Verdict.of_all(mail, Found(kind, text))
+    if name in _QUOTA or name in _ACCOUNT:
+        return Verdict.of_all(mail, Found("account", text))
+    if answer.status == 429:
+        return Verdict.of_all(mail, Found("throttled", text), retry_after_s(answer, now, "ratelimit-reset"))
+    if answer.status in (400, 422):
+        if gone := named(mail, message):
+            refused = {one: rejection(text, "5.1.3") for one in gone}
+            return Verdict(tuple(refused.get(one, Found("unavailable", text)) for one in mail.recipients))
+        if isinstance(message, str) and "`from`" in message:
+            return Verdict.of_all(mail, Found("account", text))
+        if isinstance(message, str) and "`to`" in message:
+            return Verdict.of_all(mail, rejection(text, "5.1.3"))
+    return by_status(answer, mail, text, now)
+
+
+def why_not(mail: ApiMail) -> str | None:
+    """Resend wants a recipient in To."""
+    return "no address in To" if mail.rebuilt is not None and not mail.rebuilt.to else None
+
+
+def _mailbox(one: Mailbox) -> str:
+    if not one.name:
+        return one.address
+    name = one.name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{name}" <{one.address}>' if set(name) & set('()<>[]:;@\\,."') else f"{name} <{one.address}>"
+
+
+API = Api(
+    form="json",
+    url="https://api.resend.com",
+    request=request,
+    judge=judge,
+    recipients=_MAX_RECIPIENTS,
+    max_bytes=40_000_000,
+    why_not=why_not,
+    steering=frozenset({_KEY_HEADER}),
+    idempotent_s=24 * 3600.0,
+)
