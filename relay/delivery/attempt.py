@@ -10,7 +10,7 @@ from relay.delivery.redirect import RedirectedLoad, for_each
 from relay.mail.envelope import Recipient
 from relay.mail.recode import Form
 from relay.store.model import OpenRecipient
-from relay.upstream.base import Progress, Report, Terms, Upstream
+from relay.upstream.base import Load, Progress, Report, Terms, Upstream
 
 
 async def attempt(
@@ -25,16 +25,23 @@ async def attempt(
     """Hand `due` recipients over to the upstream, or all of them as one to the redirect address. Never raises for what
     happens there. `own_session`: see `Terms`."""
     terms = Terms(lane.attempt_s, lane.final_s, progress, own_session)
-    load = _JobLoad(job, due)
-    if job.redirect is None:
-        return await upstream.send(load, job.gate, terms)
-    return for_each(await upstream.send(RedirectedLoad(load, job.redirect), job.gate, terms), due)
+    report = await upstream.send(load_of(job, due), job.gate, terms)
+    return report if job.redirect is None else for_each(report, due)
+
+
+def load_of(job: Job, due: Sequence[OpenRecipient] | None = None) -> Load:
+    """What an attempt at some recipients of the job carries; None: at all that are pending."""
+    load = _JobLoad(job, [one.open for one in job.pending.values()] if due is None else due)
+    return load if job.redirect is None or not load.recipients else RedirectedLoad(load, job.redirect)
 
 
 class _JobLoad:
     """A job, for some of its recipients (`relay.upstream.base.Load`)."""
 
-    __slots__ = ("_job", "accepted_at", "envelope", "message_id", "original", "recipients", "signed")
+    __slots__ = (
+        *("_job", "accepted_at", "envelope", "finished", "finished_now", "memo", "message_id", "original"),
+        *("recipients", "redirected_to", "signed"),
+    )
 
     def __init__(self, job: Job, due: Sequence[OpenRecipient]) -> None:
         self.message_id = job.queued.id
@@ -43,6 +50,10 @@ class _JobLoad:
         self.original = job.queued.content
         self.accepted_at = job.final_dot
         self.signed = job.signed
+        self.finished = job.finished
+        self.finished_now = job.finished_now
+        self.memo = job.memo
+        self.redirected_to: str | None = None
         self._job = job
 
     async def content(self, form: Form) -> bytes:

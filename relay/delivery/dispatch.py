@@ -15,7 +15,7 @@ from relay.delivery.services import Services
 from relay.delivery.succession import Succession, Watch
 from relay.store.model import Action, NewMessage, Selection
 from relay.upstream.limits import LocalLimits, UpstreamLimits
-from relay.upstream.smtp.connect import Contexts, Target
+from relay.upstream.target import Contexts, Target
 
 
 @dataclass(frozen=True, slots=True)

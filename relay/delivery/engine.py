@@ -28,7 +28,7 @@ from relay.store.sqlite.events_schema import events_path
 from relay.store.sqlite.store import SqliteStore, open_store
 from relay.store.sqlite.suppressions import load
 from relay.supervise import Supervisor
-from relay.upstream.smtp.connect import Target
+from relay.upstream.target import Target
 
 RETIRE_WITHIN_S = 120.0
 """time after a reload for the deliveries of the old lanes to end"""

@@ -117,6 +117,12 @@ class DeliveryEvents:
     def one_at_a_time(self, lane: str, upstream: str, reason: str) -> None:
         self._log.one_at_a_time(lane, upstream, reason)
 
+    def way_down(self, lane: str, upstream: str, way: str, reason: str) -> None:
+        self._log.way_down(lane, upstream, way, reason)
+
+    def way_up(self, lane: str, upstream: str, way: str) -> None:
+        self._log.way_up(lane, upstream, way)
+
 
 def _code(update: RecipientUpdate) -> int | None:
     """What an upstream answered; None: the relay's own reason."""

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from relay.config.model import Lane as LaneConfig
+from relay.delivery.attempt import load_of
 from relay.delivery.backlog import Backlog, RouteKey
 from relay.delivery.drain import end_deliveries
 from relay.delivery.fastest import Preference
@@ -29,7 +30,7 @@ from relay.delivery.upstreams import LaneUpstreams
 from relay.mail.reply import OWN
 from relay.store.base import StoreError
 from relay.store.model import Booking, Queued
-from relay.upstream.base import Finish, Report, Upstream
+from relay.upstream.base import Report, Upstream
 from relay.upstream.gate import Gate
 from relay.upstream.rate import Bucket
 
@@ -233,7 +234,7 @@ class Lane:
             try:
                 end_suppressed(job, self.config, self._services.suppressions, self._services.clock.now())
                 if upstreams and job.pending and job.is_claimed and not self.config.express:
-                    await job.signed("as it is", Finish.of(upstreams[0].config))  # before it takes a session
+                    await self._sign_first(job, upstreams[0])  # before it takes a session
             finally:
                 if upstreams:
                     upstreams[0].under_way -= 1  # from here on the attempt counts itself
@@ -282,7 +283,13 @@ class Lane:
     def sign_ahead(self, job: Job) -> Coroutine[Any, Any, None] | None:
         """`Job.sign_ahead` for the upstream that the job goes to first; None also where no upstream is available."""
         upstreams = self.choice.available(RouteKey.of(job))
-        return job.sign_ahead(Finish.of(upstreams[0].config)) if upstreams else None
+        way = upstreams[0].way_now(load_of(job)) if upstreams else None
+        return job.sign_ahead(way.finish) if way is not None else None
+
+    async def _sign_first(self, job: Job, upstream: Upstream) -> None:
+        way = upstream.way_now(load_of(job))
+        if way is not None and way.finish.is_signed:
+            await job.signed("as it is", way.finish)
 
 
 def newest(lane: Lane) -> Lane:

@@ -13,10 +13,11 @@ from relay.delivery.fastest import Ranking
 from relay.mail.correlation import correlated
 from relay.mail.message import over_long_line
 from relay.mail.recode import Form, recoded
+from relay.mail.setting import taken_out, with_fields
 from relay.policy.suppression import BadAddress
 from relay.providers.registry import provider_named
 from relay.signing.signatures import LARGE_BYTES
-from relay.store.model import Attempt, OpenRecipient, Queued, RecipientUpdate, Settlement
+from relay.store.model import Attempt, OpenRecipient, Queued, RecipientUpdate, Repeat, Settlement
 from relay.upstream.base import Finish, Parts
 from relay.upstream.gate import EXPIRED, NOT_STORED, SUPERSEDED, Gate
 
@@ -41,6 +42,8 @@ class Pending:
     upstream: str | None = None
     is_unknown: bool = False
     """an upstream may have the message: the reply to a final dot didn't come"""
+    repeat: Repeat | None = None
+    """the upstream that may have it, where the same request can go again"""
     unsupported_everywhere: bool = True
     """so far every upstream of this round replied that it can never carry the message"""
 
@@ -98,12 +101,14 @@ class Job:
     """by which its upstreams were put in order"""
     timings_ms: dict[str, float] = field(default_factory=dict)
     sign_ms: float = 0.0
+    memo: dict[object, object] = field(default_factory=dict)
+    """what upstreams found out about the content, by keys of their own"""
     _renditions: dict[Form, Queued] = field(default_factory=dict)
     _parts: dict[tuple[Form, Finish], Sequence[bytes]] = field(default_factory=dict)
     _being_signed: tuple[Form, Finish] | None = None
 
     def __post_init__(self) -> None:
-        self.pending = {one.position: Pending(one) for one in self.queued.due}
+        self.pending = {one.position: Pending(one, repeat=one.repeat) for one in self.queued.due}
         self.tries = {one.position: one.attempts for one in self.queued.due}
 
     def on_put(self, *, stored: bool) -> None:
@@ -153,7 +158,7 @@ class Job:
         """Begin the signature beside the commit and the envelope. The gate must stay closed until the result was
         awaited. None: it would hold up the event loop; `signed` makes it."""
         form: Form = "as it is"
-        if self._is_slow(form):
+        if self._is_slow(form) or not finish.is_signed:
             return None
         finished = _finished(self._rendered(form), finish)
         signing = self._keep(time.monotonic(), form, finish, self.sign(finished, finish.unsigned))
@@ -167,12 +172,22 @@ class Job:
         under_way = key == self._being_signed and not self.put_over.is_set()
         if key not in self._parts and not under_way:
             rendition = await self.rendition(form)
-            if len(rendition.content) >= LARGE_BYTES:
-                rendition = await asyncio.to_thread(_finished, rendition, finish)
+            rendition = await _in_time(rendition, finish)
+            if finish.is_signed:
+                await self._keep(time.monotonic(), form, finish, self.sign(rendition, finish.unsigned))
             else:
-                rendition = _finished(rendition, finish)
-            await self._keep(time.monotonic(), form, finish, self.sign(rendition, finish.unsigned))
+                self._parts[key] = (rendition.content,)
         return partial(self._complete, key)
+
+    async def finished(self, finish: Finish) -> bytes:
+        """The content as it was accepted, finished, with nothing taken out and not signed."""
+        return (await _in_time(self.queued, finish._replace(taken_out=frozenset()))).content
+
+    def finished_now(self, finish: Finish) -> bytes | None:
+        """The same. None: to make it would hold up the event loop."""
+        if len(self.queued.content) >= LARGE_BYTES:
+            return None
+        return _finished(self.queued, finish._replace(taken_out=frozenset())).content
 
     async def _keep(self, began_at: float, form: Form, finish: Finish, signing: Awaitable[Sequence[bytes]]) -> None:
         self._parts[form, finish] = await signing
@@ -200,10 +215,20 @@ class Job:
         return made
 
 
+async def _in_time(queued: Queued, finish: Finish) -> Queued:
+    """`_finished`, off the event loop where that would hold it up."""
+    if len(queued.content) >= LARGE_BYTES:
+        return await asyncio.to_thread(_finished, queued, finish)
+    return _finished(queued, finish)
+
+
 def _finished(queued: Queued, finish: Finish) -> Queued:
-    """With the relay's id in the header field of the upstream's provider."""
+    """With the upstream's own fields, the relay's id in the field of its provider, and without what its API has
+    parameters for."""
+    content = with_fields(queued.content, finish.settings) if finish.settings else queued.content
     provider = provider_named(finish.provider) if finish.provider is not None else None
-    if provider is None:
-        return queued
-    content = correlated(queued.content, provider, queued.id)
+    if provider is not None:
+        content = correlated(content, provider, queued.id)
+    if finish.taken_out:
+        content, _ = taken_out(content, finish.taken_out)
     return queued if content is queued.content else queued._replace(content=content)

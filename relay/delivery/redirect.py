@@ -18,7 +18,10 @@ from relay.upstream.base import Finish, Load, Parts, Report
 class RedirectedLoad:
     """A load (`relay.upstream.base.Load`) for the redirect address, with its true recipients in X-Original-To."""
 
-    __slots__ = ("_field", "_load", "accepted_at", "envelope", "message_id", "original", "recipients")
+    __slots__ = (
+        *("_field", "_load", "accepted_at", "envelope", "memo", "message_id", "original", "recipients"),
+        "redirected_to",
+    )
 
     def __init__(self, load: Load, address: str) -> None:
         true = [recipient for _, recipient in load.recipients]
@@ -32,6 +35,8 @@ class RedirectedLoad:
         self.accepted_at = load.accepted_at
         self._field = original_to([one.address for one in true])
         self._load = load
+        self.memo: dict[object, object] = {}
+        self.redirected_to: str | None = address
 
     async def content(self, form: Form) -> bytes:
         # Without the field, which is ASCII. The sizes that are declared don't count signatures either.
@@ -40,6 +45,13 @@ class RedirectedLoad:
     async def signed(self, form: Form, finish: Finish) -> Parts:
         parts = await self._load.signed(form, finish)
         return lambda: with_field(parts(), self._field)
+
+    async def finished(self, finish: Finish) -> bytes:
+        return b"".join(with_field([await self._load.finished(finish)], self._field))
+
+    def finished_now(self, finish: Finish) -> bytes | None:
+        content = self._load.finished_now(finish)
+        return None if content is None else b"".join(with_field([content], self._field))
 
 
 def for_each(report: Report, due: Sequence[OpenRecipient]) -> Report:

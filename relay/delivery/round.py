@@ -5,11 +5,13 @@ A refusal, a loss before the final dot or a 4yz goes to the next upstream at onc
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from relay.clock import steady
 from relay.config.model import Lane
-from relay.delivery.attempt import attempt
+from relay.delivery import repeat
+from relay.delivery.attempt import attempt, load_of
 from relay.delivery.hedge import race
 from relay.delivery.message import Job, Pending
 from relay.delivery.suppressing import note_bad_address
@@ -19,7 +21,6 @@ from relay.mail.redact import RefusedContent, redact_reply
 from relay.mail.reply import Reply
 from relay.store.model import Attempt, OpenRecipient, RecipientUpdate, State
 from relay.upstream.base import Progress, Report, Upstream
-from relay.upstream.gate import LOST_RACE
 from relay.upstream.phases import RARE_PHASES
 from relay.upstream.results import Result
 
@@ -49,34 +50,40 @@ class Round:
 
     async def run(self, upstreams: Sequence[Upstream], *, complete: bool = True) -> None:
         """`complete`: these are all the upstreams that the message may go to, none left out because it is down."""
-        for one in self._job.pending.values():
-            one.unsupported_everywhere = complete and bool(upstreams)
-        waiting = list(self._job.pending)
-        most = min((upstream.config.recipients for upstream in upstreams), default=1)
-        if self._job.redirect is not None:
-            most = len(waiting) or 1  # one copy, with one RCPT
-        for first in range(0, len(waiting), most):
-            await self._group(waiting[first : first + most], list(upstreams))
-
-    async def _group(self, positions: Sequence[int], upstreams: list[Upstream]) -> None:
-        """As many recipients as one transaction may have."""
         job = self._job
+        for one in job.pending.values():
+            one.unsupported_everywhere = complete and bool(upstreams)
+        ways = [way for upstream in upstreams for way in await upstream.ways(load_of(job))] if job.pending else []
+        for turn in repeat.turns(job.pending.values(), ways, self._epoch(time.monotonic())):
+            await self._group(turn.positions, list(turn.ways))
+
+    async def _group(self, positions: Sequence[int], ways: list[Upstream]) -> None:
+        """Recipients that the same ways are asked for, as many at once as an attempt may have."""
+        job = self._job
+        repeated: set[Upstream] = set()
         job.gate.unmark()
-        while upstreams:
+        while ways:
             due = [job.pending[position].open for position in positions if position in job.pending]
             if not due or job.withdrawn(steady()) is not None:
                 return
+            load = load_of(job, due)
+            most = ways[0].most_recipients(load)
+            if len(load.recipients) > most:
+                for first in range(0, len(due), most):
+                    await self._group([one.position for one in due[first : first + most]], list(ways))
+                return
             job.gate.reopen()
             job.carried = tuple(one.position for one in due)
-            reports = await self._ask(due, upstreams)
+            able = [way for way in ways if way.most_recipients(load) >= len(load.recipients)]
+            reports = await self._ask(due, able)
             if self._first_at is None:
                 self._first_at = min(report.started_at for report in reports)
             # Reports of a race are in another order than the attempts began in.
             by_start = sorted(range(len(reports)), key=lambda index: reports[index].started_at)
             for index, report in enumerate(reports):
                 self._record(report, by_start.index(index) + 1)
-                if all(result.reply != LOST_RACE for result in report.results):
-                    upstreams[:] = [upstream for upstream in upstreams if upstream.name != report.upstream]
+                is_to_repeat = any(job.pending[at].repeat is not None for at in positions if at in job.pending)
+                ways[:] = repeat.ways_after(report, ways, repeated, is_to_repeat=is_to_repeat)
             for one in due:
                 job.tries[one.position] += len(reports)
             job.carried = ()
@@ -125,7 +132,8 @@ class Round:
         verdict = judge(result)
         if verdict is not Verdict.UNSUPPORTED:
             pending.unsupported_everywhere = False
-        if verdict is Verdict.UNKNOWN and self._lane.on_ambiguous == "hold":
+        pending.repeat = repeat.after(pending.repeat, report, verdict, self._epoch(report.ended_at), self._lane)
+        if verdict is Verdict.UNKNOWN and pending.repeat is None and self._lane.on_ambiguous == "hold":
             self._end(pending, "ambiguous", report.upstream, reply)
             return
         match verdict:
@@ -144,7 +152,7 @@ class Round:
                 self._end(pending, "bounced", report.upstream, reply)
             case Verdict.TRY_NEXT | Verdict.UNSUPPORTED | Verdict.UNKNOWN:
                 pending.last, pending.upstream = reply, report.upstream
-                pending.is_unknown = verdict is Verdict.UNKNOWN
+                pending.is_unknown = verdict is Verdict.UNKNOWN or pending.repeat is not None
             case Verdict.EXPIRED:
                 self._end(pending, "expired", None, reply)
             case Verdict.SUPERSEDED:

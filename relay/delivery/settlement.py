@@ -84,6 +84,7 @@ def _pending(job: Job, pending: Pending, lane: Lane, moment: Moment) -> Recipien
         next_at=due,
         step=step + 1,
         delay_notified=pending.open.delay_notified or _is_late(job, pending, moment.now),
+        repeat=pending.repeat,
     )
 
 
@@ -114,6 +115,7 @@ def _unknown(job: Job, pending: Pending, lane: Lane, moment: Moment) -> Recipien
         # A round begins with the upstream that its step points to.
         step=step + ((following - step) % len(names) or len(names)),
         delay_notified=pending.open.delay_notified,
+        repeat=pending.repeat,
     )
 
 

@@ -7,10 +7,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from relay.config.model import Lane as LaneConfig
 from relay.delivery.lane import Lane
+from relay.upstream.auto import AutoUpstream
 from relay.upstream.base import Upstream, Watcher
+from relay.upstream.http.upstream import HttpUpstream
 from relay.upstream.limits import UpstreamLimits
-from relay.upstream.smtp.connect import Target
 from relay.upstream.smtp.upstream import SmtpUpstream
+from relay.upstream.target import Target
+
+_KINDS: Mapping[str, type[SmtpUpstream | HttpUpstream | AutoUpstream]] = {
+    "smtp": SmtpUpstream,
+    "api": HttpUpstream,
+    "auto": AutoUpstream,
+}
 
 
 class Watch:
@@ -43,6 +51,17 @@ class Watch:
         if self.is_in_force:
             self._events.one_at_a_time(lane, upstream, reason)
 
+    def way_down(self, lane: str, upstream: str, way: str, reason: str) -> None:
+        """Its API or its SMTP server is down; mail goes by the other."""
+        if self.is_in_force:
+            self._events.way_down(lane, upstream, way, reason)
+
+    def way_up(self, lane: str, upstream: str, way: str) -> None:
+        """That one is back."""
+        if self.is_in_force:
+            self._events.way_up(lane, upstream, way)
+            self._lane(lane).feeder.on_upstream_recovered()
+
 
 class Succession:
     """`upstream` for each lane and name while the lanes are built, which changes nothing; `begin` when they are in
@@ -56,18 +75,13 @@ class Succession:
         watcher: Watcher,
     ) -> None:
         """`running`: the lanes to be replaced; none at the start. `watcher`: of all upstreams."""
-        self._running = {
-            (lane.name, upstream.name): upstream
-            for lane in running
-            for upstream in lane.upstreams
-            if isinstance(upstream, SmtpUpstream)
-        }
+        self._running = {(lane.name, upstream.name): upstream for lane in running for upstream in lane.upstreams}
         self._targets = targets
         self._limits = limits
         self._watcher = watcher
-        self._taken_over: dict[SmtpUpstream, float] = {}
+        self._taken_over: dict[Upstream, float] = {}
         """with the seconds in which each session is to be opened"""
-        self._new: dict[SmtpUpstream, SmtpUpstream | None] = {}
+        self._new: dict[Upstream, Upstream | None] = {}
         """with the one that each replaces"""
 
     def upstream(self, lane: str, config: LaneConfig, name: str) -> Upstream:
@@ -77,23 +91,22 @@ class Succession:
         if running is not None and running.serves(target, limits, express=config.express):
             self._taken_over[running] = config.attempt_s
             return running
-        new = SmtpUpstream(
-            lane, target, limits, express=config.express, open_within_s=config.attempt_s, watcher=self._watcher
-        )
+        kind: type[SmtpUpstream | HttpUpstream | AutoUpstream] = _KINDS[target.config.via]
+        new = kind(lane, target, limits, express=config.express, open_within_s=config.attempt_s, watcher=self._watcher)
         self._new[new] = running
         return new
 
-    def new(self) -> Sequence[SmtpUpstream]:
+    def new(self) -> Sequence[Upstream]:
         """Those of express lanes that no running one serves for."""
         return [upstream for upstream in self._new if upstream.express]
 
-    async def opened(self, new: SmtpUpstream, within_s: float) -> None:
+    async def opened(self, new: Upstream, within_s: float) -> None:
         """Return when it has an open session or is down, at the latest after `within_s` seconds. Where it has no place
         for one, an idle session of the upstream that it replaces gives way, if that has another."""
         before = self._new[new]
         has_place = new.is_connected or new.counts()["opening"]
         if before is not None and not has_place and before.counts()["idle"] > 1:
-            before.pool.close_idle()
+            before.close_idle()
         await new.opened(within_s)
 
     def begin(self) -> None:
@@ -104,7 +117,7 @@ class Succession:
             self._compare(new, before)
         self._running, self._taken_over, self._new = {}, {}, {}
 
-    def _compare(self, new: SmtpUpstream, before: SmtpUpstream | None) -> None:
+    def _compare(self, new: Upstream, before: Upstream | None) -> None:
         """Report an upstream that is down or up, where that is news."""
         was_down = before is not None and before.circuit.state != "closed"
         if new.circuit.state != "closed":

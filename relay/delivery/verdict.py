@@ -11,7 +11,7 @@ from relay.upstream.gate import EXPIRED, LOST_RACE, NOT_STORED, SUPERSEDED
 from relay.upstream.results import UNWRITABLE, Phase, Result
 
 _OPENING: frozenset[Phase] = frozenset({"connect", "greeting", "ehlo", "tls", "auth"})
-_UNSUPPORTED = re.compile(r"5\.(?:3\.4|6\.[37]|5\.4)$")
+_UNSUPPORTED = re.compile(r"5\.(?:3\.4|6\.[137]|5\.4)$")
 
 
 class Verdict(Enum):

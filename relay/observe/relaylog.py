@@ -41,6 +41,15 @@ class RelayLog:
         """The upstream can't take several messages on a session."""
         self.line(logging.WARNING, "one_message_at_a_time", lane=lane, upstream=upstream, reason=reason)
 
+    def way_down(self, lane: str, upstream: str, way: str, reason: str) -> None:
+        """With `via: auto`: the upstream's API or its SMTP server is down; mail goes by the other."""
+        reason = _without_addresses(reason)
+        self.line(logging.WARNING, "upstream_way_down", lane=lane, upstream=upstream, way=way, reason=reason)
+
+    def way_up(self, lane: str, upstream: str, way: str) -> None:
+        """That one is back."""
+        self.line(logging.INFO, "upstream_way_up", lane=lane, upstream=upstream, way=way)
+
     def trouble(self, where: str, error: BaseException) -> None:
         """An internal operation failed; the mail that it was about waits. The error's text is the relay's or the
         system's, never an app's."""

@@ -105,6 +105,15 @@ class NewMessage(NamedTuple):
         return self.accepted_at if self.due_at is None else self.due_at
 
 
+class Repeat(NamedTuple):
+    """An upstream didn't answer a request that it may have acted on. It knows the request by its idempotency key, so
+    the same request goes there again before anything goes elsewhere."""
+
+    upstream: str
+    until: float
+    """seconds since the epoch: from then on the lane's `on_ambiguous` decides"""
+
+
 class OpenRecipient(NamedTuple):
     """A recipient still to be sent to."""
 
@@ -116,6 +125,9 @@ class OpenRecipient(NamedTuple):
     attempts: int = 0
     """attempts made so far; the next is `attempts + 1`"""
     delay_notified: bool = False
+    repeat: Repeat | None = None
+    crashed: bool = False
+    """its process ended while it was `sending`, and nothing was settled since"""
 
 
 class Queued(NamedTuple):
@@ -165,6 +177,7 @@ class RecipientUpdate(NamedTuple):
     """when `deferred` (or `queued`): due again"""
     step: int = 0
     delay_notified: bool = False
+    repeat: Repeat | None = None
 
 
 class Attempt(NamedTuple):

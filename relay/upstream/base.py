@@ -11,10 +11,14 @@ from typing import Literal, NamedTuple, Protocol
 from relay.config import model
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.recode import Form
+from relay.mail.reply import Reply
+from relay.mail.setting import Setting
 from relay.upstream.circuit import Circuit
 from relay.upstream.gate import Gate
+from relay.upstream.limits import UpstreamLimits
 from relay.upstream.redaction import reply_for_operators
 from relay.upstream.results import LOST, TIMED_OUT, OpenFailed, Result
+from relay.upstream.target import Target
 from relay.upstream.warm import Warm
 from relay.upstream.window import Window
 
@@ -23,17 +27,24 @@ Parts = Callable[[], Sequence[bytes]]
 
 
 class Finish(NamedTuple):
-    """How a content is finished for an upstream."""
+    """How a content is finished for an upstream, before it is signed."""
 
     unsigned: frozenset[str] = frozenset()
     """header fields (lower case) that no signature covers, because the upstream rewrites them"""
     provider: str | None = None
     """the relay's id is put into this provider's header field, for its delivery events; None: the content stays"""
+    settings: tuple[Setting, ...] = ()
+    """header fields that are set or removed"""
+    taken_out: frozenset[str] = frozenset()
+    """header fields (lower case) that an API has parameters for"""
+    is_signed: bool = True
+    """False: the upstream builds another message, or breaks signatures"""
 
     @classmethod
     def of(cls, config: model.Upstream) -> Finish:
         """As an upstream's configuration has it. The id is of use where the upstream has a webhook."""
-        return cls(frozenset(config.unsigned_headers), config.webhook.kind if config.webhook is not None else None)
+        provider = config.webhook.kind if config.webhook is not None else None
+        return cls(frozenset(config.unsigned_headers), provider, tuple(config.headers.items()))
 
 
 class Load(Protocol):
@@ -48,12 +59,22 @@ class Load(Protocol):
     """the content as it was accepted, unsigned"""
     accepted_at: float
     """when the app sent its final dot (time.monotonic)"""
+    redirected_to: str | None
+    """the address that it goes to instead of its recipients"""
+    memo: dict[object, object]
+    """what upstreams found out about the content, by keys of their own"""
 
     async def content(self, form: Form) -> bytes:
         """The unsigned content in that form. Raises Unencodable."""
 
     async def signed(self, form: Form, finish: Finish) -> Parts:
         """The content in that form, finished and signed."""
+
+    async def finished(self, finish: Finish) -> bytes:
+        """The content as it was accepted, finished, with nothing taken out and not signed."""
+
+    def finished_now(self, finish: Finish) -> bytes | None:
+        """The same. None: to make it would hold up the event loop."""
 
 
 class Progress:
@@ -107,8 +128,16 @@ class Report(NamedTuple):
     """the upstream took over the duty to report success (RFC 3461)"""
     error: Exception | None = None
     """a fault of the relay's own that ended the attempt"""
+    via: Literal["smtp", "api"] = "smtp"
+    knows_for_s: float = 0.0
+    """how long the upstream knows the request, if it comes again: by its idempotency key; 0: it doesn't"""
     redirected: bool = False
     """it went to another address than the recipients', so replies say nothing of theirs"""
+
+    @property
+    def may_be_repeated(self) -> bool:
+        """The same request may go again, where its outcome is unknown."""
+        return self.knows_for_s > 0
 
     @property
     def ended_at(self) -> float:
@@ -128,6 +157,12 @@ class Watcher(Protocol):
 
     def one_at_a_time(self, lane: str, upstream: str, reason: str) -> None:
         """It can't take several messages on a session: they go one after the other for a time."""
+
+    def way_down(self, lane: str, upstream: str, way: str, reason: str) -> None:
+        """With `via: auto`: its API or its SMTP server is down; mail goes by the other."""
+
+    def way_up(self, lane: str, upstream: str, way: str) -> None:
+        """That one is back."""
 
 
 class Users:
@@ -157,24 +192,38 @@ class Upstream(ABC):
     Times are time.monotonic.
     """
 
+    via: Literal["smtp", "api"] = "smtp"
+    repeats_for_s = 0.0
+    """how long the upstream knows a request that it was sent before; 0: it knows none"""
+
     def __init__(self, lane: str, name: str, config: model.Upstream, *, express: bool, watcher: Watcher) -> None:
         self.lane = lane
         self.name = name
         self.config = config
         self.express = express
-        self.circuit = Circuit()
+        self._circuit = Circuit()
         most = config.sessions.max
         self.window = Window(most, most) if express else Window(most)
         self.under_way = 0
-        """messages begun, or about to be, and not over"""
         self.urged = False
-        """an operator asked for an attempt now, and its probe is under way"""
         self.settled = asyncio.Event()
         """set once a connection was opened, or couldn't be, or none is to stand ready"""
         self._watcher = watcher
         self.users = Users(self)
+        self.finish = Finish.of(config)
+        """how contents are finished for it"""
         self._is_on_demand = False
         """that was said"""
+
+    @property
+    def circuit(self) -> Circuit:
+        """Whether mail may go there."""
+        return self._circuit
+
+    under_way: int
+    """messages begun, or about to be, and not over"""
+    urged: bool
+    """an operator asked for an attempt now, and its probe is under way"""
 
     @abstractmethod
     def start(self) -> None:
@@ -204,6 +253,37 @@ class Upstream(ABC):
     @abstractmethod
     def warm(self) -> Warm:
         """How many connections are kept open, and why."""
+
+    @abstractmethod
+    def serves(self, target: Target, limits: UpstreamLimits, *, express: bool) -> bool:
+        """Whether a lane of a newer configuration may go on with this upstream, its connections and what was learnt of
+        it."""
+
+    @abstractmethod
+    def take_over(self, target: Target, *, open_within_s: float, watcher: Watcher) -> None:
+        """A lane of a newer configuration goes on with it (`serves`). An open circuit is probed at once: the reload may
+        be meant for it."""
+
+    @abstractmethod
+    async def opened(self, within_s: float) -> None:
+        """Return when there is an open connection, or when none can be opened; at the latest after `within_s` seconds.
+        It gets a place before all that is opened ahead of need."""
+
+    @abstractmethod
+    def close_idle(self) -> None:
+        """Close the connection that was idle longest, if there is one."""
+
+    async def ways(self, load: Load) -> Sequence[Upstream]:  # noqa: ARG002 - for those that have several
+        """How this message may go there, in order of preference. Each way has the upstream's name."""
+        return (self,)
+
+    def way_now(self, load: Load) -> Upstream | None:  # noqa: ARG002
+        """The first of the `ways`. None: to find out would hold up the event loop."""
+        return self
+
+    def most_recipients(self, load: Load) -> int:  # noqa: ARG002 - for those where it depends on the message
+        """Recipients that one attempt with this message may have."""
+        return self.config.recipients
 
     @abstractmethod
     def fail_waiting(self, failure: OpenFailed) -> None:
@@ -249,10 +329,24 @@ class Upstream(ABC):
 
     def connection_lost(self) -> None:
         """A connection broke off that should not have. Two in a row open the circuit."""
-        failure = OpenFailed("session", LOST)
+        self.failed_once(OpenFailed("session", LOST))
+
+    def failed_once(self, failure: OpenFailed) -> None:
+        """It failed for no reason of the message's. Two in a row open the circuit."""
         if self.circuit.lost(time.monotonic(), failure.reason):
             self._watcher.down(self.lane, self.name, failure.reason)
             self.fail_waiting(failure)
+
+    def throttled(self, for_s: float) -> None:
+        """It asked for a pause: no message goes there before its end, and no probe."""
+        now = time.monotonic()
+        failure = OpenFailed("session", Reply.own(450, "4.7.1", f"too many requests: asked to wait {for_s:g} s"))
+        if not self.express:
+            self.window.throttled(now)
+        if self.circuit.pause(now, failure.reason, for_s):
+            self._watcher.down(self.lane, self.name, failure.reason)
+        self.settled.set()
+        self.fail_waiting(failure)
 
     def opens_on_demand(self, after_s: float) -> None:
         """The upstream closes connections that were idle for `after_s` seconds, so none is kept. Said once."""

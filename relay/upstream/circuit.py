@@ -39,6 +39,7 @@ class Circuit:
     _relapses: int = 0
     _losses: int = 0
     _lost_at: float = 0.0
+    _is_paused: bool = False
     _refused_message: str = ""
     """the id of the message with which our account was refused last, if none was accepted since"""
 
@@ -51,6 +52,8 @@ class Circuit:
             self._relapses += self._unproved
         delays = PROBE_REFUSED_AFTER_S if refused else PROBE_AFTER_S
         delay = delays[min(self._probes, len(delays) - 1)]
+        if self._is_paused:
+            delay = max(delay, self.probe_at - now)
         if self._relapses:
             delay = max(delay, RELAPSE_AFTER_S[min(self._relapses, len(RELAPSE_AFTER_S)) - 1])
         self.state, self.reason, self.reply_text, self.probe_at = "open", reason, reply_text, now + delay
@@ -74,13 +77,23 @@ class Circuit:
         """A message got another answer: nothing is wrong with our account."""
         self._refused_message = ""
 
+    def pause(self, now: float, reason: str, for_s: float) -> bool:
+        """The host asked for a pause. Until its end nothing closes the circuit but an operator's probe. True when this
+        opened it."""
+        opened, self.tried = self.state == "closed", True
+        if not opened and self._is_paused and self.probe_at > now + for_s:
+            return False
+        self.state, self.reason, self.reply_text, self.probe_at = "open", reason, "", now + for_s
+        self._is_paused = True
+        return opened
+
     def doubt(self, now: float, reason: str) -> None:
         """Nothing is known of it yet, but another configuration of this upstream was down: a probe is due now."""
         self.state, self.reason, self.probe_at = "open", reason, now
 
     def probing(self) -> None:
         """A probe is under way."""
-        self.state = "half-open"
+        self.state, self._is_paused = "half-open", False
 
     def connected(self) -> bool:
         """A session was opened; whether it carries mail isn't known yet. True when this closed the circuit: a probe was
@@ -95,6 +108,8 @@ class Circuit:
     def succeeded(self) -> bool:
         """A message was answered as it should be. True when this closed the circuit."""
         self.tried = True
+        if self._is_paused:
+            return False  # it was under way before the host asked for a pause
         closed_now = self._close()
         self._unproved, self._relapses, self._losses, self._probes = False, 0, 0, 0
         return closed_now

@@ -32,6 +32,10 @@ class Depth:
         """mean time of the reply to a content that stood alone; 0: none was measured"""
         self._opening_s = 0.0
 
+    def limit_to_one(self) -> None:
+        """The protocol has one message after the other."""
+        self._most = 1
+
     def now(self, now: float) -> int:
         """Messages that one session may have under way."""
         return 1 if now < self._until else self._most

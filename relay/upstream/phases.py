@@ -23,6 +23,10 @@ class Phases:
         copied.ms = dict(self.ms)
         return copied
 
+    def restore(self, before: Phases) -> None:
+        """Go on from where that copy was made."""
+        self.at, self.ms = before.at, before.ms
+
     def until(self, at: float, phase: str) -> None:
         """The time since the end of the last phase belongs to this one. A moment before that end counts nothing."""
         at = max(self.at, at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Iterable
 
 from relay.config.model import Upstream
 from relay.mail.codes.masking import MASK
@@ -21,11 +22,13 @@ _MECHANISM = re.compile(
 _TOKEN = re.compile(r"[A-Za-z0-9+/_-]{8,}={0,2}")
 
 
-def without_credentials(text: str, upstream: Upstream) -> str:
-    """A reply without the credentials that were sent: whole or in pieces, in clear or in base64, in any case."""
+def without_credentials(text: str, upstream: Upstream, more: Iterable[str] = ()) -> str:
+    """A reply without the credentials that were sent: whole or in pieces, in clear or in base64, in any case. `more`:
+    other secrets than the user name and the password."""
     user = upstream.username or ""
     secret = upstream.password.get_secret_value() if upstream.password is not None else ""
     secrets = {secret, _base64(secret), _base64(f"\0{user}\0{secret}")} if secret else set()
+    secrets |= {form for one in more for form in (one, _base64(one))}
     for form in sorted({user, _base64(user), *secrets}, key=len, reverse=True):
         if len(form) >= _SHORT:
             text = re.sub(re.escape(form), HIDDEN, text, flags=re.IGNORECASE)

@@ -64,6 +64,10 @@ class RecordedEvents:
 
     def one_at_a_time(self, lane: str, upstream: str, reason: str) -> None: ...
 
+    def way_down(self, lane: str, upstream: str, way: str, reason: str) -> None: ...
+
+    def way_up(self, lane: str, upstream: str, way: str) -> None: ...
+
 
 def config(upstreams: Mapping[str, Upstream | Mapping[str, Any]], **lane: Any) -> Config:
     """A lane `otp` over all upstreams, and a lane `bulk` for bounces over the last."""
@@ -97,14 +101,15 @@ def new_message(
     life_s: float = 30.0,
     supersede_key: str | None = None,
     upstreams: tuple[str, ...] = (),
+    content: bytes = CONTENT,
 ) -> NewMessage:
-    """As intake makes it of `CONTENT`."""
+    """As intake makes it."""
     return NewMessage(
         id=id_,
         lane=lane,
         rule=None,
         envelope=envelope,
-        content=CONTENT,
+        content=content,
         client="127.0.0.1",
         message_id="<1@example.com>",
         subject="x",
@@ -133,6 +138,7 @@ class Bench:
         life_s: float = 30.0,
         supersede_key: str | None = None,
         upstreams: tuple[str, ...] = (),
+        content: bytes = CONTENT,
         **envelope: Any,
     ) -> str:
         """Hand a message over as intake does, or (not `claimed`) leave it to the feeder. Returns its id."""
@@ -146,6 +152,7 @@ class Bench:
             life_s=life_s,
             supersede_key=supersede_key,
             upstreams=upstreams,
+            content=content,
         )
         if not claimed:
             await self.store.put(new, claimed=False)

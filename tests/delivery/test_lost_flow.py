@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.upstream.smtp import flow
+from relay.upstream import flow
 from tests.delivery.harness import config, delivering, until, warm
 from tests.support.upstream import Upstream
 

@@ -20,6 +20,7 @@ from relay.store.model import (
     OpenRecipient,
     Queued,
     RecipientUpdate,
+    Repeat,
     Selection,
     Settlement,
     State,
@@ -161,6 +162,31 @@ class QueueContract:
         assert queued.due == (OpenRecipient(1, Recipient("b@x.org"), step=1, attempts=2, delay_notified=True),)
         assert await states(store, new.id) == ["sent", "sending", "deferred"]
         assert await store.next_due("otp") == NOW + 20
+
+    async def test_what_is_to_be_repeated_at_an_upstream_is_kept_until_it_is_settled_otherwise(
+        self, store: Store
+    ) -> None:
+        new = message("a@x.org")
+        await store.put(new, claimed=True)
+        repeat = Repeat("resend", NOW + 30)
+        await store.settle(Settlement(new.id, (RecipientUpdate(0, "deferred", next_at=NOW + 1, repeat=repeat),)))
+        [queued] = await claim(store, NOW + 1)
+        assert queued.due[0].repeat == repeat
+        await store.settle(Settlement(new.id, (RecipientUpdate(0, "deferred", next_at=NOW + 2),)))
+        [queued] = await claim(store, NOW + 2)
+        assert queued.due[0].repeat is None
+
+    async def test_a_recipient_whose_process_ended_while_it_was_sending_says_so_until_it_is_settled(
+        self, store: Store
+    ) -> None:
+        new = message("a@x.org")
+        await store.put(new, claimed=True)
+        await store.recover(NOW, [])
+        [queued] = await claim(store, NOW + 100)
+        assert queued.due[0].crashed
+        await store.settle(Settlement(new.id, (RecipientUpdate(0, "deferred", next_at=NOW + 200),)))
+        [queued] = await claim(store, NOW + 200)
+        assert not queued.due[0].crashed
 
     async def test_what_is_unclaimed_is_due_at_once(self, store: Store) -> None:
         new = message("a@x.org", "b@x.org")

@@ -91,7 +91,12 @@ class MemoryStore(MemoryLog):
     def _claim(self, message: MessageRow, now: float, booking: Booking) -> Queued:
         due = [one for one in message.recipients if one.is_due(now)]
         recipients = tuple(
-            OpenRecipient(one.position, one.recipient, one.step, one.attempts, delay_notified=one.delay_notified)
+            OpenRecipient(
+                *(one.position, one.recipient, one.step, one.attempts),
+                delay_notified=one.delay_notified,
+                repeat=one.repeat,
+                crashed=one.deaths > 0,
+            )
             for one in due
         )
         queued = Queued.of(message.new, recipients)._replace(
@@ -249,6 +254,7 @@ def _update(message: MessageRow, one: RecipientRow, update: RecipientUpdate, n: 
     one.reply = one.reply if update.reply is None else update.reply
     one.sent_at, one.step, one.delay_notified = update.sent_at, update.step, update.delay_notified
     one.deaths = 0
+    one.repeat = update.repeat
 
 
 def _died(one: RecipientRow) -> Literal["queued", "held", "ambiguous"]:

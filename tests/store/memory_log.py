@@ -18,6 +18,7 @@ from relay.store.model import (
     DeliveryRow,
     LaneCount,
     NewMessage,
+    Repeat,
     ReportedRow,
     Selection,
     State,
@@ -45,6 +46,7 @@ class RecipientRow:
     holder: str | None = None
     lease_until: float | None = None
     deaths: int = 0
+    repeat: Repeat | None = None
     urged: bool = False
     made: dict[tuple[int, float], Attempt] = field(default_factory=dict)
 

@@ -6,9 +6,11 @@ import time
 
 from relay.config.model import Upstream as Config
 from relay.mail.reply import Reply
-from relay.upstream.base import Load, Report, Terms, Upstream
+from relay.upstream.base import Load, Report, Terms, Upstream, Watcher
 from relay.upstream.gate import Gate
+from relay.upstream.limits import UpstreamLimits
 from relay.upstream.results import TIMED_OUT, OpenFailed
+from relay.upstream.target import Target
 from relay.upstream.warm import Warm
 from tests.upstream.test_pool import Watch
 
@@ -44,6 +46,15 @@ class Silent(Upstream):
 
     def warm(self) -> Warm:
         return Warm(0, "none")
+
+    def serves(self, target: Target, limits: UpstreamLimits, *, express: bool) -> bool:
+        return True
+
+    def take_over(self, target: Target, *, open_within_s: float, watcher: Watcher) -> None: ...
+
+    async def opened(self, within_s: float) -> None: ...
+
+    def close_idle(self) -> None: ...
 
     def fail_waiting(self, failure: OpenFailed) -> None:
         self.failures.append(failure)

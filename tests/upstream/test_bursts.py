@@ -17,7 +17,7 @@ from relay.mail.envelope import Envelope, Recipient
 from relay.mail.recode import Form
 from relay.upstream.base import Finish, Parts, Progress, Report, Terms
 from relay.upstream.gate import Gate
-from relay.upstream.smtp.pool import NO_SESSION
+from relay.upstream.sessions.pool import NO_SESSION
 from relay.upstream.smtp.upstream import SmtpUpstream
 from tests.support.script import Moment
 from tests.support.upstream import Close, Hang, ReplyThenClose, Reset, Upstream
@@ -43,6 +43,8 @@ class Code:
         self.message_id = f"id{self.number}"
         self.envelope = Envelope("a@example.com", (to,))
         self.recipients: Sequence[tuple[int, Recipient]] = [(0, to)]
+        self.memo: dict[object, object] = {}
+        self.redirected_to: str | None = None
         self.original = b"Subject: code %d\r\n\r\n.%d\r\n" % (self.number, self.number)
 
     async def content(self, form: Form) -> bytes:
@@ -53,6 +55,12 @@ class Code:
         assert form == "as it is"
         assert finish == Finish()
         return lambda: [self.original]
+
+    async def finished(self, finish: Finish) -> bytes:
+        return self.original
+
+    def finished_now(self, finish: Finish) -> bytes | None:
+        return self.original
 
 
 async def burst(one: SmtpUpstream, numbers: Sequence[int]) -> dict[int, Report]:

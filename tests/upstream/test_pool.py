@@ -18,10 +18,10 @@ from relay.upstream.gate import Gate
 from relay.upstream.limits import LocalLimits, UpstreamLimits
 from relay.upstream.results import OpenFailed
 from relay.upstream.smtp.commands import Mail
-from relay.upstream.smtp.connect import Target
 from relay.upstream.smtp.report import TransactionReport
 from relay.upstream.smtp.session import Session
 from relay.upstream.smtp.upstream import SmtpUpstream
+from relay.upstream.target import Target
 from tests.support.tls import Certificates
 from tests.support.upstream import Close, Garbage, Hang, ReplyThenClose, Upstream
 
@@ -48,6 +48,12 @@ class Watch:
     def one_at_a_time(self, lane: str, upstream: str, reason: str) -> None:
         self.events.append("one at a time")
         self.changed.set()
+
+    def way_down(self, lane: str, upstream: str, way: str, reason: str) -> None:
+        self.events.append(f"{way} down {reason}")
+
+    def way_up(self, lane: str, upstream: str, way: str) -> None:
+        self.events.append(f"{way} up")
 
 
 WATCHES: WeakKeyDictionary[SmtpUpstream, Watch] = WeakKeyDictionary()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from relay.logfmt import LongText, logfmt
-from relay.store.model import SUSPECT_DEATHS, Booking, OpenRecipient, Queued
+from relay.store.model import SUSPECT_DEATHS, Booking, OpenRecipient, Queued, Repeat
 from relay.store.sqlite.commit import Tx
 from relay.store.sqlite.rows import BodyRange, StoredContent, is_unreadable, lines, read_envelope
 from relay.store.sqlite.settle import note
@@ -141,7 +141,10 @@ def _claimed(message: Row, recipients: Sequence[Row], now: float) -> Claimed:
         expires_at=message["expires_at"],
         due=tuple(
             OpenRecipient(
-                row["position"], one, row["step"], row["attempts"], delay_notified=bool(row["delay_notified"])
+                *(row["position"], one, row["step"], row["attempts"]),
+                delay_notified=bool(row["delay_notified"]),
+                repeat=None if row["repeat_at"] is None else Repeat(row["repeat_at"], row["repeat_until"]),
+                crashed=row["deaths"] > 0,
             )
             for row, one in due
         ),

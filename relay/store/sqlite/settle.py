@@ -134,7 +134,7 @@ _UPDATE_RECIPIENT = (
     " sent_at = ?4, next_at = CASE WHEN ?1 IN ('queued', 'deferred') THEN coalesce(?5, accepted_at) END, step = ?6,"
     f" delay_notified = ?7, attempts = CASE WHEN ?8 > 0 THEN max(attempts, ?8) ELSE {_WITHOUT_THIS_CLAIM} END,"
     # A message that was settled did not crash its process.
-    " booked_at = NULL, holder = NULL, lease_until = NULL, deaths = 0"
+    " booked_at = NULL, holder = NULL, lease_until = NULL, deaths = 0, repeat_at = ?12, repeat_until = ?13"
     " WHERE message_id = ?9 AND position = ?10 AND open = 1"
 )
 
@@ -152,6 +152,7 @@ def _update_row(message_id: str, update: RecipientUpdate, n: int) -> tuple[Any, 
         message_id,
         update.position,
         update.state in OPEN_STATES,
+        *(update.repeat if update.repeat is not None else (None, None)),
     )
 
 

@@ -6,13 +6,13 @@ import math
 import ssl
 import time
 
-from relay.upstream.smtp.session import Session
+from relay.upstream.sessions.kept import KeptSession
 
 BEFORE_S = 60.0
 """time for the successor"""
 
 
-def replace_at(session: Session) -> float:
+def replace_at(session: KeptSession) -> float:
     """time.monotonic; infinite where there is no certificate, and for a session that was opened so late that its
     successor would get the same one."""
     secured = session.transport_info("ssl_object")

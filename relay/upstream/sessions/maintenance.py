@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from typing import Generic
 
 from relay.upstream.base import Upstream
-from relay.upstream.smtp.pool import Pool
-from relay.upstream.smtp.session import Session
+from relay.upstream.sessions.kept import S
+from relay.upstream.sessions.pool import Pool
 from relay.upstream.warm import CLOSES_AT_ONCE_S, Warm, WarmTarget
 
 MAINTAIN_EVERY_S = 0.5
@@ -26,10 +27,10 @@ OVERDUE = 1.5
 """A session that is idle for so many times its limit, and can't be replaced, is kept open by RSET."""
 
 
-class Maintenance:
+class Maintenance(Generic[S]):
     """Of one pool. `idle_limit_s`: how long a session may be idle before it is replaced; learnt from the upstream."""
 
-    def __init__(self, upstream: Upstream, pool: Pool) -> None:
+    def __init__(self, upstream: Upstream, pool: Pool[S]) -> None:
         sessions = upstream.config.sessions
         self._most_idle_s = self.idle_limit_s = max(LEAST_IDLE_S, sessions.idle_s)
         self.target = WarmTarget(sessions.warm if upstream.express else 0, sessions.max)
@@ -40,7 +41,7 @@ class Maintenance:
         self._learned_s = math.inf
         self._learned_at = 0.0
         """the upstream closes sessions that were idle for so long; when that was learnt"""
-        self._astray: set[Session] = set()
+        self._astray: set[S] = set()
         """sessions that no task used at the last sweep"""
         self._timer: asyncio.TimerHandle | None = None
         self._soon = False
@@ -98,7 +99,7 @@ class Maintenance:
         self._refill(now)
         self._replace(now)
 
-    def _is_old(self, session: Session, now: float) -> bool:
+    def _is_old(self, session: S, now: float) -> bool:
         """It is to be replaced: it was idle for long, or is worn."""
         idle = session in self._pool.idle and now - session.idle_since >= self.idle_limit_s
         return idle or self._pool.is_worn(session)
@@ -137,7 +138,7 @@ class Maintenance:
                 pool.idle.remove(session)
                 session.reset()
 
-    def _retire(self, session: Session) -> None:
+    def _retire(self, session: S) -> None:
         self._pool.idle.remove(session)
         session.quit()
         now = time.monotonic()
@@ -150,14 +151,14 @@ class Maintenance:
     def _is_giving_way(self) -> bool:
         return any(session.state == "quitting" for session in self._pool.sessions)
 
-    def _closed(self, session: Session) -> None:
+    def _closed(self, session: S) -> None:
         if self._pool.is_closing:
             return
         if session.closed_idle_after_s is not None:
             self._learn_idle_limit(session, session.closed_idle_after_s)
         self._tend_soon()  # the session's place comes back first
 
-    def _learn_idle_limit(self, session: Session, after_s: float) -> None:
+    def _learn_idle_limit(self, session: S, after_s: float) -> None:
         now = time.monotonic()
         if after_s < CLOSES_AT_ONCE_S:
             if session.transactions:
@@ -181,7 +182,7 @@ class Maintenance:
             session.abort()
         self._astray = astray
 
-    def _is_astray(self, session: Session) -> bool:
+    def _is_astray(self, session: S) -> bool:
         if session in self._pool.idle or session.state not in ("idle", "busy"):
             return False
         return self._pool.loans.are_over(session)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Awaitable, Callable
+from typing import Generic, cast
 
 from relay.mail.reply import Reply
 from relay.upstream.base import Upstream
 from relay.upstream.quota import SessionQuota
 from relay.upstream.results import OpenFailed, Phase
-from relay.upstream.smtp.connect import Target, open_session
-from relay.upstream.smtp.session import Session
+from relay.upstream.sessions.kept import S
 from relay.upstream.window import is_throttling_text
 
 CLOSE_WITHIN_S = 1.0
@@ -20,21 +19,21 @@ _CONNECT_PHASES: tuple[Phase, ...] = ("connect", "greeting", "ehlo")
 """In these phases a failure may mean "too many sessions", whatever the reply says."""
 
 
-class Openings:
+class Openings(Generic[S]):
     """Its length is the number of sessions that are being opened."""
 
     def __init__(
         self,
         upstream: Upstream,
-        target: Target,
         quota: SessionQuota,
-        opened: Callable[[Session], None],
+        open_session: Callable[[float], Awaitable[S]],
+        opened: Callable[[S], None],
         *,
         open_within_s: float,
     ) -> None:
-        """`opened` takes each session."""
+        """`open_session`: see `Pool`; `opened` takes each session."""
         self._upstream = upstream
-        self._target = target
+        self._open_session = open_session
         self._quota = quota
         self._opened = opened
         self._open_within_s = open_within_s
@@ -43,9 +42,9 @@ class Openings:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def use(self, target: Target, open_within_s: float) -> None:
+    def use(self, open_session: Callable[[float], Awaitable[S]], open_within_s: float) -> None:
         """Open sessions by these from now on."""
-        self._target, self._open_within_s = target, open_within_s
+        self._open_session, self._open_within_s = open_session, open_within_s
 
     def begin(self) -> None:
         """Open a session, whose place the quota has given."""
@@ -70,7 +69,7 @@ class Openings:
     async def _open(self) -> None:
         session = None
         try:
-            session = await open_session(self._target, timeout_s=self._open_within_s, express=self._upstream.express)
+            session = await self._open_session(self._open_within_s)
         except OpenFailed as failure:
             self._failed(failure)
         except Exception as error:  # noqa: BLE001 - else attempts would wait for nothing, and no probe would follow

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Generic
 
 from relay.mail.reply import Reply
 from relay.upstream.base import Upstream
 from relay.upstream.depth import Depth
 from relay.upstream.quota import SessionQuota
 from relay.upstream.results import OpenFailed
-from relay.upstream.smtp.certificate import replace_at
-from relay.upstream.smtp.connect import Target
-from relay.upstream.smtp.loans import Loans
-from relay.upstream.smtp.openings import CLOSE_WITHIN_S, Openings
-from relay.upstream.smtp.session import Session
-from relay.upstream.smtp.waiters import BEHIND_OTHERS, KEPT, NEW, Waiters, Wants
+from relay.upstream.sessions.certificate import replace_at
+from relay.upstream.sessions.kept import S
+from relay.upstream.sessions.loans import Loans
+from relay.upstream.sessions.openings import CLOSE_WITHIN_S, Openings
+from relay.upstream.sessions.waiters import BEHIND_OTHERS, KEPT, NEW, Waiters, Wants
 
 _SHUTTING_DOWN = Reply.own(451, "4.3.2", "shutting down")
 NO_SESSION = Reply.own(451, "4.4.5", "no session free in time")
@@ -25,29 +25,33 @@ WORN_SHARE = 10
 """A session is worn when a tenth of its messages is left: its successor is opened then."""
 
 
-class Pool:
+class Pool(Generic[S]):
     """`acquire` a session (or `take`), use it for one transaction, `release` it. A QuotaClient."""
 
-    def __init__(self, upstream: Upstream, target: Target, quota: SessionQuota, *, open_within_s: float) -> None:
-        """`upstream` has the circuit and the window, and learns what the pool meets."""
+    def __init__(
+        self, upstream: Upstream, quota: SessionQuota, opened: Callable[[float], Awaitable[S]], *, open_within_s: float
+    ) -> None:
+        """`upstream` has the circuit and the window, and learns what the pool meets. `opened` opens a session within so
+        many seconds, or raises OpenFailed."""
+        sessions = upstream.config.sessions
         self.express = upstream.express
-        self.reserved = target.config.sessions.least if upstream.express else 0
-        self.depth = Depth(target.config.sessions.depth if upstream.express else 1)
-        self.sessions: set[Session] = set()
-        self.idle: list[Session] = []
-        self.loans = Loans()
-        self.openings = Openings(upstream, target, quota, self._opened, open_within_s=open_within_s)
+        self.reserved = sessions.least if upstream.express else 0
+        self.depth = Depth(sessions.depth if upstream.express else 1)
+        self.sessions: set[S] = set()
+        self.idle: list[S] = []
+        self.loans: Loans[S] = Loans()
+        self.openings: Openings[S] = Openings(upstream, quota, opened, self._opened, open_within_s=open_within_s)
         self.is_closing = False
         self.on_change: Callable[[], None] = lambda: None
         """called when a session was opened, or is worn"""
         self.on_out_of_step: Callable[[], None] = lambda: None
         """called when a reply came over a session that nothing asked for"""
-        self.on_closed: Callable[[Session], None] = lambda _: None
+        self.on_closed: Callable[[S], None] = lambda _: None
         """called when a session has gone"""
         self._upstream = upstream
-        self._target = target
+        self._most_messages = sessions.messages
         self._quota = quota
-        self.waiting = Waiters()
+        self.waiting: Waiters[S] = Waiters()
         self._empty = asyncio.Event()
 
     def start(self) -> None:
@@ -74,13 +78,13 @@ class Pool:
         """Sessions open or opening (QuotaClient)."""
         return len(self.sessions) + len(self.openings)
 
-    def is_worn(self, session: Session) -> bool:
+    def is_worn(self, session: S) -> bool:
         """It nears its last message, or the end of its certificate."""
-        most = self._target.config.sessions.messages
+        most = self._most_messages
         few_left = session.transactions > 0 and most - session.transactions <= max(1, most // WORN_SHARE)
         return few_left or time.monotonic() >= session.replace_at
 
-    def take_idle(self) -> Session | None:
+    def take_idle(self) -> S | None:
         """An idle session, the one used last first: the others may grow old and be replaced. A worn one comes last."""
         while self.idle:
             fresh = next((session for session in reversed(self.idle) if not self.is_worn(session)), self.idle[-1])
@@ -91,13 +95,13 @@ class Pool:
             fresh.abort()  # closing, or part of a reply came that nothing asked for
         return None
 
-    def take(self, wants: Wants = "any") -> Session | None:
+    def take(self, wants: Wants = "any") -> S | None:
         """A session that can be used at once; None: there is none."""
         if wants == "new":
             return None
         session = self.take_idle()
         if session is None and wants == "any":
-            session = min(filter(self._has_room, self.sessions), key=lambda one: one.pipeline.depth, default=None)
+            session = min(filter(self._has_room, self.sessions), key=lambda one: one.depth, default=None)
             if session is not None:
                 self.loans.lend(session)
                 if self.session_count < len(self.loans) and self._upstream.circuit.state == "closed":
@@ -105,7 +109,7 @@ class Pool:
                     asyncio.get_running_loop().call_soon(self.open_one)
         return session
 
-    async def acquire(self, *, within_s: float, wants: Wants = "any") -> Session:
+    async def acquire(self, *, within_s: float, wants: Wants = "any") -> S:
         """A session, opened if need be. Raises OpenFailed."""
         session = self.take(wants)
         if session is not None:
@@ -129,7 +133,7 @@ class Pool:
         self.loans.lend(session)
         return session
 
-    def release(self, session: Session) -> None:
+    def release(self, session: S) -> None:
         """The caller's transaction is over: keep the session if it can carry another."""
         self.loans.end(session)
         self._offer(session)
@@ -172,10 +176,10 @@ class Pool:
         self.openings.begin()
         return True
 
-    def _opened(self, session: Session) -> None:
+    def _opened(self, session: S) -> None:
         self.sessions.add(session)
         session.on_closed, session.on_free, session.on_room = self._closed, self._offer, self._offer
-        session.pipeline.reads_ahead = lambda: self.depth.is_proven
+        session.reads_ahead = lambda: self.depth.is_proven
         try:
             session.replace_at = replace_at(session)
             self.depth.opened(time.monotonic() - session.opening.began_at)
@@ -187,15 +191,15 @@ class Pool:
             session.abort()
             raise
 
-    def _has_room(self, session: Session) -> bool:
+    def _has_room(self, session: S) -> bool:
         """Another message may stand behind those that the session carries."""
         users = self.loans.count(session)
-        begun = users <= session.pipeline.depth  # else an attempt has it that hasn't begun yet
-        left = session.transactions < self._target.config.sessions.messages
+        begun = users <= session.depth  # else an attempt has it that hasn't begun yet
+        left = session.transactions < self._most_messages
         allowed = users > 0 and self.depth.allows_behind(time.monotonic(), users)
         return allowed and begun and left and session.has_room and not self.is_closing
 
-    def _offer(self, session: Session) -> None:
+    def _offer(self, session: S) -> None:
         """Give the session to an attempt that waits, or keep it, unless it carries something and has no room."""
         if self.loans.count(session):
             if self.waiting and self._has_room(session) and self.waiting.supply(session, BEHIND_OTHERS):
@@ -205,11 +209,11 @@ class Pool:
         elif session.state == "idle":
             session.abort()
 
-    def _keep(self, session: Session) -> None:
+    def _keep(self, session: S) -> None:
         """An idle session goes to an attempt that waits, else it is kept, unless it must close."""
         # One that has just been answered is as good as new to an attempt for which none is being opened.
         is_new = session.transactions == 0 or not self.openings
-        worn_out = session.transactions >= self._target.config.sessions.messages
+        worn_out = session.transactions >= self._most_messages
         if self.is_closing or worn_out or self._quota.must_close(self):
             session.quit()
         elif self.waiting.supply(session, NEW if is_new else KEPT):
@@ -217,7 +221,7 @@ class Pool:
         else:
             self.idle.append(session)
 
-    def _closed(self, session: Session) -> None:
+    def _closed(self, session: S) -> None:
         self.sessions.discard(session)
         self.loans.forget(session)
         if not self.sessions:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal
 
 from relay.upstream.results import OpenFailed
-from relay.upstream.smtp.session import Session
+from relay.upstream.sessions.kept import S
 
 Wants = Literal["any", "own", "new"]
 """`any`: a session, also behind other messages; `own`: one that carries nothing else; `new`: one that is opened now"""
@@ -19,27 +19,27 @@ NEW: tuple[Wants, ...] = ("any", "own", "new")
 
 
 @dataclass(eq=False, slots=True)
-class Waiter:
-    session: asyncio.Future[Session]
+class Waiter(Generic[S]):
+    session: asyncio.Future[S]
     wants: Wants
 
 
-class Waiters:
+class Waiters(Generic[S]):
     """Its length is the number of attempts that wait."""
 
     def __init__(self) -> None:
-        self._waiting: list[Waiter] = []
+        self._waiting: list[Waiter[S]] = []
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, wants: Wants) -> Waiter:
+    def add(self, wants: Wants) -> Waiter[S]:
         """One more; await its `session`, then `remove` it if that raised."""
-        waiter = Waiter(asyncio.get_running_loop().create_future(), wants)
+        waiter: Waiter[S] = Waiter(asyncio.get_running_loop().create_future(), wants)
         self._waiting.append(waiter)
         return waiter
 
-    def supply(self, session: Session, wanted: tuple[Wants, ...]) -> bool:
+    def supply(self, session: S, wanted: tuple[Wants, ...]) -> bool:
         """Give the session to the first that waits for such a one. False: none does."""
         for waiter in list(self._waiting):
             if waiter.session.done():
@@ -50,7 +50,7 @@ class Waiters:
                 return True
         return False
 
-    def remove(self, waiter: Waiter) -> Session | None:
+    def remove(self, waiter: Waiter[S]) -> S | None:
         """It waits no longer. Returns the session that it was given meanwhile."""
         if waiter in self._waiting:
             self._waiting.remove(waiter)

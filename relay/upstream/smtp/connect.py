@@ -7,78 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import os
 import socket
 import ssl
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import cast
 
 import aiosmtplib
 
 from relay.config.model import Upstream
 from relay.mail.reply import Reply
+from relay.upstream import flow
+from relay.upstream.addresses import Peer
+from relay.upstream.failures import insecure, plain
 from relay.upstream.redaction import without_credentials
 from relay.upstream.results import GARBLED, LOST, TIMED_OUT, OpenFailed, Phase
-from relay.upstream.smtp import flow
-from relay.upstream.smtp.addresses import Addresses, Peer
+from relay.upstream.sessions.kept import Opening
 from relay.upstream.smtp.bounded import BoundedProtocol
 from relay.upstream.smtp.capabilities import Capabilities
-from relay.upstream.smtp.session import Opening, Session
-
-
-class Contexts:
-    """TLS contexts of one configuration. Upstreams that trust the same CAs share one: reading the CAs takes 20 ms."""
-
-    def __init__(self) -> None:
-        self._built: dict[Path | None, ssl.SSLContext] = {}
-
-    def trusting(self, ca_file: Path | None) -> ssl.SSLContext:
-        """Raises OSError or ssl.SSLError for an unreadable `ca_file`; None: the system's CAs."""
-        context = self._built.get(ca_file)
-        if context is None:
-            context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            self._built[ca_file] = context
-        return context
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """An upstream, ready to be connected to."""
-
-    name: str
-    config: Upstream
-    hostname: str
-    """our EHLO name"""
-    tls_context: ssl.SSLContext | None
-    addresses: Addresses = field(compare=False)
-
-    @classmethod
-    def of(cls, name: str, config: Upstream, hostname: str, contexts: Contexts | None = None) -> Target:
-        """Raises OSError or ssl.SSLError for an unreadable `ca_file`."""
-        addresses = Addresses(config.host, config.port)
-        if config.tls == "none":
-            return cls(name, config, hostname, None, addresses)
-        context = (contexts if contexts is not None else Contexts()).trusting(config.ca_file)
-        return cls(name, config, hostname, context, addresses)
-
-    def is_same(self, other: Target) -> bool:
-        """Whether a session opened for one serves the other as well. A `ca_file` is compared by the certificates that
-        were read from it."""
-        return (self.name, self.config, self.hostname, self._own_cas()) == (
-            other.name,
-            other.config,
-            other.hostname,
-            other._own_cas(),
-        )
-
-    def _own_cas(self) -> frozenset[bytes]:
-        """Of the `ca_file`, in DER; none where the system's are trusted."""
-        if self.tls_context is None or self.config.ca_file is None:
-            return frozenset()
-        return frozenset(self.tls_context.get_ca_certs(binary_form=True))
+from relay.upstream.smtp.session import Session
+from relay.upstream.target import Target
 
 
 async def open_session(target: Target, *, timeout_s: float, express: bool = False) -> Session:
@@ -107,7 +55,7 @@ async def open_session(target: Target, *, timeout_s: float, express: bool = Fals
         # Not `from error`: a traceback would show the reply.
         raise _refused(phase, error.code, without_credentials(error.message, target.config)) from None
     except ssl.SSLError as error:
-        raise _insecure(error) from error
+        raise insecure(error) from error
     except (aiosmtplib.SMTPException, OSError) as error:
         if step.protocol is not None and step.protocol.overrun:
             raise OpenFailed("greeting" if step.phase == "connect" else step.phase, GARBLED) from None
@@ -234,22 +182,8 @@ def _mapped(phase: Phase, error: Exception) -> OpenFailed:
         case aiosmtplib.SMTPServerDisconnected():
             return OpenFailed(phase, LOST)
         case aiosmtplib.SMTPException(__cause__=ssl.SSLError() as cause):
-            return _insecure(cause)
+            return insecure(cause)
         case aiosmtplib.SMTPConnectError():
-            return OpenFailed("connect", Reply.own(451, "4.4.1", _plain(error.__cause__ or error)))
+            return OpenFailed("connect", Reply.own(451, "4.4.1", plain(error.__cause__ or error)))
         case _:
-            return OpenFailed(phase, Reply.own(451, "4.4.1", _plain(error)))
-
-
-def _insecure(error: ssl.SSLError) -> OpenFailed:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return OpenFailed("tls", Reply.own(454, "4.7.5", f"certificate not trusted: {error.verify_message}"))
-    return OpenFailed("tls", Reply.own(454, "4.7.5", f"TLS failed: {error.reason or 'handshake'}"))
-
-
-def _plain(error: BaseException) -> str:
-    """A system error as the system describes it, without addresses or paths."""
-    if not isinstance(error, OSError) or not error.strerror:
-        return "connection failed"
-    # asyncio's own text contains the address. Errors of the look-up (negative numbers) have no other text.
-    return (os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror).lower()
+            return OpenFailed(phase, Reply.own(451, "4.4.1", plain(error)))

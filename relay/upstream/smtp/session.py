@@ -9,16 +9,14 @@ aiosmtplib opens and secures the connection (see `connect`); from then on its tr
 from __future__ import annotations
 
 import asyncio
-import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from relay.clock import steady
 from relay.upstream.base import Parts, Terms
 from relay.upstream.gate import Gate
 from relay.upstream.results import Result
+from relay.upstream.sessions.kept import KeptSession, Opening
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.commands import Mail, commands, unfit
 from relay.upstream.smtp.flight import Flight
@@ -32,28 +30,8 @@ CLOSING = 421
 RESET_WITHIN_S = 10.0
 QUIT_WITHIN_S = 5.0
 
-State = Literal["idle", "busy", "resetting", "quitting", "closed"]
 
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """What opening the session took, in milliseconds, one phase behind the other from `began_at` (time.monotonic)."""
-
-    connect: float = 0.0
-    tls: float = 0.0
-    auth: float = 0.0
-    began_at: float = 0.0
-
-    def ends(self) -> Iterator[tuple[Literal["connect", "tls", "auth"], float]]:
-        """Each phase with its end (time.monotonic)."""
-        connected = self.began_at + self.connect / 1000.0
-        secured = connected + self.tls / 1000.0
-        yield "connect", connected
-        yield "tls", secured
-        yield "auth", secured + self.auth / 1000.0
-
-
-class Session(asyncio.Protocol):
+class Session(KeptSession):
     """Call `transact` when the session is `usable` or `has_room`. `on_free` is called when it is idle again after a
     RSET, `on_room` when another transaction may begin behind one under way, `on_closed` once when it is gone; the
     first and the last from the event loop, never inside of `transact`."""
@@ -65,26 +43,14 @@ class Session(asyncio.Protocol):
         opening: Opening,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
+        super().__init__(opening)
         self.capabilities = capabilities
-        self.opening = opening
-        self.idle_since = time.monotonic()
-        self.transactions = 0
-        """begun so far"""
-        self.state: State = "idle"
-        self.replace_at = math.inf
-        """time.monotonic: from then on it needs a successor"""
-        self.is_out_of_step = False
-        """a reply came that nothing asked for"""
-        self.closed_idle_after_s: float | None = None
-        """when the upstream closed the session while it was idle: after how long"""
-        self.on_free: Callable[[Session], None] | None = None
-        self.on_closed: Callable[[Session], None] | None = None
-        self.on_room: Callable[[Session], None] | None = None
         self._mode = EnvelopeMode.of(capabilities)
         self._wire = Wire(transport, loop)
         self._timer = Timer(loop)
         """for the reply to RSET and to QUIT; transactions have their own"""
         self.pipeline = Pipeline(self._wire, self._mode, self)
+        self.pipeline.reads_ahead = lambda: self.reads_ahead()
         transport.set_protocol(self)
 
     async def transact(
@@ -120,7 +86,7 @@ class Session(asyncio.Protocol):
         if not self.has_room and (not self.usable or self._wire.has_unread()):
             # It ended between its hand-over and now, or something that nothing asked for is on its way in.
             if not self.pipeline:
-                self._note_idle_end()
+                self.note_idle_end()
                 self.state = "closed" if self.state == "closed" else "quitting"
                 self.abort()
             flight.connection_lost()
@@ -153,8 +119,11 @@ class Session(asyncio.Protocol):
         """Another transaction may begin behind those under way."""
         return self.state == "busy" and self.pipeline.has_room
 
+    @property
+    def depth(self) -> int:
+        return self.pipeline.depth
+
     def transport_info(self, name: str) -> Any:
-        """What the transport knows of the connection, as `ssl_object` (asyncio.BaseTransport.get_extra_info)."""
         return self._wire.transport.get_extra_info(name)
 
     def reset(self) -> None:
@@ -195,7 +164,7 @@ class Session(asyncio.Protocol):
                 else:
                     # The answer to QUIT; else nothing was asked: 421 before closing, or replies out of step. No such
                     # session is used again.
-                    self._note_idle_end()
+                    self.note_idle_end()
                     self.is_out_of_step |= reply.code != CLOSING and self.state != "quitting"
                     self._close()
                 if self._wire.is_closing:
@@ -205,7 +174,7 @@ class Session(asyncio.Protocol):
             self._wire.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self._note_idle_end()
+        self.note_idle_end()
         by_upstream, self.state = self.state in ("idle", "busy", "resetting"), "closed"
         self._timer.cancel()
         self.pipeline.connection_lost(by_upstream=by_upstream)
@@ -248,7 +217,3 @@ class Session(asyncio.Protocol):
         if self.state in ("busy", "resetting"):
             self.state = "quitting"
             self._wire.transport.abort()
-
-    def _note_idle_end(self) -> None:
-        if self.state == "idle":
-            self.closed_idle_after_s = time.monotonic() - self.idle_since

@@ -6,7 +6,7 @@ import asyncio
 import select
 from collections.abc import Callable
 
-from relay.upstream.smtp.flow import FlowLimit
+from relay.upstream.flow import FlowLimit
 from relay.upstream.smtp.outgoing import Outgoing
 from relay.upstream.smtp.replies import ReplyReader
 

@@ -1,0 +1,175 @@
+"""`via: auto`: an ESP's API for mail that it carries unchanged, its SMTP server for the rest and while the API is
+down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Literal
+
+from relay.upstream.base import Load, Report, Terms, Upstream, Watcher
+from relay.upstream.circuit import Circuit
+from relay.upstream.gate import Gate
+from relay.upstream.http.upstream import HttpUpstream
+from relay.upstream.limits import UpstreamLimits
+from relay.upstream.results import OpenFailed
+from relay.upstream.smtp.upstream import SmtpUpstream
+from relay.upstream.target import Target
+from relay.upstream.warm import Warm
+
+Way = Literal["api", "smtp"]
+
+
+class AutoUpstream(Upstream):
+    """Both ways to one ESP, under one name. `ways` says which of them a message may go; attempts are made at these."""
+
+    def __init__(
+        self,
+        lane: str,
+        target: Target,
+        limits: UpstreamLimits,
+        *,
+        express: bool,
+        open_within_s: float,
+        watcher: Watcher,
+    ) -> None:
+        self.api = HttpUpstream(
+            lane, target, limits, express=express, open_within_s=open_within_s, watcher=_Watch(self, "api")
+        )
+        self.smtp = SmtpUpstream(
+            lane, target, limits, express=express, open_within_s=open_within_s, watcher=_Watch(self, "smtp")
+        )
+        self._own_under_way = 0
+        super().__init__(lane, target.name, target.config, express=express, watcher=watcher)
+        # The account is one: what is learnt by one way holds for the other.
+        self.api.window = self.smtp.window = self.window
+        self.settled = self.api.settled
+
+    @property
+    def circuit(self) -> Circuit:
+        """Closed while one of the two is."""
+        return self.smtp.circuit if self.api.circuit.state != "closed" else self.api.circuit
+
+    @property
+    def under_way(self) -> int:
+        return self._own_under_way + self.api.under_way + self.smtp.under_way
+
+    @under_way.setter
+    def under_way(self, number: int) -> None:
+        self._own_under_way = number - self.api.under_way - self.smtp.under_way
+
+    @property
+    def urged(self) -> bool:
+        return self.api.urged or self.smtp.urged
+
+    @urged.setter
+    def urged(self, value: bool) -> None:
+        self.api.urged = self.smtp.urged = value
+
+    async def ways(self, load: Load) -> Sequence[Upstream]:
+        found: list[Upstream] = [
+            *([self.api] if await self.api.why_not(load) is None else ()),
+            self.smtp,
+        ]
+        return [way for way in found if way.circuit.state == "closed"] or found[-1:]
+
+    def way_now(self, load: Load) -> Upstream | None:
+        why_not = self.api.why_not_now(load)
+        if why_not is False:
+            return None
+        return self.api if why_not is None and self.api.circuit.state == "closed" else self.smtp
+
+    async def send(self, load: Load, gate: Gate, terms: Terms) -> Report:
+        """By the first of its ways."""
+        return await (await self.ways(load))[0].send(load, gate, terms)
+
+    def serves(self, target: Target, limits: UpstreamLimits, *, express: bool) -> bool:
+        return self.smtp.serves(target, limits, express=express)
+
+    def take_over(self, target: Target, *, open_within_s: float, watcher: Watcher) -> None:
+        self._watcher = watcher
+        self.api.take_over(target, open_within_s=open_within_s, watcher=_Watch(self, "api"))
+        self.smtp.take_over(target, open_within_s=open_within_s, watcher=_Watch(self, "smtp"))
+
+    async def opened(self, within_s: float) -> None:
+        await asyncio.gather(self.api.opened(within_s), self.smtp.opened(within_s))
+
+    def close_idle(self) -> None:
+        (self.api if self.api.counts()["idle"] > self.smtp.counts()["idle"] else self.smtp).close_idle()
+
+    def start(self) -> None:
+        self.api.start()
+        self.smtp.start()
+
+    async def close(self) -> None:
+        await asyncio.gather(self.api.close(), self.smtp.close())
+
+    def counts(self) -> dict[str, int]:
+        api, smtp = self.api.counts(), self.smtp.counts()
+        return {state: number + smtp[state] for state, number in api.items()}
+
+    @property
+    def is_connected(self) -> bool:
+        return self.api.is_connected or self.smtp.is_connected
+
+    def probe(self, now: float) -> None:
+        self.api.probe(now)
+        self.smtp.probe(now)
+
+    def urge(self) -> None:
+        self.api.urge()
+        self.smtp.urge()
+
+    def warm(self) -> Warm:
+        api, smtp = self.api.warm(), self.smtp.warm()
+        return Warm(api.sessions + smtp.sessions, f"API: {api.reason}; SMTP: {smtp.reason}")
+
+    def fail_waiting(self, failure: OpenFailed) -> None:
+        self.api.fail_waiting(failure)
+        self.smtp.fail_waiting(failure)
+
+    def member_down(self, way: Way, reason: str) -> None:
+        """The circuit of one way opened."""
+        other = self.smtp if way == "api" else self.api
+        if other.circuit.state == "closed":
+            self._watcher.way_down(self.lane, self.name, way, reason)
+        else:
+            self._watcher.down(self.lane, self.name, f"{way}: {reason}")
+
+    def member_up(self, way: Way) -> None:
+        """The circuit of one way closed."""
+        other = self.smtp if way == "api" else self.api
+        if other.circuit.state == "closed":
+            self._watcher.way_up(self.lane, self.name, way)
+        else:
+            self._watcher.up(self.lane, self.name)
+
+    def member_on_demand(self, after_s: float) -> None:
+        """One way's sessions are opened on demand."""
+        self.opens_on_demand(after_s)
+
+
+class _Watch:
+    """Watches one of the two ways."""
+
+    def __init__(self, whole: AutoUpstream, way: Way) -> None:
+        self._whole = whole
+        self._way: Way = way
+
+    def down(self, lane: str, upstream: str, reason: str) -> None:  # noqa: ARG002
+        self._whole.member_down(self._way, reason)
+
+    def up(self, lane: str, upstream: str) -> None:  # noqa: ARG002
+        self._whole.member_up(self._way)
+
+    def on_demand(self, lane: str, upstream: str, after_s: float) -> None:  # noqa: ARG002
+        self._whole.member_on_demand(after_s)
+
+    def one_at_a_time(self, lane: str, upstream: str, reason: str) -> None:  # noqa: ARG002
+        self._whole.goes_one_at_a_time(reason)
+
+    def way_down(self, lane: str, upstream: str, way: str, reason: str) -> None:
+        """A way has none of its own."""
+
+    def way_up(self, lane: str, upstream: str, way: str) -> None:
+        """See `way_down`."""

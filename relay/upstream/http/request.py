@@ -1,0 +1,132 @@
+"""A message as an API takes it, and the request that carries it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import h11
+
+from relay import __version__
+from relay.config.access import Endpoint
+from relay.mail.message import from_addresses, parse
+from relay.mail.rebuilding import CannotRebuild, carried_by, rebuilt
+from relay.mail.recode import Form, Unencodable, has_utf8_head
+from relay.mail.setting import taken_out
+from relay.providers.api import Api, ApiMail, ApiRequest, Call, Credentials, Mailbox, Rebuilt
+from relay.upstream.base import Finish, Load, Parts
+
+LARGE_BYTES = 256_000
+"""from here on a content is taken apart and encoded off the event loop"""
+
+
+class Carried(NamedTuple):
+    """A message that an API can carry."""
+
+    mail: ApiMail
+    """but for the content of a raw API, which `parts` has"""
+    parts: Parts | None
+    """the signed content of a raw API, once the gate is open"""
+
+
+class _Seen(NamedTuple):
+    """A content as one API sees it, whoever its recipients are."""
+
+    content: bytes
+    steering: dict[str, tuple[str, ...]]
+    author: str
+    rebuilt: Rebuilt | None
+    reason: str | None
+    """why a JSON API can't carry it"""
+
+
+async def carried(load: Load, api: Api, finish: Finish) -> Carried | str:
+    """The message, or why the API can't carry it; the reason holds nothing of the message."""
+    mail = await seen(load, api, finish)
+    if isinstance(mail, str) or api.form == "json":
+        return mail if isinstance(mail, str) else Carried(mail, None)
+    form: Form = "ASCII head" if not mail.content.isascii() and has_utf8_head(mail.content) else "as it is"
+    try:
+        return Carried(mail, await load.signed(form, finish))
+    except Unencodable:
+        return "a header section with raw 8-bit text that can't be encoded"
+
+
+async def seen(load: Load, api: Api, finish: Finish) -> ApiMail | str:
+    """As `carried`, without a signature."""
+    known = seen_now(load, api, finish)
+    if known is not None:
+        return known
+    found = await asyncio.to_thread(_see, await load.finished(finish), api)
+    load.memo["api", api, finish] = found
+    return _mail_of(found, load, api)
+
+
+def seen_now(load: Load, api: Api, finish: Finish) -> ApiMail | str | None:
+    """As `seen`. None: it would hold up the event loop."""
+    memo = load.memo.get(("api", api, finish))
+    if not isinstance(memo, _Seen):
+        content = load.finished_now(finish)
+        if content is None:
+            return None
+        load.memo["api", api, finish] = memo = _see(content, api)
+    return _mail_of(memo, load, api)
+
+
+def _mail_of(found: _Seen, load: Load, api: Api) -> ApiMail | str:
+    """What one request would carry of a content that was seen before."""
+    recipients = tuple(recipient.address for _, recipient in load.recipients)
+    if len(found.content) > api.max_bytes:
+        return f"larger than {api.max_bytes} bytes"
+    if len(recipients) > api.recipients:
+        return f"more than {api.recipients} recipients"
+    parts = found.rebuilt
+    if parts is not None and load.redirected_to is not None:
+        parts = parts._replace(to=(Mailbox(load.redirected_to),), cc=())
+    reason = found.reason or (carried_by(parts, api.allows_header, recipients) if parts is not None else None)
+    if reason is not None:
+        return reason
+    mail = ApiMail(
+        load.message_id, load.envelope.sender, recipients, found.author, found.steering, found.content, parts
+    )
+    return api.why_not(mail) or mail
+
+
+def _see(content: bytes, api: Api) -> _Seen:
+    content, steering = taken_out(content, api.steering)
+    author = next(iter(from_addresses(parse(content))), "")
+    if api.form == "raw":
+        return _Seen(content, dict(steering), author, None, None)
+    try:
+        return _Seen(content, dict(steering), author, rebuilt(content), None)
+    except CannotRebuild as error:
+        return _Seen(content, dict(steering), author, None, error.reason)
+
+
+def idempotency_key(message_id: str, recipients: Sequence[str]) -> str:
+    """The same for the same message and recipients, after a restart, too."""
+    digest = hashlib.sha256("\n".join((message_id, *recipients)).encode("utf-8", "surrogateescape")).hexdigest()
+    return f"otp-relay-{message_id}-{digest[:16]}"
+
+
+async def request(
+    one: Carried, api: Api, where: Endpoint, credentials: Credentials, now: float
+) -> tuple[h11.Request, bytes]:
+    """The request's head and body. Call it once the gate is open. `now`: seconds since the epoch."""
+    mail = one.mail
+    if one.parts is not None:
+        mail = mail._replace(content=b"".join(one.parts()))
+    key = idempotency_key(mail.relay_id, mail.recipients)
+    call = Call(credentials, where.authority, where.prefix, now, key)
+    make: Callable[[ApiMail, Call], ApiRequest] = api.request
+    made = await asyncio.to_thread(make, mail, call) if len(mail.content) >= LARGE_BYTES else make(mail, call)
+    headers = [
+        ("Host", where.authority),
+        *made.headers,
+        ("Content-Length", str(len(made.body))),
+        ("Accept-Encoding", "identity"),
+        ("User-Agent", f"otp-relay/{__version__}"),
+    ]
+    return h11.Request(method="POST", target=made.path, headers=headers), made.body

@@ -1,0 +1,195 @@
+"""Where an upstream is reached: TLS, addresses, a proxy, and what proves the relay there."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from relay.config.access import Endpoint, endpoint
+from relay.config.access_checks import api_key
+from relay.config.model import Upstream
+from relay.providers.api import Credentials
+from relay.providers.apis.registry import api_named
+from relay.upstream.addresses import Addresses, Peer
+from relay.upstream.oauth import Tokens
+from relay.upstream.proxy import ProxiedAddresses
+from relay.upstream.results import OpenFailed
+
+
+class Contexts:
+    """TLS contexts of one configuration. Upstreams that trust the same CAs share one: reading the CAs takes 20 ms."""
+
+    def __init__(self) -> None:
+        self._built: dict[Path | None, ssl.SSLContext] = {}
+
+    def trusting(self, ca_file: Path | None) -> ssl.SSLContext:
+        """Raises OSError or ssl.SSLError for an unreadable `ca_file`; None: the system's CAs."""
+        context = self._built.get(ca_file)
+        if context is None:
+            context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            self._built[ca_file] = context
+        return context
+
+
+class Dialer(Protocol):
+    """Opens sockets to an upstream; call `served` or `failed` with what became of each."""
+
+    async def connected(self) -> socket.socket:
+        """A non-blocking socket. Raises OSError."""
+
+    def served(self, peer: Peer) -> None: ...
+
+    def failed(self, peer: Peer) -> None: ...
+
+
+class CredentialSource(Protocol):
+    """What proves the relay to an API."""
+
+    async def current(self) -> Credentials:
+        """Valid ones; waits only for the first. Raises OpenFailed where there are none."""
+
+    async def renewed(self, refused: Credentials) -> Credentials | None:
+        """Other ones, after the API refused these; None: there are none."""
+
+
+class Access(Protocol):
+    """Finds what an upstream's credentials come from, where they aren't in the configuration."""
+
+    def tokens(self, name: str, config: Upstream) -> Tokens:
+        """Of OAuth 2."""
+
+    def aws(self, name: str, config: Upstream) -> CredentialSource:
+        """Of AWS: the configuration's, or those of the machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class FixedKey:
+    """The API key of the configuration."""
+
+    credentials: Credentials
+
+    async def current(self) -> Credentials:
+        return self.credentials
+
+    async def renewed(self, refused: Credentials) -> Credentials | None:  # noqa: ARG002
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAsKey:
+    """An API whose key is an access token."""
+
+    tokens: Tokens
+    username: str
+
+    async def current(self) -> Credentials:
+        return Credentials(key=await self.tokens.token(), username=self.username)
+
+    async def renewed(self, refused: Credentials) -> Credentials | None:
+        try:
+            return Credentials(key=await self.tokens.renewed(refused.key), username=self.username)
+        except OpenFailed:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class ApiEndpoint:
+    """An API's server, ready to be connected to."""
+
+    where: Endpoint
+    tls_context: ssl.SSLContext | None
+    """None: in clear, to this machine"""
+    addresses: Dialer = field(compare=False)
+    credentials: CredentialSource = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An upstream, ready to be connected to."""
+
+    name: str
+    config: Upstream
+    hostname: str
+    """our EHLO name"""
+    tls_context: ssl.SSLContext | None
+    addresses: Dialer = field(compare=False)
+    tokens: Tokens | None = field(default=None, compare=False)
+    """with `auth: xoauth2`"""
+    api: ApiEndpoint | None = field(default=None, compare=False)
+    """with `via: api` or `auto`"""
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        config: Upstream,
+        hostname: str,
+        contexts: Contexts | None = None,
+        access: Access | None = None,
+    ) -> Target:
+        """`access` is needed where credentials aren't in the configuration. Raises OSError or ssl.SSLError for an
+        unreadable `ca_file`."""
+        contexts = contexts if contexts is not None else Contexts()
+        dial = _dialer(config)
+        tokens = access.tokens(name, config) if access is not None and config.oauth2 is not None else None
+        return cls(
+            name,
+            config,
+            hostname,
+            None if config.tls == "none" or config.via == "api" else contexts.trusting(config.ca_file),
+            dial(config.host, config.port),
+            tokens if config.auth == "xoauth2" else None,
+            None if config.via == "smtp" else _api(name, config, contexts, access, tokens),
+        )
+
+    def is_same(self, other: Target) -> bool:
+        """Whether a session opened for one serves the other as well. A `ca_file` is compared by the certificates that
+        were read from it."""
+        return (self.name, self.config, self.hostname, self._own_cas()) == (
+            other.name,
+            other.config,
+            other.hostname,
+            other._own_cas(),
+        )
+
+    def _own_cas(self) -> frozenset[bytes]:
+        """Of the `ca_file`, in DER; none where the system's are trusted."""
+        context = self.tls_context or (self.api.tls_context if self.api is not None else None)
+        if context is None or self.config.ca_file is None:
+            return frozenset()
+        return frozenset(context.get_ca_certs(binary_form=True))
+
+
+def _dialer(config: Upstream) -> Callable[[str, int], Dialer]:
+    if config.proxy is None:
+        return Addresses
+    proxy = config.proxy.get_secret_value()
+    return lambda host, port: ProxiedAddresses(proxy, host, port)
+
+
+def _api(
+    name: str, config: Upstream, contexts: Contexts, access: Access | None, tokens: Tokens | None
+) -> ApiEndpoint | None:
+    kind, url = config.api.kind, config.api.url
+    if kind is None or url is None:
+        raise AssertionError("a configuration without its API")
+    where = endpoint(url)
+    credentials: CredentialSource
+    match api_named(kind).needs:
+        case "aws":
+            if access is None:
+                return None
+            credentials = access.aws(name, config)
+        case "token":
+            if tokens is None:
+                return None
+            credentials = TokenAsKey(tokens, config.username or "")
+        case _:
+            credentials = FixedKey(Credentials(key=api_key(config) or "", username=config.username or ""))
+    context = contexts.trusting(config.ca_file) if where.is_secure else None
+    return ApiEndpoint(where, context, _dialer(config)(where.host, where.port), credentials)
