@@ -15,7 +15,8 @@ from relay.delivery.services import Services
 from relay.delivery.succession import Succession, Watch
 from relay.store.model import Action, NewMessage, Selection
 from relay.upstream.limits import LocalLimits, UpstreamLimits
-from relay.upstream.target import Contexts, Target
+from relay.upstream.server import Contexts
+from relay.upstream.target import Access, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,10 @@ class Delivery:
         """Return when a code of each express lane would find an open session, or couldn't be sent at all; at the latest
         after `within_s` seconds."""
         await _within(within_s, *(lane.choice.warmed() for lane in self._lanes.values() if lane.config.express))
+
+    def upstreams(self) -> Collection[str]:
+        """All that are configured, those of other processes' lanes, too."""
+        return self._config.upstreams.keys()
 
     def has(self, name: str) -> bool:
         """Is that lane this process's?"""
@@ -184,10 +189,14 @@ async def _within(within_s: float, *awaited: Coroutine[Any, Any, object]) -> Non
             await asyncio.gather(*awaited)
 
 
-def targets_of(config: Config) -> dict[str, Target]:
-    """Every upstream with its TLS context. Raises OSError or ssl.SSLError for an unreadable `ca_file`."""
+def targets_of(config: Config, access: Access | None = None) -> dict[str, Target]:
+    """Every upstream with its TLS context. `access`: of those whose credentials aren't in the configuration. Raises
+    OSError, ssl.SSLError or ValueError for a file that can't be read."""
     contexts = Contexts()
-    return {name: Target.of(name, upstream, config.hostname, contexts) for name, upstream in config.upstreams.items()}
+    return {
+        name: Target.of(name, upstream, config.hostname, contexts, access)
+        for name, upstream in config.upstreams.items()
+    }
 
 
 def upstreams_of(config: Config, lane: str) -> list[str]:

@@ -28,6 +28,7 @@ from relay.store.sqlite.events_schema import events_path
 from relay.store.sqlite.store import SqliteStore, open_store
 from relay.store.sqlite.suppressions import load
 from relay.supervise import Supervisor
+from relay.upstream.access import LocalAccess
 from relay.upstream.target import Target
 
 RETIRE_WITHIN_S = 120.0
@@ -44,6 +45,8 @@ class Engine:
         self.log = log
         self.signatures = Signatures(clock, log)
         self.supervisor = Supervisor(lambda name, error: self.log.task_ended(name, error))
+        self.access = LocalAccess(self.supervisor, log.no_credentials)
+        """fetches tokens and temporary credentials; a worker asks the main process instead"""
         self.suppressions = Suppressions()
         """this process's copy"""
         self.report_bad_address: Report = lambda _: None
@@ -68,6 +71,7 @@ class Engine:
     async def open(self, path: Path, codec: Codec, config: Config) -> None:
         """Open the store file and recover what was being sent when the relay last ended. Raises StoreError."""
         self.store: SqliteStore = await open_store(path, now=self.clock.now, codec=codec, supervisor=self.supervisor)
+        self.access.store = path
         marking = [name for name, lane in config.lanes.items() if lane.on_ambiguous == "hold"]
         for one in await self.store.recover(self.clock.now(), marking):
             self.log.recovered(one.message_id, one.lane, one.state, recipients=one.recipients)
@@ -157,6 +161,7 @@ class Engine:
 
     async def _retire(self, old: Delivery) -> None:
         await old.drain(RETIRE_WITHIN_S)
+        await self.access.keep(self.delivery.upstreams())
         while not await old.retry_settlements():  # noqa: ASYNC110 - a failing store sends no event when it works again
             await asyncio.sleep(UNSETTLED_EVERY_S)
         self.delivery.wake_all()
@@ -179,4 +184,5 @@ class Engine:
         return sum(await asyncio.gather(*(each.drain(within_s) for each in (self.delivery, *old))))
 
     async def close(self) -> None:
+        await self.access.keep(())
         await self.store.close()

@@ -15,9 +15,10 @@ from relay.doctor.sessions import Running, configured, running
 from relay.upstream.redaction import without_credentials
 from relay.upstream.results import OpenFailed, Phase
 from relay.upstream.smtp.capabilities import Capabilities
-from relay.upstream.smtp.connect import Target, open_session
+from relay.upstream.smtp.connect import open_session
 from relay.upstream.smtp.session import Session
 from relay.upstream.smtp.transaction import EnvelopeMode
+from relay.upstream.target import Target
 
 OPEN_WITHIN_S = 10.0
 ROUND_TRIP_WITHIN_S = 5.0

@@ -50,6 +50,11 @@ class RelayLog:
         """That one is back."""
         self.line(logging.INFO, "upstream_way_up", lane=lane, upstream=upstream, way=way)
 
+    def no_credentials(self, upstream: str, reason: str) -> None:
+        """A token, or temporary credentials of an upstream, couldn't be fetched. Those that it has are used until they
+        expire."""
+        self.line(logging.WARNING, "no_credentials", upstream=upstream, reason=_without_addresses(reason))
+
     def trouble(self, where: str, error: BaseException) -> None:
         """An internal operation failed; the mail that it was about waits. The error's text is the relay's or the
         system's, never an app's."""

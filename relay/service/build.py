@@ -35,7 +35,7 @@ from relay.store.base import KnownRequests
 from relay.store.codec import Codec
 from relay.store.sqlite.requests import SqliteKnownRequests
 from relay.upstream.limits import LocalLimits
-from relay.upstream.smtp.connect import Target
+from relay.upstream.target import Access, Target
 from relay.web.backend import Backend
 from relay.workers.destination import LanesAndWorkers
 from relay.workers.fleet import Workers, count_of
@@ -135,12 +135,12 @@ def connect(
     """
     config, log, clock = current.config, engine.log, engine.clock
     forwarder = Forwarder(engine.store, own_lanes(config), lambda moved: workers.move(moved), log)
-    host = WorkerHost(engine, forwarder, config.store)
+    host = WorkerHost(engine, engine.access, forwarder, config.store)
     workers = Workers(clock, log, host, codec, forked)
     suppressions = SuppressionKeeper(engine, workers, current)
     engine.report_bad_address = suppressions.report
     builder = Builder(engine, forwarder.wake)
-    generation = builder.build(current.loaded, connectable(current.loaded))
+    generation = builder.build(current.loaded, connectable(current.loaded, engine.access))
     builder.apply(generation)
     admission = Admission(config.store, lambda: current.config.queue, lambda: waiting_mail(engine, workers))
     requests = SqliteKnownRequests(config.store)
@@ -195,11 +195,12 @@ def _acceptance(
     return Acceptance(state, services)
 
 
-def connectable(loaded: Loaded) -> Mapping[str, Target]:
-    """The upstreams with their TLS contexts. Reading the CAs takes 20 ms: while mail goes out, call it on a thread.
+def connectable(loaded: Loaded, access: Access) -> Mapping[str, Target]:
+    """The upstreams with their TLS contexts, and what their credentials come from. Reading the CAs takes 20 ms:
+    while mail goes out, call it on a thread.
     Raises CannotStart."""
     try:
-        return targets_of(loaded.config)
+        return targets_of(loaded.config, access)
     except (OSError, ssl.SSLError, ValueError) as error:
         raise CannotStart(f"{loaded.places.of('upstreams')}: {error}") from error
 

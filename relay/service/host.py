@@ -15,6 +15,7 @@ from relay.store.sqlite.log import EventLog, SqliteLog
 from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.thread import WorkThread
 from relay.store.timeline import TimeLines
+from relay.upstream.access import Asked, Given, LocalAccess
 from relay.workers.transfer import Forwarder
 
 CLOSE_WITHIN_S = 5.0
@@ -24,9 +25,10 @@ CLOSE_WITHIN_S = 5.0
 class WorkerHost:
     """The workers' `Host`."""
 
-    def __init__(self, engine: Engine, forwarder: Forwarder, store: Path) -> None:
+    def __init__(self, engine: Engine, access: LocalAccess, forwarder: Forwarder, store: Path) -> None:
         """`store`: the main process's file. Raises StoreError."""
         self._engine = engine
+        self._access = access
         self._forwarder = forwarder
         self._reader = MergedReader(Reader.open(store), lines=TimeLines(store))
         self._opening: set[asyncio.Task[None]] = set()
@@ -49,6 +51,10 @@ class WorkerHost:
     def bad_address(self, bad: BadAddress) -> None:
         """An upstream of a worker refused an address for good."""
         self._engine.report_bad_address(bad)
+
+    async def give_access(self, asked: Asked) -> Given:
+        """Credentials for a worker's upstream."""
+        return await self._access.answer(asked)
 
     async def read(self, store: Path) -> None:
         """Open a reader for a store file, once. A failure is logged."""

@@ -44,7 +44,7 @@ class Reloader:
         try:
             read = await asyncio.to_thread(load, running.path, os.environ)
             loaded, ignored = without_restart_keys(read, running)
-            targets = await asyncio.to_thread(connectable, loaded)
+            targets = await asyncio.to_thread(connectable, loaded, self._parts.engine.access)
             generation = parts.builder.build(loaded, targets)
         except (ConfigErrors, CannotStart, OSError, ValueError) as error:
             return self._refused(str(error))

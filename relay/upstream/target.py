@@ -2,49 +2,19 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
-from relay.config.access import Endpoint, endpoint
+from relay.config.access import endpoint
 from relay.config.access_checks import api_key
 from relay.config.model import Upstream
 from relay.providers.api import Credentials
 from relay.providers.apis.registry import api_named
-from relay.upstream.addresses import Addresses, Peer
 from relay.upstream.oauth import Tokens
-from relay.upstream.proxy import ProxiedAddresses
 from relay.upstream.results import OpenFailed
-
-
-class Contexts:
-    """TLS contexts of one configuration. Upstreams that trust the same CAs share one: reading the CAs takes 20 ms."""
-
-    def __init__(self) -> None:
-        self._built: dict[Path | None, ssl.SSLContext] = {}
-
-    def trusting(self, ca_file: Path | None) -> ssl.SSLContext:
-        """Raises OSError or ssl.SSLError for an unreadable `ca_file`; None: the system's CAs."""
-        context = self._built.get(ca_file)
-        if context is None:
-            context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            self._built[ca_file] = context
-        return context
-
-
-class Dialer(Protocol):
-    """Opens sockets to an upstream; call `served` or `failed` with what became of each."""
-
-    async def connected(self) -> socket.socket:
-        """A non-blocking socket. Raises OSError."""
-
-    def served(self, peer: Peer) -> None: ...
-
-    def failed(self, peer: Peer) -> None: ...
+from relay.upstream.server import ApiServer, Contexts, Dialer, dialer
 
 
 class CredentialSource(Protocol):
@@ -65,6 +35,9 @@ class Access(Protocol):
 
     def aws(self, name: str, config: Upstream) -> CredentialSource:
         """Of AWS: the configuration's, or those of the machine."""
+
+    async def keep(self, names: Collection[str]) -> None:
+        """End what is for upstreams of other names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +72,9 @@ class TokenAsKey:
 
 @dataclass(frozen=True, slots=True)
 class ApiEndpoint:
-    """An API's server, ready to be connected to."""
+    """An API's server, and what proves the relay there."""
 
-    where: Endpoint
-    tls_context: ssl.SSLContext | None
-    """None: in clear, to this machine"""
-    addresses: Dialer = field(compare=False)
+    server: ApiServer
     credentials: CredentialSource = field(compare=False)
 
 
@@ -135,7 +105,7 @@ class Target:
         """`access` is needed where credentials aren't in the configuration. Raises OSError or ssl.SSLError for an
         unreadable `ca_file`."""
         contexts = contexts if contexts is not None else Contexts()
-        dial = _dialer(config)
+        dial = dialer(_proxy_of(config))
         tokens = access.tokens(name, config) if access is not None and config.oauth2 is not None else None
         return cls(
             name,
@@ -159,17 +129,10 @@ class Target:
 
     def _own_cas(self) -> frozenset[bytes]:
         """Of the `ca_file`, in DER; none where the system's are trusted."""
-        context = self.tls_context or (self.api.tls_context if self.api is not None else None)
+        context = self.tls_context or (self.api.server.tls_context if self.api is not None else None)
         if context is None or self.config.ca_file is None:
             return frozenset()
         return frozenset(context.get_ca_certs(binary_form=True))
-
-
-def _dialer(config: Upstream) -> Callable[[str, int], Dialer]:
-    if config.proxy is None:
-        return Addresses
-    proxy = config.proxy.get_secret_value()
-    return lambda host, port: ProxiedAddresses(proxy, host, port)
 
 
 def _api(
@@ -192,4 +155,9 @@ def _api(
         case _:
             credentials = FixedKey(Credentials(key=api_key(config) or "", username=config.username or ""))
     context = contexts.trusting(config.ca_file) if where.is_secure else None
-    return ApiEndpoint(where, context, _dialer(config)(where.host, where.port), credentials)
+    server = ApiServer(where, context, dialer(_proxy_of(config))(where.host, where.port))
+    return ApiEndpoint(server, credentials)
+
+
+def _proxy_of(config: Upstream) -> str | None:
+    return config.proxy.get_secret_value() if config.proxy is not None else None

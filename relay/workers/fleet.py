@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, cast
@@ -25,6 +25,7 @@ from relay.policy.suppression import BadAddress, Change
 from relay.store.codec import Codec
 from relay.store.merge import shard, shards
 from relay.store.model import Action, Ended, LateEnd, NewMessage, Selection, TransferredMessage
+from relay.upstream.access import Asked, Given
 from relay.upstream.limits import LocalLimits
 from relay.workers import messages
 from relay.workers.handle import PUT_WITHIN_S, WorkerHandle
@@ -44,6 +45,9 @@ class Host(Protocol):
     def bad_address(self, bad: BadAddress) -> None:
         """An upstream of a worker refused an address for good."""
 
+    async def give_access(self, asked: Asked) -> Given:
+        """Credentials that this process fetches for all."""
+
 
 class Workers:
     """Starts, configures and drains the workers; a message goes to the worker that its id names."""
@@ -59,6 +63,7 @@ class Workers:
         self._codec = codec
         self._host = host
         self.bad_address: Callable[[BadAddress], None] = host.bad_address
+        self.give_access: Callable[[Asked], Awaitable[Given]] = host.give_access
         self._forked = dict(forked)
         self._count = 0
         """so many of the handles get new mail; the others only empty their store files"""

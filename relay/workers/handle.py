@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from relay.ipc import LinkLost
@@ -14,6 +14,7 @@ from relay.observe.metrics import Family
 from relay.policy.suppression import BadAddress
 from relay.store.model import Action, Selection, TransferredMessage
 from relay.supervise import Supervisor
+from relay.upstream.access import Asked, Given
 from relay.upstream.limits import LocalLimits
 from relay.upstream.rate import LENT_FOR_S, Lent
 from relay.workers import messages
@@ -45,6 +46,8 @@ class Fleet(Protocol):
     """by the keys in `WorkerConfig.limits_keys`"""
     bad_address: Callable[[BadAddress], None]
     """is called when an upstream of a worker refused an address for good"""
+    give_access: Callable[[Asked], Awaitable[Given]]
+    """credentials that the main process fetches for all"""
 
     def ready(self, worker: WorkerHandle) -> None:
         """It takes mail."""
@@ -254,6 +257,8 @@ class WorkerHandle:
                 if rate is None:
                     return Lent(UNLIMITED, time.monotonic() + LENT_FOR_S)
                 return await rate.lend(self.number)
+            case messages.ACCESS:
+                return await self._fleet.give_access(value)
             case messages.MOVE:
                 return await self._fleet.import_message(value)
             case _:

@@ -32,6 +32,7 @@ from relay.store.model import NewMessage, TransferredMessage
 from relay.supervise import Supervisor, listen_to
 from relay.upstream.limits import UpstreamLimits
 from relay.workers import messages
+from relay.workers.remote_access import RemoteAccess
 from relay.workers.shares import Need, RemoteRateLimiter, SharedQuota
 from relay.workers.transfer import Forwarder
 
@@ -187,7 +188,7 @@ class WorkerProcess:
             limits[upstream] = UpstreamLimits(self._quotas[key], rate)
         engine.signatures.use(Signer(config.dkim, worker.loaded.dkim_pems))
         own = OwnLanes(worker.lanes, limits, lambda _lane, _at: self._wake_forwarder())
-        return engine.build(worker.loaded, targets_of(config), own)
+        return engine.build(worker.loaded, targets_of(config, RemoteAccess(link)), own)
 
     def _wake_forwarder(self) -> None:
         if self._forwarder is not None:

@@ -14,10 +14,11 @@ from relay.mail.envelope import Envelope, Recipient
 from relay.upstream.base import Progress, Terms
 from relay.upstream.gate import SUPERSEDED, Gate
 from relay.upstream.results import Result
+from relay.upstream.sessions.kept import Opening
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.commands import Mail
 from relay.upstream.smtp.report import TransactionReport
-from relay.upstream.smtp.session import Opening, Session
+from relay.upstream.smtp.session import Session
 from tests.upstream.receiver import Receiver, content_of
 from tests.upstream.test_faults import Line
 

@@ -14,9 +14,10 @@ import pytest
 import uvloop
 
 from relay.config.model import Upstream as Config
+from relay.upstream.addresses import Addresses
 from relay.upstream.results import OpenFailed
-from relay.upstream.smtp.addresses import Addresses
-from relay.upstream.smtp.connect import Target, open_session
+from relay.upstream.smtp.connect import open_session
+from relay.upstream.target import Target
 from tests.support.tls import Certificates
 from tests.support.upstream import Hang, Upstream
 from tests.upstream.test_pool import config, eventually, pool, send
@@ -134,7 +135,7 @@ async def test_a_name_is_looked_up_once_for_many_sessions(names: Names) -> None:
 async def test_a_look_up_that_fails_leaves_the_last_good_answer_in_use(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.upstream.smtp.addresses.FRESH_FOR_S", 0.0)
+    monkeypatch.setattr("relay.upstream.addresses.FRESH_FOR_S", 0.0)
     async with Upstream() as upstream:
         names.addresses = ("127.0.0.1",)
         to = target(upstream.port)
@@ -148,7 +149,7 @@ async def test_a_look_up_that_fails_leaves_the_last_good_answer_in_use(
 async def test_an_old_answer_is_looked_up_again_in_the_background(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.upstream.smtp.addresses.FRESH_FOR_S", 0.0)
+    monkeypatch.setattr("relay.upstream.addresses.FRESH_FOR_S", 0.0)
     async with Upstream() as upstream, Upstream(host=SECOND, port=upstream.port):
         names.addresses = ("127.0.0.1",)
         to = target(upstream.port)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from relay.config.model import Upstream
-from relay.upstream.smtp.connect import Contexts, Target
+from relay.upstream.server import Contexts
+from relay.upstream.target import Target
 from tests.support.tls import Certificates, make_certificates
 
 

@@ -19,11 +19,12 @@ from relay.upstream.gate import EXPIRED, LOST_RACE, Gate
 from relay.upstream.limits import LocalLimits
 from relay.upstream.quota import SessionQuota
 from relay.upstream.results import TIMED_OUT, TROUBLE, OpenFailed
+from relay.upstream.sessions.kept import Opening
 from relay.upstream.smtp import connect
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.commands import Mail
 from relay.upstream.smtp.report import TransactionReport
-from relay.upstream.smtp.session import Opening, Session
+from relay.upstream.smtp.session import Session
 from tests.support.upstream import Close, Drip, Hang, ReplyThenClose, Reset, Upstream
 from tests.upstream.test_pool import CONTENT, config, eventually, pool, send, watched
 
@@ -356,7 +357,7 @@ async def test_a_fault_of_ours_while_opening_fails_the_waiting_tries_and_is_prob
             raise faults.pop()
         return await really(*args, **options)
 
-    monkeypatch.setattr("relay.upstream.smtp.openings.open_session", opened)
+    monkeypatch.setattr("relay.upstream.sessions.openings.open_session", opened)
     async with Upstream() as upstream, pool(config(upstream)) as one:
         with pytest.raises(OpenFailed, match="ValueError"):
             await one.pool.acquire(within_s=8)
@@ -376,9 +377,9 @@ async def test_a_session_that_opens_behind_the_pools_back_is_closed(monkeypatch:
                 continue
         return await really(*args, **options)
 
-    monkeypatch.setattr("relay.upstream.smtp.openings.open_session", opened)
-    monkeypatch.setattr("relay.upstream.smtp.openings.CLOSE_WITHIN_S", 0.05)
-    monkeypatch.setattr("relay.upstream.smtp.pool.CLOSE_WITHIN_S", 0.05)
+    monkeypatch.setattr("relay.upstream.sessions.openings.open_session", opened)
+    monkeypatch.setattr("relay.upstream.sessions.openings.CLOSE_WITHIN_S", 0.05)
+    monkeypatch.setattr("relay.upstream.sessions.pool.CLOSE_WITHIN_S", 0.05)
     async with Upstream() as upstream:
         async with pool(config(upstream)) as one:
             await asyncio.sleep(0)

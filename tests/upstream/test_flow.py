@@ -12,14 +12,15 @@ import pytest
 from relay.clock import steady
 from relay.config.model import Upstream as Config
 from relay.mail.envelope import Envelope, Recipient
+from relay.upstream import flow
 from relay.upstream.base import Progress, Terms
 from relay.upstream.gate import Gate
 from relay.upstream.results import LOST
-from relay.upstream.smtp import flow
 from relay.upstream.smtp.commands import Mail
-from relay.upstream.smtp.connect import Target, open_session
+from relay.upstream.smtp.connect import open_session
 from relay.upstream.smtp.report import TransactionReport
 from relay.upstream.smtp.session import Session
+from relay.upstream.target import Target
 from tests.support.upstream import Stall, Upstream, Wait
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="TCP_USER_TIMEOUT is Linux's")

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from relay.upstream.gate import EXPIRED, SUPERSEDED
+from relay.upstream.sessions.kept import Opening
 from relay.upstream.smtp.capabilities import Capabilities
-from relay.upstream.smtp.session import Opening, Session
+from relay.upstream.smtp.session import Session
 from tests.support.machine import LoopMachine
 from tests.upstream.accounting import account, account_out_of_step
 from tests.upstream.receiver import Change, Receiver

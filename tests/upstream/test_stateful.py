@@ -18,10 +18,11 @@ from relay.clock import steady
 from relay.mail.envelope import Envelope, Recipient
 from relay.upstream.base import Progress, Terms
 from relay.upstream.gate import Gate
+from relay.upstream.sessions.kept import Opening
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.commands import Mail
 from relay.upstream.smtp.report import TransactionReport
-from relay.upstream.smtp.session import Opening, Session
+from relay.upstream.smtp.session import Session
 from tests.support.machine import LoopMachine
 from tests.upstream.test_faults import Line
 

@@ -12,11 +12,11 @@ from relay.upstream.addresses import Peer
 from relay.upstream.failures import insecure, plain
 from relay.upstream.http.connection import HttpConnection
 from relay.upstream.results import LOST, TIMED_OUT, OpenFailed, Phase
+from relay.upstream.server import ApiServer
 from relay.upstream.sessions.kept import Opening
-from relay.upstream.target import ApiEndpoint
 
 
-async def open_connection(endpoint: ApiEndpoint, *, timeout_s: float, express: bool = False) -> HttpConnection:
+async def open_connection(server: ApiServer, *, timeout_s: float, express: bool = False) -> HttpConnection:
     """Connect and secure. Raises OpenFailed; `timeout_s` bounds both together."""
     loop = asyncio.get_running_loop()
     phase: Phase = "connect"
@@ -24,7 +24,7 @@ async def open_connection(endpoint: ApiEndpoint, *, timeout_s: float, express: b
     peer: Peer | None = None
     try:
         async with asyncio.timeout(timeout_s):
-            socket_ = await endpoint.addresses.connected()
+            socket_ = await server.addresses.connected()
             try:
                 peer = socket_.getpeername()[:2]
                 if express:
@@ -33,12 +33,12 @@ async def open_connection(endpoint: ApiEndpoint, *, timeout_s: float, express: b
                 socket_.close()
                 raise
             connected_at = time.monotonic()
-            phase = "tls" if endpoint.tls_context is not None else "connect"
+            phase = "tls" if server.tls_context is not None else "connect"
             await loop.create_connection(
                 lambda: connection,
                 sock=socket_,
-                ssl=endpoint.tls_context,
-                server_hostname=endpoint.where.host if endpoint.tls_context is not None else None,
+                ssl=server.tls_context,
+                server_hostname=server.where.host if server.tls_context is not None else None,
             )
     except TimeoutError as error:
         raise OpenFailed(phase, TIMED_OUT) from error
@@ -53,11 +53,11 @@ async def open_connection(endpoint: ApiEndpoint, *, timeout_s: float, express: b
         raise
     finally:
         if not connection.is_open and peer is not None:
-            endpoint.addresses.failed(peer)
+            server.addresses.failed(peer)
     secured_at = time.monotonic()
     if not connection.is_open:
         raise OpenFailed("connect", LOST)
-    endpoint.addresses.served(peer)
+    server.addresses.served(peer)
     opening = Opening((connected_at - began) * 1000.0, (secured_at - connected_at) * 1000.0, 0.0, began)
     connection.opened(opening, express=express)
     return connection

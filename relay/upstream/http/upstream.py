@@ -66,12 +66,13 @@ class HttpUpstream(PooledUpstream[HttpConnection]):
         return self._target.api
 
     async def _open(self, within_s: float) -> HttpConnection:
-        return await open_connection(self._endpoint, timeout_s=within_s, express=self.express)
+        return await open_connection(self._endpoint.server, timeout_s=within_s, express=self.express)
 
     def _followed_by(self, target: Target) -> Target:
         if target.api is None:
             return target
-        return replace(target, api=replace(target.api, addresses=self._endpoint.addresses))
+        server = replace(target.api.server, addresses=self._endpoint.server.addresses)
+        return replace(target, api=replace(target.api, server=server))
 
     def most_recipients(self, load: Load) -> int:  # noqa: ARG002
         return self.api.recipients
@@ -143,7 +144,7 @@ class HttpUpstream(PooledUpstream[HttpConnection]):
             if refusal is not None:
                 return refusal
             terms.progress.asked = terms.progress.content_sent = True
-            head, body = await request(one, self.api, self._endpoint.where, credentials, time.time())
+            head, body = await request(one, self.api, self._endpoint.server.where, credentials, time.time())
             exchange = await connection.exchange(
                 head, body, deadline=deadline, final_s=terms.final_s, stop=carrier.stopped
             )

@@ -20,6 +20,7 @@ from relay.mail.reply import Reply
 from relay.upstream import flow
 from relay.upstream.addresses import Peer
 from relay.upstream.failures import insecure, plain
+from relay.upstream.oauth import Tokens, unavailable
 from relay.upstream.redaction import without_credentials
 from relay.upstream.results import GARBLED, LOST, TIMED_OUT, OpenFailed, Phase
 from relay.upstream.sessions.kept import Opening
@@ -28,10 +29,50 @@ from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.session import Session
 from relay.upstream.target import Target
 
+_CREDENTIALS_REFUSED = 535  # RFC 4954 6
+
 
 async def open_session(target: Target, *, timeout_s: float, express: bool = False) -> Session:
     """Connect, secure, authenticate. Raises OpenFailed; `timeout_s` bounds all of it together. A connection of an
     `express` lane ends soon once its packets are lost (`flow`)."""
+    if target.config.auth != "xoauth2":
+        return await _open_session(target, None, timeout_s=timeout_s, express=express)
+    if target.tokens is None:
+        raise unavailable("nothing fetches it here")
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + timeout_s
+    try:
+        async with asyncio.timeout_at(ends_at):
+            # Before the connection: without a token it would be of no use.
+            token = await target.tokens.token()
+    except TimeoutError as error:
+        raise OpenFailed("auth", TIMED_OUT) from error
+    try:
+        return await _open_session(target, token, timeout_s=ends_at - loop.time(), express=express)
+    except OpenFailed as failure:
+        if not (failure.phase == "auth" and failure.from_upstream and failure.reply.code == _CREDENTIALS_REFUSED):
+            raise
+    # On another connection: a server may take no second AUTH after a refusal, or close.
+    other = await _renewed(target.tokens, token, ends_at)
+    return await _open_session(target, other, timeout_s=ends_at - loop.time(), express=express)
+
+
+async def _renewed(tokens: Tokens, refused: str, ends_at: float) -> str:
+    """Another token. Raises OpenFailed with the server's code, so that few probes follow: a server that sees many wrong
+    logins locks the account."""
+    try:
+        async with asyncio.timeout_at(ends_at):
+            return await tokens.renewed(refused)
+    except TimeoutError:
+        why = TIMED_OUT.explanation
+    except OpenFailed as failure:
+        why = failure.reply.explanation
+    text = f"the access token was refused, and there is no other: {why}"
+    raise OpenFailed("auth", Reply.own(_CREDENTIALS_REFUSED, "5.7.8", text))
+
+
+async def _open_session(target: Target, token: str | None, *, timeout_s: float, express: bool) -> Session:
+    """As `open_session`, with an access token where `auth: xoauth2` wants one."""
     client = aiosmtplib.SMTP(
         hostname=target.config.host,  # the name in the certificate; `addresses` finds where to connect
         use_tls=target.config.tls == "implicit",
@@ -43,7 +84,7 @@ async def open_session(target: Target, *, timeout_s: float, express: bool = Fals
     step = _Step()
     try:
         async with asyncio.timeout(timeout_s):
-            return await _open(client, target, step, express=express)
+            return await _open(client, target, token, step, express=express)
     except asyncio.CancelledError:
         step.peer = None  # not a fault of the address
         raise
@@ -53,7 +94,9 @@ async def open_session(target: Target, *, timeout_s: float, express: bool = Fals
         # A reply came while connecting: it is the greeting, or in its place.
         phase: Phase = "greeting" if step.phase == "connect" else step.phase
         # Not `from error`: a traceback would show the reply.
-        raise _refused(phase, error.code, without_credentials(error.message, target.config)) from None
+        raise _refused(
+            phase, error.code, without_credentials(error.message, target.config, _secrets(target.config, token))
+        ) from None
     except ssl.SSLError as error:
         raise insecure(error) from error
     except (aiosmtplib.SMTPException, OSError) as error:
@@ -78,7 +121,7 @@ class _Step:
     """from the connection to the hand-over"""
 
 
-async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step, *, express: bool) -> Session:
+async def _open(client: aiosmtplib.SMTP, target: Target, token: str | None, step: _Step, *, express: bool) -> Session:
     loop = asyncio.get_running_loop()
     began = time.monotonic()
     connection = await target.addresses.connected()
@@ -103,7 +146,10 @@ async def _open(client: aiosmtplib.SMTP, target: Target, step: _Step, *, express
         await client.ehlo()
     secured = time.monotonic()
     username, password = target.config.username, target.config.password
-    if username is not None and password is not None:
+    if token is not None:
+        step.phase = "auth"
+        await _authenticate_by_token(client, target.config, username or "", token)
+    elif username is not None and password is not None:
         step.phase = "auth"
         await _authenticate(client, target.config, username, password.get_secret_value())
     opening = Opening(
@@ -150,11 +196,33 @@ async def _authenticate(client: aiosmtplib.SMTP, config: Upstream, username: str
         raise OpenFailed("auth", Reply.own(454, "4.7.0", "AUTH is not offered"))
 
 
+async def _authenticate_by_token(client: aiosmtplib.SMTP, config: Upstream, username: str, token: str) -> None:
+    """XOAUTH2 and nothing else. `allow_plaintext` is for mail, not for tokens: they open the whole mailbox."""
+    if not _is_private(client, config):
+        raise OpenFailed("auth", Reply.own(454, "4.7.0", "no access token over a connection in clear"))
+    if "xoauth2" not in client.server_auth_methods:
+        raise OpenFailed("auth", Reply.own(454, "4.7.0", "AUTH XOAUTH2 is not offered"))
+    # An error of the server is a challenge (334) with JSON in it; an empty line gets the reply that counts.
+    await client.auth_xoauth2(username, token)
+
+
+def _secrets(config: Upstream, token: str | None) -> tuple[str, ...]:
+    """What XOAUTH2 sends, for `without_credentials`."""
+    return () if token is None else (token, f"user={config.username}\x01auth=Bearer {token}\x01\x01")
+
+
 def _may_authenticate(client: aiosmtplib.SMTP, config: Upstream) -> bool:
-    if client.get_transport_info("sslcontext") is not None or config.allow_plaintext:
+    return config.allow_plaintext or _is_private(client, config)
+
+
+def _is_private(client: aiosmtplib.SMTP, config: Upstream) -> bool:
+    """Whether only the upstream, or this machine, sees what is sent. A proxy on this machine sends it elsewhere."""
+    if client.get_transport_info("sslcontext") is not None:
         return True
     peer = client.get_transport_info("peername")
-    return isinstance(peer, tuple) and ipaddress.ip_address(str(peer[0]).split("%")[0]).is_loopback
+    if config.proxy is not None or not isinstance(peer, tuple):
+        return False
+    return ipaddress.ip_address(str(peer[0]).split("%")[0]).is_loopback
 
 
 def _hand_over(client: aiosmtplib.SMTP, opening: Opening, loop: asyncio.AbstractEventLoop) -> Session:
