@@ -10,6 +10,23 @@ from relay.providers.webhook import Correlate, Webhook
 
 
 @dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a provider beyond the keys of an upstream, for people to read. Source: its documentation."""
+
+    reply_id: str | None = None
+    """the id in its reply to the final dot; None: the reply names none"""
+    metadata: str | None = None
+    """the header field that it keeps with a message. None: there is none, or the relay sets it itself: then it is the
+    provider's `correlation_header`"""
+    limits: tuple[str, ...] = ()
+    """what it publishes, as `50 recipients a message`"""
+    region: str | None = None
+    """where it handles mail; None: there is no choice, or nothing is known"""
+    notes: tuple[str, ...] = ()
+    """what else an operator should know before the first mail, one sentence each"""
+
+
+@dataclass(frozen=True, slots=True)
 class Preset:
     """The keys of an upstream that the configuration file may leave out.
 
@@ -23,6 +40,15 @@ class Preset:
     """keys that have no default, each with what to write"""
     username_is_password: bool = False
     """one token is both"""
+    other_ports: tuple[tuple[int, str], ...] = ()
+    """ports that the provider offers besides, each with its kind of TLS, in the order in which to try them"""
+    facts: Facts = Facts()
+    unverified: tuple[str, ...] = ()
+    """which of the above no documentation was found for: names of `Facts`, keys (`sessions.idle`), `other_ports`"""
+    api_url: str | None = None
+    """base URL of the HTTP API; None: the one that the API's module has"""
+    sample: Mapping[str, Any] = field(default_factory=dict)
+    """keys that an operator writes and the preset can't know, with values to replace"""
 
     def fill(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The keys `given` over the preset's own; `sessions` is merged key by key. With its own `tls` and no `port`, an
@@ -56,3 +82,5 @@ class Provider:
     webhook: Webhook | None = None
     preset_by_name: Callable[[str], Preset | None] | None = None
     """a preset whose name has a variable part, such as a region"""
+    api: str | None = None
+    """the module in `relay.providers.apis` that speaks its HTTP API; None: the relay reaches it by SMTP only"""

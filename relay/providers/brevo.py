@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from relay.providers.base import Preset, Provider
+from relay.providers.base import Facts, Preset, Provider
 from relay.providers.metadata import can_fold, free_key, is_plain, json_field, of_name, put_into, relay_id_in
 from relay.providers.outcome import bounce_cause, identified, status_in
 from relay.providers.proof import check_password
@@ -123,6 +123,13 @@ PROVIDER = Provider(
         "brevo": Preset(
             {"host": "smtp-relay.brevo.com", "port": 465, "tls": "implicit"},
             {"username": "the account's SMTP login"},
+            other_ports=((587, "starttls"), (2525, "starttls")),
+            facts=Facts(
+                reply_id="queued as <Message-ID>: ours",
+                limits=("20 MB a message",),
+                notes=("The password is an SMTP key, which is no API key.",),
+            ),
+            unverified=("reply_id", "limits"),
         )
     },
     account_errors=(r"unauthorized ip",),  # 525 5.7.1 Unauthorized IP address
@@ -130,4 +137,5 @@ PROVIDER = Provider(
     correlate=correlate,
     esp_id=esp_id,
     webhook=webhook,
+    api="brevo",
 )

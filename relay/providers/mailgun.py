@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from relay.providers.base import Preset, Provider
+from relay.providers.base import Facts, Preset, Provider
 from relay.providers.metadata import json_field, put_into, relay_id_in
 from relay.providers.outcome import bounce_cause, identified, status_in
 from relay.providers.proof import any_same, fresh, hex_mac
@@ -195,15 +195,25 @@ def esp_id(reply: str) -> str | None:
     return found[0] if (found := _MESSAGE_ID.search(reply)) is not None else None
 
 
-def _preset(host: str) -> Preset:
-    return Preset({"host": host, "port": 465, "tls": "implicit"}, {"username": "the domain's SMTP login"})
+def _preset(host: str, region: str, api_url: str | None = None) -> Preset:
+    return Preset(
+        {"host": host, "port": 465, "tls": "implicit"},
+        {"username": "the domain's SMTP login"},
+        other_ports=((587, "starttls"), (2525, "starttls"), (25, "starttls")),
+        facts=Facts(limits=("25 MB a message", "1,000 recipients a message"), region=region),
+        api_url=api_url,
+    )
 
 
 PROVIDER = Provider(
     name="mailgun",
-    presets={"mailgun": _preset("smtp.mailgun.org"), "mailgun-eu": _preset("smtp.eu.mailgun.org")},
+    presets={
+        "mailgun": _preset("smtp.mailgun.org", "US"),
+        "mailgun-eu": _preset("smtp.eu.mailgun.org", "EU", "https://api.eu.mailgun.net"),
+    },
     correlation_header="X-Mailgun-Variables",
     correlate=correlate,
     esp_id=esp_id,
     webhook=webhook,
+    api="mailgun",
 )

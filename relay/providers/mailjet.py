@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from relay.providers.base import Preset, Provider
+from relay.providers.base import Facts, Preset, Provider
 from relay.providers.metadata import is_plain, of_name, relay_id_in
 from relay.providers.outcome import bounce_cause, identified, status_in
 from relay.providers.proof import check_password
@@ -92,10 +92,17 @@ PROVIDER = Provider(
         "mailjet": Preset(
             {"host": "in-v3.mailjet.com", "port": 465, "tls": "implicit", "recipients": 50},
             {"username": "the API key (its secret is the password)"},
+            other_ports=((587, "starttls"), (2525, "starttls"), (25, "starttls")),
+            facts=Facts(
+                reply_id="OK queued as UUID",
+                limits=("50 recipients a message", "15 MB a message"),
+            ),
+            unverified=("reply_id",),
         )
     },
     correlation_header=_HEADER,
     correlate=correlate,
     esp_id=esp_id,
     webhook=webhook,
+    api="mailjet",
 )

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import re
 
-from relay.providers.base import Preset, Provider
+from relay.providers.base import Facts, Preset, Provider
 from relay.providers.metadata import json_field, put_into, relay_id_in
 from relay.providers.outcome import bounce_cause, identified, status_in
 from relay.providers.proof import any_same, raw
@@ -110,10 +110,21 @@ PROVIDER = Provider(
         "mandrill": Preset(
             {"host": "smtp.mandrillapp.com", "port": 587, "tls": "starttls"},
             {"username": "the account's e-mail address"},
+            other_ports=((465, "implicit"), (2525, "starttls"), (25, "starttls")),
+            facts=Facts(
+                reply_id="queued as ID",
+                limits=("25 MB a message",),
+                notes=(
+                    "The password is an API key; the user name isn't checked.",
+                    "It accepts mail over the hourly quota, and keeps it until the next hour.",
+                ),
+            ),
+            unverified=("reply_id", "limits"),
         )
     },
     correlation_header="X-MC-Metadata",
     correlate=correlate,
     esp_id=esp_id,
     webhook=webhook,
+    api="mandrill",
 )

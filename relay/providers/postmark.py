@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from relay.providers.base import Preset, Provider
+from relay.providers.base import Facts, Preset, Provider
 from relay.providers.metadata import KEY, free_key, is_plain, relay_id_in
 from relay.providers.outcome import bounce_cause, identified, status_in
 from relay.providers.proof import check_password
@@ -166,7 +166,20 @@ def _preset(host: str) -> Preset:
         "sessions": {"max": 10},
         "unsigned_headers": ("message-id",),
     }
-    return Preset(keys, username_is_password=True)
+    return Preset(
+        keys,
+        username_is_password=True,
+        other_ports=((2525, "starttls"), (25, "starttls")),
+        facts=Facts(
+            reply_id="queued as UUID",
+            limits=("10 connections from one address", "50 recipients a message", "10 MB a message"),
+            notes=(
+                "The password is the server token, which is the user name, too.",
+                "It accepts all mail by SMTP; what is wrong with a message comes as a bounce event.",
+            ),
+        ),
+        unverified=("reply_id",),
+    )
 
 
 PROVIDER = Provider(
@@ -179,4 +192,5 @@ PROVIDER = Provider(
     correlate=correlate,
     esp_id=esp_id,
     webhook=webhook,
+    api="postmark",
 )

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from difflib import get_close_matches
 
 from relay.providers import (
     azure,
     brevo,
+    cloudflare,
+    google,
+    leadpush,
+    mailersend,
     mailgun,
     mailjet,
+    mailtrap,
     mandrill,
+    microsoft365,
     postmark,
     resend,
     scaleway,
     sendgrid,
     ses,
+    smtp2go,
     sparkpost,
 )
 from relay.providers.base import Preset, Provider
@@ -32,8 +40,14 @@ PROVIDERS: tuple[Provider, ...] = (
     mandrill.PROVIDER,
     scaleway.PROVIDER,
     azure.PROVIDER,
+    leadpush.PROVIDER,
+    microsoft365.PROVIDER,
+    google.PROVIDER,
+    cloudflare.PROVIDER,
+    mailersend.PROVIDER,
+    mailtrap.PROVIDER,
+    smtp2go.PROVIDER,
 )
-_PRESETS = {name: preset for provider in PROVIDERS for name, preset in provider.presets.items()}
 _ANY_SERVER = (
     r"unverified",
     r"sender (?:identity|address) (?:is )?not",
@@ -46,6 +60,16 @@ _ANY_SERVER = (
 _ACCOUNT_ERROR = re.compile(
     "|".join([*_ANY_SERVER, *(pattern for provider in PROVIDERS for pattern in provider.account_errors)]), re.IGNORECASE
 )
+
+
+def presets() -> Iterator[tuple[str, Provider, Preset]]:
+    """Each preset with a fixed name: its name, its provider, itself."""
+    for provider in PROVIDERS:
+        for name, preset in provider.presets.items():
+            yield name, provider, preset
+
+
+_PRESETS = {name: preset for name, _, preset in presets()}
 
 
 def find_preset(name: str) -> Preset | None:

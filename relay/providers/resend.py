@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from relay.providers.base import Preset, Provider
+from relay.providers.base import Facts, Preset, Provider
 from relay.providers.metadata import is_plain, relay_id_in
 from relay.providers.outcome import bounce_cause, identified, status_in
 from relay.providers.proof import check_svix
@@ -132,11 +132,31 @@ PROVIDER = Provider(
     name="resend",
     presets={
         "resend": Preset(
-            {"host": "smtp.resend.com", "port": 465, "tls": "implicit", "username": "resend", "recipients": 1}
+            {
+                "host": "smtp.resend.com",
+                "port": 465,
+                "tls": "implicit",
+                "username": "resend",
+                "recipients": 1,
+                "rate": "5/s",  # "Usage Limits": requests of a team
+            },
+            other_ports=((587, "starttls"), (2465, "implicit"), (2587, "starttls"), (25, "starttls")),
+            facts=Facts(
+                reply_id="a UUID, where the reply has one",
+                limits=(
+                    "5 requests a second a team, more on request",
+                    "50 recipients a message: the relay sends to one, since no event names its recipient",
+                    "40 MB a message",
+                ),
+                region="the domain's",
+                notes=("The rate is published for the API; whether mail by SMTP counts isn't said.",),
+            ),
+            unverified=("reply_id",),
         )
     },
     correlation_header=_HEADER,
     correlate=correlate,
     esp_id=esp_id,
     webhook=webhook,
+    api="resend",
 )

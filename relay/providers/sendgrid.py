@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePub
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from relay.providers.base import Preset, Provider
+from relay.providers.base import Facts, Preset, Provider
 from relay.providers.metadata import json_field, put_into, relay_id_in
 from relay.providers.outcome import bounce_cause, identified, is_permanent_reply, status_in
 from relay.providers.proof import from_base64
@@ -158,15 +158,34 @@ def esp_id(reply: str) -> str | None:
     return found[1] if (found := _QUEUED.search(reply)) is not None else None
 
 
-def _preset(host: str) -> Preset:
+def _preset(host: str, region: str, api_url: str | None = None) -> Preset:
     keys = {"host": host, "port": 465, "tls": "implicit", "username": "apikey"}
     # "Integrating with the SMTP API": 5,000 messages a connection, 10,000 connections from one server.
-    return Preset({**keys, "sessions": {"messages": 5_000}})
+    return Preset(
+        {**keys, "sessions": {"messages": 5_000}},
+        other_ports=((587, "starttls"), (2525, "starttls"), (25, "starttls")),
+        facts=Facts(
+            reply_id="queued as ID: the first part of sg_message_id",
+            limits=(
+                "5,000 messages a connection",
+                "10,000 connections from one server",
+                "1,000 recipients a message",
+                "30 MB a message",
+            ),
+            region=region,
+            notes=("The password is an API key.",),
+        ),
+        unverified=("reply_id",),
+        api_url=api_url,
+    )
 
 
 PROVIDER = Provider(
     name="sendgrid",
-    presets={"sendgrid": _preset("smtp.sendgrid.net"), "sendgrid-eu": _preset("smtp.eu.sendgrid.net")},
+    presets={
+        "sendgrid": _preset("smtp.sendgrid.net", "global"),
+        "sendgrid-eu": _preset("smtp.eu.sendgrid.net", "EU", "https://api.eu.sendgrid.com"),
+    },
     account_errors=(
         r"verified sender",  # 550 The from address does not match a verified Sender Identity
         r"credits exceeded",  # 451 Authentication failed: Maximum credits exceeded
@@ -175,4 +194,5 @@ PROVIDER = Provider(
     correlate=correlate,
     esp_id=esp_id,
     webhook=webhook,
+    api="sendgrid",
 )

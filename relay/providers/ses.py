@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
-from relay.providers.base import Preset, Provider
+from relay.providers.base import Facts, Preset, Provider
 from relay.providers.metadata import can_fold, free_key, is_plain, of_name
 from relay.providers.reading import UNREADABLE, identifier, read_json
 from relay.providers.ses_events import ses_events
@@ -30,6 +31,14 @@ _MAX_TAGS = 5_000
 _TAG_VALUE = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _ACCEPTED = re.compile(r"\bOk:? <?([0-9a-z][\w-]{15,99})", re.IGNORECASE | re.ASCII)
 _USERNAME = "the SMTP user name of that region (AKIA...)"
+_OTHER_PORTS = ((587, "starttls"), (2587, "starttls"), (2465, "implicit"), (25, "starttls"))
+_FACTS = Facts(
+    reply_id="Ok ID: mail.messageId of its events",
+    limits=("50 recipients a message", "40 MB a message", "a rate and a daily quota of the account"),
+    region="the host's",
+    notes=("User name and password are SMTP credentials of that region, not an access key.",),
+)
+_UNVERIFIED = ("sessions.idle",)
 
 
 def _regional(name: str) -> Preset | None:
@@ -37,7 +46,13 @@ def _regional(name: str) -> Preset | None:
     region = _REGION.fullmatch(name)
     if region is None:
         return None
-    return Preset({"host": f"email-smtp.{region[1]}.amazonaws.com", **_KEYS}, {"username": _USERNAME})
+    return Preset(
+        {"host": f"email-smtp.{region[1]}.amazonaws.com", **_KEYS},
+        {"username": _USERNAME},
+        other_ports=_OTHER_PORTS,
+        facts=replace(_FACTS, region=region[1]),
+        unverified=_UNVERIFIED,
+    )
 
 
 def webhook(posted: Posted, terms: Terms) -> Verdict:
@@ -84,6 +99,9 @@ PROVIDER = Provider(
                 "host": "email-smtp.REGION.amazonaws.com, or name the region in the preset, as in ses-eu-west-1",
                 "username": _USERNAME,
             },
+            other_ports=_OTHER_PORTS,
+            facts=_FACTS,
+            unverified=_UNVERIFIED,
         )
     },
     account_errors=(r"not (?:yet )?verified",),  # 554 Message rejected: Email address is not verified
@@ -92,4 +110,5 @@ PROVIDER = Provider(
     esp_id=esp_id,
     webhook=webhook,
     preset_by_name=_regional,
+    api="ses",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from relay.providers.base import Preset, Provider
+from relay.providers.base import Facts, Preset, Provider
 from relay.providers.metadata import json_field, put_into, relay_id_in
 from relay.providers.outcome import bounce_cause, identified, is_permanent_reply, status_in
 from relay.providers.proof import check_password
@@ -115,22 +115,37 @@ def esp_id(reply: str) -> str | None:
     return found[0] if (found := _ID.search(reply)) is not None else None
 
 
+def _preset(host: str, region: str, api_url: str | None = None) -> Preset:
+    return Preset(
+        {
+            "host": host,
+            "port": 587,
+            "tls": "starttls",
+            "username": "SMTP_Injection",
+            # "SMTP and REST API Injection Best Practices"
+            "sessions": {"max": 10, "messages": 100},
+        },
+        other_ports=((2525, "starttls"),),
+        facts=Facts(
+            reply_id="a number of 15 to 20 digits, where the reply has one",
+            limits=("10 connections", "100 messages a connection", "20 MB a message"),
+            region=region,
+            notes=("The password is an API key that may send by SMTP.",),
+        ),
+        unverified=("reply_id",),
+        api_url=api_url,
+    )
+
+
 PROVIDER = Provider(
     name="sparkpost",
     presets={
-        "sparkpost": Preset(
-            {
-                "host": "smtp.sparkpostmail.com",
-                "port": 587,
-                "tls": "starttls",
-                "username": "SMTP_Injection",
-                # "SMTP and REST API Injection Best Practices"
-                "sessions": {"max": 10, "messages": 100},
-            }
-        )
+        "sparkpost": _preset("smtp.sparkpostmail.com", "US"),
+        "sparkpost-eu": _preset("smtp.eu.sparkpostmail.com", "EU", "https://api.eu.sparkpost.com"),
     },
     correlation_header="X-MSYS-API",
     correlate=correlate,
     esp_id=esp_id,
     webhook=webhook,
+    api="sparkpost",
 )

@@ -11,11 +11,29 @@ ACCOUNT = [
     "The from address does not match a verified Sender Identity (SendGrid)",
     "5.7.0 Authentication failed: Maximum credits exceeded (SendGrid)",
     "5.7.1 Unauthorized IP address 192.0.2.7 (Brevo)",
+    "5.2.252 SendAsDenied; ops@example.com not allowed to send as otp@example.com (Microsoft 365)",
+    "5.7.60 SMTP; Client does not have permissions to send as this sender (Microsoft 365)",
+    "5.7.30 Basic authentication is not supported for Client Submission (Microsoft 365)",
+    "5.1.8 Access denied, bad outbound sender AS(42004) (Microsoft 365)",
+    "5.1.90 Your message can't be sent because you've reached your daily limit for message recipients",
+    "5.4.5 Daily user sending limit exceeded. - gsmtp (Google)",
+    "5.4.5 Daily SMTP relay limit exceeded for user. - gsmtp (Google)",
+    "5.7.0 Mail relay denied [192.0.2.7]. - gsmtp (Google)",
+    "5.7.1 Sender denied (Cloudflare)",
+    "5.7.1 Sending from domain example.com is not allowed (Mailtrap)",
+    "From header sender domain not verified (example.com) (SMTP2GO)",
     "5.7.1 your account is suspended",
     "5.7.1 Authentication is required",
     "5.7.1 sender address is not allowed",
 ]
-MAIL = ["5.1.1 no such user", "5.7.1 looks like spam", "5.2.2 mailbox full", ""]
+MAIL = [
+    "5.1.1 no such user",
+    "5.7.1 looks like spam",
+    "5.2.2 mailbox full",
+    "5.7.1 relay access denied",
+    "5.2.1 mail from domain example.com is not allowed to this mailbox",
+    "",
+]
 
 
 @pytest.mark.parametrize("text", ACCOUNT)

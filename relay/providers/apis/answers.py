@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from relay.providers.api import Answer, ApiMail, Found, Kind, Verdict
@@ -12,7 +13,7 @@ from relay.providers.reading import UNREADABLE, first, line, read_json
 
 MOST_RETRY_S = 3600.0
 """a longer Retry-After is cut: the upstream is asked again then"""
-_SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,9})?", re.ASCII)
+_SECONDS = re.compile(r"\d{1,10}(?:\.\d{1,9})?", re.ASCII)
 _ACCOUNT = (401, 402, 403, 404, 405, 407, 410, 421, 426, 451)
 """the key, the account or the URL: none of them is the mail's fault"""
 _ADDRESS = re.compile(r"[^\s<>\"'(),;:\[\]]+@[^\s<>\"'(),;:\[\]]+")
@@ -66,7 +67,8 @@ def retry_after_s(answer: Answer, now: float, *more: str) -> float | None:
 def http_date(value: str) -> float | None:
     """A date of RFC 5322 or RFC 9110 as seconds since the epoch; None: it is none."""
     try:
-        return parsedate_to_datetime(value[:64]).timestamp()
+        when = parsedate_to_datetime(value[:64])
+        return (when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
 
