@@ -22,6 +22,7 @@ from relay.mail.lint import lint
 from relay.mail.mailbox_provider import provider
 from relay.mail.message import Unacceptable, from_addresses, normalise, over_long_line, parse, prepare, subject
 from relay.mail.mime import content_type, leaves
+from relay.mail.rebuilding import CannotRebuild, rebuilt
 from relay.mail.recode import Form, has_utf8_head, recoded
 from relay.mail.redact import redact, redact_reply
 from relay.mail.trace import received
@@ -234,6 +235,15 @@ MIME_HEAD = (
     *(b"Content-Type: " + kind for kind in (b"multipart/mixed; boundary=b\r\n\r\n", b"text/plain; ")),
     b"\xff\r\n",
 )
+REBUILT_HEAD = (
+    b"From: ",
+    *(b"From: a@b.c\r\n" + line for line in (b"", b"Subject: ", b"To: ", b"Content-Type: text/plain; a=", b"\r\n")),
+    *(
+        b"From: a@b.c\r\nContent-Transfer-Encoding: %b\r\n\r\n" % encoding
+        for encoding in (b"base64", b"quoted-printable")
+    ),
+    b"From: a@b.c\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nx\r\n",
+)
 UTF8 = (b"\xc3\xa9", b'"\xc3\xa9', b"<\xc3\xa9", b"(\xc3\xa9", b"a=\xc3\xa9;")
 
 PARSERS: dict[str, Parser] = {
@@ -250,6 +260,7 @@ PARSERS: dict[str, Parser] = {
     "canonical": Parser(_canonical, [*SIGNS, *LINES], (b"", b" ", b"\r\n")),
     "recoded": Parser(_recoded, [*SIGNS, *LINES, *MIME], MIME_HEAD),
     "parts": Parser(_parts, [*SIGNS, *LINES, *MIME], MIME_HEAD),
+    "rebuilt": Parser(rebuilt, [*SIGNS, *LINES, *WORDS, *HEAD, *MIME], REBUILT_HEAD, expected=(CannotRebuild,)),
     "report": Parser(_report, [*ALL, *HEAD], ANY_HEAD),
     "lint": Parser(lambda data: lint(data, now=0.0), [*ALL, *HEAD, *MIME], ANY_HEAD, expected=(Unacceptable,)),
     "detected": Parser(_detected, [*ALL, *HEAD, *MIME, *HTML], (*ANY_HEAD, *HTML_HEAD)),
