@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 GROUPS = {
     "run": ("run",),
     "config": ("check", "explain"),
+    "presets": ("presets",),
     "mail": ("log", "queue", "report"),
     "events": ("events",),
     "receivers": ("receivers",),
@@ -22,6 +23,7 @@ GROUPS = {
     "content": ("detect", "lint"),
     "store": ("store",),
     "user": ("user",),
+    "oauth": ("oauth",),
     "doctor": ("doctor",),
     "demo": ("demo",),
     "sendmail": ("sendmail",),

@@ -10,7 +10,9 @@ from relay.delivery.redirect import RedirectedLoad, for_each
 from relay.mail.envelope import Recipient
 from relay.mail.recode import Form
 from relay.store.model import OpenRecipient
-from relay.upstream.base import Load, Progress, Report, Terms, Upstream
+from relay.upstream.attempt import Progress, Report, Terms
+from relay.upstream.base import Upstream
+from relay.upstream.load import Load
 
 
 async def attempt(

@@ -11,7 +11,7 @@ from relay.mail.outcome import Outcome
 from relay.mail.reply import is_own
 from relay.observe.maillog import MailLog
 from relay.store.model import RecipientUpdate, Settlement, State
-from relay.upstream.base import Report
+from relay.upstream.attempt import Report
 from relay.upstream.phases import PHASES, RARE_PHASES
 
 _COUNTED = frozenset((*PHASES, *RARE_PHASES))

@@ -11,7 +11,8 @@ from relay.config.model import Lane
 from relay.delivery.attempt import attempt
 from relay.delivery.message import Job
 from relay.store.model import OpenRecipient
-from relay.upstream.base import Progress, Report, Upstream
+from relay.upstream.attempt import Progress, Report
+from relay.upstream.base import Upstream
 from relay.upstream.gate import LOST_RACE
 from relay.upstream.phases import Phases
 from relay.upstream.results import TIMED_OUT, OpenFailed, Result

@@ -30,7 +30,8 @@ from relay.delivery.upstreams import LaneUpstreams
 from relay.mail.reply import OWN
 from relay.store.base import StoreError
 from relay.store.model import Booking, Queued
-from relay.upstream.base import Report, Upstream
+from relay.upstream.attempt import Report
+from relay.upstream.base import Upstream
 from relay.upstream.gate import Gate
 from relay.upstream.rate import Bucket
 
@@ -197,7 +198,7 @@ class Lane:
         if self.config.express:
             return self._active < self._slots
         # A message that is being settled needs no session.
-        sending = sum(upstream.under_way for upstream in self.upstreams)
+        sending = sum(upstream.messages() for upstream in self.upstreams)
         return sending < self._slots and self._active < self._slots + BULK_SETTLING
 
     def _rate_allows(self) -> bool:
@@ -234,7 +235,7 @@ class Lane:
             try:
                 end_suppressed(job, self.config, self._services.suppressions, self._services.clock.now())
                 if upstreams and job.pending and job.is_claimed and not self.config.express:
-                    await self._sign_first(job, upstreams[0])  # before it takes a session
+                    await _sign_first(job, upstreams[0])
             finally:
                 if upstreams:
                     upstreams[0].under_way -= 1  # from here on the attempt counts itself
@@ -286,10 +287,12 @@ class Lane:
         way = upstreams[0].way_now(load_of(job)) if upstreams else None
         return job.sign_ahead(way.finish) if way is not None else None
 
-    async def _sign_first(self, job: Job, upstream: Upstream) -> None:
-        way = upstream.way_now(load_of(job))
-        if way is not None and way.finish.is_signed:
-            await job.signed("as it is", way.finish)
+
+async def _sign_first(job: Job, upstream: Upstream) -> None:
+    """Before it takes a session, for an upstream that gets it signed."""
+    way = upstream.way_now(load_of(job))
+    if way is not None and way.finish.is_signed:
+        await job.signed("as it is", way.finish)
 
 
 def newest(lane: Lane) -> Lane:

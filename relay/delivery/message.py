@@ -18,8 +18,8 @@ from relay.policy.suppression import BadAddress
 from relay.providers.registry import provider_named
 from relay.signing.signatures import LARGE_BYTES
 from relay.store.model import Attempt, OpenRecipient, Queued, RecipientUpdate, Repeat, Settlement
-from relay.upstream.base import Finish, Parts
 from relay.upstream.gate import EXPIRED, NOT_STORED, SUPERSEDED, Gate
+from relay.upstream.load import Finish, Parts
 
 SLOW_BYTES = 4_096
 """a larger content is re-encoded off the event loop"""

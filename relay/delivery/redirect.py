@@ -12,7 +12,8 @@ from relay.mail.envelope import Recipient
 from relay.mail.original_to import original_to, with_field
 from relay.mail.recode import Form
 from relay.store.model import OpenRecipient
-from relay.upstream.base import Finish, Load, Parts, Report
+from relay.upstream.attempt import Report
+from relay.upstream.load import Finish, Load, Parts
 
 
 class RedirectedLoad:

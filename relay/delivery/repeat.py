@@ -13,7 +13,8 @@ from relay.config.model import Lane
 from relay.delivery.message import Pending
 from relay.delivery.verdict import Verdict
 from relay.store.model import Repeat
-from relay.upstream.base import Report, Upstream
+from relay.upstream.attempt import Report
+from relay.upstream.base import Upstream
 from relay.upstream.gate import LOST_RACE
 
 EXPRESS_FOR_S = 30.0

@@ -20,7 +20,8 @@ from relay.mail.dsn import wants_success
 from relay.mail.redact import RefusedContent, redact_reply
 from relay.mail.reply import Reply
 from relay.store.model import Attempt, OpenRecipient, RecipientUpdate, State
-from relay.upstream.base import Progress, Report, Upstream
+from relay.upstream.attempt import Progress, Report
+from relay.upstream.base import Upstream
 from relay.upstream.phases import RARE_PHASES
 from relay.upstream.results import Result
 

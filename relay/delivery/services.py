@@ -16,7 +16,8 @@ from relay.policy.suppression import Suppressions
 from relay.store.base import Queue
 from relay.store.model import Queued, Settlement
 from relay.supervise import Supervisor
-from relay.upstream.base import Report, Watcher
+from relay.upstream.attempt import Report
+from relay.upstream.standing import Watcher
 
 STORE_RETRY_S = 1.0
 """pause before the store is asked again, after a claim or a settlement that failed"""

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from relay.config.model import Lane as LaneConfig
 from relay.delivery.lane import Lane
 from relay.upstream.auto import AutoUpstream
-from relay.upstream.base import Upstream, Watcher
+from relay.upstream.base import Upstream
 from relay.upstream.http.upstream import HttpUpstream
 from relay.upstream.limits import UpstreamLimits
 from relay.upstream.smtp.upstream import SmtpUpstream
+from relay.upstream.standing import Watcher
 from relay.upstream.target import Target
 
 _KINDS: Mapping[str, type[SmtpUpstream | HttpUpstream | AutoUpstream]] = {

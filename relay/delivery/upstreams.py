@@ -49,7 +49,9 @@ class LaneUpstreams:
         """Those whose circuit is closed, in order of preference, rotated by the ladder's step; untried ones last."""
         named = self.named(route.upstreams)
         # An operator asked for a try now: it waits for how the probe ends.
-        closed = [each for each in named if each.circuit.state == "closed"] or [each for each in named if each.urged]
+        closed = [each for each in named if each.circuit.state == "closed"] or [
+            each for each in named if each.is_urged()
+        ]
         if (ranking := self.ranking(route, closed)) is not None:
             closed = [self._by_name[name] for name in ranking.names]
         turn = route.step % len(closed) if closed else 0

@@ -20,7 +20,7 @@ from relay.upstream.oauth import Tokens, TokenSource, configured_refresh_token, 
 from relay.upstream.oauth_file import token_file
 from relay.upstream.results import OpenFailed
 from relay.upstream.server import Contexts
-from relay.upstream.target import CredentialSource, FixedKey
+from relay.upstream.target import CredentialSource
 
 OnFailure = Callable[[str, str], None]
 """Gets an upstream's name and why its credentials can't be fetched; the reason may be logged."""
@@ -39,34 +39,30 @@ class LocalAccess:
 
     def tokens(self, name: str, config: Upstream) -> Tokens:
         """Raises ValueError for a key file that can't be read."""
-        key = _key(config)
+        settings = settings_of(config)
+        key = (settings, configured_refresh_token(config), config.ca_file, config.proxy)
         known = self._tokens.get(name)
         if known is None or known[0] != key:
             file = token_file(self.store, name, configured_refresh_token(config))
             source = TokenSource(
-                *(name, settings_of(config), fetcher_of(config), self._supervisor),
+                *(name, settings, fetcher_of(config), self._supervisor),
                 file=file,
                 on_failure=lambda reason: self._on_failure(name, reason),
             )
-            known = self._tokens[name] = key, _StartedTokens(source)
+            known = self._tokens[name] = key, _StartedTokens(source, known[1] if known is not None else None)
         return known[1]
 
     def aws(self, name: str, config: Upstream) -> CredentialSource:
-        api = config.api
-        region = api.region or ""
-        if api.access_key_id is not None and api.secret_access_key is not None:
-            fixed = (api.access_key_id.get_secret_value(), api.secret_access_key.get_secret_value())
-            return FixedKey(Credentials(access_key_id=fixed[0], secret_access_key=fixed[1], region=region))
-        key = _key(config)
+        key = (config.api.region, config.proxy)
         known = self._aws.get(name)
         if known is None or known[0] != key:
             source = AwsCredentials(
-                *(os.environ, region, self._supervisor),
+                *(os.environ, config.api.region or "", self._supervisor),
                 failed=lambda reason: self._on_failure(name, reason),
                 tls_context=Contexts().trusting(None),
                 proxy=config.proxy.get_secret_value() if config.proxy is not None else None,
             )
-            known = self._aws[name] = key, _StartedAws(source)
+            known = self._aws[name] = key, _StartedAws(source, known[1] if known is not None else None)
         return known[1]
 
     async def keep(self, names: Collection[str]) -> None:
@@ -121,34 +117,48 @@ class Given(NamedTuple):
 
 
 class _StartedTokens:
-    """Tokens whose source begins when it is asked first."""
+    """Tokens whose source begins when it is asked first, and ends the one before it: two of them would use up one
+    refresh token."""
 
-    def __init__(self, source: TokenSource) -> None:
+    def __init__(self, source: TokenSource, before: _StartedTokens | None) -> None:
         self._source = source
+        self._before = before
 
     @property
     def expires_at(self) -> float | None:
         return self._source.expires_at
 
     async def token(self) -> str:
-        self._source.start()
+        await self._begin()
         return await self._source.token()
 
     async def renewed(self, refused: str) -> str:
-        self._source.start()
+        await self._begin()
         return await self._source.renewed(refused)
+
+    async def _begin(self) -> None:
+        before, self._before = self._before, None
+        if before is not None:
+            await before.close()
+        self._source.start()
 
     async def close(self) -> None:
         await self._source.close()
+        if self._before is not None:
+            await self._before.close()
 
 
 class _StartedAws:
-    """Temporary credentials of AWS, whose source begins when it is asked first."""
+    """Temporary credentials of AWS, whose source begins when it is asked first, and ends the one before it."""
 
-    def __init__(self, source: AwsCredentials) -> None:
+    def __init__(self, source: AwsCredentials, before: _StartedAws | None) -> None:
         self._source = source
+        self._before = before
 
     async def current(self) -> Credentials:
+        before, self._before = self._before, None
+        if before is not None:
+            await before.close()
         self._source.start()
         try:
             return await self._source.current()
@@ -162,8 +172,5 @@ class _StartedAws:
 
     async def close(self) -> None:
         await self._source.close()
-
-
-def _key(config: Upstream) -> Hashable:
-    """What a source belongs to: the same account, reached the same way."""
-    return config.oauth2, config.api.region, config.username, config.ca_file, config.proxy
+        if self._before is not None:
+            await self._before.close()

@@ -7,13 +7,16 @@ import asyncio
 from collections.abc import Sequence
 from typing import Literal
 
-from relay.upstream.base import Load, Report, Terms, Upstream, Watcher
+from relay.upstream.attempt import Report, Terms
+from relay.upstream.base import Upstream
 from relay.upstream.circuit import Circuit
 from relay.upstream.gate import Gate
 from relay.upstream.http.upstream import HttpUpstream
 from relay.upstream.limits import UpstreamLimits
+from relay.upstream.load import Load
 from relay.upstream.results import OpenFailed
 from relay.upstream.smtp.upstream import SmtpUpstream
+from relay.upstream.standing import Watcher
 from relay.upstream.target import Target
 from relay.upstream.warm import Warm
 
@@ -34,12 +37,11 @@ class AutoUpstream(Upstream):
         watcher: Watcher,
     ) -> None:
         self.api = HttpUpstream(
-            lane, target, limits, express=express, open_within_s=open_within_s, watcher=_Watch(self, "api")
+            lane, target, limits, express=express, open_within_s=open_within_s, watcher=_Watch(self, "api", watcher)
         )
         self.smtp = SmtpUpstream(
-            lane, target, limits, express=express, open_within_s=open_within_s, watcher=_Watch(self, "smtp")
+            lane, target, limits, express=express, open_within_s=open_within_s, watcher=_Watch(self, "smtp", watcher)
         )
-        self._own_under_way = 0
         super().__init__(lane, target.name, target.config, express=express, watcher=watcher)
         # The account is one: what is learnt by one way holds for the other.
         self.api.window = self.smtp.window = self.window
@@ -50,21 +52,11 @@ class AutoUpstream(Upstream):
         """Closed while one of the two is."""
         return self.smtp.circuit if self.api.circuit.state != "closed" else self.api.circuit
 
-    @property
-    def under_way(self) -> int:
-        return self._own_under_way + self.api.under_way + self.smtp.under_way
-
-    @under_way.setter
-    def under_way(self, number: int) -> None:
-        self._own_under_way = number - self.api.under_way - self.smtp.under_way
-
-    @property
-    def urged(self) -> bool:
+    def is_urged(self) -> bool:
         return self.api.urged or self.smtp.urged
 
-    @urged.setter
-    def urged(self, value: bool) -> None:
-        self.api.urged = self.smtp.urged = value
+    def messages(self) -> int:
+        return self.under_way + self.api.under_way + self.smtp.under_way
 
     async def ways(self, load: Load) -> Sequence[Upstream]:
         found: list[Upstream] = [
@@ -88,8 +80,8 @@ class AutoUpstream(Upstream):
 
     def take_over(self, target: Target, *, open_within_s: float, watcher: Watcher) -> None:
         self._watcher = watcher
-        self.api.take_over(target, open_within_s=open_within_s, watcher=_Watch(self, "api"))
-        self.smtp.take_over(target, open_within_s=open_within_s, watcher=_Watch(self, "smtp"))
+        self.api.take_over(target, open_within_s=open_within_s, watcher=_Watch(self, "api", watcher))
+        self.smtp.take_over(target, open_within_s=open_within_s, watcher=_Watch(self, "smtp", watcher))
 
     async def opened(self, within_s: float) -> None:
         await asyncio.gather(self.api.opened(within_s), self.smtp.opened(within_s))
@@ -128,48 +120,39 @@ class AutoUpstream(Upstream):
         self.api.fail_waiting(failure)
         self.smtp.fail_waiting(failure)
 
-    def member_down(self, way: Way, reason: str) -> None:
-        """The circuit of one way opened."""
-        other = self.smtp if way == "api" else self.api
-        if other.circuit.state == "closed":
-            self._watcher.way_down(self.lane, self.name, way, reason)
-        else:
-            self._watcher.down(self.lane, self.name, f"{way}: {reason}")
-
-    def member_up(self, way: Way) -> None:
-        """The circuit of one way closed."""
-        other = self.smtp if way == "api" else self.api
-        if other.circuit.state == "closed":
-            self._watcher.way_up(self.lane, self.name, way)
-        else:
-            self._watcher.up(self.lane, self.name)
-
-    def member_on_demand(self, after_s: float) -> None:
-        """One way's sessions are opened on demand."""
-        self.opens_on_demand(after_s)
-
 
 class _Watch:
-    """Watches one of the two ways."""
+    """Watches one of the two ways, for the watcher of the whole."""
 
-    def __init__(self, whole: AutoUpstream, way: Way) -> None:
+    def __init__(self, whole: AutoUpstream, way: Way, watcher: Watcher) -> None:
         self._whole = whole
         self._way: Way = way
+        self._watcher = watcher
 
-    def down(self, lane: str, upstream: str, reason: str) -> None:  # noqa: ARG002
-        self._whole.member_down(self._way, reason)
+    def down(self, lane: str, upstream: str, reason: str) -> None:
+        if self._other.circuit.state == "closed":
+            self._watcher.way_down(lane, upstream, self._way, reason)
+        else:
+            self._watcher.down(lane, upstream, f"{self._way}: {reason}")
 
-    def up(self, lane: str, upstream: str) -> None:  # noqa: ARG002
-        self._whole.member_up(self._way)
+    def up(self, lane: str, upstream: str) -> None:
+        if self._other.circuit.state == "closed":
+            self._watcher.way_up(lane, upstream, self._way)
+        else:
+            self._watcher.up(lane, upstream)
 
-    def on_demand(self, lane: str, upstream: str, after_s: float) -> None:  # noqa: ARG002
-        self._whole.member_on_demand(after_s)
+    def on_demand(self, lane: str, upstream: str, after_s: float) -> None:
+        self._watcher.on_demand(lane, upstream, after_s)
 
-    def one_at_a_time(self, lane: str, upstream: str, reason: str) -> None:  # noqa: ARG002
-        self._whole.goes_one_at_a_time(reason)
+    def one_at_a_time(self, lane: str, upstream: str, reason: str) -> None:
+        self._watcher.one_at_a_time(lane, upstream, reason)
 
     def way_down(self, lane: str, upstream: str, way: str, reason: str) -> None:
         """A way has none of its own."""
 
     def way_up(self, lane: str, upstream: str, way: str) -> None:
         """See `way_down`."""
+
+    @property
+    def _other(self) -> Upstream:
+        return self._whole.smtp if self._way == "api" else self._whole.api

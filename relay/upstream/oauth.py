@@ -172,6 +172,7 @@ class TokenSource:
         self._ended = asyncio.Event()
         """the fetch that is under way, or the next one, has ended; another event then takes its place"""
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"TokenSource({self._name!r})"
@@ -186,13 +187,13 @@ class TokenSource:
         return self._failure
 
     def start(self) -> None:
-        """Fetch the first token, and go on renewing it."""
-        if self._task is None:
+        """Fetch the first token, and go on renewing it. Does nothing where it runs already, or was closed."""
+        if self._task is None and not self._closed:
             self._task = self._supervisor.run_forever(f"oauth {self._name}", self._run)
 
     async def close(self) -> None:
         """End the task. What waits for a token raises OpenFailed."""
-        self._failure = "shutting down"
+        self._closed, self._failure = True, "shutting down"
         task, self._task = self._task, None
         if task is not None:
             task.cancel()

@@ -34,7 +34,7 @@ class Access(Protocol):
         """Of OAuth 2."""
 
     def aws(self, name: str, config: Upstream) -> CredentialSource:
-        """Of AWS: the configuration's, or those of the machine."""
+        """Of AWS: those of the machine."""
 
     async def keep(self, names: Collection[str]) -> None:
         """End what is for upstreams of other names."""
@@ -144,6 +144,14 @@ def _api(
     where = endpoint(url)
     credentials: CredentialSource
     match api_named(kind).needs:
+        case "aws" if config.api.access_key_id is not None and config.api.secret_access_key is not None:
+            credentials = FixedKey(
+                Credentials(
+                    access_key_id=config.api.access_key_id.get_secret_value(),
+                    secret_access_key=config.api.secret_access_key.get_secret_value(),
+                    region=config.api.region or "",
+                )
+            )
         case "aws":
             if access is None:
                 return None

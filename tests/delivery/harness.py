@@ -25,7 +25,7 @@ from relay.store.model import NewMessage, OpenRecipient, Queued, Settlement
 from relay.store.sqlite.store import open_store
 from relay.store.ulid import IdMaker
 from relay.supervise import Supervisor
-from relay.upstream.base import Report
+from relay.upstream.attempt import Report
 from relay.upstream.phases import PHASES, RARE_PHASES
 from tests.store.memory import MemoryStore
 from tests.support.upstream import Upstream

@@ -19,7 +19,7 @@ from relay.observe.metrics import Metrics
 from relay.observe.objectives import Objective, Objectives
 from relay.observe.recent import Recent
 from relay.store.model import OpenRecipient, Queued, RecipientUpdate, Settlement
-from relay.upstream.base import Report
+from relay.upstream.attempt import Report
 from relay.upstream.gate import Gate
 from relay.upstream.results import LOST, Result
 from tests.delivery.harness import config, delivering, unsigned

@@ -12,7 +12,7 @@ import pytest
 from relay.delivery.attempt import attempt
 from relay.delivery.message import Job
 from relay.mail.envelope import Recipient
-from relay.upstream.base import Progress
+from relay.upstream.attempt import Progress
 from relay.upstream.smtp.upstream import SmtpUpstream
 from relay.upstream.smtp.wire import Wire
 from tests.delivery.harness import Bench, config, delivering, job_of, until, warm

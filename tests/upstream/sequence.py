@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from relay.clock import steady
 from relay.mail.envelope import Envelope, Recipient
-from relay.upstream.base import Progress, Terms
+from relay.upstream.attempt import Progress, Terms
 from relay.upstream.gate import SUPERSEDED, Gate
 from relay.upstream.results import Result
 from relay.upstream.sessions.kept import Opening

@@ -6,10 +6,13 @@ import time
 
 from relay.config.model import Upstream as Config
 from relay.mail.reply import Reply
-from relay.upstream.base import Load, Report, Terms, Upstream, Watcher
+from relay.upstream.attempt import Report, Terms
+from relay.upstream.base import Upstream
 from relay.upstream.gate import Gate
 from relay.upstream.limits import UpstreamLimits
+from relay.upstream.load import Load
 from relay.upstream.results import TIMED_OUT, OpenFailed
+from relay.upstream.standing import Watcher
 from relay.upstream.target import Target
 from relay.upstream.warm import Warm
 from tests.upstream.test_pool import Watch

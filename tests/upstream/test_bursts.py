@@ -15,8 +15,9 @@ import pytest
 from relay.clock import steady
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.recode import Form
-from relay.upstream.base import Finish, Parts, Progress, Report, Terms
+from relay.upstream.attempt import Progress, Report, Terms
 from relay.upstream.gate import Gate
+from relay.upstream.load import Finish, Parts
 from relay.upstream.sessions.pool import NO_SESSION
 from relay.upstream.smtp.upstream import SmtpUpstream
 from tests.support.script import Moment

@@ -13,7 +13,7 @@ import pytest
 
 from relay.clock import steady
 from relay.mail.envelope import Envelope, Recipient
-from relay.upstream.base import Progress, Terms
+from relay.upstream.attempt import Progress, Terms
 from relay.upstream.circuit import Circuit
 from relay.upstream.gate import EXPIRED, LOST_RACE, Gate
 from relay.upstream.limits import LocalLimits

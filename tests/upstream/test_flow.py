@@ -13,7 +13,7 @@ from relay.clock import steady
 from relay.config.model import Upstream as Config
 from relay.mail.envelope import Envelope, Recipient
 from relay.upstream import flow
-from relay.upstream.base import Progress, Terms
+from relay.upstream.attempt import Progress, Terms
 from relay.upstream.gate import Gate
 from relay.upstream.results import LOST
 from relay.upstream.smtp.commands import Mail

@@ -12,8 +12,9 @@ import pytest
 from relay.config.model import Upstream as Config
 from relay.upstream.results import GARBLED, OpenFailed
 from relay.upstream.smtp.bounded import BoundedProtocol
-from relay.upstream.smtp.connect import Target, open_session
+from relay.upstream.smtp.connect import open_session
 from relay.upstream.smtp.replies import MAX_LINE_BYTES, MAX_REPLY_BYTES, MAX_REPLY_LINES
+from relay.upstream.target import Target
 from tests.support.script import Script
 from tests.support.tls import Certificates
 from tests.support.upstream import Close, Endless, Hang, Moment, Reset, Split, Upstream

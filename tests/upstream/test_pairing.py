@@ -12,7 +12,7 @@ import pytest
 
 from relay.clock import steady
 from relay.mail.envelope import Envelope, Recipient
-from relay.upstream.base import Progress, Terms
+from relay.upstream.attempt import Progress, Terms
 from relay.upstream.gate import Answer, Carrier, Gate
 from relay.upstream.sessions.kept import Opening
 from relay.upstream.smtp.capabilities import Capabilities

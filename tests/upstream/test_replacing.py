@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from relay.upstream.base import Report
+from relay.upstream.attempt import Report
 from relay.upstream.limits import LocalLimits
 from relay.upstream.smtp.upstream import SmtpUpstream
 from tests.support.dialogue import Session as Seen

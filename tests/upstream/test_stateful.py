@@ -16,7 +16,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from relay.clock import steady
 from relay.mail.envelope import Envelope, Recipient
-from relay.upstream.base import Progress, Terms
+from relay.upstream.attempt import Progress, Terms
 from relay.upstream.gate import Gate
 from relay.upstream.sessions.kept import Opening
 from relay.upstream.smtp.capabilities import Capabilities

@@ -6,13 +6,18 @@ import asyncio
 import base64
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from relay.config.model import Upstream as Config
+from relay.supervise import Supervisor
 from relay.upstream.addresses import Addresses
-from relay.upstream.oauth import Tokens, unavailable
+from relay.upstream.oauth import Tokens, TokenSource, fetcher_of, settings_of, unavailable
+from relay.upstream.oauth_file import token_file
 from relay.upstream.results import OpenFailed
 from relay.upstream.smtp.connect import open_session
 from relay.upstream.target import Target
@@ -22,6 +27,7 @@ from tests.support.upstream import Close, Hang, ReplyThenClose, Split, Upstream
 from tests.upstream.test_opening import away
 
 USER = "mailer@example.com"
+SMTP = {"tls": "none", "username": USER, "auth": "xoauth2"}
 FIRST, SECOND = "first-token.ABCdef0123456789", "second-token.ABCdef0123456789"
 OFFERED = "250-mock\n250-PIPELINING\n250 AUTH LOGIN PLAIN XOAUTH2"
 WELCOME = "235 2.7.0 Authentication successful"
@@ -59,8 +65,7 @@ class Never(Given):
 async def opened(upstream: Upstream, tokens: Tokens | None, *, within_s: float = 5.0, **keys: Any) -> None:
     """Open a session and close it. Raises OpenFailed."""
     oauth2 = {"token_url": "https://login.example.com/token", "client_id": "app", "client_secret": "app-secret"}
-    given = {"host": upstream.host, "port": upstream.port, "tls": "none", "username": USER, "auth": "xoauth2"}
-    config = Config.model_validate({**given, "oauth2": oauth2, **keys})
+    config = Config.model_validate({**SMTP, "host": upstream.host, "port": upstream.port, "oauth2": oauth2, **keys})
     found = Target.of("up", config, "relay.example.com")
     target = replace(found, tokens=tokens, addresses=Addresses(upstream.host, upstream.port))
     session = await open_session(target, timeout_s=within_s)
@@ -273,3 +278,43 @@ async def test_a_server_that_ends_or_hangs_at_auth_is_a_failure_of_that_phase(an
         with pytest.raises(OpenFailed, match=reason):
             await opened(upstream, tokens, within_s=0.5)
     assert tokens.refused == []
+
+
+async def test_tokens_of_a_real_server_serve_many_sessions_and_a_revoked_one_is_replaced_by_one_fetch(
+    tmp_path: Path,
+) -> None:
+    fetched: list[dict[str, Any]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        fetched.append(dict(await request.post()))
+        number = len(fetched)
+        tokens = {"access_token": f"access-{number}.0123456789", "refresh_token": f"refresh-{number}"}
+        return web.json_response({**tokens, "token_type": "Bearer", "expires_in": 3600})
+
+    def decide(moment: Moment) -> Action:
+        if moment.step == "ehlo":
+            return OFFERED
+        good = sent(f"access-{len(fetched)}.0123456789")
+        return (WELCOME if f"AUTH {moment.argument}" == good else REFUSED) if moment.step == "auth" else None
+
+    app = web.Application()
+    app.router.add_post("/token", answer)
+    async with TestServer(app) as server, Upstream(script=decide) as upstream:
+        oauth2 = {"grant": "refresh_token", "token_url": str(server.make_url("/token")), "client_id": "app"}
+        config = Config.model_validate({**SMTP, "host": upstream.host, "port": upstream.port, "oauth2": oauth2})
+        kept = token_file(tmp_path / "relay.db", "up", "refresh-0")
+        source = TokenSource("up", settings_of(config), fetcher_of(config), Supervisor(lambda *_: None), file=kept)
+        source.start()
+        target = replace(Target.of("up", config, "relay.example.com"), tokens=source)
+
+        async def five() -> None:
+            for session in await asyncio.gather(*(open_session(target, timeout_s=10) for _ in range(5))):
+                session.abort()
+
+        await five()
+        assert [one["refresh_token"] for one in fetched] == ["refresh-0"]
+        fetched.append({"refresh_token": "the server revoked access-1"})
+        await five()
+        assert [one["refresh_token"] for one in fetched[2:]] == ["refresh-1"]
+        assert kept.newest() == "refresh-3"
+        await source.close()

@@ -22,6 +22,7 @@ from relay.providers.apis.aws_chain import (
     renewal_at,
     source_of,
 )
+from relay.providers.reading import line
 from relay.supervise import Supervisor
 from relay.upstream.http.fetch import Fetch, FetchFailed, fetch
 
@@ -46,34 +47,6 @@ class Fetcher(Protocol):
     async def __call__(
         self, what: Fetch, *, within_s: float, tls_context: ssl.SSLContext | None = None, proxy: str | None = None
     ) -> Answer: ...
-
-
-class CredentialSource(Protocol):
-    """What signs requests to SES."""
-
-    async def current(self) -> Credentials:
-        """Credentials that are valid now. Raises CredentialsUnavailable."""
-        ...
-
-    def start(self) -> None: ...
-
-    async def close(self) -> None: ...
-
-
-class FixedCredentials:
-    """Credentials of the configuration. They never expire."""
-
-    def __init__(self, credentials: Credentials) -> None:
-        self._credentials = credentials
-
-    async def current(self) -> Credentials:
-        return self._credentials
-
-    def start(self) -> None:
-        """There is nothing to renew."""
-
-    async def close(self) -> None:
-        """Nothing runs."""
 
 
 class AwsCredentials:
@@ -199,7 +172,7 @@ class AwsCredentials:
                 try:
                     token = await _token(source)
                 except ValueError as error:
-                    return Refusal(str(error))
+                    return Refusal(line(str(error)) or "the token file can't be read")
                 return await self._ask(source.name, source.exchange(token, self._clock()), is_local=source.is_local)
 
     async def _ask(self, name: str, exchange: Exchange, *, is_local: bool) -> Temporary | Refusal:

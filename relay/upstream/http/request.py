@@ -11,15 +11,20 @@ import h11
 
 from relay import __version__
 from relay.config.access import Endpoint
+from relay.config.model import Upstream
+from relay.mail.correlation import correlated
 from relay.mail.message import from_addresses, parse
 from relay.mail.rebuilding import CannotRebuild, carried_by, rebuilt
-from relay.mail.recode import Form, Unencodable, has_utf8_head
-from relay.mail.setting import taken_out
+from relay.mail.recode import Form, Unencodable, has_utf8_head, recoded
+from relay.mail.setting import taken_out, with_fields
 from relay.providers.api import Api, ApiMail, ApiRequest, Call, Credentials, Mailbox, Rebuilt
-from relay.upstream.base import Finish, Load, Parts
+from relay.providers.apis.registry import api_named
+from relay.providers.registry import provider_named
+from relay.upstream.load import Finish, Load, Parts
 
 LARGE_BYTES = 256_000
 """from here on a content is taken apart and encoded off the event loop"""
+_UNENCODABLE = "a header section with raw 8-bit text that can't be encoded"
 
 
 class Carried(NamedTuple):
@@ -29,6 +34,21 @@ class Carried(NamedTuple):
     """but for the content of a raw API, which `parts` has"""
     parts: Parts | None
     """the signed content of a raw API, once the gate is open"""
+
+
+class Shipment(NamedTuple):
+    """A message's envelope as one request has it."""
+
+    relay_id: str
+    sender: str
+    recipients: tuple[str, ...]
+    redirected_to: str | None = None
+    """the address that it goes to instead of its recipients; `recipients` is this one then"""
+
+    @classmethod
+    def of(cls, load: Load) -> Shipment:
+        recipients = tuple(recipient.address for _, recipient in load.recipients)
+        return cls(load.message_id, load.envelope.sender, recipients, load.redirected_to)
 
 
 class _Seen(NamedTuple):
@@ -47,11 +67,10 @@ async def carried(load: Load, api: Api, finish: Finish) -> Carried | str:
     mail = await seen(load, api, finish)
     if isinstance(mail, str) or api.form == "json":
         return mail if isinstance(mail, str) else Carried(mail, None)
-    form: Form = "ASCII head" if not mail.content.isascii() and has_utf8_head(mail.content) else "as it is"
     try:
-        return Carried(mail, await load.signed(form, finish))
+        return Carried(mail, await load.signed(_form(mail.content), finish))
     except Unencodable:
-        return "a header section with raw 8-bit text that can't be encoded"
+        return _UNENCODABLE
 
 
 async def seen(load: Load, api: Api, finish: Finish) -> ApiMail | str:
@@ -61,7 +80,7 @@ async def seen(load: Load, api: Api, finish: Finish) -> ApiMail | str:
         return known
     found = await asyncio.to_thread(_see, await load.finished(finish), api)
     load.memo["api", api, finish] = found
-    return _mail_of(found, load, api)
+    return _mail_of(found, api, Shipment.of(load))
 
 
 def seen_now(load: Load, api: Api, finish: Finish) -> ApiMail | str | None:
@@ -72,25 +91,46 @@ def seen_now(load: Load, api: Api, finish: Finish) -> ApiMail | str | None:
         if content is None:
             return None
         load.memo["api", api, finish] = memo = _see(content, api)
-    return _mail_of(memo, load, api)
+    return _mail_of(memo, api, Shipment.of(load))
 
 
-def _mail_of(found: _Seen, load: Load, api: Api) -> ApiMail | str:
+def why_not(content: bytes, config: Upstream, shipment: Shipment) -> str | None:
+    """Why the upstream's API can't carry a content as it was accepted (`relay.mail.message.prepare`), for people who
+    ask before it is sent; None: it can. The reason holds nothing of the message. Blocks for as long as it takes."""
+    api, finish = api_named(config.api.kind or ""), Finish.of(config)
+    content = with_fields(content, finish.settings)
+    provider = provider_named(finish.provider) if finish.provider is not None else None
+    if provider is not None:
+        content = correlated(content, provider, shipment.relay_id)
+    mail = _mail_of(_see(content, api), api, shipment)
+    if isinstance(mail, str) or api.form == "json":
+        return mail if isinstance(mail, str) else None
+    try:
+        recoded(mail.content, _form(mail.content))
+    except Unencodable:
+        return _UNENCODABLE
+    return None
+
+
+def _form(content: bytes) -> Form:
+    """That in which a raw API takes it."""
+    return "ASCII head" if not content.isascii() and has_utf8_head(content) else "as it is"
+
+
+def _mail_of(found: _Seen, api: Api, shipment: Shipment) -> ApiMail | str:
     """What one request would carry of a content that was seen before."""
-    recipients = tuple(recipient.address for _, recipient in load.recipients)
+    relay_id, sender, recipients, redirected_to = shipment
     if len(found.content) > api.max_bytes:
         return f"larger than {api.max_bytes} bytes"
     if len(recipients) > api.recipients:
         return f"more than {api.recipients} recipients"
     parts = found.rebuilt
-    if parts is not None and load.redirected_to is not None:
-        parts = parts._replace(to=(Mailbox(load.redirected_to),), cc=())
+    if parts is not None and redirected_to is not None:
+        parts = parts._replace(to=(Mailbox(redirected_to),), cc=())
     reason = found.reason or (carried_by(parts, api.allows_header, recipients) if parts is not None else None)
     if reason is not None:
         return reason
-    mail = ApiMail(
-        load.message_id, load.envelope.sender, recipients, found.author, found.steering, found.content, parts
-    )
+    mail = ApiMail(relay_id, sender, recipients, found.author, found.steering, found.content, parts)
     return api.why_not(mail) or mail
 
 

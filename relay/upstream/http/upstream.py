@@ -16,18 +16,20 @@ from relay.config.model import Upstream as Config
 from relay.mail.reply import Reply
 from relay.providers.api import Credentials, Kind, Verdict
 from relay.providers.apis.registry import api_named
-from relay.upstream.base import Finish, Load, Report, Terms, Watcher
+from relay.upstream.attempt import Report, Terms
 from relay.upstream.gate import Gate
 from relay.upstream.http.connect import open_connection
 from relay.upstream.http.connection import Exchange, HttpConnection
 from relay.upstream.http.outcome import judged, results, unanswered
 from relay.upstream.http.request import Carried, carried, request, seen, seen_now
 from relay.upstream.limits import UpstreamLimits
+from relay.upstream.load import Finish, Load
 from relay.upstream.phases import Phases
 from relay.upstream.results import TIMED_OUT, OpenFailed, Result
 from relay.upstream.sessions.kept import Opening
 from relay.upstream.sessions.upstream import PooledUpstream, record_opening
 from relay.upstream.sessions.waiters import Wants
+from relay.upstream.standing import Watcher
 from relay.upstream.target import ApiEndpoint, Target
 
 DEFAULT_PAUSE_S = 1.0
@@ -66,6 +68,8 @@ class HttpUpstream(PooledUpstream[HttpConnection]):
         return self._target.api
 
     async def _open(self, within_s: float) -> HttpConnection:
+        # So no code waits for the first token, and an upstream without credentials is down before it is asked.
+        await self._endpoint.credentials.current()
         return await open_connection(self._endpoint.server, timeout_s=within_s, express=self.express)
 
     def _followed_by(self, target: Target) -> Target:

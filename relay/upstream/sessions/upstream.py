@@ -9,15 +9,18 @@ from typing import Generic, Literal
 
 from relay.clock import steady
 from relay.mail.outcome import Outcome
-from relay.upstream.base import Load, Report, Terms, Upstream, Watcher
+from relay.upstream.attempt import Report, Terms
+from relay.upstream.base import Upstream
 from relay.upstream.gate import Gate
 from relay.upstream.limits import UpstreamLimits
+from relay.upstream.load import Load
 from relay.upstream.phases import Phases
 from relay.upstream.results import TROUBLE, OpenFailed, Result
 from relay.upstream.sessions.kept import Opening, S
 from relay.upstream.sessions.maintenance import Maintenance
 from relay.upstream.sessions.pool import NO_SESSION, Pool
 from relay.upstream.sessions.waiters import Wants
+from relay.upstream.standing import Watcher
 from relay.upstream.target import Target
 from relay.upstream.warm import Warm
 

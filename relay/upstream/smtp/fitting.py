@@ -6,7 +6,7 @@ import math
 import time
 
 from relay.mail.recode import Form, Unencodable, has_utf8_head
-from relay.upstream.base import Finish, Load, Parts
+from relay.upstream.load import Finish, Load, Parts
 from relay.upstream.smtp.capabilities import Capabilities
 from relay.upstream.smtp.commands import Mail
 

@@ -13,8 +13,9 @@ from typing import Protocol
 
 from relay.clock import steady
 from relay.mail.reply import Reply
-from relay.upstream.base import Parts, Terms
+from relay.upstream.attempt import Terms
 from relay.upstream.gate import EXPIRED, STOPPED, Gate
+from relay.upstream.load import Parts
 from relay.upstream.results import LOST, TIMED_OUT, TROUBLE
 from relay.upstream.smtp.outgoing import Outgoing
 from relay.upstream.smtp.report import TransactionReport

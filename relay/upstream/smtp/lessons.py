@@ -7,8 +7,9 @@ import time
 
 from relay.mail.redact import redact, redact_reply
 from relay.upstream.account import credential_failure
-from relay.upstream.base import Load, Upstream
+from relay.upstream.base import Upstream
 from relay.upstream.depth import Depth
+from relay.upstream.load import Load
 from relay.upstream.results import OpenFailed
 from relay.upstream.smtp.report import TransactionReport
 from relay.upstream.window import throttles

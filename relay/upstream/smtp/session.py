@@ -13,8 +13,9 @@ import time
 from typing import Any
 
 from relay.clock import steady
-from relay.upstream.base import Parts, Terms
+from relay.upstream.attempt import Terms
 from relay.upstream.gate import Gate
+from relay.upstream.load import Parts
 from relay.upstream.results import Result
 from relay.upstream.sessions.kept import KeptSession, Opening
 from relay.upstream.smtp.capabilities import Capabilities

@@ -6,9 +6,10 @@ import time
 from dataclasses import replace
 from typing import Literal
 
-from relay.upstream.base import Load, Progress, Report, Terms, Watcher
+from relay.upstream.attempt import Progress, Report, Terms
 from relay.upstream.gate import Gate
 from relay.upstream.limits import UpstreamLimits
+from relay.upstream.load import Load
 from relay.upstream.phases import Phases
 from relay.upstream.sessions.kept import Opening
 from relay.upstream.sessions.upstream import PooledUpstream, record_opening
@@ -18,6 +19,7 @@ from relay.upstream.smtp.fitting import fitted
 from relay.upstream.smtp.lessons import adapt_window, learn_depth, lost_step, mind_the_account, was_never_handed_over
 from relay.upstream.smtp.report import TransactionReport
 from relay.upstream.smtp.session import Session
+from relay.upstream.standing import Watcher
 from relay.upstream.target import Target
 from relay.upstream.warm import Warm
 

@@ -1,0 +1,200 @@
+"""A real HTTP/1.1 server for tests that does what a script says: see `api_script` for the answers.
+
+async with ApiServer([Reply(429, headers=[("Retry-After", "1")]), Reply(200, {"id": "1"})]) as server:
+    ...
+    await server.wait_for(2)
+    assert server.requests[0].path == "/emails"
+    assert server.faults == []
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from tests.support.api_dialogue import ApiDialogue, HttpWire
+from tests.support.api_script import (
+    Action,
+    Answer,
+    AtHead,
+    Bomb,
+    CloseAfter,
+    CloseBefore,
+    CloseWhileReading,
+    Early,
+    Endless,
+    Hang,
+    Header,
+    IdleClose,
+    Raw,
+    Redirect,
+    Reply,
+    Request,
+    Reset,
+    Responder,
+    Slow,
+    StopReading,
+    Taken,
+)
+from tests.support.tls import Certificate
+from tests.support.wire import Lost, Wire
+
+__all__ = [
+    "Action", "Answer", "ApiServer", "Bomb", "CloseAfter", "CloseBefore", "CloseWhileReading", "Early", "Endless",
+    "Hang", "Header", "IdleClose", "Raw", "Redirect", "Reply", "Request", "Reset", "Responder", "Slow", "StopReading",
+    "Taken",
+]  # fmt: skip
+
+
+class ApiServer:
+    """An async context manager that listens on loopback; what it saw is in `requests` and `faults`."""
+
+    def __init__(
+        self,
+        respond: Answer | Sequence[Answer],
+        *,
+        tls: Certificate | ssl.SSLContext | None = None,
+        address: str = "127.0.0.1",
+        port: int = 0,
+        at_head: AtHead | None = None,
+        receive_buffer_bytes: int | None = None,
+    ) -> None:
+        """`respond`: one answer, or one for each request in turn, of which the last repeats.
+        `at_head`: asked before the body of a request is read; None from it means to read on and answer.
+        `receive_buffer_bytes`: of the kernel, for each connection; the kernel doubles it."""
+        self.address = address
+        self.port = port
+        self.requests: list[Request] = []
+        """all whose head came, in the order in which they ended, whole or not"""
+        self.faults: list[str] = []
+        """what the clients did wrong, and what a callable raised"""
+        self.connections = 0
+        """opened so far, with those whose handshake failed"""
+        self.peak = 0
+        """most connections open at once"""
+        self.at_head = at_head
+        self.set_respond(respond)
+        self._context = tls.server_context() if isinstance(tls, Certificate) else tls
+        self._receive_buffer_bytes = receive_buffer_bytes
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wires: set[HttpWire] = set()
+        self._server: asyncio.Server | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        return f"{'http' if self._context is None else 'https'}://localhost:{self.port}"
+
+    @property
+    def open(self) -> int:
+        """Connections that are open now."""
+        return len(self._wires)
+
+    def set_respond(self, respond: Answer | Sequence[Answer]) -> None:
+        """Other answers from the next request on."""
+        self._answers: Sequence[Answer] = respond if isinstance(respond, Sequence) else [respond]
+        self._turn = 0
+        if not self._answers:
+            raise ValueError("a server needs an answer")
+
+    async def __aenter__(self) -> Self:
+        await self.resume()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.pause()
+        for task in (tasks := list(self._tasks)):
+            task.cancel()
+        wires = list(self._wires)
+        await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+        for wire in wires:
+            wire.reset()
+
+    async def pause(self) -> None:
+        """Stop listening: connections are refused. Open ones go on."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def resume(self) -> None:
+        """Listen (again) on the same port."""
+        sock = socket.create_server(
+            (self.address, self.port), family=socket.AF_INET6 if ":" in self.address else socket.AF_INET
+        )
+        if self._receive_buffer_bytes is not None:
+            # Accepted sockets inherit it; set later, it wouldn't take back the window that is open already.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer_bytes)
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: HttpWire(self._serve, self._tasks, held=self._context is not None), sock=sock
+        )
+        self.port = int(sock.getsockname()[1])
+
+    def reset_connections(self) -> None:
+        """RST on every open connection."""
+        for wire in list(self._wires):
+            wire.reset()
+
+    def close_connections(self) -> None:
+        """What a server does to idle connections: FIN, without a word."""
+        for wire in list(self._wires):
+            wire.close()
+
+    def swallow_connections(self) -> None:
+        """The network loses what comes on the connections that are open now, without an RST. Linux only."""
+        for wire in list(self._wires):
+            wire.swallow()
+
+    async def wait_for(self, n: int, within_s: float = 10.0) -> list[Request]:
+        """The requests, once there are `n`."""
+        await self.wait_until(lambda: len(self.requests) >= n, within_s)
+        return self.requests
+
+    async def wait_until(self, holds: Callable[[], bool], within_s: float = 10.0) -> None:
+        """Until `holds()`, looked at whenever a connection moves. Else AssertionError with what was seen."""
+        try:
+            async with asyncio.timeout(within_s):
+                while not holds():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            seen = [f"{one.method} {one.path}" for one in self.requests]
+            raise AssertionError(
+                f"not within {within_s} s: {seen}, {self.connections} connections, faults {self.faults}"
+            ) from None
+
+    def _choose(self) -> Answer:
+        answer = self._answers[min(self._turn, len(self._answers) - 1)]
+        self._turn += 1
+        return answer
+
+    def _noted(self, request: Request) -> None:
+        self.requests.append(request)
+        self._changed.set()
+
+    def _fault(self, text: str) -> None:
+        self.faults.append(text)
+        self._changed.set()
+
+    async def _serve(self, wire: Wire) -> None:
+        assert isinstance(wire, HttpWire)
+        number = self.connections
+        self.connections += 1
+        self._wires.add(wire)
+        self.peak = max(self.peak, self.open)
+        self._changed.set()
+        try:
+            if self._context is not None:
+                await wire.secure(self._context)
+            await ApiDialogue(wire, number, self._choose, self.at_head, self._noted, self._fault).run()
+        except Lost:
+            pass  # the script or the client ended it: what was seen is noted
+        finally:
+            self._wires.discard(wire)
+            wire.close()
+            self._changed.set()
