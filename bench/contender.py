@@ -23,6 +23,8 @@ class Upstream:
     """STARTTLS, verified by this"""
     auth: bool = False
     """with sink.USERNAME and sink.PASSWORD"""
+    api: str | None = None
+    """the HTTP API that it is, over TLS; None: it speaks SMTP"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,9 +117,10 @@ class Results:
         found = quantiles(run.times_ms)
         say(f"{row:11} {name:13} p50 {found.p50:7.2f}  p95 {found.p95:7.2f}  p99 {found.p99:7.2f} ms  n {found.n}")
 
-    def lines(self, row: str, title: str, target: str) -> list[list[str]]:
+    def lines(self, row: str, title: str, target: str, *, signs: bool = True) -> list[list[str]]:
+        """`signs`: the contenders but the floor sign."""
         return [
-            [title, target, name, *_cells(runs, signs=name != "floor")]
+            [title, target, name, *_cells(runs, signs=signs and name != "floor")]
             for (of, name), runs in self.runs.items()
             if of == row
         ]

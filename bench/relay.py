@@ -120,7 +120,20 @@ def _match(lane: str, *, by_content: bool) -> dict[str, Any]:
     return {"content": "otp"} if by_content and lane == "otp" else {"header": {"X-Relay-Lane": lane}}
 
 
+def _api(one: Upstream, sessions: Mapping[str, int]) -> dict[str, Any]:
+    access = {"kind": one.api, "url": f"https://localhost:{one.port}"}
+    proof = {"region": "eu-west-1", "access_key_id": "AKIABENCH", "secret_access_key": PASSWORD}
+    return {
+        "via": "api",
+        "api": access | (proof if one.api == "ses" else {"key": PASSWORD}),
+        "ca_file": str(one.ca_file),
+        "sessions": dict(sessions),
+    }
+
+
 def _upstream(one: Upstream, sessions: Mapping[str, int]) -> dict[str, Any]:
+    if one.api is not None:
+        return _api(one, sessions)
     found: dict[str, Any] = {"host": "127.0.0.1", "port": one.port, "tls": "none", "sessions": dict(sessions)}
     if one.ca_file is not None:
         found |= {"tls": "starttls", "ca_file": str(one.ca_file)}

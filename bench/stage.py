@@ -213,9 +213,18 @@ class Stage:
     def _start_proxy(self, to_port: int, rtt_ms: float) -> int:
         return _ready(self._child("proxy", "--to", to_port, "--rtt", rtt_ms, *self._realtime))
 
-    def upstream(self, sink: SinkAt, network: Network) -> Upstream:
+    def api_sink(self, kind: str) -> SinkAt:
+        """An ESP's HTTP API over TLS, ahead of the contender whenever it has something to do."""
+        out, good = self.fresh("arrivals"), self.certificates.good
+        child = self._child(
+            "api_sink",
+            *("--kind", kind, "--out", out, "--cert", good.cert_file, "--key", good.key_file, *self._realtime),
+        )
+        return SinkAt(_ready(child), out, child)
+
+    def upstream(self, sink: SinkAt, network: Network, *, api: str | None = None) -> Upstream:
         port = self.proxy(sink.port, network.rtt_ms)
-        return Upstream(port, self.certificates.ca_file if network.tls else None, network.tls)
+        return Upstream(port, self.certificates.ca_file if network.tls else None, network.tls, api)
 
     def site(self, otp: Sequence[Upstream], bulk: Upstream, *, hedge: str | None = None) -> Site:
         directory = self.fresh("site")
