@@ -49,19 +49,19 @@ def _api(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
         return
     api = api_named(access.kind)
     if access.url is not None:
-        yield from _url((*loc, "api", "url"), access.url)
+        yield from _url((*loc, "api", "url"), access.url, is_proxied=upstream.proxy is not None)
     if api.needs == "aws" and access.region is None:
         yield Diagnostic((*loc, "api", "region"), "missing: the AWS region, such as eu-west-1", at="key")
     yield from _credentials(loc, upstream, api)
 
 
-def _url(loc: Loc, url: str) -> Iterator[Diagnostic]:
+def _url(loc: Loc, url: str, *, is_proxied: bool) -> Iterator[Diagnostic]:
     try:
         where = endpoint(url)
     except ValueError as error:
         yield Diagnostic(loc, str(error))
         return
-    if not where.is_secure and not is_loopback(where.host):
+    if not where.is_secure and (is_proxied or not is_loopback(where.host)):
         yield Diagnostic(loc, "http would send mail and the key in clear to another machine; use https")
 
 
@@ -108,7 +108,7 @@ def _xoauth2(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
         yield Diagnostic((*loc, "username"), "missing: the mailbox that sends", at="key")
     if upstream.password is not None:
         yield note((*loc, "password"), "isn't used: auth is xoauth2")
-    if upstream.tls == "none" and not is_loopback(upstream.host):
+    if upstream.tls == "none" and upstream.via != "api" and not (is_loopback(upstream.host) and upstream.proxy is None):
         yield Diagnostic((*loc, "tls"), "a token isn't sent in clear to another machine; set starttls or implicit")
 
 

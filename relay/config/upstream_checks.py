@@ -18,7 +18,8 @@ def check(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
     yield from access_checks.check(loc, upstream)
     if not upstream.host and upstream.via != "api":
         return  # reported: nothing more can be said
-    local = is_loopback(upstream.host)
+    # A proxy on this machine sends it elsewhere.
+    local = is_loopback(upstream.host) and upstream.proxy is None
     if upstream.host and not is_host(upstream.host):
         hint = "; the port has a key of its own" if ":" in upstream.host else ""
         yield Diagnostic((*loc, "host"), f"expected a host name or an IP address, got {shown(upstream.host)}{hint}")

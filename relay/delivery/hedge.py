@@ -56,7 +56,8 @@ class _Race:
                 self._done.append(task.result())
             if decided and not self._content_under_way():
                 break
-            if not finished and hedging and self._envelope_unanswered():
+            # Meanwhile the content may have left: with BDAT or over HTTP nothing is answered before.
+            if not finished and hedging and self._envelope_unanswered() and not self._content_under_way():
                 if not alone:
                     self._trip_unresponsive()
                 elif not self._asked():

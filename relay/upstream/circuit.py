@@ -87,6 +87,10 @@ class Circuit:
         self._is_paused = True
         return opened
 
+    def is_paused(self, now: float) -> bool:
+        """Whether the pause that the host asked for isn't over."""
+        return self._is_paused and now < self.probe_at
+
     def doubt(self, now: float, reason: str) -> None:
         """Nothing is known of it yet, but another configuration of this upstream was down: a probe is due now."""
         self.state, self.reason, self.probe_at = "open", reason, now

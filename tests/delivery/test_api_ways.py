@@ -192,3 +192,40 @@ async def test_a_drain_waits_for_the_answer(tmp_path: Path) -> None:
         release.set()
         assert await draining == 0
         assert (await bench.view(id_))["recipients"][0]["state"] == "sent"
+
+
+async def test_a_code_that_waits_for_a_connection_to_the_api_is_raced_by_smtp_and_sent_once(tmp_path: Path) -> None:
+    """The API's kernel takes the connection, and its TLS never answers."""
+    async with ApiServer(esp := Esp("resend")) as server, Upstream() as smtp:
+        upstream = api("resend", server.url.replace("http:", "https:"))
+        settings = config({"api": upstream, "smtp": smtp}, hedge=0.1, attempt=5.0)
+        async with delivering(tmp_path, settings) as bench:
+            view = await sent(bench)
+        assert view["recipients"][0]["upstream"] == "smtp"
+        assert len(smtp.messages) == 1
+        assert esp.mails == []
+
+
+async def test_no_race_begins_once_the_request_has_left(tmp_path: Path) -> None:
+    async def late(request: Any) -> Any:
+        await asyncio.sleep(0.5)
+        return esp(request)
+
+    esp = Esp("resend")
+    async with ApiServer(late) as server, Upstream() as smtp:
+        settings = config({"api": api("resend", server.url), "smtp": smtp}, hedge=0.1, attempt=5.0, final=5.0)
+        async with delivering(tmp_path, settings) as bench:
+            await until(lambda: warm(bench))
+            view = await sent(bench)
+        assert outcomes(view) == [("api", "sent")]
+        assert smtp.messages == []
+
+
+async def test_codes_that_wait_when_the_api_asks_for_a_pause_go_elsewhere(tmp_path: Path) -> None:
+    throttled = Reply(429, {"name": "rate_limit_exceeded"}, headers=[("Retry-After", "30")])
+    async with ApiServer(throttled) as server, Upstream() as smtp:
+        settings = config({"api": api("resend", server.url, sessions={"warm": 1, "max": 1}), "smtp": smtp})
+        async with delivering(tmp_path, settings) as bench:
+            views = await asyncio.gather(*(sent(bench) for _ in range(6)))
+        assert {view["recipients"][0]["upstream"] for view in views} == {"smtp"}
+        assert len(server.requests) == 1

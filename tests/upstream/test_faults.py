@@ -357,7 +357,7 @@ async def test_a_fault_of_ours_while_opening_fails_the_waiting_tries_and_is_prob
             raise faults.pop()
         return await really(*args, **options)
 
-    monkeypatch.setattr("relay.upstream.sessions.openings.open_session", opened)
+    monkeypatch.setattr("relay.upstream.smtp.upstream.open_session", opened)
     async with Upstream() as upstream, pool(config(upstream)) as one:
         with pytest.raises(OpenFailed, match="ValueError"):
             await one.pool.acquire(within_s=8)
@@ -377,7 +377,7 @@ async def test_a_session_that_opens_behind_the_pools_back_is_closed(monkeypatch:
                 continue
         return await really(*args, **options)
 
-    monkeypatch.setattr("relay.upstream.sessions.openings.open_session", opened)
+    monkeypatch.setattr("relay.upstream.smtp.upstream.open_session", opened)
     monkeypatch.setattr("relay.upstream.sessions.openings.CLOSE_WITHIN_S", 0.05)
     monkeypatch.setattr("relay.upstream.sessions.pool.CLOSE_WITHIN_S", 0.05)
     async with Upstream() as upstream:

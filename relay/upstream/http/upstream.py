@@ -36,6 +36,7 @@ DEFAULT_PAUSE_S = 1.0
 """after a 429 that doesn't say how long"""
 MAX_TRIES = 3
 """requests of one attempt, where kept connections turn out to be dead"""
+_PAUSED = Reply.own(450, "4.7.1", "too many requests: the API asked for a pause")
 TIMED_UP_TO_BYTES = 65_536
 """The answer to a larger content is late because of its way there."""
 
@@ -143,6 +144,8 @@ class HttpUpstream(PooledUpstream[HttpConnection]):
         """The request over this connection, once the gate is open; a reply: the gate didn't let it through."""
         carrier = _Carrier()
         try:
+            if self.circuit.is_paused(time.monotonic()):
+                return _PAUSED  # asked for since this attempt began
             refusal = await carrier.passes(gate, deadline)
             phases.until(time.monotonic(), "gate")
             if refusal is not None:
