@@ -127,7 +127,8 @@ def _sessions_of_express_lanes(sections: Mapping[Loc, Section]) -> Iterator[Diag
         if not isinstance(section, Upstream):
             continue
         sessions, lanes = section.sessions, sorted(users.get(str(loc[1]), ()))
-        needed = len(lanes) * sessions.least
+        # With `auto` the API and the SMTP server each have connections of their own.
+        needed = len(lanes) * sessions.least * (2 if section.via == "auto" else 1)
         if sessions.least <= sessions.max < needed:
             names = ", ".join(map(plain, lanes))
             each = f"the express lanes {names} need {sessions.least} each"

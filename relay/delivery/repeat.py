@@ -12,6 +12,7 @@ from typing import NamedTuple
 from relay.config.model import Lane
 from relay.delivery.message import Pending
 from relay.delivery.verdict import Verdict
+from relay.mail.reply import Reply
 from relay.store.model import Repeat
 from relay.upstream.attempt import Report
 from relay.upstream.base import Upstream
@@ -48,6 +49,14 @@ def _ways_of(one: Pending, ways: Sequence[Upstream], now: float) -> Sequence[Ups
         return first
     # By its policy it goes elsewhere, but the upstream that can say what became of it is asked before.
     return [*first, *(way for way in ways if way.name != one.repeat.upstream)]
+
+
+def wait(pending: Pending) -> None:
+    """The upstream that may have it can't be asked now, and nothing else may be."""
+    if pending.repeat is not None:
+        reply = Reply.own(451, "4.4.1", f"waits for {pending.repeat.upstream}, which may have it and is down")
+        pending.last, pending.upstream = str(reply), pending.repeat.upstream
+        pending.is_unknown, pending.unsupported_everywhere = True, False
 
 
 def ways_after(

@@ -56,6 +56,8 @@ class Round:
             one.unsupported_everywhere = complete and bool(upstreams)
         ways = [way for upstream in upstreams for way in await upstream.ways(load_of(job))] if job.pending else []
         for turn in repeat.turns(job.pending.values(), ways, self._epoch(time.monotonic())):
+            for position in () if turn.ways else turn.positions:
+                repeat.wait(job.pending[position])
             await self._group(turn.positions, list(turn.ways))
 
     async def _group(self, positions: Sequence[int], ways: list[Upstream]) -> None:

@@ -18,6 +18,8 @@ from relay.upstream.sessions.kept import KeptSession, Opening
 MAX_HEAD_BYTES = 32_768
 """of a response"""
 CLOSE_WITHIN_S = 2.0
+LIVES_S = 600.0
+"""Its server may have moved: the name is looked up anew. SparkPost asks for 15 minutes at most."""
 
 
 class Exchange(NamedTuple):
@@ -38,6 +40,7 @@ class HttpConnection(KeptSession):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, began_at: float) -> None:
         super().__init__(Opening(began_at=began_at))
+        self.lives_s = LIVES_S
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)

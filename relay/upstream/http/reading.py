@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+from typing import Any, Literal
 
 import h11
 
@@ -35,12 +35,13 @@ class Reading:
 
     async def wait(self, within_s: float, stop: asyncio.Event | None) -> None:
         """Return when the response was read, the connection ended, `stop` is set, or the time is over."""
-        stopping = [] if stop is None else [asyncio.ensure_future(stop.wait())]
+        stopping = None if stop is None else asyncio.ensure_future(stop.wait())
+        waited: set[asyncio.Future[Any]] = {self.over} if stopping is None else {self.over, stopping}
         try:
-            await asyncio.wait((self.over, *stopping), timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waited, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in stopping:
-                task.cancel()
+            if stopping is not None:
+                stopping.cancel()
 
     def feed(self, data: bytes) -> None:
         """Bytes of the server's; none: it sends no more."""

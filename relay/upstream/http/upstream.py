@@ -13,6 +13,7 @@ from typing import Literal
 
 from relay.clock import steady
 from relay.config.model import Upstream as Config
+from relay.mail.redact import redact, redact_reply
 from relay.mail.reply import Reply
 from relay.providers.api import Credentials, Kind, Verdict
 from relay.providers.apis.registry import api_named
@@ -127,8 +128,9 @@ class HttpUpstream(PooledUpstream[HttpConnection]):
                 gate.reopen()
                 terms.progress.again()
                 continue
-            self._learn(verdict, exchange, terms, len(load.original), is_new=is_new)
-            return self._report(load, verdict, exchange, credentials, phases, codes, started_at, is_new=is_new)
+            report = self._report(load, verdict, exchange, credentials, phases, codes, started_at, is_new=is_new)
+            self._learn(verdict, exchange, terms, load, report, is_new=is_new)
+            return report
         raise AssertionError("unreachable")
 
     async def _exchange(
@@ -150,8 +152,8 @@ class HttpUpstream(PooledUpstream[HttpConnection]):
             phases.until(time.monotonic(), "gate")
             if refusal is not None:
                 return refusal
-            terms.progress.asked = terms.progress.content_sent = True
             head, body = await request(one, self.api, self._endpoint.server.where, credentials, time.time())
+            terms.progress.asked = terms.progress.content_sent = True
             exchange = await connection.exchange(
                 head, body, deadline=deadline, final_s=terms.final_s, stop=carrier.stopped
             )
@@ -190,20 +192,22 @@ class HttpUpstream(PooledUpstream[HttpConnection]):
         )
 
     def _learn(
-        self, verdict: Verdict | None, exchange: Exchange, terms: Terms, size_bytes: int, *, is_new: bool
+        self, verdict: Verdict | None, exchange: Exchange, terms: Terms, load: Load, report: Report, *, is_new: bool
     ) -> None:
         """What the answer says about the API, beyond this message."""
         if verdict is None:
             if exchange.end == "timed out":
                 self.timed_out(terms.progress)
-            elif exchange.is_complete or is_new:
+            elif exchange.end != "stopped" and (exchange.is_complete or is_new):
                 self.connection_lost()
             return
         kinds: set[Kind] = {found.kind for found in verdict.found}
         text = verdict.found[0].text if verdict.found else ""
         if "account" in kinds:
-            status = exchange.answer.status if exchange.answer is not None else 0
-            self.condemn(OpenFailed("auth", Reply(535, f"5.7.8 HTTP {status}"), from_upstream=True))
+            refused = next(result.reply for result in report.results if result.phase == "auth")
+            # The reply may quote the mail.
+            quoted = redact(redact_reply(refused.text, load.original))
+            self.condemn(OpenFailed("auth", refused._replace(text=quoted), from_upstream=True))
         elif "throttled" in kinds:
             self.throttled(DEFAULT_PAUSE_S if verdict.retry_after_s is None else verdict.retry_after_s)
         elif kinds & {"unavailable"}:
@@ -213,7 +217,7 @@ class HttpUpstream(PooledUpstream[HttpConnection]):
         elif "in_progress" not in kinds:
             self.answered()
         if "sent" in kinds and not self.express:
-            reply_s = exchange.ended_at - exchange.left_at if size_bytes <= TIMED_UP_TO_BYTES else None
+            reply_s = exchange.ended_at - exchange.left_at if len(load.original) <= TIMED_UP_TO_BYTES else None
             self.window.succeeded(time.monotonic(), self.counts()["busy"], reply_s)
 
 

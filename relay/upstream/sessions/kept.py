@@ -43,6 +43,8 @@ class KeptSession(asyncio.Protocol):
         self.state: State = "idle"
         self.replace_at = math.inf
         """time.monotonic: from then on it needs a successor"""
+        self.lives_s = math.inf
+        """how old it may become"""
         self.is_out_of_step = False
         """something came that nothing asked for"""
         self.closed_idle_after_s: float | None = None

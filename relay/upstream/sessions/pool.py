@@ -181,7 +181,7 @@ class Pool(Generic[S]):
         session.on_closed, session.on_free, session.on_room = self._closed, self._offer, self._offer
         session.reads_ahead = lambda: self.depth.is_proven
         try:
-            session.replace_at = replace_at(session)
+            session.replace_at = min(replace_at(session), time.monotonic() + session.lives_s)
             self.depth.opened(time.monotonic() - session.opening.began_at)
             self._upstream.window.opened(len(self.sessions))
             self._upstream.connected()
