@@ -95,16 +95,16 @@ class Gate:
         self.passed.stop()
         return True
 
-    def ask(self, carrier: Carrier, now: float) -> Answer:
+    def ask(self, carrier: Carrier, now: float, *, needs_mark: bool = True) -> Answer:
         """May `carrier` send the content now? `wait`: until its `proceed` is called. Until `reopen`, only one
-        carrier gets `go`."""
+        carrier gets `go`. `needs_mark`: False where the upstream can tell after a crash whether it has the message."""
         if self.passed is not None:
             return "go" if self.passed is carrier else "shut"
         if self.shut_reason is None and now >= self.deadline:
             self.shut_reason = EXPIRED
         if self.shut_reason is not None:
             return "shut"
-        if self.is_open and (self.mark is None or self.is_marked):
+        if self.is_open and (self.mark is None or self.is_marked or not needs_mark):
             self.passed = carrier
             return "go"
         self._waiting.append(carrier)

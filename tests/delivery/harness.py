@@ -101,15 +101,15 @@ def new_message(
     life_s: float = 30.0,
     supersede_key: str | None = None,
     upstreams: tuple[str, ...] = (),
-    content: bytes = CONTENT,
+    content: bytes | None = None,
 ) -> NewMessage:
-    """As intake makes it."""
+    """As intake makes it; default: of `CONTENT`."""
     return NewMessage(
         id=id_,
         lane=lane,
         rule=None,
         envelope=envelope,
-        content=content,
+        content=CONTENT if content is None else content,
         client="127.0.0.1",
         message_id="<1@example.com>",
         subject="x",
@@ -138,7 +138,7 @@ class Bench:
         life_s: float = 30.0,
         supersede_key: str | None = None,
         upstreams: tuple[str, ...] = (),
-        content: bytes = CONTENT,
+        content: bytes | None = None,
         **envelope: Any,
     ) -> str:
         """Hand a message over as intake does, or (not `claimed`) leave it to the feeder. Returns its id."""

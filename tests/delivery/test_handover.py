@@ -55,7 +55,9 @@ def commit_waits_for(bench: Bench, goes_on: asyncio.Event, begun: Callable[[], N
         await goes_on.wait()
         await put(message, claimed=True, booking=booking)
 
-    def start_put(message: NewMessage, *, express: bool, booking: Booking = BOOKED) -> asyncio.Future[None]:
+    def start_put(
+        message: NewMessage, *, express: bool, booking: Booking = BOOKED, others: Sequence[NewMessage] = ()
+    ) -> asyncio.Future[None]:
         begun()
         return asyncio.ensure_future(late(message, booking))
 

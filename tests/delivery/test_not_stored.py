@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,9 @@ def commit_fails_after(bench: Bench, fails: asyncio.Event) -> None:
         await fails.wait()
         raise StoreError("disk full")
 
-    def start_put(message: NewMessage, *, express: bool, booking: Booking = BOOKED) -> asyncio.Future[None]:
+    def start_put(
+        message: NewMessage, *, express: bool, booking: Booking = BOOKED, others: Sequence[NewMessage] = ()
+    ) -> asyncio.Future[None]:
         return asyncio.ensure_future(failed())
 
     bench.store.start_put = start_put  # type: ignore[method-assign]

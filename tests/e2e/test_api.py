@@ -116,3 +116,21 @@ async def test_smtp_takes_over_where_the_api_cant_be_reached(tmp_path: Path) -> 
             assert view["recipients"][0]["attempts"][-1]["outcome"] == "sent"
             await until_logged(relay, "upstream_way_down")
             assert (await get(relay, "/readyz")).document["lanes"]["otp"]["upstreams"]["resend"]["state"] == "up"
+
+
+async def test_a_lane_that_holds_what_is_ambiguous_holds_nothing_that_the_api_can_tell(tmp_path: Path) -> None:
+    async with ApiServer([Taken(esp := Esp("resend"), Hang()), esp]) as server:
+        lanes = {
+            "otp": {"upstreams": ["resend"], "retry": ["200ms"], "expires": "10m", "on_ambiguous": "hold"},
+            "bulk": {"upstreams": ["resend"], "retry": ["1s"], "expires": "2d"},
+        }
+        config = write_config(tmp_path, {"resend": api("resend", server.url)}, lanes=lanes)
+        async with RelayProcess(config) as relay:
+            async with Talk(relay.smtp) as app:
+                id_ = await app.submit(code(), OTP, TO)
+            await server.wait_for(1)
+            relay.send(signal.SIGKILL)
+            await relay.wait()
+        async with RelayProcess(config) as relay:
+            await time_line(relay, id_, "sent")
+        assert len(esp.mails) == 1

@@ -6,40 +6,36 @@ come leaves the outcome unknown.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from relay.clock import steady
 from relay.config.model import Upstream as Config
-from relay.mail.redact import redact, redact_reply
+from relay.mail.outcome import Outcome
 from relay.mail.reply import Reply
-from relay.providers.api import Credentials, Kind, Verdict
+from relay.providers.api import Credentials, Verdict
 from relay.providers.apis.registry import api_named
 from relay.upstream.attempt import Report, Terms
 from relay.upstream.gate import Gate
+from relay.upstream.http.carrier import Carrier
 from relay.upstream.http.connect import open_connection
 from relay.upstream.http.connection import Exchange, HttpConnection
+from relay.upstream.http.lessons import learn, was_dead
 from relay.upstream.http.outcome import judged, results, unanswered
 from relay.upstream.http.request import Carried, carried, request, seen, seen_now
 from relay.upstream.limits import UpstreamLimits
 from relay.upstream.load import Finish, Load
 from relay.upstream.phases import Phases
-from relay.upstream.results import TIMED_OUT, OpenFailed, Result
+from relay.upstream.results import Result
 from relay.upstream.sessions.kept import Opening
 from relay.upstream.sessions.upstream import PooledUpstream, record_opening
 from relay.upstream.sessions.waiters import Wants
 from relay.upstream.standing import Watcher
 from relay.upstream.target import ApiEndpoint, Target
 
-DEFAULT_PAUSE_S = 1.0
-"""after a 429 that doesn't say how long"""
 MAX_TRIES = 3
-"""requests of one attempt, where kept connections turn out to be dead"""
-_PAUSED = Reply.own(450, "4.7.1", "too many requests: the API asked for a pause")
-TIMED_UP_TO_BYTES = 65_536
-"""The answer to a larger content is late because of its way there."""
+"""requests of one attempt, where kept connections turn out to be dead or credentials to be old"""
+PAUSED = Reply.own(450, "4.7.1", "too many requests: the API asked for a pause")
 
 
 class HttpUpstream(PooledUpstream[HttpConnection]):
@@ -94,70 +90,64 @@ class HttpUpstream(PooledUpstream[HttpConnection]):
         return False if found is None else found if isinstance(found, str) else None
 
     async def _carry(self, load: Load, gate: Gate, terms: Terms, deadline: float, phases: Phases) -> Report:
-        started_at = phases.at
+        errand = _Errand(load, gate, terms, deadline, phases, phases.at)
         one = await carried(load, self.api, self.finish)
         if isinstance(one, str):
             reply = Reply.own(554, "5.6.1", f"the API can't carry it: {one}")
-            unfit = tuple(Result(position, "refused", reply, "mail") for position, _ in load.recipients)
             phases.until(time.monotonic(), "session")
-            return Report(self.name, started_at, "none", unfit, phases.ms, via="api")
+            return self._report(errand, _same(load, "refused", reply), "none")
         credentials = await self._endpoint.credentials.current()
         wants: Wants = "own" if terms.own_session else "any"
-        codes: tuple[int, ...] = ()
-        for last in (False,) * (MAX_TRIES - 1) + (True,):
+        tries = 0
+        while True:
+            tries += 1
             connection, is_new = await self._session(deadline, wants)
+            session: Literal["new", "warm"] = "new" if is_new else "warm"
             record_opening(phases, time.monotonic(), connection.opening if is_new else Opening())
             before = phases.copy()
-            exchange = await self._exchange(connection, one, credentials, gate, terms, deadline, phases)
+            exchange = await self._exchange(connection, one, credentials, errand)
             if isinstance(exchange, Reply):
-                withdrawn = tuple(Result(position, "abandoned", exchange, "mail") for position, _ in load.recipients)
-                return Report(self.name, started_at, _kind(is_new), withdrawn, phases.ms, codes, via="api")
-            was_dead = exchange.answer is None and not exchange.is_complete and not is_new
-            if was_dead and not last and exchange.end == "lost" and time.monotonic() < deadline:
-                gate.reopen()
-                terms.progress.again()
+                return self._report(errand, _same(load, "abandoned", exchange), session)
+            may_repeat = tries < MAX_TRIES and time.monotonic() < deadline
+            if may_repeat and not is_new and was_dead(exchange):
+                errand.begin_again()
                 phases.restore(before)
                 phases.until(exchange.ended_at, "session")
                 wants = "new"
                 continue
             verdict = judged(exchange, self.api, one.mail, time.time())
-            codes = (*codes, *(() if exchange.answer is None else (exchange.answer.status,)))
-            renewed = await self._renewed(verdict, credentials) if not last else None
-            if renewed is not None and time.monotonic() < deadline:
+            if exchange.answer is not None:
+                errand.codes += (exchange.answer.status,)
+            renewed = await self._renewed(verdict, credentials) if may_repeat else None
+            if renewed is not None:
+                errand.begin_again()
                 credentials = renewed
-                gate.reopen()
-                terms.progress.again()
                 continue
-            report = self._report(load, verdict, exchange, credentials, phases, codes, started_at, is_new=is_new)
-            self._learn(verdict, exchange, terms, load, report, is_new=is_new)
-            return report
-        raise AssertionError("unreachable")
+            if verdict is None:
+                found = unanswered(exchange, load.recipients)
+            else:
+                found = results(verdict, load.recipients, self.config, credentials.secrets())
+            learn(self, exchange, verdict, found, load, terms.progress, is_new=is_new)
+            return self._report(errand, found, session)
 
     async def _exchange(
-        self,
-        connection: HttpConnection,
-        one: Carried,
-        credentials: Credentials,
-        gate: Gate,
-        terms: Terms,
-        deadline: float,
-        phases: Phases,
+        self, connection: HttpConnection, one: Carried, credentials: Credentials, errand: _Errand
     ) -> Exchange | Reply:
         """The request over this connection, once the gate is open; a reply: the gate didn't let it through."""
-        carrier = _Carrier()
+        carrier, gate, terms = Carrier(), errand.gate, errand.terms
         try:
             if self.circuit.is_paused(time.monotonic()):
-                return _PAUSED  # asked for since this attempt began
-            refusal = await carrier.passes(gate, deadline)
-            phases.until(time.monotonic(), "gate")
+                return PAUSED  # asked for since this attempt began
+            refusal = await carrier.passes(gate, errand.deadline, needs_mark=not self.repeats_for_s)
+            errand.phases.until(time.monotonic(), "gate")
             if refusal is not None:
                 return refusal
             head, body = await request(one, self.api, self._endpoint.server.where, credentials, time.time())
             terms.progress.asked = terms.progress.content_sent = True
             exchange = await connection.exchange(
-                head, body, deadline=deadline, final_s=terms.final_s, stop=carrier.stopped
+                head, body, deadline=errand.deadline, final_s=terms.final_s, stop=carrier.stopped
             )
-            phases.until(exchange.ended_at, "data")
+            errand.phases.until(exchange.ended_at, "data")
             return exchange
         finally:
             gate.ended(carrier)
@@ -169,56 +159,36 @@ class HttpUpstream(PooledUpstream[HttpConnection]):
             return None
         return await self._endpoint.credentials.renewed(refused)
 
-    def _report(
-        self,
-        load: Load,
-        verdict: Verdict | None,
-        exchange: Exchange,
-        credentials: Credentials,
-        phases: Phases,
-        codes: tuple[int, ...],
-        started_at: float,
-        *,
-        is_new: bool,
-    ) -> Report:
-        if verdict is None:
-            found = unanswered(exchange, load.recipients)
-        else:
-            found = results(verdict, load.recipients, self.config, credentials.secrets())
+    def _report(self, errand: _Errand, found: tuple[Result, ...], session: Literal["new", "warm", "none"]) -> Report:
         return Report(
-            *(self.name, started_at, _kind(is_new), found, phases.ms, codes),
+            *(self.name, errand.started_at, session, found, errand.phases.ms, errand.codes),
             via="api",
             knows_for_s=self.repeats_for_s,
         )
 
-    def _learn(
-        self, verdict: Verdict | None, exchange: Exchange, terms: Terms, load: Load, report: Report, *, is_new: bool
-    ) -> None:
-        """What the answer says about the API, beyond this message."""
-        if verdict is None:
-            if exchange.end == "timed out":
-                self.timed_out(terms.progress)
-            elif exchange.end != "stopped" and (exchange.is_complete or is_new):
-                self.connection_lost()
-            return
-        kinds: set[Kind] = {found.kind for found in verdict.found}
-        text = verdict.found[0].text if verdict.found else ""
-        if "account" in kinds:
-            refused = next(result.reply for result in report.results if result.phase == "auth")
-            # The reply may quote the mail.
-            quoted = redact(redact_reply(refused.text, load.original))
-            self.condemn(OpenFailed("auth", refused._replace(text=quoted), from_upstream=True))
-        elif "throttled" in kinds:
-            self.throttled(DEFAULT_PAUSE_S if verdict.retry_after_s is None else verdict.retry_after_s)
-        elif kinds & {"unavailable"}:
-            self.failed_once(OpenFailed("session", Reply.own(451, "4.3.0", text.partition(":")[0] or "unavailable")))
-        elif "unknown" in kinds:
-            self.connection_lost()
-        elif "in_progress" not in kinds:
-            self.answered()
-        if "sent" in kinds and not self.express:
-            reply_s = exchange.ended_at - exchange.left_at if len(load.original) <= TIMED_UP_TO_BYTES else None
-            self.window.succeeded(time.monotonic(), self.counts()["busy"], reply_s)
+
+@dataclass(slots=True)
+class _Errand:
+    """One attempt under way."""
+
+    load: Load
+    gate: Gate
+    terms: Terms
+    deadline: float
+    """time.monotonic: of all that precedes the request's last byte"""
+    phases: Phases
+    started_at: float
+    codes: tuple[int, ...] = ()
+
+    def begin_again(self) -> None:
+        """Nothing of it was accepted: another request may leave."""
+        self.gate.reopen()
+        self.terms.progress.again()
+
+
+def _same(load: Load, outcome: Outcome, reply: Reply) -> tuple[Result, ...]:
+    """The same for each recipient; nothing has left."""
+    return tuple(Result(position, outcome, reply, "mail") for position, _ in load.recipients)
 
 
 def finish_of(config: Config) -> Finish:
@@ -226,32 +196,3 @@ def finish_of(config: Config) -> Finish:
     api = api_named(config.api.kind or "")
     is_signed = api.form == "raw" and api.keeps_signature
     return Finish.of(config)._replace(taken_out=api.steering, is_signed=is_signed)
-
-
-class _Carrier:
-    """Waits at a message's gate (`relay.upstream.gate.Carrier`)."""
-
-    def __init__(self) -> None:
-        self.stopped = asyncio.Event()
-        self._moved = asyncio.Event()
-
-    def proceed(self) -> None:
-        self._moved.set()
-
-    def stop(self) -> None:
-        self.stopped.set()
-
-    async def passes(self, gate: Gate, deadline: float) -> Reply | None:
-        """None: the request may leave. A reply: why not. `deadline`: time.monotonic."""
-        while (answer := gate.ask(self, steady())) == "wait":
-            try:
-                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                    await self._moved.wait()
-            except TimeoutError:
-                return TIMED_OUT
-            self._moved.clear()
-        return None if answer == "go" else gate.reason()
-
-
-def _kind(is_new: bool) -> Literal["new", "warm"]:
-    return "new" if is_new else "warm"
