@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import smtplib
 import socket
 from collections.abc import Sequence
@@ -63,3 +65,22 @@ def test_the_floor_waits_for_each_reply_of_an_upstream_without_pipelining(
                 assert upstream.recv(4096) == b"".join(flight)
                 upstream.sendall(b"250 2.0.0 ok\r\n" * len(flight))
             assert upstream.recv(65_536) == message.otp(1) + b".\r\n"
+
+
+@pytest.mark.parametrize("kind", ["ses", "resend"])
+def test_the_api_notes_each_request_once_it_is_whole(tmp_path: Path, kind: str) -> None:
+    mail = message.otp(7)
+    body = json.dumps(
+        {"Content": {"Raw": {"Data": base64.b64encode(mail).decode()}}}
+        if kind == "ses"
+        else {"headers": {"X-Bench-ID": f"{7:016x}"}, "text": "x"}
+    ).encode()
+    arrived = tmp_path / "arrived"
+    with started(tmp_path, "api_sink", "--kind", kind, "--out", arrived) as sink:
+        request = b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        with socket.create_connection(("127.0.0.1", port_of(sink)), timeout=WITHIN_S) as client:
+            client.sendall(request + request[:40])
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
+            client.sendall(request[40:])
+            wait_until("requests", lambda: records.arrived(arrived) == 2, WITHIN_S)
+    assert [one.bench_id for one in records.arrivals(arrived)] == [7, 7]
