@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from relay.config.access import OAuth2, endpoint
+from relay.config.access_defaults import DEFAULT_REGION
 from relay.config.errors import Diagnostic, Loc, note
 from relay.config.masking import shown
 from relay.config.model import Upstream
@@ -52,6 +53,8 @@ def _api(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
         yield from _url((*loc, "api", "url"), access.url, is_proxied=upstream.proxy is not None)
     if api.needs == "aws" and access.region is None:
         yield Diagnostic((*loc, "api", "region"), "missing: the AWS region, such as eu-west-1", at="key")
+    elif api.needs == "aws" and access.region not in (access.url or "") and access.region == DEFAULT_REGION:
+        yield note((*loc, "api", "url"), f"names no AWS region; requests are signed for {DEFAULT_REGION}")
     yield from _credentials(loc, upstream, api)
 
 

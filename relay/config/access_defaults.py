@@ -12,6 +12,8 @@ from relay.config.secrets import with_secrets
 from relay.providers.apis.registry import NAMES, api_named, api_of_preset, region_in
 from relay.providers.registry import find_preset
 
+DEFAULT_REGION = "us-east-1"
+"""AWS's own default, where the URL of a private endpoint doesn't name the region"""
 _API_SECRETS = ("key", "access_key_id", "secret_access_key")
 _OAUTH2_SECRETS = ("client_id", "client_secret", "refresh_token")
 
@@ -37,6 +39,8 @@ def with_api(keys: dict[str, Any]) -> dict[str, Any]:
     api = {**given, "kind": kind}
     if api_named(kind).needs == "aws" and api.get("region") is None:
         api["region"] = region_in(*(one for one in (api.get("url"), preset, keys.get("host")) if isinstance(one, str)))
+        if api["region"] is None and api.get("url") is not None:
+            api["region"] = DEFAULT_REGION
     if api.get("url") is None:
         known = find_preset(preset) if isinstance(preset, str) else None
         url = known.api_url if known is not None and known.api_url is not None else api_named(kind).url

@@ -9,7 +9,20 @@ import pytest
 
 from relay.store.model import Selection
 from tests.delivery.harness import config, delivering, outcomes
-from tests.support.api import ApiServer, CloseBefore, Endless, Hang, Redirect, Reply, Request, Reset, StopReading
+from tests.support.api import (
+    ApiServer,
+    Bomb,
+    CloseBefore,
+    Endless,
+    Hang,
+    Raw,
+    Redirect,
+    Reply,
+    Request,
+    Reset,
+    Slow,
+    StopReading,
+)  # fmt: skip
 from tests.support.esps import VENDORS, Esp
 from tests.support.upstream import Upstream
 
@@ -154,7 +167,19 @@ async def test_it_is_asked_again_after_a_restart_and_before_any_other(tmp_path: 
         assert smtp.messages == []
 
 
-@pytest.mark.parametrize("bad", [Endless(), Redirect("http://127.0.0.1:1/"), Reply(200, b"\xff{")], ids=str)
+NONSENSE = {
+    "a body without end": Endless(),
+    "a redirect": Redirect("http://127.0.0.1:1/"),
+    "no JSON": Reply(200, b"\xff{"),
+    "a compressed bomb": Bomb(),
+    "a drop at a time": Slow(b"{}" * 100, 0.1),
+    "no HTTP": Raw(b"220 mail.example.com ESMTP\r\n"),
+    "many interim answers": Raw(b"HTTP/1.1 102 Processing\r\n\r\n" * 100),
+    "two lengths": Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n{}"),
+}
+
+
+@pytest.mark.parametrize("bad", NONSENSE.values(), ids=NONSENSE)
 async def test_nonsense_ends_in_a_decision(tmp_path: Path, bad: Any) -> None:
     async with ApiServer(bad) as server, Upstream() as smtp:
         settings = config({"api": api("postmark", server.url), "smtp": smtp})
