@@ -20,8 +20,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "doctor",
         help="check configuration, keys, DNS, upstreams, disk and clock",
         description="Checks the configuration and everything around it: permissions, keys against DNS, SPF and DMARC "
-        "of each domain that signs, each upstream's greeting, TLS, AUTH and capabilities, disk and clock. Sends no "
-        "mail. Exit 0: all well; 1: a warning, or something could not be checked; 2: a failure.",
+        "of each domain that signs, each upstream's greeting, TLS, AUTH, capabilities and HTTP API, disk and clock. "
+        "Sends no mail. Exit 0: all well; 1: a warning, or something could not be checked; 2: a failure.",
     )
     add_config(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document")

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from relay.config.access import OAuth2, endpoint
-from relay.config.access_defaults import DEFAULT_REGION
 from relay.config.errors import Diagnostic, Loc, note
 from relay.config.masking import shown
 from relay.config.model import Upstream
@@ -19,6 +18,7 @@ from relay.providers.apis.registry import NAMES, api_named
 PROXY_SCHEMES = ("socks5", "socks5h", "socks4", "http")
 _ONE_LINE = re.compile(r"[\0\r\n]")
 _VALUE = re.compile(r"[\x20-\x7e]{0,998}")
+_NOT_REMOVED = re.compile(r"content-.*|mime-version|from|date|message-id")
 # What says how the message is read, where it has been, and what is signed: the relay's own to write.
 _NOT_SET = re.compile(r"content-.*|mime-version|received|return-path|dkim-signature|arc-.*|b?cc|to|x-relay-.*")
 
@@ -53,8 +53,9 @@ def _api(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
         yield from _url((*loc, "api", "url"), access.url, is_proxied=upstream.proxy is not None)
     if api.needs == "aws" and access.region is None:
         yield Diagnostic((*loc, "api", "region"), "missing: the AWS region, such as eu-west-1", at="key")
-    elif api.needs == "aws" and access.region not in (access.url or "") and access.region == DEFAULT_REGION:
-        yield note((*loc, "api", "url"), f"names no AWS region; requests are signed for {DEFAULT_REGION}")
+    if api.needs == "token" and upstream.via == "auto":
+        message = "an access token is for SMTP or for the API; make two upstreams, one with via: api"
+        yield Diagnostic((*loc, "via"), message)
     yield from _credentials(loc, upstream, api)
 
 
@@ -155,6 +156,8 @@ def _headers(loc: Loc, headers: dict[str, str | None]) -> Iterator[Diagnostic]:
             yield Diagnostic((*loc, name), "stands above already, in other capitals", at="key")
         elif value is not None and _NOT_SET.fullmatch(name.lower()):
             yield Diagnostic((*loc, name), "can't be set: the message's structure, trace and recipients stay", at="key")
+        elif value is None and _NOT_REMOVED.fullmatch(name.lower()):
+            yield Diagnostic((*loc, name), "can't be removed: without it the message isn't read as it was", at="key")
         elif value is not None and not _VALUE.fullmatch(value):
             yield Diagnostic((*loc, name), f"expected up to 998 ASCII characters of one line, got {shown(value)}")
         seen.add(name.lower())

@@ -7,24 +7,44 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from relay.config.model import Config, Loaded
+from relay.config.access import OAuth2
+from relay.config.feedback import Webhook
+from relay.config.model import Config, Loaded, Upstream
 from relay.doctor.finding import About, Finding
 from relay.store.base import StoreError, StoreSealed
 from relay.store.keys import find_codec, own_key_file
 from relay.store.merge import shards
 from relay.store.sqlite.maintenance import check_keys
+from relay.upstream.oauth_file import token_file
 
 
 def secrets(config: Config) -> dict[Path, str]:
     """The files that contain a credential, and what each is."""
     named: list[tuple[Path | None, str]] = [
         *((key.key_file, "a DKIM key") for entry in config.dkim for key in entry.keys),
-        *((one.password_file, f"the password of {name}") for name, one in config.upstreams.items()),
+        *(one for name, upstream in config.upstreams.items() for one in _of_upstream(name, upstream)),
         *((one.key_file, "a listener's TLS key") for one in config.listen if one.tls != "none"),
         *((one.users_file, "a listener's users") for one in config.listen if one.auth == "required"),
+        *((one.secret_file, "the secret of a receiver of events") for one in config.events),
+        (config.http.send_token_file, "a token of http"),
         (config.store_key_file, "the store's key"),
     ]
     return {path: what for path, what in named if path is not None}
+
+
+def _of_upstream(name: str, upstream: Upstream) -> Iterator[tuple[Path | None, str]]:
+    api, oauth2, webhook = upstream.api, upstream.oauth2 or OAuth2(), upstream.webhook or Webhook()
+    yield upstream.username_file, f"the user name of {name}"
+    yield upstream.password_file, f"the password of {name}"
+    yield api.key_file, f"the API key of {name}"
+    yield api.access_key_id_file, f"an AWS key of {name}"
+    yield api.secret_access_key_file, f"an AWS key of {name}"
+    yield oauth2.client_id_file, f"the OAuth 2 client of {name}"
+    yield oauth2.client_secret_file, f"the OAuth 2 client of {name}"
+    yield oauth2.refresh_token_file, f"the refresh token of {name}"
+    yield oauth2.service_account_file, f"the service account of {name}"
+    for path in webhook.secret_file:
+        yield path, f"a webhook's secret of {name}"
 
 
 def check(loaded: Loaded) -> list[Finding]:
@@ -35,6 +55,9 @@ def check(loaded: Loaded) -> list[Finding]:
     store = config.store.resolve()
     files |= {store.with_name(store.name + end): "the store" for end in ("", "-wal", "-shm")}
     files[own_key_file(store)] = "the store's own key"
+    for name, upstream in config.upstreams.items():
+        if upstream.oauth2 is not None and upstream.oauth2.grant == "refresh_token":
+            files[token_file(store, name, None).path] = f"the newest refresh token of {name}"
     for path, what in files.items():
         found += _file(path, what)
     for folder in dict.fromkeys(path.resolve().parent for path in files):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import ssl
+import socket
 import time
 from collections.abc import Iterator
 
 from relay.config.model import Config, Upstream
 from relay.delivery.dispatch import upstreams_of
+from relay.doctor import apis, ports
+from relay.doctor.connections import OPEN_WITHIN_S, by_proxy, close, tls
+from relay.doctor.credentials import LEFT_ALONE, DoctorAccess, good_for, opened
 from relay.doctor.finding import About, Finding
 from relay.doctor.sessions import Running, configured, running
 from relay.upstream.redaction import without_credentials
@@ -20,10 +22,7 @@ from relay.upstream.smtp.session import Session
 from relay.upstream.smtp.transaction import EnvelopeMode
 from relay.upstream.target import Target
 
-OPEN_WITHIN_S = 10.0
 ROUND_TRIP_WITHIN_S = 5.0
-QUIT_WITHIN_S = 2.0
-CERTIFICATE_DAYS = 14
 
 _HINTS: dict[Phase, str] = {
     "connect": "host, port and tls of the upstream, the firewall, DNS",
@@ -32,49 +31,72 @@ _HINTS: dict[Phase, str] = {
     "tls": "tls (starttls or implicit) and port of the upstream, its certificate, ca_file",
     "auth": "username, password or password_file, and what the upstream's account may do",
 }
+_XOAUTH2_HINT = "oauth2 of the upstream, its scope, and whether SMTP AUTH is on for the mailbox"
 
 
 async def check(config: Config, now: float) -> list[Finding]:
     """Ask a running relay for the sessions that it has open, then check all upstreams concurrently. `now`: seconds
     since the epoch, for the certificates."""
     of_relay = await asyncio.to_thread(running, config)
-    found = await asyncio.gather(
-        *(_upstream(name, one, config, now, of_relay) for name, one in config.upstreams.items())
-    )
+    async with opened(config) as access:
+        found = await asyncio.gather(*(_upstream(name, config, now, of_relay, access) for name in config.upstreams))
     return [
         finding
         for name, findings in zip(config.upstreams, found, strict=True)
-        for finding in (*findings, *_sessions(name, config, of_relay))
+        for finding in (*findings, *apis.signatures(name, config), *_sessions(name, config, of_relay))
     ]
 
 
-async def _upstream(name: str, upstream: Upstream, config: Config, now: float, of_relay: Running) -> list[Finding]:
-    about = About("upstream", name)
+async def _upstream(name: str, config: Config, now: float, of_relay: Running, access: DoctorAccess) -> list[Finding]:
+    about, upstream = About("upstream", name), config.upstreams[name]
     try:
-        target = Target.of(name, upstream, config.hostname)
+        target = Target.of(name, upstream, config.hostname, access=access.local)
     except OSError as error:  # ssl.SSLError is one
         return [about.fail(f"no TLS context: {error.strerror or error}", "check: ca_file")]
+    except ValueError as error:
+        return [about.fail(f"no access token: {error}", "check: oauth2.service_account_file, ca_file")]
+    found = await asyncio.gather(
+        *([_smtp(target, config, now, of_relay, access)] if upstream.via != "api" else ()),
+        *([apis.check(target, access, now)] if upstream.via != "smtp" else ()),
+    )
+    return [finding for findings in found for finding in findings]
+
+
+async def _smtp(target: Target, config: Config, now: float, of_relay: Running, access: DoctorAccess) -> list[Finding]:
+    name, upstream = target.name, target.config
+    about = About("upstream", name)
+    if upstream.auth == "xoauth2" and access.leaves_alone(upstream):
+        without_login = {"auth": "password", "username": None, "password": None}
+        target = Target.of(name, upstream.model_copy(update=without_login), config.hostname)
     try:
         session = await open_session(target, timeout_s=OPEN_WITHIN_S)
     except OpenFailed as error:
-        reply = without_credentials(f"{error.phase}: {error.reply.explanation}", upstream)
-        place = f"{upstream.host}:{upstream.port}"
-        opened = sum(seen.open for (_, other), seen in of_relay.items() if other == name)
-        if opened and error.from_upstream and not error.reply.permanent:
-            text = f"{place}: {reply}; sessions of the running relay are open there: {opened}"
-            return [about.warn(text, "the upstream may allow no more at once: see sessions.max")]
-        return [about.fail(f"{place}: {reply}", f"check: {_HINTS.get(error.phase, 'its log')}")]
+        return [await _not_opened(about, upstream, config.hostname, error, of_relay)]
     try:
         round_trip_ms = await _round_trip(session)
         return [
-            _greeting(about, upstream, session, round_trip_ms),
-            _tls(about, session, now),
-            _auth(about, upstream),
+            _greeting(about, target.config, session, round_trip_ms),
+            tls(about, upstream, session, now),
+            _auth(about, target, upstream, access, now),
             *_capabilities(about, session.capabilities, config.limits.message_size_bytes, round_trip_ms),
             *_burst(about, session.capabilities, upstream.sessions.depth, express=bool(_express_lanes(name, config))),
         ]
     finally:
-        await _close(session)
+        await close(session)
+
+
+async def _not_opened(about: About, upstream: Upstream, hostname: str, error: OpenFailed, of_relay: Running) -> Finding:
+    reply = without_credentials(f"{error.phase}: {error.reply.explanation}", upstream)
+    place = f"{upstream.host}:{upstream.port}{by_proxy(upstream)}"
+    sessions = sum(seen.open for (_, other), seen in of_relay.items() if other == about.subject)
+    if sessions and error.from_upstream and not error.reply.permanent:
+        text = f"{place}: {reply}; sessions of the running relay are open there: {sessions}"
+        return about.warn(text, "the upstream may allow no more at once: see sessions.max")
+    hint = _XOAUTH2_HINT if error.phase == "auth" and upstream.auth == "xoauth2" else _HINTS.get(error.phase, "its log")
+    # A name that isn't known has no other ports either.
+    may_be_blocked = error.phase == "connect" and not isinstance(error.__cause__, socket.gaierror)
+    remark = await ports.remark(about.subject, upstream, hostname) if may_be_blocked else ""
+    return about.fail(f"{place}: {reply}{remark}", f"check: {hint}")
 
 
 async def _round_trip(session: Session) -> float | None:
@@ -91,22 +113,10 @@ async def _round_trip(session: Session) -> float | None:
     return (time.monotonic() - began) * 1000.0 if session.usable else None
 
 
-async def _close(session: Session) -> None:
-    closed = asyncio.Event()
-    session.on_closed = lambda _: closed.set()
-    if session.state == "closed":
-        return
-    session.quit()
-    try:
-        async with asyncio.timeout(QUIT_WITHIN_S):
-            await closed.wait()
-    except TimeoutError:
-        session.abort()
-
-
 def _greeting(about: About, upstream: Upstream, session: Session, round_trip_ms: float | None) -> Finding:
     opening = session.opening
-    text = f"greeting: {upstream.host}:{upstream.port} answers; connect, greeting and EHLO {opening.connect:.0f} ms"
+    place = f"{upstream.host}:{upstream.port}{by_proxy(upstream)}"
+    text = f"greeting: {place} answers; connect, greeting and EHLO {opening.connect:.0f} ms"
     if upstream.tls == "starttls":
         text += f", STARTTLS {opening.tls:.0f} ms"
     if _authenticates(upstream):
@@ -117,34 +127,17 @@ def _greeting(about: About, upstream: Upstream, session: Session, round_trip_ms:
     return about.ok(f"{text}; then a command and its reply {round_trip_ms:.1f} ms")
 
 
-def _tls(about: About, session: Session, now: float) -> Finding:
-    secured = session.transport_info("ssl_object")
-    if secured is None:
-        peer = session.transport_info("peername")
-        if isinstance(peer, tuple) and ipaddress.ip_address(str(peer[0]).split("%")[0]).is_loopback:
-            return about.ok("TLS: none, to this machine itself")
-        hint = "set tls: starttls or implicit"
-        return about.warn("TLS: none, others can read mail and codes on the network", hint)
-    cipher = secured.cipher()
-    text = f"TLS: {secured.version()} {cipher[0] if cipher else 'of an unknown cipher'}"
-    certificate = secured.getpeercert() or {}
-    if "notAfter" not in certificate:
-        return about.unknown(f"{text}, no date in its certificate", "look at the certificate")
-    days = int((ssl.cert_time_to_seconds(certificate["notAfter"]) - now) // 86400)
-    text += f", certificate good for {days} day{'' if days == 1 else 's'}"
-    if days < CERTIFICATE_DAYS:
-        hint = "the upstream has to renew it, or every session is refused from then on"
-        return about.warn(text, hint)
-    return about.ok(text)
-
-
 def _authenticates(upstream: Upstream) -> bool:
-    return upstream.username is not None and upstream.password is not None
+    return upstream.auth == "xoauth2" or (upstream.username is not None and upstream.password is not None)
 
 
-def _auth(about: About, upstream: Upstream) -> Finding:
-    """The session is open, so the credentials were accepted."""
-    text = "AUTH: accepted" if _authenticates(upstream) else "AUTH: no credentials configured, none tried"
+def _auth(about: About, target: Target, upstream: Upstream, access: DoctorAccess, now: float) -> Finding:
+    """The session is open, so the credentials were accepted. `target`: as it was opened, of `upstream`."""
+    if target.tokens is not None:
+        return about.ok(f"AUTH: XOAUTH2 accepted, with an access token{good_for(target.tokens.expires_at, now)}")
+    if upstream.auth == "xoauth2" and access.leaves_alone(upstream):
+        return about.ok(f"AUTH: XOAUTH2 {LEFT_ALONE}")
+    text = "AUTH: accepted" if _authenticates(target.config) else "AUTH: no credentials configured, none tried"
     return about.ok(text)
 
 

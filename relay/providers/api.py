@@ -209,6 +209,8 @@ class Api:
     """header fields (lower case) that the ESP's SMTP server reads and removes: the API has parameters for them"""
     keeps_signature: bool = False
     """a DKIM signature of ours is good behind it"""
+    rewrites: frozenset[str] = frozenset()
+    """header fields (lower case) that such a signature must not cover, since the ESP writes them anew"""
     idempotent_s: float = 0.0
     """how long the ESP knows an idempotency key; 0: it has none"""
 

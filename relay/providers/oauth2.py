@@ -276,13 +276,11 @@ class Pending(NamedTuple):
 
 
 def default_device_url(token_url: str) -> str | None:
-    """The device authorization endpoint beside a token endpoint of Microsoft or Google; None: of another server, whose
-    endpoints aren't known."""
+    """The device authorization endpoint beside a token endpoint of Microsoft; None: of another server. Google gives no
+    token for mail."""
     microsoft = re.fullmatch(r"(https://login\.(?:partner\.)?microsoftonline\.\w+/[^/]+/oauth2/v2\.0)/token", token_url)
     if microsoft is not None:
         return f"{microsoft[1]}/devicecode"
-    if re.fullmatch(r"https://(?:oauth2|www|accounts)\.(?:googleapis|google)\.com/[\w/]*token", token_url):
-        return "https://oauth2.googleapis.com/device/code"
     return None
 
 

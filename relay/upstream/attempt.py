@@ -61,6 +61,10 @@ class Report(NamedTuple):
     via: Literal["smtp", "api"] = "smtp"
     knows_for_s: float = 0.0
     """how long the upstream knows the request, if it comes again: by its idempotency key; 0: it doesn't"""
+    key: str = ""
+    """that key"""
+    is_signed: bool = True
+    """with the signatures of the relay, where it has keys"""
     redirected: bool = False
     """it went to another address than the recipients', so replies say nothing of theirs"""
 

@@ -12,7 +12,8 @@ import pytest
 from relay.store.model import Queued
 from tests.delivery.harness import Bench, config, delivering, outcomes, until, warm
 from tests.delivery.test_api import CODE, api
-from tests.support.api import ApiServer, CloseBefore, Reply
+from tests.delivery.test_suppressing import suppress, suppressed
+from tests.support.api import ApiServer, CloseBefore, Reply, Taken
 from tests.support.esps import Esp, ses
 from tests.support.tls import Certificates
 from tests.support.upstream import Upstream
@@ -229,3 +230,47 @@ async def test_codes_that_wait_when_the_api_asks_for_a_pause_go_elsewhere(tmp_pa
             views = await asyncio.gather(*(sent(bench) for _ in range(6)))
         assert {view["recipients"][0]["upstream"] for view in views} == {"smtp"}
         assert len(server.requests) == 1
+
+
+TWO = CODE.replace(b"To: u@example.net", b"To: gone@example.net\r\nCc: Bob <bob@example.net>")
+
+
+async def test_where_the_api_names_one_recipient_the_others_still_get_it(tmp_path: Path) -> None:
+    named = Reply(422, {"name": "validation_error", "message": "Invalid `to`: gone@example.net is no address"})
+    async with ApiServer([named, esp := Esp("resend")]) as server:
+        settings = config({"api": api("resend", server.url)}, retry=(0.05,))
+        async with delivering(tmp_path, settings) as bench:
+            id_ = await bench.send("gone@example.net", "bob@example.net", content=TWO)
+            view = await bench.ended(id_)
+        assert [one["state"] for one in view["recipients"]] == ["bounced", "sent"]
+        [mail] = esp.mails
+        assert mail.recipients == ("bob@example.net",)
+        assert [one.address for one in mail.to] == ["bob@example.net"]
+
+
+async def test_more_recipients_than_one_request_takes_go_elsewhere_as_a_whole(tmp_path: Path) -> None:
+    people = [f"u{number}@example.net" for number in range(60)]
+    async with ApiServer(Esp("resend")) as server, Upstream() as smtp:
+        settings = config({"api": api("resend", server.url), "smtp": smtp})
+        async with delivering(tmp_path, settings) as bench:
+            await sent(bench, CODE.replace(b"u@example.net", b", ".join(one.encode() for one in people)), *people)
+        assert server.requests == []
+        [message] = smtp.messages
+        assert len(message.recipients) == 60
+
+
+async def test_a_repeat_keeps_its_key_when_a_recipient_is_suppressed_meanwhile(tmp_path: Path) -> None:
+    """The API knows the first request, which had both: it tells that it can't say more, and sends nothing again."""
+    suppressions = suppressed()
+    async with ApiServer([Taken(esp := Esp("resend"), CloseBefore())] * 2 + [esp]) as server, Upstream() as smtp:
+        settings = config({"api": api("resend", server.url), "smtp": smtp}, retry=(0.2,))
+        async with delivering(tmp_path, settings, suppressions=suppressions) as bench:
+            id_ = await bench.send("gone@example.net", "bob@example.net", content=TWO)
+            await server.wait_for(2)
+            suppress(suppressions, "gone@example.net")
+            await server.wait_for(3)
+            assert {one.header("idempotency-key") for one in server.requests} == {esp.mails[0].idempotency_key}
+            view = await bench.view(id_)
+        assert len(esp.mails) == 1
+        assert all(one.mail_from.startswith("FROM:<>") for one in smtp.messages)  # the DSN
+        assert view["recipients"][0]["state"] == "suppressed"

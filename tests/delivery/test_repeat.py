@@ -38,7 +38,7 @@ WAYS = cast(list[AnyUpstream], [OTHER, API, SMTP])
 
 
 def pending(position: int = 0, until: float | None = None, *, crashed: bool = False) -> Pending:
-    known = None if until is None else Repeat("esp", until)
+    known = None if until is None else Repeat("esp", until, "k")
     one = OpenRecipient(position, Recipient("u@example.net"), repeat=known, crashed=crashed)
     return Pending(one, repeat=known)
 
@@ -48,7 +48,9 @@ def lane(*, express: bool = True) -> Lane:
 
 
 def report(outcome: Any, reply: Reply = LOST, *, knows_for_s: float = 3600.0) -> Report:
-    return Report("esp", 0.0, "warm", (Result(0, outcome, reply, "dot"),), {}, via="api", knows_for_s=knows_for_s)
+    return Report(
+        "esp", 0.0, "warm", (Result(0, outcome, reply, "dot"),), {}, via="api", knows_for_s=knows_for_s, key="k"
+    )
 
 
 def order(*of: Pending) -> list[tuple[tuple[int, ...], list[Any]]]:
@@ -70,13 +72,13 @@ def test_after_a_crash_an_upstream_that_would_know_the_request_is_asked_first() 
 def test_a_code_is_repeated_for_30_seconds_and_bulk_mail_as_long_as_the_key_is_known() -> None:
     code = repeat.after(None, report("ambiguous"), Verdict.UNKNOWN, NOW, lane())
     bulk = repeat.after(None, report("ambiguous"), Verdict.UNKNOWN, NOW, lane(express=False))
-    assert code == Repeat("esp", NOW + 30)
-    assert bulk == Repeat("esp", NOW + 3600 - repeat.SPARE_S)
+    assert code == Repeat("esp", NOW + 30, "k")
+    assert bulk == Repeat("esp", NOW + 3600 - repeat.SPARE_S, "k")
 
 
 @pytest.mark.parametrize("verdict", [Verdict.TRY_NEXT, Verdict.WITHDRAWN])
 def test_a_refusal_for_now_says_nothing_of_the_request_before(verdict: Verdict) -> None:
-    known = Repeat("esp", NOW + 1)
+    known = Repeat("esp", NOW + 1, "k")
     assert repeat.after(known, report("deferred"), verdict, NOW, lane()) == known
     assert repeat.after(known, report("deferred"), verdict, NOW + 1, lane()) is None
 

@@ -43,7 +43,7 @@ async def test_a_code_and_bulk_mail_go_by_an_api_over_tls(tmp_path: Path, certif
 
 async def test_a_relay_killed_before_the_answer_asks_the_same_api_again_with_the_same_key(tmp_path: Path) -> None:
     async with ApiServer([Taken(esp := Esp("resend"), Hang()), esp]) as server, Upstream() as other:
-        upstreams = {"other": other, "resend": api("resend", server.url)}
+        upstreams: dict[str, Any] = {"other": other, "resend": api("resend", server.url)}
         lanes = {
             "otp": {"upstreams": ["resend", "other"], "retry": ["200ms"], "expires": "10m"},
             "bulk": {"upstreams": ["other"], "retry": ["1s"], "expires": "2d"},

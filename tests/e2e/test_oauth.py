@@ -101,7 +101,7 @@ async def test_a_rotated_refresh_token_is_kept_over_a_restart_and_a_replaced_one
 
 async def test_a_refused_grant_takes_the_upstream_down_and_says_why_without_the_secret(tmp_path: Path) -> None:
     async with ApiServer(TokenServer(first="nothing")) as server, Upstream() as smtp, Upstream() as other:
-        upstreams = {"m365": mailbox(smtp, {"token_url": f"{server.url}/token"}), "other": other}
+        upstreams: dict[str, Any] = {"m365": mailbox(smtp, {"token_url": f"{server.url}/token"}), "other": other}
         config = write_config(tmp_path, upstreams)
         async with RelayProcess(config) as relay, Talk(relay.smtp) as app:
             view = await time_line(relay, await app.submit(code(), OTP, TO), "sent")

@@ -266,7 +266,7 @@ def test_no_answer_raises_and_no_reason_quotes_the_server(status: int, body: byt
             "https://login.microsoftonline.com/contoso.example/oauth2/v2.0/devicecode",
         ),
         ("https://login.microsoftonline.us/t/oauth2/v2.0/token", "https://login.microsoftonline.us/t/oauth2/v2.0/devicecode"),
-        ("https://oauth2.googleapis.com/token", "https://oauth2.googleapis.com/device/code"),
+        ("https://oauth2.googleapis.com/token", None),
         ("https://login.microsoftonline.com.example.net/t/oauth2/v2.0/token", None),
         ("https://login.example.com/token", None),
         ("", None),

@@ -46,6 +46,7 @@ class Code:
         self.recipients: Sequence[tuple[int, Recipient]] = [(0, to)]
         self.memo: dict[object, object] = {}
         self.redirected_to: str | None = None
+        self.repeat_key: str | None = None
         self.original = b"Subject: code %d\r\n\r\n.%d\r\n" % (self.number, self.number)
 
     async def content(self, form: Form) -> bytes:

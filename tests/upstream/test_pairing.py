@@ -42,9 +42,9 @@ class WatchedGate(Gate):
         super().__init__(deadline)
         self.asked = asyncio.Event()
 
-    def ask(self, carrier: Carrier, now: float) -> Answer:
+    def ask(self, carrier: Carrier, now: float, *, needs_mark: bool = True) -> Answer:
         self.asked.set()
-        return super().ask(carrier, now)
+        return super().ask(carrier, now, needs_mark=needs_mark)
 
 
 @asynccontextmanager

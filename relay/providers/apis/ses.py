@@ -88,4 +88,5 @@ API = Api(
     needs="aws",
     steering=frozenset({_CONFIGURATION_SET, _TAGS}),
     keeps_signature=True,
+    rewrites=frozenset({"message-id", "date", "return-path"}),
 )

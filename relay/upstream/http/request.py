@@ -17,7 +17,7 @@ from relay.mail.message import from_addresses, parse
 from relay.mail.rebuilding import CannotRebuild, carried_by, rebuilt
 from relay.mail.recode import Form, Unencodable, has_utf8_head, recoded
 from relay.mail.setting import taken_out, with_fields
-from relay.providers.api import Api, ApiMail, ApiRequest, Call, Credentials, Mailbox, Rebuilt
+from relay.providers.api import Api, ApiMail, ApiRequest, Call, Credentials, Mailbox, Rebuilt, same
 from relay.providers.apis.registry import api_named
 from relay.providers.registry import provider_named
 from relay.upstream.load import Finish, Load, Parts
@@ -44,11 +44,14 @@ class Shipment(NamedTuple):
     recipients: tuple[str, ...]
     redirected_to: str | None = None
     """the address that it goes to instead of its recipients; `recipients` is this one then"""
+    done: frozenset[str] = frozenset()
+    """recipients of the message that this request isn't for: they have had their end (`same`)"""
 
     @classmethod
     def of(cls, load: Load) -> Shipment:
         recipients = tuple(recipient.address for _, recipient in load.recipients)
-        return cls(load.message_id, load.envelope.sender, recipients, load.redirected_to)
+        done = {same(one.address) for one in load.envelope.recipients} - set(map(same, recipients))
+        return cls(load.message_id, load.envelope.sender, recipients, load.redirected_to, frozenset(done))
 
 
 class _Seen(NamedTuple):
@@ -119,7 +122,7 @@ def _form(content: bytes) -> Form:
 
 def _mail_of(found: _Seen, api: Api, shipment: Shipment) -> ApiMail | str:
     """What one request would carry of a content that was seen before."""
-    relay_id, sender, recipients, redirected_to = shipment
+    relay_id, sender, recipients, redirected_to, done = shipment
     if len(found.content) > api.max_bytes:
         return f"larger than {api.max_bytes} bytes"
     if len(recipients) > api.recipients:
@@ -127,11 +130,22 @@ def _mail_of(found: _Seen, api: Api, shipment: Shipment) -> ApiMail | str:
     parts = found.rebuilt
     if parts is not None and redirected_to is not None:
         parts = parts._replace(to=(Mailbox(redirected_to),), cc=())
+    elif parts is not None and done:
+        parts = _without(parts, done, recipients)
     reason = found.reason or (carried_by(parts, api.allows_header, recipients) if parts is not None else None)
     if reason is not None:
         return reason
     mail = ApiMail(relay_id, sender, recipients, found.author, found.steering, found.content, parts)
     return api.why_not(mail) or mail
+
+
+def _without(parts: Rebuilt, done: frozenset[str], recipients: Sequence[str]) -> Rebuilt:
+    """Without the recipients that have had their end: the API would send it to them again. Where none is left in To,
+    the only recipient stands there, as most APIs want it."""
+    to, cc = (tuple(one for one in each if same(one.address) not in done) for each in (parts.to, parts.cc))
+    if parts.to and not to:
+        to, cc = (cc, ()) if cc else (tuple(map(Mailbox, recipients)) if len(recipients) == 1 else (), ())
+    return parts._replace(to=to, cc=cc)
 
 
 def _see(content: bytes, api: Api) -> _Seen:
@@ -145,20 +159,21 @@ def _see(content: bytes, api: Api) -> _Seen:
         return _Seen(content, dict(steering), author, None, error.reason)
 
 
-def idempotency_key(message_id: str, recipients: Sequence[str]) -> str:
+def idempotency_key(load: Load) -> str:
     """The same for the same message and recipients, after a restart, too."""
-    digest = hashlib.sha256("\n".join((message_id, *recipients)).encode("utf-8", "surrogateescape")).hexdigest()
-    return f"otp-relay-{message_id}-{digest[:16]}"
+    parts = (load.message_id, *(recipient.address for _, recipient in load.recipients))
+    digest = hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+    return f"otp-relay-{load.message_id}-{digest[:16]}"
 
 
 async def request(
-    one: Carried, api: Api, where: Endpoint, credentials: Credentials, now: float
+    one: Carried, api: Api, where: Endpoint, credentials: Credentials, key: str, now: float
 ) -> tuple[h11.Request, bytes]:
-    """The request's head and body. Call it once the gate is open. `now`: seconds since the epoch."""
+    """The request's head and body. Call it once the gate is open. `key`: for idempotency; `now`: seconds since the
+    epoch."""
     mail = one.mail
     if one.parts is not None:
         mail = mail._replace(content=b"".join(one.parts()))
-    key = idempotency_key(mail.relay_id, mail.recipients)
     call = Call(credentials, where.authority, where.prefix, now, key)
     make: Callable[[ApiMail, Call], ApiRequest] = api.request
     made = await asyncio.to_thread(make, mail, call) if len(mail.content) >= LARGE_BYTES else make(mail, call)

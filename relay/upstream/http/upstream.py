@@ -22,7 +22,7 @@ from relay.upstream.http.connect import open_connection
 from relay.upstream.http.connection import Exchange, HttpConnection
 from relay.upstream.http.lessons import learn, was_dead
 from relay.upstream.http.outcome import judged, results, unanswered
-from relay.upstream.http.request import Carried, carried, request, seen, seen_now
+from relay.upstream.http.request import Carried, carried, idempotency_key, request, seen, seen_now
 from relay.upstream.limits import UpstreamLimits
 from relay.upstream.load import Finish, Load
 from relay.upstream.phases import Phases
@@ -76,8 +76,9 @@ class HttpUpstream(PooledUpstream[HttpConnection]):
         server = replace(target.api.server, addresses=self._endpoint.server.addresses)
         return replace(target, api=replace(target.api, server=server))
 
-    def most_recipients(self, load: Load) -> int:  # noqa: ARG002
-        return self.api.recipients
+    def most_recipients(self, load: Load) -> int:
+        """All of them where the message names them: several requests would each show the others."""
+        return max(1, len(load.recipients)) if self.api.form == "json" else self.api.recipients
 
     async def why_not(self, load: Load) -> str | None:
         """Why the API can't carry the message; None: it can."""
@@ -90,7 +91,8 @@ class HttpUpstream(PooledUpstream[HttpConnection]):
         return False if found is None else found if isinstance(found, str) else None
 
     async def _carry(self, load: Load, gate: Gate, terms: Terms, deadline: float, phases: Phases) -> Report:
-        errand = _Errand(load, gate, terms, deadline, phases, phases.at)
+        key = load.repeat_key or idempotency_key(load)
+        errand = _Errand(load, gate, terms, deadline, phases, phases.at, key)
         one = await carried(load, self.api, self.finish)
         if isinstance(one, str):
             reply = Reply.own(554, "5.6.1", f"the API can't carry it: {one}")
@@ -142,7 +144,8 @@ class HttpUpstream(PooledUpstream[HttpConnection]):
             errand.phases.until(time.monotonic(), "gate")
             if refusal is not None:
                 return refusal
-            head, body = await request(one, self.api, self._endpoint.server.where, credentials, time.time())
+            where = self._endpoint.server.where
+            head, body = await request(one, self.api, where, credentials, errand.key, time.time())
             terms.progress.asked = terms.progress.content_sent = True
             exchange = await connection.exchange(
                 head, body, deadline=errand.deadline, final_s=terms.final_s, stop=carrier.stopped
@@ -164,6 +167,8 @@ class HttpUpstream(PooledUpstream[HttpConnection]):
             *(self.name, errand.started_at, session, found, errand.phases.ms, errand.codes),
             via="api",
             knows_for_s=self.repeats_for_s,
+            key=errand.key,
+            is_signed=self.finish.is_signed,
         )
 
 
@@ -178,6 +183,8 @@ class _Errand:
     """time.monotonic: of all that precedes the request's last byte"""
     phases: Phases
     started_at: float
+    key: str
+    """for idempotency"""
     codes: tuple[int, ...] = ()
 
     def begin_again(self) -> None:
@@ -195,4 +202,5 @@ def finish_of(config: Config) -> Finish:
     """How contents are finished for an API."""
     api = api_named(config.api.kind or "")
     is_signed = api.form == "raw" and api.keeps_signature
-    return Finish.of(config)._replace(taken_out=api.steering, is_signed=is_signed)
+    finish = Finish.of(config)
+    return finish._replace(unsigned=finish.unsigned | api.rewrites, taken_out=api.steering, is_signed=is_signed)
