@@ -26,10 +26,8 @@ from relay.cli.common import (
 if TYPE_CHECKING:
     from relay.config.model import Config, Limits, Listener, Loaded
     from relay.config.rate_limit import CountPer
-    from relay.doctor.sessions import Running
     from relay.mail.message import Message
     from relay.routing.facts import Facts
-    from relay.routing.router import Route
 
 MAX_MESSAGE_BYTES = 1 << 30
 
@@ -47,8 +45,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     explain_parser = subparsers.add_parser(
         "explain",
         help="show the lane of a message, and why",
-        description="Shows lane, rule, upstreams, warm sessions, signatures and limits of a message, and why each "
-        "earlier rule did not match. Sends nothing.",
+        description="Shows lane, rule, upstreams, the way to each, warm sessions, signatures and limits of a message, "
+        "and why each earlier rule did not match. Sends nothing.",
     )
     add_config(explain_parser)
     explain_parser.add_argument("file", metavar="FILE.eml", help="the message; - is standard input")
@@ -84,19 +82,28 @@ def check(args: argparse.Namespace) -> int:
 
 def explain(args: argparse.Namespace) -> int:
     """Exit 0; or 2 if the configuration is wrong or the message can't be accepted."""
+    from relay.cli import parts
+    from relay.cli.ways import accepted
     from relay.mail.message import Unacceptable, normalise, parse
 
     loaded = load_or_exit(config_path(args))
     try:
         content = content_of(args.file, MAX_MESSAGE_BYTES)
         message = parse(normalise(content), limited=True)
+        stored = accepted(message, loaded.config.hostname)
     except OSError as error:
         raise CommandFailed(f"{args.file}: {error.strerror or error}", EXIT_USAGE) from None
     except Unacceptable as error:
         raise CommandFailed(f"{args.file}: would be refused: {error.reply}", EXIT_USAGE) from None
     listener = _listener(args, loaded.config)
-    document = _explanation(loaded, listener, _facts(args, listener, message), message, len(content))
-    print(json.dumps(document, ensure_ascii=False) if args.json else _as_text(document))
+    facts = _facts(args, listener, message)
+    documents = [
+        _with_ways(_explanation(loaded, listener, part, message, len(content)), loaded.config, part, stored)
+        for part in parts.split(loaded.config, facts)
+    ]
+    document = parts.joined(loaded.config, documents, facts)
+    document["refused"] += _too_large(len(content), len(facts.recipients), loaded.config.limits)
+    print(json.dumps(document, ensure_ascii=False) if args.json else _as_text(document, loaded.config))
     return EXIT_OK
 
 
@@ -147,10 +154,11 @@ def _header_addresses(message: Message, names: tuple[str, ...]) -> list[str]:
 
 
 def _explanation(loaded: Loaded, listener: Listener, facts: Facts, message: Message, size_bytes: int) -> dict[str, Any]:
-    """The JSON document: the message's route, and how the relay would process it."""
+    """The JSON document: the route of a message or of a part of it, and how the relay would process it."""
     from relay.cli.limited import limited
     from relay.cli.preferred import preferred
     from relay.cli.suppressed import suppressed
+    from relay.cli.warm import warm
     from relay.doctor.sessions import running
     from relay.routing.router import Router
 
@@ -168,7 +176,7 @@ def _explanation(loaded: Loaded, listener: Listener, facts: Facts, message: Mess
         "earlier": [{"rule": step.rule, "why_not": list(step.reasons)} for step in explanation.earlier],
         "upstreams": list(route.upstreams),
         "prefer": preferred(route.lane, route.upstreams, facts.recipients, of_relay) if prefers else None,
-        "warm": _warm(loaded.config, route, of_relay) if lane.express else {},
+        "warm": warm(loaded.config, route.lane, route.upstreams, of_relay) if lane.express else {},
         "sender": facts.sender,
         "recipients": list(facts.recipients),
         "redirect": loaded.config.redirect,
@@ -192,9 +200,18 @@ def _explanation(loaded: Loaded, listener: Listener, facts: Facts, message: Mess
         "refused": [
             *_not_allowed(listener, facts, message),
             *([by_limits.refusal] if by_limits.refusal is not None else []),
-            *_too_large(size_bytes, len(facts.recipients), limits),
         ],
     }
+
+
+def _with_ways(document: dict[str, Any], config: Config, facts: Facts, content: bytes) -> dict[str, Any]:
+    """The document with the way to each upstream; with keys only where a signature goes along with one of them."""
+    from relay.cli.ways import ways
+
+    has_keys = document["dkim"] is not None
+    found = ways(config, document["upstreams"], content, facts.sender, facts.recipients, has_keys=has_keys)
+    is_signed = any(way["signed"] for way in found.values())
+    return {**document, "ways": found, "dkim": document["dkim"] if is_signed else None}
 
 
 def _content_seen(facts: Facts) -> dict[str, Any] | None:
@@ -233,21 +250,6 @@ def _too_large(size_bytes: int, recipients: int, limits: Limits) -> list[str]:
     ]
 
 
-def _warm(config: Config, route: Route, of_relay: Running) -> dict[str, Any]:
-    """By upstream: the sessions that the route's express lane keeps open, by configuration and in a running relay."""
-    from relay.doctor.sessions import configured
-
-    warm = {}
-    for name in route.upstreams:
-        seen = of_relay.get((route.lane, name))
-        now = seen.warm if seen is not None else None
-        warm[name] = {
-            **configured(config.upstreams[name].sessions)._asdict(),
-            "running": None if now is None else now._asdict(),
-        }
-    return warm
-
-
 def _dkim(loaded: Loaded, facts: Facts) -> dict[str, Any] | None:
     """The domain that signs, and the selectors of its keys."""
     from relay.mail.address import domain_of
@@ -263,8 +265,8 @@ def _rate_limit(limit: CountPer) -> dict[str, float]:
     return {"count": limit.count, "period_ms": limit.period_s * 1000}
 
 
-def _as_text(document: dict[str, Any]) -> str:
-    from relay.cli.preferred import as_text
+def _as_text(document: dict[str, Any], config: Config) -> str:
+    from relay.cli import parts, preferred, warm, ways
     from relay.config.model import API_RULE, PINNED_RULE
 
     reason = "no rule matched: the default lane" if document["rule"] is None else f"rule {document['rule']}"
@@ -277,11 +279,13 @@ def _as_text(document: dict[str, Any]) -> str:
     return "\n".join(
         (
             f"lane       {document['lane']} ({reason})",
+            *(f"part       {line}" for line in parts.as_lines(document)),
             *(f"not        {step['rule']}: {why}" for step in document["earlier"] for why in step["why_not"]),
             *([f"content    {_content_text(document['content'])}"] if document["content"] else ()),
             f"upstreams  {', '.join(document['upstreams'])}",
-            *([f"prefer     {as_text(document['prefer'])}"] if document["prefer"] else ()),
-            *(f"warm       {name}: {_warm_text(warm)}" for name, warm in document["warm"].items()),
+            *([f"prefer     {preferred.as_text(document['prefer'])}"] if document["prefer"] else ()),
+            *(f"via        {line}" for line in ways.as_lines(document["ways"], config.upstreams)),
+            *(f"warm       {name}: {warm.as_text(one)}" for name, one in document["warm"].items()),
             f"from       {document['sender'] or '<>'}",
             f"to         {', '.join(document['recipients']) or 'no recipient'}",
             *([f"redirect   one copy goes to {document['redirect']} instead"] if document["redirect"] else ()),
@@ -332,11 +336,3 @@ def _wait_text(wait_ms: float | None) -> str:
     if wait_ms is None:
         return "never free"
     return f"free in {configured_duration(math.ceil(wait_ms / 1000) * 1000)}" if wait_ms else "free now"
-
-
-def _warm_text(warm: dict[str, Any]) -> str:
-    from relay.doctor.sessions import Configured
-
-    now = warm["running"]
-    text = str(Configured(warm["least"], warm["most"], warm["reason"]))
-    return text if now is None else f"{text}; the running relay keeps {now['sessions']} ({printable(now['reason'])})"

@@ -105,8 +105,9 @@ async def _act_on_store(control: Control, action: Action, selection: Selection) 
     from relay.store.merge import open_offline, shards
     from relay.store.sqlite.store import open_store
 
-    with open_offline(control.store):
-        pass  # raises StoreError if there is no store; none is made
+    with open_offline(control.store) as reader:  # raises StoreError if there is no store; none is made
+        if selection.ids:  # the parts of a split message may be in several files
+            selection = selection._replace(ids=tuple(reader.with_parts(selection.ids)))
     changed: list[str] = []
     for path in (control.store, *shards(control.store)):
         store = await open_store(path, now=time.time)
@@ -115,4 +116,4 @@ async def _act_on_store(control: Control, action: Action, selection: Selection) 
             changed += await store.act(action, selection, time.time())
         finally:
             await store.close()
-    return changed
+    return list(dict.fromkeys(changed))

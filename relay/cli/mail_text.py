@@ -70,7 +70,7 @@ def messages(found: Iterable[Json]) -> str:
         (
             one["accepted_at"],
             one["id"],
-            one["lane"],
+            _lanes(one, one["recipients"]),
             _states(one["recipients"]),
             _upstreams(one["recipients"]),
             duration(one["timings_ms"].get("total")),
@@ -92,10 +92,10 @@ def queue(found: Iterable[Json], now: float) -> str:
         rows.append(
             (
                 one["id"],
-                one["lane"],
+                _lanes(one, recipients),
                 _states(recipients),
                 _time_left(min(due, default=None), now),
-                _time_left(one["expires_at"], now),
+                _time_left(min((each.get("expires_at", one["expires_at"]) for each in recipients), default=None), now),
                 _addresses(recipients),
                 last or NOTHING,
             )
@@ -132,7 +132,7 @@ def message(one: Json) -> str:
         lines.append(f"  hint        {one['hint']}")
     for recipient in one["recipients"]:
         via = f" via {recipient['upstream']}" if recipient["upstream"] else ""
-        lines.append(f"  to {recipient['address']}: {recipient['state']}{via}")
+        lines.append(f"  to {recipient['address']}: {recipient['state']}{via}{_part(recipient)}")
         times = [name for name in ("sent_at", "delivered_at") if recipient.get(name)]
         lines.extend(f"    {name.removesuffix('_at'):9} {recipient[name]}" for name in times)
         if recipient.get("next_at"):
@@ -144,6 +144,14 @@ def message(one: Json) -> str:
     notes = (" ".join(str(value) for value in note.values()) for note in one.get("notes", ()))
     lines.extend(f"  note        {note}" for note in notes)
     return "\n".join(printable(line) for line in lines)
+
+
+def _part(recipient: Json) -> str:
+    """Of a recipient of a split message: its lane, and the id of the part that the relay's log lines have."""
+    if "part" not in recipient:
+        return ""
+    rule = f"rule {recipient['rule']}" if recipient["rule"] else "default lane"
+    return f"  [{recipient['lane']} ({rule}), part {recipient['part']}, expires {recipient['expires_at']}]"
 
 
 def _limited(one: Json) -> list[str]:
@@ -255,6 +263,11 @@ def _states(recipients: Sequence[Json]) -> str:
     if len(recipients) == 1:
         return str(recipients[0]["state"])
     return ", ".join(f"{count} {state}" for state, count in found.items())
+
+
+def _lanes(message: Json, recipients: Iterable[Json]) -> str:
+    """The message's lane, or of a split one each of these recipients' lanes."""
+    return ", ".join(dict.fromkeys(recipient.get("lane", message["lane"]) for recipient in recipients))
 
 
 def _upstreams(recipients: Sequence[Json]) -> str:

@@ -42,7 +42,7 @@ class _JobLoad:
 
     __slots__ = (
         *("_job", "accepted_at", "envelope", "finished", "finished_now", "memo", "message_id", "original"),
-        *("recipients", "redirected_to", "signed"),
+        *("recipients", "redirected_to", "repeat_key", "signed"),
     )
 
     def __init__(self, job: Job, due: Sequence[OpenRecipient]) -> None:
@@ -56,6 +56,8 @@ class _JobLoad:
         self.finished_now = job.finished_now
         self.memo = job.memo
         self.redirected_to: str | None = None
+        keys = {None if (known := job.pending[one.position].repeat) is None else known.key for one in due}
+        self.repeat_key = keys.pop() if len(keys) == 1 else None
         self._job = job
 
     async def content(self, form: Form) -> bytes:

@@ -13,7 +13,7 @@ from relay.delivery.handover import hand_over, supersede_older
 from relay.delivery.lane import Lane
 from relay.delivery.services import Services
 from relay.delivery.succession import Succession, Watch
-from relay.store.model import Action, NewMessage, Selection
+from relay.store.model import Action, NewMessage, Selection, TransferredMessage
 from relay.upstream.limits import LocalLimits, UpstreamLimits
 from relay.upstream.server import Contexts
 from relay.upstream.target import Access, Target
@@ -91,10 +91,6 @@ class Delivery:
         after `within_s` seconds."""
         await _within(within_s, *(lane.choice.warmed() for lane in self._lanes.values() if lane.config.express))
 
-    def upstreams(self) -> Collection[str]:
-        """All that are configured, those of other processes' lanes, too."""
-        return self._config.upstreams.keys()
-
     def has(self, name: str) -> bool:
         """Is that lane this process's?"""
         return name in self._lanes
@@ -105,30 +101,61 @@ class Delivery:
     def lanes(self) -> Iterator[Lane]:
         return iter(self._lanes.values())
 
-    async def submit(self, message: NewMessage, final_dot: float) -> None:
+    async def submit(self, message: NewMessage, final_dot: float, others: Sequence[NewMessage] = ()) -> None:
         """Store a message and hand it to its lane; it is durable when this returns. `final_dot`: when the app sent it
-        (time.monotonic). Raises StoreError."""
+        (time.monotonic). `others`: stored with it in one transaction; their lanes, or other processes, claim them from
+        the store. Raises StoreError: none was stored."""
         lane = self._lanes.get(message.lane)
-        if lane is None:
-            await self.store_for_forwarding(message)
-        else:
-            await hand_over(lane, self._services, message, final_dot)
+        others = [self._with_lane(one) for one in others]
+        try:
+            if lane is None:
+                await self.store_for_forwarding(message, others)
+            else:
+                await hand_over(lane, self._services, message, final_dot, others)
+        finally:  # a put that is cancelled may be written all the same
+            for one in others:
+                self.wake(one.lane, one.first_due_at)
+        for one in others:
+            await self._supersede_older(one)
 
-    async def store_for_forwarding(self, message: NewMessage) -> None:
-        """Store a message that another process is to send. Where a reload has removed its lane since it was
-        classified, it goes to the default lane. Raises StoreError."""
+    async def store_for_forwarding(self, message: NewMessage, others: Sequence[NewMessage] = ()) -> None:
+        """Store a message that another process is to send, and `others` with it. Where a reload has removed its lane
+        since it was classified, it goes to the default lane. Raises StoreError."""
         message = self._with_lane(message)
-        await self._services.store.put(message, claimed=False)
+        await self._services.store.put(message, claimed=False, others=others)
         self.wake(message.lane, message.first_due_at)
 
-    async def submit_large(self, message: NewMessage, pieces: Iterator[bytes], most_bytes: int) -> None:
-        """Store a message whose content comes in pieces (`Queue.put_large`). It is durable when this returns; its lane,
-        or another process, claims it from the store. Raises StoreError, and what the pieces raise."""
+    async def submit_large(
+        self,
+        message: NewMessage,
+        pieces: Iterator[bytes],
+        most_bytes: int,
+        others: Sequence[tuple[NewMessage, Iterator[bytes]]] = (),
+    ) -> None:
+        """Store a message whose content comes in pieces (`Queue.put_large`), and `others` with it. All are durable when
+        this returns; their lanes, or other processes, claim them from the store. Raises StoreError, and what the pieces
+        raise."""
         message = self._with_lane(message)
-        await self._services.store.put_large(message, pieces, most_bytes=most_bytes)
-        self.wake(message.lane, message.first_due_at)
+        others = [(self._with_lane(one), some) for one, some in others]
+        await self._services.store.put_large(message, pieces, most_bytes=most_bytes, others=others)
+        for one in (message, *(one for one, _ in others)):
+            self.wake(one.lane, one.first_due_at)
+            await self._supersede_older(one)
+
+    async def _supersede_older(self, message: NewMessage) -> None:
+        """A message waits in the store: end what it supersedes."""
         if (lane := self._lanes.get(message.lane)) is not None:
             await supersede_older(lane, self._services, message, None)
+
+    async def supersede_by(self, moved: TransferredMessage) -> None:
+        """A message came from another process's store: end what it supersedes in this one's."""
+        key, lane = moved.message["supersede_key"], self._lanes.get(moved.message["lane"])
+        if key is None or lane is None:
+            return
+        try:
+            await lane.superseding.supersede(key, moved.id)
+        except Exception as error:  # noqa: BLE001 - it is stored, and is deleted where it came from
+            self._services.events.on_error("supersede", error)
 
     def _with_lane(self, message: NewMessage) -> NewMessage:
         if message.lane in self._config.lanes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -59,6 +59,8 @@ class Engine:
         """the tasks that end the lanes of earlier configurations"""
         self._housekeeper: asyncio.Task[None] | None = None
         self._running: Delivery | None = None
+        self._upstreams: Collection[str] = ()
+        """all that are configured, those of other processes' lanes, too"""
         self._learnt: frozenset[str] = frozenset()
         """lanes whose upstreams' times were read"""
 
@@ -117,6 +119,7 @@ class Engine:
         """Start new lanes. The old ones finish what is under way; what they hold goes to the new ones."""
         # The new lanes come first: a message that is just coming in may be for a lane that the old ones don't have.
         old, self._running = self.delivery, delivery
+        self._upstreams = config.upstreams.keys()
         self.log.objectives = Objectives.of(config)
         delivery.start()
         try:
@@ -161,15 +164,21 @@ class Engine:
 
     async def _retire(self, old: Delivery) -> None:
         await old.drain(RETIRE_WITHIN_S)
-        await self.access.keep(self.delivery.upstreams())
+        await self.access.keep(self._upstreams)
         while not await old.retry_settlements():  # noqa: ASYNC110 - a failing store sends no event when it works again
             await asyncio.sleep(UNSETTLED_EVERY_S)
         self.delivery.wake_all()
 
-    async def submit_large(self, message: NewMessage, pieces: Iterator[bytes], most_bytes: int) -> None:
+    async def submit_large(
+        self,
+        message: NewMessage,
+        pieces: Iterator[bytes],
+        most_bytes: int,
+        others: Sequence[tuple[NewMessage, Iterator[bytes]]] = (),
+    ) -> None:
         """`Delivery.submit_large`, which takes so long that a reload may come meanwhile."""
         delivery = self.delivery
-        await delivery.submit_large(message, pieces, most_bytes)
+        await delivery.submit_large(message, pieces, most_bytes, others)
         if self.delivery is not delivery:
             self._housekeeping.apply_soon()  # the lane may be gone, or another process's
 

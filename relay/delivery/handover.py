@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,14 +18,17 @@ from relay.delivery.services import Services
 from relay.store.model import NewMessage, OpenRecipient, Queued
 
 
-async def hand_over(lane: Lane, services: Services, message: NewMessage, final_dot: float) -> None:
+async def hand_over(
+    lane: Lane, services: Services, message: NewMessage, final_dot: float, others: Sequence[NewMessage] = ()
+) -> None:
     """Store a message and give it to its lane; it is durable when this returns. `final_dot`: when the app sent it
-    (time.monotonic). Raises StoreError: the message was not stored, and isn't sent."""
+    (time.monotonic). `others`: stored with it, for other lanes. Raises StoreError: no message was stored, and none is
+    sent."""
     older: Job | None = None
     if message.due_at is None and lane.has_room(len(message.content)):
-        older = await _store_and_send(lane, services, message, final_dot)
+        older = await _store_and_send(lane, services, message, final_dot, others)
     else:
-        await services.store.put(message, claimed=False)
+        await services.store.put(message, claimed=False, others=others)
         lane.wake(message.first_due_at)
     await supersede_older(lane, services, message, older)
 
@@ -41,7 +44,9 @@ async def supersede_older(lane: Lane, services: Services, message: NewMessage, o
         services.events.on_error("supersede", error)
 
 
-async def _store_and_send(lane: Lane, services: Services, message: NewMessage, final_dot: float) -> Job | None:
+async def _store_and_send(
+    lane: Lane, services: Services, message: NewMessage, final_dot: float, others: Sequence[NewMessage]
+) -> Job | None:
     """Returns the older message that this one supersedes."""
     job = lane.job(_queued(message))
     job.final_dot = final_dot
@@ -51,7 +56,8 @@ async def _store_and_send(lane: Lane, services: Services, message: NewMessage, f
     try:
         if lane.config.express:
             await asyncio.sleep(0)  # the envelope leaves first
-        putting = services.store.start_put(message, express=lane.config.express, booking=lane.booking)
+        express = lane.config.express
+        putting = services.store.start_put(message, express=express, booking=lane.booking, others=others)
     finally:
         try:
             if signing is not None:

@@ -91,6 +91,8 @@ class Job:
     """handed to the store, and not known to be written"""
     relayed: set[int] = field(default_factory=set)
     """recipients accepted by an upstream without DSN: the success report is the relay's (RFC 3461 5.2.2)"""
+    went_unsigned: bool = False
+    """an upstream that builds another message, or breaks signatures, has accepted it"""
     bad_addresses: list[BadAddress] = field(default_factory=list)
     """to be reported once the outcome is durable"""
     provider: str = ""

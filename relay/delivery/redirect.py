@@ -21,7 +21,7 @@ class RedirectedLoad:
 
     __slots__ = (
         *("_field", "_load", "accepted_at", "envelope", "memo", "message_id", "original", "recipients"),
-        "redirected_to",
+        *("redirected_to", "repeat_key"),
     )
 
     def __init__(self, load: Load, address: str) -> None:
@@ -38,6 +38,7 @@ class RedirectedLoad:
         self._load = load
         self.memo: dict[object, object] = {}
         self.redirected_to: str | None = address
+        self.repeat_key = load.repeat_key
 
     async def content(self, form: Form) -> bytes:
         # Without the field, which is ASCII. The sizes that are declared don't count signatures either.

@@ -33,10 +33,11 @@ class Turn(NamedTuple):
 
 def turns(pending: Iterable[Pending], ways: Sequence[Upstream], now: float) -> Iterator[Turn]:
     """Who is asked for which recipients. `now`: seconds since the epoch."""
-    found: dict[tuple[Upstream, ...], list[int]] = {}
+    found: dict[tuple[str | None, tuple[Upstream, ...]], list[int]] = {}
     for one in pending:
-        found.setdefault(tuple(_ways_of(one, ways, now)), []).append(one.open.position)
-    for of_these, positions in found.items():
+        key = None if one.repeat is None else one.repeat.key
+        found.setdefault((key, tuple(_ways_of(one, ways, now))), []).append(one.open.position)
+    for (_, of_these), positions in found.items():
         yield Turn(tuple(positions), of_these)
 
 
@@ -85,7 +86,8 @@ def after(before: Repeat | None, report: Report, verdict: Verdict, now: float, l
         if before is not None and before.upstream == report.upstream:
             return before if now < before.until else None
         left_s = report.knows_for_s - SPARE_S
-        return Repeat(report.upstream, now + (min(EXPRESS_FOR_S, left_s) if lane.express else left_s))
+        until = now + (min(EXPRESS_FOR_S, left_s) if lane.express else left_s)
+        return Repeat(report.upstream, until, report.key)
     # A refusal for now says nothing of the request before.
     said_nothing = verdict in (Verdict.TRY_NEXT, Verdict.UNSUPPORTED, Verdict.WITHDRAWN)
     return before if said_nothing and before is not None and now < before.until else None

@@ -144,6 +144,7 @@ class Round:
                 if not report.dsn and wants_success(pending.open.recipient):
                     job.relayed.add(result.position)
                 job.timings_ms.update(self._timings_ms(report))
+                job.went_unsigned |= not report.is_signed
                 if report.redirected:
                     job.note = REDIRECTED
                 self._end(pending, "sent", report.upstream, reply, sent_at=self._epoch(report.ended_at))

@@ -135,6 +135,7 @@ def settlement(job: Job, dsn: NewMessage | None) -> Settlement:
         timings_ms=dict(job.timings_ms),
         bounces=() if dsn is None else (dsn,),
         note=f"superseded by {job.superseded_by}" if job.superseded_by is not None else job.note,
+        went_unsigned=job.went_unsigned,
         only_bytes=len(job.queued.content) if len(job.queued.envelope.recipients) == 1 else None,
     )
     job.updates, job.attempts, job.note = [], [], None

@@ -63,7 +63,12 @@ def posts(event: MailEvent, one: Located, receivers: Sequence[Receiver]) -> Iter
     wanting = [receiver for receiver in receivers if receiver.wants(event.kind, one.lane)]
     if wanting:
         shown = event_json(
-            event, recipient=one.address, lane=one.lane, accepted_at=one.accepted_at, header_id=one.header_id
+            event,
+            recipient=one.address,
+            lane=one.lane,
+            accepted_at=one.accepted_at,
+            header_id=one.header_id,
+            entry=one.entry,
         )
         body = event_body(shown)
         for receiver in wanting:

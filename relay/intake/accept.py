@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, Self
@@ -17,6 +17,7 @@ from relay.intake.copying import Copier, Original
 from relay.intake.destination import Destination
 from relay.intake.draft import Draft
 from relay.intake.idempotency import Idempotency, Repeated
+from relay.intake.placing import PlacedPart, Placer
 from relay.intake.spool import Large, SpoolFailed
 from relay.intake.types import Receipt, Refused, Submission
 from relay.mail.codes.examination import Examination
@@ -36,15 +37,15 @@ from relay.mail.redact import redact
 from relay.mail.reply import Reply
 from relay.mail.trace import received, rfc5322_date
 from relay.observe.maillog import MailLog
-from relay.policy.check import FULL, UNWRITABLE, PolicyFacts, Refuse, check, check_recipients
-from relay.policy.limiter import Incoming, Limiter, Placement, client_of
+from relay.policy.check import FULL, UNWRITABLE, PolicyFacts, Refuse, check
+from relay.policy.limiter import Incoming, Limiter, client_of
 from relay.policy.sender import check_author
 from relay.policy.superseding import supersede_key
 from relay.policy.suppression import Suppressions
 from relay.routing.facts import Facts
 from relay.routing.router import Route, Router
 from relay.store.base import StoreError, StoreFull
-from relay.store.model import IdempotencyKey, NewMessage
+from relay.store.model import IdempotencyKey, NewMessage, SplitPart
 from relay.store.ulid import IdMaker
 
 _NO_SUCH_LANE = Reply(550, "5.7.1 there is no lane of that name")
@@ -82,7 +83,7 @@ class AcceptanceServices:
     provider_of: Callable[[str], str] = provider
     """an address's mailbox provider"""
     lint: Callable[[str, bytes | None], None] = _ignored
-    """called with the lane and the content, as the app sent it, of each message that is durable; None: a large one"""
+    """called with each lane and the content, as the app sent it, of each message that is durable; None: a large one"""
 
 
 class _Arrival(NamedTuple):
@@ -108,7 +109,8 @@ class _Accepted(NamedTuple):
     """A message that is durable."""
 
     original: Original
-    resent: int
+    parts: Sequence[PlacedPart]
+    """the entry first"""
 
 
 class Acceptance:
@@ -119,6 +121,7 @@ class Acceptance:
         self.limiter = services.limiter
         self._services = services
         self._log = services.log
+        self._placer = Placer(services.limiter, services.suppressions, services.log)
         self._copier = Copier(services.destination, services.log, services.selectors, services.provider_of)
         self._ids = IdMaker()
 
@@ -147,8 +150,9 @@ class Acceptance:
         services.admission.store_works()
         try:
             self._log_accepted(accepted, submission)
-            content = submission.content
-            self._services.lint(accepted.original.message.lane, None if isinstance(content, Large) else content)
+            content = None if isinstance(submission.content, Large) else submission.content
+            for lane in dict.fromkeys(one.placement.route.lane for one in accepted.parts):
+                self._services.lint(lane, content)
             await self._copier.copy(arrival.state.config, accepted.original, self._new_id)
         except Exception as error:  # noqa: BLE001
             self._log.trouble("accepted", error)
@@ -158,18 +162,22 @@ class Acceptance:
         return self._ids.new_id(self._services.clock.now(), os.urandom(10))
 
     def _log_accepted(self, accepted: _Accepted, submission: Submission) -> None:
-        message = accepted.original.message
+        message, others = accepted.original.message, accepted.original.draft.others
         self._log.accepted(
             message.id,
             message.lane,
             message.rule,
-            recipients=len(message.envelope.recipients),
+            recipients=len(submission.envelope.recipients),
             size_bytes=len(message.content) or _size_bytes(submission.content),
             timings_ms=message.timings_ms,
             detected=message.detected,
+            parts=1 + len(others) if others else None,
         )
-        if accepted.resent:
-            self._log.resent(message.lane, recipients=accepted.resent)
+        for one in others:
+            self._log.part(one.id, one.lane, one.rule, entry=message.id, recipients=len(one.envelope.recipients))
+        for placement in (one.placement for one in accepted.parts):
+            if placement.resent:
+                self._log.resent(placement.route.lane, recipients=placement.resent)
 
     async def _submit(self, arrival: _Arrival) -> _Accepted | Repeated:
         """Read, check, route and prepare the message, and submit it. Raises what `__call__` turns into Refused."""
@@ -182,59 +190,69 @@ class Acceptance:
         async with services.idempotency.claimed(arrival.submission, reading.message, arrival.accepted_at) as claim:
             if isinstance(claim, Repeated):
                 return claim
-            placement = self._place(arrival, reading)
+            parts = self._place(arrival, reading)
             try:
-                prepare = partial(self._draft, arrival, reading, placement, claim)
+                prepare = partial(self._draft, arrival, reading, parts, claim)
                 draft = await asyncio.to_thread(prepare) if is_long else prepare()
                 if isinstance(content, Large):
                     message = await services.destination.submit_spooled(draft, content)
                 else:
                     complete = partial(draft.completed, reading.message)
                     message = await asyncio.to_thread(complete) if is_long else complete()
-                    await services.destination.submit(message, arrival.submission.final_dot)
+                    others = draft.others_like(message)
+                    await services.destination.submit(message, arrival.submission.final_dot, others)
             except BaseException:
-                services.limiter.withdraw(placement)
+                self._placer.withdraw(parts)
                 raise
-        original = Original(arrival.submission, reading.message, draft, message, placement.routed)
-        return _Accepted(original, placement.resent)
+        original = Original(arrival.submission, reading.message, draft, message, parts[0].placement.routed)
+        return _Accepted(original, parts)
 
-    def _place(self, arrival: _Arrival, reading: _Reading) -> Placement:
-        """Find the lane, within all limits, and count the message. Raises Refused."""
-        state, envelope = arrival.state, arrival.submission.envelope
+    def _place(self, arrival: _Arrival, reading: _Reading) -> Sequence[PlacedPart]:
+        """Find the lanes, within all limits, and count the message. Raises Refused."""
+        state = arrival.state
         full = None if arrival.submission.was_admitted else self._services.admission.refusal()
         if full is not None:
             raise Refused(full, "busy")
-        decision = check(arrival.facts)
-        if isinstance(decision, Refuse):
-            raise Refused(decision.reply, decision.reason)
         named = reading.facts.named_lane
         if named is not None and named not in state.config.lanes:
             raise Refused(_NO_SUCH_LANE)
-        route = state.router.route(reading.facts)
-        incoming, demoted = _incoming(arrival, reading), state.router.demoted(route)
-        placement = self._services.limiter.place(state.config, route, demoted, incoming)
-        if isinstance(placement, Refuse):
-            raise Refused(placement.reply, placement.reason, retry_after_s=placement.retry_after_s)
-        lane = state.config.lanes[placement.route.lane]
-        decision = check_recipients(envelope, lane, self._services.suppressions, arrival.accepted_at)
+        routed = state.router.parts(reading.facts)
+        # Each part has a content of its own in the store.
+        decision = check(arrival.facts._replace(size_bytes=len(routed) * arrival.facts.size_bytes))
         if isinstance(decision, Refuse):
-            self._services.limiter.withdraw(placement)
-            self._log.suppressed(arrival.id, placement.route.lane, recipients=len(envelope.recipients))
             raise Refused(decision.reply, decision.reason)
-        return placement
+        return self._placer.place(state.config, state.router, routed, _incoming(arrival, reading))
 
     def _draft(
-        self, arrival: _Arrival, reading: _Reading, placement: Placement, idempotency: IdempotencyKey | None
+        self,
+        arrival: _Arrival,
+        reading: _Reading,
+        parts: Sequence[PlacedPart],
+        idempotency: IdempotencyKey | None,
     ) -> Draft:
-        """The message as it will be stored, but for its content, and what the relay adds to that."""
-        state, submission, envelope = arrival.state, arrival.submission, arrival.submission.envelope
+        """The message as it will be stored, but for its content, and what the relay adds to that. All parts of a split
+        one get the same."""
+        state, submission, recipients = arrival.state, arrival.submission, arrival.submission.envelope.recipients
+        dated_at = self._services.clock.of_day(arrival.accepted_at)
+        hostname = state.config.hostname
+        only = recipients[0].address if len(recipients) == 1 else None
+        trace = received(hostname, submission.helo, submission.client, arrival.id, submission.protocol, only, dated_at)
+        first, *others = parts
+        split = SplitPart(None, first.places) if others else None
+        entry = self._new(arrival, reading, first)._replace(id=arrival.id, split=split, idempotency=idempotency)
+        more = [
+            self._new(arrival, reading, one)._replace(id=self._new_id(), split=SplitPart(arrival.id, one.places))
+            for one in others
+        ]
+        return Draft(entry, trace, rfc5322_date(dated_at), f"<{arrival.id.lower()}@{hostname}>", tuple(more))
+
+    def _new(self, arrival: _Arrival, reading: _Reading, part: PlacedPart) -> NewMessage:
+        """The part as it will be stored, without id and content."""
+        state, submission, envelope, placement = arrival.state, arrival.submission, part.envelope, part.placement
         route, accepted_at = placement.route, arrival.accepted_at
         lane = state.config.lanes[route.lane]
-        dated_at = self._services.clock.of_day(accepted_at)
-        hostname, recipients = state.config.hostname, envelope.recipients
-        only = recipients[0].address if len(recipients) == 1 else None
-        new = NewMessage(
-            id=arrival.id,
+        return NewMessage(
+            id="",
             lane=route.lane,
             rule=route.rule,
             envelope=envelope,
@@ -242,7 +260,7 @@ class Acceptance:
             client=submission.client,
             message_id="",
             subject=redact(reading.facts.subject),
-            providers=tuple(self._services.provider_of(one.address) for one in recipients),
+            providers=tuple(self._services.provider_of(one.address) for one in envelope.recipients),
             accepted_at=accepted_at,
             expires_at=accepted_at + _life_s(route, envelope),
             signed=self._services.selectors(reading.message),
@@ -256,11 +274,8 @@ class Acceptance:
             limited=placement.limited,
             admission=placement.admission,
             withdrawn=placement.superseded.seq if placement.superseded is not None else None,
-            idempotency=idempotency,
             detected=_detected(reading),
         )
-        trace = received(hostname, submission.helo, submission.client, arrival.id, submission.protocol, only, dated_at)
-        return Draft(new, trace, rfc5322_date(dated_at), f"<{arrival.id.lower()}@{hostname}>")
 
 
 def _read(arrival: _Arrival, content: bytes) -> _Reading:

@@ -24,7 +24,7 @@ from relay.store.model import NewMessage
 
 
 class Original(NamedTuple):
-    """A message that is stored."""
+    """A message that is stored; of a split one the entry."""
 
     submission: Submission
     read: Message
@@ -51,12 +51,12 @@ class Copier:
         self._provider_of = provider_of
 
     async def copy(self, config: Config, original: Original, copy_id: Callable[[], str]) -> None:
-        """Store a copy where the message's lane wants one. It is durable when this returns, or the log says why it
-        isn't. `copy_id` makes its id."""
+        """Store a copy where the message's lane wants one: of a split message one, by the entry's lane. It is durable
+        when this returns, or the log says why it isn't. `copy_id` makes its id."""
         # A code that was demoted is still one.
         lane = config.lanes[original.routed]
         address = lane.copy_to or config.lanes[original.message.lane].copy_to
-        if address is None or _goes_to(original.message.envelope, address):
+        if address is None or _goes_to(original.submission.envelope, address):
             return
         new = self._new(config, original, address, copy_id())
         try:
@@ -71,7 +71,7 @@ class Copier:
         if lane.express and not lane.copy_codes:
             new = await asyncio.to_thread(self._masked, original, new)
         elif isinstance(submission.content, Large):
-            await self._destination.submit_spooled(original.draft._replace(new=new), submission.content)
+            await self._destination.submit_spooled(original.draft._replace(new=new, others=()), submission.content)
             return
         else:
             new = new._replace(content=original.message.content)

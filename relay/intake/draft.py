@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -27,6 +27,16 @@ class Draft(NamedTuple):
     trace: bytes
     date: bytes
     message_id: str
+    others: tuple[NewMessage, ...] = ()
+    """of a split message the other parts, without content, too: theirs is the same"""
+
+    def of_others(self) -> Iterator[Draft]:
+        """The drafts of the other parts."""
+        return (self._replace(new=one, others=()) for one in self.others)
+
+    def others_like(self, message: NewMessage) -> Sequence[NewMessage]:
+        """The other parts, completed as this one was."""
+        return [one._replace(content=message.content, message_id=message.message_id) for one in self.others]
 
     def completed(self, message: Message) -> NewMessage:
         """The message with its content as it will be stored. Raises Unacceptable."""

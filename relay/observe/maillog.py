@@ -44,18 +44,24 @@ class MailLog(PolicyLog):
 
     def accepted(
         self, message_id: str, lane: str, rule: str | None, *, recipients: int, size_bytes: int,
-        timings_ms: Mapping[str, float], detected: str | None = None,
+        timings_ms: Mapping[str, float], detected: str | None = None, parts: int | None = None,
     ) -> None:  # fmt: skip
-        """The message is stored; the app's 250 follows. `detected`: by the content detector, if a rule asked it."""
+        """The message is stored; the app's 250 follows. `detected`: by the content detector, if a rule asked it.
+        `parts`: of a split message, whose entry this is; None: it isn't split."""
         self.metrics.accepted[lane, rule or NO_RULE].inc()
         if detected is not None:
             self.metrics.detected[detected,].inc()
         self.metrics.observe_phases(lane, timings_ms)
         self.line(
             logging.INFO, "accepted",
-            id=message_id, lane=lane, rule=rule, recipients=recipients, size=size_bytes, content=detected,
+            id=message_id, lane=lane, rule=rule, recipients=recipients, size=size_bytes, content=detected, parts=parts,
         )  # fmt: skip
         self.on_event()
+
+    def part(self, message_id: str, lane: str, rule: str | None, *, entry: str, recipients: int) -> None:
+        """A further part of a split message is stored. `entry`: the id by which the app knows the message."""
+        self.metrics.accepted[lane, rule or NO_RULE].inc()
+        self.line(logging.INFO, "part", id=message_id, part_of=entry, lane=lane, rule=rule, recipients=recipients)
 
     def on_event(self) -> None:
         """The store has new events of messages."""

@@ -7,7 +7,7 @@ stored after all is withdrawn.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from relay.mail.envelope import Envelope
@@ -45,6 +45,8 @@ MOST_CLIENT_CHARS = 200
 MOST_LOOKED_AT_BYTES = 65_536
 """A larger content isn't compared with others: it would take too long."""
 _SWEEP_AT = 1_024
+_ONCE = ("per_client", "per_sender")
+"""limits that count a message once in a lane, however many parts of it go there"""
 
 
 class Incoming(NamedTuple):
@@ -60,6 +62,8 @@ class Incoming(NamedTuple):
     sender: str
     """of the envelope; of a null sender's message, the first From address"""
     now: float
+    counted: Collection[int] = ()
+    """keys that count the message already, for an earlier part of it: client and sender count it once in a lane"""
 
 
 class Placement(NamedTuple):
@@ -105,6 +109,19 @@ class Limiter:
         self._longest_s = 0.0
         """of that configuration"""
 
+    def place_all(self, config: Config, parts: Sequence[tuple[Route, Route, Incoming]]) -> Sequence[Placement] | Refuse:
+        """`place` all parts of a message: of most messages there is one. Where a part is refused, the message is, and
+        nothing of it is counted. Each part: its route, where it goes if it is demoted, and what limits look at."""
+        placed: list[Placement] = []
+        for route, default, incoming in parts:
+            counted = {key for one in placed if one.admission is not None for key in one.admission.keys}
+            placement = self.place(config, route, default, incoming._replace(counted=counted) if placed else incoming)
+            if isinstance(placement, Refuse):
+                self.withdraw(*placed)
+                return placement
+            placed.append(placement)
+        return placed
+
     def place(self, config: Config, route: Route, default: Route, incoming: Incoming) -> Placement | Refuse:
         """Find the message's place, and count it. `default`: where it goes if it is demoted. A message that is refused
         isn't counted."""
@@ -117,6 +134,8 @@ class Limiter:
         budget: Demand | None = None
         if lane.express and route.lane != default.lane:
             budget = budget_of(facts_of(route, incoming), lane.limits, self._salt())
+            if budget is not None and budget.key in incoming.counted:
+                budget = None
             if (why := self._pretends(route, lane, incoming, budget)) is not None:
                 self._log.limited(incoming.id, route.lane, why, "demote")
                 limited.append(_demoted_text(why, route, default))
@@ -130,13 +149,14 @@ class Limiter:
             return placed
         return placed._replace(routed=routed, limited=(*limited, *placed.limited))
 
-    def withdraw(self, placement: Placement) -> None:
-        """The message isn't stored: it doesn't count."""
-        if placement.admission is not None:
-            self.admissions.remove(placement.admission)
-            if placement.supersede_key is not None:
-                self._delayed.pop(placement.supersede_key, None)
-        self._put_back(placement.supersede_key, placement.superseded)
+    def withdraw(self, *placements: Placement) -> None:
+        """The message isn't stored: none of its parts counts."""
+        for placement in reversed(placements):
+            if placement.admission is not None:
+                self.admissions.remove(placement.admission)
+                if placement.supersede_key is not None:
+                    self._delayed.pop(placement.supersede_key, None)
+            self._put_back(placement.supersede_key, placement.superseded)
 
     def _within_limits(
         self, lane: Lane, route: Route, incoming: Incoming, budget: Demand | None
@@ -144,6 +164,8 @@ class Limiter:
         """The message's place in that lane; or the limit that demotes it."""
         now, facts = incoming.now, facts_of(route, incoming)
         demands = demands_of(facts, lane.limits, self._salt())
+        if incoming.counted:
+            demands = [one for one in demands if one.limit not in _ONCE or one.key not in incoming.counted]
         key = supersede_key(route, incoming.envelope) if lane.supersede and lane.limits.action == "delay" else None
         older = self._take_delayed(key, now)
         verdict = judge(demands, lane.limits.action, self.admissions.times, now, now + facts.expires_s)

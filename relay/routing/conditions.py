@@ -222,9 +222,13 @@ class RecipientsMatch:
     def _other(self, view: View) -> str | None:
         """The first recipient that doesn't match."""
         for address in view.facts.recipients:
-            if not self.patterns.match_any((address,)):
+            if not self.matches(address):
                 return address
         return None
+
+    def matches(self, address: str) -> bool:
+        """Does it hold for a message to this recipient alone?"""
+        return self.patterns.match_any((address,))
 
     def why_not(self, view: View) -> str:
         other = self._other(view)

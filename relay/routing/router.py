@@ -1,12 +1,14 @@
-"""Find a message's lane: that of the first rule that matches, else the default lane."""
+"""Find a message's lane: that of the first rule that matches, else the default lane. Recipients by different routes
+are told apart."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from relay.config.model import API_RULE, PINNED_RULE, Config, Lane, Rule
-from relay.routing.conditions import Condition, View, conditions
+from relay.routing.conditions import Condition, RecipientsMatch, View, conditions
 from relay.routing.facts import Facts
 
 
@@ -19,6 +21,14 @@ class Route:
     upstreams: tuple[str, ...]
     life_s: float
     """from the final dot: the lane's `expires`, or the rule's, if that is less"""
+
+
+class RoutedPart(NamedTuple):
+    """The recipients of a message that take one route."""
+
+    route: Route
+    positions: tuple[int, ...]
+    """of the recipients in the message, in order"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,8 @@ class Router:
         self._pinned = {name: Route(name, PINNED_RULE, lane.upstreams, lane.expires_s) for name, lane in lanes.items()}
         self._named = {name: replace(route, rule=API_RULE) for name, route in self._pinned.items()}
         self._rules = tuple(_Rule(conditions(rule.match), _route_of(rule, lanes[rule.lane])) for rule in config.rules)
+        # What is redirected goes as one copy a message, so it isn't split.
+        self._by_recipient = config.redirect is None and any(rule.match.recipient is not None for rule in config.rules)
         default = lanes[config.default_lane]
         self._default = Route(config.default_lane, None, default.upstreams, default.expires_s)
 
@@ -69,6 +81,39 @@ class Router:
             else:
                 return rule.route
         return self._default
+
+    def parts(self, facts: Facts) -> Sequence[RoutedPart]:
+        """The message's recipients by route, in the order of the first recipient of each. Only a rule with `recipient`
+        can tell them apart: then each goes where it would go alone. Else there is one part, routed by `route`. Raises
+        KeyError as `route` does."""
+        count = len(facts.recipients)
+        if count < 2 or not self._by_recipient or facts.listener_lane is not None or facts.named_lane is not None:
+            return (RoutedPart(self.route(facts), tuple(range(count))),)
+        found: dict[Route, list[int]] = {}
+        for position, route in sorted(self._route_each(facts)):
+            found.setdefault(route, []).append(position)
+        return [RoutedPart(route, tuple(positions)) for route, positions in found.items()]
+
+    def _route_each(self, facts: Facts) -> Iterator[tuple[int, Route]]:
+        """The route of each recipient, by position. One walk over the rules: all that isn't about the recipient is
+        asked once for all of them, and only while some recipient is left that the rule can match."""
+        view, left = View(facts), list(range(len(facts.recipients)))
+        for rule in self._rules:
+            matched = left
+            for condition in rule.conditions:
+                if isinstance(condition, RecipientsMatch):
+                    matched = [position for position in matched if condition.matches(facts.recipients[position])]
+                elif not condition.holds(view):
+                    matched = []
+                if not matched:
+                    break
+            else:
+                yield from ((position, rule.route) for position in matched)
+                taken = set(matched)
+                left = [position for position in left if position not in taken]
+            if not left:
+                return
+        yield from ((position, self._default) for position in left)
 
     def demoted(self, route: Route) -> Route:
         """Where mail goes that its lane doesn't take: by the default lane, for no longer than it would have lived."""

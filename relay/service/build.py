@@ -151,7 +151,7 @@ def connect(
     sending = Sending(intake, current, log)
     feedback = Feedback(current, log, engine.supervisor, Effects(engine, workers, suppressions).apply)
     health = RelayHealth(current, admission, engine, workers, intake, feedback)
-    operator = Operator(engine, workers, forwarder)
+    operator = Operator(engine, workers, forwarder, host.log)
     eraser = Eraser(engine, workers, forwarder, suppressions, feedback)
     backend = Backend(
         *(host.log, log.metrics, log.recent, health, operator, host.events, clock.now, feedback.webhooks),
@@ -231,6 +231,6 @@ def place_of(error: CannotListen, loaded: Loaded) -> str:
     return f"{loaded.places.of('listen', error.listener, error.key)}: {error}"
 
 
-def _account(upstream: Upstream) -> tuple[str, int, str | None]:
+def _account(upstream: Upstream) -> tuple[str, int, str | None, str | None]:
     """What the limits of an upstream belong to."""
-    return upstream.host, upstream.port, upstream.username
+    return upstream.host, upstream.port, upstream.username, upstream.api.url

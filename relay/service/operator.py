@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from relay.delivery.engine import Engine
 from relay.ipc import LinkLost
-from relay.store.base import StoreError
+from relay.store.base import Log, StoreError
 from relay.store.model import Action, Selection
 from relay.workers.fleet import Workers
 from relay.workers.transfer import Forwarder
@@ -16,13 +16,17 @@ from relay.workers.transfer import Forwarder
 class Operator:
     """The web's `Controller`: carries out an operator's actions in all store files."""
 
-    def __init__(self, engine: Engine, workers: Workers, forwarder: Forwarder) -> None:
+    def __init__(self, engine: Engine, workers: Workers, forwarder: Forwarder, log: Log) -> None:
+        """`log`: of all store files."""
+        self._log = log
         self._engine = engine
         self._workers = workers
         self._forwarder = forwarder
 
     async def act(self, action: Action, selection: Selection) -> Sequence[str]:
-        """The ids of the messages that changed. Raises StoreError."""
+        """The ids of the messages that changed, with all parts of those that the selection names. Raises StoreError."""
+        if selection.ids:  # the parts of a split message may be in several files
+            selection = selection._replace(ids=tuple(await self._log.with_parts(selection.ids)))
         try:
             async with self._forwarder.still():
                 ours, theirs = await asyncio.gather(

@@ -58,15 +58,28 @@ class Unreadable(StoreError):
 class Queue(Protocol):
     """Mail that is to be sent. Every call that changes something is durable when it returns. Each raises StoreError."""
 
-    async def put(self, message: NewMessage, *, claimed: bool, booking: Booking = BOOKED) -> None:
+    async def put(
+        self, message: NewMessage, *, claimed: bool, booking: Booking = BOOKED, others: Sequence[NewMessage] = ()
+    ) -> None:
         """Write a message. `claimed`: its recipients begin as `sending`, booked as by `claim`, because their lane has
-        them already; else as `queued`, due at `accepted_at`. Raises StoreFull, StoreError: nothing was written."""
+        them already; else as `queued`, due at `accepted_at`. `others`: messages that are written in the same
+        transaction, not claimed. Raises StoreFull, StoreError: nothing was written."""
 
-    async def put_large(self, message: NewMessage, pieces: Iterator[bytes], *, most_bytes: int) -> None:
+    async def put_large(
+        self,
+        message: NewMessage,
+        pieces: Iterator[bytes],
+        *,
+        most_bytes: int,
+        others: Sequence[tuple[NewMessage, Iterator[bytes]]] = (),
+    ) -> None:
         """`put`, not claimed, a message whose content comes in pieces, `most_bytes` in all at most; the message has
-        none of it. The pieces may block, and are asked for on a thread. Raises what they raise, too."""
+        none of it. The pieces may block, and are asked for on a thread. `others`: as of `put`, each with the pieces of
+        its own content. Raises what the pieces raise, too."""
 
-    def start_put(self, message: NewMessage, *, express: bool, booking: Booking = BOOKED) -> asyncio.Future[None]:
+    def start_put(
+        self, message: NewMessage, *, express: bool, booking: Booking = BOOKED, others: Sequence[NewMessage] = ()
+    ) -> asyncio.Future[None]:
         """`put`, claimed, and under way before this returns. `express`: ahead of all others. If the future is
         cancelled, the message is either not written or left `queued`."""
 
@@ -117,7 +130,7 @@ class Queue(Protocol):
         their ladder; ambiguous ones too where the selection names them (`ids`, `state`, `ambiguous`). `hold` suspends
         queued and deferred ones. `release` makes held ones due now. `drop` ends queued, deferred, held and ambiguous
         ones (state `bounced`, reply `dropped by the operator`, no DSN). `sending` ones are never changed. With `to` or
-        `state`, only matching recipients are. Returns the ids of the messages that changed."""
+        `state`, only matching recipients are. Returns the ids of the messages that changed, of a part its entry's."""
 
     def size(self) -> tuple[int, int]:
         """Open messages, and the bytes of their contents, from memory: asked before every message."""
@@ -134,10 +147,12 @@ class Outcomes(Protocol):
 
 
 class Log(Protocol):
-    """What the store shows. It changes nothing. Each call raises StoreError."""
+    """What the store shows. It changes nothing. A split message is shown as one, where any of its parts is selected.
+    Each call raises StoreError."""
 
     async def get(self, message_id: str) -> Mapping[str, object] | None:
-        """One message as docs/reference.md has it (JSON-ready), with `next_at` where a recipient waits."""
+        """One message as docs/reference.md has it (JSON-ready), with `next_at` where a recipient waits. The id of any
+        part finds a split one."""
 
     async def search(self, selection: Selection) -> Sequence[Mapping[str, object]]:
         """Messages newest first, each as `get` returns it but without attempts."""
@@ -145,6 +160,9 @@ class Log(Protocol):
     async def waiting(self, selection: Selection) -> Sequence[Mapping[str, object]]:
         """Open messages, earliest due first, as `search` returns them, with each recipient's `next_at` and number of
         `attempts`."""
+
+    async def with_parts(self, ids: Sequence[str]) -> Sequence[str]:
+        """These ids, and those of all parts of the split messages among them."""
 
     async def counts(self) -> Sequence[LaneCount]:
         """Open recipients by lane and state."""

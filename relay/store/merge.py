@@ -12,18 +12,19 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from relay.mail.mailbox_provider import provider_of_domain
 from relay.store.events import EventSelection
 from relay.store.model import DeliveryRow, LaneCount, ReportedRow, Selection, State
+from relay.store.parts import joined
 from relay.store.sqlite import relay_events
 from relay.store.sqlite.files import explained
 from relay.store.sqlite.reader import Reader
+from relay.store.sqlite.split import parts_in, rows_of, whole, with_parts
 from relay.store.timeline import News, TimeLines
-from relay.store.view import Json
+from relay.store.view import SPLIT, Json, entry_of
 
 T = TypeVar("T")
 
@@ -69,20 +70,31 @@ class MergedReader:
             self._lines.close()
 
     def get(self, message_id: str) -> Json | None:
-        for reader in self._lookup_order():
-            if (message := reader.get(message_id)) is not None:
-                return message if self._lines is None else self._lines.complete(message, self._all())
-        return None
+        found = (reader.get(message_id) for reader in self._lookup_order())
+        message = next((one for one in found if one is not None), None)
+        if message is not None and SPLIT not in message:
+            return self._completed(message)
+        # The entry of a split message may be deleted before the last of its parts.
+        entry = message_id if message is None else entry_of(message)
+        parts = parts_in(self._lookup_order(), [entry], attempts=True)
+        return joined([self._completed(part) for part in parts]) if parts else None
+
+    def _completed(self, message: Json) -> Json:
+        return message if self._lines is None else self._lines.complete(message, self._all())
 
     def _lookup_order(self) -> Sequence[Reader]:
         """The main file, the others, and the main one once more: a worker's bounce may have moved there meanwhile."""
         return (self._main, *self._others, self._main) if self._others else (self._main,)
 
     def search(self, selection: Selection) -> Sequence[Json]:
-        found = _newest(self._each(partial(Reader.search, selection=selection)), selection.limit)
-        if self._lines is not None:
-            self._lines.add_deliveries(found)
-        return found
+        rows = rows_of(self._all(), Reader.search, selection)
+        add_deliveries = self._lines.add_deliveries if self._lines is not None else None
+        found = whole(self._lookup_order(), rows, add_deliveries)
+        return (_newest(found) if self._others else found)[: selection.limit]
+
+    def with_parts(self, ids: Sequence[str]) -> Sequence[str]:
+        """`base.Log.with_parts`."""
+        return with_parts(self._lookup_order(), ids)
 
     def events(self, selection: EventSelection) -> Sequence[Json]:
         """The events selected, of the relay and of ESPs, oldest first."""
@@ -97,7 +109,8 @@ class MergedReader:
         return (self._main, *self._others)
 
     def waiting(self, selection: Selection) -> Sequence[Json]:
-        return _earliest_due(self._each(partial(Reader.waiting, selection=selection)), selection.limit)
+        found = whole(self._lookup_order(), rows_of(self._all(), Reader.waiting, selection), queue=True)
+        return (_earliest_due(found) if self._others else found)[: selection.limit]
 
     def counts(self) -> Sequence[LaneCount]:
         return merge_counts(self._each(Reader.counts))
@@ -204,19 +217,13 @@ class ReportedTally(Tally[ReportedRow]):
         return [row._replace(recipients=recipients) for row, recipients in self._sums.items()]
 
 
-def _newest(lists: Iterable[Iterable[Json]], limit: int) -> Sequence[Json]:
-    """Messages of all files, each once, newest first."""
-    messages = _by_id(lists)
-    return [messages[message_id] for message_id in sorted(messages, reverse=True)[:limit]]
+def _newest(messages: Iterable[Json]) -> list[Json]:
+    return sorted(messages, key=lambda message: str(message["id"]), reverse=True)
 
 
-def _earliest_due(lists: Iterable[Iterable[Json]], limit: int) -> Sequence[Json]:
-    """Messages of all files, each once, in order of their recipients' `next_at`; those that have none last."""
-    return sorted(_by_id(lists).values(), key=_due)[:limit]
-
-
-def _by_id(lists: Iterable[Iterable[Json]]) -> dict[str, Json]:
-    return {str(message["id"]): message for messages in lists for message in messages}
+def _earliest_due(messages: Iterable[Json]) -> list[Json]:
+    """In order of their recipients' `next_at`; those that have none last."""
+    return sorted(messages, key=_due)
 
 
 def _due(message: Json) -> tuple[str, str]:

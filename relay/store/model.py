@@ -64,8 +64,17 @@ class KnownRequest(NamedTuple):
     message_id: str
 
 
+class SplitPart(NamedTuple):
+    """A message is part of a larger one, whose recipients take different routes. Its log shows all parts as one."""
+
+    entry: str | None
+    """the id of the first part, by which the app knows the whole; None: this is the first part"""
+    places: tuple[int, ...]
+    """of the part's recipients in the envelope that was submitted, from 0"""
+
+
 class NewMessage(NamedTuple):
-    """One accepted submission, as it is first written."""
+    """One accepted submission, or the part of it that goes by one route, as it is first written."""
 
     id: str
     lane: str
@@ -99,6 +108,8 @@ class NewMessage(NamedTuple):
     idempotency: IdempotencyKey | None = None
     detected: str | None = None
     """what the content detector saw, `otp` or `other`; None: no rule asked"""
+    split: SplitPart | None = None
+    """None: all recipients of the submission are this message's"""
 
     @property
     def first_due_at(self) -> float:
@@ -112,6 +123,8 @@ class Repeat(NamedTuple):
     upstream: str
     until: float
     """seconds since the epoch: from then on the lane's `on_ambiguous` decides"""
+    key: str
+    """of the request, whoever of its recipients is left"""
 
 
 class OpenRecipient(NamedTuple):
@@ -207,6 +220,8 @@ class Settlement(NamedTuple):
     """DSNs to queue (state `queued`, due at once) in the same transaction"""
     note: str | None = None
     """why, for the time line: `expired before the final dot`"""
+    went_unsigned: bool = False
+    """an upstream took it without our signatures: none is shown from now on"""
     only_bytes: int | None = None
     """the content's size, where the message has but this one recipient; None: it has others, or that isn't known"""
 
@@ -219,9 +234,11 @@ class Settlement(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """Which messages an operator's action or a listing is about. All that is given must hold."""
+    """Which messages an operator's action or a listing is about. All that is given must hold, of one part of a split
+    message."""
 
     ids: tuple[str, ...] = ()
+    """of a split message all of its parts', for an action"""
     lane: str | None = None
     to: str | None = None
     """a recipient's address, compared case-insensitively"""

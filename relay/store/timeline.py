@@ -76,6 +76,8 @@ class TimeLines:
         for reader in readers if selection.kind not in OF_ESPS_ONLY else ():
             for one in reader.ask(partial(event_search.search, selection=selection)):
                 found[one.event.id] = one
+            for one in _of_moved(reader, selection, readers):
+                found[one.event.id] = one
         for one in self._of_esps(selection, readers):
             found[one.event.id] = one
         ordered = sorted(found.values(), key=lambda one: (one.event.at, one.event.source == "esp"))
@@ -117,7 +119,7 @@ class News:
             self._seen[name] = rows[-1].seq
             recipients = Recipients.from_(reader, list(readers.values()))
             found += [
-                Shown(event, one.address, one.lane, one.accepted_at, one.header_id)
+                Shown(event, one.address, one.lane, one.accepted_at, one.header_id, one.entry)
                 for event, one in recipients.of_rows(rows)
             ]
         if (esp := self._lines.esp) is not None and (news := esp.since(self._esp_seen, NEWS_AT_ONCE)):
@@ -153,18 +155,27 @@ class Recipients:
         return self._known[message_id]
 
 
+def _of_moved(reader: Reader, selection: EventSelection, readers: Sequence[Reader]) -> Iterator[Shown]:
+    """The events selected in the file of `reader`, of messages that have moved to another one."""
+    rows = reader.ask(partial(event_search.moved, selection=selection))
+    to = None if selection.to is None else selection.to.casefold()
+    for event, one in Recipients.from_(reader, readers).of_rows(rows):
+        if selection.lane in (None, one.lane) and to in (None, one.address.casefold()):
+            yield Shown(event, one.address, one.lane, one.accepted_at, one.header_id, one.entry)
+
+
 def with_recipients(rows: Iterable[EspRow], readers: Sequence[Reader]) -> Sequence[Shown]:
     """ESPs' events with the recipients that they are about; without those whose message is deleted."""
     recipients, shown = Recipients(readers), []
     for row in rows:
         found = recipients.of(row.event.message_id)[row.event.position : row.event.position + 1]
-        shown += [Shown(row.event, one.address, row.lane, one.accepted_at, one.header_id) for one in found]
+        shown += [Shown(row.event, one.address, row.lane, one.accepted_at, one.header_id, one.entry) for one in found]
     return shown
 
 
 def _json(one: Shown) -> Json:
-    event, recipient, lane, accepted_at, header_id = one
-    return event_json(event, recipient=recipient, lane=lane, accepted_at=accepted_at, header_id=header_id)
+    event, recipient, lane, accepted_at, header_id, entry = one
+    return event_json(event, recipient=recipient, lane=lane, accepted_at=accepted_at, header_id=header_id, entry=entry)
 
 
 def _seconds(text: str | None) -> float:

@@ -11,9 +11,20 @@ from relay.store.events import MailEvent
 
 Json = dict[str, Any]
 
+SPLIT = "split"
+"""the key under which a part of a split message says so, until `store.parts` joins them"""
+
+
+def entry_of(message: Mapping[str, Any]) -> str:
+    """The id by which the app knows the message: its own, or that of the entry whose part it is."""
+    split = message.get(SPLIT)
+    return str(message["id"] if split is None or split["entry"] is None else split["entry"])
+
 
 def message_json(row: Mapping[str, Any], recipients: Iterable[Json], notes: Iterable[tuple[float, str]]) -> Json:
-    """`row`: the message's columns, with `signed` as names and `timings_ms` as a mapping."""
+    """`row`: the message's columns, with `signed` as names and `timings_ms` as a mapping. `split` (of a part): None, or
+    `entry` and `places` as a `SplitPart` has them."""
+    split = {} if row[SPLIT] is None else {SPLIT: row[SPLIT]}
     return {
         "id": row["id"],
         "lane": row["lane"],
@@ -33,6 +44,7 @@ def message_json(row: Mapping[str, Any], recipients: Iterable[Json], notes: Iter
         "hint": receive.hint(row["timings_ms"].get("receive"), row["size"]),
         "recipients": list(recipients),
         "notes": [{"at": time_text(at), "text": text} for at, text in notes],
+        **split,
     }
 
 
@@ -79,6 +91,7 @@ def add_events(message: Json, accepted_at: float, events: Iterable[MailEvent]) -
                 lane=message["lane"],
                 accepted_at=accepted_at,
                 header_id=message["message_id"],
+                entry=entry_of(message),
             )
             if all(one["id"] != shown["id"] for one in recipient["events"]):
                 recipient["events"].append(shown)
@@ -103,15 +116,16 @@ def _put_in_order(events: list[Json]) -> None:
     events.sort(key=place)
 
 
-def event_json(event: MailEvent, *, recipient: str, lane: str, accepted_at: float, header_id: str) -> Json:
-    """An event of a time line. `accepted_at`: of its message. `header_id`: the Message-ID."""
+def event_json(event: MailEvent, *, recipient: str, lane: str, accepted_at: float, header_id: str, entry: str) -> Json:
+    """An event of a time line. `accepted_at`: of its message. `header_id`: the Message-ID. `entry`: the id by which the
+    app knows the message; the event may be about a part of it."""
     ended_at = event.at if event.latest_at is None else event.latest_at
     return {
         "id": event.id,
         "at": time_text(event.at),
         "kind": event.kind,
         "source": event.source,
-        "message": event.message_id,
+        "message": entry,
         "message_id": header_id,
         "recipient": recipient,
         "lane": lane,

@@ -123,7 +123,8 @@ class WorkerProcess:
                 return await self._put_large(engine, *value)
             case messages.MOVE:
                 await (self._forwarder or engine.store).import_message(value)
-                return engine.delivery.wake_all()
+                engine.delivery.wake_all()
+                return await engine.delivery.supersede_by(value)
             case messages.ACT:
                 async with self._forwarder.still() if self._forwarder is not None else nullcontext():
                     return await engine.delivery.act(*value)

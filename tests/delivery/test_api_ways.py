@@ -274,3 +274,23 @@ async def test_a_repeat_keeps_its_key_when_a_recipient_is_suppressed_meanwhile(t
         assert len(esp.mails) == 1
         assert all(one.mail_from.startswith("FROM:<>") for one in smtp.messages)  # the DSN
         assert view["recipients"][0]["state"] == "suppressed"
+
+
+async def test_no_signature_covers_what_ses_writes_anew(tmp_path: Path) -> None:
+    asked: list[frozenset[str]] = []
+
+    async def noted(message: Queued, unsigned: frozenset[str], *, express: bool) -> Sequence[bytes]:
+        asked.append(unsigned)
+        return (message.content,)
+
+    async with ApiServer(Esp("ses")) as server:
+        access = {
+            "kind": "ses",
+            "url": server.url,
+            "region": "eu-west-1",
+            "access_key_id": "A",
+            "secret_access_key": "B",
+        }
+        async with delivering(tmp_path, config({"ses": {"via": "api", "api": access}}), sign=noted) as bench:
+            await bench.ended(await bench.send("u@example.net", content=CODE), "sent", "deferred")
+    assert asked[0] == {"message-id", "date", "return-path"}

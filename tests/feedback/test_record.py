@@ -16,7 +16,7 @@ from tests.feedback.rooms import AT, relay_id, room
 from tests.store.build import NOW
 
 ACCEPTED, SENT = NOW + 0.25, NOW + 0.5
-ONE = Located("01M", 0, "user@example.net", "otp", "example.net", ACCEPTED, "postmark", "250 ok", SENT, "<a@b>")
+ONE = Located("01M", 0, "user@example.net", "otp", "example.net", ACCEPTED, "postmark", "250 ok", SENT, "<a@b>", "01M")
 TIMES: dict[str, tuple[str, float | None, float, float, float]] = {
     # by the upstream, the ESP's time, received at: the time shown, and the latest
     "in the second of the acceptance": ("postmark", NOW, NOW + 5, NOW + 0.999, NOW + 0.999),

@@ -7,7 +7,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,15 +59,17 @@ class Target:
     submitted: list[tuple[NewMessage, float]] = field(default_factory=list)
     spooled: list[tuple[Draft, Large]] = field(default_factory=list)
 
-    async def submit(self, message: NewMessage, final_dot: float) -> None:
+    async def submit(self, message: NewMessage, final_dot: float, others: Sequence[NewMessage] = ()) -> None:
         if self.before is not None:
             await self.before()
-        self.submitted.append((message, final_dot))
+        self.submitted += [(one, final_dot) for one in (message, *others)]
 
     async def submit_spooled(self, draft: Draft, content: Large) -> NewMessage:
         self.spooled.append((draft, content))
         message, pieces = draft.from_file(content)
-        await self.submit(message._replace(content=b"".join(pieces)), 0.0)
+        others = [(one, b"".join(some)) for one, some in (each.from_file(content) for each in draft.of_others())]
+        completed = [one._replace(content=whole) for one, whole in others]
+        await self.submit(message._replace(content=b"".join(pieces)), 0.0, completed)
         return message
 
 

@@ -12,6 +12,7 @@ from relay.store.base import Store, StoreError
 from relay.store.model import LaneCount
 from tests.store.build import EVERYTHING, NOW, claim, in_state, message, settled, states
 from tests.store.contract_log import LogContract
+from tests.store.contract_parts import PartsContract
 from tests.store.contract_queue import QueueContract
 
 
@@ -72,5 +73,5 @@ class CallerContract:
             await store.search(EVERYTHING)
 
 
-class StoreContract(QueueContract, LogContract, CallerContract):
+class StoreContract(QueueContract, PartsContract, LogContract, CallerContract):
     """All of it."""

@@ -168,13 +168,21 @@ class QueueContract:
     ) -> None:
         new = message("a@x.org")
         await store.put(new, claimed=True)
-        repeat = Repeat("resend", NOW + 30)
+        repeat = Repeat("resend", NOW + 30, "key-1")
         await store.settle(Settlement(new.id, (RecipientUpdate(0, "deferred", next_at=NOW + 1, repeat=repeat),)))
         [queued] = await claim(store, NOW + 1)
         assert queued.due[0].repeat == repeat
         await store.settle(Settlement(new.id, (RecipientUpdate(0, "deferred", next_at=NOW + 2),)))
         [queued] = await claim(store, NOW + 2)
         assert queued.due[0].repeat is None
+
+    async def test_what_an_upstream_took_without_our_signatures_isnt_shown_as_signed(self, store: Store) -> None:
+        new = message("a@x.org")._replace(signed=("s1",))
+        await store.put(new, claimed=True)
+        await store.settle(Settlement(new.id, (RecipientUpdate(0, "sent"),), (attempt(0, 1),), went_unsigned=True))
+        shown = await store.get(new.id)
+        assert shown is not None
+        assert shown["signed"] == []
 
     async def test_a_recipient_whose_process_ended_while_it_was_sending_says_so_until_it_is_settled(
         self, store: Store

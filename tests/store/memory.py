@@ -34,12 +34,26 @@ from tests.store.memory_log import MemoryLog, MessageRow, RecipientRow, rounded
 class MemoryStore(MemoryLog):
     """`base.Store` in memory."""
 
-    async def put(self, message: NewMessage, *, claimed: bool, booking: Booking = BOOKED) -> None:
+    async def put(
+        self, message: NewMessage, *, claimed: bool, booking: Booking = BOOKED, others: Sequence[NewMessage] = ()
+    ) -> None:
         self._messages()
+        for one in (message, *others):
+            self._check_new(one)
         self._insert(message, booking if claimed else None)
+        for one in others:
+            self._insert(one, None)
 
-    async def put_large(self, message: NewMessage, pieces: Iterator[bytes], *, most_bytes: int) -> None:
-        await self.put(message._replace(content=b"".join(pieces)), claimed=False)
+    async def put_large(
+        self,
+        message: NewMessage,
+        pieces: Iterator[bytes],
+        *,
+        most_bytes: int,
+        others: Sequence[tuple[NewMessage, Iterator[bytes]]] = (),
+    ) -> None:
+        first, *more = [one._replace(content=b"".join(some)) for one, some in ((message, pieces), *others)]
+        await self.put(first, claimed=False, others=more)
 
     def start_put(
         self,
@@ -47,12 +61,16 @@ class MemoryStore(MemoryLog):
         *,
         express: bool,
         booking: Booking = BOOKED,
+        others: Sequence[NewMessage] = (),
     ) -> asyncio.Future[None]:
-        return asyncio.ensure_future(self.put(message, claimed=True, booking=booking))
+        return asyncio.ensure_future(self.put(message, claimed=True, booking=booking, others=others))
 
-    def _insert(self, new: NewMessage, booking: Booking | None) -> None:
+    def _check_new(self, new: NewMessage) -> None:
         if new.id in self._all:
             raise StoreError(f"message {new.id} is in the store already")
+
+    def _insert(self, new: NewMessage, booking: Booking | None) -> None:
+        self._check_new(new)
         recipients = [
             RecipientRow(position, recipient, provider, next_at=new.first_due_at)
             for position, (recipient, provider) in enumerate(zip(new.envelope.recipients, new.providers, strict=True))
@@ -149,6 +167,8 @@ class MemoryStore(MemoryLog):
             message.recipients[position].attempts = max(message.recipients[position].attempts, n)
         if settlement.note is not None:
             message.notes[self._now(), settlement.note] = None
+        if settlement.went_unsigned:
+            message.new = message.new._replace(signed=())
         message.timings_ms |= rounded(settlement.timings_ms)
 
     async def unclaim(self, message_id: str, due_at: float | None = None) -> None:
@@ -224,9 +244,9 @@ class MemoryStore(MemoryLog):
             for one in chosen:
                 _act(one, action, now)
             if chosen:
-                changed.append(message.new.id)
+                changed.append(message.entry)
                 message.notes[now, f"{action} by the operator"] = None
-        return changed
+        return list(dict.fromkeys(changed))
 
     def size(self) -> tuple[int, int]:
         sizes = [len(message.new.content) for message in self._all.values() if message.is_open]

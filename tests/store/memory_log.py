@@ -23,6 +23,7 @@ from relay.store.model import (
     Selection,
     State,
 )
+from relay.store.parts import joined
 from relay.store.view import Json, attempt_json, message_json, recipient_json, time_text
 
 
@@ -98,6 +99,10 @@ class MessageRow:
     def is_open(self) -> bool:
         return any(one.is_open for one in self.recipients)
 
+    @property
+    def entry(self) -> str:
+        return (self.new.split.entry if self.new.split is not None else None) or self.new.id
+
     def matching(self, selection: Selection) -> list[RecipientRow]:
         """The recipients that a selection names, none if it doesn't name the message."""
         named = (
@@ -129,8 +134,10 @@ class MessageRow:
                 shown["attempts"] = one.attempts
             recipients.append(shown)
         by = self.new.envelope.deliver_by
+        split = self.new.split
         row = {
             **self.new._asdict(),
+            "split": None if split is None else {"entry": split.entry, "places": list(split.places)},
             "lane": self.lane,
             "sender": self.new.envelope.sender,
             "size": len(self.new.content),
@@ -169,16 +176,30 @@ class MemoryLog:
     async def get(self, message_id: str) -> Json | None:
         self._messages()
         found = self._all.get(message_id)
-        return None if found is None else found.json(attempts=True)
+        entry = message_id if found is None else found.entry
+        return next(iter(self._whole([entry], attempts=True)), None)
 
     async def search(self, selection: Selection) -> Sequence[Json]:
         found = [message for message in self._messages() if message.matching(selection)]
         found.sort(key=lambda message: (message.accepted_at, message.new.id), reverse=True)
-        return [message.json(attempts=False) for message in found[: selection.limit]]
+        return self._whole([message.entry for message in found], attempts=False)[: selection.limit]
 
     async def waiting(self, selection: Selection) -> Sequence[Json]:
-        found = self._waiting(selection)[: selection.limit]
-        return [message.json(attempts=False, queue=True) for message in found]
+        found = [message.entry for message in self._waiting(selection)]
+        return self._whole(found, attempts=False, queue=True)[: selection.limit]
+
+    def _whole(self, entries: Iterable[str], *, attempts: bool, queue: bool = False) -> list[Json]:
+        """The messages with these entries, each once with all its parts."""
+        shown = []
+        for entry in dict.fromkeys(entries):
+            parts = [one.json(attempts=attempts, queue=queue) for one in self._all.values() if one.entry == entry]
+            if parts:
+                shown.append(joined(parts) if "split" in parts[0] else parts[0])
+        return shown
+
+    async def with_parts(self, ids: Sequence[str]) -> Sequence[str]:
+        entries = {self._all[one].entry for one in ids if one in self._all}
+        return list(dict.fromkeys([*ids, *(one.new.id for one in self._all.values() if one.entry in entries)]))
 
     def _waiting(self, selection: Selection) -> list[MessageRow]:
         due: list[tuple[float, str, MessageRow]] = []

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from relay.store.base import StoreDamaged, StoreError
+from relay.store.events import EventSelection
 from relay.store.merge import MergedReader, open_offline, open_readers, shard
-from relay.store.model import LaneCount, Selection, State
+from relay.store.model import LaneCount, NewMessage, Selection, SplitPart, State
 from relay.store.sqlite import report_rows
 from relay.store.sqlite.log import SqliteLog
 from relay.store.sqlite.reader import Reader
@@ -114,3 +115,93 @@ async def test_damage_met_while_reading_is_the_store_s_own_error(tmp_path: Path)
         file.write(b"\xff" * (path.stat().st_size - 4096))
     with pytest.raises(StoreDamaged, match=r"relay\.db: damaged"), open_offline(path) as reader:
         reader.search(EVERYTHING)
+
+
+def split(number: int = 0) -> tuple[NewMessage, NewMessage]:
+    """The parts of a message to `a@`, `b@` and `c@example.net`: the entry has the second."""
+    entry = message("b@example.net", lane="otp", at=NOW + number, split=SplitPart(None, (1,)))
+    other = message("a@example.net", "c@example.net", lane="bulk", at=NOW + number, split=SplitPart(entry.id, (0, 2)))
+    return entry, other
+
+
+async def test_parts_in_several_files_are_one_message_by_the_id_of_any(
+    tmp_path: Path, files: list[SqliteStore]
+) -> None:
+    main, worker, _ = files
+    entry, other = split()
+    await main.put(entry, claimed=False)
+    await worker.put(other, claimed=False)
+    with open_offline(tmp_path / "relay.db") as reader:
+        shown = reader.get(entry.id)
+        assert shown is not None
+        assert [one["address"] for one in shown["recipients"]] == ["a@example.net", "b@example.net", "c@example.net"]
+        assert reader.get(other.id) == shown
+        for selection in (EVERYTHING, Selection(lane="bulk"), Selection(lane="otp"), Selection(to="c@example.net")):
+            for found in (reader.search(selection), reader.waiting(selection)):
+                assert ids(found) == [entry.id]
+                assert [one["part"] for one in found[0]["recipients"]] == [other.id, entry.id, other.id]
+        assert sorted(reader.with_parts([other.id])) == sorted(reader.with_parts([entry.id])) == [entry.id, other.id]
+
+
+async def test_a_part_that_is_on_its_way_to_another_file_is_shown_once(
+    tmp_path: Path, files: list[SqliteStore]
+) -> None:
+    entry, other = split()
+    await files[0].put(entry, claimed=False, others=[other])
+    moved = await files[0].export_message(other.id)
+    assert moved is not None
+    await files[2].import_message(moved)
+    with open_offline(tmp_path / "relay.db") as reader:
+        before = reader.get(entry.id)
+        assert ids(reader.search(EVERYTHING)) == [entry.id]
+        await files[0].delete_transferred(other.id)
+        assert reader.get(entry.id) == before
+        assert before is not None
+        kinds = [[event["kind"] for event in one["events"]] for one in before["recipients"]]
+        assert kinds == [["accepted"]] * 3
+        assert {event["message"] for one in before["recipients"] for event in one["events"]} == {entry.id}
+        assert ids(reader.search(EVERYTHING)) == [entry.id]
+
+
+async def test_a_listing_over_several_files_ends_at_its_limit_and_leaves_out_none_before(
+    tmp_path: Path, files: list[SqliteStore]
+) -> None:
+    put = []
+    for number in range(12):
+        entry, other = split(number)
+        # One file has both parts of each, the other single messages.
+        await files[1].put(entry, claimed=False, others=[other])
+        single = message(at=NOW + number + 0.5)
+        await files[2].put(single, claimed=False)
+        put += [entry.id, single.id]
+    with open_offline(tmp_path / "relay.db") as reader:
+        for limit in (1, 2, 5, 12, 23, 24, 100):
+            assert ids(reader.search(Selection(limit=limit))) == put[::-1][:limit]
+            assert ids(reader.waiting(Selection(limit=limit))) == put[:limit]
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        (EventSelection(), ["a@example.net", "b@example.net", "c@example.net"]),
+        (EventSelection(since=NOW - 1), ["a@example.net", "b@example.net", "c@example.net"]),
+        (EventSelection(kind="accepted", lane="bulk"), ["a@example.net", "c@example.net"]),
+        (EventSelection(lane="otp"), ["b@example.net"]),
+        (EventSelection(to="C@example.net"), ["c@example.net"]),
+        (EventSelection(kind="sent"), []),
+        (EventSelection(since=NOW + 60), []),
+    ],
+)
+async def test_events_of_a_message_that_has_moved_to_another_file_are_listed(
+    tmp_path: Path, files: list[SqliteStore], selection: EventSelection, expected: list[str]
+) -> None:
+    entry, other = split()
+    await files[0].put(entry, claimed=False, others=[other])
+    moved = await files[0].export_message(other.id)
+    assert moved is not None
+    for step in (files[1].import_message(moved), files[0].delete_transferred(other.id)):
+        await step
+        with open_offline(tmp_path / "relay.db") as reader:
+            found = reader.events(selection)
+        assert sorted(one["recipient"] for one in found) == expected
+        assert {one["message"] for one in found} <= {entry.id}

@@ -327,14 +327,16 @@ async def test_a_message_moves_between_files_with_keys_of_their_own(
 
 
 def first_version(path: Path) -> None:
-    added = ("booked_at", "holder", "lease_until", "deaths", "urged")
+    added = ("booked_at", "holder", "lease_until", "deaths", "urged", "repeat_at", "repeat_until", "repeat_key")
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(
             "DROP TABLE admission; DROP TABLE idempotency;"
             "DROP TRIGGER recipient_event; DROP TABLE event; DROP TABLE suppression;"
             "DROP INDEX recipient_suspect; DROP INDEX recipient_urged;"
             + "".join(f"ALTER TABLE recipient DROP COLUMN {name};" for name in added)
-            + "ALTER TABLE message DROP COLUMN detected; ALTER TABLE message DROP COLUMN body_key;"
+            + "DROP INDEX message_parts;"
+            "ALTER TABLE message DROP COLUMN part_of; ALTER TABLE message DROP COLUMN places;"
+            "ALTER TABLE message DROP COLUMN detected; ALTER TABLE message DROP COLUMN body_key;"
             "DROP TABLE setting; PRAGMA user_version = 1;"
         )
 

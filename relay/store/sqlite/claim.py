@@ -143,7 +143,7 @@ def _claimed(message: Row, recipients: Sequence[Row], now: float) -> Claimed:
             OpenRecipient(
                 *(row["position"], one, row["step"], row["attempts"]),
                 delay_notified=bool(row["delay_notified"]),
-                repeat=None if row["repeat_at"] is None else Repeat(row["repeat_at"], row["repeat_until"]),
+                repeat=_repeat(row),
                 crashed=row["deaths"] > 0,
             )
             for row, one in due
@@ -154,6 +154,12 @@ def _claimed(message: Row, recipients: Sequence[Row], now: float) -> Claimed:
     )
     body = BodyRange(message["body"], message["parts"], message["body_key"], message["size"])
     return Claimed(queued, StoredContent(queued.id, body))
+
+
+def _repeat(row: Row) -> Repeat | None:
+    if row["repeat_at"] is None:
+        return None
+    return Repeat(row["repeat_at"], row["repeat_until"], row["repeat_key"])
 
 
 def _is_due(row: Row, now: float) -> bool:

@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from relay.store.events import EventSelection, MailEvent, relay_event
+from relay.store.sqlite.locate import entry_column
 from relay.store.sqlite.pseudonymise import stored
-from relay.store.sqlite.relay_events import has_events
+from relay.store.sqlite.relay_events import TailRow, has_events, last
 from relay.store.sqlite.rows import SHOWN_CHARS, fold
 
 _OUT_OF_ORDER_S = 600.0
 """rows are in order of their writing; a time in one may be earlier by this"""
+MOVED_LOOKED_AT = 5_000
+"""events of a file among which those of messages are looked for that have moved to another file"""
 MOST_MESSAGES = 10_000
 """of one address that are looked at"""
 
@@ -28,6 +31,8 @@ class Shown(NamedTuple):
     accepted_at: float
     header_id: str
     """the Message-ID"""
+    entry: str
+    """see `Located`"""
 
 
 def search(connection: sqlite3.Connection, selection: EventSelection) -> Sequence[Shown]:
@@ -51,9 +56,9 @@ def search(connection: sqlite3.Connection, selection: EventSelection) -> Sequenc
         values["first"] = _first(connection, selection.since)
     rows = connection.execute(
         "SELECT e.message_id, r.position, e.at, e.kind, e.upstream, e.reason, r.address, r.lane, r.accepted_at,"
-        f" coalesce((SELECT substr(m.message_id, 1, {SHOWN_CHARS}) FROM message AS m WHERE m.id = e.message_id), '')"
+        f" coalesce(substr(m.message_id, 1, {SHOWN_CHARS}), ''), coalesce({entry_column(connection)}, e.message_id)"
         " FROM event AS e JOIN recipient AS r ON r.message_id = e.message_id"
-        " AND (e.position IS NULL OR e.position = r.position)"
+        " AND (e.position IS NULL OR e.position = r.position) LEFT JOIN message AS m ON m.id = e.message_id"
         f" WHERE {' AND '.join(terms)} ORDER BY e.seq {order} LIMIT :limit",
         values,
     )
@@ -62,6 +67,24 @@ def search(connection: sqlite3.Connection, selection: EventSelection) -> Sequenc
         for message_id, position, at, kind, upstream, reason, *shown in rows
     ]
     return found if selection.since is not None else found[::-1]
+
+
+def moved(connection: sqlite3.Connection, selection: EventSelection) -> Sequence[TailRow]:
+    """The events selected of messages that are in another file now, in the order in which they were written. That file
+    has their recipients, so `to` and `lane` are for the caller. Looked at are the first MOVED_LOOKED_AT events since
+    the selection's begin; without one the newest."""
+    if not has_events(connection):
+        return []
+    since = selection.since
+    first = last(connection) - MOVED_LOOKED_AT if since is None else _first(connection, since)
+    rows = connection.execute(
+        "SELECT seq, message_id, position, at, kind, upstream, reason FROM event"
+        " WHERE seq BETWEEN :first AND :first + :count AND (:kind IS NULL OR kind = :kind)"
+        " AND (:since IS NULL OR at >= :since)"
+        " AND NOT EXISTS (SELECT 1 FROM message WHERE message.id = event.message_id) ORDER BY seq",
+        {"first": first, "count": MOVED_LOOKED_AT, "kind": selection.kind, "since": since},
+    )
+    return [TailRow(*row) for row in rows]
 
 
 def messages_to(connection: sqlite3.Connection, address: str) -> Sequence[str]:

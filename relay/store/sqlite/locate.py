@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from relay.store.addresses import Hashed
+from relay.store.sqlite.files import PARTS_SINCE_VERSION, schema_version
 from relay.store.sqlite.pseudonymise import stored
 from relay.store.sqlite.rows import fold
 
@@ -26,6 +27,8 @@ class Located(NamedTuple):
     sent_at: float | None
     header_id: str
     """the Message-ID"""
+    entry: str
+    """the id by which the app knows the message, which may be a part of a split one"""
 
 
 _COLUMNS = (
@@ -35,9 +38,15 @@ _COLUMNS = (
 _FROM = "FROM recipient AS r JOIN message AS m ON m.id = r.message_id"
 
 
+def entry_column(connection: sqlite3.Connection) -> str:
+    """The id of the entry of a message `m`; in a file of an older relay its own."""
+    return "coalesce(m.part_of, m.id)" if schema_version(connection) >= PARTS_SINCE_VERSION else "m.id"
+
+
 def recipients_of(connection: sqlite3.Connection, message_id: str) -> Sequence[Located]:
     """All recipients of a message, in order; none: it isn't in this file."""
-    rows = connection.execute(f"SELECT {_COLUMNS} {_FROM} WHERE r.message_id = ? ORDER BY r.position", (message_id,))
+    columns = f"{_COLUMNS}, {entry_column(connection)}"
+    rows = connection.execute(f"SELECT {columns} {_FROM} WHERE r.message_id = ? ORDER BY r.position", (message_id,))
     return [Located(*row) for row in rows]
 
 
@@ -52,7 +61,7 @@ def to_address(
             continue
         # One key a query: the index then gives the order, and a lookup costs the same however many messages there are.
         rows = connection.execute(
-            f"SELECT {_COLUMNS} {_FROM} WHERE coalesce(r.folded, r.address) = ?"
+            f"SELECT {_COLUMNS}, {entry_column(connection)} {_FROM} WHERE coalesce(r.folded, r.address) = ?"
             " AND r.accepted_at BETWEEN ? AND ? ORDER BY r.accepted_at DESC LIMIT ?",
             (key, after, before, limit),
         )

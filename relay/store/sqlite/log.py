@@ -9,7 +9,6 @@ from typing import TypeVar
 from relay.store.events import EventSelection
 from relay.store.merge import DeliveryTally, MergedReader, ReportedTally, Tally
 from relay.store.model import DeliveryRow, LaneCount, ReportedRow, Selection
-from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.thread import WorkThread
 from relay.store.view import Json
 
@@ -19,7 +18,7 @@ T = TypeVar("T")
 class SqliteLog:
     """`base.Log` over a reader. It owns the reader and the thread from now on."""
 
-    def __init__(self, reader: Reader | MergedReader, thread: WorkThread) -> None:
+    def __init__(self, reader: MergedReader, thread: WorkThread) -> None:
         self._reader = reader
         self._thread = thread
 
@@ -34,6 +33,9 @@ class SqliteLog:
 
     async def waiting(self, selection: Selection) -> Sequence[Mapping[str, object]]:
         return await self.run(partial(self._reader.waiting, selection))
+
+    async def with_parts(self, ids: Sequence[str]) -> Sequence[str]:
+        return await self.run(partial(self._reader.with_parts, ids))
 
     async def counts(self) -> Sequence[LaneCount]:
         return await self.run(self._reader.counts)

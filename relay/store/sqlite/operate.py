@@ -136,7 +136,7 @@ def act(
     tx: Tx, action: Action, ids: Sequence[str], selection: Selection, now: float, hashed: Hashed | None
 ) -> list[str]:
     """Apply the action to the recipients of these messages that the selection's `to` and `state` match. Returns the
-    ids of the messages that changed."""
+    ids of the messages that changed, of a part its entry's."""
     states = selection.states_for(action)
     terms = ["message_id = :id", "state IN ({})".format(", ".join(f"'{state}'" for state in states))]
     if selection.to is not None:
@@ -153,7 +153,16 @@ def act(
             changed.append(message_id)
             note(tx, message_id, now, f"{action} by the operator")
     finish_if_done(tx, changed, hashed)
-    return changed
+    return _entries(tx, changed)
+
+
+def _entries(tx: Tx, ids: Sequence[str]) -> list[str]:
+    found = tx.execute(
+        "SELECT id, part_of FROM message WHERE id IN (SELECT value FROM json_each(?)) AND part_of IS NOT NULL",
+        (json.dumps(ids),),
+    )
+    entries = dict(found.fetchall())
+    return list(dict.fromkeys(entries.get(message_id, message_id) for message_id in ids))
 
 
 def prune(tx: Tx, before: float, limit: int) -> int:

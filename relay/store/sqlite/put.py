@@ -38,17 +38,18 @@ def put_part(tx: Tx, message_id: str, first: int, part: int, content: bytes, cod
     insert_part(tx, message_id, first, part, content, codec)
 
 
-def put_after_parts(tx: Tx, message: NewMessage, body: BodyRange, *, booking: Booking | None) -> None:
-    """Write a message once all parts of its content are there. `booking` None: it isn't claimed."""
-    tx.execute("DELETE FROM loose_body WHERE first = ?", (body.first,))
-    _insert_messages(tx, [(message, body, booking)])
+def put_after_parts(tx: Tx, arrivals: Sequence[Arrival]) -> None:
+    """Write messages once all parts of their contents are there."""
+    tx.executemany("DELETE FROM loose_body WHERE first = ?", [(body.first,) for _, body, _ in arrivals])
+    _insert_messages(tx, arrivals)
 
 
-def put(tx: Tx, message: NewMessage, body: BodyRange, codec: Codec, *, booking: Booking | None) -> None:
-    """Write a message and its content. `booking` None: it isn't claimed."""
-    for part, content in enumerate(slices(message.content)):
-        insert_part(tx, message.id, body.first, part, content, codec)
-    _insert_messages(tx, [(message, body, booking)])
+def put(tx: Tx, arrivals: Sequence[Arrival], codec: Codec) -> None:
+    """Write messages and their contents."""
+    for message, body, _ in arrivals:
+        for part, content in enumerate(slices(message.content)):
+            insert_part(tx, message.id, body.first, part, content, codec)
+    _insert_messages(tx, arrivals)
 
 
 def put_batch(tx: Tx, arrivals: Sequence[Arrival], codec: Codec) -> None:

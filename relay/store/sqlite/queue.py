@@ -41,59 +41,75 @@ class SqliteQueue:
         self.state = state
         self._put_batch = partial(put.put_batch, codec=state.codec)
 
-    async def put(self, message: NewMessage, *, claimed: bool, booking: Booking = BOOKED) -> None:
+    async def put(
+        self, message: NewMessage, *, claimed: bool, booking: Booking = BOOKED, others: Sequence[NewMessage] = ()
+    ) -> None:
         booked = booking if claimed else None
         if len(message.content) > PART_BYTES:
-            await self._put_parts(message, put.slices(message.content), len(message.content), booked)
+            more = [(one, put.slices(one.content)) for one in others]
+            await self._put_parts([(message, put.slices(message.content)), *more], len(message.content), booked)
         else:
-            await self._submit_put(message, booked, express=claimed).result()
+            await self._submit_put(message, booked, express=claimed, others=others).result()
 
-    async def put_large(self, message: NewMessage, pieces: Iterator[bytes], *, most_bytes: int) -> None:
-        await self._put_parts(message, put.in_parts(pieces), most_bytes, None)
+    async def put_large(
+        self,
+        message: NewMessage,
+        pieces: Iterator[bytes],
+        *,
+        most_bytes: int,
+        others: Sequence[tuple[NewMessage, Iterator[bytes]]] = (),
+    ) -> None:
+        contents = [(one, put.in_parts(some)) for one, some in ((message, pieces), *others)]
+        await self._put_parts(contents, most_bytes, None)
 
-    def start_put(self, message: NewMessage, *, express: bool, booking: Booking = BOOKED) -> asyncio.Future[None]:
+    def start_put(
+        self, message: NewMessage, *, express: bool, booking: Booking = BOOKED, others: Sequence[NewMessage] = ()
+    ) -> asyncio.Future[None]:
         if len(message.content) > PART_BYTES:
-            return asyncio.ensure_future(self.put(message, claimed=True, booking=booking))
-        return self._submit_put(message, booking, express=express).future
+            return asyncio.ensure_future(self.put(message, claimed=True, booking=booking, others=others))
+        return self._submit_put(message, booking, express=express, others=others).future
 
     async def _put_parts(
-        self, message: NewMessage, parts: Iterator[bytes], most_bytes: int, booking: Booking | None
+        self, contents: Sequence[tuple[NewMessage, Iterator[bytes]]], most_bytes: int, booking: Booking | None
     ) -> None:
-        """Write a content part by part, each in a transaction of its own, and then its message."""
-        state, written, size_bytes = self.state, 0, 0
-        first = state.reserve(most_bytes // PART_BYTES + 1)
-        state.arriving.add(first)
+        """Write each content part by part, each of these in a transaction of its own, and then all messages in one.
+        `booking`: of the first message."""
+        state, arriving = self.state, list[int]()
         try:
-            while part := await asyncio.to_thread(next, parts, b""):
-                write = partial(put.put_part, message_id=message.id, first=first, part=written, content=part)
-                await state.write(partial(write, codec=state.codec), size_bytes=len(part))
-                written += 1
-                size_bytes += len(part)
-            body = BodyRange(first, written, state.codec.key_id, size_bytes)
-            write_message = partial(put.put_after_parts, message=message, body=body, booking=booking)
+            bodies = [
+                await _write_content(state, message.id, parts, most_bytes, arriving) for message, parts in contents
+            ]
+            arrivals = [
+                (message, body, None if number else booking)
+                for number, ((message, _), body) in enumerate(zip(contents, bodies, strict=True))
+            ]
             await state.write(
-                write_message,
-                size_bytes=RECIPIENT_BYTES * len(message.providers),
+                partial(put.put_after_parts, arrivals=arrivals),
+                size_bytes=RECIPIENT_BYTES * sum(len(message.providers) for message, _ in contents),
                 express=booking is not None,
-                abandoned=partial(self._give_back_put, message.id, booking),
+                abandoned=partial(self._give_back_put, contents[0][0].id, booking),
             )
         except BaseException:
             state.writer.follow_up(state.delete_orphans)
             raise
         finally:
-            state.arriving.discard(first)
+            state.arriving.difference_update(arriving)
 
-    def _submit_put(self, message: NewMessage, booking: Booking | None, *, express: bool) -> Operation[None]:
-        body = self.state.body_range(message.content)
-        is_small = put.is_small(message, body)
+    def _submit_put(
+        self, message: NewMessage, booking: Booking | None, *, express: bool, others: Sequence[NewMessage]
+    ) -> Operation[None]:
+        state = self.state
+        arrival = message, state.body_range(message.content), booking
+        arrivals = [arrival, *((one, state.body_range(one.content), None) for one in others)]
+        is_small = not others and put.is_small(*arrival[:2])
         operation = Operation(
-            partial(put.put, message=message, body=body, codec=self.state.codec, booking=booking),
-            size_bytes=len(message.content) + RECIPIENT_BYTES * len(message.providers),
+            partial(put.put, arrivals=arrivals, codec=state.codec),
+            size_bytes=sum([len(one.content) + RECIPIENT_BYTES * len(one.providers) for one, _, _ in arrivals]),
             abandoned=partial(self._give_back_put, message.id, booking),
-            batch=(self._put_batch, (message, body, booking)) if is_small else None,
+            batch=(self._put_batch, arrival) if is_small else None,
             in_place=is_small,
         )
-        return self.state.writer.submit(operation, express=express)
+        return state.writer.submit(operation, express=express)
 
     def _give_back_put(self, message_id: str, booking: Booking | None, _: None) -> None:
         if booking is not None:
@@ -201,3 +217,19 @@ class SqliteQueue:
         pruned = await self.state.write_in_steps(partial(operate.prune, before=before), _PRUNE_MESSAGES, limit)
         await self.state.write_in_steps(partial(operate.prune_events, before=before), _PRUNE_MESSAGES, limit)
         return pruned
+
+
+async def _write_content(
+    state: StoreState, message_id: str, parts: Iterator[bytes], most_bytes: int, arriving: list[int]
+) -> BodyRange:
+    """Write the content of a message that is yet to be written, part by part. Its place is added to `arriving`."""
+    written, size_bytes = 0, 0
+    first = state.reserve(most_bytes // PART_BYTES + 1)
+    state.arriving.add(first)
+    arriving.append(first)
+    while part := await asyncio.to_thread(next, parts, b""):
+        write = partial(put.put_part, message_id=message_id, first=first, part=written, content=part)
+        await state.write(partial(write, codec=state.codec), size_bytes=len(part))
+        written += 1
+        size_bytes += len(part)
+    return BodyRange(first, written, state.codec.key_id, size_bytes)

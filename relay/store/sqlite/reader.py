@@ -14,7 +14,7 @@ from relay.store.view import Json
 
 
 class Reader(ReadConnection):
-    """What one store file shows."""
+    """What one store file shows. Parts of split messages are messages here: `MergedReader` joins them."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -42,6 +42,11 @@ class Reader(ReadConnection):
 
     def waiting(self, selection: Selection) -> Sequence[Json]:
         return self.ask(partial(search.waiting, selection=selection))
+
+    def parts(self, entries: Sequence[str], *, attempts: bool, queue: bool) -> Sequence[Json]:
+        """The parts in this file of the split messages whose entries have these ids, as `get`, `search` or (`queue`)
+        `waiting` shows them."""
+        return self.ask(partial(search.parts, entries=entries, attempts=attempts, queue=queue))
 
     def counts(self) -> Sequence[LaneCount]:
         return self.ask(search.counts)

@@ -19,7 +19,7 @@ BODY = ("id", "content")
 MESSAGE = (
     "id", "lane", "rule", "sender", "client", "message_id", "subject", "size", "accepted_at", "expires_at", "body",
     "parts", "body_key", "supersede_key", "upstreams", "signed", "body_type", "smtputf8", "ret", "envid", "priority",
-    "deliver_by", "timings", "detected",
+    "deliver_by", "timings", "detected", "part_of", "places",
 )  # fmt: skip
 RECIPIENT = (
     "message_id", "position", "lane", "accepted_at", "address", "folded", "provider", "notify", "orcpt", "state",
@@ -125,6 +125,8 @@ def message_row(message: NewMessage, body: BodyRange) -> tuple[Any, ...]:
         None if by is None else f"{by.seconds};{by.mode}{'T' if by.trace else ''}",
         timings_text(message.timings_ms),
         message.detected,
+        None if message.split is None else message.split.entry,
+        None if message.split is None else ",".join(map(str, message.split.places)),
     )
 
 

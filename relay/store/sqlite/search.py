@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Sequence
 
 from relay.store.addresses import Hashed
 from relay.store.model import OPEN_STATES, SUSPECT_DEATHS, LaneCount, Selection
+from relay.store.sqlite.files import PARTS_SINCE_VERSION, schema_version
 from relay.store.sqlite.pseudonymise import stored
 from relay.store.sqlite.rows import fold
 from relay.store.sqlite.view import messages
@@ -16,8 +18,37 @@ from relay.store.view import Json
 
 
 def get(connection: sqlite3.Connection, message_id: str) -> Json | None:
+    """A message, or a part of a split one."""
     found = messages(connection, [message_id], attempts=True)
     return found[0] if found else None
+
+
+def parts(connection: sqlite3.Connection, entries: Sequence[str], *, attempts: bool, queue: bool) -> list[Json]:
+    """The parts in this file of the split messages whose entries have these ids."""
+    return messages(connection, part_ids(connection, entries), attempts=attempts, queue=queue)
+
+
+def part_ids(connection: sqlite3.Connection, entries: Sequence[str]) -> list[str]:
+    """The ids of those parts, in order."""
+    if schema_version(connection) < PARTS_SINCE_VERSION:
+        return []
+    found = connection.execute(
+        "SELECT id FROM message WHERE id IN (SELECT value FROM json_each(?1)) AND places IS NOT NULL"
+        " UNION SELECT id FROM message WHERE part_of IN (SELECT value FROM json_each(?1)) ORDER BY 1",
+        (json.dumps(entries),),
+    )
+    return [message_id for (message_id,) in found]
+
+
+def entries(connection: sqlite3.Connection, ids: Sequence[str]) -> list[str]:
+    """The entries' ids of the split messages of which these are parts, as far as this file has them."""
+    if schema_version(connection) < PARTS_SINCE_VERSION:
+        return []
+    found = connection.execute(
+        "SELECT coalesce(part_of, id) FROM message WHERE id IN (SELECT value FROM json_each(?)) AND places IS NOT NULL",
+        (json.dumps(ids),),
+    )
+    return [entry for (entry,) in found]
 
 
 def search(connection: sqlite3.Connection, selection: Selection) -> list[Json]:

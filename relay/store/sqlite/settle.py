@@ -56,13 +56,15 @@ def settle(
         )
     if settlement.note is not None:
         note(tx, message_id, now, settlement.note)
-    for bounce, body in zip(settlement.bounces, bodies, strict=True):
-        put(tx, bounce, body, codec, booking=None)
+    if settlement.bounces:
+        put(tx, [(bounce, body, None) for bounce, body in zip(settlement.bounces, bodies, strict=True)], codec)
     if tx.execute("SELECT 1 FROM message WHERE id = ?", (message_id,)).fetchone() is None:
         raise StoreError(f"no message {message_id} in the store")
     if settlement.timings_ms:
         timings = timings_text(settlement.timings_ms)
         tx.execute("UPDATE message SET timings = json_patch(timings, ?) WHERE id = ?", (timings, message_id))
+    if settlement.went_unsigned:
+        tx.execute("UPDATE message SET signed = NULL WHERE id = ?", (message_id,))
     finish_if_done(tx, [message_id], hashed)
 
 
@@ -77,6 +79,7 @@ def is_simple_finish(settlement: Settlement, hashed: Hashed | None) -> bool:
         update.state not in OPEN_STATES
         and update.position == attempt.position
         and settlement.note is None
+        and not settlement.went_unsigned
         and not settlement.bounces
     )
 
@@ -134,7 +137,8 @@ _UPDATE_RECIPIENT = (
     " sent_at = ?4, next_at = CASE WHEN ?1 IN ('queued', 'deferred') THEN coalesce(?5, accepted_at) END, step = ?6,"
     f" delay_notified = ?7, attempts = CASE WHEN ?8 > 0 THEN max(attempts, ?8) ELSE {_WITHOUT_THIS_CLAIM} END,"
     # A message that was settled did not crash its process.
-    " booked_at = NULL, holder = NULL, lease_until = NULL, deaths = 0, repeat_at = ?12, repeat_until = ?13"
+    " booked_at = NULL, holder = NULL, lease_until = NULL, deaths = 0,"
+    " repeat_at = ?12, repeat_until = ?13, repeat_key = ?14"
     " WHERE message_id = ?9 AND position = ?10 AND open = 1"
 )
 
@@ -152,7 +156,7 @@ def _update_row(message_id: str, update: RecipientUpdate, n: int) -> tuple[Any, 
         message_id,
         update.position,
         update.state in OPEN_STATES,
-        *(update.repeat if update.repeat is not None else (None, None)),
+        *(update.repeat if update.repeat is not None else (None, None, None)),
     )
 
 

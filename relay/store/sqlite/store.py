@@ -16,6 +16,7 @@ from relay.policy.suppression import spellings
 from relay.store.addresses import Hashed
 from relay.store.base import StoreError
 from relay.store.codec import Codec, Plain
+from relay.store.merge import MergedReader
 from relay.store.sqlite import erase, files, integrity, maintenance, pseudonymise, schema
 from relay.store.sqlite.limits import SqliteLimits
 from relay.store.sqlite.log import SqliteLog
@@ -87,7 +88,7 @@ class SqliteStore(SqliteQueue, SqliteOutcomes, SqliteLog, SqliteTransfer):
 
     def __init__(self, state: StoreState, supervisor: Supervisor) -> None:
         SqliteQueue.__init__(self, state)
-        SqliteLog.__init__(self, state.lists, state.lists_thread)
+        SqliteLog.__init__(self, MergedReader(state.lists), state.lists_thread)
         self.suppressions = SqliteSuppressions(state)
         self.limits = SqliteLimits(state)
         self._closed: asyncio.Task[None] | None = None

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 
 from relay.store.events import MailEvent
 from relay.store.sqlite import relay_events
-from relay.store.sqlite.files import schema_version
+from relay.store.sqlite.files import PARTS_SINCE_VERSION, schema_version
 from relay.store.sqlite.relay_events import TailRow
 from relay.store.sqlite.rows import SHOWN_CHARS, is_unreadable, lines
-from relay.store.view import Json, add_events, attempt_json, message_json, recipient_json, time_text
+from relay.store.view import SPLIT, Json, add_events, attempt_json, message_json, recipient_json, time_text
 
 _COLUMNS = ("id", "lane", "rule", "sender", "client", "size", "accepted_at", "expires_at", "priority", "deliver_by")
 _DETECTED_SINCE_VERSION = 6
@@ -77,18 +77,25 @@ def _messages(connection: sqlite3.Connection, ids: Sequence[str], *, attempts: b
     ):
         notes[message_id].append((at, text))
     found: dict[str, Json] = {}
-    # An older relay left a file without the column.
-    detected = "detected" if schema_version(connection) >= _DETECTED_SINCE_VERSION else "NULL"
-    for header_id, subject, signed, timings, content, *columns in connection.execute(
-        f"SELECT {_SHOWN}, signed, timings, {detected}, {', '.join(_COLUMNS)} FROM message WHERE id IN {among}", wanted
+    # An older relay left a file without these columns.
+    version = schema_version(connection)
+    detected = "detected" if version >= _DETECTED_SINCE_VERSION else "NULL"
+    part = "part_of, places" if version >= PARTS_SINCE_VERSION else "NULL, NULL"
+    for header_id, subject, signed, timings, content, entry, places, *columns in connection.execute(
+        f"SELECT {_SHOWN}, signed, timings, {detected}, {part}, {', '.join(_COLUMNS)} FROM message WHERE id IN {among}",
+        wanted,
     ):
         row = dict(zip(_COLUMNS, columns, strict=True))
         row |= {"message_id": header_id, "subject": subject, "signed": lines(signed), "timings_ms": _timings(timings)}
-        row["detected"] = content
+        row |= {"detected": content, SPLIT: _split(entry, places)}
         found[row["id"]] = message_json(row, recipients[row["id"]], notes[row["id"]])
         if attempts:
             add_events(found[row["id"]], row["accepted_at"], _of_recipients(row["id"], happened, recipients))
     return [found[message_id] for message_id in ids if message_id in found]
+
+
+def _split(entry: str | None, places: str | None) -> Json | None:
+    return None if places is None else {"entry": entry, "places": [int(place) for place in places.split(",")]}
 
 
 def _of_recipients(

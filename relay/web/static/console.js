@@ -104,7 +104,7 @@ function row(message) {
   }
   made.append(
     moment(message.accepted_at),
-    node("td", message.lane),
+    node("td", [...new Set(message.recipients.map((one) => one.lane || message.lane))].join(", ")),
     node("td", `${first.address || ""}${more}`),
     node("td", message.subject, "subject"),
     node("td", first.state, first.state),
