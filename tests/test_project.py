@@ -19,11 +19,12 @@ from pydantic_core import PydanticUndefined
 
 import relay
 from relay.__main__ import parser
-from relay.config import feedback, fields, model
+from relay.config import access, feedback, fields, model
 from relay.mail.lint.rules import RULES
 from relay.observe.gauges import Snapshot
 from relay.observe.metrics import Metrics
 from relay.observe.pressure import QueueFill
+from relay.providers.apis.registry import NAMES, api_named
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -79,7 +80,7 @@ def test_the_reference_lists_exactly_the_commands_there_are() -> None:
 
 
 def test_the_reference_names_the_commands_that_have_json() -> None:
-    named = re.search(r"^- (.*) take\s+`--json`", section(REFERENCE, "Commands"), re.MULTILINE)
+    named = re.search(r"^- ((?:`\w+`|,|and|\s)+) take\s+`--json`", section(REFERENCE, "Commands"), re.MULTILINE)
     assert named is not None
     able = {
         name for name, one in commands().items() if any("--json" in action.option_strings for action in one._actions)
@@ -115,6 +116,8 @@ SECTIONS: dict[str, type[fields.Section]] = {
     "objective of a lane": feedback.Objective,
     "events": feedback.EventReceiver,
     "upstreams": model.Upstream,
+    "api of an upstream": access.ApiAccess,
+    "oauth2 of an upstream": access.OAuth2,
     "sessions of an upstream": model.Sessions,
     "lanes": model.Lane,
     "limits of a lane": model.LaneLimits,
@@ -170,6 +173,21 @@ def test_the_reference_lists_exactly_the_metrics_there_are() -> None:
     alerts = section((ROOT / "docs/operating.md").read_text(), "Alerts to begin with")
     in_rules = set(re.findall(r"relay_\w+", alerts + (ROOT / "docs/alerts.yaml").read_text()))
     assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in in_rules} <= known
+
+
+def test_the_apis_are_listed_with_their_forms_and_limits() -> None:
+    rows = table_rows(section((ROOT / "docs/apis.md").read_text(), "What is carried"))
+    times = {0.0: "ambiguous", 900.0: "asked again for 15 minutes", 86_400.0: "asked again for 24 hours"}
+    apis = {name: api_named(name) for name in NAMES}
+    assert {row[0].strip("`"): row[1:] for row in rows if row[0].startswith("`")} == {
+        name: (
+            {"raw": "raw", "json": "JSON"}[api.form],
+            f"{api.recipients:,}",
+            f"{api.max_bytes // 1_000_000} MB",
+            times[api.idempotent_s],
+        )
+        for name, api in apis.items()
+    }
 
 
 def test_the_rules_of_lint_are_listed_with_their_levels() -> None:

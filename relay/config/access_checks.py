@@ -18,7 +18,7 @@ from relay.providers.apis.registry import NAMES, api_named
 PROXY_SCHEMES = ("socks5", "socks5h", "socks4", "http")
 _ONE_LINE = re.compile(r"[\0\r\n]")
 _VALUE = re.compile(r"[\x20-\x7e]{0,998}")
-_NOT_REMOVED = re.compile(r"content-.*|mime-version|from|date|message-id")
+_NOT_REMOVED = re.compile(r"content-.*|mime-version|from")
 # What says how the message is read, where it has been, and what is signed: the relay's own to write.
 _NOT_SET = re.compile(r"content-.*|mime-version|received|return-path|dkim-signature|arc-.*|b?cc|to|x-relay-.*")
 

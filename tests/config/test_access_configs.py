@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 
-from relay.config.access import Endpoint, endpoint
+from relay.config.access import ApiKind, Endpoint, endpoint
 from relay.config.access_checks import api_key
 from relay.config.model import Upstream
+from relay.providers.apis.registry import NAMES
 from tests.config.conftest import LoadText
 from tests.config.test_good_configs import good
 
@@ -100,10 +103,6 @@ def test_the_url_of_an_api_names_its_server(url: str, found: Endpoint, authority
     ("keys", "note"),
     [
         (f"{LOCAL}, api: {{key: hunter2}}", "upstreams.mx.api: isn't used: via is smtp"),
-        (
-            'via: api, api: {kind: ses, url: "https://ses.internal.example"}',
-            "upstreams.mx.api.url: names no AWS region; requests are signed for us-east-1",
-        ),
         (f"{LOCAL}, {OAUTH2}", "upstreams.mx.oauth2: isn't used: auth is password"),
         (
             f"{LOCAL}, auth: xoauth2, username: a@example.com, password: hunter2, {OAUTH2}",
@@ -111,9 +110,11 @@ def test_the_url_of_an_api_names_its_server(url: str, found: Endpoint, authority
         ),
     ],
 )
-def test_keys_that_change_nothing_and_a_region_that_is_assumed_are_noted(
-    load_text: LoadText, keys: str, note: str
-) -> None:
+def test_keys_that_change_nothing_are_noted(load_text: LoadText, keys: str, note: str) -> None:
     text = f"upstreams:\n  mx: {{{keys}}}\nlanes:\n  otp: {{upstreams: mx}}\n"
     (found,) = load_text(text).notes
     assert found.endswith(note)
+
+
+def test_every_api_has_a_kind_in_the_configuration() -> None:
+    assert set(get_args(ApiKind)) == NAMES

@@ -7,24 +7,9 @@ from functools import cache
 from importlib import import_module
 
 from relay.providers.api import Api
-from relay.providers.registry import provider_of
+from relay.providers.registry import PROVIDERS, provider_of
 
-NAMES = frozenset(
-    {
-        "postmark",
-        "sendgrid",
-        "ses",
-        "resend",
-        "mailgun",
-        "brevo",
-        "sparkpost",
-        "mailjet",
-        "mandrill",
-        "scaleway",
-        "leadpush",
-        "graph",
-    }
-)
+NAMES = frozenset(provider.api for provider in PROVIDERS if provider.api is not None)
 _REGION = re.compile(r"(?:^ses-|\bemail(?:-smtp)?\.)([a-z]{2}(?:-[a-z]+){1,3}-[0-9])(?:$|\.)")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from relay.providers.api import Answer, Api, ApiMail, ApiRequest, Call, Found, Kind, Mailbox, Verdict
 from relay.providers.apis.answers import by_status, is_success, json_of, named, rejection, retry_after_s, text_of
+from relay.providers.apis.places import refused
 from relay.providers.reading import dig, identifier
 
 _KEY_HEADER = "resend-idempotency-key"
@@ -74,8 +75,7 @@ def judge(answer: Answer, mail: ApiMail, now: float) -> Verdict:
         return Verdict.of_all(mail, Found("throttled", text), retry_after_s(answer, now, "ratelimit-reset"))
     if answer.status in (400, 422):
         if gone := named(mail, message):
-            refused = {one: rejection(text, "5.1.3") for one in gone}
-            return Verdict(tuple(refused.get(one, Found("unavailable", text)) for one in mail.recipients))
+            return refused(mail, gone, rejection(text, "5.1.3"))
         if isinstance(message, str) and "`from`" in message:
             return Verdict.of_all(mail, Found("account", text))
         if isinstance(message, str) and "`to`" in message:

@@ -12,6 +12,7 @@ from typing import Any
 
 from relay.providers.api import Answer, Api, ApiMail, ApiRequest, Call, Found, Kind, Verdict
 from relay.providers.apis.answers import by_status, is_success, json_of, named, rejection, text_of
+from relay.providers.apis.places import refused
 from relay.providers.apis.sigv4 import signed_headers
 from relay.providers.reading import dig, first, identifier
 
@@ -73,8 +74,7 @@ def judge(answer: Answer, mail: ApiMail, now: float) -> Verdict:
         found = by_status(answer._replace(status=429), mail, text, now) if kind == "throttled" else None
         return found or Verdict.of_all(mail, Found(kind, text))
     if answer.status == 400 and (gone := named(mail, message)):
-        refused = {one: rejection(text, "5.1.3") for one in gone}
-        return Verdict(tuple(refused.get(one, Found("unavailable", text)) for one in mail.recipients))
+        return refused(mail, gone, rejection(text, "5.1.3"))
     return by_status(answer, mail, text, now)
 
 

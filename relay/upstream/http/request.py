@@ -34,6 +34,7 @@ class Carried(NamedTuple):
     """but for the content of a raw API, which `parts` has"""
     parts: Parts | None
     """the signed content of a raw API, once the gate is open"""
+    is_large: bool
 
 
 class Shipment(NamedTuple):
@@ -58,6 +59,8 @@ class _Seen(NamedTuple):
     """A content as one API sees it, whoever its recipients are."""
 
     content: bytes
+    """of a raw API"""
+    size_bytes: int
     steering: dict[str, tuple[str, ...]]
     author: str
     rebuilt: Rebuilt | None
@@ -68,10 +71,13 @@ class _Seen(NamedTuple):
 async def carried(load: Load, api: Api, finish: Finish) -> Carried | str:
     """The message, or why the API can't carry it; the reason holds nothing of the message."""
     mail = await seen(load, api, finish)
-    if isinstance(mail, str) or api.form == "json":
-        return mail if isinstance(mail, str) else Carried(mail, None)
+    if isinstance(mail, str):
+        return mail
+    is_large = len(load.original) >= LARGE_BYTES
+    if api.form == "json":
+        return Carried(mail, None, is_large)
     try:
-        return Carried(mail, await load.signed(_form(mail.content), finish))
+        return Carried(mail, await load.signed(_form(mail.content), finish), is_large)
     except Unencodable:
         return _UNENCODABLE
 
@@ -123,7 +129,7 @@ def _form(content: bytes) -> Form:
 def _mail_of(found: _Seen, api: Api, shipment: Shipment) -> ApiMail | str:
     """What one request would carry of a content that was seen before."""
     relay_id, sender, recipients, redirected_to, done = shipment
-    if len(found.content) > api.max_bytes:
+    if found.size_bytes > api.max_bytes:
         return f"larger than {api.max_bytes} bytes"
     if len(recipients) > api.recipients:
         return f"more than {api.recipients} recipients"
@@ -152,11 +158,11 @@ def _see(content: bytes, api: Api) -> _Seen:
     content, steering = taken_out(content, api.steering)
     author = next(iter(from_addresses(parse(content))), "")
     if api.form == "raw":
-        return _Seen(content, dict(steering), author, None, None)
+        return _Seen(content, len(content), dict(steering), author, None, None)
     try:
-        return _Seen(content, dict(steering), author, rebuilt(content), None)
+        return _Seen(b"", len(content), dict(steering), author, rebuilt(content), None)
     except CannotRebuild as error:
-        return _Seen(content, dict(steering), author, None, error.reason)
+        return _Seen(b"", len(content), dict(steering), author, None, error.reason)
 
 
 def idempotency_key(load: Load) -> str:
@@ -176,7 +182,7 @@ async def request(
         mail = mail._replace(content=b"".join(one.parts()))
     call = Call(credentials, where.authority, where.prefix, now, key)
     make: Callable[[ApiMail, Call], ApiRequest] = api.request
-    made = await asyncio.to_thread(make, mail, call) if len(mail.content) >= LARGE_BYTES else make(mail, call)
+    made = await asyncio.to_thread(make, mail, call) if one.is_large else make(mail, call)
     headers = [
         ("Host", where.authority),
         *made.headers,
