@@ -13,6 +13,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -114,7 +115,8 @@ class ApiServer:
         wires = list(self._wires)
         await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
         for wire in wires:
-            wire.reset()
+            with suppress(OSError):  # a handshake that failed has closed its socket
+                wire.reset()
 
     async def pause(self) -> None:
         """Stop listening: connections are refused. Open ones go on."""
