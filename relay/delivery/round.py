@@ -52,8 +52,9 @@ class Round:
     async def run(self, upstreams: Sequence[Upstream], *, complete: bool = True) -> None:
         """`complete`: these are all the upstreams that the message may go to, none left out because it is down."""
         job = self._job
+        complete = complete and bool(upstreams) and all(upstream.is_whole for upstream in upstreams)
         for one in job.pending.values():
-            one.unsupported_everywhere = complete and bool(upstreams)
+            one.unsupported_everywhere = complete
         ways = [way for upstream in upstreams for way in await upstream.ways(load_of(job))] if job.pending else []
         for turn in repeat.turns(job.pending.values(), ways, self._epoch(time.monotonic())):
             for position in () if turn.ways else turn.positions:

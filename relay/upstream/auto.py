@@ -59,11 +59,14 @@ class AutoUpstream(Upstream):
         return self.under_way + self.api.under_way + self.smtp.under_way
 
     async def ways(self, load: Load) -> Sequence[Upstream]:
-        found: list[Upstream] = [
-            *([self.api] if await self.api.why_not(load) is None else ()),
-            self.smtp,
-        ]
-        return [way for way in found if way.circuit.state == "closed"] or found[-1:]
+        able: list[Upstream] = [self.api, self.smtp] if await self.api.why_not(load) is None else [self.smtp]
+        up = [way for way in able if way.circuit.state == "closed"]
+        # A code isn't to wait for its only way while another upstream may have it.
+        return up or ([self.smtp] if self.is_urged() else [])
+
+    @property
+    def is_whole(self) -> bool:
+        return self.api.circuit.state == self.smtp.circuit.state == "closed"
 
     def way_now(self, load: Load) -> Upstream | None:
         why_not = self.api.why_not_now(load)
@@ -73,7 +76,8 @@ class AutoUpstream(Upstream):
 
     async def send(self, load: Load, gate: Gate, terms: Terms) -> Report:
         """By the first of its ways."""
-        return await (await self.ways(load))[0].send(load, gate, terms)
+        way = next(iter(await self.ways(load)), self.smtp)
+        return await way.send(load, gate, terms)
 
     def serves(self, target: Target, limits: UpstreamLimits, *, express: bool) -> bool:
         return self.smtp.serves(target, limits, express=express)

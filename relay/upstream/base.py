@@ -103,8 +103,13 @@ class Upstream(Standing):
         """Close the connection that was idle longest, if there is one."""
 
     async def ways(self, load: Load) -> Sequence[Upstream]:  # noqa: ARG002 - for those that have several
-        """How this message may go there, in order of preference. Each way has the upstream's name."""
+        """How this message may go there now, in order of preference. Each way has the upstream's name."""
         return (self,)
+
+    @property
+    def is_whole(self) -> bool:
+        """No way of it is down."""
+        return True
 
     def way_now(self, load: Load) -> Upstream | None:  # noqa: ARG002
         """The first of the `ways`. None: to find out would hold up the event loop."""

@@ -294,3 +294,31 @@ async def test_no_signature_covers_what_ses_writes_anew(tmp_path: Path) -> None:
         async with delivering(tmp_path, config({"ses": {"via": "api", "api": access}}), sign=noted) as bench:
             await bench.ended(await bench.send("u@example.net", content=CODE), "sent", "deferred")
     assert asked[0] == {"message-id", "date", "return-path"}
+
+
+async def test_mail_for_smtp_doesnt_wait_for_it_while_it_is_down_and_another_upstream_is_up(tmp_path: Path) -> None:
+    async with ApiServer(Esp("resend")) as server, Upstream() as smtp, Upstream() as other:
+        upstreams: dict[str, Any] = {"resend": both("resend", server.url, smtp), "other": other}
+        async with delivering(tmp_path, config(upstreams, attempt=10.0)) as bench:
+            await smtp.pause()
+            smtp.close_sessions(None)
+            both_ways: Any = bench.delivery.lane("otp").upstreams[0]
+            await until(lambda: both_ways.smtp.circuit.state != "closed")
+            view = await sent(bench, INLINE)
+            assert outcomes(view) == [("other", "sent")]
+
+
+async def test_what_the_other_way_might_carry_later_doesnt_bounce(tmp_path: Path) -> None:
+    async with ApiServer(Esp("resend")) as server, Upstream() as smtp:
+        upstreams = {"resend": both("resend", server.url, smtp), "api": api("postmark", server.url)}
+        async with delivering(tmp_path, config(upstreams)) as bench:
+            await smtp.pause()
+            smtp.close_sessions(None)
+            both_ways: Any = bench.delivery.lane("otp").upstreams[0]
+            await until(lambda: both_ways.smtp.circuit.state != "closed")
+            id_ = await bench.send("u@example.net", content=INLINE)
+            waiting = await bench.ended(id_, "deferred")
+            assert outcomes(waiting) == [("api", "refused")]
+            await smtp.resume()
+            view = await bench.ended(id_)
+            assert view["recipients"][0]["upstream"] == "resend"
