@@ -218,7 +218,7 @@ class ReportedTally(Tally[ReportedRow]):
 
 
 def _newest(messages: Iterable[Json]) -> list[Json]:
-    return sorted(messages, key=lambda message: str(message["id"]), reverse=True)
+    return sorted(messages, key=lambda message: (str(message["accepted_at"]), str(message["id"])), reverse=True)
 
 
 def _earliest_due(messages: Iterable[Json]) -> list[Json]:
