@@ -13,11 +13,12 @@ from relay.config.model import Upstream
 from relay.config.network import is_host, is_loopback
 from relay.config.parse import is_header_name
 from relay.providers.api import Api
-from relay.providers.apis.registry import NAMES, api_named
+from relay.providers.apis.registry import NAMES, api_named, api_of_preset
 
 PROXY_SCHEMES = ("socks5", "socks5h", "socks4", "http")
 _ONE_LINE = re.compile(r"[\0\r\n]")
 _VALUE = re.compile(r"[\x20-\x7e]{0,998}")
+_REGION = re.compile(r"[a-z0-9]{1,16}(-[a-z0-9]{1,16}){0,4}")
 _NOT_REMOVED = re.compile(r"content-.*|mime-version|from")
 # What says how the message is read, where it has been, and what is signed: the relay's own to write.
 _NOT_SET = re.compile(r"content-.*|mime-version|received|return-path|dkim-signature|arc-.*|b?cc|to|x-relay-.*")
@@ -25,9 +26,8 @@ _NOT_SET = re.compile(r"content-.*|mime-version|received|return-path|dkim-signat
 
 def check(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
     """Everything of an upstream that isn't about its SMTP server."""
-    if (
-        upstream.via != "api" and not upstream.host and upstream.preset is None
-    ):  # a preset fills it, or says that it can't
+    # A preset fills it in, or says that it can't.
+    if upstream.via != "api" and not upstream.host and upstream.preset is None:
         yield Diagnostic((*loc, "host"), "missing: this key is required", at="key")
     if upstream.via == "smtp":
         if upstream.api.model_fields_set - {"kind"}:
@@ -45,18 +45,38 @@ def check(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
 def _api(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
     access = upstream.api
     if access.kind is None:
-        message = f"missing: name the provider whose API it is: {', '.join(sorted(NAMES))}"
+        why = f"the relay knows no API of preset {upstream.preset}" if upstream.preset is not None else "missing"
+        message = f"{why}: name the provider whose API it is: {', '.join(sorted(NAMES))}"
         yield Diagnostic((*loc, "api", "kind"), message, at="key")
         return
     api = api_named(access.kind)
-    if access.url is not None:
+    if access.region is not None and not _REGION.fullmatch(access.region):
+        yield Diagnostic(
+            (*loc, "api", "region"), f"expected an AWS region such as eu-west-1, got {shown(access.region)}"
+        )
+    elif access.url is not None:
         yield from _url((*loc, "api", "url"), access.url, is_proxied=upstream.proxy is not None)
     if api.needs == "aws" and access.region is None:
         yield Diagnostic((*loc, "api", "region"), "missing: the AWS region, such as eu-west-1", at="key")
+    if upstream.preset is not None and api_of_preset(upstream.preset) != access.kind:
+        yield note((*loc, "api", "kind"), f"is another provider than that of preset {upstream.preset}")
+    yield from _unused(loc, upstream, api)
     if api.needs == "token" and upstream.via == "auto":
         message = "an access token is for SMTP or for the API; make two upstreams, one with via: api"
         yield Diagnostic((*loc, "via"), message)
     yield from _credentials(loc, upstream, api)
+
+
+def _unused(loc: Loc, upstream: Upstream, api: Api) -> Iterator[Diagnostic]:
+    """Keys that are another API's."""
+    keys: dict[str, tuple[str, ...]] = {
+        "key": ("key",),
+        "aws": ("access_key_id", "secret_access_key", "region"),
+    }
+    for needed, names in keys.items():
+        for name in names if api.needs != needed else ():
+            if getattr(upstream.api, name) is not None:
+                yield note((*loc, "api", name), f"isn't used: the API of {upstream.api.kind} has no such key")
 
 
 def _url(loc: Loc, url: str, *, is_proxied: bool) -> Iterator[Diagnostic]:
@@ -77,6 +97,10 @@ def _credentials(loc: Loc, upstream: Upstream, api: Api) -> Iterator[Diagnostic]
                 yield Diagnostic((*loc, "api", "key"), "missing: give the API key in key or key_file", at="key")
             elif access.key is not None and _ONE_LINE.search(access.key.get_secret_value()):
                 yield Diagnostic((*loc, "api", "key"), "expected one line of text")
+            elif access.kind == "mailjet" and access.key is not None and ":" not in access.key.get_secret_value():
+                yield Diagnostic((*loc, "api", "key"), "expected the API key, a colon and the secret key")
+            if access.kind == "scaleway" and upstream.username is None:
+                yield Diagnostic((*loc, "username"), "missing: the project's ID", at="key")
         case "aws":
             given = [key for key in ("access_key_id", "secret_access_key") if getattr(access, key) is not None]
             if len(given) == 1:
@@ -159,7 +183,8 @@ def _headers(loc: Loc, headers: dict[str, str | None]) -> Iterator[Diagnostic]:
         elif value is None and _NOT_REMOVED.fullmatch(name.lower()):
             yield Diagnostic((*loc, name), "can't be removed: without it the message isn't read as it was", at="key")
         elif value is not None and not _VALUE.fullmatch(value):
-            yield Diagnostic((*loc, name), f"expected up to 998 ASCII characters of one line, got {shown(value)}")
+            # It may hold a credential, so it isn't shown.
+            yield Diagnostic((*loc, name), "expected up to 998 ASCII characters of one line")
         seen.add(name.lower())
 
 

@@ -173,9 +173,23 @@ def _upstream(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
             if key.endswith("_file") and key != "ca_file":
                 yield from warn_if_exposed((*at, key), getattr(section, key))
     if upstream.oauth2 is not None and upstream.oauth2.service_account_file is not None:
-        yield from _readable((*loc, "oauth2", "service_account_file"), upstream.oauth2.service_account_file)
+        yield from _service_account((*loc, "oauth2", "service_account_file"), upstream.oauth2.service_account_file)
     if upstream.tls != "none" or upstream.via != "smtp":
         yield from _ca_file((*loc, "ca_file"), upstream.ca_file)
+
+
+def _service_account(loc: Loc, path: Path) -> Iterator[Diagnostic]:
+    from relay.providers.oauth2 import read_service_account
+
+    try:
+        content = read_named_file(path)
+    except ValueError as error:
+        yield Diagnostic(loc, str(error))
+        return
+    try:
+        read_service_account(content)
+    except ValueError as error:
+        yield Diagnostic(loc, f"{path}: {error}")
 
 
 def _ca_file(loc: Loc, path: Path | None) -> Iterator[Diagnostic]:

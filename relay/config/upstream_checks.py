@@ -24,25 +24,31 @@ def check(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
         hint = "; the port has a key of its own" if ":" in upstream.host else ""
         yield Diagnostic((*loc, "host"), f"expected a host name or an IP address, got {shown(upstream.host)}{hint}")
     elif upstream.host and upstream.tls == "none" and not local and not upstream.allow_plaintext:
+        where = "through the proxy" if is_loopback(upstream.host) else "to another machine"
         yield Diagnostic(
             (*loc, "tls"),
-            "tls: none would send mail in clear to another machine; "
+            f"tls: none would send mail in clear {where}; "
             "set starttls or implicit, or allow_plaintext: true if that is wanted",
         )
     elif upstream.tls == "none" and not local and upstream.password is not None:
         yield Diagnostic((*loc, "tls"), "a password isn't sent in clear to another machine; set starttls or implicit")
     if upstream.tls == "none" and upstream.ca_file is not None and upstream.via == "smtp":
         yield note((*loc, "ca_file"), "isn't used, as tls is none")
-    if upstream.tls == "implicit" and upstream.port in (25, 587, 2525):
-        yield note((*loc, "port"), f"port {upstream.port} usually speaks starttls, not implicit TLS (465)")
-    if upstream.tls == "starttls" and upstream.port in (465, 2465):
-        yield note((*loc, "port"), f"port {upstream.port} usually speaks implicit TLS, not starttls")
+    if upstream.via != "api":
+        yield from _port(loc, upstream)
     yield from _credentials(loc, upstream)
     if upstream.webhook is not None:
         yield from feedback_checks.check_webhook((*loc, "webhook"), upstream.webhook, upstream.preset)
     warm, most = upstream.sessions.warm, upstream.sessions.max
     if isinstance(warm, int) and warm > most:
         yield Diagnostic((*loc, "sessions", "warm"), f"expected at most max ({most}), got {warm}")
+
+
+def _port(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:
+    if upstream.tls == "implicit" and upstream.port in (25, 587, 2525):
+        yield note((*loc, "port"), f"port {upstream.port} usually speaks starttls, not implicit TLS (465)")
+    if upstream.tls == "starttls" and upstream.port in (465, 2465):
+        yield note((*loc, "port"), f"port {upstream.port} usually speaks implicit TLS, not starttls")
 
 
 def _credentials(loc: Loc, upstream: Upstream) -> Iterator[Diagnostic]:

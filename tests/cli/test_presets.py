@@ -15,16 +15,11 @@ from relay.__main__ import main
 from relay.config.load import load
 from relay.config.model import Upstream
 from relay.providers.registry import find_preset, presets
+from tests.support.service_account import key_file
 
 NAMES = [*(name for name, _, _ in presets()), "ses-eu-west-1"]
 VALUES = {"host": "email-smtp.eu-west-1.amazonaws.com"}
 """what an operator writes for a key that is no secret"""
-SERVICE_ACCOUNT = {
-    "type": "service_account",
-    "client_email": "relay@project.iam.gserviceaccount.com",
-    "private_key": "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n",
-    "token_uri": "https://oauth2.googleapis.com/token",
-}
 
 
 def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -47,7 +42,7 @@ def upstream_of(folder: Path, text: str, name: str) -> Upstream:
     config = folder / "relay.yaml"
     config.write_text(f"hostname: relay.example.com\nlanes: {{otp: {{upstreams: {name}}}}}\n{text}")
     (folder / "secrets").mkdir(exist_ok=True)
-    (folder / "secrets/google.json").write_text(json.dumps(SERVICE_ACCOUNT))
+    (folder / "secrets/google.json").write_bytes(key_file())
     named = re.findall(r"\$\{([A-Z0-9_]+)_([A-Z]+)\}", text)
     environment = {f"{first}_{last}": VALUES.get(last.lower(), "x") for first, last in named}
     return load(config, environment).config.upstreams[name]

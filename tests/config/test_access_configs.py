@@ -108,6 +108,18 @@ def test_the_url_of_an_api_names_its_server(url: str, found: Endpoint, authority
             f"{LOCAL}, auth: xoauth2, username: a@example.com, password: hunter2, {OAUTH2}",
             "upstreams.mx.password: isn't used: auth is xoauth2",
         ),
+        (
+            "via: api, api: {kind: ses, region: eu-west-1, key: hunter2}",
+            "upstreams.mx.api.key: isn't used: the API of ses has no such key",
+        ),
+        (
+            "via: api, api: {kind: resend, region: eu-west-1, key: hunter2}",
+            "upstreams.mx.api.region: isn't used: the API of resend has no such key",
+        ),
+        (
+            "preset: postmark, via: api, api: {kind: resend, key: hunter2}",
+            "upstreams.mx.api.kind: is another provider than that of preset postmark",
+        ),
     ],
 )
 def test_keys_that_change_nothing_are_noted(load_text: LoadText, keys: str, note: str) -> None:

@@ -21,6 +21,7 @@ from relay.store.sqlite.files import lock
 from tests.support.api import ApiServer, Reply
 from tests.support.relay import upstream_keys, write_config
 from tests.support.script import Script
+from tests.support.service_account import key_file
 from tests.support.tls import Certificates
 from tests.support.upstream import Upstream
 
@@ -253,13 +254,13 @@ async def test_a_refused_token_is_a_failure_that_names_the_mailbox(tmp_path: Pat
     assert "hunter2" not in str(failure)
 
 
-async def test_a_service_account_that_can_not_be_read_is_a_failure(tmp_path: Path) -> None:
-    (tmp_path / "google.json").write_text("{}")
+async def test_a_service_account_whose_key_would_go_in_clear_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "google.json").write_bytes(key_file(token_uri="http://login.example.com/token"))
     (tmp_path / "google.json").chmod(0o600)
     keys = {"grant": "jwt_bearer", "service_account_file": "google.json"}
     esp = {"host": "127.0.0.1", "port": 1, "tls": "none", "username": "otp@example.com", "auth": "xoauth2"}
     (failure,) = await examined(tmp_path, {**esp, "oauth2": keys})
-    assert failure.text.startswith(f"no access token: {tmp_path}/google.json: ")
+    assert failure.text == f"no access token: token_uri in {tmp_path}/google.json: expected an https URL"
 
 
 def offering(monkeypatch: pytest.MonkeyPatch, *offered: tuple[int, str]) -> None:

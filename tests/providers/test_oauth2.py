@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from functools import cache
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -12,15 +11,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1
 from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec_key
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.providers import oauth2
 from relay.providers.api import Answer
 from relay.providers.oauth2 import DeviceCode, Form, Pending, Refused, Settings, Token
+from tests.support.service_account import key, key_file, pem
 
 NOW = 1_700_000_000.0
 URL = "https://login.example.com/token"
@@ -38,26 +36,6 @@ def answer(status: int, value: object) -> Answer:
 
 def fields(form: Form) -> dict[str, str]:
     return {name: value for name, (value,) in parse_qs(form.body.decode(), strict_parsing=True).items()}
-
-
-@cache
-def key() -> RSAPrivateKey:
-    return generate_private_key(65537, 2048)
-
-
-def pem(private: Any) -> str:
-    return str(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
-
-
-def key_file(**keys: Any) -> bytes:
-    value = {
-        "type": "service_account",
-        "private_key_id": "key-1",
-        "private_key": pem(key()),
-        "client_email": "relay@project.iam.gserviceaccount.com",
-        "token_uri": "https://oauth2.googleapis.com/token",
-    }
-    return json.dumps(value | keys).encode()
 
 
 # requests
