@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from relay.cli.common import EXIT_OK, CommandFailed, add_config, config_path, load_or_exit, set_command
+from relay.cli.common import EXIT_OK, CommandFailed, add_config, config_path, fail, load_or_exit, set_command
 
 if TYPE_CHECKING:
     from relay.config.model import Config, Upstream
@@ -101,14 +101,17 @@ async def refresh_token_of_login(
     if isinstance(code, Refused):
         raise CommandFailed(f"no login: {code.reason}")
     show(code)
-    interval_s = code.interval_s
+    interval_s, told = code.interval_s, False
     while True:
         await sleep(interval_s)
         if now() >= code.expires_at:
             raise CommandFailed("no login: the code has expired; run the command again")
         try:
             found = read_poll(await _ask(fetch, device_token_form(settings, code.device_code)), now())
-        except FetchFailed:
+        except FetchFailed as error:
+            if not told:
+                fail(f"no answer: {error}; asking again until the code expires")
+                told = True
             interval_s = min(interval_s * 2, _MOST_INTERVAL_S)  # RFC 8628 3.5
             continue
         match found:

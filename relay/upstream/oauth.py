@@ -313,9 +313,9 @@ class TokenSource:
 
     def _failed(self, reason: str, *, permanent: bool) -> None:
         wait_s = RETRY_S[-1] if permanent else RETRY_S[min(self._failures, len(RETRY_S) - 1)]
-        if not permanent:
-            left_s = self._token.expires_at - self._now() if self._token is not None else 0.0
-            wait_s = min(wait_s, max(left_s, RETRY_WITHOUT_TOKEN_S))
+        left_s = self._token.expires_at - self._now() if self._token is not None else 0.0
+        # A client secret that was just made may be refused for a while.
+        wait_s = min(wait_s, max(left_s, RETRY_WITHOUT_TOKEN_S))
         self._wait_s, self._failure = wait_s, reason
         self._failures += 1
         with contextlib.suppress(Exception):

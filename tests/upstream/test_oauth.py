@@ -20,7 +20,7 @@ from relay.providers.oauth2 import Settings
 from relay.supervise import Supervisor
 from relay.upstream.http.fetch import Fetch, FetchFailed
 from relay.upstream.oauth import (
-    RETRY_S,
+    RETRY_WITHOUT_TOKEN_S,
     TokenSource,
     configured_refresh_token,
     renewal_after_s,
@@ -28,7 +28,7 @@ from relay.upstream.oauth import (
 )
 from relay.upstream.oauth_file import TokenFile, token_file
 from relay.upstream.results import OpenFailed
-from tests.providers.test_oauth2 import key_file
+from tests.support.service_account import key_file
 
 URL = "https://login.example.com/token"
 APP = Settings("client_credentials", URL, "app", "app-secret")
@@ -319,20 +319,20 @@ async def test_an_expired_token_is_never_given_out() -> None:
 
 
 @pytest.mark.parametrize("error", ["invalid_grant", "invalid_client", "unauthorized_client"])
-async def test_a_permanent_refusal_is_asked_about_again_every_minute_only(error: str) -> None:
+async def test_a_permanent_refusal_is_asked_about_again_every_15_s_only(error: str) -> None:
     server, clock = (
         Server({1: said(400, error=error, error_description="first app-secret"), 2: said(401, error=error)}),
         Time(),
     )
     async with source(server, clock) as tokens:
         assert await refused(tokens) == f"auth: no access token: {error}"
-        await clock.pass_s(59)
+        await clock.pass_s(14)
         assert len(server.asked) == 1
         await clock.pass_s(1)
         assert len(server.asked) == 2
         assert await refused(tokens) == f"auth: no access token: {error}"
-        assert clock.sleeps == [RETRY_S[-1]] * 2
-        await clock.pass_s(60)
+        assert clock.sleeps == [RETRY_WITHOUT_TOKEN_S] * 2
+        await clock.pass_s(15)
         assert await tokens.token() == "token-3"
 
 
