@@ -97,9 +97,14 @@ def explain(args: argparse.Namespace) -> int:
         raise CommandFailed(f"{args.file}: would be refused: {error.reply}", EXIT_USAGE) from None
     listener = _listener(args, loaded.config)
     facts = _facts(args, listener, message)
+    each = list(parts.split(loaded.config, facts))
     documents = [
-        _with_ways(_explanation(loaded, listener, part, message, len(content)), loaded.config, part, stored)
-        for part in parts.split(loaded.config, facts)
+        _with_ways(
+            _explanation(loaded, listener, part, message, len(content)),
+            *(loaded.config, part, stored),
+            is_part=len(each) > 1,
+        )
+        for part in each
     ]
     document = parts.joined(loaded.config, documents, facts)
     document["refused"] += _too_large(len(content), len(facts.recipients), loaded.config.limits)
@@ -204,12 +209,14 @@ def _explanation(loaded: Loaded, listener: Listener, facts: Facts, message: Mess
     }
 
 
-def _with_ways(document: dict[str, Any], config: Config, facts: Facts, content: bytes) -> dict[str, Any]:
+def _with_ways(
+    document: dict[str, Any], config: Config, facts: Facts, content: bytes, *, is_part: bool
+) -> dict[str, Any]:
     """The document with the way to each upstream; with keys only where a signature goes along with one of them."""
-    from relay.cli.ways import ways
+    from relay.cli.ways import Mail, ways
 
-    has_keys = document["dkim"] is not None
-    found = ways(config, document["upstreams"], content, facts.sender, facts.recipients, has_keys=has_keys)
+    mail = Mail(content, facts.sender, tuple(facts.recipients), is_part, document["dkim"] is not None)
+    found = ways(config, document["upstreams"], mail)
     is_signed = any(way["signed"] for way in found.values())
     return {**document, "ways": found, "dkim": document["dkim"] if is_signed else None}
 

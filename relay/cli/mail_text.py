@@ -244,8 +244,9 @@ def _slow_receive(line: Line) -> str:
 def _attempt(attempt: Json) -> str:
     spent_ms = sum(attempt["timings_ms"].values())
     session = "no" if attempt["session"] == "none" else attempt["session"]
+    by = " by its API" if attempt.get("via") == "api" else ""
     return (
-        f"    #{attempt['n']} {attempt['started_at']} {attempt['upstream']} ({session} session)"
+        f"    #{attempt['n']} {attempt['started_at']} {attempt['upstream']}{by} ({session} session)"
         f" {attempt['outcome']} in {duration(spent_ms)} ({_timings(attempt['timings_ms'])}): {attempt['reply']}"
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from relay.cli.common import printable
 
@@ -23,48 +23,48 @@ def accepted(message: Message, hostname: str) -> bytes:
     return prepare(message, **own, message_id=f"<{_RELAY_ID.lower()}@{hostname}>").content
 
 
-def ways(
-    config: Config, names: Sequence[str], content: bytes, sender: str, recipients: Sequence[str], *, has_keys: bool
-) -> dict[str, Any]:
+class Mail(NamedTuple):
+    """A message, or one part of it."""
+
+    content: bytes
+    """as it was accepted"""
+    sender: str
+    recipients: tuple[str, ...]
+    is_part: bool
+    """rules split the message"""
+    has_keys: bool
+    """the From domain has keys"""
+
+
+def ways(config: Config, names: Sequence[str], mail: Mail) -> dict[str, Any]:
     """By upstream: `via` (`smtp` or `api`), `why_not_api` (null where it goes by the API, or there is none), and
-    `signed`: whether a signature of ours goes along. `content`: as it was accepted. `has_keys`: the From domain has
-    keys."""
-    return {
-        name: _way(config.upstreams[name], config.redirect, content, sender, recipients, has_keys=has_keys)
-        for name in names
-    }
+    `signed`: whether a signature of ours goes along."""
+    return {name: _way(config.upstreams[name], config.redirect, mail) for name in names}
 
 
-def _way(
-    upstream: Upstream,
-    redirect: str | None,
-    content: bytes,
-    sender: str,
-    recipients: Sequence[str],
-    *,
-    has_keys: bool,
-) -> dict[str, Any]:
+def _way(upstream: Upstream, redirect: str | None, mail: Mail) -> dict[str, Any]:
+    has_keys = mail.has_keys
     if upstream.via == "smtp":
         return {"via": "smtp", "why_not_api": None, "signed": has_keys}
-    reason = _why_not(upstream, redirect, content, sender, recipients)
+    reason = _why_not(upstream, redirect, mail)
     if upstream.via == "auto" and reason is not None:
         return {"via": "smtp", "why_not_api": reason, "signed": has_keys}
     return {"via": "api", "why_not_api": reason, "signed": has_keys and reason is None and _signs(upstream)}
 
 
-def _why_not(
-    upstream: Upstream, redirect: str | None, content: bytes, sender: str, recipients: Sequence[str]
-) -> str | None:
+def _why_not(upstream: Upstream, redirect: str | None, mail: Mail) -> str | None:
     from relay.mail.original_to import original_to, with_field
     from relay.providers.apis.registry import api_named
     from relay.upstream.http.request import Shipment, why_not
 
-    api, addresses = api_named(upstream.api.kind or ""), tuple(recipients)
+    api, content, addresses = api_named(upstream.api.kind or ""), mail.content, mail.recipients
     if redirect is not None:
         content, addresses = b"".join(with_field([content], original_to(addresses))), (redirect,)
     elif upstream.via == "api" and api.form == "raw":
         addresses = addresses[: api.recipients]  # the others have requests of their own
-    return why_not(content, upstream, Shipment(_RELAY_ID, sender, addresses, redirect))
+    leaves_others_out = mail.is_part and upstream.via == "api"
+    shipment = Shipment(_RELAY_ID, mail.sender, addresses, redirect, leaves_others_out=leaves_others_out)
+    return why_not(content, upstream, shipment)
 
 
 def _signs(upstream: Upstream) -> bool:

@@ -41,7 +41,7 @@ class _JobLoad:
     """A job, for some of its recipients (`relay.upstream.base.Load`)."""
 
     __slots__ = (
-        *("_job", "accepted_at", "envelope", "finished", "finished_now", "memo", "message_id", "original"),
+        *("_job", "accepted_at", "envelope", "finished", "finished_now", "is_part", "memo", "message_id", "original"),
         *("recipients", "redirected_to", "repeat_key", "signed"),
     )
 
@@ -55,6 +55,7 @@ class _JobLoad:
         self.finished = job.finished
         self.finished_now = job.finished_now
         self.memo = job.memo
+        self.is_part = job.queued.is_part
         self.redirected_to: str | None = None
         keys = {None if (known := job.pending[one.position].repeat) is None else known.key for one in due}
         self.repeat_key = keys.pop() if len(keys) == 1 else None

@@ -20,7 +20,7 @@ class RedirectedLoad:
     """A load (`relay.upstream.base.Load`) for the redirect address, with its true recipients in X-Original-To."""
 
     __slots__ = (
-        *("_field", "_load", "accepted_at", "envelope", "memo", "message_id", "original", "recipients"),
+        *("_field", "_load", "accepted_at", "envelope", "is_part", "memo", "message_id", "original", "recipients"),
         *("redirected_to", "repeat_key"),
     )
 
@@ -38,6 +38,7 @@ class RedirectedLoad:
         self._load = load
         self.memo: dict[object, object] = {}
         self.redirected_to: str | None = address
+        self.is_part = load.is_part
         self.repeat_key = load.repeat_key
 
     async def content(self, form: Form) -> bytes:

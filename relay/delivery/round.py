@@ -52,7 +52,7 @@ class Round:
     async def run(self, upstreams: Sequence[Upstream], *, complete: bool = True) -> None:
         """`complete`: these are all the upstreams that the message may go to, none left out because it is down."""
         job = self._job
-        complete = complete and bool(upstreams) and all(upstream.is_whole for upstream in upstreams)
+        complete = complete and bool(upstreams) and all(one.ways_down is None for one in upstreams)
         for one in job.pending.values():
             one.unsupported_everywhere = complete
         ways = [way for upstream in upstreams for way in await upstream.ways(load_of(job))] if job.pending else []
@@ -122,6 +122,7 @@ class Round:
                     result.outcome,
                     reply,
                     report.timings_ms,
+                    report.via,
                 )
             )
             # In a race, another attempt may have brought the recipient's outcome already.

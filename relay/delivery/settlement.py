@@ -76,6 +76,8 @@ def _pending(job: Job, pending: Pending, lane: Lane, moment: Moment) -> Recipien
     if pending.last is not None and pending.unsupported_everywhere:
         return RecipientUpdate(position, "bounced", upstream=pending.upstream, reply=pending.last, step=step)
     due = min(retry_at(moment.now, lane.retry_s, step, moment.chance), job.queued.expires_at)
+    if pending.repeat is not None and pending.repeat.until > moment.now:
+        due = min(due, pending.repeat.until)  # from then on it may go elsewhere
     return RecipientUpdate(
         position,
         "deferred",

@@ -25,7 +25,7 @@ from relay.upstream.target import Target
 ROUND_TRIP_WITHIN_S = 5.0
 
 _HINTS: dict[Phase, str] = {
-    "connect": "host, port and tls of the upstream, the firewall, DNS",
+    "connect": "host, port, tls and proxy of the upstream, the firewall, DNS",
     "greeting": "the upstream refuses this machine: ask it why",
     "ehlo": "whether an SMTP server is behind this port, and whether it takes the relay's hostname",
     "tls": "tls (starttls or implicit) and port of the upstream, its certificate, ca_file",

@@ -157,6 +157,8 @@ class Queued(NamedTuple):
     due: tuple[OpenRecipient, ...]
     upstreams: tuple[str, ...] = ()
     supersede_key: str | None = None
+    is_part: bool = False
+    """other recipients of the submission have taken another route"""
     suspect: bool = False
     """its process crashed more than once while it was `sending`: no other suspect is claimed before it is settled"""
 
@@ -174,6 +176,7 @@ class Queued(NamedTuple):
             due=due,
             upstreams=message.upstreams,
             supersede_key=message.supersede_key,
+            is_part=message.split is not None,
         )
 
 
@@ -206,6 +209,7 @@ class Attempt(NamedTuple):
     reply: str
     timings_ms: Mapping[str, float]
     """by phase: `relay.upstream.phases`, PHASES and RARE_PHASES"""
+    via: Literal["smtp", "api"] = "smtp"
 
 
 class Settlement(NamedTuple):

@@ -63,12 +63,20 @@ def recipient_json(
 
 
 def attempt_json(
-    n: int, upstream: str, started_at: float, session: str, outcome: str, reply: str, timings_ms: Mapping[str, float]
+    n: int,
+    upstream: str,
+    started_at: float,
+    session: str,
+    outcome: str,
+    reply: str,
+    timings_ms: Mapping[str, float],
+    via: str,
 ) -> Json:
     return {
         "n": n,
         "upstream": upstream,
         "started_at": time_text(started_at),
+        "via": via,
         "session": session,
         "outcome": outcome,
         "reply": reply,

@@ -65,8 +65,10 @@ class AutoUpstream(Upstream):
         return up or ([self.smtp] if self.is_urged() else [])
 
     @property
-    def is_whole(self) -> bool:
-        return self.api.circuit.state == self.smtp.circuit.state == "closed"
+    def ways_down(self) -> str | None:
+        down = {"API": self.api.circuit, "SMTP": self.smtp.circuit}
+        reasons = [f"{way}: {one.reason}" for way, one in down.items() if one.state != "closed"]
+        return "; ".join(reasons) or None
 
     def way_now(self, load: Load) -> Upstream | None:
         why_not = self.api.why_not_now(load)

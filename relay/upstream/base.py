@@ -106,11 +106,6 @@ class Upstream(Standing):
         """How this message may go there now, in order of preference. Each way has the upstream's name."""
         return (self,)
 
-    @property
-    def is_whole(self) -> bool:
-        """No way of it is down."""
-        return True
-
     def way_now(self, load: Load) -> Upstream | None:  # noqa: ARG002
         """The first of the `ways`. None: to find out would hold up the event loop."""
         return self

@@ -47,6 +47,8 @@ class Load(Protocol):
     """the content as it was accepted, unsigned"""
     accepted_at: float
     """when the app sent its final dot (time.monotonic)"""
+    is_part: bool
+    """other recipients of the submission have taken another route"""
     repeat_key: str | None
     """the idempotency key of the request that goes again; None: this is the first"""
     redirected_to: str | None

@@ -58,6 +58,11 @@ class Standing(ABC):
         """Whether mail may go there."""
         return self._circuit
 
+    @property
+    def ways_down(self) -> str | None:
+        """Which of several ways are down, and why. None: it has one way, or all are up."""
+        return None
+
     @abstractmethod
     def fail_waiting(self, failure: OpenFailed) -> None:
         """Let each attempt that waits for a connection fail."""
@@ -68,10 +73,11 @@ class Standing(ABC):
         if progress.rival is None or not progress.rival.answered:
             self.condemn(OpenFailed("session", TIMED_OUT))
 
-    def condemn(self, reason: OpenFailed) -> None:
-        """Open the circuit: the upstream is unreachable, unsafe, doesn't respond, or refuses the account."""
+    def condemn(self, reason: OpenFailed, *, reply_text: str = "") -> None:
+        """Open the circuit: the upstream is unreachable, unsafe, doesn't respond, or refuses the account. `reply_text`:
+        its reply, for operators, where it isn't the reason itself."""
         refused = reason.reply.permanent and reason.phase != "connect"
-        reply_text = reply_for_operators(reason.reply) if reason.from_upstream else ""
+        reply_text = reply_for_operators(reason.reply) if reason.from_upstream else reply_text
         if self.circuit.failed(time.monotonic(), reason.reason, reply_text=reply_text, refused=refused):
             self._watcher.down(self.lane, self.name, reason.reason)
         self.settled.set()

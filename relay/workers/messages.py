@@ -63,7 +63,8 @@ class UpstreamStatus:
         circuit = upstream.circuit
         state = circuit.state if circuit.tried or circuit.state != "closed" else "untried"
         warm = upstream.warm() if upstream.express else None
-        return cls(state, upstream.counts(), circuit.reason, upstream.window_now(), circuit.reply_text, warm)
+        reason = upstream.ways_down or circuit.reason
+        return cls(state, upstream.counts(), reason, upstream.window_now(), circuit.reply_text, warm)
 
 
 @dataclass(frozen=True, slots=True)

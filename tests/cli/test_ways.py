@@ -11,14 +11,13 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from relay.__main__ import main
-from relay.cli.ways import accepted, ways
+from relay.cli.ways import Mail, accepted, ways
 from relay.config.load import load
 from relay.config.model import Upstream
 from relay.delivery.attempt import load_of
 from relay.delivery.message import Job
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.message import normalise, parse
-from relay.providers.apis.registry import api_named
 from relay.store.model import OpenRecipient, Queued
 from relay.upstream.gate import Gate
 from relay.upstream.http.request import seen_now
@@ -216,7 +215,7 @@ def delivered_as(upstream: Upstream, content: bytes, recipients: tuple[str, ...]
     due = tuple(OpenRecipient(position, one, 0, 0) for position, one in enumerate(people))
     queued = Queued("0" * 26, "otp", None, Envelope("a@auth.example.com", people), content, 0.0, 60.0, due)
     job = Job(queued, Gate(60.0), no_signature, 0.0, redirect)
-    found = seen_now(load_of(job), api_named(upstream.api.kind or ""), finish_of(upstream))
+    found = seen_now(load_of(job), upstream, finish_of(upstream))
     assert found is not None
     return found if isinstance(found, str) else None
 
@@ -235,7 +234,8 @@ def test_explain_and_delivery_agree(
     }
     config = load(write_config(tmp_path, upstreams, **({"redirect": redirect} if redirect else {})), {}).config
     content = accepted(parse(normalise(mail.encode())), "relay.example.com")
-    found = ways(config, list(upstreams), content, "a@auth.example.com", recipients, has_keys=True)
+    of_mail = Mail(content, "a@auth.example.com", recipients, is_part=False, has_keys=True)
+    found = ways(config, list(upstreams), of_mail)
     assert {name: way["why_not_api"] for name, way in found.items()} == {
         name: delivered_as(config.upstreams[name], content, recipients, redirect) for name in upstreams
     }

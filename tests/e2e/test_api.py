@@ -115,7 +115,8 @@ async def test_smtp_takes_over_where_the_api_cant_be_reached(tmp_path: Path) -> 
                 view = await time_line(relay, await app.submit(code(), OTP, TO), "sent")
             assert view["recipients"][0]["attempts"][-1]["outcome"] == "sent"
             await until_logged(relay, "upstream_way_down")
-            assert (await get(relay, "/readyz")).document["lanes"]["otp"]["upstreams"]["resend"]["state"] == "up"
+            health = (await get(relay, "/readyz")).document["lanes"]["otp"]["upstreams"]["resend"]
+            assert (health["state"], health["reason"]) == ("up", "API: connect: connection refused")
 
 
 async def test_a_lane_that_holds_what_is_ambiguous_holds_nothing_that_the_api_can_tell(tmp_path: Path) -> None:

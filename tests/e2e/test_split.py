@@ -18,7 +18,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from tests.support.api import ApiServer
 from tests.support.app import BULK, Talk, Unexpected, letter, stuffed
+from tests.support.esps import VENDORS, Esp
 from tests.support.relay import (
     RelayProcess,
     command,
@@ -384,3 +386,17 @@ async def test_many_at_once_are_all_sent_whole(tmp_path: Path) -> None:
             # Messages that come together may have their ids in another order than their final dots.
             assert [accepted_at[id_] for id_ in ids] == sorted(accepted_at.values(), reverse=True)[:20]
             assert all(len(one["recipients"]) == 4 for one in listed)
+
+
+async def test_a_part_by_an_api_shows_none_that_the_api_would_send_it_to(tmp_path: Path) -> None:
+    async with ApiServer(esp := Esp("resend")) as server, Upstream() as bulk:
+        codes = {"via": "api", "api": {"kind": "resend", "url": server.url, "key": VENDORS["resend"].KEY}}
+        async with RelayProcess(configured(tmp_path, codes, bulk)) as relay, Talk(relay.smtp) as app:
+            head = f"To: {LIST}\r\nCc: {USER}\r\n".encode()
+            mail = letter().replace(b"To: someone@example.net\r\n", head)
+            assert head in mail
+            entry = await app.submit(mail, BULK, LIST, USER)
+            await time_line(relay, entry, "sent")
+        assert [one.recipients for one in esp.mails] == [(USER,)]
+        assert [recipients(one) for one in bulk.messages] == [[LIST]]
+        assert head in bulk.messages[0].content

@@ -125,7 +125,9 @@ class MessageRow:
             if attempts:
                 made = (one.made[key] for key in sorted(one.made))
                 shown["attempts"] = [
-                    attempt_json(a.n, a.upstream, a.started_at, a.session, a.outcome, a.reply, rounded(a.timings_ms))
+                    attempt_json(
+                        *(a.n, a.upstream, a.started_at, a.session, a.outcome, a.reply, rounded(a.timings_ms), a.via)
+                    )
                     for a in made
                 ]
             if queue or (attempts and one.shown_next_at is not None):

@@ -47,6 +47,7 @@ class Code:
         self.memo: dict[object, object] = {}
         self.redirected_to: str | None = None
         self.repeat_key: str | None = None
+        self.is_part = False
         self.original = b"Subject: code %d\r\n\r\n.%d\r\n" % (self.number, self.number)
 
     async def content(self, form: Form) -> bytes:

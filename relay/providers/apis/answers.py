@@ -45,7 +45,9 @@ def by_status(answer: Answer, mail: ApiMail, text: str, now: float, *, default: 
         # A Retry-After beside 503 asks for the same pause.
         wait_s = retry_after_s(answer, now)
         return Verdict.of_all(mail, Found("unavailable" if wait_s is None else "throttled", text), wait_s)
-    if status < 400 or status in _ACCOUNT:
+    if status < 400:
+        return Verdict.of_all(mail, Found("account", f"HTTP {status}: a redirect isn't followed; see api.url"))
+    if status in _ACCOUNT:
         return Verdict.of_all(mail, Found("account", text))
     return Verdict.of_all(mail, Found(default, text))
 

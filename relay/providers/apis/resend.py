@@ -66,8 +66,10 @@ def judge(answer: Answer, mail: ApiMail, now: float) -> Verdict:
     name, message = dig(body, "name"), dig(body, "message")
     text = text_of(answer, message, name)
     if answer.status == 409:
-        # The key is known with another body: that one may have been accepted.
-        kind: Kind = "in_progress" if name == "concurrent_idempotent_requests" else "unknown"
+        # The key is known with another body. The relay's own key: that one may have been accepted. The app's: it has
+        # used it for another mail.
+        other: Kind = "unknown" if mail.steered(_KEY_HEADER) is None else "unfit"
+        kind: Kind = "in_progress" if name == "concurrent_idempotent_requests" else other
         return Verdict.of_all(mail, Found(kind, text))
     if name in _QUOTA or name in _ACCOUNT:
         return Verdict.of_all(mail, Found("account", text))

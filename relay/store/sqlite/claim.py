@@ -150,6 +150,7 @@ def _claimed(message: Row, recipients: Sequence[Row], now: float) -> Claimed:
         ),
         upstreams=lines(message["upstreams"]),
         supersede_key=message["supersede_key"],
+        is_part=message["places"] is not None,
         suspect=any(row["deaths"] >= SUSPECT_DEATHS for row, _ in due),
     )
     body = BodyRange(message["body"], message["parts"], message["body_key"], message["size"])

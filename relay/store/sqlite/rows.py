@@ -33,6 +33,7 @@ ADMISSION = ("seq", "at", "keys")
 IDEMPOTENCY = ("key", "request", "message_id", "at")
 ATTEMPT = (
     "message_id", "position", "n", "upstream", "started_at", "session", "outcome", "reply", "timings",
+    "via",
 )  # fmt: skip
 
 

@@ -167,7 +167,8 @@ def _attempt_rows(message_id: str, attempts: Sequence[Attempt]) -> list[tuple[An
         text = texts.get(id(a.timings_ms))
         if text is None:
             text = texts[id(a.timings_ms)] = timings_text(a.timings_ms)
-        rows.append((message_id, a.position, a.n, a.upstream, a.started_at, a.session, a.outcome, a.reply, text))
+        via = None if a.via == "smtp" else a.via
+        rows.append((message_id, a.position, a.n, a.upstream, a.started_at, a.session, a.outcome, a.reply, text, via))
     return rows
 
 

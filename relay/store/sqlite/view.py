@@ -50,12 +50,12 @@ def _messages(connection: sqlite3.Connection, ids: Sequence[str], *, attempts: b
     tries: dict[tuple[str, int], list[Json]] = defaultdict(list)
     happened = relay_events.of_messages(connection, ids) if attempts else ()
     if attempts:
-        for message_id, position, n, upstream, started_at, session, outcome, reply, timings in connection.execute(
-            "SELECT message_id, position, n, upstream, started_at, session, outcome, reply, timings FROM attempt"
+        for message_id, position, n, upstream, at, session, outcome, reply, timings, via in connection.execute(
+            "SELECT message_id, position, n, upstream, started_at, session, outcome, reply, timings, via FROM attempt"
             f" WHERE message_id IN {among} ORDER BY message_id, position, n, started_at",
             wanted,
         ):
-            shown = attempt_json(n, upstream, started_at, session, outcome, reply, _timings(timings))
+            shown = attempt_json(n, upstream, at, session, outcome, reply, _timings(timings), via or "smtp")
             tries[message_id, position].append(shown)
     recipients: dict[str, list[Json]] = defaultdict(list)
     for message_id, position, *columns, next_at, made in connection.execute(

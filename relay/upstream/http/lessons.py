@@ -12,6 +12,7 @@ from relay.upstream.attempt import Progress
 from relay.upstream.base import Upstream
 from relay.upstream.http.connection import Exchange
 from relay.upstream.load import Load
+from relay.upstream.redaction import reply_for_operators
 from relay.upstream.results import OpenFailed, Result
 
 DEFAULT_PAUSE_S = 1.0
@@ -43,17 +44,17 @@ def learn(
             upstream.connection_lost()
         return
     kinds: set[Kind] = {one.kind for one in verdict.found}
+    status = exchange.answer.status if exchange.answer is not None else 0
     if "account" in kinds:
         refused = next(result.reply for result in found if result.phase == "auth")
         # The reply may quote the mail.
-        quoted = redact(redact_reply(refused.text, load.original))
-        upstream.condemn(OpenFailed("auth", refused._replace(text=quoted), from_upstream=True))
+        quoted = refused._replace(text=redact(redact_reply(refused.text, load.original)))
+        failure = OpenFailed("auth", Reply.own(535, "5.7.8", f"HTTP {status}"))
+        upstream.condemn(failure, reply_text=reply_for_operators(quoted))
     elif "throttled" in kinds:
         upstream.throttled(DEFAULT_PAUSE_S if verdict.retry_after_s is None else verdict.retry_after_s)
-    elif "unavailable" in kinds and exchange.answer is not None:
-        upstream.failed_once(OpenFailed("session", Reply.own(451, "4.3.0", f"HTTP {exchange.answer.status}")))
-    elif "unknown" in kinds:
-        upstream.connection_lost()
+    elif "unavailable" in kinds or ("unknown" in kinds and not 400 <= status < 500):
+        upstream.failed_once(OpenFailed("session", Reply.own(451, "4.3.0", f"HTTP {status}")))
     elif "in_progress" not in kinds:
         upstream.answered()
     if "sent" in kinds and not upstream.express:

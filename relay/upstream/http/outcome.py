@@ -71,7 +71,8 @@ def _result(found: Found, position: int, config: Upstream, secrets: Sequence[str
     status = found.status if found.kind == "rejected" and found.status else meaning.status
     # RFC 5321 4.2: a 5.1.x speaks of the address, as a reply to RCPT does.
     phase: Phase = "rcpt" if found.kind == "rejected" and status.startswith("5.1.") else meaning.phase
-    text = without_credentials(found.text, config, secrets)
+    # The user name is a domain, a project or a mailbox here; where it is a secret, the password is the same.
+    text = without_credentials(found.text, config.model_copy(update={"username": None}), secrets)
     return Result(position, meaning.outcome, Reply(meaning.code, f"{status} {text}".rstrip()), phase)
 
 

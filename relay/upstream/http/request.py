@@ -47,12 +47,17 @@ class Shipment(NamedTuple):
     """the address that it goes to instead of its recipients; `recipients` is this one then"""
     done: frozenset[str] = frozenset()
     """recipients of the message that this request isn't for: they have had their end (`same`)"""
+    leaves_others_out: bool = False
+    """other addresses in To and Cc aren't shown: this is a part of a message that rules split, and there is no SMTP
+    server that could show them"""
 
     @classmethod
-    def of(cls, load: Load) -> Shipment:
+    def of(cls, load: Load, config: Upstream) -> Shipment:
         recipients = tuple(recipient.address for _, recipient in load.recipients)
         done = {same(one.address) for one in load.envelope.recipients} - set(map(same, recipients))
-        return cls(load.message_id, load.envelope.sender, recipients, load.redirected_to, frozenset(done))
+        leaves_others_out = load.is_part and config.via == "api"
+        of_load = (load.message_id, load.envelope.sender, recipients, load.redirected_to)
+        return cls(*of_load, frozenset(done), leaves_others_out)
 
 
 class _Seen(NamedTuple):
@@ -68,9 +73,9 @@ class _Seen(NamedTuple):
     """why a JSON API can't carry it"""
 
 
-async def carried(load: Load, api: Api, finish: Finish) -> Carried | str:
+async def carried(load: Load, config: Upstream, finish: Finish) -> Carried | str:
     """The message, or why the API can't carry it; the reason holds nothing of the message."""
-    mail = await seen(load, api, finish)
+    api, mail = api_named(config.api.kind or ""), await seen(load, config, finish)
     if isinstance(mail, str):
         return mail
     is_large = len(load.original) >= LARGE_BYTES
@@ -82,25 +87,27 @@ async def carried(load: Load, api: Api, finish: Finish) -> Carried | str:
         return _UNENCODABLE
 
 
-async def seen(load: Load, api: Api, finish: Finish) -> ApiMail | str:
+async def seen(load: Load, config: Upstream, finish: Finish) -> ApiMail | str:
     """As `carried`, without a signature."""
-    known = seen_now(load, api, finish)
+    known = seen_now(load, config, finish)
     if known is not None:
         return known
+    api = api_named(config.api.kind or "")
     found = await asyncio.to_thread(_see, await load.finished(finish), api)
     load.memo["api", api, finish] = found
-    return _mail_of(found, api, Shipment.of(load))
+    return _mail_of(found, api, Shipment.of(load, config))
 
 
-def seen_now(load: Load, api: Api, finish: Finish) -> ApiMail | str | None:
+def seen_now(load: Load, config: Upstream, finish: Finish) -> ApiMail | str | None:
     """As `seen`. None: it would hold up the event loop."""
+    api = api_named(config.api.kind or "")
     memo = load.memo.get(("api", api, finish))
     if not isinstance(memo, _Seen):
         content = load.finished_now(finish)
         if content is None:
             return None
         load.memo["api", api, finish] = memo = _see(content, api)
-    return _mail_of(memo, api, Shipment.of(load))
+    return _mail_of(memo, api, Shipment.of(load, config))
 
 
 def why_not(content: bytes, config: Upstream, shipment: Shipment) -> str | None:
@@ -128,7 +135,7 @@ def _form(content: bytes) -> Form:
 
 def _mail_of(found: _Seen, api: Api, shipment: Shipment) -> ApiMail | str:
     """What one request would carry of a content that was seen before."""
-    relay_id, sender, recipients, redirected_to, done = shipment
+    relay_id, sender, recipients, redirected_to, done, leaves_others_out = shipment
     if found.size_bytes > api.max_bytes:
         return f"larger than {api.max_bytes} bytes"
     if len(recipients) > api.recipients:
@@ -136,8 +143,9 @@ def _mail_of(found: _Seen, api: Api, shipment: Shipment) -> ApiMail | str:
     parts = found.rebuilt
     if parts is not None and redirected_to is not None:
         parts = parts._replace(to=(Mailbox(redirected_to),), cc=())
-    elif parts is not None and done:
-        parts = _without(parts, done, recipients)
+    elif parts is not None:
+        named = {same(one.address) for one in (*parts.to, *parts.cc)} if leaves_others_out else set()
+        parts = _without(parts, done | (named - set(map(same, recipients))), recipients)
     reason = found.reason or (carried_by(parts, api.allows_header, recipients) if parts is not None else None)
     if reason is not None:
         return reason
@@ -146,8 +154,10 @@ def _mail_of(found: _Seen, api: Api, shipment: Shipment) -> ApiMail | str:
 
 
 def _without(parts: Rebuilt, done: frozenset[str], recipients: Sequence[str]) -> Rebuilt:
-    """Without the recipients that have had their end: the API would send it to them again. Where none is left in To,
-    the only recipient stands there, as most APIs want it."""
+    """Without recipients that have had their end, or have it elsewhere: the API would send it to them, too. Where none
+    is left in To, the only recipient stands there, as most APIs want it."""
+    if not done:
+        return parts
     to, cc = (tuple(one for one in each if same(one.address) not in done) for each in (parts.to, parts.cc))
     if parts.to and not to:
         to, cc = (cc, ()) if cc else (tuple(map(Mailbox, recipients)) if len(recipients) == 1 else (), ())

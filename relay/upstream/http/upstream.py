@@ -82,18 +82,18 @@ class HttpUpstream(PooledUpstream[HttpConnection]):
 
     async def why_not(self, load: Load) -> str | None:
         """Why the API can't carry the message; None: it can."""
-        found = await seen(load, self.api, self.finish)
+        found = await seen(load, self.config, self.finish)
         return found if isinstance(found, str) else None
 
     def why_not_now(self, load: Load) -> str | Literal[False] | None:
         """As `why_not`. False: to find out would hold up the event loop."""
-        found = seen_now(load, self.api, self.finish)
+        found = seen_now(load, self.config, self.finish)
         return False if found is None else found if isinstance(found, str) else None
 
     async def _carry(self, load: Load, gate: Gate, terms: Terms, deadline: float, phases: Phases) -> Report:
         key = load.repeat_key or idempotency_key(load)
         errand = _Errand(load, gate, terms, deadline, phases, phases.at, key)
-        one = await carried(load, self.api, self.finish)
+        one = await carried(load, self.config, self.finish)
         if isinstance(one, str):
             reply = Reply.own(554, "5.6.1", f"the API can't carry it: {one}")
             phases.until(time.monotonic(), "session")
