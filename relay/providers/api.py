@@ -3,7 +3,7 @@ clock."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -213,8 +213,3 @@ class Api:
     """header fields (lower case) that such a signature must not cover, since the ESP writes them anew"""
     idempotent_s: float = 0.0
     """how long the ESP knows an idempotency key; 0: it has none"""
-
-
-def shortened(names: Sequence[str]) -> str:
-    """Names for a reason: the first few."""
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-from relay.providers.api import Answer, ApiMail, Found, Kind, Verdict
+from relay.providers.api import Answer, ApiMail, Found, Kind, Verdict, same
 from relay.providers.outcome import status_in
-from relay.providers.reading import UNREADABLE, first, line, read_json
+from relay.providers.reading import UNREADABLE, dig, first, items, line, read_json
 
 MOST_RETRY_S = 3600.0
 """a longer Retry-After is cut: the upstream is asked again then"""
@@ -32,6 +32,18 @@ def text_of(answer: Answer, *values: object) -> str:
     """The ESP's words for an operator: `HTTP 401: ...`. `values`: the first that is a text counts."""
     said = first(line(value, 300) for value in values)
     return f"HTTP {answer.status}" + (f": {said}" if said else "")
+
+
+def accepted(answer: Answer, mail: ApiMail, esp_id: str | None, missing: str) -> Verdict:
+    """A success for all recipients. Without the ESP's id it isn't known whether it is one: `missing` says so."""
+    found = Found("unknown", text_of(answer, missing)) if esp_id is None else Found("sent", esp_id)
+    return Verdict.of_all(mail, found)
+
+
+def for_each(mail: ApiMail, listed: object, key: str) -> list[object]:
+    """What a list of objects has for each recipient of the mail: that which has its address under `key`, or None."""
+    by_address = {same(address): one for one in items(listed) if isinstance(address := dig(one, key), str)}
+    return [by_address.get(same(one)) for one in mail.recipients]
 
 
 def by_status(answer: Answer, mail: ApiMail, text: str, now: float, *, default: Kind = "unfit") -> Verdict:

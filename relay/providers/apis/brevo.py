@@ -7,22 +7,19 @@ so it is left out. What django-anymail's documentation says of its treatment of 
 
 from __future__ import annotations
 
-import json
 import re
-from base64 import b64encode
 from collections.abc import Sequence
-from email.header import Header
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 from relay.providers.api import Answer, Api, ApiMail, ApiRequest, Call, Found, Mailbox, Rebuilt, Verdict
-from relay.providers.apis.answers import by_status, is_success, json_of, rejection, retry_after_s, text_of
+from relay.providers.apis.answers import accepted, by_status, is_success, json_of, rejection, retry_after_s, text_of
+from relay.providers.apis.making import as_object, base64_of, encoded, json_request, without_message_id
 from relay.providers.apis.places import refused
 from relay.providers.reading import dig, identifier
 
 _TAG, _CUSTOM = "x-mailin-tag", "x-mailin-custom"
 _MAX_NAME = 70
-_MAX_WORD = 75  # RFC 2047 2
 _MAX_RECIPIENTS = 99
 _SPECIALS = frozenset('()<>[]:;@\\,."')
 _RESERVED = frozenset(
@@ -83,34 +80,20 @@ def request(mail: ApiMail, call: Call) -> ApiRequest:
         body["textContent"] = rebuilt.text
     if rebuilt.html is not None:
         body["htmlContent"] = rebuilt.html
-    headers = {field.name: field.value for field in rebuilt.headers if field.name.lower() != "message-id"}
+    headers = {field.name: field.value for field in without_message_id(rebuilt)}
     if (custom := mail.steered(_CUSTOM)) is not None:
         headers["X-Mailin-custom"] = custom
     body["headers"] = headers | {"idempotencyKey": str(uuid5(NAMESPACE_OID, call.idempotency_key))}
     if tags := _tags(mail):
         body["tags"] = tags
     if rebuilt.attachments:
-        body["attachment"] = [
-            {"name": one.filename, "content": b64encode(one.data).decode()} for one in rebuilt.attachments
-        ]
-    fields = (
-        ("api-key", call.credentials.key),
-        ("Content-Type", "application/json"),
-        ("Accept", "application/json"),
-    )
-    return ApiRequest(f"{call.prefix}/v3/smtp/email", fields, json.dumps(body, ensure_ascii=False).encode())
+        body["attachment"] = [{"name": one.filename, "content": base64_of(one.data)} for one in rebuilt.attachments]
+    return json_request(f"{call.prefix}/v3/smtp/email", body, ("api-key", call.credentials.key))
 
 
 def _mailbox(one: Mailbox) -> dict[str, str]:
-    if not one.name:
-        return {"email": one.address}
     # It drops a name that has both a special character and one beyond ASCII, unless it is encoded (RFC 2047).
-    name = (
-        Header(one.name, "utf-8", maxlinelen=_MAX_WORD).encode().replace("\n", "")
-        if _is_dropped(one.name)
-        else one.name
-    )
-    return {"email": one.address, "name": name}
+    return as_object(one._replace(name=encoded(one.name)) if _is_dropped(one.name) else one)
 
 
 def _is_dropped(name: str) -> bool:
@@ -126,9 +109,7 @@ def judge(answer: Answer, mail: ApiMail, now: float) -> Verdict:
     body = json_of(answer)
     esp_id = identifier(dig(body, "messageId"))
     if is_success(answer):
-        if esp_id is None:
-            return Verdict.of_all(mail, Found("unknown", text_of(answer, "no messageId in the answer")))
-        return Verdict.of_all(mail, Found("sent", esp_id))
+        return accepted(answer, mail, esp_id, "no messageId in the answer")
     code, message = dig(body, "code"), dig(body, "message")
     text = text_of(answer, message, code)
     if answer.status == 429:

@@ -8,12 +8,12 @@ it at Leadpush. Message-ID is Leadpush's: the app's is left out.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
 from relay.providers.api import Answer, Api, ApiMail, ApiRequest, Call, Found, Verdict, same
 from relay.providers.apis.answers import by_status, is_success, json_of, named, rejection, text_of
+from relay.providers.apis.making import json_request, without_message_id
 from relay.providers.apis.places import at_place, refused
 from relay.providers.reading import address, dig, first, identifier, items, line
 
@@ -42,15 +42,10 @@ def request(mail: ApiMail, call: Call) -> ApiRequest:
         body["text"] = rebuilt.text
     if rebuilt.html is not None:
         body["html"] = rebuilt.html
-    if fields := {field.name: field.value for field in rebuilt.headers if field.name.lower() != "message-id"}:
+    if fields := {field.name: field.value for field in without_message_id(rebuilt)}:
         body["headers"] = fields
-    headers = (
-        ("Authorization", f"Bearer {call.credentials.key}"),
-        ("Content-Type", "application/json"),
-        ("Accept", "application/json"),
-        ("X-Leadpush-API-Version", "v1"),
-    )
-    return ApiRequest(f"{call.prefix}/v1/emails", headers, json.dumps(body, ensure_ascii=False).encode())
+    proof = ("Authorization", f"Bearer {call.credentials.key}")
+    return json_request(f"{call.prefix}/v1/emails", body, proof, ("X-Leadpush-API-Version", "v1"))
 
 
 def judge(answer: Answer, mail: ApiMail, now: float) -> Verdict:

@@ -6,14 +6,14 @@ idempotency keys. It writes a Message-ID of its own and refuses ours, so that fi
 
 from __future__ import annotations
 
-import json
 import re
-from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from relay.providers.api import Answer, Api, ApiMail, ApiRequest, Call, Found, Mailbox, Verdict, same
 from relay.providers.apis.answers import by_status, is_success, json_of, rejection, text_of
+from relay.providers.apis.making import base64_of, is_json_text, json_request, without_message_id
+from relay.providers.apis.message_fields import is_utf8
 from relay.providers.apis.places import at_place, refused
 from relay.providers.reading import UNREADABLE, address, dig, first, identifier, items, line, read_json
 
@@ -63,22 +63,16 @@ def request(mail: ApiMail, call: Call) -> ApiRequest:
         message["TextPart"] = rebuilt.text
     if rebuilt.html is not None:
         message["HTMLPart"] = rebuilt.html
-    if headers := {field.name: field.value for field in rebuilt.headers if field.name.lower() != "message-id"}:
+    if headers := {field.name: field.value for field in without_message_id(rebuilt)}:
         message["Headers"] = headers
     if rebuilt.attachments:
         message["Attachments"] = [
-            {"ContentType": one.content_type, "Filename": one.filename, "Base64Content": b64encode(one.data).decode()}
+            {"ContentType": one.content_type, "Filename": one.filename, "Base64Content": base64_of(one.data)}
             for one in rebuilt.attachments
         ]
     message |= _settings(mail) or {}
-    proof = b64encode(call.credentials.key.encode()).decode()
-    fields = (
-        ("Authorization", f"Basic {proof}"),
-        ("Content-Type", "application/json"),
-        ("Accept", "application/json"),
-    )
-    body = json.dumps({"Messages": [message]}, ensure_ascii=False).encode()
-    return ApiRequest(f"{call.prefix}/v3.1/send", fields, body)
+    proof = base64_of(call.credentials.key.encode())
+    return json_request(f"{call.prefix}/v3.1/send", {"Messages": [message]}, ("Authorization", f"Basic {proof}"))
 
 
 def _mailbox(one: Mailbox) -> dict[str, str]:
@@ -119,16 +113,7 @@ def _tracking(value: str) -> object:
 
 def _variables(value: str) -> object:
     known = read_json(value)
-    return known if isinstance(known, dict) and _is_text(known) else None
-
-
-def _is_text(value: object) -> bool:
-    """Whether a value can be written in UTF-8: escapes in JSON may make a half of a character."""
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return known if isinstance(known, dict) and is_json_text(known) else None
 
 
 def _reporting(value: str) -> object:
@@ -136,7 +121,7 @@ def _reporting(value: str) -> object:
     if known is UNREADABLE:
         reported = address(value)
         return {"Email": reported} if reported is not None else None
-    return known if isinstance(known, dict) and _is_text(known) else None
+    return known if isinstance(known, dict) and is_json_text(known) else None
 
 
 def _deliver(value: str) -> object:
@@ -235,17 +220,9 @@ def why_not(mail: ApiMail) -> str | None:
     if not all(one.filename for one in rebuilt.attachments):
         return "an attachment has no name"
     # It labels such an attachment as UTF-8, whatever it is.
-    if not all(_is_utf8(one.data) for one in rebuilt.attachments if one.content_type.startswith("text/")):
+    if not all(is_utf8(one.data) for one in rebuilt.attachments if one.content_type.startswith("text/")):
         return "a text that is attached isn't UTF-8"
     return "a header field that steers Mailjet can't be set in its API" if _settings(mail) is None else None
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def allows_header(name: str) -> bool:

@@ -11,13 +11,13 @@ follow the first; the text says that it is late. Errors come with status 500, so
 
 from __future__ import annotations
 
-import json
 import re
 
-from relay.providers.api import Answer, Api, ApiMail, ApiRequest, Call, Found, Kind, Verdict, same
-from relay.providers.apis.answers import by_status, is_success, json_of, rejection, text_of
+from relay.providers.api import Answer, Api, ApiMail, ApiRequest, Call, Found, Kind, Verdict
+from relay.providers.apis.answers import by_status, for_each, is_success, json_of, rejection, text_of
+from relay.providers.apis.making import json_request
 from relay.providers.apis.message_fields import is_utf8
-from relay.providers.reading import dig, identifier, items, line
+from relay.providers.reading import dig, identifier, line
 
 _ACCEPTED = ("sent", "queued", "scheduled")
 _NOT_HELD_BACK = ("attachments", "multiple-recipients")
@@ -38,17 +38,14 @@ def request(mail: ApiMail, call: Call) -> ApiRequest:
         "to": list(mail.recipients),
         "async": False,
     }
-    headers = (("Content-Type", "application/json"), ("Accept", "application/json"))
-    path = f"{call.prefix}/api/1.0/messages/send-raw.json"
-    return ApiRequest(path, headers, json.dumps(body, ensure_ascii=False).encode())
+    return json_request(f"{call.prefix}/api/1.0/messages/send-raw.json", body)
 
 
 def judge(answer: Answer, mail: ApiMail, now: float) -> Verdict:
     """`[{email, status, reject_reason, queued_reason, _id}]`, or `{status: "error", code, name, message}`."""
     body = json_of(answer)
     if isinstance(body, list) and is_success(answer):
-        by_address = {same(email): one for one in items(body) if isinstance(email := dig(one, "email"), str)}
-        return Verdict(tuple(_found(answer, by_address.get(same(one))) for one in mail.recipients))
+        return Verdict(tuple(_found(answer, one) for one in for_each(mail, body, "email")))
     name, message = identifier(dig(body, "name")), dig(body, "message")
     text = text_of(answer, f"{name}: {message}" if name and line(message) else message, name)
     kind = _kind_of(name or "", text)

@@ -6,13 +6,12 @@ It has no idempotency keys. It replaces Message-ID, so that field goes along onl
 
 from __future__ import annotations
 
-import json
 import re
-from base64 import b64encode
 from typing import Any
 
 from relay.providers.api import Answer, Api, ApiMail, ApiRequest, Call, Found, Mailbox, Rebuilt, Verdict
 from relay.providers.apis.answers import by_status, is_success, json_of, named, rejection, text_of
+from relay.providers.apis.making import base64_of, json_request, quoted
 from relay.providers.apis.places import refused
 from relay.providers.reading import dig, identifier
 from relay.providers.webhook import Field
@@ -38,9 +37,9 @@ def request(mail: ApiMail, call: Call) -> ApiRequest:
     """`POST /email`."""
     rebuilt = mail.rebuilt
     assert rebuilt is not None
-    body: dict[str, Any] = {"From": _mailbox(rebuilt.author), "Subject": rebuilt.subject}
+    body: dict[str, Any] = {"From": quoted(rebuilt.author), "Subject": rebuilt.subject}
     lists = {"To": rebuilt.to, "Cc": rebuilt.cc, "Bcc": [Mailbox(one) for one in mail.bcc], "ReplyTo": rebuilt.reply_to}
-    body |= {name: ", ".join(map(_mailbox, boxes)) for name, boxes in lists.items() if boxes}
+    body |= {name: ", ".join(map(quoted, boxes)) for name, boxes in lists.items() if boxes}
     if rebuilt.text is not None:
         body["TextBody"] = rebuilt.text
     if rebuilt.html is not None:
@@ -49,24 +48,13 @@ def request(mail: ApiMail, call: Call) -> ApiRequest:
         body["Headers"] = headers
     if rebuilt.attachments:
         body["Attachments"] = [
-            {"Name": one.filename, "Content": b64encode(one.data).decode(), "ContentType": one.content_type}
+            {"Name": one.filename, "Content": base64_of(one.data), "ContentType": one.content_type}
             for one in rebuilt.attachments
         ]
     body |= _settings(mail)
     if metadata := _metadata(rebuilt):
         body["Metadata"] = {field.name[len(_METADATA) :]: field.value for field in metadata}
-    fields = (
-        ("X-Postmark-Server-Token", call.credentials.key),
-        ("Content-Type", "application/json"),
-        ("Accept", "application/json"),
-    )
-    return ApiRequest(f"{call.prefix}/email", fields, json.dumps(body, ensure_ascii=False).encode())
-
-
-def _mailbox(one: Mailbox) -> str:
-    """The name is always quoted: its punctuation would divide the list."""
-    name = one.name.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{name}" <{one.address}>' if name else one.address
+    return json_request(f"{call.prefix}/email", body, ("X-Postmark-Server-Token", call.credentials.key))
 
 
 def _metadata(rebuilt: Rebuilt) -> list[Field]:

@@ -5,12 +5,20 @@ Source: its OpenAPI document of 2026-08 and its page on idempotency keys.
 
 from __future__ import annotations
 
-import json
-from base64 import b64encode
 from typing import Any
 
 from relay.providers.api import Answer, Api, ApiMail, ApiRequest, Call, Found, Kind, Mailbox, Verdict
-from relay.providers.apis.answers import by_status, is_success, json_of, named, rejection, retry_after_s, text_of
+from relay.providers.apis.answers import (
+    accepted,
+    by_status,
+    is_success,
+    json_of,
+    named,
+    rejection,
+    retry_after_s,
+    text_of,
+)
+from relay.providers.apis.making import base64_of, json_request, quoted
 from relay.providers.apis.places import refused
 from relay.providers.reading import dig, identifier
 
@@ -43,26 +51,21 @@ def request(mail: ApiMail, call: Call) -> ApiRequest:
         body["headers"] = {field.name: field.value for field in rebuilt.headers}
     if rebuilt.attachments:
         body["attachments"] = [
-            {"filename": one.filename, "content": b64encode(one.data).decode(), "content_type": one.content_type}
+            {"filename": one.filename, "content": base64_of(one.data), "content_type": one.content_type}
             for one in rebuilt.attachments
         ]
-    headers = (
+    fields = (
         ("Authorization", f"Bearer {call.credentials.key}"),
-        ("Content-Type", "application/json"),
-        ("Accept", "application/json"),
         ("Idempotency-Key", mail.steered(_KEY_HEADER) or call.idempotency_key),
     )
-    return ApiRequest(f"{call.prefix}/emails", headers, json.dumps(body, ensure_ascii=False).encode())
+    return json_request(f"{call.prefix}/emails", body, *fields)
 
 
 def judge(answer: Answer, mail: ApiMail, now: float) -> Verdict:
     """`{"id"}`, or `{statusCode, name, message}`."""
     body = json_of(answer)
     if is_success(answer):
-        esp_id = identifier(dig(body, "id"))
-        if esp_id is None:
-            return Verdict.of_all(mail, Found("unknown", text_of(answer, "no id in the answer")))
-        return Verdict.of_all(mail, Found("sent", esp_id))
+        return accepted(answer, mail, identifier(dig(body, "id")), "no id in the answer")
     name, message = dig(body, "name"), dig(body, "message")
     text = text_of(answer, message, name)
     if answer.status == 409:
@@ -91,10 +94,8 @@ def why_not(mail: ApiMail) -> str | None:
 
 
 def _mailbox(one: Mailbox) -> str:
-    if not one.name:
-        return one.address
-    name = one.name.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{name}" <{one.address}>' if set(name) & set('()<>[]:;@\\,."') else f"{name} <{one.address}>"
+    is_plain = bool(one.name) and not set(one.name) & set('()<>[]:;@\\,."')
+    return f"{one.name} <{one.address}>" if is_plain else quoted(one)
 
 
 API = Api(

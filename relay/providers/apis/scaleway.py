@@ -7,14 +7,12 @@ field. Recipients on its blocklist are accepted and fail later.
 
 from __future__ import annotations
 
-import json
 import re
-from base64 import b64encode
-from email.header import Header
 from typing import Any
 
-from relay.providers.api import Answer, Api, ApiMail, ApiRequest, Call, Found, Mailbox, Verdict, same
-from relay.providers.apis.answers import by_status, is_success, json_of, named, rejection, text_of
+from relay.providers.api import Answer, Api, ApiMail, ApiRequest, Call, Found, Mailbox, Verdict
+from relay.providers.apis.answers import by_status, for_each, is_success, json_of, named, rejection, text_of
+from relay.providers.apis.making import as_object, base64_of, encoded, json_request, quoted, without_message_id
 from relay.providers.apis.places import at_place, refused
 from relay.providers.reading import dig, first, identifier, items, line
 
@@ -24,8 +22,6 @@ _LEAST_TEXT = 10
 """characters that subject, text and HTML need"""
 _MOST_ATTACHMENTS = 10
 _MOST_RECIPIENTS = 10
-_MOST_WORD = 75
-"""characters in an encoded word (RFC 2047 2)"""
 _ACCEPTED = ("new", "sending", "sent")
 _FAILED = ("failed", "canceled")
 _FLAGS = {"blocklisted": "5.7.1", "mailbox_not_found": "5.1.1", "hard_bounce": "5.0.0"}
@@ -62,12 +58,12 @@ def request(mail: ApiMail, call: Call) -> ApiRequest:
     assert rebuilt is not None
     body: dict[str, Any] = {
         "project_id": call.credentials.username,
-        "from": _mailbox(rebuilt.author),
-        "to": [_mailbox(one) for one in rebuilt.to],
+        "from": as_object(rebuilt.author),
+        "to": [as_object(one) for one in rebuilt.to],
         "subject": rebuilt.subject,
     }
     if rebuilt.cc:
-        body["cc"] = [_mailbox(one) for one in rebuilt.cc]
+        body["cc"] = [as_object(one) for one in rebuilt.cc]
     if mail.bcc:
         body["bcc"] = [{"email": one} for one in mail.bcc]
     if rebuilt.text is not None:
@@ -76,52 +72,29 @@ def request(mail: ApiMail, call: Call) -> ApiRequest:
         body["html"] = rebuilt.html
     if rebuilt.attachments:
         body["attachments"] = [
-            {"name": one.filename, "type": one.content_type, "content": b64encode(one.data).decode()}
+            {"name": one.filename, "type": one.content_type, "content": base64_of(one.data)}
             for one in rebuilt.attachments
         ]
-    fields = [(field.name, _encoded(field.value)) for field in rebuilt.headers if field.name.lower() != "message-id"]
+    # The API takes a header field's value as it is written.
+    fields = [(field.name, encoded(field.value)) for field in without_message_id(rebuilt)]
     if rebuilt.reply_to:
         fields.append(("Reply-To", ", ".join(_shown(one) for one in rebuilt.reply_to)))
     if fields:
         body["additional_headers"] = [{"key": name, "value": value} for name, value in fields]
-    headers = (
-        ("X-Auth-Token", call.credentials.key),
-        ("Content-Type", "application/json"),
-        ("Accept", "application/json"),
-    )
     path = f"{call.prefix}/transactional-email/v1alpha1/regions/{_REGION}/emails"
-    return ApiRequest(path, headers, json.dumps(body, ensure_ascii=False).encode())
-
-
-def _mailbox(one: Mailbox) -> dict[str, str]:
-    return {"email": one.address, "name": one.name} if one.name else {"email": one.address}
-
-
-def _encoded(value: str) -> str:
-    """A header field's value as encoded words (RFC 2047) where it isn't ASCII: the API takes it as it is written."""
-    return value if value.isascii() else Header(value, "utf-8", _MOST_WORD).encode(linesep="\n").replace("\n ", " ")
+    return json_request(path, body, ("X-Auth-Token", call.credentials.key))
 
 
 def _shown(one: Mailbox) -> str:
     """An address in a header field, with its name quoted or encoded."""
-    if not one.name:
-        return one.address
-    if not one.name.isascii():
-        return f"{_encoded(one.name)} <{one.address}>"
-    name = one.name.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{name}" <{one.address}>'
+    return quoted(one) if one.name.isascii() else f"{encoded(one.name)} <{one.address}>"
 
 
 def judge(answer: Answer, mail: ApiMail, now: float) -> Verdict:
     """`{"emails": [{id, mail_rcpt, status}]}`, or `{type, message, details}`."""
     body = json_of(answer)
     if is_success(answer):
-        by_address = {
-            same(recipient): one
-            for one in items(dig(body, "emails"))
-            if isinstance(recipient := dig(one, "mail_rcpt"), str)
-        }
-        return Verdict(tuple(_found(answer, by_address.get(same(one))) for one in mail.recipients))
+        return Verdict(tuple(_found(answer, one) for one in for_each(mail, dig(body, "emails"), "mail_rcpt")))
     kind, message = identifier(dig(body, "type")), identifier(dig(body, "message"))
     details = list(items(dig(body, "details")))[:20]
     said = [first((line(dig(one, "help_message")), line(dig(one, "reason")))) for one in details]

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from base64 import b64encode
 from collections.abc import Callable, Iterable
-from email.header import Header
 from typing import Any
 
 from relay.providers.api import Answer, Api, ApiMail, ApiRequest, Call, Found, Mailbox, Rebuilt, Verdict, same
@@ -23,13 +21,13 @@ from relay.providers.apis.answers import (
     retry_after_s,
     text_of,
 )
+from relay.providers.apis.making import as_object, base64_of, encoded, is_json_text, json_request
 from relay.providers.apis.places import refused
 from relay.providers.reading import dig, first, identifier, items, line, read_json, truth
 
 _SMTPAPI = "x-smtpapi"
 _ACCEPTED = 202
 _MAX_CATEGORIES = 10
-_MAX_WORD = 75  # RFC 2047 2
 _TIME = re.compile(r"\d{10}", re.ASCII)
 _RESERVED = ("x-sg-id", "x-sg-eid", "received", "dkim-signature", "content-type", "content-transfer-encoding")
 _RECIPIENT = re.compile(r"personalizations\.0\.(to|cc|bcc)\.(\d{1,4})(?:\.email)?", re.ASCII)
@@ -60,39 +58,36 @@ def request(mail: ApiMail, call: Call) -> ApiRequest:
     assert rebuilt is not None
     settings = _settings(mail) or {}
     lists = _lists(rebuilt, mail)
-    personalization: _Settings = {name: [_mailbox(one) for one in boxes] for name, boxes in lists.items() if boxes}
+    personalization: _Settings = {name: [as_object(one) for one in boxes] for name, boxes in lists.items() if boxes}
     if custom_args := settings.pop("custom_args", None):
         personalization["custom_args"] = custom_args
     # Of the texts, the plain one has to be first.
     texts = (("text/plain", rebuilt.text), ("text/html", rebuilt.html))
     body: _Settings = {
         "personalizations": [personalization],
-        "from": _mailbox(rebuilt.author),
+        "from": as_object(rebuilt.author),
         "subject": rebuilt.subject,
         "content": [{"type": kind, "value": value} for kind, value in texts if value is not None],
     }
     if len(rebuilt.reply_to) == 1:
-        body["reply_to"] = _mailbox(rebuilt.reply_to[0])
+        body["reply_to"] = as_object(rebuilt.reply_to[0])
     elif rebuilt.reply_to:
-        body["reply_to_list"] = [_mailbox(one) for one in rebuilt.reply_to]
+        body["reply_to_list"] = [as_object(one) for one in rebuilt.reply_to]
     if rebuilt.headers:
-        body["headers"] = {field.name: _encoded(field.value) for field in rebuilt.headers}
+        # "You must ensure these are properly encoded if they contain unicode characters".
+        body["headers"] = {field.name: encoded(field.value) for field in rebuilt.headers}
     if rebuilt.attachments:
         body["attachments"] = [
             {
-                "content": b64encode(one.data).decode(),
+                "content": base64_of(one.data),
                 "type": one.content_type,
                 "filename": one.filename,
                 "disposition": "attachment",
             }
             for one in rebuilt.attachments
         ]
-    headers = (
-        ("Authorization", f"Bearer {call.credentials.key}"),
-        ("Content-Type", "application/json"),
-        ("Accept", "application/json"),
-    )
-    return ApiRequest(f"{call.prefix}/v3/mail/send", headers, json.dumps(body | settings, ensure_ascii=False).encode())
+    proof = ("Authorization", f"Bearer {call.credentials.key}")
+    return json_request(f"{call.prefix}/v3/mail/send", body | settings, proof)
 
 
 def _lists(rebuilt: Rebuilt, mail: ApiMail) -> dict[str, list[Mailbox]]:
@@ -108,22 +103,13 @@ def _lists(rebuilt: Rebuilt, mail: ApiMail) -> dict[str, list[Mailbox]]:
     return found
 
 
-def _mailbox(one: Mailbox) -> dict[str, str]:
-    return {"email": one.address, "name": one.name} if one.name else {"email": one.address}
-
-
-def _encoded(value: str) -> str:
-    """A header value as ASCII: "You must ensure these are properly encoded if they contain unicode characters"."""
-    return value if value.isascii() else Header(value, "utf-8", maxlinelen=_MAX_WORD).encode().replace("\n", "")
-
-
 def _settings(mail: ApiMail) -> _Settings | None:
     """The API's fields for what X-SMTPAPI says. None: it can't be read, or says what the API has no field for."""
     values = mail.steering.get(_SMTPAPI, ())
     if not values:
         return {}
     known = read_json(values[0]) if len(values) == 1 else None
-    if not isinstance(known, dict) or not _is_text(known) or not known.keys() <= _PARAMETERS.keys():
+    if not isinstance(known, dict) or not is_json_text(known) or not known.keys() <= _PARAMETERS.keys():
         return None
     made = [_PARAMETERS[name](value) for name, value in known.items()]
     found: _Settings = {}
@@ -132,15 +118,6 @@ def _settings(mail: ApiMail) -> _Settings | None:
             return None
         found |= one
     return found
-
-
-def _is_text(value: object) -> bool:
-    """Whether a value can be written in UTF-8: escapes in JSON may make a half of a character."""
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _categories(value: object) -> _Settings | None:

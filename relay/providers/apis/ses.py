@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from relay.providers.api import Answer, Api, ApiMail, ApiRequest, Call, Found, Kind, Verdict
-from relay.providers.apis.answers import by_status, is_success, json_of, named, rejection, text_of
+from relay.providers.apis.answers import accepted, by_status, is_success, json_of, named, rejection, text_of
 from relay.providers.apis.places import refused
 from relay.providers.apis.sigv4 import signed_headers
 from relay.providers.reading import dig, first, identifier
@@ -56,10 +56,7 @@ def judge(answer: Answer, mail: ApiMail, now: float) -> Verdict:
     """`{"MessageId"}`, or an error whose type stands in a header field or in the body."""
     body = json_of(answer)
     if is_success(answer):
-        esp_id = identifier(dig(body, "MessageId"))
-        if esp_id is None:
-            return Verdict.of_all(mail, Found("unknown", text_of(answer, "no MessageId in the answer")))
-        return Verdict.of_all(mail, Found("sent", esp_id))
+        return accepted(answer, mail, identifier(dig(body, "MessageId")), "no MessageId in the answer")
     message = first((identifier(dig(body, "message")), identifier(dig(body, "Message"))))
     error = first((answer.headers.get("x-amzn-errortype"), identifier(dig(body, "__type")))) or ""
     error = error.partition(":")[0].rpartition("#")[2]

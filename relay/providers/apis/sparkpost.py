@@ -14,6 +14,7 @@ from typing import Any
 
 from relay.providers.api import Answer, Api, ApiMail, ApiRequest, Call, Found, Verdict
 from relay.providers.apis.answers import by_status, is_success, json_of, named, rejection, text_of
+from relay.providers.apis.making import json_request
 from relay.providers.apis.message_fields import decoded, fields_of, is_utf8
 from relay.providers.apis.places import refused
 from relay.providers.reading import dig, identifier, items
@@ -49,13 +50,7 @@ def request(mail: ApiMail, call: Call) -> ApiRequest:
         **{key: settings[key] for key in ("campaign_id", "metadata") if key in settings},
         "content": {"email_rfc822": mail.content.decode()},
     }
-    headers = (
-        ("Authorization", call.credentials.key),
-        ("Content-Type", "application/json"),
-        ("Accept", "application/json"),
-    )
-    path = f"{call.prefix}/api/v1/transmissions"
-    return ApiRequest(path, headers, json.dumps(body, ensure_ascii=False).encode())
+    return json_request(f"{call.prefix}/api/v1/transmissions", body, ("Authorization", call.credentials.key))
 
 
 def _settings(mail: ApiMail) -> dict[str, Any] | None:
