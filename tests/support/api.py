@@ -12,10 +12,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
 
 from tests.support.api_dialogue import ApiDialogue, HttpWire
 from tests.support.api_script import (
@@ -41,6 +40,7 @@ from tests.support.api_script import (
     StopReading,
     Taken,
 )
+from tests.support.listening import Listening
 from tests.support.tls import Certificate
 from tests.support.wire import Lost, Wire
 
@@ -51,7 +51,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-class ApiServer:
+class ApiServer(Listening[HttpWire]):
     """An async context manager that listens on loopback; what it saw is in `requests` and `faults`."""
 
     def __init__(
@@ -67,6 +67,7 @@ class ApiServer:
         """`respond`: one answer, or one for each request in turn, of which the last repeats.
         `at_head`: asked before the body of a request is read; None from it means to read on and answer.
         `receive_buffer_bytes`: of the kernel, for each connection; the kernel doubles it."""
+        super().__init__()
         self.address = address
         self.port = port
         self.requests: list[Request] = []
@@ -81,10 +82,6 @@ class ApiServer:
         self.set_respond(respond)
         self._context = tls.server_context() if isinstance(tls, Certificate) else tls
         self._receive_buffer_bytes = receive_buffer_bytes
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._wires: set[HttpWire] = set()
-        self._server: asyncio.Server | None = None
-        self._changed = asyncio.Event()
 
     @property
     def url(self) -> str:
@@ -102,27 +99,15 @@ class ApiServer:
         if not self._answers:
             raise ValueError("a server needs an answer")
 
-    async def __aenter__(self) -> Self:
-        await self.resume()
-        return self
-
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.pause()
-        for task in (tasks := list(self._tasks)):
-            task.cancel()
+        """Connections that their end has closed with FIN are reset, too: clients notice at once."""
         wires = list(self._wires)
-        await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
+        await super().__aexit__(kind, exc, trace)
         for wire in wires:
             with suppress(OSError):  # a handshake that failed has closed its socket
                 wire.reset()
-
-    async def pause(self) -> None:
-        """Stop listening: connections are refused. Open ones go on."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
 
     async def resume(self) -> None:
         """Listen (again) on the same port."""
@@ -139,8 +124,7 @@ class ApiServer:
 
     def reset_connections(self) -> None:
         """RST on every open connection."""
-        for wire in list(self._wires):
-            wire.reset()
+        self._reset_all()
 
     def close_connections(self) -> None:
         """What a server does to idle connections: FIN, without a word."""
@@ -149,26 +133,16 @@ class ApiServer:
 
     def swallow_connections(self) -> None:
         """The network loses what comes on the connections that are open now, without an RST. Linux only."""
-        for wire in list(self._wires):
-            wire.swallow()
+        self._swallow_all()
 
     async def wait_for(self, n: int, within_s: float = 10.0) -> list[Request]:
         """The requests, once there are `n`."""
         await self.wait_until(lambda: len(self.requests) >= n, within_s)
         return self.requests
 
-    async def wait_until(self, holds: Callable[[], bool], within_s: float = 10.0) -> None:
-        """Until `holds()`, looked at whenever a connection moves. Else AssertionError with what was seen."""
-        try:
-            async with asyncio.timeout(within_s):
-                while not holds():
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            seen = [f"{one.method} {one.path}" for one in self.requests]
-            raise AssertionError(
-                f"not within {within_s} s: {seen}, {self.connections} connections, faults {self.faults}"
-            ) from None
+    def _seen(self) -> str:
+        seen = [f"{one.method} {one.path}" for one in self.requests]
+        return f"{seen}, {self.connections} connections, faults {self.faults}"
 
     def _choose(self) -> Answer:
         answer = self._answers[min(self._turn, len(self._answers) - 1)]
@@ -177,11 +151,11 @@ class ApiServer:
 
     def _noted(self, request: Request) -> None:
         self.requests.append(request)
-        self._changed.set()
+        self.changed()
 
     def _fault(self, text: str) -> None:
         self.faults.append(text)
-        self._changed.set()
+        self.changed()
 
     async def _serve(self, wire: Wire) -> None:
         assert isinstance(wire, HttpWire)
@@ -189,7 +163,7 @@ class ApiServer:
         self.connections += 1
         self._wires.add(wire)
         self.peak = max(self.peak, self.open)
-        self._changed.set()
+        self.changed()
         try:
             if self._context is not None:
                 await wire.secure(self._context)
@@ -199,4 +173,4 @@ class ApiServer:
         finally:
             self._wires.discard(wire)
             wire.close()
-            self._changed.set()
+            self.changed()

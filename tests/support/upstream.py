@@ -12,11 +12,11 @@ import asyncio
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from tests.support.dialogue import Dialogue, Received, Session, encode
+from tests.support.listening import Listening
 from tests.support.script import (
     BySession,
     Close,
@@ -47,7 +47,7 @@ __all__ = [
 DEFAULT_EXTENSIONS = ("PIPELINING", "8BITMIME", "SIZE 35882577", "DSN", "SMTPUTF8", "ENHANCEDSTATUSCODES")
 
 
-class Upstream:
+class Upstream(Listening[Wire]):
     """An async context manager that listens on loopback; what it saw is in `sessions` and `transfers`."""
 
     def __init__(
@@ -67,6 +67,7 @@ class Upstream:
         round trip.
         `idle_s`: with no command for so long the `idle` step comes (421 and closing, unless scripted).
         `certificate`: needed where `tls` is; see the `certificates` fixture."""
+        super().__init__()
         if tls is not None and certificate is None:
             raise ValueError("an upstream with TLS needs a certificate")
         self.extensions = tuple(extensions)
@@ -84,10 +85,6 @@ class Upstream:
         self.context = certificate.server_context() if isinstance(certificate, Certificate) else certificate
         self.playbook = Playbook(script or {})
         self.seen: Counter[Step] = Counter()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._wires: set[Wire] = set()
-        self._server: asyncio.Server | None = None
-        self._changed = asyncio.Event()
 
     @property
     def messages(self) -> list[Received]:
@@ -107,25 +104,6 @@ class Upstream:
         self.playbook = Playbook(script)
         self.seen.clear()
 
-    async def __aenter__(self) -> Self:
-        await self.resume()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.pause()
-        for task in (tasks := list(self._tasks)):
-            task.cancel()
-        await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 5)
-        self.reset_sessions()
-
-    async def pause(self) -> None:
-        """Stop listening: connections are refused. Open sessions go on."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-
     async def resume(self) -> None:
         """Listen (again) on the same port."""
         loop = asyncio.get_running_loop()
@@ -136,13 +114,11 @@ class Upstream:
 
     def reset_sessions(self) -> None:
         """RST on every open session."""
-        for wire in list(self._wires):
-            wire.reset()
+        self._reset_all()
 
     def swallow_sessions(self) -> None:
         """The network loses what comes on the sessions that are open now, without an RST. Linux only."""
-        for wire in list(self._wires):
-            wire.swallow()
+        self._swallow_all()
 
     def close_sessions(self, reply: str | None = "421 4.4.2 idle too long, closing") -> None:
         """What a server does to idle sessions: a last word (or none), then FIN."""
@@ -156,21 +132,9 @@ class Upstream:
         await self.wait_until(lambda: len(self.messages) >= n, within_s)
         return self.messages
 
-    async def wait_until(self, holds: Callable[[], bool], within_s: float = 10.0) -> None:
-        """Until `holds()`, looked at whenever a session moves. Else AssertionError with what was seen."""
-        try:
-            async with asyncio.timeout(within_s):
-                while not holds():
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            said = {session.index: session.verbs for session in self.sessions}
-            raise AssertionError(
-                f"not within {within_s} s: {len(self.messages)} accepted of {len(self.transfers)}, {said}"
-            ) from None
-
-    def changed(self) -> None:
-        self._changed.set()
+    def _seen(self) -> str:
+        said = {session.index: session.verbs for session in self.sessions}
+        return f"{len(self.messages)} accepted of {len(self.transfers)}, {said}"
 
     async def _serve(self, wire: Wire) -> None:
         session = Session(index=len(self.sessions), opened_at=time.time())
