@@ -32,7 +32,7 @@ class Turn(NamedTuple):
 
 
 def turns(pending: Iterable[Pending], ways: Sequence[Upstream], now: float) -> Iterator[Turn]:
-    """Who is asked for which recipients. `now`: seconds since the epoch."""
+    """Which ways are asked for which recipients. `now`: seconds since the epoch."""
     found: dict[tuple[str | None, tuple[Upstream, ...]], list[int]] = {}
     for one in pending:
         key = None if one.repeat is None else one.repeat.key

@@ -80,7 +80,7 @@ def same(address: str) -> str:
 
 
 class Credentials(NamedTuple):
-    """What proves who asks. Never shown: each API uses some of them."""
+    """What proves the relay to an API. Never shown: each API uses some of them."""
 
     key: str = ""
     """the API key; Microsoft Graph: an access token"""

@@ -1,5 +1,5 @@
-"""Find a message's lane: that of the first rule that matches, else the default lane. Recipients by different routes
-are told apart."""
+"""Find a message's lane: that of the first rule that matches, else the default lane. Recipients with
+different routes become several parts."""
 
 from __future__ import annotations
 

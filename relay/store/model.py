@@ -124,7 +124,7 @@ class Repeat(NamedTuple):
     until: float
     """seconds since the epoch: from then on the lane's `on_ambiguous` decides"""
     key: str
-    """of the request, whoever of its recipients is left"""
+    """of the request; it stays the same while fewer of its recipients are left"""
 
 
 class OpenRecipient(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -30,6 +29,7 @@ from relay.supervise import Supervisor
 from relay.upstream.http.fetch import Fetch, FetchFailed, fetch
 from relay.upstream.oauth_file import TokenFile, TokenFileError
 from relay.upstream.results import OpenFailed
+from relay.upstream.server import verifying_context
 
 RETRY_S = (1.0, 5.0, 15.0, 60.0)
 """after a failed fetch; the last repeats, and is the only one where asking again is of no use"""
@@ -98,8 +98,7 @@ def fetcher_of(upstream: Upstream) -> Fetcher:
     context = None
     if upstream.ca_file is not None:
         try:
-            context = ssl.create_default_context()
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context = verifying_context()
             context.load_verify_locations(str(upstream.ca_file))
         except OSError as error:
             raise ValueError(f"{upstream.ca_file}: {error.strerror or 'unreadable'}") from None

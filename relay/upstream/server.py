@@ -24,10 +24,15 @@ class Contexts:
         """Raises OSError or ssl.SSLError for an unreadable `ca_file`; None: the system's CAs."""
         context = self._built.get(ca_file)
         if context is None:
-            context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            self._built[ca_file] = context
+            context = self._built[ca_file] = verifying_context(ca_file)
         return context
+
+
+def verifying_context(ca_file: Path | None = None) -> ssl.SSLContext:
+    """A new TLS context of a client that verifies by these CAs; None: the system's. Raises as `Contexts.trusting`."""
+    context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 class Dialer(Protocol):

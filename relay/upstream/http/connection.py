@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 import h11
 
+from relay import __version__
+from relay.config.access import Endpoint
 from relay.providers.api import Answer
 from relay.upstream.flow import FlowLimit
 from relay.upstream.http.reading import End, Reading
@@ -33,6 +36,20 @@ class Exchange(NamedTuple):
     left_at: float
     """time.monotonic: when the last byte was written, or writing ended"""
     ended_at: float
+
+
+def request_head(
+    where: Endpoint, method: str, target: str, fields: Iterable[tuple[str, str]], size_bytes: int
+) -> h11.Request:
+    """A request's head. `fields`: its own header fields; `size_bytes`: of its body."""
+    headers = [
+        ("Host", where.authority),
+        *fields,
+        ("Content-Length", str(size_bytes)),
+        ("Accept-Encoding", "identity"),
+        ("User-Agent", f"otp-relay/{__version__}"),
+    ]
+    return h11.Request(method=method, target=target, headers=headers)
 
 
 class HttpConnection(KeptSession):

@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 
 import h11
 
-from relay import __version__
 from relay.config.access import Endpoint
 from relay.providers.api import Answer
 from relay.upstream.http.connect import open_connection
+from relay.upstream.http.connection import request_head
 from relay.upstream.results import OpenFailed
-from relay.upstream.server import ApiServer, dialer
+from relay.upstream.server import ApiServer, dialer, verifying_context
 
 
 class FetchFailed(Exception):
@@ -55,15 +55,8 @@ async def fetch(
 
 
 async def _asked(server: ApiServer, target: str, what: Fetch, deadline: float) -> Answer:
-    headers = [
-        ("Host", server.where.authority),
-        *what.headers,
-        ("Content-Length", str(len(what.body))),
-        ("Accept-Encoding", "identity"),
-        ("User-Agent", f"otp-relay/{__version__}"),
-        ("Connection", "close"),
-    ]
-    head = h11.Request(method=what.method, target=target, headers=headers)
+    fields = (*what.headers, ("Connection", "close"))
+    head = request_head(server.where, what.method, target, fields, len(what.body))
     connection = await open_connection(server, timeout_s=deadline - time.monotonic())
     try:
         left_s = deadline - time.monotonic()
@@ -91,6 +84,4 @@ def _parsed(url: str) -> tuple[Endpoint, str]:
 
 @cache
 def _system_cas() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+    return verifying_context()

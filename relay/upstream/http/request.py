@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import h11
 
-from relay import __version__
 from relay.config.access import Endpoint
 from relay.config.model import Upstream
 from relay.mail.correlation import correlated
@@ -20,6 +19,7 @@ from relay.mail.setting import taken_out, with_fields
 from relay.providers.api import Api, ApiMail, ApiRequest, Call, Credentials, Mailbox, Rebuilt, same
 from relay.providers.apis.registry import api_named
 from relay.providers.registry import provider_named
+from relay.upstream.http.connection import request_head
 from relay.upstream.load import Finish, Load, Parts
 
 LARGE_BYTES = 256_000
@@ -61,7 +61,7 @@ class Shipment(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """A content as one API sees it, whoever its recipients are."""
+    """A content as one API sees it, for any recipients."""
 
     content: bytes
     """of a raw API"""
@@ -111,8 +111,8 @@ def seen_now(load: Load, config: Upstream, finish: Finish) -> ApiMail | str | No
 
 
 def why_not(content: bytes, config: Upstream, shipment: Shipment) -> str | None:
-    """Why the upstream's API can't carry a content as it was accepted (`relay.mail.message.prepare`), for people who
-    ask before it is sent; None: it can. The reason holds nothing of the message. Blocks for as long as it takes."""
+    """Why the upstream's API can't carry a content as it was accepted (`relay.mail.message.prepare`), before it is
+    sent; None: it can. The reason holds nothing of the message. Blocks for as long as it takes."""
     api, finish = api_named(config.api.kind or ""), Finish.of(config)
     content = with_fields(content, finish.settings)
     provider = provider_named(finish.provider) if finish.provider is not None else None
@@ -193,11 +193,4 @@ async def request(
     call = Call(credentials, where.authority, where.prefix, now, key)
     make: Callable[[ApiMail, Call], ApiRequest] = api.request
     made = await asyncio.to_thread(make, mail, call) if one.is_large else make(mail, call)
-    headers = [
-        ("Host", where.authority),
-        *made.headers,
-        ("Content-Length", str(len(made.body))),
-        ("Accept-Encoding", "identity"),
-        ("User-Agent", f"otp-relay/{__version__}"),
-    ]
-    return h11.Request(method="POST", target=made.path, headers=headers), made.body
+    return request_head(where, "POST", made.path, made.headers, len(made.body)), made.body
