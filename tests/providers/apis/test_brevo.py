@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
 from email.header import decode_header, make_header
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +14,7 @@ import pytest
 from relay.providers import brevo as provider
 from relay.providers.api import ApiMail, Found, Mailbox, Verdict
 from relay.providers.apis.brevo import API
-from tests.providers.apis.test_postmark import (
+from tests.providers.apis.samples_1 import (
     ALONE,
     ANN,
     BEN,
@@ -26,8 +26,9 @@ from tests.providers.apis.test_postmark import (
     NOW,
     PDF,
     REBUILT,
-    answer_of,
+    body_of,
     fields,
+    judged_by,
     kinds,
     mail_of,
 )
@@ -37,20 +38,13 @@ ID = "<202603011200.123456@smtp-relay.mailin.fr>"
 
 def built(mail: ApiMail) -> dict[str, Any]:
     """The body of the request; its idempotency key is checked here, and taken off."""
-    assert API.why_not(mail) is None
-    request = API.request(mail, CALL)
-    assert request.path == "/proxy/v3/smtp/email"
-    assert request.headers == (("api-key", KEY), ("Content-Type", "application/json"), ("Accept", "application/json"))
-    assert KEY.encode() not in request.body
-    body = json.loads(request.body)
+    body = body_of(API, mail, "/proxy/v3/smtp/email", ("api-key", KEY))
     key = body["headers"].pop("idempotencyKey")
     assert str(UUID(key)) == key
-    assert isinstance(body, dict)
     return body
 
 
-def judged(status: int, body: object, mail: ApiMail | None = None, headers: Mapping[str, str] | None = None) -> Verdict:
-    return API.judge(answer_of(status, body, headers), mail or mail_of(), NOW)
+judged = partial(judged_by, API)
 
 
 def error(code: str, message: str) -> dict[str, str]:

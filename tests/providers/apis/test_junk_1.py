@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from relay.providers.api import Answer, Api, Mailbox, Verdict
 from relay.providers.apis import brevo, mailjet, postmark, sendgrid
-from tests.providers.apis.test_postmark import ALL, ANN, CALL, LEAST, NOW, mail_of
+from tests.providers.apis.samples_1 import ALL, ANN, CALL, LEAST, NOW, mail_of
 
 APIS = {"postmark": postmark.API, "sendgrid": sendgrid.API, "mailjet": mailjet.API, "brevo": brevo.API}
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from relay.providers import mailjet as provider
 from relay.providers.api import ApiMail, Call, Credentials, Found, Mailbox, Verdict
 from relay.providers.apis.mailjet import API
-from tests.providers.apis.test_postmark import (
+from tests.providers.apis.samples_1 import (
     ALONE,
     ANN,
     BEN,
@@ -22,8 +21,9 @@ from tests.providers.apis.test_postmark import (
     NOW,
     PDF,
     REBUILT,
-    answer_of,
+    body_of,
     fields,
+    judged_by,
     kinds,
     mail_of,
 )
@@ -34,24 +34,15 @@ NUMBERS = [92_042_317_804_662_640 + digit for digit in range(3)]
 
 
 def built(mail: ApiMail) -> dict[str, Any]:
-    assert API.why_not(mail) is None
-    request = API.request(mail, CALL)
-    assert request.path == "/proxy/v3.1/send"
-    assert request.headers == (
-        ("Authorization", "Basic cHVibGljOnNlY3JldA=="),
-        ("Content-Type", "application/json"),
-        ("Accept", "application/json"),
-    )
-    assert b"secret" not in request.body
-    body = json.loads(request.body)
+    proof = ("Authorization", "Basic cHVibGljOnNlY3JldA==")
+    body = body_of(API, mail, "/proxy/v3.1/send", proof, call=CALL, secret="secret")
     assert list(body) == ["Messages"]
     (message,) = body["Messages"]
     assert isinstance(message, dict)
     return message
 
 
-def judged(status: int, body: object, mail: ApiMail | None = None, headers: Mapping[str, str] | None = None) -> Verdict:
-    return API.judge(answer_of(status, body, headers), mail or mail_of(), NOW)
+judged = partial(judged_by, API)
 
 
 def listed(email: str, place: int) -> dict[str, Any]:

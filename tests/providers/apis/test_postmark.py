@@ -1,11 +1,10 @@
-"""Postmark: what a request says, and what an answer means. Its siblings use the mails that are built here, too."""
+"""Postmark: what a request says, and what an answer means."""
 
 from __future__ import annotations
 
 import base64
-import json
-from collections.abc import Mapping, Sequence
 from email.utils import getaddresses
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,69 +12,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.providers import postmark as provider
-from relay.providers.api import Answer, ApiMail, Attachment, Call, Credentials, Found, Mailbox, Rebuilt, Verdict
+from relay.providers.api import ApiMail, Attachment, Found, Mailbox, Verdict
 from relay.providers.apis.postmark import API
 from relay.providers.webhook import Field
-
-ANN, BEN, EVE = "ann@example.org", "Ben@example.net", "eve@example.com"
-ALL = (ANN, BEN, EVE)
-NOW = 1_772_366_405.0
-KEY = "0f1e2d3c-token"
-CALL = Call(Credentials(key=KEY), "api.example", "/proxy", NOW, "01JD8Z2W3X4Y5Z6A7B8C9DAEBF.1")
-PDF = Attachment("Übersicht.pdf", "application/pdf", b"\x00\xff%PDF")
-UUID = "b7bc2f4a-e38e-4336-af7d-e6c392c2f817"
-NAMES = ["Ann", "Ünal", 'Ann "the" Bee', "Bee, Ann", "back\\slash", "日本, 語", "O'Neil (home)"]
-
-REBUILT = Rebuilt(
-    author=Mailbox("otp@example.com", "Bank"),
-    to=(Mailbox(ANN, "Ann"),),
-    cc=(Mailbox(BEN),),
-    reply_to=(),
-    subject="Dein Code: 123456 – gültig",
-    text="123456\nGrüße\n",
-    html="<p>123456</p>",
-    attachments=(),
-    headers=(),
+from tests.providers.apis.samples_1 import (
+    ALL,
+    ALONE,
+    ANN,
+    BEN,
+    EVE,
+    KEY,
+    LEAST,
+    NAMES,
+    PDF,
+    REBUILT,
+    body_of,
+    fields,
+    judged_by,
+    kinds,
+    mail_of,
 )
-ALONE = REBUILT._replace(cc=())
-LEAST = ALONE._replace(author=Mailbox("otp@example.com"), to=(Mailbox(ANN),), subject="Code", text="1\n", html=None)
 
-
-def mail_of(
-    rebuilt: Rebuilt = REBUILT, recipients: Sequence[str] = ALL, steering: Mapping[str, Sequence[str]] | None = None
-) -> ApiMail:
-    """A mail that the relay would give to an API."""
-    fields = {name: tuple(values) for name, values in (steering or {}).items()}
-    return ApiMail("01JD", "bounce@example.com", tuple(recipients), "otp@example.com", fields, b"", rebuilt)
-
-
-def answer_of(status: int, body: object = None, headers: Mapping[str, str] | None = None) -> Answer:
-    """A response; `body` is JSON unless it is bytes or None."""
-    return Answer(status, headers or {}, body if isinstance(body, bytes | None) else json.dumps(body).encode())
-
-
-def fields(**values: str) -> tuple[Field, ...]:
-    """Header fields; `_` stands for a dash."""
-    return tuple(Field(name.replace("_", "-"), value) for name, value in values.items())
+UUID = "b7bc2f4a-e38e-4336-af7d-e6c392c2f817"
 
 
 def built(mail: ApiMail) -> dict[str, Any]:
-    assert API.why_not(mail) is None
-    request = API.request(mail, CALL)
-    assert request.path == "/proxy/email"
-    assert request.headers == (
-        ("X-Postmark-Server-Token", KEY),
-        ("Content-Type", "application/json"),
-        ("Accept", "application/json"),
-    )
-    assert KEY.encode() not in request.body
-    body = json.loads(request.body)
-    assert isinstance(body, dict)
-    return body
+    return body_of(API, mail, "/proxy/email", ("X-Postmark-Server-Token", KEY))
 
 
-def judged(status: int, body: object, mail: ApiMail | None = None, headers: Mapping[str, str] | None = None) -> Verdict:
-    return API.judge(answer_of(status, body, headers), mail or mail_of(), NOW)
+judged = partial(judged_by, API)
 
 
 def error(code: int, message: str) -> dict[str, Any]:
@@ -224,10 +189,6 @@ def test_recipients_on_the_suppression_list_are_left_out_of_a_200() -> None:
     assert [(one.kind, one.status) for one in found] == [("sent", ""), ("rejected", "5.7.1"), ("rejected", "5.7.1")]
     assert found[0].text == UUID
     assert found[1].text.startswith("HTTP 200: Message OK, but will not deliver")
-
-
-def kinds(verdict: Verdict) -> list[str]:
-    return [one.kind + (f" {one.status}" if one.status else "") for one in verdict.found]
 
 
 INACTIVE = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
 from email.header import decode_header, make_header
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from relay.providers import sendgrid as provider
 from relay.providers.api import ApiMail, Found, Mailbox, Verdict
 from relay.providers.apis.sendgrid import API
-from tests.providers.apis.test_postmark import (
+from tests.providers.apis.samples_1 import (
     ALL,
     ALONE,
     ANN,
     BEN,
-    CALL,
     EVE,
     KEY,
     LEAST,
@@ -28,8 +27,9 @@ from tests.providers.apis.test_postmark import (
     NOW,
     PDF,
     REBUILT,
-    answer_of,
+    body_of,
     fields,
+    judged_by,
     kinds,
     mail_of,
 )
@@ -38,22 +38,10 @@ ID = "qNwBLgPQQjW6DJvKQwSAbw"
 
 
 def built(mail: ApiMail) -> dict[str, Any]:
-    assert API.why_not(mail) is None
-    request = API.request(mail, CALL)
-    assert request.path == "/proxy/v3/mail/send"
-    assert request.headers == (
-        ("Authorization", f"Bearer {KEY}"),
-        ("Content-Type", "application/json"),
-        ("Accept", "application/json"),
-    )
-    assert KEY.encode() not in request.body
-    body = json.loads(request.body)
-    assert isinstance(body, dict)
-    return body
+    return body_of(API, mail, "/proxy/v3/mail/send", ("Authorization", f"Bearer {KEY}"))
 
 
-def judged(status: int, body: object, mail: ApiMail | None = None, headers: Mapping[str, str] | None = None) -> Verdict:
-    return API.judge(answer_of(status, body, headers), mail or mail_of(), NOW)
+judged = partial(judged_by, API)
 
 
 def steered(value: object) -> ApiMail:
