@@ -48,10 +48,10 @@ def run(args: argparse.Namespace) -> int:
     from relay.observe import log_output
     from relay.service.forks import fork_all
 
-    level = args.log_level.upper()
     loaded = load_or_exit(config_path(args))
-    forks = fork_all(loaded.config, level)
-    log_output.configure(sys.stderr, level)  # it has a thread: behind the forks
+    options = log_output.LogOptions(args.log_level.upper(), loaded.config.log.format)
+    forks = fork_all(loaded.config, options)
+    log_output.configure(sys.stderr, options)  # it has a thread: behind the forks
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_run(loaded, forks, signals))

@@ -39,6 +39,7 @@ _BULK: Mapping[str, Any] = {
 }
 _PORT = {"implicit": 465, "starttls": 587, "none": 25}
 _SECRET = ("secret",)
+_TOKENS = ("token", "read_token", "send_token")
 _LOOKUP_S = 2.0
 
 
@@ -57,7 +58,7 @@ def complete(document: Document, folder: Path, machine_name: Callable[[], str]) 
     if isinstance(data.get("listen"), tuple):
         data["listen"] = tuple(map(_listener, data["listen"]))
     if "http" in data:
-        data["http"] = with_secrets(document, folder, ("http",), data["http"], ("send_token",))
+        data["http"] = with_secrets(document, folder, ("http",), data["http"], _TOKENS)
     data.setdefault("store", str(DEFAULT_STORE))
     if data.get("hostname") is None:
         data["hostname"] = machine_name()

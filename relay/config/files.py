@@ -53,7 +53,8 @@ def check(
                 if section.tls != "none" and section.cert_file is not None and section.key_file is not None:
                     yield from _tls_files(loc, section.cert_file, section.key_file)
             case Http():
-                yield from warn_if_exposed((*loc, "send_token_file"), section.send_token_file)
+                for name in ("token_file", "read_token_file", "send_token_file"):
+                    yield from warn_if_exposed((*loc, name), getattr(section, name))
             case Webhooks(cert_file=Path() as cert_file, key_file=Path() as key_file):
                 yield from _tls_files(loc, cert_file, key_file)
             case Upstream():

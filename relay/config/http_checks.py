@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from relay.config.errors import Diagnostic, Loc, note
 from relay.config.masking import shown
 from relay.config.model import Http
 from relay.config.network import is_private
+
+_POWERS: Mapping[str, str] = {
+    "token": "do everything",
+    "read_token": "read everything",
+    "send_token": "send mail",
+}
+"""what a client may do with each token"""
 
 
 def check(loc: Loc, http: Http) -> Iterator[Diagnostic]:
@@ -18,15 +25,19 @@ def check(loc: Loc, http: Http) -> Iterator[Diagnostic]:
     where = http.send_address
     if where is not None and not is_private(where) and http.send_token is None:
         yield Diagnostic((*loc, "send_address"), f"{shown(str(where))} isn't loopback: set http.send_token")
-    if http.send_token is None:
-        return
-    text = http.send_token.get_secret_value()
-    # What an Authorization header can't carry never matches.
-    if not re.fullmatch(r"[!-~]+", text):
-        yield Diagnostic((*loc, _key(http)), "expected printable ASCII characters without blanks")
-    elif http.token is not None and http.token.get_secret_value() == text:
-        yield note((*loc, _key(http)), "is the same as token, so a client that may send mail may do everything")
+    yield from _tokens(loc, http)
 
 
-def _key(http: Http) -> str:
-    return "send_token" if http.send_token_file is None else "send_token_file"
+def _tokens(loc: Loc, http: Http) -> Iterator[Diagnostic]:
+    earlier: dict[str, str] = {}
+    for name in _POWERS:
+        secret = getattr(http, name)
+        if secret is None:
+            continue
+        text = secret.get_secret_value()
+        where = (*loc, name if getattr(http, f"{name}_file") is None else f"{name}_file")
+        # What an Authorization header can't carry never matches.
+        if not re.fullmatch(r"[!-~]+", text):
+            yield Diagnostic(where, "expected printable ASCII characters without blanks")
+        elif (same := earlier.setdefault(text, name)) != name:
+            yield note(where, f"is the same as {same}, so a client that may {_POWERS[name]} may {_POWERS[same]}")

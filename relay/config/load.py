@@ -12,6 +12,7 @@ from relay.config.errors import ConfigError, ConfigErrors, Diagnostic, Places, d
 from relay.config.masking import masker, shown
 from relay.config.model import Config, Loaded
 from relay.config.named_file import read_named_file
+from relay.config.outline import outline
 from relay.config.validate import validate
 
 MAX_ERRORS = 100
@@ -79,6 +80,7 @@ def _loaded(
         pems,
         tuple(store_keys),
         places,
+        outline(document.data),
     )
 
 

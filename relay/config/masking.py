@@ -8,7 +8,7 @@ from typing import Any
 
 SECRETS = frozenset(
     {
-        *("password", "secret", "send_token", "token", "username", "proxy"),
+        *("password", "secret", "read_token", "send_token", "token", "username", "proxy"),
         *("key", "access_key_id", "secret_access_key", "client_id", "client_secret", "refresh_token"),
     }
 )

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr
 
@@ -80,8 +80,13 @@ class Http(Section):
 
     address: Address = parse_address(DEFAULT_HTTP, None)
     token: SecretStr | None = None
+    """may do everything; from `token`, or read from `token_file` at loading, as the tokens below"""
+    token_file: FilePath | None = None
+    read_token: SecretStr | None = None
+    """may read everything, and change nothing"""
+    read_token_file: FilePath | None = None
     send_token: SecretStr | None = None
-    """may send mail and nothing else; from `send_token`, or read from `send_token_file` at loading"""
+    """may send mail and nothing else"""
     send_token_file: FilePath | None = None
     send_address: Address | None = None
     """a listener of its own that takes mail and does nothing else"""
@@ -269,6 +274,8 @@ class Log(Section):
 
     keep_s: Duration = Field(30 * 86400.0, alias="keep")
     addresses: Literal["full", "hashed"] = "full"
+    format: Literal["logfmt", "json"] = "logfmt"
+    """of the lines on stderr"""
 
 
 class Config(Section):
@@ -309,6 +316,8 @@ class Loaded:
     """the keys in `store_key_file`, 32 bytes each: the first encrypts, all decrypt"""
     places: Places = field(default=Places(Path()), repr=False)
     """where the values are in the file"""
+    outline: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """what an operator may be shown of it: see `config.outline`"""
 
 
 IpNetwork = IPv4Network | IPv6Network

@@ -62,7 +62,7 @@ def find_control(path: Path, environ: Mapping[str, str]) -> Control | None:
     control = Control(store, addresses == "hashed", None, None, Places(path, document.marks))
     try:
         address = parse_address(_value(document, "http", "address", DEFAULT_HTTP), None)
-        token = _value(document, "http", "token", None)
+        token = _token(document, path)
     except ValueError:
         return control
     if not isinstance(token, str | None):
@@ -82,7 +82,7 @@ def find_contact(path: Path, environ: Mapping[str, str]) -> Contact:
     address = keys.get("address")
     if not isinstance(address, str) or not address.isprintable():
         address = DEFAULT_HTTP
-    return Contact(address, asks_for_token=keys.get("token") is not None)
+    return Contact(address, asks_for_token=any(keys.get(key) is not None for key in ("token", "token_file")))
 
 
 def find_lanes(path: Path, environ: Mapping[str, str]) -> tuple[str, ...]:
@@ -134,6 +134,14 @@ def _store(path: Path, document: Document) -> Path | None:
         return store if store.exists() else None
     except OSError:  # this user may not look there, which is to be reported, not what else is wrong
         return store
+
+
+def _token(document: Document, path: Path) -> Any:
+    """`http.token`, or what its file holds. Raises ValueError."""
+    file = _value(document, "http", "token_file", None)
+    if not isinstance(file, str):
+        return _value(document, "http", "token", None)
+    return read_named_file(path.absolute().parent / file).decode().rstrip("\r\n")
 
 
 def _value(document: Document, section: str, key: str, default: str | None) -> Any:

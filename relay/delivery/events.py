@@ -14,6 +14,8 @@ from relay.store.model import RecipientUpdate, Settlement, State
 from relay.upstream.attempt import Report
 from relay.upstream.phases import PHASES, RARE_PHASES
 
+_ANSWERED = ("sent", "bounced")
+"""states of a recipient in which its reply is the answer to it"""
 _COUNTED = frozenset((*PHASES, *RARE_PHASES))
 
 
@@ -51,7 +53,7 @@ class DeliveryEvents:
     def on_settled(self, lane: str, job: Job, settlement: Settlement) -> None:
         states: Counter[tuple[State, str | None, int | None]] = Counter()
         for update in settlement.updates:
-            states[update.state, update.upstream, _code(update) if update.state == "bounced" else None] += 1
+            states[update.state, update.upstream, _code(update) if update.state in _ANSWERED else None] += 1
         for (state, upstream, code), recipients in states.items():
             self._settled(lane, job, state, upstream, code, recipients)
         due: dict[int | None, list[float]] = {}
@@ -75,6 +77,7 @@ class DeliveryEvents:
                     *(id_, lane, upstream),
                     recipients=recipients,
                     total_s=total_s,
+                    code=code,
                     preferred=None if ranking is None else ranking.names[0],
                     because=None if ranking is None else ranking.why,
                 )

@@ -20,13 +20,14 @@ from relay.upstream.oauth_file import token_file
 
 def secrets(config: Config) -> dict[Path, str]:
     """The files that contain a credential, and what each is."""
+    http = config.http
     named: list[tuple[Path | None, str]] = [
         *((key.key_file, "a DKIM key") for entry in config.dkim for key in entry.keys),
         *(one for name, upstream in config.upstreams.items() for one in _of_upstream(name, upstream)),
         *((one.key_file, "a listener's TLS key") for one in config.listen if one.tls != "none"),
         *((one.users_file, "a listener's users") for one in config.listen if one.auth == "required"),
         *((one.secret_file, "the secret of a receiver of events") for one in config.events),
-        (config.http.send_token_file, "a token of http"),
+        *((path, "a token of http") for path in (http.token_file, http.read_token_file, http.send_token_file)),
         (config.store_key_file, "the store's key"),
     ]
     return {path: what for path, what in named if path is not None}

@@ -1,5 +1,6 @@
-"""Where the feedback process begins: `python -m relay.feedback.entry LINK LEVEL [LISTENING...]`. The numbers are file
-descriptors: its end of the link, and the bound sockets of `webhooks.address`. LEVEL is the least one of its log lines.
+"""Where the feedback process begins: `python -m relay.feedback.entry LINK LOG [LISTENING...]`. The numbers are file
+descriptors: its end of the link, and the bound sockets of `webhooks.address`. LOG is the word of its
+`LogOptions`.
 
 It is always a new interpreter: what the public reaches shares no memory with the process that has mail and keys.
 """
@@ -11,6 +12,7 @@ import socket
 import sys
 
 from relay import prctl
+from relay.observe.log_output import LogOptions
 from relay.signing import helper
 
 NICENESS = 10
@@ -18,7 +20,7 @@ NICENESS = 10
 
 
 def main() -> int:
-    link_fd, level, *listening = sys.argv[1:]
+    link_fd, log, *listening = sys.argv[1:]
     prctl.undumpable()
     prctl.set_name("feedback")
     prctl.give_back_large_blocks()
@@ -30,7 +32,7 @@ def main() -> int:
     from relay.feedback import process
 
     sockets = [socket.socket(fileno=each) for each in descriptors]
-    return process.run(socket.socket(fileno=int(link_fd)), level, sockets)
+    return process.run(socket.socket(fileno=int(link_fd)), LogOptions.of(log), sockets)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from relay.feedback.watch import FeedbackLog
 from relay.ipc import JSON, Attached, Link, LinkLost
 from relay.mail.mailbox_provider import MOST_LEARNT
 from relay.observe import log_output
+from relay.observe.log_output import LogOptions
 from relay.observe.metrics import Metrics
 from relay.store.base import StoreError
 from relay.store.sqlite.events_file import open_events
@@ -241,10 +242,10 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-def run(link: socket.socket, level: str, listening: Sequence[socket.socket]) -> int:
-    """Exit 0 after a stop, or when the main process is gone. `level`: the least one of its log lines."""
+def run(link: socket.socket, log: LogOptions, listening: Sequence[socket.socket]) -> int:
+    """Exit 0 after a stop, or when the main process is gone."""
     gc.freeze()  # what was imported stays: no collection looks at it again
-    log_output.configure(sys.stderr, level)
+    log_output.configure(sys.stderr, log)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, contextlib.suppress(LinkLost):
             runner.run(FeedbackProcess(listening).serve(link))

@@ -172,6 +172,8 @@ class Acceptance:
             timings_ms=message.timings_ms,
             detected=message.detected,
             parts=1 + len(others) if others else None,
+            client=submission.client,
+            listener=str(submission.listener.address),
         )
         for one in others:
             self._log.part(one.id, one.lane, one.rule, entry=message.id, recipients=len(one.envelope.recipients))

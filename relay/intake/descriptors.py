@@ -6,6 +6,7 @@ import logging
 import resource
 
 from relay.config.model import Limits
+from relay.logfmt import logfmt
 
 _PER_CONNECTION = 2
 """Its socket, and the file that a large content comes in by."""
@@ -33,8 +34,6 @@ def fitted(limits: Limits, upstream_sessions: int) -> Limits:
     if soft >= needed:
         return limits
     connections = max(1, (soft - others) // _PER_CONNECTION)
-    _LOG.warning(
-        'event=connections_lowered connections=%d limit=%d reason="RLIMIT_NOFILE is %d"',
-        connections, limits.connections, soft,
-    )  # fmt: skip
+    reason = f"RLIMIT_NOFILE is {soft}"
+    _LOG.warning(logfmt("connections_lowered", connections=connections, limit=limits.connections, reason=reason))
     return limits.model_copy(update={"connections": connections})

@@ -22,8 +22,8 @@ from relay.intake.proxy import BadProxyHeader, read_proxied_peer
 from relay.intake.registry import SessionRegistry
 from relay.intake.spool import Body, Budget, SpoolFailed
 from relay.intake.turns import Priority, Turns
-from relay.intake.types import Admit, Observer, Receipt, Refused, Settings, Submission, Submit
-from relay.logfmt import logfmt
+from relay.intake.types import Admit, Observer, Reason, Receipt, Refused, Settings, Submission, Submit
+from relay.logfmt import LogLine, logfmt
 from relay.mail.reply import Reply
 
 log = logging.getLogger(__name__)
@@ -94,12 +94,12 @@ class Session:
         try:
             self._peer = await self._identify()
         except BadProxyHeader:
-            shared.observer.rejected("proxy")
+            self._rejected("proxy")
             return False
         refusal = shared.registry.check_client(self._connection, self._peer, listener)
         if refusal is not None:
             # A client that waits for TLS can't read a reply before it, and a refusal isn't worth a handshake.
-            shared.observer.rejected(refusal[1])
+            self._rejected(refusal[1])
             if not implicit:
                 self._connection.write(replies.encode(refusal[0]))
             return False
@@ -129,7 +129,7 @@ class Session:
                 self._listener.tls, min(_HANDSHAKE_S, self._patience_s()), drop_input=drop_input
             )
         except OSError:  # ssl.SSLError is one; a plain-text client, a scanner, a certificate that it rejects
-            self._shared.observer.rejected("tls")
+            self._rejected("tls")
             return False
         return True
 
@@ -175,7 +175,7 @@ class Session:
         if answer.reply is not None:
             self._connection.write(replies.encode(answer.reply, answer.lines))
         if answer.reason is not None:
-            self._shared.observer.rejected(answer.reason)
+            self._rejected(answer.reason)
         if answer.is_error:
             self._allowance.count_error()
         if answer.then == "close":
@@ -246,6 +246,9 @@ class Session:
         self._allowance.message_accepted(self._now())
         return Answer(Reply(250, f"2.0.0 queued as {receipt.id}"))
 
+    def _rejected(self, reason: Reason) -> None:
+        self._shared.observer.rejected(reason, self._peer.name, str(self._listener.listener.address))
+
     def _now(self) -> float:
         return self._connection.loop.time()
 
@@ -268,7 +271,7 @@ async def submit(shared: Shared, submission: Submission, priority: Priority) -> 
         shared.storing -= 1
 
 
-def describe(event: str, error: BaseException) -> str:
+def describe(event: str, error: BaseException) -> LogLine:
     """A log line about an exception: its kind and place. Its text may quote mail, and is left out."""
     frames = extract_tb(error.__traceback__)
     where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None

@@ -97,5 +97,5 @@ Admit = Callable[[], Reply | None]
 class Observer(Protocol):
     """Is called with each refusal, on the event loop: return at once."""
 
-    def rejected(self, reason: Reason) -> None:
-        """A connection, a command or a message was refused."""
+    def rejected(self, reason: Reason, client: str | None = None, listener: str | None = None) -> None:
+        """A connection, a command or a message was refused. `client`: as in `Submission`. `listener`: its address."""

@@ -1,22 +1,27 @@
-"""Log lines on stderr: logfmt, `time=2026-11-22T12:22:08.251Z level=info event=...`, times in UTC.
+"""Log lines on stderr: logfmt, `time=2026-11-22T12:22:08.251Z level=info event=...`, or JSON with the same keys.
 
-All lines have this form, whatever library logs. A busy relay logs thousands of lines a second, so a line takes a
-quarter of the time that logging's own formatter takes. A thread writes them out of a bounded queue: when the reader of
-stderr stops, lines are lost and counted, and mail goes on.
+Times are RFC 3339 in UTC. All lines have this form, whatever library logs. Where journald reads stderr, each line
+begins with its priority (sd-daemon(3)), which journald takes off.
+
+A busy relay logs thousands of lines a second, so a line takes a quarter of the time that logging's own formatter takes.
+A thread writes them out of a bounded queue: when the reader of stderr stops, lines are lost and counted, and mail goes
+on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import select
 import sys
 import threading
 import time
-from typing import TextIO
+from abc import ABC, abstractmethod
+from typing import Literal, NamedTuple, Self, TextIO
 
-from relay.logfmt import MAX_TEXT, quoted
+from relay.logfmt import LogLine, LongText, Traceback, logfmt
 
 MAX_WAITING_CHARS = 2_000_000
 """of lines that wait to be written; further lines are lost"""
@@ -27,23 +32,62 @@ WRITE_BYTES = select.PIPE_BUF
 """of one write, at most: a pipe takes that in one piece, however many processes write to it (pipe(7))"""
 CLOSE_WITHIN_S = 1.0
 
-MAX_TRACEBACK = 20_000
-"""characters"""
+_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+"""of syslog(3)"""
 
 _log = logging.getLogger("relay")
 
 
-def configure(stream: TextIO, level: str) -> None:
-    """Log to `stream`, from `level` (`INFO`) on. Call `close` at the end of the process."""
-    global _writer
+Format = Literal["logfmt", "json"]
+
+
+class LogOptions(NamedTuple):
+    """How a process logs."""
+
+    level: str = "INFO"
+    """the least one"""
+    format: Format = "logfmt"
+
+    @property
+    def word(self) -> str:
+        """For the command line of another process of the relay."""
+        return f"{self.level}/{self.format}"
+
+    @classmethod
+    def of(cls, word: str) -> Self:
+        """From its `word`."""
+        level, _, form = word.partition("/")
+        return cls(level, "json" if form == "json" else "logfmt")
+
+
+def configure(stream: TextIO, options: LogOptions) -> None:
+    """Log to `stream`. Call `close` at the end of the process."""
+    global _writer, _options
+    _options = options
     # From logging's documentation (HOWTO, Optimization): our lines show neither caller nor thread.
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    _writer = LogWriter(stream)
-    logging.basicConfig(handlers=[_Handler(_writer)], level=level)
+    formatter = JsonFormatter() if options.format == "json" else LogfmtFormatter()
+    _writer = LogWriter(stream, formatter, with_priorities=_goes_to_journal(stream))
+    logging.basicConfig(handlers=[_Handler(_writer)], level=options.level)
     # Python's own hooks print values, which may be mail, and block when nothing reads stderr.
-    sys.unraisablehook = lambda failed: _log.error("event=unraisable error=%s", failed.exc_type.__name__)
-    threading.excepthook = lambda failed: _log.error("event=thread_failed error=%s", failed.exc_type.__name__)
+    sys.unraisablehook = lambda failed: _log.error(logfmt("unraisable", error=failed.exc_type.__name__))
+    threading.excepthook = lambda failed: _log.error(logfmt("thread_failed", error=failed.exc_type.__name__))
+
+
+def options() -> LogOptions:
+    """How this process logs, for others that it starts."""
+    level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
+    return _options._replace(level=level)
+
+
+def _goes_to_journal(stream: TextIO) -> bool:
+    """Whether journald reads the stream: systemd.exec(5), $JOURNAL_STREAM."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def print_line(text: str) -> None:
@@ -65,8 +109,8 @@ def lost_lines() -> int:
     return 0 if _writer is None else _writer.lost
 
 
-class LogfmtFormatter(logging.Formatter):
-    """Formats a record as one line of logfmt. The text of a second is made once."""
+class LineFormatter(logging.Formatter, ABC):
+    """Formats a record as one line. The text of a second is made once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,41 +118,65 @@ class LogfmtFormatter(logging.Formatter):
         self._second_text = ""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = record.getMessage()
-        if not (text.startswith("event=") and record.name.startswith("relay")):
+        said = record.msg if isinstance(record.msg, LogLine) else None
+        if said is None:
             # A library's message: it may look like an event of ours.
-            text = f"event=log source={quoted(record.name)} text={quoted(text, MAX_TEXT)}"
+            said = LogLine("log", {"source": record.name, "text": LongText(record.getMessage())})
         if record.exc_info:
-            text += f" traceback={quoted(self.formatException(record.exc_info), MAX_TRACEBACK)}"
-        return self.line(record.created, record.levelname, text)
+            said = LogLine(said.event, {**said.values, "traceback": Traceback(self.formatException(record.exc_info))})
+        return self.line(record.created, record.levelname, said)
 
-    def line(self, created: float, level: str, text: str) -> str:
-        """`created`: seconds since the epoch. `text`: `event=` and its values."""
+    def time(self, created: float) -> str:
+        """`created`: seconds since the epoch."""
         second = int(created)
         if second != self._second:
             self._second, self._second_text = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"time={self._second_text}.{int((created - second) * 1000):03}Z level={level.lower()} {text}"
+        return f"{self._second_text}.{int((created - second) * 1000):03}Z"
+
+    @abstractmethod
+    def line(self, created: float, level: str, said: LogLine) -> str:
+        """`created`: seconds since the epoch."""
+
+
+class LogfmtFormatter(LineFormatter):
+    """`time=... level=info event=sent id=01J`"""
+
+    def line(self, created: float, level: str, said: LogLine) -> str:
+        return f"time={self.time(created)} level={level.lower()} {said}"
+
+
+class JsonFormatter(LineFormatter):
+    """`{"time": "...", "level": "info", "event": "sent", "id": "01J"}`"""
+
+    def line(self, created: float, level: str, said: LogLine) -> str:
+        return json.dumps({"time": self.time(created), "level": level.lower(), **said.fields()})
 
 
 class _Handler(logging.Handler):
     def __init__(self, writer: LogWriter) -> None:
         super().__init__()
-        self.setFormatter(LogfmtFormatter())
+        self.setFormatter(writer.formatter)
         self._writer = writer
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
         except Exception as error:  # noqa: BLE001 - logging must not cost mail; the values may be mail
-            line = f"event=trouble where=log error={type(error).__name__}"
-        self._writer.put(line)
+            trouble = LogLine("trouble", {"where": "log", "error": type(error).__name__})
+            line = self._writer.formatter.line(record.created, "ERROR", trouble)
+        self._writer.put(line, record.levelno)
 
 
 class LogWriter:
     """A bounded queue of lines, which a thread writes to a stream in order. `put` never blocks."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(
+        self, stream: TextIO, formatter: LineFormatter | None = None, *, with_priorities: bool = False
+    ) -> None:
+        """`with_priorities`: lines begin with their priority, for journald."""
         self.lost = 0
+        self.formatter = formatter or LogfmtFormatter()
+        self._with_priorities = with_priorities
         self._stream = stream
         self._lines: list[str] = []
         self._waiting_chars = 0
@@ -124,7 +192,9 @@ class LogWriter:
         self._closed = threading.Event()
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
-    def put(self, line: str, *, urgent: bool = False) -> None:
+    def put(self, line: str, level: int = logging.INFO, *, urgent: bool = False) -> None:
+        if self._with_priorities:
+            line = f"<{_PRIORITIES.get(level, 6)}>{line}"
         with self._lock:
             if self._waiting_chars > MAX_WAITING_CHARS:
                 self.lost += 1
@@ -174,8 +244,9 @@ class LogWriter:
         with self._lock:
             lines, self._lines, self._waiting_chars = self._lines, [], 0
             if self._unreported:
-                text = f"event=lines_lost n={self._unreported}"
-                lines.append(LogfmtFormatter().line(time.time(), "WARNING", text))
+                lines.append(
+                    self.formatter.line(time.time(), "WARNING", LogLine("lines_lost", {"n": self._unreported}))
+                )
                 self._unreported = 0
             if not lines:
                 self._idle = True
@@ -212,3 +283,4 @@ class LogWriter:
 
 
 _writer: LogWriter | None = None
+_options = LogOptions()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from relay.observe.metrics import NO_RULE, NO_UPSTREAM, Metrics
 from relay.observe.objectives import Objectives
 from relay.observe.policylog import PolicyLog
-from relay.observe.recent import NEVER_S, Recent
+from relay.observe.recent import NEVER_S, Failure, Recent
 
 
 class MailLog(PolicyLog):
@@ -37,17 +37,19 @@ class MailLog(PolicyLog):
 
     # intake
 
-    def rejected(self, reason: str) -> None:
-        """A connection, a command or a message was refused."""
+    def rejected(self, reason: str, client: str | None = None, listener: str | None = None) -> None:
+        """A connection, a command or a message was refused. `client`: its IP address. `listener`: the listener's
+        address."""
         self.metrics.count_rejected(reason)
-        self.line(logging.INFO, "rejected", reason=reason)
+        self.line(logging.INFO, "rejected", reason=reason, client=client, listener=listener)
 
     def accepted(
         self, message_id: str, lane: str, rule: str | None, *, recipients: int, size_bytes: int,
         timings_ms: Mapping[str, float], detected: str | None = None, parts: int | None = None,
+        client: str | None = None, listener: str | None = None,
     ) -> None:  # fmt: skip
         """The message is stored; the app's 250 follows. `detected`: by the content detector, if a rule asked it.
-        `parts`: of a split message, whose entry this is; None: it isn't split."""
+        `parts`: of a split message, whose entry this is; None: it isn't split. `client`, `listener`: see `rejected`."""
         self.metrics.accepted[lane, rule or NO_RULE].inc()
         if detected is not None:
             self.metrics.detected[detected,].inc()
@@ -55,6 +57,7 @@ class MailLog(PolicyLog):
         self.line(
             logging.INFO, "accepted",
             id=message_id, lane=lane, rule=rule, recipients=recipients, size=size_bytes, content=detected, parts=parts,
+            client=client, listener=listener,
         )  # fmt: skip
         self.on_event()
 
@@ -90,7 +93,7 @@ class MailLog(PolicyLog):
 
     def sent(
         self, message_id: str, lane: str, upstream: str, *, recipients: int = 1, total_s: float,
-        preferred: str | None = None, because: str | None = None,
+        code: int | None = None, preferred: str | None = None, because: str | None = None,
     ) -> None:  # fmt: skip
         """The upstream accepted the message. `total_s`: from the app's final dot to the upstream's reply. `preferred`:
         the upstream that was to be asked first, in a lane that prefers the fastest, and why."""
@@ -103,7 +106,7 @@ class MailLog(PolicyLog):
         self._note(lane, recipients, total_s)
         total_ms = total_s * 1000
         values = {"id": message_id, "lane": lane, "upstream": upstream, "recipients": recipients}
-        self.line(logging.INFO, "sent", **values, total_ms=total_ms, preferred=preferred, because=because)
+        self.line(logging.INFO, "sent", **values, total_ms=total_ms, code=code, preferred=preferred, because=because)
 
     def deferred(
         self, message_id: str, lane: str, *, recipients: int = 1, code: int | None = None, retry_in_s: float
@@ -127,14 +130,14 @@ class MailLog(PolicyLog):
 
     def bounced(self, message_id: str, lane: str, *, recipients: int = 1, code: int | None = None) -> None:
         """An upstream refused the recipients permanently (counted as the attempt's outcome)."""
-        self._note(lane, recipients, NEVER_S)
+        self._note(lane, recipients, NEVER_S, "bounced")
         self.line(logging.WARNING, "bounced", id=message_id, lane=lane, recipients=recipients, code=code)
 
     def expired(self, message_id: str, lane: str, *, recipients: int = 1) -> None:
         """The message is too old to be sent."""
         if lane in self.objectives:
             self.metrics.count_objective(lane, is_good=False, count=recipients)
-        self._note(lane, recipients, NEVER_S)
+        self._note(lane, recipients, NEVER_S, "expired")
         self.metrics.recipients[lane, NO_UPSTREAM, "expired"].inc(recipients)
         self.line(logging.WARNING, "expired", id=message_id, lane=lane, recipients=recipients)
 
@@ -148,7 +151,7 @@ class MailLog(PolicyLog):
         self.metrics.recipients[lane, NO_UPSTREAM, "superseded"].inc(recipients)
         self.line(logging.INFO, "superseded", id=message_id, lane=lane, by=by, recipients=recipients)
 
-    def _note(self, lane: str, recipients: int, total_s: float) -> None:
+    def _note(self, lane: str, recipients: int, total_s: float, failure: Failure | None = None) -> None:
         now = self._clock()
         for _ in range(recipients):
-            self.recent.note(lane, now, total_s)
+            self.recent.note(lane, now, total_s, failure)

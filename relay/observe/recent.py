@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict, deque
-from typing import NamedTuple
+from collections import Counter, defaultdict, deque
+from typing import Literal, NamedTuple, get_args
 
 from relay.observe.bands import Band, tally
 from relay.observe.quantiles import percentile
@@ -13,6 +13,10 @@ KEPT = 2000
 """deliveries remembered per lane, failed ones among them"""
 NEVER_S = math.inf
 """the duration of a delivery that failed"""
+Failure = Literal["bounced", "expired"]
+FAILURES: tuple[Failure, ...] = get_args(Failure)
+RecentDelivery = tuple[str, float, float, Failure | None]
+"""what `Recent.note` takes"""
 
 
 class Pace(NamedTuple):
@@ -21,6 +25,8 @@ class Pace(NamedTuple):
     sent: int
     failed: int
     """recipients that bounced or expired"""
+    ended: dict[Failure, int]
+    """the failed ones, by how they ended"""
     p50_ms: float | None
     p95_ms: float | None
     max_ms: float | None
@@ -37,22 +43,27 @@ class Recent:
     """A bounded history of deliveries: `note` each one, read the `pace` of a lane."""
 
     def __init__(self, kept: int = KEPT) -> None:
-        self._lanes: defaultdict[str, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=kept))
+        self._lanes: defaultdict[str, deque[tuple[float, float, Failure | None]]] = defaultdict(
+            lambda: deque(maxlen=kept)
+        )
 
-    def note(self, lane: str, at: float, total_s: float) -> None:
+    def note(self, lane: str, at: float, total_s: float, failure: Failure | None = None) -> None:
         """`at`: seconds since the epoch. `total_s`: NEVER_S where it failed."""
-        self._lanes[lane].append((at, total_s))
+        self._lanes[lane].append((at, total_s, failure))
 
     def pace(self, lane: str, since: float, latest: int = 60) -> Pace:
         """The remembered deliveries since that time. `latest`: the number of single delivery times."""
         if lane not in self._lanes:
-            return Pace(0, 0, None, None, None, tally(()), ())
-        ended_s = [total_s for at, total_s in self._lanes[lane] if at >= since]
+            return Pace(0, 0, dict.fromkeys(FAILURES, 0), None, None, None, tally(()), ())
+        within = [(total_s, failure) for at, total_s, failure in self._lanes[lane] if at >= since]
+        ended_s = [total_s for total_s, _ in within]
+        failures = Counter(failure for _, failure in within)
         times_s = [total_s for total_s in ended_s if total_s < NEVER_S]
         ordered_ms = sorted(total_s * 1000 for total_s in times_s)
         return Pace(
             sent=len(times_s),
             failed=len(ended_s) - len(times_s),
+            ended={failure: failures[failure] for failure in FAILURES},
             p50_ms=percentile(ordered_ms, 50),
             p95_ms=percentile(ordered_ms, 95),
             max_ms=ordered_ms[-1] if ordered_ms else None,

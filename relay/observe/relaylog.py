@@ -74,6 +74,10 @@ class RelayLog:
         system = errno.errorcode.get(error.errno or 0) if isinstance(error, OSError) else None
         self.line(logging.ERROR, "loop_failed", error=name, errno=system, where=where)
 
+    def started(self, version: str, store: str, lanes: Sequence[str], waiting: int) -> None:
+        """The relay accepts mail. `waiting`: recipients of earlier mail that aren't finished."""
+        self.line(logging.INFO, "started", version=version, store=store, lanes=",".join(lanes), waiting=waiting)
+
     def worker_ready(self, number: int) -> None:
         """A worker process accepts bulk mail."""
         self.line(logging.INFO, "worker_ready", worker=number)
@@ -101,7 +105,7 @@ class RelayLog:
         complete = success and not ignored
         self.metrics.reload_success.set(complete)
         level = logging.ERROR if not success else logging.WARNING if ignored else logging.INFO
-        self.line(level, "reloaded", success=str(complete).lower(), ignored=",".join(ignored) or None)
+        self.line(level, "reloaded", success=complete, ignored=",".join(ignored) or None)
 
     def redirected(self) -> None:
         """By the configuration that comes into force, all mail goes to one address instead of its recipients."""

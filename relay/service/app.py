@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from relay import __version__
 from relay.clock import Clock
 from relay.config.model import Config, Http, Loaded
 from relay.config.network import AnyAddress
@@ -30,6 +31,7 @@ from relay.service.forks import Forks
 from relay.service.reload import Reloader
 from relay.service.sdnotify import ServiceManager
 from relay.signing.client import HelperClient
+from relay.store.base import StoreError
 from relay.store.keys import open_codec
 from relay.store.merge import shards
 from relay.store.sqlite.integrity import verify_if_unlocked
@@ -47,10 +49,10 @@ class App:
     parts: RelayParts
 
     def __init__(self, loaded: Loaded, forks: Forks | None = None) -> None:
-        self.current = Current(loaded)
         self.metrics = Metrics()
         self.metrics.show_process()
         self.clock = Clock()
+        self.current = Current(loaded, self.clock.now)
         self.log = MailLog(self.metrics, Recent(), clock=self.clock.now)
         self._forks = forks or Forks()
         self._sessions_cut = self._deliveries_cut = 0
@@ -137,6 +139,7 @@ class App:
         """Run until `stop` is set, and reload whenever `reload` is. `ready` is called first."""
         ready()
         self._service_manager.ready(self._status())
+        await self._log_start()
         stopping = asyncio.create_task(stop.wait(), name="wait for stop")
         while not stop.is_set():
             reloading = asyncio.create_task(reload.wait(), name="wait for reload")
@@ -150,6 +153,7 @@ class App:
                 except Exception as error:  # noqa: BLE001 - mail goes on with the configuration in force
                     self.log.trouble("reload", error)
                     self.log.reloaded(success=False)
+                    self.current.reloaded(success=False, reason=type(error).__name__)
                     done = False
                 self._service_manager.ready(self._status() if done else f"{self._status()}; a reload was refused")
 
@@ -163,6 +167,14 @@ class App:
         books = parts.acceptance.limiter.admissions
         # Nothing else uses the books yet.
         await asyncio.to_thread(lambda: books.restore_all(admissions([store, *shards(store)])))
+
+    async def _log_start(self) -> None:
+        try:
+            waiting = sum(row.recipients for row in await self.parts.host.log.counts())
+        except StoreError as error:
+            self.log.trouble("counts", error)
+            waiting = 0
+        self.log.started(__version__, str(self.config.store), tuple(self.config.lanes), waiting)
 
     def _status(self) -> str:
         return f"takes mail on {', '.join(self.smtp_addresses)}"

@@ -154,7 +154,7 @@ def connect(
     operator = Operator(engine, workers, forwarder, host.log)
     eraser = Eraser(engine, workers, forwarder, suppressions, feedback)
     backend = Backend(
-        *(host.log, log.metrics, log.recent, health, operator, host.events, clock.now, feedback.webhooks),
+        *(host.log, log.metrics, log.recent, health, operator, host.events, current, clock.now, feedback.webhooks),
         suppressions=suppressions,
         eraser=eraser,
         objectives=lambda: objectives(current.config),

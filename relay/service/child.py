@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from relay.workers.spawn import python_path
 
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "JOURNAL_STREAM", "SSL_CERT_FILE", "SSL_CERT_DIR")
 """variables of the environment: others may be passwords of upstreams"""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from relay.config.model import Config
 from relay.feedback import counts, messages
 from relay.feedback.settings import Settings
 from relay.ipc import JSON, Attached, Link, LinkLost, RemoteError
+from relay.observe import log_output
 from relay.observe.maillog import MailLog
 from relay.service import child
 from relay.service.current import Current
@@ -200,8 +200,7 @@ class Feedback:
 
     async def _spawn(self) -> tuple[asyncio.subprocess.Process, Link]:
         ours, theirs = socket.socketpair()
-        level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
-        process = await child.start(ENTRY, theirs, level, sockets=self._sockets)
+        process = await child.start(ENTRY, theirs, log_output.options().word, sockets=self._sockets)
         link = await Link.over(ours, self._on_request, self._on_notification, self._ready.clear, JSON)
         return process, link
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from relay.config.model import Config
+from relay.observe.log_output import LogOptions
 from relay.service.build import bulk_lanes
 from relay.signing import helper
 from relay.signing.helper import HelperProcess
@@ -23,10 +24,10 @@ class Forks:
     """by number"""
 
 
-def fork_all(config: Config, level: str) -> Forks:
-    """While this process has one thread, no event loop and no open store. `level`: the least level of log lines."""
+def fork_all(config: Config, log: LogOptions) -> Forks:
+    """While this process has one thread, no event loop and no open store. `log`: how workers log."""
     signs = bool(config.dkim)
     signing = helper.fork() if signs else None
     count = count_of(config) if bulk_lanes(config) else 0
-    forked = {number: spawn.fork(number, level, signs=signs) for number in range(1, count + 1)}
+    forked = {number: spawn.fork(number, log, signs=signs) for number in range(1, count + 1)}
     return Forks(signing, {number: worker for number, worker in forked.items() if worker is not None})

@@ -19,6 +19,7 @@ from relay.intake.sockets import shown
 from relay.supervise import Supervisor
 from relay.web import BACKLOG
 from relay.web.backend import Backend
+from relay.web.guard import Tokens
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -35,7 +36,7 @@ class HttpService:
 
     def __init__(self, backend: Backend, config: Http, supervisor: Supervisor) -> None:
         self._backend = backend
-        self._token, self._send_token = _text(config.token), _text(config.send_token)
+        self._tokens = Tokens(_text(config.token), _text(config.send_token), _text(config.read_token))
         self._supervisor = supervisor
         self._sockets: Sequence[socket.socket] = ()
         self._send_sockets: Sequence[socket.socket] = ()
@@ -64,9 +65,9 @@ class HttpService:
         from relay.web.server import WebServer, send_listener
 
         if self._send_sockets and self._backend.sender is not None:
-            self._send_listener = send_listener(self._backend.sender, self._token, self._send_token)
+            self._send_listener = send_listener(self._backend.sender, self._tokens)
             await self._send_listener.start(self._send_sockets)
-        self._server = WebServer(self._backend, self._token, send_token=self._send_token)
+        self._server = WebServer(self._backend, self._tokens)
         await self._server.start(self._sockets)
         gc.freeze()  # what was imported stays: no collection looks at it again
 

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from relay.config.fields import Section
 from relay.config.model import Loaded
@@ -21,7 +22,7 @@ from relay.store.base import StoreError
 _LOG = logging.getLogger("relay")
 
 RESTART_KEYS = ("store", "store_key_file", "http", "webhooks")
-"""keys of the configuration that take a restart; a reload keeps what runs"""
+"""keys of the configuration that take a restart, besides `log.format`; a reload keeps what runs"""
 
 PREPARE_WITHIN_S = 2.0
 """for the sessions of changed upstreams to be opened before the switch"""
@@ -65,7 +66,7 @@ class Reloader:
         parts.intake.configure(intake_limits(config), config.hostname)
         for key, place in ignored.items():
             _LOG.warning(logfmt("reload_ignored", key=key, reason=LongText(f"{place}: takes a restart")))
-        self._current.loaded = loaded
+        self._current.replace(loaded)
         await parts.engine.replace(config, generation.delivery)
         parts.forwarder.lanes = tuple(own_lanes(config))
         await parts.workers.reload(loaded, bulk_lanes(config), parts.builder.limits)
@@ -76,12 +77,15 @@ class Reloader:
         except StoreError as error:
             self._log.trouble("feedback", error)
         self._log.reloaded(success=True, ignored=tuple(ignored))
+        waits = ", ".join(ignored)
+        self._current.reloaded(success=not ignored, reason=f"a restart is needed for {waits}" if ignored else None)
         return True
 
     def _refused(self, errors: str) -> bool:
         for line in errors.splitlines():
             _LOG.error(logfmt("reload_refused", reason=LongText(line)))
         self._log.reloaded(success=False)
+        self._current.reloaded(success=False, reason=errors)
         return False
 
 
@@ -95,10 +99,22 @@ def without_restart_keys(read: Loaded, running: Loaded) -> tuple[Loaded, Mapping
     }
     if read.store_keys != running.store_keys and "store_key_file" not in differs:
         differs["store_key_file"] = read.places.of("store_key_file")
+    form = running.config.log.format
+    if read.config.log.format != form:
+        differs["log.format"] = read.places.of("log", "format")
     if not differs:
         return read, differs
-    config = read.config.model_copy(update={key: getattr(running.config, key) for key in RESTART_KEYS})
-    return replace(read, config=config, store_keys=running.store_keys), differs
+    kept = {key: getattr(running.config, key) for key in RESTART_KEYS}
+    config = read.config.model_copy(update={**kept, "log": read.config.log.model_copy(update={"format": form})})
+    return replace(read, config=config, store_keys=running.store_keys, outline=_outline(read, running)), differs
+
+
+def _outline(read: Loaded, running: Loaded) -> Mapping[str, Any]:
+    """What is shown of the configuration that was read, with the running values of what takes a restart."""
+    shown = {key: value for key, value in read.outline.items() if key not in RESTART_KEYS}
+    if "log" in shown:
+        shown["log"] = {**shown["log"], "format": running.config.log.format}
+    return {**{key: value for key, value in running.outline.items() if key in RESTART_KEYS}, **shown}
 
 
 def _difference(key: str, read: object, running: object) -> Sequence[str]:

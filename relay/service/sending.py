@@ -61,7 +61,7 @@ class Sending:
         return _Upload(self._intake.new_body(), self._log)
 
     def refused(self, reason: Reason) -> None:
-        self._log.rejected(reason)
+        self._rejected(reason)
 
     async def send(self, outgoing: Outgoing, upload: Upload) -> str | NotSent:
         assert isinstance(upload, _Upload), "made by `begin`"
@@ -70,6 +70,9 @@ class Sending:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
+
+    def _rejected(self, reason: str) -> None:
+        self._log.rejected(reason, listener=str(self._listener.address))
 
     async def drain(self, timeout_s: float) -> int:
         """Wait for the messages that are being stored. Returns how many aren't by then; they are stored all the same.
@@ -87,7 +90,7 @@ class Sending:
             submission = self._submission(outgoing, upload.content())
             receipt = await self._intake.submit(submission, self._priority(outgoing))
         except Refused as refused:
-            self._log.rejected(refused.reason)
+            self._rejected(refused.reason)
             return not_sent(refused)
         except CannotReceive as error:
             return error.answer

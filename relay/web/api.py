@@ -10,13 +10,13 @@ from relay.observe import report
 from relay.store.base import StoreError
 from relay.store.model import LaneCount, Selection
 from relay.web import query, stream, suppressions, webhooks
-from relay.web.backend import Backend, LaneHealth, gauges
+from relay.web.backend import Backend, gauges
+from relay.web.overview import Overview, lane_count, upstreams_json
 from relay.web.requests import parameters, read_json
 from relay.web.responses import encode_json, json_body, json_response, with_pauses
 
 ANSWER_WITHIN_S = 20.0
 MAX_BODY_BYTES = 1_000_000
-LIVE_WINDOW_S = 300.0
 MAX_ROWS = 1_000
 
 
@@ -25,7 +25,8 @@ class Api:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self.stream = stream.Stream(backend.events, self.live_document)
+        self._overview = Overview(backend)
+        self.stream = stream.Stream(backend.events, self._overview.live_document)
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -36,10 +37,10 @@ class Api:
             web.get("/api/messages/{id}", self.message),
             web.get("/api/report", self.report),
             web.get("/api/queue", self.queue),
-            web.get("/api/live", self.live),
             web.get("/api/events", self.events),
             web.get(stream.PATH, self.stream.get),
             web.post("/api/queue/{action}", self.act),
+            *self._overview.routes(),
             *suppressions.routes(self._backend),
             *webhooks.routes(self._backend.webhooks),
         ]
@@ -63,7 +64,7 @@ class Api:
 
     async def readyz(self, _: web.Request) -> web.Response:
         reasons = list(self._backend.health.reasons())
-        lanes = {lane: _upstreams(health) for lane, health in self._backend.health.lanes().items()}
+        lanes = {lane: {"upstreams": upstreams_json(health)} for lane, health in self._backend.health.lanes().items()}
         document = {
             "ready": not reasons,
             "reasons": reasons,
@@ -106,7 +107,7 @@ class Api:
         return await json_response(
             {
                 "fill": self._backend.health.queue().as_json(),
-                "lanes": [_count(row, now) for row in counts],
+                "lanes": [lane_count(row, now) for row in counts],
                 "messages": list(waiting),
             }
         )
@@ -115,24 +116,6 @@ class Api:
         selection = query.event_selection(parameters(request), self._backend.clock())
         selection = selection._replace(limit=min(selection.limit, MAX_ROWS))
         return await json_response(list(await self._backend.events.search(selection)))
-
-    async def live(self, _: web.Request) -> web.Response:
-        return await json_response(await self.live_document())
-
-    async def live_document(self) -> dict[str, object]:
-        """What the console and the demo show: from memory, except for the queue's counts."""
-        now = self._backend.clock()
-        counts = await self._backend.store.counts()
-        lanes = {
-            lane: {
-                **self._backend.recent.pace(lane, now - LIVE_WINDOW_S).as_json(),
-                "queue": {row.state: row.recipients for row in counts if row.lane == lane},
-                **_upstreams(health, with_replies=True),
-            }
-            for lane, health in self._backend.health.lanes().items()
-        }
-        reasons = list(self._backend.health.reasons())
-        return {"now": query.rfc3339(now), "window_ms": LIVE_WINDOW_S * 1000, "reasons": reasons, "lanes": lanes}
 
     async def act(self, request: web.Request) -> web.Response:
         action = request.match_info["action"]
@@ -163,13 +146,3 @@ class Api:
         """The request's filters. The number of rows is bounded, since long listings delay codes."""
         selection = query.listing_selection(parameters(request), self._backend.clock())
         return selection._replace(limit=min(selection.limit, MAX_ROWS))
-
-
-def _upstreams(lane: LaneHealth, *, with_replies: bool = False) -> dict[str, object]:
-    """`with_replies`: include the upstreams' last replies, which are for the operator only."""
-    return {"upstreams": {name: health.as_json(with_reply=with_replies) for name, health in lane.items()}}
-
-
-def _count(row: LaneCount, now: float) -> dict[str, object]:
-    oldest_ms = None if row.oldest_at is None else max(0.0, now - row.oldest_at) * 1000
-    return {"lane": row.lane, "state": row.state, "recipients": row.recipients, "oldest_ms": oldest_ms}

@@ -102,6 +102,53 @@ class Health(Protocol):
         """Counters of the relay's other processes."""
 
 
+class UpstreamFacts(NamedTuple):
+    """What the configuration says of an upstream."""
+
+    preset: str | None
+    via: str
+    host: str | None
+    port: int | None
+    webhook: bool
+
+
+class Reload(NamedTuple):
+    """How the last reload ended."""
+
+    at: float
+    ok: bool
+    """the whole file is in force"""
+    reason: str | None = None
+
+
+class InForce(Protocol):
+    """The configuration in force."""
+
+    @property
+    def started_at(self) -> float:
+        """When the relay was started, in seconds since the epoch."""
+
+    @property
+    def loaded_at(self) -> float:
+        """When it came into force."""
+
+    @property
+    def last_reload(self) -> Reload | None:
+        """None: there was none."""
+
+    @property
+    def path(self) -> str:
+        """Of its file."""
+
+    def outline(self) -> Mapping[str, object]:
+        """Its keys and values, without secrets."""
+
+    def express(self) -> frozenset[str]:
+        """The express lanes."""
+
+    def upstreams(self) -> Mapping[str, UpstreamFacts]: ...
+
+
 class Events(Protocol):
     """The events of all store files. Each call raises StoreError."""
 
@@ -152,6 +199,7 @@ class Backend:
     health: Health
     controller: Controller
     events: Events
+    in_force: InForce
     clock: Callable[[], float] = time.time
     webhooks: Callable[[], Mapping[str, Webhook]] = dict
     """those there are now, by upstream name"""

@@ -11,6 +11,7 @@ from typing import cast
 
 from aiohttp import web
 
+from relay.logfmt import logfmt
 from relay.web.local_user import SocketPeer
 from relay.web.responses import HEADERS, error_response
 
@@ -67,7 +68,7 @@ class ConnectionLimit:
 class Connection(web.RequestHandler):
     """One connection, with a deadline for each of its states. Without a place it is answered 503 and closed."""
 
-    __slots__ = ("_admitted", "_answering", "_deadline", "_idle", "_limit", "_waits_since", "peer")
+    __slots__ = ("_admitted", "_answering", "_deadline", "_idle", "_limit", "_waits_since", "may_change", "peer")
 
     def __init__(self, server: web.Server, limit: ConnectionLimit) -> None:
         super().__init__(
@@ -80,6 +81,8 @@ class Connection(web.RequestHandler):
             auto_decompress=False,  # a webhook's proof is over the raw bytes, and a few kilobytes can become gigabytes
         )
         self._limit = limit
+        self.may_change = True
+        """the client of the request under way may change something (`Guard.may_change`)"""
         self._admitted = False
         self._idle = False
         """between two requests"""
@@ -157,7 +160,7 @@ class Connection(web.RequestHandler):
         message: str | None = None,  # noqa: ARG002 - aiohttp's signature
     ) -> web.StreamResponse:
         """Answer what isn't HTTP, TLS for example. aiohttp's own response and log line quote it."""
-        _log.debug("event=http_unreadable status=%s error=%s", status, type(exc).__name__)
+        _log.debug(logfmt("http_unreadable", status=status, error=type(exc).__name__))
         if request.writer.output_size > 0:
             raise ConnectionError("a response is being sent; another can't follow")
         response = _http_error(status)

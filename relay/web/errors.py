@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from relay.logfmt import logfmt
 from relay.store.base import StoreError
 from relay.web.guard import SEND
 from relay.web.query import BadQuery
@@ -40,8 +41,8 @@ async def errors_as_json(request: web.Request, handler: _Handler) -> web.StreamR
     except TimeoutError:
         return answer(503, "no answer in time")
     except Exception as exc:  # noqa: BLE001 - a traceback may quote what the relay holds
-        _log.error("event=http_error method=%s error=%s", request.method, type(exc).__name__)
-        _log.debug("event=http_error_traceback", exc_info=True)
+        _log.error(logfmt("http_error", method=request.method, error=type(exc).__name__))
+        _log.debug(logfmt("http_error_traceback"), exc_info=True)
         return answer(500, "an internal error of the relay; see its log")
 
 

@@ -9,11 +9,11 @@ import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from relay.config.network import is_ip
 
-Denial = Literal["token", "host", "operator", "origin", "content type"]
+Denial = Literal["token", "host", "operator", "origin", "content type", "read only"]
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """for orchestrators, which have no token"""
@@ -42,18 +42,30 @@ class Peer(Protocol):
         """It runs as root or as the relay's own user."""
 
 
+class Tokens(NamedTuple):
+    """What clients prove themselves with."""
+
+    full: str | None = None
+    """may do everything. None: no token is required; then the Host header must name this service, and only root and the
+    relay's user may read messages or change anything"""
+    send: str | None = None
+    """may send mail, and nothing else"""
+    read: str | None = None
+    """may read everything, and change nothing"""
+
+
+NO_TOKENS = Tokens()
+
+
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """`token` None: no token is required; then the Host header must name this service, and only root and the relay's
-    user may read messages or change anything. `hosts`: host names besides those of loopback."""
+    """`hosts`: host names besides those of loopback."""
 
-    token: str | None
+    tokens: Tokens
     hosts: frozenset[str] = frozenset()
-    send_token: str | None = None
-    """may send mail, and nothing else"""
     only_sends: bool = False
-    """It is the guard of a listener that takes mail only. Without `send_token`, each user that can open its unix socket
-    may send, as with SMTP."""
+    """It is the guard of a listener that takes mail only. Without `tokens.send`, each user that can open its unix
+    socket may send, as with SMTP."""
 
     async def denies(self, method: str, path: str, headers: Mapping[str, str], peer: Peer) -> Denial | None:
         """Why a request is refused, or None. `headers` compares names case-insensitively."""
@@ -62,10 +74,12 @@ class Guard:
         if path == SEND and method == "POST":
             return await self._denies_to_send(headers, peer) or _forged(method, headers, _MAIL)
         changing = method in CHANGING_METHODS
-        if self.token is not None:
-            if not self._presents(headers, self.token):
+        if self._presents(headers, self.tokens.read) and not self._presents(headers, self.tokens.full):
+            return "read only" if changing else None
+        if self.tokens.full is not None:
+            if not self._presents(headers, self.tokens.full):
                 return "token"
-        elif self._presents(headers, self.send_token):
+        elif self._presents(headers, self.tokens.send):
             return "token"  # that token isn't for this
         # DNS rebinding: a page of evil.example, whose name now resolves to 127.0.0.1, still sends Host: evil.example.
         # Such a page has no token, and can't reach a unix socket.
@@ -75,18 +89,24 @@ class Guard:
             return "operator"
         return _forged(method, headers, _JSON) if changing else None
 
+    def may_change(self, headers: Mapping[str, str]) -> bool:
+        """Whether a client that may read may also change something: it has not the token for reading only."""
+        return not self._presents(headers, self.tokens.read) or self._presents(headers, self.tokens.full)
+
     async def _denies_to_send(self, headers: Mapping[str, str], peer: Peer) -> Denial | None:
-        if self._presents(headers, self.token) or self._presents(headers, self.send_token):
+        if self._presents(headers, self.tokens.full) or self._presents(headers, self.tokens.send):
             return None
+        if self._presents(headers, self.tokens.read):
+            return "read only"
         if self.only_sends and peer.unix:
-            return None if self.send_token is None else "token"
-        if self.token is not None:
+            return None if self.tokens.send is None else "token"
+        if self.tokens.full is not None:
             return "token"
         if not peer.unix and not self._names_us(headers.get("Host", "")):
             return "host"
         if await peer.is_operator():
             return None
-        return "operator" if self.send_token is None else "token"
+        return "operator" if self.tokens.send is None else "token"
 
     @staticmethod
     def _presents(headers: Mapping[str, str], token: str | None) -> bool:

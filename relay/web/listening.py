@@ -25,6 +25,7 @@ _DENIALS: dict[Denial, tuple[int, str]] = {
     "host": (403, "the Host header names another server"),
     "origin": (403, "the request comes from another site"),
     "content type": (415, "the body must be application/json"),
+    "read only": (403, "this token may read, and change nothing"),
 }
 _SEND_TYPES = "the body must be application/json or message/rfc822"
 _CHALLENGES: dict[Denial, str] = {
@@ -96,6 +97,7 @@ class HttpListener:
             denial = await self._guard.denies(request.method, request.path, request.headers, connection.peer)
             if denial is not None:
                 return _denied(request.path, denial)
+            connection.may_change = self._guard.may_change(request.headers)
         if request.path == self._endless:
             return await handler(request)
         async with asyncio.timeout(self._answer_within_s):

@@ -11,7 +11,7 @@ from aiohttp import web
 from relay.web import stream
 from relay.web.api import ANSWER_WITHIN_S, MAX_BODY_BYTES, Api
 from relay.web.backend import Backend
-from relay.web.guard import Guard
+from relay.web.guard import NO_TOKENS, Guard, Tokens
 from relay.web.listening import Bounds, HttpListener
 from relay.web.send import Send
 from relay.web.sender import Sender
@@ -30,9 +30,8 @@ class WebServer:
     def __init__(
         self,
         backend: Backend,
-        token: str | None = None,
+        tokens: Tokens = NO_TOKENS,
         hosts: frozenset[str] = frozenset(),
-        send_token: str | None = None,
     ) -> None:
         """`hosts`: host names, besides those of loopback, under which clients may call the service."""
         api = Api(backend)
@@ -40,7 +39,7 @@ class WebServer:
         routes = [*api.routes(), *(web.get(path, _static(*source)) for path, source in _CONSOLE.items())]
         if backend.sender is not None:
             routes += Send(backend.sender).routes()
-        self._listener = HttpListener(routes, _BOUNDS, Guard(token, hosts, send_token), endless=stream.PATH)
+        self._listener = HttpListener(routes, _BOUNDS, Guard(tokens, hosts), endless=stream.PATH)
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Listen on bound sockets (`intake.sockets.bind`); the caller releases them after `stop`."""
@@ -53,13 +52,13 @@ class WebServer:
         await self._listener.stop()
 
 
-def send_listener(sender: Sender, token: str | None, send_token: str | None) -> HttpListener:
+def send_listener(sender: Sender, tokens: Tokens) -> HttpListener:
     """The service that takes mail, tells whether it works, and does nothing else (`http.send_address`)."""
 
     async def healthz(_: web.Request) -> web.Response:
         return web.json_response({"healthy": True})
 
-    guard = Guard(token, send_token=send_token, only_sends=True)
+    guard = Guard(tokens, only_sends=True)
     return HttpListener([*Send(sender).routes(), web.get("/healthz", healthz)], _BOUNDS, guard)
 
 

@@ -1,5 +1,5 @@
-"""Where a worker process begins: forked by the main process, or as `python -m relay.workers.entry FD NUMBER LEVEL
-[sign]`, where FD is its end of the link and LEVEL the least level of its log lines."""
+"""Where a worker process begins: forked by the main process, or as `python -m relay.workers.entry FD NUMBER LOG
+[sign]`, where FD is its end of the link and LOG the word of its `LogOptions`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import socket
 import sys
 
 from relay import prctl
+from relay.observe.log_output import LogOptions
 from relay.signing import helper
 
 NICENESS = 12
@@ -16,7 +17,7 @@ NICENESS = 12
 LINK_FD = 3
 
 
-def run(link_fd: int, number: int, level: str, *, signs: bool) -> int:
+def run(link_fd: int, number: int, log: LogOptions, *, signs: bool) -> int:
     """Serve the link. `number`: of the worker. `signs`: it gets a signing helper. Exit 0 after a drain, or when the
     main process is gone."""
     prctl.undumpable()
@@ -35,12 +36,12 @@ def run(link_fd: int, number: int, level: str, *, signs: bool) -> int:
 
     from relay.workers import process  # behind the fork: a helper of a new interpreter stays small
 
-    return process.run(socket.socket(fileno=LINK_FD), level, forked)
+    return process.run(socket.socket(fileno=LINK_FD), log, forked)
 
 
 def main() -> int:
-    fd, number, level, *more = sys.argv[1:]
-    return run(int(fd), int(number), level, signs="sign" in more)
+    fd, number, log, *more = sys.argv[1:]
+    return run(int(fd), int(number), LogOptions.of(log), signs="sign" in more)
 
 
 if __name__ == "__main__":

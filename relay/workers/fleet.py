@@ -153,8 +153,8 @@ class Workers:
         self._host.worker_ready(worker.config.store)
 
     def reported(self, status: messages.Status) -> None:
-        for lane, at, total_s in status.recent:
-            self.log.recent.note(lane, at, total_s)
+        for note in status.recent:
+            self.log.recent.note(*note)
 
     async def import_message(self, moved: TransferredMessage) -> None:
         await self._host.import_message(moved)

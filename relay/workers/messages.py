@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from relay.config.model import Loaded
+from relay.observe.recent import RecentDelivery
 from relay.store.codec import Codec
 from relay.upstream.base import Upstream
 from relay.upstream.warm import Warm
@@ -74,5 +75,5 @@ class Status:
     lanes: Mapping[str, Mapping[str, UpstreamStatus]]
     waiting: tuple[int, int]
     """open messages and their bytes"""
-    recent: Sequence[tuple[str, float, float]]
-    """deliveries since the last status: lane, time (seconds since the epoch), duration in seconds"""
+    recent: Sequence[RecentDelivery]
+    """since the last status"""

@@ -22,9 +22,10 @@ from relay.mail.dkim import Signer
 from relay.mail.message import Unacceptable
 from relay.mail.reply import Reply
 from relay.observe import log_output
+from relay.observe.log_output import LogOptions
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
-from relay.observe.recent import Recent
+from relay.observe.recent import Failure, Recent, RecentDelivery
 from relay.policy.suppression import BadAddress, Suppressions
 from relay.signing.client import HelperClient
 from relay.signing.helper import HelperProcess
@@ -45,12 +46,12 @@ class UnreportedDeliveries(Recent):
 
     def __init__(self) -> None:
         super().__init__()
-        self._deliveries: list[tuple[str, float, float]] = []
+        self._deliveries: list[RecentDelivery] = []
 
-    def note(self, lane: str, at: float, total_s: float) -> None:
-        self._deliveries.append((lane, at, total_s))
+    def note(self, lane: str, at: float, total_s: float, failure: Failure | None = None) -> None:
+        self._deliveries.append((lane, at, total_s, failure))
 
-    def take(self) -> list[tuple[str, float, float]]:
+    def take(self) -> list[RecentDelivery]:
         """All of them; they are reported then."""
         deliveries, self._deliveries = self._deliveries, []
         return deliveries
@@ -235,12 +236,12 @@ class WorkerProcess:
             link.notify(messages.STATUS, status)
 
 
-def run(link: socket.socket, level: str, forked: HelperProcess | None) -> int:
-    """Exit 0 after a drain, or when the main process is gone. `level`: the least one of its log lines. `forked`: see
+def run(link: socket.socket, log: LogOptions, forked: HelperProcess | None) -> int:
+    """Exit 0 after a drain, or when the main process is gone. `forked`: see
     `signing.helper.fork`."""
     gc.freeze()  # what was imported stays: no collection looks at it again
     gc.enable()
-    log_output.configure(sys.stderr, level)
+    log_output.configure(sys.stderr, log)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(WorkerProcess().serve(link, forked))

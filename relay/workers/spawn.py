@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 import socket
@@ -17,6 +16,8 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple, NoReturn, Protocol
 
+from relay.observe import log_output
+from relay.observe.log_output import LogOptions
 from relay.workers import entry
 
 _HERE = Path(__file__).parents[2]
@@ -56,7 +57,7 @@ class Forked(NamedTuple):
         return Started(ForkedProcess(self.pid, self.pidfd), self.link)
 
 
-def fork(number: int, level: str, *, signs: bool) -> Forked | None:
+def fork(number: int, log: LogOptions, *, signs: bool) -> Forked | None:
     """Fork the process of worker `number`, while this process has one thread and no event loop. None: this system
     can't. The other arguments: see `entry.run`."""
     try:
@@ -72,14 +73,14 @@ def fork(number: int, level: str, *, signs: bool) -> Forked | None:
             link.close()
             return None
         if pid == 0:
-            _end_with(number, level, theirs, signs=signs)
+            _end_with(number, log, theirs, signs=signs)
         return Forked(pid, os.pidfd_open(pid), link)
 
 
-def _end_with(number: int, level: str, theirs: socket.socket, *, signs: bool) -> NoReturn:
+def _end_with(number: int, log: LogOptions, theirs: socket.socket, *, signs: bool) -> NoReturn:
     code = 1
     try:
-        code = entry.run(theirs.detach(), number, level, signs=signs)
+        code = entry.run(theirs.detach(), number, log, signs=signs)
     except BaseException:  # noqa: BLE001 - printed as Python does at the end of a program, which this is
         traceback.print_exc()
     finally:
@@ -115,8 +116,7 @@ class ForkedProcess:
 async def spawn(number: int, *, signs: bool) -> Started:
     """Start the process of worker `number` with a new interpreter. `signs`: see `entry.run`. Raises OSError."""
     link, theirs = socket.socketpair()
-    level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
-    words = [str(theirs.fileno()), str(number), level, *(["sign"] if signs else [])]
+    words = [str(theirs.fileno()), str(number), log_output.options().word, *(["sign"] if signs else [])]
     with theirs:
         try:
             process = await asyncio.create_subprocess_exec(

@@ -22,6 +22,7 @@ from relay.mail.envelope import Envelope, Recipient
 from relay.observe.report import build
 from relay.store.model import Attempt, DeliveryRow, RecipientUpdate, Settlement
 from relay.store.sqlite.store import open_store
+from relay.web.guard import Tokens
 from relay.web.server import WebServer
 from tests.support.relay import write_config
 from tests.web.conftest import make_backend, message, sent
@@ -300,7 +301,7 @@ def running(config_file: Path, filled: float) -> Iterator[None]:
 
     async def serve() -> None:
         store = await open_store(config_file.parent / "relay.db", now=time)
-        server = WebServer(make_backend(store, config_file.parent), TOKEN)
+        server = WebServer(make_backend(store, config_file.parent), Tokens(TOKEN))
         address = UnixAddress(f"{config_file.parent}/http.sock")
         await server.start(bind(address, {}))
         started.set()

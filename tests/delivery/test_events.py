@@ -116,7 +116,7 @@ def test_phases_of_an_attempt_are_counted_with_the_attempt_and_not_again_with_th
     written = Written(caplog)
     sent = Settlement("01", (RecipientUpdate(0, "sent", upstream="one", reply="250 2.0.0 ok"),))
     written.events.on_settled("otp", job(timings_ms={"wait": 5.0, "envelope": 20.0, "total": 30.0}), sent)
-    assert written.lines == ["event=sent id=01 lane=otp upstream=one recipients=1 total_ms=30.0"]
+    assert written.lines == ["event=sent id=01 lane=otp upstream=one recipients=1 total_ms=30.0 code=250"]
     assert written.value("relay_delivery_seconds_sum", lane="otp", upstream="one") == 0.03
     assert written.value("relay_phase_seconds_count", lane="otp", phase="wait") == 1.0
     assert written.value("relay_phase_seconds_count", lane="otp", phase="envelope") is None

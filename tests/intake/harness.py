@@ -45,7 +45,7 @@ class Heard:
 
     reasons: list[Reason] = field(default_factory=list)
 
-    def rejected(self, reason: Reason) -> None:
+    def rejected(self, reason: Reason, client: str | None = None, listener: str | None = None) -> None:
         self.reasons.append(reason)
 
 

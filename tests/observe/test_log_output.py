@@ -12,12 +12,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from relay.observe.log_output import LogfmtFormatter
+from relay.logfmt import LogLine, LongText, logfmt
+from relay.observe.log_output import JsonFormatter, LogfmtFormatter, LogOptions
 
 PAIRS = re.compile(r'[a-z_]+=(?:[!#-<>-\[\]-~]+|"(?:[^"\\]|\\.)*")(?: [a-z_]+=(?:[!#-<>-\[\]-~]+|"(?:[^"\\]|\\.)*"))*')
 
 
-def record(created: float, message: str, *args: object, **more: object) -> logging.LogRecord:
+def record(created: float, message: str | LogLine, *args: object, **more: object) -> logging.LogRecord:
     made = logging.LogRecord("relay.mail", logging.INFO, "", 0, message, args, None)
     made.created, made.msecs = created, (created - int(created)) * 1000
     made.__dict__.update(more)
@@ -38,7 +39,7 @@ def zone(request: pytest.FixtureRequest) -> Iterator[str]:
 def test_a_lines_time_is_utc_in_every_zone(zone: str, created: float) -> None:
     lines = LogfmtFormatter()
     for at in (created, created, created + 60):
-        when, rest = lines.format(record(at, "event=%s id=%d", "sent", 1)).split(" ", 1)
+        when, rest = lines.format(record(at, logfmt("sent", id=1))).split(" ", 1)
         assert rest == "level=info event=sent id=1"
         moment = datetime.fromisoformat(when.removeprefix("time="))
         assert (when[-1], moment.utcoffset()) == ("Z", timedelta(0))
@@ -47,7 +48,7 @@ def test_a_lines_time_is_utc_in_every_zone(zone: str, created: float) -> None:
 
 def test_a_line_begins_with_time_and_level() -> None:
     assert (
-        LogfmtFormatter().line(1_800_000_000.25, "WARNING", "event=x")
+        LogfmtFormatter().line(1_800_000_000.25, "WARNING", logfmt("x"))
         == "time=2027-01-15T08:00:00.250Z level=warning event=x"
     )
 
@@ -61,8 +62,8 @@ def test_the_text_of_a_library_is_one_value(text: str) -> None:
     assert (json.loads(value) if value.startswith('"') else value) == text
 
 
-@pytest.mark.parametrize("message", ["it failed", "event=http_error_traceback"])
-def test_an_exception_stands_on_its_line(message: str) -> None:
+@pytest.mark.parametrize("message", ["it failed", logfmt("http_error_traceback")], ids=str)
+def test_an_exception_stands_on_its_line(message: str | LogLine) -> None:
     try:
         raise ValueError("broken")
     except ValueError:
@@ -70,3 +71,33 @@ def test_an_exception_stands_on_its_line(message: str) -> None:
     line = LogfmtFormatter().format(one)
     assert PAIRS.fullmatch(line)
     assert "ValueError: broken" in json.loads(line.partition(" traceback=")[2])
+
+
+def test_a_json_line_has_the_same_keys_and_numbers_stay_numbers() -> None:
+    said = logfmt("sent", id="01J", total_ms=41.26, code=250, ok=True, upstream=None, reason=LongText("x" * 3000))
+    shown = json.loads(JsonFormatter().format(record(1_800_000_000.25, said)))
+    assert list(shown)[:3] == ["time", "level", "event"]
+    assert shown == {
+        "time": "2027-01-15T08:00:00.250Z",
+        "level": "info",
+        "event": "sent",
+        "id": "01J",
+        "total_ms": 41.3,
+        "code": 250,
+        "ok": True,
+        "reason": "x" * 2000,
+    }
+
+
+@pytest.mark.parametrize("text", ["it failed", "two\nlines", 'a "quote"', "event=forged", "\x1b[31m", "ü\ud800"])
+def test_the_text_of_a_library_is_one_json_value(text: str) -> None:
+    line = JsonFormatter().format(record(1_800_000_000.25, text.replace("%", "%%"), name="asyncio"))
+    assert line.isascii()
+    assert "\n" not in line
+    shown = json.loads(line)
+    assert (shown["event"], shown["source"], shown["text"]) == ("log", "asyncio", text)
+
+
+@pytest.mark.parametrize("options", [LogOptions(), LogOptions("DEBUG", "json"), LogOptions("WARNING", "logfmt")])
+def test_the_options_reach_another_process_as_one_word(options: LogOptions) -> None:
+    assert LogOptions.of(options.word) == options

@@ -150,4 +150,4 @@ def test_a_quiet_logger_still_moves_the_metrics(log: MailLog, caplog: pytest.Log
     ],
 )
 def test_a_value_stays_on_its_line_and_in_its_field(value: object, written: str) -> None:
-    assert logfmt("e", key=value, left_out=None) == f"event=e key={written}"
+    assert str(logfmt("e", key=value, left_out=None)) == f"event=e key={written}"

@@ -25,7 +25,8 @@ from relay.store.sqlite.store import open_store
 from relay.store.sqlite.thread import WorkThread
 from relay.store.timeline import TimeLines
 from relay.upstream.warm import Warm
-from relay.web.backend import Backend, LaneHealth, UpstreamHealth
+from relay.web.backend import Backend, LaneHealth, Reload, UpstreamFacts, UpstreamHealth
+from relay.web.guard import Tokens
 from relay.web.server import WebServer
 
 NOW = 1_800_000_000.0
@@ -60,6 +61,29 @@ class SetHealth:
 
     def lanes(self) -> Mapping[str, LaneHealth]:
         return self.known
+
+
+@dataclass
+class SetInForce:
+    """A configuration in force that a test can set."""
+
+    started_at: float = NOW - 3_600
+    loaded_at: float = NOW - 60
+    last_reload: Reload | None = None
+    path: str = "relay.yaml"
+    written: dict[str, object] = field(default_factory=lambda: {"default_lane": "bulk"})
+
+    def outline(self) -> Mapping[str, object]:
+        return self.written
+
+    def express(self) -> frozenset[str]:
+        return frozenset({"otp"})
+
+    def upstreams(self) -> Mapping[str, UpstreamFacts]:
+        return {
+            "postmark": UpstreamFacts("postmark", "auto", "smtp.postmarkapp.com", 587, webhook=True),
+            "ses": UpstreamFacts(None, "smtp", "mx.example.net", 25, webhook=False),
+        }
 
 
 @dataclass
@@ -119,7 +143,9 @@ def make_backend(store: Store, folder: Path) -> Backend:
     path = folder / "relay.db"
     merged = MergedReader(Reader.open(path), lines=TimeLines(path))
     events = EventLog(merged, SqliteLog(merged, WorkThread("store log")))
-    return Backend(store, Metrics(), Recent(), SetHealth(), StoreController(store), events, clock=lambda: NOW)
+    return Backend(
+        *(store, Metrics(), Recent(), SetHealth(), StoreController(store), events, SetInForce()), clock=lambda: NOW
+    )
 
 
 @pytest.fixture
@@ -146,7 +172,7 @@ async def serve(
     address: AnyAddress = LOOPBACK,
 ) -> tuple[Served, str]:
     """A started server and its base URL; the caller stops it."""
-    server = Served(backend, token, hosts)
+    server = Served(backend, Tokens(token), hosts)
     await server.start(bind(address, {}))
     return server, f"http://{server.address}"
 

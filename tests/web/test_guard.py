@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.web.backend import Backend
-from relay.web.guard import SEND, Guard, presents
+from relay.web.guard import SEND, Guard, Tokens, presents
 from tests.web.conftest import TOKEN, serve
 
 
@@ -155,7 +155,7 @@ async def test_our_own_page_may_act(client: aiohttp.ClientSession, url: str) -> 
 
 @pytest.mark.parametrize("broken", ["[", "[::1", "http://[", "]:80"])
 async def test_a_broken_host_or_origin_is_refused_not_an_error(broken: str) -> None:
-    guard = Guard(None)
+    guard = Guard(Tokens())
     assert await guard.denies("GET", "/", {"Host": broken}, Operator()) == "host"
     headers = {"Host": "localhost", "Content-Type": "application/json", "Origin": broken}
     assert await guard.denies("POST", "/api/queue/drop", headers, Operator()) == "origin"
@@ -235,7 +235,7 @@ SENDS, ALL, WRONG = "only-to-send", "everything", "wrong"
 async def test_who_may_send(
     unix: bool, operator: bool, only_sends: bool, presented: str | None, token: str | None, send_token: str | None
 ) -> None:
-    guard = Guard(token, send_token=send_token, only_sends=only_sends)
+    guard = Guard(Tokens(token, send_token), only_sends=only_sends)
     headers = {"Content-Type": "message/rfc822", "Host": "localhost"}
     if presented is not None:
         headers["Authorization"] = f"Bearer {presented}"
@@ -256,7 +256,7 @@ async def test_who_may_send(
 
 @pytest.mark.parametrize("only_sends", [False, True])
 async def test_a_page_of_another_site_cant_send(only_sends: bool) -> None:
-    guard, operator = Guard(None, only_sends=only_sends), Someone(unix=False, operator=True)
+    guard, operator = Guard(Tokens(), only_sends=only_sends), Someone(unix=False, operator=True)
     headers = {"Content-Type": "application/json; charset=utf-8", "Host": "127.0.0.1:8025"}
     assert await guard.denies("POST", SEND, headers, operator) is None
     for changed, denial in [

@@ -15,7 +15,7 @@ import pytest
 
 from relay.mail.message import LARGE_HEAD_BYTES, Message, parse
 from relay.web import connections, listening, send
-from relay.web.guard import Guard
+from relay.web.guard import Guard, Tokens
 from relay.web.letter import Letter, letter_of
 from relay.web.listening import Bounds, HttpListener
 from relay.web.sender import NotSent, Outgoing, Reason, Upload
@@ -94,7 +94,7 @@ def sender() -> KeptSender:
 async def address(sender: KeptSender, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[str, int]]:
     monkeypatch.setattr(listening, "STOP_WITHIN_S", 0.1)
     sock = socket.create_server(("127.0.0.1", 0))
-    listener = HttpListener(send.Send(sender).routes(), Bounds(WITHIN_S, 1_000), Guard(TOKEN))
+    listener = HttpListener(send.Send(sender).routes(), Bounds(WITHIN_S, 1_000), Guard(Tokens(TOKEN)))
     await listener.start([sock])
     yield sock.getsockname()
     await listener.stop()
