@@ -81,7 +81,7 @@ def _print(args: argparse.Namespace, events: Iterable[Json]) -> None:
 
 
 def _line(event: Json) -> str:
-    from relay.cli.mail_text import duration
+    from relay.observe.durations import duration
 
     after_ms = event["after_ms"]
     columns = (

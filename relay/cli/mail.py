@@ -26,7 +26,6 @@ from relay.cli.common import (
 
 if TYPE_CHECKING:
     from relay.store.merge import MergedReader
-    from relay.store.model import Selection
 
 ACTIONS = ("retry", "hold", "release", "drop")
 T = TypeVar("T")
@@ -169,11 +168,11 @@ def show_report(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _listing(args: argparse.Namespace) -> Selection:
-    from relay.web.query import FILTERS, listing_selection
+def _listing(args: argparse.Namespace) -> Listing:
+    from relay.web.query import FILTERS, listing
 
-    given = {name: getattr(args, name) for name in FILTERS}
-    return listing_selection({name: value for name, value in given.items() if value is not None}, time.time())
+    given = {name: getattr(args, name, None) for name in FILTERS}
+    return listing({name: value for name, value in given.items() if value is not None}, time.time())
 
 
 def _read(args: argparse.Namespace, ask: Callable[[MergedReader], T]) -> T:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from relay.cli.common import configured_duration, printable
 from relay.observe.bands import BANDS
+from relay.observe.durations import NOTHING, duration
 from relay.store import receive
 from relay.store.model import OPEN_STATES
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from relay.observe.report import Line, Objective, Report
 
 Json = Mapping[str, Any]
-NOTHING = "-"
 _PLACE = ("LANE", "UPSTREAM", "PROVIDER")
 MAX_CELL = 60
 MAX_GROUPS = 20
@@ -46,22 +46,6 @@ def table(
 def _cell(value: str, max_cell: int) -> str:
     text = printable(value)
     return text if len(text) <= max_cell else text[: max_cell - 1] + "…"
-
-
-def duration(ms: float | None) -> str:
-    """`0.4 ms`, `41 ms`, `2.0 s`, `5 min`, `3.0 h`, `2.0 d`."""
-    if ms is None:
-        return NOTHING
-    for below_ms, unit_ms, unit, digits in (
-        (10, 1, "ms", 1),
-        (1000, 1, "ms", 0),
-        (60_000, 1000, "s", 1),
-        (3_600_000, 60_000, "min", 0),
-        (86_400_000, 3_600_000, "h", 1),
-    ):
-        if ms < below_ms:
-            return f"{ms / unit_ms:.{digits}f} {unit}"
-    return f"{ms / 86_400_000:.1f} d"
 
 
 def messages(found: Iterable[Json]) -> str:

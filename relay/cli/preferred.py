@@ -42,7 +42,7 @@ def preferred(lane: str, upstreams: Sequence[str], recipients: Sequence[str], ru
 
 def as_text(document: dict[str, Any]) -> str:
     """One line."""
-    from relay.cli.mail_text import duration
+    from relay.observe.durations import duration
 
     first, provider = document["order"][0], document["provider"]
     if provider == "other":

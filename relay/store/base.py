@@ -28,6 +28,7 @@ from relay.store.model import (
     Settlement,
     TransferredMessage,
 )
+from relay.store.search_text import Found
 from relay.store.suppressions import Suppression, SuppressionQuery
 
 if TYPE_CHECKING:
@@ -155,7 +156,13 @@ class Log(Protocol):
         part finds a split one."""
 
     async def search(self, selection: Selection) -> Sequence[Mapping[str, object]]:
-        """Messages newest first, each as `get` returns it but without attempts."""
+        """Messages newest first, each as `get` returns it but without attempts. `text` and `states` are for `find`."""
+
+    async def find(self, selection: Selection, within_s: float) -> Found:
+        """`search`, also by `text` and `states`, for about so long."""
+
+    async def ids_that_begin(self, begin: str, limit: int) -> Sequence[str]:
+        """The ids of messages that begin so, newest first, of a part of a split one too; `limit` at most."""
 
     async def waiting(self, selection: Selection) -> Sequence[Mapping[str, object]]:
         """Open messages, earliest due first, as `search` returns them, with each recipient's `next_at` and number of

@@ -8,6 +8,7 @@ listing or a count may miss it; the next has it. A process moves one message at 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from relay.mail.mailbox_provider import provider_of_domain
 from relay.store.events import EventSelection
 from relay.store.model import DeliveryRow, LaneCount, ReportedRow, Selection, State
 from relay.store.parts import joined
+from relay.store.search_text import Found
 from relay.store.sqlite import relay_events
 from relay.store.sqlite.files import explained
 from relay.store.sqlite.reader import Reader
@@ -91,6 +93,30 @@ class MergedReader:
         add_deliveries = self._lines.add_deliveries if self._lines is not None else None
         found = whole(self._lookup_order(), rows, add_deliveries)
         return (_newest(found) if self._others else found)[: selection.limit]
+
+    def find_slices(self, selection: Selection) -> Iterator[Found]:
+        """As `search`, a window of the log at a time. `searched_since` of each: when its window begins; None: it is the
+        last one. Each slice is newest first, and all of them together."""
+        if selection.text is None and not selection.states:
+            yield Found(self.search(selection))
+            return
+        end = math.inf if selection.until is None else selection.until
+        since = -math.inf if selection.since is None else selection.since
+        while True:
+            # By their ids messages are found at once, in one window.
+            begins = [] if selection.ids else [reader.begin_of_window(end) for reader in self._all()]
+            begin = max([since, *(found for found in begins if found is not None)])
+            rows = [reader.search_window(selection, begin, end) for reader in self._all()]
+            found = whole(self._lookup_order(), rows, self._lines.add_deliveries if self._lines is not None else None)
+            yield Found(_newest(found), begin if begin > since else None)
+            if begin <= since:
+                return
+            end = begin
+
+    def ids_that_begin(self, begin: str, limit: int) -> Sequence[str]:
+        """The ids of messages that begin so, newest first, of a part of a split one too; `limit` at most."""
+        found = {one for some in self._each(lambda reader: reader.ids_that_begin(begin, limit)) for one in some}
+        return sorted(found, reverse=True)[:limit]
 
     def with_parts(self, ids: Sequence[str]) -> Sequence[str]:
         """`base.Log.with_parts`."""

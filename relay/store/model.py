@@ -13,13 +13,15 @@ from typing import Any, Literal, NamedTuple
 from relay.mail.envelope import Envelope, Recipient
 from relay.mail.outcome import Outcome
 from relay.policy.admissions import Admission
+from relay.store.search_text import SearchText
 
 State = Literal[
     "queued", "sending", "sent", "deferred", "bounced", "expired", "superseded", "held", "suppressed", "ambiguous"
 ]
 OPEN_STATES: frozenset[State] = frozenset({"queued", "sending", "deferred", "held", "ambiguous"})
 """Not finished: the body is kept. `ambiguous` is open only while its lane holds it for an operator."""
-
+FAILED_STATES: frozenset[State] = frozenset({"bounced", "expired", "suppressed", "ambiguous"})
+"""It isn't known that an upstream has it, and nothing more is sent by itself."""
 
 Action = Literal["retry", "hold", "release", "drop"]
 ACTS_ON: Mapping[Action, frozenset[State]] = {
@@ -255,6 +257,9 @@ class Selection(NamedTuple):
     """of a listing; an action is about all that match"""
     ambiguous: bool = False
     """a `retry` that names no message is also about those that may have been delivered already"""
+    states: frozenset[State] = frozenset()
+    """of a recipient, one of these; empty: any"""
+    text: SearchText | None = None
 
     def states_for(self, action: Action) -> frozenset[State]:
         """The states of recipients that this action changes. A `retry` is about ambiguous ones, which may have been

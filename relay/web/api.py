@@ -6,7 +6,7 @@ import asyncio
 
 from aiohttp import web
 
-from relay.observe import report
+from relay.observe import report, verdict
 from relay.store.base import StoreError
 from relay.store.model import LaneCount, Selection
 from relay.web import query, stream, suppressions, webhooks
@@ -18,6 +18,8 @@ from relay.web.responses import encode_json, json_body, json_response, with_paus
 ANSWER_WITHIN_S = 20.0
 MAX_BODY_BYTES = 1_000_000
 MAX_ROWS = 1_000
+SEARCH_WITHIN_S = 5.0
+"""for a search that no index answers"""
 
 
 class Api:
@@ -75,13 +77,20 @@ class Api:
         return web.json_response(document, status=503 if reasons else 200)
 
     async def messages(self, request: web.Request) -> web.Response:
-        return await json_response(list(await self._backend.store.search(self._listing(request))))
+        selection = await self._selection(request)
+        if selection is None:
+            return await json_response([])
+        found = await self._backend.store.find(selection, SEARCH_WITHIN_S)
+        response = await json_response(list(found.messages))
+        if found.searched_since is not None:
+            response.headers["X-Searched-Since"] = query.rfc3339(found.searched_since)
+        return response
 
     async def message(self, request: web.Request) -> web.Response:
         found = await self._backend.store.get(request.match_info["id"])
         if found is None:
             raise web.HTTPNotFound(text="no such message")
-        return await json_response(found)
+        return await json_response(verdict.added(found))
 
     async def report(self, request: web.Request) -> web.Response:
         given = parameters(request)
@@ -101,9 +110,9 @@ class Api:
 
     async def queue(self, request: web.Request) -> web.Response:
         now = self._backend.clock()
-        selection = self._listing(request)
+        selection = await self._selection(request)
         counts = await self._backend.store.counts()
-        waiting = await self._backend.store.waiting(selection)
+        waiting = [] if selection is None else await self._backend.store.waiting(selection)
         return await json_response(
             {
                 "fill": self._backend.health.queue().as_json(),
@@ -142,7 +151,10 @@ class Api:
         if lane not in known and all(row.lane != lane for row in await self._backend.store.counts()):
             raise web.HTTPNotFound(text=f"there is no lane {lane}; there are {', '.join(known)}")
 
-    def _listing(self, request: web.Request) -> Selection:
-        """The request's filters. The number of rows is bounded, since long listings delay codes."""
-        selection = query.listing_selection(parameters(request), self._backend.clock())
-        return selection._replace(limit=min(selection.limit, MAX_ROWS))
+    async def _selection(self, request: web.Request) -> Selection | None:
+        """The request's filters. The number of rows is bounded, since long listings delay codes. None: nothing."""
+        asked = query.listing(parameters(request), self._backend.clock())
+        selection: Selection | None = asked.selection
+        if asked.id_begins is not None:
+            selection = asked.by_ids(await self._backend.store.ids_that_begin(asked.id_begins, MAX_ROWS))
+        return None if selection is None else selection._replace(limit=min(selection.limit, MAX_ROWS))

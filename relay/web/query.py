@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, cast, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 from relay.config.event_kinds import EVENT_KINDS
 from relay.config.parse import parse_duration
 from relay.store.events import EventSelection
-from relay.store.model import Action, LaneCount, Selection, State
+from relay.store.model import FAILED_STATES, Action, LaneCount, Selection, State
+from relay.store.search_text import SearchText
 
 STATES: frozenset[str] = frozenset(get_args(State))
 ACTIONS: tuple[Action, ...] = get_args(Action)
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 10_000
-FILTERS = ("to", "lane", "state", "since", "limit")
+MAX_TEXT = 1_000
+"""characters of a filter"""
+FILTERS = (
+    "q", "to", "from", "subject", "message_id", "id", "lane", "state", "failed", "since", "until", "limit",
+)  # fmt: skip
 EVENT_FILTERS = ("to", "kind", "lane", "since", "limit")
+
+
+_ADDRESS = re.compile(r"[^@*?]+@[^@*?]+\.[^@*?]+")
+"""a whole address, by which an index finds messages; anything else is a part of one, or a glob"""
+_BEGIN_OF_ID = re.compile(r"[0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{10,26}")
+"""ten digits are the time in an id (ULID)"""
 
 
 class BadQuery(ValueError):
@@ -47,19 +58,49 @@ def rfc3339(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def listing_selection(given: Mapping[str, str | None], now: float) -> Selection:
-    """The selection of the filters `to`, `lane`, `state`, `since` and `limit`. Raises BadQuery."""
+class Listing(NamedTuple):
+    """What a listing asks for."""
+
+    selection: Selection
+    id_begins: str | None = None
+    """A begin of ids: `by_ids` makes a selection of those that were found."""
+    only_ids: bool = False
+    """Where no id begins so, nothing is found; else the rest of the selection counts."""
+
+    def by_ids(self, ids: Sequence[str]) -> Selection | None:
+        """The selection with the ids that were found. None: nothing is selected."""
+        if ids:
+            text = self.selection.text
+            return self.selection._replace(ids=tuple(ids), text=None if text is None else text._replace(anywhere=None))
+        return None if self.only_ids else self.selection
+
+
+def listing(given: Mapping[str, str | None], now: float) -> Listing:
+    """What the FILTERS ask for. Raises BadQuery."""
     unknown = sorted(given.keys() - set(FILTERS))
     if unknown:
         raise BadQuery(f"unknown filter {unknown[0]!r}; known are {', '.join(FILTERS)}")
-    begin = given.get("since")
-    return Selection(
-        to=_text("to", given.get("to")),
+    since, until = given.get("since"), given.get("until")
+    to, anywhere, begins = (_text(name, given.get(name)) for name in ("to", "q", "id"))
+    whole = to if to is not None and _ADDRESS.fullmatch(to) else None
+    text = SearchText(
+        to if whole is None else None,
+        *(_text(name, given.get(name)) for name in ("from", "subject", "message_id")),
+        anywhere,
+    )
+    selection = Selection(
+        to=whole,
         lane=_text("lane", given.get("lane")),
         state=_state(given.get("state")),
-        since=None if begin is None else parse_since(begin, now),
+        since=None if since is None else parse_since(since, now),
+        until=None if until is None else parse_since(until, now),
         limit=parse_limit(given.get("limit")),
+        states=FAILED_STATES if _flag("failed", given.get("failed")) else frozenset(),
+        text=text if text != SearchText() else None,
     )
+    if begins is None and anywhere is not None and _BEGIN_OF_ID.fullmatch(anywhere):
+        return Listing(selection, anywhere.upper())
+    return Listing(selection, None if begins is None else begins.upper(), only_ids=begins is not None)
 
 
 def event_selection(given: Mapping[str, str | None], now: float) -> EventSelection:
@@ -83,7 +124,15 @@ def _text(name: str, text: str | None) -> str | None:
     # A lone surrogate (a stray byte of the command line) can't be searched for.
     if text is not None and not (text and text.isprintable()):
         raise BadQuery(f"{name}: expected printable text, got {text!r}")
+    if text is not None and len(text) > MAX_TEXT:
+        raise BadQuery(f"{name}: expected at most {MAX_TEXT} characters, got {len(text)}")
     return text
+
+
+def _flag(name: str, text: str | None) -> bool:
+    if text not in (None, "", "0", "1", "false", "true"):
+        raise BadQuery(f"{name}: expected 1 or 0, got {text!r}")
+    return text in ("1", "true")
 
 
 def parse_limit(text: str | None) -> int:

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from relay.cli import config, events, mail, mail_text
+from relay.observe.durations import duration
 from relay.config.network import UnixAddress
 from relay.intake.sockets import bind
 from relay.mail.envelope import Envelope, Recipient
@@ -550,4 +551,4 @@ def test_a_table_is_aligned_and_shows_no_control_characters() -> None:
     ],
 )
 def test_a_duration_is_shown_in_the_unit_that_fits(ms: float | None, shown: str) -> None:
-    assert mail_text.duration(ms) == shown
+    assert duration(ms) == shown

@@ -9,6 +9,7 @@ import pytest
 from relay.store import receive
 from relay.store.base import Store
 from relay.store.model import DeliveryRow, LaneCount, RecipientUpdate, Selection, Settlement, State
+from relay.store.search_text import SearchText
 from tests.store.build import CONTENT, EVERYTHING, NOW, attempt, ids, in_state, message, settled
 
 
@@ -149,6 +150,59 @@ class LogContract:
     ) -> None:
         await self._fill(store)
         assert [int(each["subject"]) for each in await store.search(selection)] == found  # type: ignore[call-overload]
+
+    @pytest.mark.parametrize(
+        ("selection", "found"),
+        [
+            (Selection(), [6, 5, 4, 3, 2, 1, 0]),
+            (Selection(to="a@x.org", limit=2), [5, 2]),
+            (Selection(states=frozenset({"sent", "deferred"})), [6, 5, 4, 3, 0]),
+            (Selection(states=frozenset({"bounced"}), to="A@x.org"), [2]),
+            (Selection(states=frozenset({"deferred"}), lane="otp"), [5]),
+            (Selection(text=SearchText(to="A@")), [5, 2, 0]),
+            (Selection(text=SearchText(to="*@X.org"), limit=3), [6, 5, 4]),
+            (Selection(text=SearchText(to="?@x.org")), [5, 4, 3, 2, 1, 0]),
+            (Selection(text=SearchText(to="ÜSER")), [6]),
+            (Selection(text=SearchText(to="%")), []),
+            (Selection(text=SearchText(to="_@x.org")), []),
+            (Selection(text=SearchText(to="a@x"), since=NOW + 2), [5, 2]),
+            (Selection(text=SearchText(to="a@x", subject="2")), [2]),
+            (Selection(text=SearchText(subject="?"), until=NOW + 2), [1, 0]),
+            (Selection(text=SearchText(sender="no-reply")), [6, 5, 4, 3, 2, 1, 0]),
+            (Selection(text=SearchText(sender="somebody")), []),
+            (Selection(text=SearchText(anywhere="a@X")), [5, 2, 0]),
+            (Selection(text=SearchText(anywhere="a@x"), state="bounced"), [2]),
+        ],
+    )
+    async def test_texts_and_states_are_found_wherever_they_stand(
+        self, store: Store, selection: Selection, found: list[int]
+    ) -> None:
+        await self._fill(store)
+        shown = await store.find(selection, 10.0)
+        assert [int(each["subject"]) for each in shown.messages] == found
+        assert shown.searched_since is None
+
+    @pytest.mark.parametrize(
+        ("text", "waiting"),
+        [
+            (SearchText(to="a@"), ["5"]),
+            (SearchText(to="*@x.org", subject="4"), ["4"]),
+            (SearchText(anywhere="a@x"), ["5"]),
+            (SearchText(sender="somebody"), []),
+        ],
+    )
+    async def test_what_waits_is_found_by_texts_too(self, store: Store, text: SearchText, waiting: list[str]) -> None:
+        await self._fill(store)
+        assert [one["subject"] for one in await store.waiting(Selection(text=text))] == waiting
+
+    async def test_messages_are_found_by_the_begin_of_their_id(self, store: Store) -> None:
+        put = await self._fill(store)
+        assert await store.ids_that_begin(put[3], 10) == [put[3]]
+        assert await store.ids_that_begin(put[0][:2], 10) == sorted(put, reverse=True)
+        assert await store.ids_that_begin(put[0][:2], 2) == sorted(put, reverse=True)[:2]
+        assert await store.ids_that_begin("7Z", 10) == []
+        found = await store.find(Selection(text=SearchText(anywhere=put[2].lower())), 10.0)
+        assert ids(found.messages) == [put[2]]
 
     async def test_a_search_by_ids_keeps_to_them(self, store: Store) -> None:
         put = await self._fill(store)

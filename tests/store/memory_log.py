@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ from relay.store.model import (
     State,
 )
 from relay.store.parts import joined
+from relay.store.search_text import Found, SearchText
 from relay.store.view import Json, attempt_json, message_json, recipient_json, time_text
 
 
@@ -110,13 +113,31 @@ class MessageRow:
             and selection.lane in (None, self.lane)
             and (selection.since is None or self.accepted_at >= selection.since)
             and (selection.until is None or self.accepted_at < selection.until)
+            and self._has(selection.text or SearchText())
         )
+        part = None if selection.text is None else selection.text.to
         to = None if selection.to is None else selection.to.casefold()
         return [
             one
             for one in self.recipients
-            if named and selection.state in (None, one.state) and (to is None or one.recipient.address.casefold() == to)
+            if named
+            and selection.state in (None, one.state)
+            and (not selection.states or one.state in selection.states)
+            and (to is None or one.recipient.address.casefold() == to)
+            and (part is None or _holds(one.recipient.address.casefold(), part.casefold()))
         ]
+
+    def _has(self, text: SearchText) -> bool:
+        """Whether the message has the texts, but for `to`."""
+        new = self.new
+        named = ((text.sender, new.envelope.sender), (text.subject, new.subject), (text.message_id, new.message_id))
+        if any(wanted is not None and not _holds(value, wanted) for wanted, value in named):
+            return False
+        addresses = [one.recipient.address for one in self.recipients]
+        return text.anywhere is None or (
+            new.id.startswith(text.anywhere.upper())
+            or any(_holds(value, text.anywhere) for value in (*(value for _, value in named), *addresses))
+        )
 
     def json(self, *, attempts: bool, queue: bool = False) -> Json:
         recipients = []
@@ -185,6 +206,12 @@ class MemoryLog:
         found = [message for message in self._messages() if message.matching(selection)]
         found.sort(key=lambda message: (message.accepted_at, message.new.id), reverse=True)
         return self._whole([message.entry for message in found], attempts=False)[: selection.limit]
+
+    async def find(self, selection: Selection, within_s: float) -> Found:
+        return Found(await self.search(selection))
+
+    async def ids_that_begin(self, begin: str, limit: int) -> Sequence[str]:
+        return sorted((one.new.id for one in self._messages() if one.new.id.startswith(begin)), reverse=True)[:limit]
 
     async def waiting(self, selection: Selection) -> Sequence[Json]:
         found = [message.entry for message in self._waiting(selection)]
@@ -263,3 +290,9 @@ def _total_ms(message: MessageRow, one: RecipientRow) -> float | None:
 
 def rounded(timings_ms: Mapping[str, float]) -> dict[str, float]:
     return {name: round(value, 3) for name, value in timings_ms.items()}
+
+
+def _holds(value: str, text: str) -> bool:
+    """A glob fits the value, or a part of it is the text."""
+    glob = text if "*" in text or "?" in text else f"*{text}*"
+    return re.fullmatch(fnmatch.translate(glob.replace("[", "[[]")), value, re.IGNORECASE) is not None

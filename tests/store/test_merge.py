@@ -12,7 +12,8 @@ from relay.store.base import StoreDamaged, StoreError
 from relay.store.events import EventSelection
 from relay.store.merge import MergedReader, open_offline, open_readers, shard
 from relay.store.model import LaneCount, NewMessage, Selection, SplitPart, State
-from relay.store.sqlite import report_rows
+from relay.store.search_text import SearchText
+from relay.store.sqlite import report_rows, windows
 from relay.store.sqlite.log import SqliteLog
 from relay.store.sqlite.reader import Reader
 from relay.store.sqlite.store import SqliteStore, open_store
@@ -178,6 +179,34 @@ async def test_a_listing_over_several_files_ends_at_its_limit_and_leaves_out_non
         for limit in (1, 2, 5, 12, 23, 24, 100):
             assert ids(reader.search(Selection(limit=limit))) == put[::-1][:limit]
             assert ids(reader.waiting(Selection(limit=limit))) == put[:limit]
+
+
+async def test_a_search_by_text_reads_all_files_newest_first_a_window_at_a_time(
+    tmp_path: Path, files: list[SqliteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "MESSAGES", 3)
+    put = []
+    for number in range(12):
+        entry, other = split(number)
+        await files[0].put(entry, claimed=False, others=[other])
+        single = message("d@example.net", at=NOW + number + 0.5)
+        await files[1 + number % 2].put(single, claimed=False)
+        put += [entry.id, single.id]
+    log = SqliteLog(open_readers(tmp_path / "relay.db"), WorkThread("store log"))
+    for selection, wanted in (
+        (Selection(text=SearchText(to="*@example.net")), put[::-1]),
+        (Selection(text=SearchText(to="@example"), limit=5), put[::-1][:5]),
+        (Selection(text=SearchText(to="a@")), put[-2::-2]),
+        (Selection(text=SearchText(anywhere="d@"), since=NOW + 3, until=NOW + 6), [put[11], put[9], put[7]]),
+        (Selection(text=SearchText(to="d@"), ids=(put[1], put[2])), [put[1]]),
+    ):
+        found = await log.find(selection, 10.0)
+        assert ids(found.messages) == wanted
+        assert found.searched_since is None
+    cut = await log.find(Selection(text=SearchText(to="d@")), 0.0)
+    assert cut.searched_since == NOW + 10
+    assert ids(cut.messages) == [put[23], put[21]]
+    await log.close()
 
 
 @pytest.mark.parametrize(

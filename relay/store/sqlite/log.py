@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
@@ -9,6 +10,7 @@ from typing import TypeVar
 from relay.store.events import EventSelection
 from relay.store.merge import DeliveryTally, MergedReader, ReportedTally, Tally
 from relay.store.model import DeliveryRow, LaneCount, ReportedRow, Selection
+from relay.store.search_text import Found
 from relay.store.sqlite.thread import WorkThread
 from relay.store.view import Json
 
@@ -30,6 +32,23 @@ class SqliteLog:
 
     async def search(self, selection: Selection) -> Sequence[Mapping[str, object]]:
         return await self.run(partial(self._reader.search, selection))
+
+    async def find(self, selection: Selection, within_s: float) -> Found:
+        slices, ends = self._reader.find_slices(selection), time.monotonic() + within_s
+        found: list[Mapping[str, object]] = []
+        since: float | None = None
+        # One at a time, so that other questions are answered in between.
+        while (some := await self.run(partial(next, slices, None))) is not None:
+            found += some.messages
+            since = some.searched_since
+            if len(found) >= selection.limit:
+                return Found(found[: selection.limit])
+            if time.monotonic() > ends:
+                break
+        return Found(found, since)
+
+    async def ids_that_begin(self, begin: str, limit: int) -> Sequence[str]:
+        return await self.run(partial(self._reader.ids_that_begin, begin, limit))
 
     async def waiting(self, selection: Selection) -> Sequence[Mapping[str, object]]:
         return await self.run(partial(self._reader.waiting, selection))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from relay.store.model import DeliveryRow, LaneCount, ReportedRow, Selection
-from relay.store.sqlite import files, report_rows, search
+from relay.store.sqlite import files, report_rows, search, windows
 from relay.store.sqlite.read_connection import ReadConnection
 from relay.store.view import Json
 
@@ -39,6 +39,18 @@ class Reader(ReadConnection):
 
     def search(self, selection: Selection) -> Sequence[Json]:
         return self.ask(partial(search.search, selection=selection))
+
+    def ids_that_begin(self, begin: str, limit: int) -> Sequence[str]:
+        """The ids of messages that begin so."""
+        return self.ask(partial(search.ids_that_begin, begin=begin, limit=limit))
+
+    def begin_of_window(self, end: float) -> float | None:
+        """See `windows.begin_of_window`."""
+        return self.ask(partial(windows.begin_of_window, end=end))
+
+    def search_window(self, selection: Selection, begin: float, end: float) -> Sequence[Json]:
+        """See `windows.search_window`."""
+        return self.ask(partial(windows.search_window, selection=selection, begin=begin, end=end))
 
     def waiting(self, selection: Selection) -> Sequence[Json]:
         return self.ask(partial(search.waiting, selection=selection))

@@ -10,11 +10,15 @@ from collections.abc import Sequence
 
 from relay.store.addresses import Hashed
 from relay.store.model import OPEN_STATES, SUSPECT_DEATHS, LaneCount, Selection
+from relay.store.search_text import SearchText, like_begin, like_pattern
 from relay.store.sqlite.files import PARTS_SINCE_VERSION, schema_version
 from relay.store.sqlite.pseudonymise import stored
 from relay.store.sqlite.rows import fold
 from relay.store.sqlite.view import messages
 from relay.store.view import Json
+
+_ADDRESS = "coalesce(folded, address)"
+_ESCAPE = r"ESCAPE '\'"
 
 
 def get(connection: sqlite3.Connection, message_id: str) -> Json | None:
@@ -57,6 +61,30 @@ def search(connection: sqlite3.Connection, selection: Selection) -> list[Json]:
     return messages(connection, ids, attempts=False)
 
 
+def ids_that_begin(connection: sqlite3.Connection, begin: str, limit: int) -> list[str]:
+    """The ids of messages, parts of split ones among them, that begin so."""
+    found = connection.execute(
+        "SELECT id FROM message WHERE id >= :begin AND id < :begin || '~' ORDER BY id DESC LIMIT :limit",
+        {"begin": begin, "limit": limit},
+    )
+    return [message_id for (message_id,) in found]
+
+
+def selected(selection: Selection) -> str:
+    """The condition of a selection for a row `m` of `message`, but for `since` and `until`."""
+    terms = [*_terms(selection, ids="id", lane=True), *_message_texts(selection), "TRUE"]
+    if of_recipient := _terms(selection, address="IN (:to, :hash)", state=True):
+        terms.append(_some_recipient(of_recipient))
+    return " AND ".join(terms)
+
+
+def selection_values(connection: sqlite3.Connection, selection: Selection) -> dict[str, object]:
+    """The values of `selected`."""
+    hashed = stored(connection) if selection.to is not None else None
+    to = selection.to
+    return {**_values(selection), "hash": hashed.address(to) if hashed is not None and to is not None else None}
+
+
 def search_query(selection: Selection, hashed: Hashed | None = None) -> tuple[str, dict[str, object]]:
     """The ids of the messages selected, newest first. It walks an index in that order, from the recipients where they
     tell more (an address; a state that few are in), else from the messages. `hashed`: an address may be that, too;
@@ -70,8 +98,7 @@ def search_query(selection: Selection, hashed: Hashed | None = None) -> tuple[st
     if (selection.to is None and not rare) or selection.ids:
         terms = [*_terms(selection, ids="id", time=True, lane=True), "TRUE"]
         if of_recipient:
-            within = " AND ".join(["r.message_id = m.id", *of_recipient])
-            terms.append(f"EXISTS (SELECT 1 FROM recipient AS r WHERE {within})")
+            terms.append(_some_recipient(of_recipient))
         return (
             f"SELECT id FROM message AS m WHERE {' AND '.join(terms)} ORDER BY accepted_at DESC, id DESC LIMIT :limit",
             values,
@@ -86,11 +113,38 @@ def search_query(selection: Selection, hashed: Hashed | None = None) -> tuple[st
     )
 
 
+def _some_recipient(terms: Sequence[str]) -> str:
+    """Some recipient of the message `m` has all of these."""
+    within = " AND ".join(["r.message_id = m.id", *terms])
+    return f"EXISTS (SELECT 1 FROM recipient AS r WHERE {within})"
+
+
+def _message_texts(selection: Selection) -> list[str]:
+    """The conditions of its texts for a row `m` of `message`."""
+    text = selection.text
+    if text is None:
+        return []
+    terms = [
+        f"m.{column} LIKE :text_{column} {_ESCAPE}"
+        for column in ("sender", "subject", "message_id")
+        if getattr(text, column) is not None
+    ]
+    if text.anywhere is not None:
+        among = [f"m.{column} LIKE :text_anywhere {_ESCAPE}" for column in ("subject", "message_id", "sender")]
+        among.append(f"m.id LIKE :text_id {_ESCAPE}")
+        among.append(_some_recipient([f"{_ADDRESS} LIKE :text_anywhere {_ESCAPE}"]))
+        terms.append(f"({' OR '.join(among)})")
+    return terms
+
+
 def waiting_query(selection: Selection) -> tuple[str, dict[str, object]]:
     """The ids of the open messages selected, earliest due first, those that have no time (held, sending) last."""
     narrow = bool(selection.ids) or selection.to is not None
     open_ones = "+open = 1" if narrow else "open = 1"  # the plus: not by the index of all that is open
     terms = [open_ones, *_terms(selection, ids="message_id", address="= :to", state=True, time=True, lane=True)]
+    if selection.text is not None and selection.text.of_message:
+        of_message = " AND ".join(["m.id = recipient.message_id", *_message_texts(selection)])
+        terms.append(f"EXISTS (SELECT 1 FROM message AS m WHERE {of_message})")
     return (
         f"SELECT message_id, min(coalesce(next_at, 1e18)) AS due FROM recipient"
         f" WHERE {' AND '.join(terms)} GROUP BY message_id ORDER BY due, message_id LIMIT :limit",
@@ -109,10 +163,13 @@ def _terms(
 ) -> list[str]:
     """The conditions of the kinds asked for that the selection has. `ids`: the name of the id's column; `address`:
     what the recipient's is to be."""
+    to_text = None if selection.text is None else selection.text.to
     kinds = (
         (bool(ids) and bool(selection.ids), f"{ids} IN (SELECT value FROM json_each(:ids))"),
-        (bool(address) and selection.to is not None, f"coalesce(folded, address) {address}"),
+        (bool(address) and selection.to is not None, f"{_ADDRESS} {address}"),
+        (bool(address) and to_text is not None, f"{_ADDRESS} LIKE :text_to {_ESCAPE}"),
         (state and selection.state is not None, "state = :state"),
+        (state and bool(selection.states), "state IN (SELECT value FROM json_each(:states))"),
         (time and selection.since is not None, "accepted_at >= :since"),
         (time and selection.until is not None, "accepted_at < :until"),
         (lane and selection.lane is not None, "lane = :lane"),
@@ -121,7 +178,12 @@ def _terms(
 
 
 def _values(selection: Selection) -> dict[str, object]:
+    text = selection.text or SearchText()
     return {
+        **{f"text_{name}": None if value is None else like_pattern(value) for name, value in text._asdict().items()},
+        "text_to": None if text.to is None else like_pattern(fold(text.to)),
+        "text_id": None if text.anywhere is None else like_begin(text.anywhere),
+        "states": json.dumps(sorted(selection.states)),
         "ids": json.dumps(selection.ids),
         "to": None if selection.to is None else fold(selection.to),
         "state": selection.state,
