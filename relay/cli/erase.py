@@ -9,10 +9,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from relay.cli.common import EXIT_OK, EXIT_USAGE, CommandFailed, control
-from relay.cli.mail_control import ask_relay, check_not_in_use
+from relay.cli.common import EXIT_OK, EXIT_USAGE, CommandFailed
+from relay.cli.mail_control import ask_relay, at_hand, check_not_in_use
+from relay.cli.source import reached
 from relay.config.partial import Control
-from relay.web.client import NotListening
+from relay.web.client import NotListening, Server
 
 WITHIN_S = 90.0
 """longer than the relay takes to answer: each file is read as a whole"""
@@ -22,9 +23,9 @@ def erase(args: argparse.Namespace) -> int:
     """Exit 0; 1 if the address isn't found. Raises CommandFailed, StoreError, BadQuery."""
     from relay.web.suppression_query import address as parse_address
 
-    if args.to or args.lane or args.state or args.since or args.limit:
+    if args.filters or args.follow:
         raise CommandFailed("log erase: it takes an address only", EXIT_USAGE)
-    counts = _erase(control(args), parse_address(args.address))
+    counts = _erase(reached(args), parse_address(args.address))
     if args.json:
         print(json.dumps({"erased": dict(counts)}, indent=2))
     if not any(counts.values()):
@@ -35,10 +36,11 @@ def erase(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _erase(control: Control, address: str) -> Mapping[str, int]:
+def _erase(control: Control | Server, address: str) -> Mapping[str, int]:
     try:
         document = ask_relay(control, "POST", "/api/erase", {"address": address}, WITHIN_S)
     except NotListening:
+        control = at_hand(control)
         check_not_in_use(control)
         return asyncio.run(_erase_in_files(control.store, address))
     return {str(kind): int(count) for kind, count in document.get("erased", {}).items()}

@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from relay.cli.common import EXIT_OK, add_config, fail, printable, set_command, store_path
+from relay.cli.common import EXIT_OK, add_config, fail, set_command
+from relay.cli.source import add_url, open_source
 
 if TYPE_CHECKING:
     from relay.store.events import EventSelection
 
-LOOK_EVERY_S = 0.2
 Json = Mapping[str, object]
 
 
@@ -32,29 +32,26 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--limit", metavar="N", help="at most N (default: 100); 0 with --follow: only what is new")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     add_config(parser)
+    add_url(parser)
     set_command(parser, show)
 
 
 def show(args: argparse.Namespace) -> int:
     """Exit 0."""
-    from relay.store.merge import open_offline
-    from relay.web.query import EVENT_FILTERS, event_selection
+    from relay.web.query import EVENT_FILTERS, MAX_LIMIT, event_selection
 
-    given = {name: getattr(args, name) for name in EVENT_FILTERS}
-    only_new = args.follow and given["limit"] == "0"
+    given = {name: str(getattr(args, name)) for name in EVENT_FILTERS if getattr(args, name) is not None}
+    only_new = args.follow and given.get("limit") == "0"
     if only_new:
-        given["limit"] = None
-    selection = event_selection({name: value for name, value in given.items() if value is not None}, time.time())
-    path = store_path(args)
-    with open_offline(path) as store:
-        news = store.news() if args.follow else None
+        del given["limit"]
+    selection = event_selection(given, time.time())
+    with open_source(args) as source:
+        news = source.news() if args.follow else iter(())
         if not only_new:
-            _print_found(args, store.events(selection._replace(limit=selection.limit + 1)), selection)
+            _print_found(args, source.events({**given, "limit": str(min(selection.limit + 1, MAX_LIMIT))}), selection)
         with contextlib.suppress(KeyboardInterrupt):
-            while news is not None:
-                time.sleep(LOOK_EVERY_S)
-                store.add_new_files(path)
-                _print(args, [event for event in news.take() if _is_wanted(event, selection)])
+            for events in news:
+                _print(args, [event for event in events if _is_wanted(event, selection)])
     return EXIT_OK
 
 
@@ -81,17 +78,11 @@ def _print(args: argparse.Namespace, events: Iterable[Json]) -> None:
 
 
 def _line(event: Json) -> str:
+    from relay.cli.text import columns, cut
     from relay.observe.durations import duration
 
     after_ms = event["after_ms"]
-    columns = (
-        str(event["at"]),
-        f"{event['kind']:<12}",
-        f"{duration(after_ms if isinstance(after_ms, float) else None):>7}",
-        str(event["lane"]),
-        str(event["upstream"] or "-"),
-        str(event["message"]),
-        printable(str(event["recipient"])),
-        printable(str(event["reason"] or "")),
-    )
-    return "  ".join(columns).rstrip()
+    after = duration(after_ms if isinstance(after_ms, float | int) else None)
+    head = f"{event['at']}  {event['kind']:<12}  {after:>7}  {event['recipient']}"
+    by = (str(event["message"]), str(event["lane"]), str(event["upstream"] or ""), str(event["reason"] or ""))
+    return "\n".join(cut(line, columns()).rstrip() for line in (head, "  " + "  ".join(filter(None, by))))

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from relay.cli.common import CommandFailed
+from relay.cli.source import WHERE_TOKEN
 from relay.config.partial import Control
 from relay.store.model import Action, Selection
-from relay.web.client import NoResponse, NotListening, request
+from relay.web.client import NoResponse, NotListening, Response, Server, request
 
 WITHIN_S = 30.0
 NEEDS_RESTART = "If `http` was changed in the file: the relay has the one that it was started with until a restart"
@@ -27,12 +28,12 @@ class ActionResult(NamedTuple):
     """ambiguous recipients that a retry left as they are"""
 
 
-def act(control: Control, action: Action, selection: Selection) -> ActionResult:
+def act(control: Control | Server, action: Action, selection: Selection) -> ActionResult:
     """Raises CommandFailed, StoreError."""
     try:
         return _act_over_http(control, action, selection)
     except NotListening:
-        pass
+        control = at_hand(control)
     check_not_in_use(control)
     changed = asyncio.run(_act_on_store(control, action, selection))
     return _result(control, action, selection, changed)
@@ -52,7 +53,14 @@ def check_not_in_use(control: Control) -> None:
     raise CommandFailed(f"{used}, which doesn't answer at {control.http} ({where}). {NEEDS_RESTART}")
 
 
-def _act_over_http(control: Control, action: Action, selection: Selection) -> ActionResult:
+def at_hand(control: Control | Server) -> Control:
+    """Where no relay listens: what the files are changed by. Raises CommandFailed for a relay elsewhere."""
+    if isinstance(control, Server):
+        raise CommandFailed(f"{control.address}: nothing listens there")
+    return control
+
+
+def _act_over_http(control: Control | Server, action: Action, selection: Selection) -> ActionResult:
     """Raises NotListening, CommandFailed."""
     document = ask_relay(control, "POST", f"/api/queue/{action}", _body(selection))
     changed, unknown = ([str(one) for one in document.get(key, ())] for key in ("changed", "unknown"))
@@ -60,27 +68,33 @@ def _act_over_http(control: Control, action: Action, selection: Selection) -> Ac
 
 
 def ask_relay(
-    control: Control, method: str, path: str, body: object = None, within_s: float = WITHIN_S
+    control: Control | Server, method: str, path: str, body: object = None, within_s: float = WITHIN_S
 ) -> dict[str, Any]:
     """The JSON document that the running relay answers. `within_s`: see `web.client.request`. Raises NotListening (none
     runs, or it has no known address), CommandFailed."""
-    address = control.http
+    address, token = (control.address, control.token) if isinstance(control, Server) else (control.http, control.token)
     if address is None:
         raise NotListening
     try:
-        status, document = request(address, method, path, body, token=control.token, within_s=within_s)
+        response = request(address, method, path, body, token=token, within_s=within_s)
     except NoResponse as error:
         raise CommandFailed(f"http {address}: no proper answer ({error})") from error
     except ValueError as error:
         raise CommandFailed(f"http.address: {error}; use the HTTP API") from error
-    if status == 404:
-        raise CommandFailed(str(document.get("error", "not found")))
-    if status != 200:
-        refusal = f"http {address}: {status} {document.get('error', '')}".rstrip()
-        if status == 401:
-            refusal += f" ({control.places.of('http', 'token')}). {NEEDS_RESTART}"
-        raise CommandFailed(refusal)
-    return document
+    if response.status == 404:
+        raise CommandFailed(response.error or "not found")
+    if response.status != 200:
+        raise CommandFailed(_refusal(control, address, response))
+    return response.document
+
+
+def _refusal(control: Control | Server, address: object, response: Response) -> str:
+    text = f"http {address}: {response.status} {response.error}".rstrip()
+    if response.status != 401:
+        return text
+    if isinstance(control, Server):
+        return f"{text} ({WHERE_TOKEN})"
+    return f"{text} ({control.places.of('http', 'token')}). {NEEDS_RESTART}"
 
 
 def _body(selection: Selection) -> dict[str, object]:

@@ -50,7 +50,7 @@ def presets(args: argparse.Namespace) -> int:
 
 
 def _print_list(*, as_json: bool) -> None:
-    from relay.cli.mail_text import table
+    from relay.cli.text import table
     from relay.providers.registry import presets
 
     if as_json:

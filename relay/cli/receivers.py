@@ -73,7 +73,7 @@ def _as_json(row: ReceiverRow) -> dict[str, object]:
 
 
 def _as_text(rows: Sequence[ReceiverRow]) -> str:
-    from relay.cli.mail_text import table
+    from relay.cli.text import table
     from relay.observe.durations import NOTHING, duration
 
     if not rows:
@@ -111,7 +111,7 @@ def _dead_as_json(post: DeadPost) -> dict[str, object]:
 
 
 def _dead_as_text(dead: Sequence[DeadPost]) -> str:
-    from relay.cli.mail_text import table
+    from relay.cli.text import table
     from relay.observe.durations import NOTHING
 
     if not dead:

@@ -6,8 +6,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -18,22 +18,24 @@ from relay.cli.common import (
     EXIT_USAGE,
     CommandFailed,
     add_config,
-    control,
     fail,
     printable,
     set_command,
     store_path,
 )
+from relay.cli.source import add_url, reached, server
+from relay.cli.text import wrapped
 
 if TYPE_CHECKING:
+    from relay.cli.suppressed_entries import Entries, Json
     from relay.config.partial import Control
     from relay.store.sqlite.store import SqliteStore
-    from relay.store.suppressions import Suppression, WantedSuppression
+    from relay.store.suppressions import WantedSuppression
+    from relay.web.client import Server
 
 PATH = "/api/suppressions"
 AT_ONCE = 500
 """addresses in one request or transaction"""
-PAGE = 5_000
 T = TypeVar("T")
 
 
@@ -67,25 +69,25 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         (exporting, export),
     ):
         add_config(parser)
+        add_url(parser)
         parser.add_argument("--json", action="store_true", help="JSON; for lists, one object a line")
         set_command(parser, command)
 
 
 def show(args: argparse.Namespace) -> int:
     """Exit 0; 1 if the address that was asked for isn't there."""
-    from relay.policy.suppression import hash_of
     from relay.web.suppression_query import listing_query
 
     given = {"address": args.address, "cause": args.cause, "limit": args.limit}
-    with _reading(args) as store:
-        key = store.hash_key or bytes(1)
-        query = listing_query({k: v for k, v in given.items() if v is not None}, lambda one: hash_of(one, key))
-        rows = store.listing(query._replace(limit=query.limit + 1))
-    if not rows and args.address is not None:
+    given = {name: value for name, value in given.items() if value is not None}
+    limit = listing_query(given, lambda _: 0).limit
+    with _opened(args) as source:
+        rows = source.listing({**given, "limit": str(limit)})
+    if not rows.shown and args.address is not None:
         raise CommandFailed("this address is not suppressed")
-    _print_rows(rows[: query.limit], as_json=args.json)
-    if len(rows) > query.limit:
-        fail(f"these are the last {query.limit}, there are more: --limit N")
+    _print_rows(rows.shown, as_json=args.json)
+    if rows.has_more:
+        fail(f"these are the last {limit}, there are more: --limit N")
     return EXIT_OK
 
 
@@ -95,7 +97,7 @@ def add(args: argparse.Namespace) -> int:
     from relay.web.suppression_query import life, one_address, reason
 
     wanted = WantedSuppression(one_address(args.address), reason(args.reason), life(args.life, None, time.time()))
-    changed = _add(control(args), [wanted])
+    changed = _add(reached(args), [wanted])
     _print_changed(changed, as_json=args.json)
     return EXIT_OK if changed else fail("it is suppressed already")
 
@@ -106,7 +108,7 @@ def remove(args: argparse.Namespace) -> int:
     from relay.web.client import NotListening
     from relay.web.suppression_query import address_or_hash
 
-    address, where = address_or_hash(args.address), control(args)
+    address, where = address_or_hash(args.address), reached(args)
     try:
         ask_relay(where, "DELETE", f"{PATH}?address={quote(address, safe='')}")
         changed = [address]
@@ -123,7 +125,7 @@ def import_file(args: argparse.Namespace) -> int:
     from relay.store.suppressions import WantedSuppression
     from relay.web.suppression_query import cause_or_manual, import_lines, life, reason
 
-    where, bad, past, changed = control(args), 0, 0, 0
+    where, bad, past, changed = reached(args), 0, 0, 0
     until, cause = life(args.life, None, time.time()), cause_or_manual(args.cause)
     defaults = WantedSuppression("", reason(args.reason), until, cause)
     with ExitStack() as stack:
@@ -150,14 +152,13 @@ def import_file(args: argparse.Namespace) -> int:
 
 def export(args: argparse.Namespace) -> int:
     """Exit 0. What has no address any more is left out, and counted on stderr."""
-    from relay.store.suppressions import SuppressionQuery
     from relay.web.suppression_query import export_lines
 
-    with _reading(args) as store:
-        rows = store.pages(SuppressionQuery(limit=PAGE))
+    with _opened(args) as source:
+        rows = source.all()
         if args.json:
             for row in rows:
-                print(json.dumps(row.as_json()))
+                print(json.dumps(row))
             return EXIT_OK
         _, left_out = export_lines(rows, sys.stdout)
     if left_out:
@@ -165,14 +166,14 @@ def export(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _reading(args: argparse.Namespace) -> Any:
-    """The store's entries, whether a relay runs or not. Raises StoreError."""
-    from relay.store.sqlite.suppressions import OfflineSuppressions
+def _opened(args: argparse.Namespace) -> AbstractContextManager[Entries]:
+    """The entries of a relay that is named by a URL, else the store's, whether a relay runs or not."""
+    from relay.cli.suppressed_entries import AtHand, Elsewhere
 
-    return closing(OfflineSuppressions(store_path(args)))
+    return Elsewhere(there) if (there := server(args)) is not None else AtHand(store_path(args))
 
 
-def _add(where: Control, wanted: Sequence[WantedSuppression]) -> Sequence[str]:
+def _add(where: Control | Server, wanted: Sequence[WantedSuppression]) -> Sequence[str]:
     """The addresses of which something changed. Raises CommandFailed, StoreError."""
     from relay.cli.mail_control import ask_relay
     from relay.store.view import time_text
@@ -186,11 +187,11 @@ def _add(where: Control, wanted: Sequence[WantedSuppression]) -> Sequence[str]:
     return [str(one) for one in document.get("changed", ())]
 
 
-def _on_store(where: Control, change: Callable[[SqliteStore], Coroutine[Any, Any, T]]) -> T:
+def _on_store(there: Control | Server, change: Callable[[SqliteStore], Coroutine[Any, Any, T]]) -> T:
     """Change the main store file while no relay runs. Raises CommandFailed, StoreError."""
     import asyncio
 
-    from relay.cli.mail_control import check_not_in_use
+    from relay.cli.mail_control import at_hand, check_not_in_use
     from relay.store.merge import open_offline
     from relay.store.sqlite.store import open_store
 
@@ -201,6 +202,7 @@ def _on_store(where: Control, change: Callable[[SqliteStore], Coroutine[Any, Any
         finally:
             await store.close()
 
+    where = at_hand(there)
     check_not_in_use(where)
     with open_offline(where.store):
         pass  # raises StoreError if there is no store; none is made
@@ -220,18 +222,16 @@ async def _remove_from(store: SqliteStore, address: str) -> list[str]:
     return [address] if await store.suppressions.remove([hashed]) else []
 
 
-def _print_rows(rows: Iterable[Suppression], *, as_json: bool) -> None:
-    from relay.cli.mail_text import table
-    from relay.store.suppressions import MOST_REASON_CHARS
-
-    shown = [row.as_json() for row in rows]
+def _print_rows(shown: Sequence[Json], *, as_json: bool) -> None:
     if as_json:
         for one in shown:
             print(json.dumps(one))
-    elif shown:
-        names = ("address", "cause", "at", "until", "upstream", "reason")
-        lines = [[str(one[name] or "-") for name in names] for one in shown]
-        print(table([name.upper() for name in names], lines, max_cell=MOST_REASON_CHARS))
+    for one in () if as_json else shown:
+        until = f", until {one['until']}" if one["until"] else ""
+        by = f" by {one['upstream']}" if one["upstream"] else ""
+        print(wrapped(f"{one['address'] or '-'}  {one['cause']}{by} at {one['at']}{until}"))
+        if one["reason"]:
+            print(wrapped(one["reason"], "  ", ""))
 
 
 def _print_imported(changed: int, bad: int, past: int, *, as_json: bool) -> None:

@@ -8,10 +8,9 @@ listing or a count may miss it; the next has it. A process moves one message at 
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -20,7 +19,6 @@ from relay.mail.mailbox_provider import provider_of_domain
 from relay.store.events import EventSelection
 from relay.store.model import DeliveryRow, LaneCount, ReportedRow, Selection, State
 from relay.store.parts import joined
-from relay.store.search_text import Found
 from relay.store.sqlite import relay_events
 from relay.store.sqlite.files import explained
 from relay.store.sqlite.reader import Reader
@@ -60,13 +58,13 @@ class MergedReader:
 
     def add_new_files(self, store: Path) -> None:
         """Read the files of workers that came since this one was opened, too. Blocks; raises StoreError."""
-        known = {reader.name for reader in self._all()}
+        known = {reader.name for reader in self.readers()}
         for path in shards(store):
             if path.name not in known:
                 self.add(Reader.open(path))
 
     def close(self) -> None:
-        for reader in self._all():
+        for reader in self.readers():
             reader.close()
         if self._lines is not None:
             self._lines.close()
@@ -82,41 +80,21 @@ class MergedReader:
         return joined([self._completed(part) for part in parts]) if parts else None
 
     def _completed(self, message: Json) -> Json:
-        return message if self._lines is None else self._lines.complete(message, self._all())
+        return message if self._lines is None else self._lines.complete(message, self.readers())
 
     def _lookup_order(self) -> Sequence[Reader]:
         """The main file, the others, and the main one once more: a worker's bounce may have moved there meanwhile."""
         return (self._main, *self._others, self._main) if self._others else (self._main,)
 
     def search(self, selection: Selection) -> Sequence[Json]:
-        rows = rows_of(self._all(), Reader.search, selection)
+        rows = rows_of(self.readers(), Reader.search, selection)
+        return self.whole(rows)[: selection.limit]
+
+    def whole(self, rows: Sequence[Sequence[Json]]) -> list[Json]:
+        """The messages of what each file lists, newest first, each once and with all its parts."""
         add_deliveries = self._lines.add_deliveries if self._lines is not None else None
         found = whole(self._lookup_order(), rows, add_deliveries)
-        return (_newest(found) if self._others else found)[: selection.limit]
-
-    def find_slices(self, selection: Selection) -> Iterator[Found]:
-        """As `search`, a window of the log at a time. `searched_since` of each: when its window begins; None: it is the
-        last one. Each slice is newest first, and all of them together."""
-        if selection.text is None and not selection.states:
-            yield Found(self.search(selection))
-            return
-        end = math.inf if selection.until is None else selection.until
-        since = -math.inf if selection.since is None else selection.since
-        while True:
-            # By their ids messages are found at once, in one window.
-            begins = [] if selection.ids else [reader.begin_of_window(end) for reader in self._all()]
-            begin = max([since, *(found for found in begins if found is not None)])
-            rows = [reader.search_window(selection, begin, end) for reader in self._all()]
-            found = whole(self._lookup_order(), rows, self._lines.add_deliveries if self._lines is not None else None)
-            yield Found(_newest(found), begin if begin > since else None)
-            if begin <= since:
-                return
-            end = begin
-
-    def ids_that_begin(self, begin: str, limit: int) -> Sequence[str]:
-        """The ids of messages that begin so, newest first, of a part of a split one too; `limit` at most."""
-        found = {one for some in self._each(lambda reader: reader.ids_that_begin(begin, limit)) for one in some}
-        return sorted(found, reverse=True)[:limit]
+        return _newest(found) if self._others else found
 
     def with_parts(self, ids: Sequence[str]) -> Sequence[str]:
         """`base.Log.with_parts`."""
@@ -124,29 +102,30 @@ class MergedReader:
 
     def events(self, selection: EventSelection) -> Sequence[Json]:
         """The events selected, of the relay and of ESPs, oldest first."""
-        return self._lines.search(selection, self._all()) if self._lines is not None else []
+        return self._lines.search(selection, self.readers()) if self._lines is not None else []
 
     def news(self) -> News:
         """What happens from now on."""
         assert self._lines is not None
-        return News(self._lines, lambda: {reader.name: reader for reader in self._all()})
+        return News(self._lines, lambda: {reader.name: reader for reader in self.readers()})
 
-    def _all(self) -> Sequence[Reader]:
+    def readers(self) -> Sequence[Reader]:
+        """Of each file, the main one first."""
         return (self._main, *self._others)
 
     def waiting(self, selection: Selection) -> Sequence[Json]:
-        found = whole(self._lookup_order(), rows_of(self._all(), Reader.waiting, selection), queue=True)
+        found = whole(self._lookup_order(), rows_of(self.readers(), Reader.waiting, selection), queue=True)
         return (_earliest_due(found) if self._others else found)[: selection.limit]
 
     def counts(self) -> Sequence[LaneCount]:
-        return merge_counts(self._each(Reader.counts))
+        return merge_counts(reader.counts() for reader in self.readers())
 
     def delivery_slices(
         self, since: float, objectives: Mapping[str, float] | None = None
     ) -> Iterator[Sequence[DeliveryRow]]:
         """See `Reader.delivery_slices`."""
         esp = self._lines.esp if self._lines is not None else None
-        for reader in self._all():
+        for reader in self.readers():
             yield from reader.delivery_slices(since, objectives, None if esp is None else esp.path)
 
     def reported_slices(self, since: float) -> Iterator[Sequence[ReportedRow]]:
@@ -160,9 +139,6 @@ class MergedReader:
 
     def reported(self, since: float) -> Sequence[ReportedRow]:
         return ReportedTally().of(self.reported_slices(since))
-
-    def _each(self, ask: Callable[[Reader], T]) -> Sequence[T]:
-        return [ask(reader) for reader in self._all()]
 
 
 def open_readers(store: Path) -> MergedReader:

@@ -83,11 +83,8 @@ def listing(given: Mapping[str, str | None], now: float) -> Listing:
     since, until = given.get("since"), given.get("until")
     to, anywhere, begins = (_text(name, given.get(name)) for name in ("to", "q", "id"))
     whole = to if to is not None and _ADDRESS.fullmatch(to) else None
-    text = SearchText(
-        to if whole is None else None,
-        *(_text(name, given.get(name)) for name in ("from", "subject", "message_id")),
-        anywhere,
-    )
+    sender, subject, message_id = (_text(name, given.get(name)) for name in ("from", "subject", "message_id"))
+    text = SearchText(None if whole is not None else to, sender, subject, message_id, anywhere)
     selection = Selection(
         to=whole,
         lane=_text("lane", given.get("lane")),

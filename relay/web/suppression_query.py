@@ -11,8 +11,7 @@ from typing import Any, NamedTuple, TextIO
 from relay.config.parse import parse_duration
 from relay.mail.address import parse_path
 from relay.policy.suppression import CAUSES, Cause
-from relay.store.suppressions import MOST_REASON_CHARS, Suppression, SuppressionQuery, WantedSuppression
-from relay.store.view import time_text
+from relay.store.suppressions import MOST_REASON_CHARS, SuppressionQuery, WantedSuppression
 from relay.web.query import BadQuery, parse_limit, parse_time
 
 FILTERS = ("address", "cause", "limit", "after")
@@ -170,16 +169,16 @@ def _from_columns(columns: list[str], defaults: WantedSuppression) -> WantedSupp
     )
 
 
-def export_lines(rows: Iterable[Suppression], file: TextIO) -> tuple[int, int]:
-    """Write rows so that `import_lines` reads them. Returns how many were written, and how many were left out because
-    their addresses aren't kept."""
+def export_lines(rows: Iterable[Mapping[str, Any]], file: TextIO) -> tuple[int, int]:
+    """Write rows (`Suppression.as_json`) so that `import_lines` reads them. Returns how many were written, and how many
+    were left out because their addresses aren't kept."""
     writer, written, left_out = csv.writer(file, lineterminator="\n"), 0, 0
     for row in rows:
-        if row.address is None:
+        if _HASH.fullmatch(row["address"]):
             left_out += 1
             continue
-        cause = "" if row.cause == "manual" else row.cause
-        columns = [row.address, row.reason, time_text(row.until) or "", cause]
+        cause = "" if row["cause"] == "manual" else row["cause"]
+        columns = [row["address"], row["reason"], row["until"] or "", cause]
         while len(columns) > 1 and not columns[-1]:
             columns.pop()
         writer.writerow(columns)

@@ -60,7 +60,9 @@ def test_a_group_registers_its_own_commands_only(group: str) -> None:
 
 def test_a_command_loads_no_other_command() -> None:
     loaded = loaded_by(run("queue", "--help"))
-    assert {name for name in loaded if name.startswith("relay.cli.")} == {"relay.cli.common", "relay.cli.mail"}
+    assert {name for name in loaded if name.startswith("relay.cli.")} == {
+        *("relay.cli.common", "relay.cli.mail", "relay.cli.source")
+    }
 
 
 def test_sendmail_loads_next_to_nothing() -> None:

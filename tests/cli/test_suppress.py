@@ -146,13 +146,13 @@ def test_an_address_that_is_added_again_keeps_the_reason_and_the_end_that_it_has
     assert json.loads(run("suppress", "list", "--json").out)["reason"] == "left us"
 
 
-def test_the_list_has_columns_with_heads_and_whole_reasons(run: Run) -> None:
+def test_the_list_fits_a_terminal_and_has_whole_reasons(run: Run) -> None:
     reason = "it left us " * 20
     run("suppress", "add", "bob@example.net", "--reason", reason)
-    head, line = run("suppress", "list").out.splitlines()
-    assert head.split() == ["ADDRESS", "CAUSE", "AT", "UNTIL", "UPSTREAM", "REASON"]
-    assert line.index(reason.strip()) == head.index("REASON")
-    assert line.startswith("bob@example.net  manual ")
+    line, *more = run("suppress", "list").out.splitlines()
+    assert line.startswith("bob@example.net  manual at ")
+    assert " ".join(" ".join(more).split()) == reason.strip()
+    assert max(map(len, (line, *more))) <= 80
 
 
 def test_a_list_that_ends_at_its_limit_says_so(run: Run) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
 
 from relay.store.base import Store
 from relay.store.model import Selection
+from relay.store.search_text import Found
 from relay.web import connections as http
 from relay.web import webhooks
 from relay.web.api import MAX_ROWS
@@ -69,12 +70,12 @@ async def test_a_connection_is_turned_away_while_all_others_have_a_request_in_pr
     asked: asyncio.Queue[None] = asyncio.Queue()
     go_on = asyncio.Event()
 
-    async def search(_: Selection) -> Sequence[object]:
+    async def find(_: Selection, __: float) -> Found:
         asked.put_nowait(None)
         await go_on.wait()
-        return []
+        return Found([])
 
-    monkeypatch.setattr(backend.store, "search", search)
+    monkeypatch.setattr(backend.store, "find", find)
     request = b"GET /api/messages HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     busy = [await connect(url, connections, request) for _ in range(http.MAX_CONNECTIONS)]
     for _ in busy:
@@ -166,10 +167,10 @@ async def test_a_response_that_is_not_read_is_cut_off(
 ) -> None:
     monkeypatch.setattr(http, "ANSWER_WITHIN_S", SOON_S * 5)
 
-    async def search(_: Selection) -> Sequence[object]:
-        return ["x" * 1_000_000] * 50
+    async def find(_: Selection, __: float) -> Found:
+        return Found([{"x": "x" * 1_000_000}] * 50)
 
-    monkeypatch.setattr(backend.store, "search", search)
+    monkeypatch.setattr(backend.store, "find", find)
     reader, writer = await connect(url, connections, b"GET /api/messages HTTP/1.1\r\nHost: localhost\r\n\r\n")
     transport = writer.transport
     assert isinstance(transport, asyncio.Transport)

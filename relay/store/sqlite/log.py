@@ -8,6 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from relay.store.events import EventSelection
+from relay.store.find import find_slices, ids_that_begin
 from relay.store.merge import DeliveryTally, MergedReader, ReportedTally, Tally
 from relay.store.model import DeliveryRow, LaneCount, ReportedRow, Selection
 from relay.store.search_text import Found
@@ -34,7 +35,7 @@ class SqliteLog:
         return await self.run(partial(self._reader.search, selection))
 
     async def find(self, selection: Selection, within_s: float) -> Found:
-        slices, ends = self._reader.find_slices(selection), time.monotonic() + within_s
+        slices, ends = find_slices(self._reader, selection), time.monotonic() + within_s
         found: list[Mapping[str, object]] = []
         since: float | None = None
         # One at a time, so that other questions are answered in between.
@@ -48,7 +49,7 @@ class SqliteLog:
         return Found(found, since)
 
     async def ids_that_begin(self, begin: str, limit: int) -> Sequence[str]:
-        return await self.run(partial(self._reader.ids_that_begin, begin, limit))
+        return await self.run(partial(ids_that_begin, self._reader, begin, limit))
 
     async def waiting(self, selection: Selection) -> Sequence[Mapping[str, object]]:
         return await self.run(partial(self._reader.waiting, selection))

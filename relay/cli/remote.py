@@ -1,0 +1,94 @@
+"""The commands' source where a relay is asked by its URL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, NoReturn, Self
+from urllib.parse import quote, urlencode
+
+from relay.cli.common import CommandFailed
+from relay.cli.offline import MOST_NAMED, only_one
+from relay.cli.source import WHERE_TOKEN, Filters, Json
+from relay.store.model import LaneCount
+from relay.store.search_text import Found
+from relay.web.client import NoResponse, NotListening, Response, Server, events, request
+from relay.web.query import BadQuery
+
+WITHIN_S = 30.0
+
+
+class Remote:
+    """A context manager, as the other source is."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def message(self, begin: str) -> Json | None:
+        found = self._ask(f"/api/messages/{quote(begin, safe='')}", may_lack=True)
+        if found is not None:
+            return found  # type: ignore[no-any-return]
+        listed = self._ask(f"/api/messages?{urlencode({'id': begin, 'limit': MOST_NAMED + 1})}")
+        ids = [str(one["id"]) for one in listed]
+        return None if not ids else self._ask(f"/api/messages/{only_one(begin, ids)}")
+
+    def find(self, filters: Filters) -> Found:
+        response = self.get(f"/api/messages?{urlencode(filters)}")
+        since = response.headers.get("X-Searched-Since")
+        return Found(response.body, None if since is None else datetime.fromisoformat(since).timestamp())
+
+    def waiting(self, filters: Filters) -> tuple[Sequence[Json], Sequence[LaneCount]]:
+        found = self._ask(f"/api/queue?{urlencode(filters)}")
+        counts = [LaneCount(one["lane"], one["state"], one["recipients"], None) for one in found["lanes"]]
+        return found["messages"], counts
+
+    def report(self, since: str) -> Json:
+        return self._ask(f"/api/report?{urlencode({'since': since})}")  # type: ignore[no-any-return]
+
+    def events(self, filters: Filters) -> Sequence[Json]:
+        return self._ask(f"/api/events?{urlencode(filters)}")  # type: ignore[no-any-return]
+
+    def news(self) -> Iterator[Sequence[Json]]:
+        try:
+            for kind, data in events(self._server, "/api/stream", within_s=WITHIN_S):
+                # What happens is a `mail` event; the others tell that the relay is there.
+                yield [json.loads(data)] if kind == "mail" else []
+        except (NotListening, NoResponse) as error:
+            self._failed(error)
+
+    def _ask(self, path: str, *, may_lack: bool = False) -> Any:
+        """`may_lack`: None for what isn't there."""
+        response = self.get(path, may_lack=may_lack)
+        return None if response.status == 404 else response.body
+
+    def get(self, path: str, *, may_lack: bool = False) -> Response:
+        """`may_lack`: 404 is an answer, too. Raises CommandFailed, BadQuery."""
+        try:
+            response = request(self._server.address, "GET", path, token=self._server.token, within_s=WITHIN_S)
+        except (NotListening, NoResponse) as error:
+            self._failed(error)
+        if response.status == 200 or (may_lack and response.status == 404):
+            return response
+        if response.status == 400:
+            raise BadQuery(response.error)
+        raise CommandFailed(refusal(self._server, response))
+
+    def _failed(self, error: NotListening | NoResponse) -> NoReturn:
+        reason = "nothing listens there" if isinstance(error, NotListening) else f"no proper answer ({error})"
+        raise CommandFailed(f"{self._server.address}: {reason}") from None
+
+
+def refusal(server: Server, response: Response) -> str:
+    """Why the relay there didn't do it."""
+    text = f"{server.address}: {response.status} {response.error}".rstrip()
+    return f"{text} ({WHERE_TOKEN})" if response.status == 401 else text
