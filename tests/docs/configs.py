@@ -137,8 +137,8 @@ class Files:
 
 
 def fragments(text: str) -> Iterator[dict[str, Any]]:
-    """The documents of a YAML block that are the relay's, each from the top of the file on. Raises ValueError for mistakes
-    in the YAML, and for documents of no program that the documents speak of."""
+    """The documents of a YAML block that are the relay's, each from the top of the file on. Raises ValueError for
+    mistakes in the YAML, and for documents of no program that the pages speak of."""
     for one in yaml.safe_load_all(text):
         fragment = from_top(one)
         if fragment is not None:
