@@ -10,6 +10,7 @@ from relay.delivery.dispatch import upstreams_of
 from relay.doctor.connections import OPEN_WITHIN_S, by_proxy, close, tls
 from relay.doctor.credentials import LEFT_ALONE, DoctorAccess, good_for
 from relay.doctor.finding import About, Finding
+from relay.doctor.pace import Pace, of_api
 from relay.providers.apis.registry import api_named
 from relay.upstream.http.connect import open_connection
 from relay.upstream.http.upstream import finish_of
@@ -26,29 +27,32 @@ _CREDENTIALS = {
 }
 
 
-async def check(target: Target, access: DoctorAccess, now: float) -> list[Finding]:
-    """Connect, and fetch the credentials that are fetched. `now`: seconds since the epoch."""
+async def check(target: Target, access: DoctorAccess, now: float) -> tuple[list[Finding], Pace | None]:
+    """Connect, and fetch the credentials that are fetched. Also the time that a code takes; None: no connection. `now`:
+    seconds since the epoch."""
     about, upstream = About("upstream", target.name), target.config
     if target.api is None:
         raise AssertionError("an upstream without its API")
-    return [
-        *await _connection(about, upstream, target.api, now),
-        await _credentials(about, upstream, target.api, access, now),
-    ]
+    found, pace = await _connection(about, upstream, target.api, now)
+    return [*found, await _credentials(about.named("upstream-login"), upstream, target.api, access, now)], pace
 
 
-async def _connection(about: About, upstream: Upstream, api: ApiEndpoint, now: float) -> list[Finding]:
+async def _connection(
+    about: About, upstream: Upstream, api: ApiEndpoint, now: float
+) -> tuple[list[Finding], Pace | None]:
+    about = about.named("upstream-connection")
     place = f"{api.server.where.host}:{api.server.where.port}{by_proxy(upstream)}"
     try:
         connection = await open_connection(api.server, timeout_s=OPEN_WITHIN_S)
     except OpenFailed as error:
         hint = f"check: {_HINTS.get(error.phase, 'api.url of the upstream')}"
-        return [about.fail(f"API: {place}: {error.phase}: {error.reply.explanation}", hint)]
+        return [about.fail(f"API: {place}: {error.phase}: {error.reply.explanation}", hint)], None
     try:
         text = f"API: {place} answers; connect {connection.opening.connect:.0f} ms"
         if api.server.tls_context is not None:
             text += f", TLS {connection.opening.tls:.0f} ms"
-        return [about.ok(text), tls(about, upstream, connection, now, prefix="API: ")]
+        pace = of_api(connection.opening, secured=api.server.tls_context is not None)
+        return [about.ok(text), tls(about, upstream, connection, now, prefix="API: ")], pace
     finally:
         await close(connection)
 
@@ -74,7 +78,7 @@ def signatures(name: str, config: Config) -> Iterator[Finding]:
     """What DMARC rests on, where mail by the API leaves unsigned."""
     if not _is_unsigned(config.upstreams[name]):
         return
-    about, upstream = About("upstream", name), config.upstreams[name]
+    about, upstream = About("upstream", name, "upstream-signature"), config.upstreams[name]
     does = "builds messages anew" if api_named(upstream.api.kind or "").form == "json" else "may break signatures"
     domains = ", ".join(entry.domain for entry in config.dkim)
     text = f"API: it {does}, so DMARC rests on the provider's own signature of {domains or 'the From domain'}"

@@ -8,12 +8,12 @@ import ssl
 from urllib.parse import urlsplit
 
 from relay.config.model import Upstream
+from relay.doctor.certificates import WARN_DAYS, good_for
 from relay.doctor.finding import About, Finding
 from relay.upstream.sessions.kept import KeptSession
 
 OPEN_WITHIN_S = 10.0
 CLOSE_WITHIN_S = 2.0
-CERTIFICATE_DAYS = 14
 
 
 def by_proxy(upstream: Upstream) -> str:
@@ -27,6 +27,7 @@ def by_proxy(upstream: Upstream) -> str:
 
 def tls(about: About, upstream: Upstream, connection: KeptSession, now: float, *, prefix: str = "") -> Finding:
     """TLS and the days that its certificate is good for. `now`: seconds since the epoch. `prefix`: of the text."""
+    about = about.named("upstream-certificate")
     secured = connection.transport_info("ssl_object")
     if secured is None:
         peer = connection.transport_info("peername")
@@ -42,8 +43,10 @@ def tls(about: About, upstream: Upstream, connection: KeptSession, now: float, *
     if "notAfter" not in certificate:
         return about.unknown(f"{text}, no date in its certificate", "look at the certificate")
     days = int((ssl.cert_time_to_seconds(certificate["notAfter"]) - now) // 86400)
-    text += f", certificate good for {days} day{'' if days == 1 else 's'}"
-    if days < CERTIFICATE_DAYS:
+    if days < 0:
+        return about.fail(f"{text}, certificate expired", "the upstream has to renew it")
+    text += f", {good_for(days)}"
+    if days < WARN_DAYS:
         hint = "the upstream has to renew it, or every session is refused from then on"
         return about.warn(text, hint)
     return about.ok(text)

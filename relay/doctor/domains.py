@@ -73,9 +73,7 @@ def _keys(keyset: KeySet, answers: Sequence[Answer], now: int) -> Iterator[Findi
             case Texts(()):
                 yield about.fail("no key is published: signatures don't verify", publish)
             case Texts(texts):
-                found = [
-                    Finding("dkim", name, one.status, one.text, publish) for one in key_remarks(texts, key.private)
-                ]
+                found = [about.found(one.status, one.text, publish) for one in key_remarks(texts, key.private)]
                 error = None
                 if not any(one.status == "fail" for one in found):
                     error = _probe_error(KeySet(keyset.domain, (key,)), name, texts[0], now)

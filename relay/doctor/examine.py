@@ -10,7 +10,7 @@ from pathlib import Path
 from relay.config.errors import ConfigErrors
 from relay.config.load import load
 from relay.config.model import Loaded
-from relay.doctor import configuration, domains, files, machine, service, upstreams
+from relay.doctor import certificates, configuration, domains, files, lanes, log, machine, rules, service, upstreams
 from relay.doctor.finding import About, Finding
 from relay.doctor.resolver import Resolver
 from relay.mail.dkim import Signer
@@ -33,11 +33,12 @@ async def examine(
     config = loaded.config
     of_config = await asyncio.to_thread(configuration.check, loaded)
     now = time.time()
-    of_disk, of_service, of_upstreams, of_domains = await asyncio.gather(
+    of_disk, of_service, of_upstreams, of_domains, of_log = await asyncio.gather(
         asyncio.to_thread(machine.check_disk, config.store, config.queue.min_free_bytes),
         service.check(config),
         upstreams.check(config, now),
         domains.check(config.dkim, Signer(config.dkim, loaded.dkim_pems), Resolver(dns_server), int(now)),
+        asyncio.to_thread(log.check, config, now),
     )
     of_files = files.check(loaded)
     if not of_config:
@@ -49,14 +50,19 @@ async def examine(
         *of_disk,
         machine.check_clock(),
         *of_service,
+        *certificates.check(config, now),
         *of_domains,
         *of_upstreams,
+        *lanes.check(config),
+        *rules.check(config.rules),
+        *of_log,
     )
 
 
 def _notes(loaded: Loaded, of_files: Sequence[Finding]) -> Iterator[Finding]:
     hint = "otp-relay check shows it, too; config/relay.yaml explains each key"
+    files_named = [f"{one.subject};" for one in of_files if one.subject]
     for note in loaded.notes:
-        # `files` reports a file that others can read, too, and says more.
-        if not any(one.subject and f"{one.subject};" in note for one in of_files):
+        # `files` and `certificates` report such a file, too, and say more.
+        if "cert_file: the certificate " not in note and not any(name in note for name in files_named):
             yield About("config").warn(note, hint)

@@ -103,7 +103,7 @@ def _file(path: Path, what: str) -> Iterator[Finding]:
     judged = judge_file(found.st_mode, owned_by_root=found.st_uid == 0)
     if judged is not None:
         status, text = judged
-        yield Finding("files", str(path), status, f"{what}: {text}", f"chmod 600 {path}")
+        yield about.found(status, f"{what}: {text}", f"chmod 600 {path}")
 
 
 def judge_file(mode: int, *, owned_by_root: bool) -> tuple[Literal["warn", "fail"], str] | None:
@@ -131,7 +131,7 @@ def _folder(folder: Path) -> Iterator[Finding]:
     judged = judge_folder(mode)
     if judged is not None:
         status, text = judged
-        yield Finding("files", str(folder), status, text, f"chmod go-w {folder}")
+        yield About("files", str(folder)).found(status, text, f"chmod go-w {folder}")
 
 
 def judge_folder(mode: int) -> tuple[Literal["warn", "fail"], str] | None:

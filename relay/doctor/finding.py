@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Status = Literal["ok", "warn", "fail", "unknown"]
@@ -13,33 +13,42 @@ Status = Literal["ok", "warn", "fail", "unknown"]
 @dataclass(frozen=True, slots=True)
 class Finding:
     """The result of a check. `area`: the group of the check. `subject`: a domain, an upstream, a file. `hint`: what to
-    do, except for `ok`. None of them contains a credential."""
+    do, except for `ok`. `id`: of the check, the same in every version. None of them contains a credential."""
 
     area: str
     subject: str
     status: Status
     text: str
     hint: str = ""
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """Makes the findings about one subject."""
+    """Makes the findings about one subject. `id`: of the check; '': the area has one check only."""
 
     area: str
     subject: str = ""
+    id: str = ""
+
+    def named(self, check: str) -> About:
+        """The same subject, by the check of that id."""
+        return replace(self, id=check)
+
+    def found(self, status: Status, text: str, hint: str = "") -> Finding:
+        return Finding(self.area, self.subject, status, text, hint, self.id or self.area)
 
     def ok(self, text: str) -> Finding:
-        return Finding(self.area, self.subject, "ok", text)
+        return self.found("ok", text)
 
     def warn(self, text: str, hint: str) -> Finding:
-        return Finding(self.area, self.subject, "warn", text, hint)
+        return self.found("warn", text, hint)
 
     def fail(self, text: str, hint: str) -> Finding:
-        return Finding(self.area, self.subject, "fail", text, hint)
+        return self.found("fail", text, hint)
 
     def unknown(self, text: str, hint: str) -> Finding:
-        return Finding(self.area, self.subject, "unknown", text, hint)
+        return self.found("unknown", text, hint)
 
 
 def exit_code(findings: Iterable[Finding]) -> int:

@@ -1,4 +1,4 @@
-"""Checks of each upstream: open a session as the relay does, examine it, send QUIT. No mail is sent."""
+"""Checks of each upstream: open sessions as the relay does, examine them, send QUIT. No mail is sent."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from collections.abc import Iterator
 
 from relay.config.model import Config, Upstream
 from relay.delivery.dispatch import upstreams_of
-from relay.doctor import apis, ports
+from relay.doctor import apis, ports, warm
 from relay.doctor.connections import OPEN_WITHIN_S, by_proxy, close, tls
 from relay.doctor.credentials import LEFT_ALONE, DoctorAccess, good_for, opened
 from relay.doctor.finding import About, Finding
-from relay.doctor.sessions import Running, configured, running
+from relay.doctor.pace import Pace, of_smtp
+from relay.doctor.pace import finding as pace_finding
+from relay.doctor.sessions import AtRelay, Running, configured, running
 from relay.upstream.redaction import without_credentials
 from relay.upstream.results import OpenFailed, Phase
 from relay.upstream.smtp.capabilities import Capabilities
@@ -43,12 +45,17 @@ async def check(config: Config, now: float) -> list[Finding]:
     return [
         finding
         for name, findings in zip(config.upstreams, found, strict=True)
-        for finding in (*findings, *apis.signatures(name, config), *_sessions(name, config, of_relay))
+        for finding in (
+            *findings,
+            *apis.signatures(name, config),
+            *_sessions(name, config, of_relay),
+            *warm.check(name, config, _express_lanes(name, config), of_relay),
+        )
     ]
 
 
 async def _upstream(name: str, config: Config, now: float, of_relay: Running, access: DoctorAccess) -> list[Finding]:
-    about, upstream = About("upstream", name), config.upstreams[name]
+    about, upstream = About("upstream", name, "upstream-connection"), config.upstreams[name]
     try:
         target = Target.of(name, upstream, config.hostname, access=access.local)
     except OSError as error:  # ssl.SSLError is one
@@ -57,9 +64,14 @@ async def _upstream(name: str, config: Config, now: float, of_relay: Running, ac
         return [about.fail(f"no access token: {error}", "check: oauth2.service_account_file, ca_file")]
     found = await asyncio.gather(
         *([_smtp(target, config, now, of_relay, access)] if upstream.via != "api" else ()),
-        *([apis.check(target, access, now)] if upstream.via != "smtp" else ()),
+        *([_api(target, config, now, of_relay, access)] if upstream.via != "smtp" else ()),
     )
     return [finding for findings in found for finding in findings]
+
+
+async def _api(target: Target, config: Config, now: float, of_relay: Running, access: DoctorAccess) -> list[Finding]:
+    found, pace = await apis.check(target, access, now)
+    return [*found, *_otp_time(target.name, config, pace, of_relay, api=True)]
 
 
 async def _smtp(target: Target, config: Config, now: float, of_relay: Running, access: DoctorAccess) -> list[Finding]:
@@ -71,32 +83,52 @@ async def _smtp(target: Target, config: Config, now: float, of_relay: Running, a
     try:
         session = await open_session(target, timeout_s=OPEN_WITHIN_S)
     except OpenFailed as error:
-        return [await _not_opened(about, upstream, config.hostname, error, of_relay)]
+        return await _not_opened(about.named("upstream-connection"), upstream, config.hostname, error, of_relay)
+    express, mode = _express_lanes(name, config), EnvelopeMode.of(session.capabilities)
     try:
         round_trip_ms = await _round_trip(session)
+        pace = None if round_trip_ms is None else of_smtp(mode, round_trip_ms, session.opening)
         return [
             _greeting(about, target.config, session, round_trip_ms),
             tls(about, upstream, session, now),
-            _auth(about, target, upstream, access, now),
+            _auth(about.named("upstream-login"), target, upstream, access, now),
             *_capabilities(about, session.capabilities, config.limits.message_size_bytes, round_trip_ms),
-            *_burst(about, session.capabilities, upstream.sessions.depth, express=bool(_express_lanes(name, config))),
+            *_burst(about.named("upstream-burst"), mode, upstream.sessions.depth, express=bool(express)),
+            *_otp_time(name, config, pace, of_relay, api=False),
+            *(await warm.tried(target, config, express) if not access.relay_runs else ()),
         ]
     finally:
         await close(session)
 
 
-async def _not_opened(about: About, upstream: Upstream, hostname: str, error: OpenFailed, of_relay: Running) -> Finding:
+async def _not_opened(
+    about: About, upstream: Upstream, hostname: str, error: OpenFailed, of_relay: Running
+) -> list[Finding]:
     reply = without_credentials(f"{error.phase}: {error.reply.explanation}", upstream)
     place = f"{upstream.host}:{upstream.port}{by_proxy(upstream)}"
-    sessions = sum(seen.open for (_, other), seen in of_relay.items() if other == about.subject)
+    sessions = sum(seen.open for seen in _seen(about.subject, of_relay))
     if sessions and error.from_upstream and not error.reply.permanent:
         text = f"{place}: {reply}; sessions of the running relay are open there: {sessions}"
-        return about.warn(text, "the upstream may allow no more at once: see sessions.max")
+        return [about.warn(text, "the upstream may allow no more at once: see sessions.max")]
     hint = _XOAUTH2_HINT if error.phase == "auth" and upstream.auth == "xoauth2" else _HINTS.get(error.phase, "its log")
     # A name that isn't known has no other ports either.
     may_be_blocked = error.phase == "connect" and not isinstance(error.__cause__, socket.gaierror)
-    remark = await ports.remark(about.subject, upstream, hostname) if may_be_blocked else ""
-    return about.fail(f"{place}: {reply}{remark}", f"check: {hint}")
+    other_ports = await ports.check(about, upstream, hostname) if may_be_blocked else ()
+    return [about.fail(f"{place}: {reply}", f"check: {hint}"), *other_ports]
+
+
+def _otp_time(name: str, config: Config, pace: Pace | None, of_relay: Running, *, api: bool) -> Iterator[Finding]:
+    """No finding where no express lane uses the upstream, or nothing was measured."""
+    lanes = _express_lanes(name, config)
+    if pace is not None and lanes:
+        closes = any(seen.warm is not None and not seen.warm.sessions for seen in _seen(name, of_relay))
+        kept = config.upstreams[name].sessions.warm != 0 and not closes
+        yield pace_finding(About("upstream", name), config, pace, lanes, api=api, kept=kept)
+
+
+def _seen(name: str, of_relay: Running) -> list[AtRelay]:
+    """The upstream, as each lane of the running relay sees it."""
+    return [seen for (_, other), seen in of_relay.items() if other == name]
 
 
 async def _round_trip(session: Session) -> float | None:
@@ -114,7 +146,7 @@ async def _round_trip(session: Session) -> float | None:
 
 
 def _greeting(about: About, upstream: Upstream, session: Session, round_trip_ms: float | None) -> Finding:
-    opening = session.opening
+    about, opening = about.named("upstream-greeting"), session.opening
     place = f"{upstream.host}:{upstream.port}{by_proxy(upstream)}"
     text = f"greeting: {place} answers; connect, greeting and EHLO {opening.connect:.0f} ms"
     if upstream.tls == "starttls":
@@ -144,6 +176,7 @@ def _auth(about: About, target: Target, upstream: Upstream, access: DoctorAccess
 def _capabilities(
     about: About, offered: Capabilities, message_size_bytes: int, round_trip_ms: float | None
 ) -> Iterator[Finding]:
+    about = about.named("upstream-capabilities")
     size = f"SIZE {offered.size_bytes}" if offered.size_bytes else "SIZE"
     extensions = {
         "PIPELINING": offered.pipelining,
@@ -157,10 +190,10 @@ def _capabilities(
     }
     names = [name for name, is_offered in extensions.items() if is_offered]
     yield about.ok(f"offers {', '.join(names) or 'none of the extensions that the relay uses'}")
-    if not offered.pipelining and not offered.chunking:
+    if not offered.pipelining:  # CHUNKING alone saves none: one command at a time
         cost = "" if round_trip_ms is None else f" (4 × {round_trip_ms:.1f} = {4 * round_trip_ms:.1f} ms)"
-        text = f"neither PIPELINING nor CHUNKING: a code needs 4 round trips{cost}; with PIPELINING 2, with both 1"
-        yield about.warn(text, "prefer an upstream that has them for codes")
+        text = f"no PIPELINING: a code needs 4 round trips{cost}; with it 2, with CHUNKING as well 1"
+        yield about.warn(text, "prefer an upstream that has it for codes")
     if 0 < offered.size_bytes < message_size_bytes:
         text = f"SIZE {offered.size_bytes} is less than the {message_size_bytes} bytes that limits.message_size takes"
         yield about.warn(text, "lower limits.message_size, or larger mail will bounce")
@@ -169,11 +202,10 @@ def _capabilities(
         yield about.warn(text, "have the apps send 7-bit (quoted-printable, base64)")
 
 
-def _burst(about: About, offered: Capabilities, depth: int, *, express: bool) -> Iterator[Finding]:
+def _burst(about: About, mode: EnvelopeMode, depth: int, *, express: bool) -> Iterator[Finding]:
     """How one session carries several codes at once. No finding where no express lane uses the upstream."""
     if not express:
         return
-    mode = EnvelopeMode.of(offered)
     if depth == 1 or not mode.pipelined:
         why = "sessions.depth: 1" if depth == 1 else "no PIPELINING"
         yield about.ok(f"burst: a session carries one message at a time ({why})")
@@ -190,16 +222,16 @@ def _express_lanes(name: str, config: Config) -> list[str]:
 
 def _sessions(name: str, config: Config, of_relay: Running) -> Iterator[Finding]:
     """How many sessions each express lane keeps open there."""
-    about, sessions = About("upstream", name), config.upstreams[name].sessions
+    about, sessions = About("upstream", name, "upstream-sessions"), config.upstreams[name].sessions
     for lane in _express_lanes(name, config):
         text = f"sessions: lane {lane} keeps {configured(sessions)}"
         seen = of_relay.get((lane, name))
-        now = seen.warm if seen is not None else None
+        at_relay = seen.warm if seen is not None else None
         if seen is not None and seen.state == "down":
             text += f"; for the running relay the upstream is down, and {seen.open} are open"
-        elif now is not None:
-            text += f"; the running relay {now.sessions} ({now.reason})"
-        if now is None or now.sessions or sessions.warm == 0:
+        elif at_relay is not None:
+            text += f"; the running relay {at_relay.sessions} ({at_relay.reason})"
+        if at_relay is None or at_relay.sessions or sessions.warm == 0:
             yield about.ok(text)
         else:
             hint = (

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from relay.config.load import load
+from relay.config.model import Upstream as UpstreamKeys
 from relay.doctor import files, ports, upstreams
 from relay.doctor.finding import Finding
 from relay.providers.registry import find_preset
@@ -80,12 +81,13 @@ async def test_an_api_in_order_is_connected_to_and_asked_nothing(tmp_path: Path,
         found = await examined(tmp_path, with_key(server, certificates))
         await server.wait_until(lambda: server.open == 0)
     assert (server.connections, server.requests) == (1, [])
-    answers, tls, key, dmarc = texts(found)
+    answers, tls, key, time_to_expect, dmarc = texts(found)
     assert answers.startswith(f"API: localhost:{server.port} answers; connect ")
     assert ", TLS " in answers
     assert tls.startswith("API: TLS: TLSv1.3 TLS_")
     assert tls.endswith("certificate good for 29 days")
     assert key == NOT_TRIED
+    assert time_to_expect.startswith("API: a code takes about ")
     assert dmarc == (
         "API: it builds messages anew, so DMARC rests on the provider's own signature of the From domain; "
         "it has to be verified there"
@@ -168,6 +170,7 @@ async def test_an_api_that_keeps_signatures_needs_no_remark(tmp_path: Path) -> N
         f"API: localhost:{server.port} answers",
         "API: TLS: none, to this machine itself",
         NOT_TRIED,
+        next(one.text.partition(";")[0] for one in found if one.id == "upstream-otp-time"),
     ]
 
 
@@ -289,20 +292,61 @@ async def test_the_first_port_that_answers_is_named_where_the_configured_one_is_
     async with Upstream(tls="starttls" if tls == "starttls" else "implicit", certificate=certificates.good) as smtp:
         offering(monkeypatch, (other, "starttls"), (smtp.port, tls))
         esp = {**BLOCKED, "port": blocked, "tls": "starttls", "ca_file": str(certificates.ca_file)}
-        (failure,) = await examined(tmp_path, esp)
-    change = "" if tls == "starttls" else ", tls: implicit"
-    assert failure.text == (
-        f"127.0.0.1:{blocked}: connect: connection refused; "
-        f"port {smtp.port} ({tls}) answers: set port: {smtp.port}{change}"
-    )
+        failure, way_out = await examined(tmp_path, esp)
+    assert (failure.status, failure.text) == ("fail", f"127.0.0.1:{blocked}: connect: connection refused")
+    assert (way_out.status, way_out.id) == ("warn", "upstream-ports")
+    assert way_out.text.endswith(f"from here, but the provider's port {smtp.port} ({tls}) answers")
+    assert way_out.hint == f"set port: {smtp.port}" + ("" if tls == "starttls" else " and tls: implicit")
     assert "AUTH" not in [verb for session in smtp.sessions for verb in session.verbs]
 
 
-async def test_ports_that_do_not_answer_either_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_all_ports_that_answer_are_named_and_the_first_is_advised(
+    tmp_path: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = await closed_port()
+    async with (
+        Upstream(tls="starttls", certificate=certificates.good) as one,
+        Upstream(tls="starttls", certificate=certificates.good) as two,
+    ):
+        offering(monkeypatch, (one.port, "starttls"), (two.port, "starttls"))
+        esp = {**BLOCKED, "port": blocked, "ca_file": str(certificates.ca_file)}
+        _, way_out = await examined(tmp_path, esp)
+    assert way_out.text.endswith(f"ports {one.port} (starttls) and {two.port} (starttls) answer")
+    assert way_out.hint == f"set port: {one.port}"
+
+
+@pytest.mark.parametrize(
+    ("preset", "via", "hint"),
+    [
+        ("postmark", "smtp", "set via: api, which goes by HTTPS, or have the network's operator open one"),
+        ("postmark", "auto", "the HTTP API has mail meanwhile (via: auto); have the network's"),
+        ("mailtrap", "smtp", "have the network's operator open one, or set a proxy"),
+    ],
+)
+async def test_where_no_port_answers_the_api_is_advised_if_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str, via: str, hint: str
+) -> None:
     blocked, other = await closed_port(), await closed_port()
     offering(monkeypatch, (other, "starttls"))
-    (failure,) = await examined(tmp_path, {**BLOCKED, "port": blocked})
-    assert failure.text.endswith(f"connection refused; nor does port 587, {other} answer")
+    async with ApiServer(Reply()) as server:
+        api = {"api": {"url": server.url}} if via == "auto" else {}
+        found = await examined(tmp_path, {**BLOCKED, "preset": preset, "port": blocked, "via": via, **api})
+    (way_out,) = [one for one in found if one.id == "upstream-ports"]
+    assert way_out.status == "fail"
+    assert f"none of the provider's ports answers from here: {blocked}, 587 and {other};" in way_out.text
+    assert way_out.hint.startswith(hint)
+
+
+async def test_a_server_of_no_known_provider_has_no_other_ports(tmp_path: Path) -> None:
+    (failure,) = await examined(tmp_path, {"host": "127.0.0.1", "tls": "none", "port": await closed_port()})
+    assert failure.id == "upstream-connection"
+
+
+def test_a_provider_is_known_by_its_host_and_2525_is_among_its_ports() -> None:
+    by_host = UpstreamKeys.model_validate({"host": "SMTP.postmarkapp.com", "port": 587})
+    by_preset = UpstreamKeys.model_validate({"preset": "postmark", "host": "x.example", "port": 2525})
+    assert (2525, "starttls") in ports.other_ports(by_host)
+    assert [number for number, _ in ports.other_ports(by_preset)] == [587, 25]
 
 
 async def test_a_name_that_is_not_known_tries_no_other_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
