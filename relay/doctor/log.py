@@ -13,6 +13,7 @@ from typing import NamedTuple
 from relay.config.feedback import Objective
 from relay.config.model import API_RULE, COPY_RULE, PINNED_RULE, Config
 from relay.doctor.finding import About, Finding
+from relay.doctor.rules import shadowed
 from relay.doctor.wording import counted, listed, moment, percent, span, took
 from relay.observe.report import Line, build
 from relay.store.base import StoreError
@@ -22,11 +23,11 @@ from relay.store.sqlite.newest import NEWEST, has_mail, newest_since, rules_seen
 from relay.store.sqlite.reader import Reader
 from relay.store.timeline import TimeLines
 
-RULES_WITHIN_S = 1.0
+RULES_WITHIN_S = 0.7
 """for reading by which rules messages were routed"""
 OBJECTIVE_S = 86400.0
-OBJECTIVE_MESSAGES = 30_000
-"""the newest ones that objectives are judged by, over all files: some 300 ms"""
+OBJECTIVE_MESSAGES = 20_000
+"""the newest ones that objectives are judged by, over all files: some 200 ms"""
 ENOUGH_MESSAGES = 100
 """from so many on, a rule that matched none of them is worth a look"""
 _NO_RULE = (PINNED_RULE, API_RULE, COPY_RULE)
@@ -68,9 +69,10 @@ class Seen(NamedTuple):
 
 
 def _rules(config: Config, readers: Sequence[Reader], clock: Callable[[], float]) -> Iterator[Finding]:
-    if not config.rules:
+    never = {rule.name for rule, _ in shadowed(config.rules)}  # another finding's
+    names = [rule.name for rule in config.rules if rule.name not in never]
+    if not names:
         return
-    names = [rule.name for rule in config.rules]
     seen = _seen(set(names), readers, clock)
     about = About("rule", "", "rule-unmatched")
     unmatched = [name for name in names if name not in seen.messages]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from relay.__main__ import main
 from relay.config.load import load
-from relay.doctor import service
+from relay.doctor import finding, service
 from relay.mail.dkim import dns_record
 from relay.store.sqlite import files
 from tests.doctor.nameserver import NameServer
@@ -27,6 +28,8 @@ ZONE = {
     "spf.esp.example": "v=spf1 ip4:192.0.2.0/24 -all",
     "_dmarc.auth.example.com": "v=DMARC1; p=reject",
 }
+ABOUT = re.compile(r'About\("([a-z]+)"(, [^,()]+(?:\([^()]*\))?(?:, "([a-z-]+)")?)?\)')
+NAMED = re.compile(r'named\("([a-z-]+)"\)')
 AUTH = {"relay": "hunter2-password"}
 
 
@@ -36,6 +39,19 @@ def configured(folder: Path, upstream: dict[str, object], **keys: object) -> Pat
     key_file.write_bytes(pem(rsa_key()))
     signing = [{"domain": "auth.example.com", "keys": [{"selector": "s1", "key_file": "s1.pem"}]}]
     return write_config(folder, {"esp": upstream}, dkim=signing, store="data/relay.db", **keys)
+
+
+def test_the_reference_lists_every_id() -> None:
+    found: set[str] = set()
+    for path in Path(finding.__file__).parent.glob("*.py"):
+        text = path.read_text()
+        found |= {area for area, _, check in ABOUT.findall(text) if not check}
+        found |= {check for _, _, check in ABOUT.findall(text) if check} | set(NAMED.findall(text))
+    found -= {"upstream"}  # each of its checks has a name
+    reference = (Path(__file__).parents[2] / "docs/reference.md").read_text()
+    table = reference.partition("### What doctor finds")[2].partition("\n## ")[0]
+    listed = [cell for line in table.splitlines() if line.startswith("| `") for cell in line.split("|")[1].split(",")]
+    assert sorted(one.strip(" `") for one in listed) == sorted(found)
 
 
 async def doctor(config_file: Path, server: NameServer, *arguments: str) -> Said:
