@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from relay.config.model import Config, Upstream
 from relay.delivery.dispatch import upstreams_of
-from relay.doctor.connections import OPEN_WITHIN_S, by_proxy, close, tls
+from relay.doctor.connections import OPEN_WITHIN_S, by_proxy, check_of, close, tls
 from relay.doctor.credentials import LEFT_ALONE, DoctorAccess, good_for
 from relay.doctor.finding import About, Finding
 from relay.doctor.pace import Pace, of_api
@@ -46,7 +46,9 @@ async def _connection(
         connection = await open_connection(api.server, timeout_s=OPEN_WITHIN_S)
     except OpenFailed as error:
         hint = f"check: {_HINTS.get(error.phase, 'api.url of the upstream')}"
-        return [about.fail(f"API: {place}: {error.phase}: {error.reply.explanation}", hint)], None
+        return [
+            about.named(check_of(error)).fail(f"API: {place}: {error.phase}: {error.reply.explanation}", hint)
+        ], None
     try:
         text = f"API: {place} answers; connect {connection.opening.connect:.0f} ms"
         if api.server.tls_context is not None:

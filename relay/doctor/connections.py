@@ -10,10 +10,16 @@ from urllib.parse import urlsplit
 from relay.config.model import Upstream
 from relay.doctor.certificates import WARN_DAYS, good_for
 from relay.doctor.finding import About, Finding
+from relay.upstream.results import OpenFailed
 from relay.upstream.sessions.kept import KeptSession
 
 OPEN_WITHIN_S = 10.0
 CLOSE_WITHIN_S = 2.0
+
+
+def check_of(failed: OpenFailed) -> str:
+    """The id of the check that says so."""
+    return {"tls": "upstream-certificate", "auth": "upstream-login"}.get(failed.phase, "upstream-connection")
 
 
 def by_proxy(upstream: Upstream) -> str:

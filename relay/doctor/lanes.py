@@ -11,8 +11,6 @@ from relay.doctor.ports import preset_name
 from relay.doctor.wording import counted, listed, span
 from relay.providers.registry import PROVIDERS, provider_of
 
-_HINT = "add an upstream at another provider"
-
 
 def check(config: Config) -> Iterator[Finding]:
     """A finding for each express lane, and for each rule that leaves it fewer upstreams."""
@@ -27,12 +25,14 @@ def check(config: Config) -> Iterator[Finding]:
 
 
 def _failover(about: About, names: Sequence[str], config: Config, life_s: float) -> Finding:
+    where = f"lanes.{about.subject}.upstreams" if about.area == "lane" else f"upstreams of rule {about.subject}"
+    hint = f"add an upstream at another provider to {where}"
     means = f"while that is down, codes wait, and expire after {span(life_s)}"
     if len(names) == 1:
-        return about.warn(f"one upstream only ({names[0]}): {means}", _HINT)
+        return about.warn(f"one upstream only ({names[0]}): {means}", hint)
     shared = _shared([config.upstreams[name] for name in names])
     if shared is not None:
-        return about.warn(f"{listed(names)} are all at {shared}, which is no second way: {means}", _HINT)
+        return about.warn(f"{listed(names)} are all at {shared}, which is no second way: {means}", hint)
     return about.ok(f"{counted(len(names), 'upstream')}, not all at one host or provider: {listed(names)}")
 
 

@@ -53,7 +53,7 @@ def _finding(about: About, upstream: Upstream, does: Mapping[Port, bool]) -> Fin
     number, tls = working[0]
     others = f"port {names} answers" if len(working) == 1 else f"ports {names} answer"
     change = "" if tls == upstream.tls else f" and tls: {tls}"
-    text = f"port {upstream.port} can't be connected to from here, but the provider's {others}"
+    text = f"port {upstream.port} doesn't answer from here, but the provider's {others}"
     return about.warn(text, f"set port: {number}{change}")
 
 

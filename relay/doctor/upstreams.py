@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from relay.config.model import Config, Upstream
 from relay.delivery.dispatch import upstreams_of
 from relay.doctor import apis, ports, warm
-from relay.doctor.connections import OPEN_WITHIN_S, by_proxy, close, tls
+from relay.doctor.connections import OPEN_WITHIN_S, by_proxy, check_of, close, tls
 from relay.doctor.credentials import LEFT_ALONE, DoctorAccess, good_for, opened
 from relay.doctor.finding import About, Finding
 from relay.doctor.pace import Pace, of_smtp
@@ -83,7 +83,7 @@ async def _smtp(target: Target, config: Config, now: float, of_relay: Running, a
     try:
         session = await open_session(target, timeout_s=OPEN_WITHIN_S)
     except OpenFailed as error:
-        return await _not_opened(about.named("upstream-connection"), upstream, config.hostname, error, of_relay)
+        return await _not_opened(about.named(check_of(error)), upstream, config.hostname, error, of_relay)
     express, mode = _express_lanes(name, config), EnvelopeMode.of(session.capabilities)
     try:
         round_trip_ms = await _round_trip(session)

@@ -36,12 +36,13 @@ def check(name: str, config: Config, lanes: list[str], of_relay: Running) -> Ite
         text = f"warm: 0: no session is kept open, so codes of lane {', '.join(lanes)} often wait for a new one"
         yield about.warn(text, "set sessions.warm: auto, or leave it out")
     elif isinstance(sessions.warm, int):
-        kept = sessions.warm * len(lanes)
+        # With `auto` the API and the SMTP server each have connections of their own.
+        kept = sessions.warm * len(lanes) * (2 if config.upstreams[name].via == "auto" else 1)
         bulk = [lane for lane in config.lanes if lane not in lanes and name in upstreams_of(config, lane)]
         if bulk and kept >= sessions.max:
             text = f"warm: {kept} of {sessions.max} sessions (sessions.max) are kept for codes"
             hint = "lower sessions.warm, raise sessions.max, or set warm: auto"
-            yield about.warn(f"{text}: lane {', '.join(bulk)} has one at a time, and only while codes need none", hint)
+            yield about.warn(f"{text}: lane {', '.join(bulk)} has one at most, and only while no code needs it", hint)
     yield from _documented(about, name, config, lanes)
     yield from _at_relay(about, name, config, of_relay)
 
@@ -49,7 +50,7 @@ def check(name: str, config: Config, lanes: list[str], of_relay: Running) -> Ite
 def _documented(about: About, name: str, config: Config, lanes: list[str]) -> Iterator[Finding]:
     """More sessions than the provider allows by its documentation."""
     upstream = config.upstreams[name]
-    allowed = documented_sessions(upstream.preset)
+    allowed = documented_sessions(upstream.preset) if upstream.via != "api" else None
     sessions = upstream.sessions
     most = sessions.max if sessions.warm == "auto" else sessions.warm * len(lanes)
     if allowed is not None and most > allowed:

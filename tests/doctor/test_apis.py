@@ -111,6 +111,7 @@ async def test_an_api_whose_certificate_does_not_verify_is_a_failure(
         found = await examined(tmp_path, with_key(server, certificates))
     (failure,) = texts(found, "fail")
     assert failure.startswith(f"API: localhost:{server.port}: tls: certificate not trusted: ")
+    assert [one.id for one in found if one.status == "fail"] == ["upstream-certificate"]
 
 
 async def test_an_api_that_refuses_connections_is_a_failure_beside_smtp_that_works(

@@ -97,7 +97,7 @@ async def test_a_certificate_that_does_not_verify_is_a_failure(
 ) -> None:
     async with Upstream(tls="implicit", certificate=getattr(certificates, broken)) as upstream:
         (finding,) = await examined(tmp_path, upstream, certificates)
-    assert finding.status == "fail"
+    assert (finding.id, finding.status) == ("upstream-certificate", "fail")
     assert "tls: certificate not trusted" in finding.text
 
 
