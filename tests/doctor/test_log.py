@@ -110,7 +110,8 @@ async def test_slices_end_where_the_time_is_up_and_the_finding_says_so(
 ) -> None:
     monkeypatch.setattr(newest, "SLICE_MESSAGES", 5)
     config = config_with(tmp_path)
-    await fill(config.store, *by("explicit", 2, NOW - 9 * HOUR_S), *by(None, 4, NOW - 5 * HOUR_S), *by(None, 6))
+    await fill(config.store, *by("explicit", 2, NOW - 9 * HOUR_S), *by(None, 4, NOW - 5 * HOUR_S))
+    await fill(config.store, *by(None, 3), *by("rule-of-before", 3, NOW - HOUR_S + 60))
     in_time = unmatched(config)
     assert in_time == [
         ("warn", "rules auth-sender and by-subject matched none of 12 messages since 2027-01-14 23:00 UTC")

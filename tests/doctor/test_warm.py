@@ -109,8 +109,9 @@ async def test_sessions_that_are_refused_are_counted_and_no_credential_is_shown(
 async def test_one_session_and_a_number_that_follows_bursts_are_not_tried(tmp_path: Path) -> None:
     for sessions in ({}, {"warm": 1}):
         async with Upstream() as upstream:
-            await upstreams.check(config_with(tmp_path, upstream_keys(upstream), dict(sessions)), time.time())
+            found = await upstreams.check(config_with(tmp_path, upstream_keys(upstream), dict(sessions)), time.time())
         assert len(upstream.sessions) == 1
+        assert "upstream-warm" not in {one.id for one in found}
 
 
 async def test_a_large_number_is_tried_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
