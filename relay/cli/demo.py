@@ -11,7 +11,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "demo",
         help="run the relay between two stand-in upstreams",
         description="Runs the relay with a configuration of its own, two stand-in upstreams (one fast, one slow with "
-        "failures), and two apps that send codes and bulk mail. Ctrl-C ends it.",
+        "failures), and two apps that send codes and bulk mail. Prints the console's link; then shows how long both "
+        "take. "
+        "In a terminal: k kills the fast upstream or revives it, b sends 50 codes at once, q or Ctrl-C ends the demo.",
     )
     parser.add_argument("--seconds", type=_seconds, metavar="N", help="end after N seconds (default: run until Ctrl-C)")
     parser.set_defaults(run=run)
@@ -27,13 +29,15 @@ def _seconds(text: str) -> float:
 def run(args: argparse.Namespace) -> int:
     """Exit 0, also after Ctrl-C; 1 if the relay failed or didn't start."""
     import signal
+    import sys
 
     # An import may swallow a KeyboardInterrupt (Python 3.11 makes a RuntimeError of it in __set_name__). So signals are
     # collected until the event loop handles them.
     signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: signals.append(number))
-    print("Starting the relay between two stand-in upstreams; Ctrl-C ends it.", flush=True)
+    if sys.stdout.isatty():  # elsewhere the console's link is the first line
+        print("Starting the relay between two stand-in upstreams; Ctrl-C ends it.", end="", flush=True)
     import asyncio
 
     from relay.demo.run import run as run_demo

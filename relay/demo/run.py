@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
-
-import aiohttp
+from typing import Any
 
 from relay.demo import scene, view
 from relay.demo.process import RelayFailed, RelayProcess
+from relay.demo.show import Actors, Show, draw_picture, print_lines
 from relay.demo.standin import StandIn
-from relay.demo.traffic import submitting
+from relay.demo.terminal import Screen, can_show_picture, is_unicode
+from relay.demo.traffic import Apps
 
-LINE_EVERY_S = 1.0
-ANSWER_WITHIN_S = 5.0
 EXIT_OK, EXIT_FAILED = 0, 1
 
 
@@ -31,70 +32,71 @@ async def run(seconds: float | None, early_signals: Sequence[int] = ()) -> int:
     stop = asyncio.Event()
     running = asyncio.current_task()
     assert running is not None
-    relay_runs = False
+    show: Show | None = None
 
     def end() -> None:
-        if relay_runs and not stop.is_set():
-            stop.set()
+        if show is not None and not stop.is_set():
+            show.end()
         else:
             running.cancel()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, end)
+    _on_signals(end)
     if early_signals:
         return EXIT_OK
     try:
-        async with _stage() as relay:
-            async with submitting(*relay.smtp):
-                relay_runs = True
-                lanes = await _watch(f"http://{relay.http_address}", stop, seconds)
+        async with (
+            StandIn("fast", scene.FAST, seed=1) as fast,
+            StandIn("slow", scene.SLOW, seed=2) as slow,
+            _relay_before(fast, slow) as relay,
+        ):
+            url = f"http://{relay.http_address}/"
+            _print_link(url)
+            show = Show(url, Actors(Apps(*relay.smtp), fast, slow), seconds, stop)
+            await show.run(_presentation())
+            await show.watch.look()
             await relay.terminate()
     except asyncio.CancelledError:
         return EXIT_OK
     except RelayFailed as error:
         print(f"otp-relay: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_FAILED
-    _print(view.summary(lanes))
+    for line in view.summary(show.history):
+        print(line, flush=True)  # noqa: T201
     return EXIT_OK
 
 
-@contextlib.asynccontextmanager
-async def _stage() -> AsyncIterator[RelayProcess]:
-    """The stand-in upstreams, and the relay between them."""
-    with tempfile.TemporaryDirectory(prefix="otp-relay-demo-") as directory:
-        async with StandIn("fast", scene.FAST, seed=1) as fast, StandIn("slow", scene.SLOW, seed=2) as slow:
-            config_file = scene.write(Path(directory), fast_port=fast.port, slow_port=slow.port)
-            async with RelayProcess(config_file, dies_with_us=True) as relay:
-                yield relay
-
-
-async def _watch(url: str, stop: asyncio.Event, seconds: float | None) -> view.Lanes:
-    """Print a line a second until the end. Returns the last state of the lanes. Raises RelayFailed."""
+def _on_signals(end: Callable[[], None]) -> None:
+    """Have `end` called by what ends the demo: Ctrl-C, SIGTERM, a terminal that is closed."""
     loop = asyncio.get_running_loop()
-    begun_at = loop.time()
-    _print(f"console: {url}/")
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_WITHIN_S)) as client:
-        while not stop.is_set() and (seconds is None or loop.time() - begun_at < seconds):
-            elapsed_s = loop.time() - begun_at
-            _print(view.line(elapsed_s, await _lanes(client, url)))
-            rest_s = LINE_EVERY_S if seconds is None else min(LINE_EVERY_S, seconds - elapsed_s)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(rest_s):
-                    await stop.wait()
-        return await _lanes(client, url)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) == signal.SIG_DFL:  # nohup(1) ignores it
+            loop.add_signal_handler(number, end)
 
 
-async def _lanes(client: aiohttp.ClientSession, url: str) -> view.Lanes:
-    """Raises RelayFailed if the relay doesn't answer."""
-    try:
-        async with client.get(f"{url}/api/live") as response:
-            response.raise_for_status()
-            lanes: view.Lanes = (await response.json())["lanes"]
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise RelayFailed(f"{url}: {error or 'no answer'}") from error
-    return lanes
+@contextlib.asynccontextmanager
+async def _relay_before(fast: StandIn, slow: StandIn) -> AsyncIterator[RelayProcess]:
+    """The relay, with these as its upstreams."""
+    with tempfile.TemporaryDirectory(prefix="otp-relay-demo-") as directory:
+        config_file = scene.write(Path(directory), fast_port=fast.port, slow_port=slow.port)
+        async with RelayProcess(config_file, dies_with_us=True) as relay:
+            yield relay
 
 
-def _print(text: str) -> None:
-    print(text, flush=True)  # noqa: T201
+def _print_link(url: str) -> None:
+    """In the place of the line that told that the relay starts (cli/demo), if there is one."""
+    text = f"console: {url}"
+    print(f"\r{text:<79}" if sys.stdout.isatty() else text, flush=True)  # noqa: T201
+
+
+def _presentation() -> Callable[[Show], Coroutine[Any, Any, None]]:
+    """The picture where stdout is a terminal that can show it, else plain lines."""
+    if not can_show_picture(os.environ):
+        return print_lines
+    out_fd = sys.stdout.fileno()
+    keys_fd = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else None
+    style = view.Style(
+        colour=not os.environ.get("NO_COLOR"),
+        unicode=is_unicode(os.environ, sys.stdout.encoding),
+        keys=keys_fd is not None,
+    )
+    return functools.partial(draw_picture, screen=Screen(out_fd, keys_fd), style=style)

@@ -7,10 +7,15 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from relay.demo.standin import Behaviour
+from relay.demo import traffic
+from relay.demo.standin import Behaviour, Hiccups
 
 FAST = Behaviour(latency_s=(0.008, 0.015))
-SLOW = Behaviour(latency_s=(0.08, 0.25), refusals=0.05, stalls=0.02, stall_s=2.0)
+SLOW = Behaviour(
+    latency_s=(0.08, 0.25),
+    refusals=0.02,
+    hiccups=Hiccups(traffic.NEWS_SENDER, first_s=10.0, every_s=20.0, last_s=4.0),
+)
 
 _CONFIG = """\
 listen:
@@ -21,7 +26,7 @@ store: relay.db
 hostname: demo.localhost
 upstreams:
   fast: {{host: 127.0.0.1, port: {fast}, tls: none}}
-  slow: {{host: 127.0.0.1, port: {slow}, tls: none, sessions: {{max: 6}}}}
+  slow: {{host: 127.0.0.1, port: {slow}, tls: none, sessions: {{max: 10}}}}
 lanes:
   otp:
     upstreams: [fast, slow]
