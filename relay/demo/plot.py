@@ -12,7 +12,7 @@ LEAST_S, MOST_S = 0.01, 600.0
 TICKS_S: Mapping[float, str] = {0.01: "10 ms", 0.1: "100 ms", 1.0: "1 s", 10.0: "10 s", 60.0: "1 min", 600.0: "10 min"}
 LABEL_COLUMNS = 8
 MARKS: Mapping[Series, str] = {"otp": "●", "bulk": "░", "one queue": "×"}
-ON_TOP: Sequence[Series] = ("bulk", "one queue", "otp")
+ON_TOP: Sequence[Series] = ("one queue", "bulk", "otp")
 """the later one is shown where two fall into one cell"""
 
 

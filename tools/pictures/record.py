@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 END_WITHIN_S = 60.0
+SHOWS, HIDES = "\x1b[?1049h", "\x1b[?1049l"
+"""the program takes its second screen, and leaves it"""
 
 
 class Key(NamedTuple):
@@ -70,8 +72,9 @@ def record(command: Sequence[str], keys: Sequence[Key], columns: int, rows: int)
             except OSError:  # Linux: the other side is closed
                 break
             text, rest = _decoded(rest + raw)
-            if begun_at is None and "\x1b[?1049h" in text:
+            if begun_at is None and SHOWS in text:
                 begun_at, output = time.monotonic(), []
+                text = text[text.index(SHOWS) :]
             output.append((0.0 if begun_at is None else time.monotonic() - begun_at, text))
     finally:
         os.close(terminal)
