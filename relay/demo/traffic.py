@@ -13,7 +13,7 @@ import aiosmtplib
 PROVIDERS = ("gmail.com", "outlook.com", "yahoo.com", "icloud.com", "gmx.de")
 NEWS_SENDER = "news@demo.example"
 CODES_PER_S = 4.0
-NEWS_PER_S = 40.0
+NEWS_PER_S = 100.0
 WITHIN_S = 10.0
 AGAIN_AFTER_S = 0.5
 CANCEL_EVERY_S = 0.5

@@ -17,10 +17,10 @@ from tools.pictures.sketch import sketch
 
 FOLDER = Path(__file__).parents[2] / "docs/images"
 COLUMNS, ROWS = 80, 24
-KEYS = (Key(14.0, "b"), Key(18.3, "k"), Key(28.0, "k"), Key(40.0, "q"))
+KEYS = (Key(14.3, "b"), Key(18.3, "k"), Key(26.3, "k"), Key(40.3, "q"))
 """a burst; the fast upstream is killed; it comes back; the end"""
 FRAME_EVERY_S, FRAME_STANDS_S = 1.0, 0.5
-STILL_AT_S = 26
+STILL_AT_S = 24
 """the frame for those that want no motion: while the fast upstream is down"""
 
 
