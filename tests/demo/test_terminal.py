@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from relay.demo.terminal import ENTER, LEAVE
+from relay.demo.terminal import ENTER, LEAVE, can_show_picture
 
 SEEN_WITHIN_S = 30.0
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -149,7 +149,20 @@ async def suspend(shown: Terminal) -> None:
     await shown.sees("k kill fast", at)
 
 
-async def test_a_terminal_that_understands_nothing_gets_plain_lines(terminal: MakeTerminal) -> None:
-    shown = await terminal(TERM="dumb")
-    await shown.sees(r" \| otp: \d+ sent")
-    assert "\x1b" not in shown.output
+@pytest.mark.parametrize(
+    ("term", "answer"), [("xterm", True), ("linux", True), ("dumb", False), ("", False), (None, False)]
+)
+def test_the_picture_is_for_terminals_that_understand_it(
+    monkeypatch: pytest.MonkeyPatch, term: str | None, answer: bool
+) -> None:
+    fd, other_fd = pty.openpty()
+    with open(fd, "rb"), open(other_fd, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert can_show_picture({} if term is None else {"TERM": term}) is answer
+
+
+def test_a_pipe_gets_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    fd, other_fd = os.pipe()
+    with open(fd, "rb"), open(other_fd, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert not can_show_picture({"TERM": "xterm"})
