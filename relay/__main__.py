@@ -25,6 +25,8 @@ GROUPS = {
     "user": ("user",),
     "oauth": ("oauth",),
     "doctor": ("doctor",),
+    "ready": ("ready",),
+    "send_test": ("send-test",),
     "demo": ("demo",),
     "sendmail": ("sendmail",),
 }

@@ -112,11 +112,12 @@ def load_or_exit(path: Path, *, may_lack_users: bool = False) -> Loaded:
         return load(path, os.environ, may_lack_users=may_lack_users)
     except ConfigErrors as errors:
         missing = errors.errors[0].message == "no such file"
-        print(f"{errors}{_hint_on_path(path) if missing else ''}", file=sys.stderr)
+        print(f"{errors}{hint_on_path(path) if missing else ''}", file=sys.stderr)
         raise SystemExit(EXIT_USAGE) from None
 
 
-def _hint_on_path(path: Path) -> str:
+def hint_on_path(path: Path) -> str:
+    """How to name another file, behind an error about one that is missing; '' for one that was named with -c."""
     if os.environ.get(CONFIG_VARIABLE) and path == Path(os.environ[CONFIG_VARIABLE]):
         return f" (named by ${CONFIG_VARIABLE})"
     return f"; name it with -c FILE or ${CONFIG_VARIABLE}" if path == Path(DEFAULT_CONFIG) else ""

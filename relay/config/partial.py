@@ -72,6 +72,30 @@ def find_control(path: Path, environ: Mapping[str, str]) -> Control | None:
     return control._replace(http=address, token=token)
 
 
+def find_http(path: Path, environ: Mapping[str, str]) -> AnyAddress:
+    """`http.address` of a configuration file; mistakes elsewhere in it don't matter, and no other file is looked at.
+    Raises ValueError with what is wrong."""
+    from relay.config.network import UnixAddress, parse_address
+
+    document = _read(path, environ)
+    address = parse_address(_value(document, "http", "address", DEFAULT_HTTP), None)
+    return UnixAddress(str(path.absolute().parent / address.path)) if isinstance(address, UnixAddress) else address
+
+
+def find_sender_domain(path: Path, environ: Mapping[str, str]) -> str | None:
+    """The first domain that a configuration file signs for, else its `hostname`; None where neither is readable by
+    itself."""
+    try:
+        data = _read(path, environ).data
+    except (ValueError, OSError):
+        return None
+    dkim = data.get("dkim")
+    first = dkim[0] if isinstance(dkim, tuple) and dkim else dkim
+    domain = first.get("domain") if isinstance(first, dict) else None
+    found = domain if isinstance(domain, str) else data.get("hostname")
+    return str(found) if isinstance(found, str) else None
+
+
 def find_contact(path: Path, environ: Mapping[str, str]) -> Contact:
     """The HTTP API of a configuration file; the default where that isn't readable by itself."""
     try:

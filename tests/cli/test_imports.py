@@ -54,7 +54,7 @@ def test_help_loads_no_library(words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_group_registers_its_own_commands_only(group: str) -> None:
     usage = parser([group]).format_help()
-    listed = re.findall(r"^    (\w+)\b", usage.partition("\ncommands:\n")[2], re.MULTILINE)
+    listed = re.findall(r"^    ([\w-]+)\b", usage.partition("\ncommands:\n")[2], re.MULTILINE)
     assert tuple(listed) == GROUPS[group]
 
 
