@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 GROUPS = {
     "run": ("run",),
     "config": ("check", "explain"),
+    "schema": ("schema",),
     "presets": ("presets",),
     "mail": ("log", "queue", "report"),
     "events": ("events",),

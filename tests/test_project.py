@@ -19,12 +19,13 @@ from pydantic_core import PydanticUndefined
 
 import relay
 from relay.__main__ import parser
-from relay.config import access, feedback, fields, model
+from relay.config import fields, model
 from relay.mail.lint.rules import RULES
 from relay.observe.gauges import Snapshot
 from relay.observe.metrics import Metrics
 from relay.observe.pressure import QueueFill
 from relay.providers.apis.registry import NAMES, api_named
+from tools.generate.descriptions import SECTIONS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -105,30 +106,6 @@ def test_every_link_of_a_document_leads_somewhere(document: Path) -> None:
 def test_a_document_fits_in_100_columns(document: Path) -> None:
     lines = enumerate(document.read_text().splitlines(), 1)
     assert not [f"line {number}: {len(line)}" for number, line in lines if len(line) > 100]
-
-
-SECTIONS: dict[str, type[fields.Section]] = {
-    "The whole file": model.Config,
-    "listen": model.Listener,
-    "http": model.Http,
-    "webhooks": feedback.Webhooks,
-    "webhook of an upstream": feedback.Webhook,
-    "objective of a lane": feedback.Objective,
-    "events": feedback.EventReceiver,
-    "upstreams": model.Upstream,
-    "api of an upstream": access.ApiAccess,
-    "oauth2 of an upstream": access.OAuth2,
-    "sessions of an upstream": model.Sessions,
-    "lanes": model.Lane,
-    "limits of a lane": model.LaneLimits,
-    "rules": model.Rule,
-    "match of a rule": model.Match,
-    "dkim": model.DkimDomain,
-    "keys of a domain": model.DkimKey,
-    "limits": model.Limits,
-    "queue": model.Queue,
-    "log": model.Log,
-}
 
 
 def configuration_rows(title: str) -> dict[str, tuple[str, ...]]:
