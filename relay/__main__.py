@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any, TextIO
 
 GROUPS = {
+    "init": ("init",),
     "run": ("run",),
     "config": ("check", "explain"),
     "schema": ("schema",),

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 DEFAULT_CONFIG = "config/relay.yaml"
+NOT_READ = "not read: every command takes it"
+"""the help of `-c`, of a command that needs no configuration"""
 CONFIG_VARIABLE = "OTP_RELAY_CONFIG"
 
 Command = Callable[[argparse.Namespace], int]

@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from relay.cli.common import EXIT_OK, EXIT_USAGE, CommandFailed, set_command, write_secret
-
-RSA_BITS = 2048
-"""RFC 8301 3.2; longer keys sign slower and no longer fit into one DNS packet"""
+from relay.cli.common import EXIT_OK, EXIT_USAGE, NOT_READ, CommandFailed, add_config, set_command, write_secret
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -21,32 +18,24 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     keygen_parser.add_argument("selector", metavar="SELECTOR", help="the key's name below _domainkey: s1")
     keygen_parser.add_argument("--ed25519", action="store_true", help="Ed25519 (RFC 8463) instead of RSA-2048")
     keygen_parser.add_argument("--out", metavar="DIR", type=Path, default=Path(), help="its folder (default: this one)")
+    add_config(keygen_parser, NOT_READ)
     set_command(keygen_parser, keygen)
 
 
 def keygen(args: argparse.Namespace) -> int:
     """Exit 0, or 2 if the names are wrong or the file can't be written."""
-    from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
     from relay.mail.dkim import ascii_domain, dns_record, is_dns_name
+    from relay.setup.dkim_keys import file_name, new_key, pem_of, zone_line
 
     domain = ascii_domain(args.domain)
     for name, what in ((domain, "domain"), (args.selector, "selector")):
         if not is_dns_name(name):
             raise CommandFailed(f"not a {what}: {getattr(args, what)!r}", EXIT_USAGE)
-    key = ed25519.Ed25519PrivateKey.generate() if args.ed25519 else rsa.generate_private_key(65537, RSA_BITS)
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    path = args.out / f"{domain}.{args.selector}.pem"
-    write_secret(path, pem)
+    key = new_key(is_ed25519=args.ed25519)
+    path = args.out / file_name(domain, args.selector)
+    write_secret(path, pem_of(key))
     print(f"; private key in {path}; publish:")
     print(zone_line(domain, args.selector, dns_record(key)))
     print("; and in the configuration:")
     print(f"; dkim: [{{domain: {domain}, keys: [{{selector: {args.selector}, key_file: {path}}}]}}]")
     return EXIT_OK
-
-
-def zone_line(domain: str, selector: str, record: str) -> str:
-    """The TXT record for a zone file, in strings of at most 255 octets (RFC 1035 3.3.14)."""
-    strings = " ".join(f'"{record[at : at + 255]}"' for at in range(0, len(record), 255))
-    return f"{selector}._domainkey.{domain}. IN TXT ( {strings} )"

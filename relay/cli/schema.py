@@ -6,7 +6,7 @@ import argparse
 import sys
 from importlib import resources
 
-from relay.cli.common import EXIT_OK, add_config, set_command
+from relay.cli.common import EXIT_OK, NOT_READ, add_config, set_command
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -16,7 +16,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Prints the configuration's JSON Schema (2020-12). An editor with the YAML language server checks "
         "a file that begins with `# yaml-language-server: $schema=FILE`.",
     )
-    add_config(parser, "not read: the schema is the same for every configuration")
+    add_config(parser, NOT_READ)
     set_command(parser, schema)
 
 

@@ -15,4 +15,5 @@ def generated() -> Mapping[Path, str]:
     return {
         ROOT / "relay/config/schema.json": schema.text(),
         ROOT / "docs/keys.md": keys.text(),
+        ROOT / "relay/setup/otp-relay.service": (ROOT / "systemd/otp-relay.service").read_text(),
     }
