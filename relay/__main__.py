@@ -30,6 +30,7 @@ GROUPS = {
     "ready": ("ready",),
     "send_test": ("send-test",),
     "demo": ("demo",),
+    "completion": ("completion",),
     "sendmail": ("sendmail",),
 }
 """Modules of relay.cli and their commands. Each has `register(subparsers)` and imports little before it runs."""

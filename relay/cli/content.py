@@ -16,6 +16,7 @@ from relay.cli.common import (
     EXIT_FAILED,
     EXIT_OK,
     EXIT_USAGE,
+    NOT_READ,
     STDIN,
     CommandFailed,
     add_config,
@@ -45,6 +46,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "files", metavar="FILE", nargs="+", help="a message, an mbox file, or a folder; - is stdin"
     )
     detect_parser.add_argument("--json", action="store_true", help="one JSON object a line for each message")
+    add_config(detect_parser, NOT_READ)
     set_command(detect_parser, detect)
 
     lint_parser = subparsers.add_parser(

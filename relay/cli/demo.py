@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 
+from relay.cli.common import NOT_READ, add_config
+
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
@@ -16,6 +18,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "In a terminal: k kills the fast upstream or revives it, b sends 50 codes at once, q or Ctrl-C ends the demo.",
     )
     parser.add_argument("--seconds", type=_seconds, metavar="N", help="end after N seconds (default: run until Ctrl-C)")
+    add_config(parser, NOT_READ)
     parser.set_defaults(run=run)
 
 

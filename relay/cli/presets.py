@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from relay.cli.common import EXIT_OK, EXIT_USAGE, CommandFailed, add_config, printable, set_command
+from relay.cli.common import EXIT_OK, EXIT_USAGE, NOT_READ, CommandFailed, add_config, printable, set_command
 
 if TYPE_CHECKING:
     from relay.providers.base import Preset, Provider
@@ -26,7 +26,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("name", metavar="NAME", nargs="?", help="a preset, such as postmark or ses-eu-west-1")
     parser.add_argument("--json", action="store_true", help="JSON: of the list one object a line, of NAME one object")
-    add_config(parser, "not read: the presets are the same with every configuration")
+    add_config(parser, NOT_READ)
     set_command(parser, presets)
 
 

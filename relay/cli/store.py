@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from relay.cli.common import EXIT_OK, add_config, fail, set_command, store_path, write_secret
+from relay.cli.common import EXIT_OK, NOT_READ, add_config, fail, set_command, store_path, write_secret
 
 STORE_KEY_BYTES = 32
 
@@ -45,6 +45,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "all decrypt.",
     )
     key_parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="the new file")
+    add_config(key_parser, NOT_READ)
     set_command(key_parser, make_key)
     for parser, command in ((check_parser, check), (backup_parser, backup), (compact_parser, compact)):
         add_config(parser)

@@ -11,10 +11,12 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 ANSWERS_WITHIN_S = 30.0
+RELAY = (sys.executable, "-m", "relay")
 
 
 def _take_the_terminal() -> None:
@@ -23,14 +25,15 @@ def _take_the_terminal() -> None:
 
 
 class Terminal:
-    """`python -m relay ARGUMENTS` with a pseudo-terminal. A context manager; `shown` is everything on its screen."""
+    """`python -m relay ARGUMENTS`, or another `program`, with a pseudo-terminal. A context manager; `shown` is
+    everything on its screen."""
 
-    def __init__(self, *arguments: str, folder: Path) -> None:
+    def __init__(self, *arguments: str, folder: Path, program: Sequence[str] = RELAY) -> None:
         self.shown = ""
         self._seen = 0
         self._ours, theirs = pty.openpty()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "relay", *arguments],
+            [*program, *arguments],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -63,12 +66,13 @@ class Terminal:
         self.type(f"{text}\n")
 
     def interrupt(self) -> int:
-        """Type Ctrl-C; the exit code. Again and again: Python misses one that comes right before it begins to read."""
+        """Type Ctrl-C; the exit code. Again after a while: Python misses one that comes right before it begins to read.
+        Not at once: one more while it ends would kill it."""
         ends_at = time.monotonic() + ANSWERS_WITHIN_S
         while self._process.poll() is None and time.monotonic() < ends_at:
             self.type("\x03")
             with suppress(subprocess.TimeoutExpired):
-                self._process.wait(0.2)
+                self._process.wait(5)
         return self.end()
 
     def end(self) -> int:
