@@ -153,7 +153,8 @@ def _tell(args: argparse.Namespace, plan: Plan, out: Path, files: dict[str, NewF
 
 
 def _run_command(name: str, config: Path) -> None:
-    """Run another command in this process; its exit code doesn't matter here."""
+    """Run another command in this process. Its exit code doesn't matter here, and Ctrl-C ends it alone: everything is
+    written by now."""
     import importlib
 
     module = {"check": "config"}.get(name, name)
@@ -163,7 +164,9 @@ def _run_command(name: str, config: Path) -> None:
     try:
         args.run(args)
     except SystemExit:
-        sys.stdout.flush()
+        pass
+    except KeyboardInterrupt:
+        print("\n(ended by Ctrl-C)")
 
 
 def _next(plan: Plan, out: Path) -> list[str]:

@@ -22,6 +22,25 @@ from relay.setup.plan import LOCAL, OTHER, PRIVATE_NETWORKS, RUNNERS, Account, P
 DEFAULT_LISTEN = "127.0.0.1:2525"
 DEFAULT_RUNNER: Runner = "plain"
 NO = "none"
+# What is asked: an explanation, and the question in the last line.
+_SECOND = """\
+A second provider takes over when the first one fails, and is asked, too, while the first one is slow.
+Second provider"""
+_DOMAIN = """\
+Mail from this domain and those below it is signed, with keys that are made now.
+Domain of your From addresses"""
+_SENDERS = """\
+Mail from these addresses is a code whatever its text, such as *@otp.example.com. Other codes are found by their text.
+From addresses of codes, with commas"""
+_RUNNER = f"""\
+systemd: a unit for it; compose: a compose.yaml; plain: you start it yourself.
+What starts the relay: {", ".join(RUNNERS)}"""
+_LISTEN = """\
+The SMTP settings of your apps get this address. It needs no TLS and no password.
+Where your apps submit mail"""
+_NETWORKS = """\
+Other machines can reach that address, so only these networks may connect.
+Networks of your apps, with commas"""
 
 
 def plan_for(args: argparse.Namespace) -> Plan:
@@ -32,23 +51,16 @@ def plan_for(args: argparse.Namespace) -> Plan:
     first = _account(args, ask, is_second=False)
     assert first is not None, "only the second may be none"
     second = _account(args, ask, is_second=True, taken=first.name)
-    domain = _value("--domain", args.domain, domain_of, ask, "Domain of your From addresses (gets the DKIM keys)")
-    senders = _values(
-        "--sender",
-        args.sender,
-        sender_of,
-        ask,
-        "From addresses of codes, as *@otp.example.com (none: found by content)",
-    )
-    what = f"What starts the relay: {', '.join(RUNNERS)}"
-    runner = runner_of(_value("--run", args.runner, runner_of, ask, what, DEFAULT_RUNNER))
-    told = "Where your apps submit mail" + (" (on the host)" if runner == "compose" else "")
-    listen = _value("--listen", args.listen, listen_in(runner), ask, told, DEFAULT_LISTEN)
+    domain = _value("--domain", args.domain, domain_of, ask, _DOMAIN)
+    senders = _values("--sender", args.sender, sender_of, ask, _SENDERS)
+    runner = runner_of(_value("--run", args.runner, runner_of, ask, _RUNNER, DEFAULT_RUNNER))
+    where = _LISTEN + (" on the host" if runner == "compose" else "")
+    listen = _value("--listen", args.listen, listen_in(runner), ask, where, DEFAULT_LISTEN)
     plan = Plan(tuple(one for one in (first, second) if one is not None), domain, listen, runner, senders)
     if plan.listens_privately or isinstance(parse_address(listen, None), SystemdAddress):
         return plan
     default = ", ".join(PRIVATE_NETWORKS)
-    allow = _values("--allow", args.allow, network_of, ask, "Networks of your apps", default)
+    allow = _values("--allow", args.allow, network_of, ask, _NETWORKS, default)
     return replace(plan, allow=allow or PRIVATE_NETWORKS)
 
 
@@ -56,7 +68,11 @@ class Terminal:
     """Asks a person. Ctrl-C and the end of input end the command."""
 
     def line(self, question: str, default: str | None, check: Callable[[str], str]) -> str:
-        """An answer that passes `check`, which raises ValueError with the reason."""
+        """An answer that passes `check`, which raises ValueError with the reason. The lines before the question's last
+        one explain it."""
+        explained, _, question = question.rpartition("\n")
+        if explained:
+            print(f"\n{explained}")
         shown = f" [{default}]" if default else ""
         while True:
             try:
@@ -143,7 +159,7 @@ def _account(args: argparse.Namespace, ask: Terminal | None, *, is_second: bool,
 
 def _preset(given: str | None, ask: Terminal | None, *, is_second: bool) -> str:
     if is_second:
-        return _value("--second", given, second_of, ask, "A second provider, which takes over", NO)
+        return _value("--second", given, second_of, ask, _SECOND, NO)
     if given is None and ask is not None:
         names = [*(name for name, _, _ in presets()), OTHER, LOCAL]
         print("Providers (or ses-REGION; other: a server of yours; local: a mail catcher on this machine, as Mailpit):")

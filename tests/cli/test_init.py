@@ -270,15 +270,15 @@ def test_a_person_is_asked_and_corrected(tmp_path: Path) -> None:
         terminal.answer("Provider: ", "mailgun")
         terminal.answer("login (Enter: later): ", "postmaster@mg.example.com")
         terminal.answer("Password or token for mailgun, not shown", SECRET)
-        terminal.answer("A second provider, which takes over [none]: ", "postmark")
+        terminal.answer("Second provider [none]: ", "postmark")
         terminal.answer("Password or token for postmark, not shown", "")
         terminal.answer("Domain of your From addresses", "example.com")
         terminal.answer("From addresses of codes", "no-reply@example.com, *@otp.example.com")
         terminal.answer("What starts the relay", "docker")
         terminal.wait_for("expected systemd, compose or plain")
         terminal.answer("What starts the relay", "compose")
-        terminal.answer("Where your apps submit mail (on the host) [127.0.0.1:2525]: ", "")
-        terminal.answer("Networks of your apps [127.0.0.0/8", "")
+        terminal.answer("Where your apps submit mail on the host [127.0.0.1:2525]: ", "")
+        terminal.answer("Networks of your apps, with commas [127.0.0.0/8", "")
         assert terminal.end() == 0
     out = tmp_path / "otp-relay"
     assert SECRET not in terminal.shown
@@ -295,7 +295,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
     with Terminal("init", folder=tmp_path) as terminal:
         terminal.answer("Provider: ", "postmark")
         terminal.answer("not shown", SECRET)
-        terminal.wait_for("A second provider")
+        terminal.wait_for("Second provider")
         assert terminal.interrupt() == 130
     assert SECRET not in terminal.shown
     assert "Traceback" not in terminal.shown
