@@ -104,6 +104,16 @@ async def test_a_wrong_token_is_named_with_its_place(tmp_path: Path) -> None:
     assert "hunter" not in said.err
 
 
+async def test_the_token_may_be_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("hunter2\n")
+    async with Upstream() as upstream:
+        http = {"address": f"127.0.0.1:{free_port()}", "token_file": "token"}
+        config = write_config(tmp_path, {"fast": upstream}, http=http)
+        async with RelayProcess(config):
+            said = await command("send-test", TO, "-c", config)
+    assert (said.code, said.err) == (0, "")
+
+
 @pytest.mark.parametrize("with_store", [False, True])
 def test_without_a_relay_it_says_so_in_one_line(
     with_store: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
