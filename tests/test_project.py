@@ -1,9 +1,8 @@
-"""What the project says about itself holds: the README, the documents, the unit file and the image."""
+"""What the project says about itself holds: the README and the documents. tests/packaging has what is shipped."""
 
 from __future__ import annotations
 
 import argparse
-import configparser
 import re
 import tomllib
 from collections.abc import Iterator
@@ -147,9 +146,6 @@ def test_the_reference_lists_exactly_the_metrics_there_are() -> None:
     families: list[Metric] = list(metrics.registry.collect())
     known = {f"{one.name}_total" if one.type == "counter" else one.name for one in families}
     assert {row[0].strip("`") for row in table_rows(section(REFERENCE, "Metrics"))} == known
-    alerts = section((ROOT / "docs/operating.md").read_text(), "Alerts to begin with")
-    in_rules = set(re.findall(r"relay_\w+", alerts + (ROOT / "docs/alerts.yaml").read_text()))
-    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in in_rules} <= known
 
 
 def test_the_apis_are_listed_with_their_forms_and_limits() -> None:
@@ -172,42 +168,7 @@ def test_the_rules_of_lint_are_listed_with_their_levels() -> None:
     assert {row[0].strip("`"): row[1] for row in rows} == {name: rule.level for name, rule in RULES.items()}
 
 
-def test_each_burn_rate_that_an_alert_asks_for_is_recorded() -> None:
-    (group,) = yaml.safe_load((ROOT / "docs/alerts.yaml").read_text())["groups"]
-    recorded = {rule["record"] for rule in group["rules"] if "record" in rule}
-    asked_for = {
-        name for rule in group["rules"] if "alert" in rule for name in re.findall(r"relay:\w+:\w+", rule["expr"])
-    }
-    assert asked_for == recorded
-    assert all(name.rpartition("rate")[2] in rule["expr"] for rule in group["rules"] if (name := rule.get("record")))
-
-
 def test_the_version_is_told_once_and_has_its_entry_in_the_changelog() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["dynamic"] == ["version"]
     assert re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == relay.__version__  # type: ignore[index]
-
-
-def test_the_unit_gives_a_drain_more_time_than_it_takes() -> None:
-    unit = configparser.ConfigParser(strict=False, interpolation=None)
-    unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read(ROOT / "systemd/otp-relay.service")
-    service = unit["Service"]
-    assert float(service["TimeoutStopSec"].removesuffix("s")) > model.Config.model_fields["shutdown_s"].default
-    assert service["ExecStart"] == "/opt/otp-relay/bin/otp-relay run -c /etc/otp-relay/relay.yaml"
-    assert service["RestartPreventExitStatus"] == "2"
-
-
-def test_the_unit_leaves_no_core_file() -> None:
-    """It would hold mail and keys."""
-    unit = (ROOT / "systemd/otp-relay.service").read_text().splitlines()
-    assert {"LimitCORE=0", "WatchdogSignal=SIGKILL"} <= set(unit)
-
-
-def test_the_image_has_what_the_wheel_is_built_from_and_no_root() -> None:
-    dockerfile = (ROOT / "Dockerfile").read_text()
-    copied = {name for line in re.findall(r"^COPY (?!--)(.+)$", dockerfile, re.MULTILINE) for name in line.split()[:-1]}
-    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    assert copied == allowed
-    assert all((ROOT / name).exists() for name in copied)
-    assert re.search(r"^USER (?!root)", dockerfile, re.MULTILINE)

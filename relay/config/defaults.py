@@ -110,6 +110,8 @@ def _upstream(document: Document, folder: Path, name: str, given: Any) -> Any:
         return given
     loc: Loc = ("upstreams", name)
     keys = with_access(document, folder, loc, given)
+    # An empty variable: the preset's value, or the default.
+    keys = {key: value for key, value in keys.items() if value is not None or key not in ("port", "tls")}
     is_api = keys.get("via") == "api"
     preset = keys.get("preset")
     if isinstance(preset, str):
