@@ -19,6 +19,7 @@ GOOD = Path(__file__).parent.parent / "configs" / "good"
 EXAMPLES = Path(__file__).parent.parent.parent / "config"
 OF_THE_EXAMPLES = {
     "POSTMARK_TOKEN": "hunter2",
+    "RELAY_HTTP_TOKEN": "hunter2",
     "RELAY_UPSTREAM": "smtp.example.com",
     "SES_PASSWORD": "hunter2",
     "SES_USER": "AKIA",
