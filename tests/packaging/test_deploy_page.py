@@ -11,7 +11,7 @@ import pytest
 from relay.__main__ import parser
 from relay.config.load import load
 from tests.packaging.programs import ROOT, program
-from tests.packaging.test_kubernetes import CHART, config_of, manifests, one, relay_of
+from tests.packaging.test_kubernetes import CHART, SECRETS, config_of, manifests, one, relay_of
 
 PAGE = (ROOT / "docs/deploy.md").read_text()
 LINES = [
@@ -35,6 +35,11 @@ def test_the_variables_of_a_docker_run_are_a_whole_configuration(line: str, tmp_
         environ["RELAY_PASSWORD_FILE"] = str(secret)
     assert load(ROOT / "config/container.yaml", environ).notes == ()
     assert set(environ) <= set(re.findall(r"\$\{(RELAY_\w+)", (ROOT / "config/container.yaml").read_text()))
+
+
+def test_the_secret_that_is_made_has_every_key_that_the_chart_wants() -> None:
+    (created,) = [line for line in LINES if line.startswith("kubectl create secret ")]
+    assert {f"/run/secrets/otp-relay/{key}" for key in re.findall(r"--from-\w+=([\w-]+)=", created)} == SECRETS
 
 
 def test_each_command_of_the_relay_on_the_page_exists() -> None:

@@ -139,6 +139,7 @@ VARIABLES: list[tuple[dict[str, str], str, object]] = [
     ({"RELAY_DEFAULT_LANE": "otp"}, "default_lane", "otp"),
     ({"RELAY_LOG_KEEP": "7d"}, "log.keep_s", 604800.0),
     ({"RELAY_LOG_ADDRESSES": "hashed"}, "log.addresses", "hashed"),
+    ({"RELAY_LOG_FORMAT": "json"}, "log.format", "json"),
     ({"RELAY_MESSAGE_SIZE": "5MB"}, "limits.message_size_bytes", 5_000_000),
     ({"RELAY_SHUTDOWN": "10s"}, "shutdown_s", 10.0),
     ({"RELAY_WORKERS": "0"}, "workers", 0),

@@ -18,6 +18,7 @@ from tests.packaging.programs import ROOT, program
 
 CHART = ROOT / "deploy/helm/otp-relay"
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+SECRETS = {f"/run/secrets/otp-relay/{key}" for key in ("password", "http-token", "read-token")}
 DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
 LEAST = {"existingSecret": "mail", "upstream": {"host": "smtp.example.com"}}
 ALL = {
@@ -70,10 +71,10 @@ def relay_of(workload: Manifest) -> tuple[Manifest, Manifest]:
 
 def config_of(container: Manifest) -> Config:
     """The image's configuration with the variables of the container."""
-    environ = {variable["name"]: variable.get("value", "hunter2") for variable in container["env"]}
-    if (file := environ.pop("RELAY_PASSWORD_FILE", None)) is not None:
-        assert file == "/run/secrets/otp-relay/password"
-        environ["RELAY_PASSWORD"] = "hunter2"
+    environ = {variable["name"]: variable["value"] for variable in container["env"]}
+    for name in [name for name in environ if name.endswith("_FILE")]:
+        assert environ.pop(name) in SECRETS
+        environ[name.removesuffix("_FILE")] = "hunter2" + name
     return load(ROOT / "config/container.yaml", environ).config
 
 
@@ -136,6 +137,9 @@ def test_the_chart_holds_what_it_promises(values: Manifest, tmp_path: Path) -> N
     names = {manifest["metadata"]["name"] for manifest in among if manifest["kind"] == "Service"}
     assert workload["spec"]["serviceName"] in names
     kinds = {manifest["kind"] for manifest in among}
+    if "ServiceMonitor" in kinds:
+        (endpoint,) = one("ServiceMonitor", among)["spec"]["endpoints"]
+        assert endpoint["authorization"]["credentials"] == {"name": "mail", "key": "read-token"}
     optional = {"ConfigMap", "NetworkPolicy", "PodDisruptionBudget", "ServiceMonitor"}
     assert kinds - {"Service", "StatefulSet"} == (optional if values is ALL else set())
 
@@ -148,13 +152,9 @@ def test_the_chart_and_the_manifest_make_the_same_pod(tmp_path: Path) -> None:
     charts, _ = relay_of(one("StatefulSet", rendered(tmp_path, values)))
     for pod in (charts, ours):
         (container,) = pod["containers"]
-        container["env"] = {
-            one["name"]: one.get("value") for one in container["env"] if one["name"] != "RELAY_SHUTDOWN"
-        }
+        container["env"] = {one["name"]: one["value"] for one in container["env"] if one["name"] != "RELAY_SHUTDOWN"}
         container.pop("imagePullPolicy", None)
         pod.pop("terminationGracePeriodSeconds")
-        (secret,) = [volume["secret"] for volume in pod["volumes"] if "secret" in volume]
-        secret.pop("items", None)
     assert charts == ours
 
 
