@@ -41,6 +41,7 @@ def recording(event: EspEvent, one: Located, upstream: str, receivers: Sequence[
         one.accepted_at,
         tuple(posts(kept, one, receivers)),
         tuple(_effects(event, kept, one)),
+        trace=one.trace,
     )
 
 

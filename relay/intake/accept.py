@@ -36,6 +36,7 @@ from relay.mail.message import (
 from relay.mail.redact import redact
 from relay.mail.reply import Reply
 from relay.mail.trace import received, rfc5322_date
+from relay.mail.traceparent import traceparent
 from relay.observe.maillog import MailLog
 from relay.policy.check import FULL, UNWRITABLE, PolicyFacts, Refuse, check
 from relay.policy.limiter import Incoming, Limiter, client_of
@@ -277,6 +278,7 @@ class Acceptance:
             admission=placement.admission,
             withdrawn=placement.superseded.seq if placement.superseded is not None else None,
             detected=_detected(reading),
+            trace=traceparent(reading.message),
         )
 
 

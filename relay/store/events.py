@@ -92,6 +92,8 @@ class Recording(NamedTuple):
     effects: tuple[Effect, ...] = ()
     has_objective: bool = False
     """its lane has one, which a delivered event decides about"""
+    trace: str | None = None
+    """the app's traceparent"""
 
 
 class Recorded(NamedTuple):

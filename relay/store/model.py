@@ -112,6 +112,8 @@ class NewMessage(NamedTuple):
     """what the content detector saw, `otp` or `other`; None: no rule asked"""
     split: SplitPart | None = None
     """None: all recipients of the submission are this message's"""
+    trace: str | None = None
+    """the app's traceparent (`mail.traceparent`); None: it gave none"""
 
     @property
     def first_due_at(self) -> float:
@@ -163,6 +165,8 @@ class Queued(NamedTuple):
     """other recipients of the submission have taken another route"""
     suspect: bool = False
     """its process crashed more than once while it was `sending`: no other suspect is claimed before it is settled"""
+    trace: str | None = None
+    """as `NewMessage` has it"""
 
     @classmethod
     def of(cls, message: NewMessage, due: tuple[OpenRecipient, ...]) -> Queued:
@@ -179,6 +183,7 @@ class Queued(NamedTuple):
             upstreams=message.upstreams,
             supersede_key=message.supersede_key,
             is_part=message.split is not None,
+            trace=message.trace,
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from relay.mail.traceparent import trace_id
 from relay.store import receive
 from relay.store.events import MailEvent
 
@@ -38,6 +39,7 @@ def message_json(row: Mapping[str, Any], recipients: Iterable[Json], notes: Iter
         "expires_at": time_text(row["expires_at"]),
         "signed": list(row["signed"]),
         "content": row["detected"],
+        "trace": None if row["trace"] is None else trace_id(row["trace"]),
         "priority": row["priority"],
         "deliver_by": row["deliver_by"],
         "timings_ms": dict(row["timings_ms"]),

@@ -28,6 +28,7 @@ class LogContract:
             "b@example.org",
             signed=("s1", "e1"),
             detected="otp",
+            trace="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             timings_ms={"receive": 1.23456, "classify": 0.1, "store": 0.4},
         )
         await store.put(new, claimed=True)
@@ -60,6 +61,7 @@ class LogContract:
             "expires_at": "2027-01-15T08:10:00.000Z",
             "signed": ["s1", "e1"],
             "content": "otp",
+            "trace": "0af7651916cd43dd8448eb211c80319c",
             "priority": None,
             "deliver_by": None,
             "timings_ms": {"receive": 1.235, "classify": 0.1, "store": 0.5, "wait": 0.1, "total": 3042.6},

@@ -27,6 +27,8 @@ from relay.store.model import (
 )
 from tests.store.build import CONTENT, NOW, attempt, claim, ids_of, in_state, message, settled, states
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
 
 class QueueContract:
     # put and claim
@@ -47,7 +49,12 @@ class QueueContract:
         )
         content = bytes(range(256)) * 3
         new = message(
-            envelope=envelope, content=content, rule=None, upstreams=("ses", "post mark"), supersede_key="auth a@b"
+            envelope=envelope,
+            content=content,
+            rule=None,
+            upstreams=("ses", "post mark"),
+            supersede_key="auth a@b",
+            trace=TRACE,
         )
         await store.put(new, claimed=False)
         assert await claim(store) == [
@@ -62,6 +69,7 @@ class QueueContract:
                 due=(OpenRecipient(0, envelope.recipients[0]), OpenRecipient(1, envelope.recipients[1])),
                 upstreams=("ses", "post mark"),
                 supersede_key="auth a@b",
+                trace=TRACE,
             )
         ]
         assert await claim(store) == []

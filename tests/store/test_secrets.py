@@ -335,6 +335,7 @@ def first_version(path: Path) -> None:
             "DROP INDEX recipient_suspect; DROP INDEX recipient_urged;"
             + "".join(f"ALTER TABLE recipient DROP COLUMN {name};" for name in added)
             + "DROP INDEX message_parts;"
+            "ALTER TABLE message DROP COLUMN trace;"
             "ALTER TABLE attempt DROP COLUMN via;"
             "ALTER TABLE message DROP COLUMN part_of; ALTER TABLE message DROP COLUMN places;"
             "ALTER TABLE message DROP COLUMN detected; ALTER TABLE message DROP COLUMN body_key;"

@@ -152,6 +152,7 @@ def _claimed(message: Row, recipients: Sequence[Row], now: float) -> Claimed:
         supersede_key=message["supersede_key"],
         is_part=message["places"] is not None,
         suspect=any(row["deaths"] >= SUSPECT_DEATHS for row, _ in due),
+        trace=message["trace"],
     )
     body = BodyRange(message["body"], message["parts"], message["body_key"], message["size"])
     return Claimed(queued, StoredContent(queued.id, body))

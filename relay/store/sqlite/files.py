@@ -15,10 +15,12 @@ from relay.store.base import StoreDamaged, StoreError, StoreFull
 
 APPLICATION_ID = 0x4F545052
 """`OTPR`, in the file's header: tells a store from any other SQLite file."""
-MIGRATIONS = ("1.sql", "2.sql", "3.sql", "4.sql", "5.sql", "6.sql", "7.sql")
+MIGRATIONS = ("1.sql", "2.sql", "3.sql", "4.sql", "5.sql", "6.sql", "7.sql", "8.sql")
 """Schema steps in `sql/`: the n-th leads from version n-1 to n. A landed one never changes."""
 PARTS_SINCE_VERSION = 7
 """of the schema: messages have `part_of` and `places`"""
+TRACE_SINCE_VERSION = 8
+"""of the schema: messages have `trace`"""
 
 _CACHED_STATEMENTS = 256
 """the writer has some for each number of rows (`put.insert_rows`)"""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from relay.store.addresses import Hashed
-from relay.store.sqlite.files import PARTS_SINCE_VERSION, schema_version
+from relay.store.sqlite.files import PARTS_SINCE_VERSION, TRACE_SINCE_VERSION, schema_version
 from relay.store.sqlite.pseudonymise import stored
 from relay.store.sqlite.rows import fold
 
@@ -29,6 +29,8 @@ class Located(NamedTuple):
     """the Message-ID"""
     entry: str
     """the id by which the app knows the message, which may be a part of a split one"""
+    trace: str | None = None
+    """the app's traceparent"""
 
 
 _COLUMNS = (
@@ -43,9 +45,14 @@ def entry_column(connection: sqlite3.Connection) -> str:
     return "coalesce(m.part_of, m.id)" if schema_version(connection) >= PARTS_SINCE_VERSION else "m.id"
 
 
+def _last_columns(connection: sqlite3.Connection) -> str:
+    trace = "m.trace" if schema_version(connection) >= TRACE_SINCE_VERSION else "NULL"
+    return f"{entry_column(connection)}, {trace}"
+
+
 def recipients_of(connection: sqlite3.Connection, message_id: str) -> Sequence[Located]:
     """All recipients of a message, in order; none: it isn't in this file."""
-    columns = f"{_COLUMNS}, {entry_column(connection)}"
+    columns = f"{_COLUMNS}, {_last_columns(connection)}"
     rows = connection.execute(f"SELECT {columns} {_FROM} WHERE r.message_id = ? ORDER BY r.position", (message_id,))
     return [Located(*row) for row in rows]
 
@@ -61,7 +68,7 @@ def to_address(
             continue
         # One key a query: the index then gives the order, and a lookup costs the same however many messages there are.
         rows = connection.execute(
-            f"SELECT {_COLUMNS}, {entry_column(connection)} {_FROM} WHERE coalesce(r.folded, r.address) = ?"
+            f"SELECT {_COLUMNS}, {_last_columns(connection)} {_FROM} WHERE coalesce(r.folded, r.address) = ?"
             " AND r.accepted_at BETWEEN ? AND ? ORDER BY r.accepted_at DESC LIMIT ?",
             (key, after, before, limit),
         )

@@ -20,6 +20,7 @@ MESSAGE = (
     "id", "lane", "rule", "sender", "client", "message_id", "subject", "size", "accepted_at", "expires_at", "body",
     "parts", "body_key", "supersede_key", "upstreams", "signed", "body_type", "smtputf8", "ret", "envid", "priority",
     "deliver_by", "timings", "detected", "part_of", "places",
+    "trace",
 )  # fmt: skip
 RECIPIENT = (
     "message_id", "position", "lane", "accepted_at", "address", "folded", "provider", "notify", "orcpt", "state",
@@ -128,6 +129,7 @@ def message_row(message: NewMessage, body: BodyRange) -> tuple[Any, ...]:
         message.detected,
         None if message.split is None else message.split.entry,
         None if message.split is None else ",".join(map(str, message.split.places)),
+        message.trace,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 
 from relay.store.events import MailEvent
 from relay.store.sqlite import relay_events
-from relay.store.sqlite.files import PARTS_SINCE_VERSION, schema_version
+from relay.store.sqlite.files import PARTS_SINCE_VERSION, TRACE_SINCE_VERSION, schema_version
 from relay.store.sqlite.relay_events import TailRow
 from relay.store.sqlite.rows import SHOWN_CHARS, is_unreadable, lines
 from relay.store.view import SPLIT, Json, add_events, attempt_json, message_json, recipient_json, time_text
@@ -81,13 +81,15 @@ def _messages(connection: sqlite3.Connection, ids: Sequence[str], *, attempts: b
     version = schema_version(connection)
     detected = "detected" if version >= _DETECTED_SINCE_VERSION else "NULL"
     part = "part_of, places" if version >= PARTS_SINCE_VERSION else "NULL, NULL"
-    for header_id, subject, signed, timings, content, entry, places, *columns in connection.execute(
-        f"SELECT {_SHOWN}, signed, timings, {detected}, {part}, {', '.join(_COLUMNS)} FROM message WHERE id IN {among}",
+    trace = "trace" if version >= TRACE_SINCE_VERSION else "NULL"
+    for header_id, subject, signed, timings, content, entry, places, parent, *columns in connection.execute(
+        f"SELECT {_SHOWN}, signed, timings, {detected}, {part}, {trace}, {', '.join(_COLUMNS)} FROM message"
+        f" WHERE id IN {among}",
         wanted,
     ):
         row = dict(zip(_COLUMNS, columns, strict=True))
         row |= {"message_id": header_id, "subject": subject, "signed": lines(signed), "timings_ms": _timings(timings)}
-        row |= {"detected": content, SPLIT: _split(entry, places)}
+        row |= {"detected": content, SPLIT: _split(entry, places), "trace": parent}
         found[row["id"]] = message_json(row, recipients[row["id"]], notes[row["id"]])
         if attempts:
             add_events(found[row["id"]], row["accepted_at"], _of_recipients(row["id"], happened, recipients))
