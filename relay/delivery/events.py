@@ -7,6 +7,7 @@ from collections import Counter
 from relay.clock import Clock
 from relay.delivery.fastest import Paces, Sample
 from relay.delivery.message import Job
+from relay.delivery.traces import trace_attempt, trace_end, trace_settlement
 from relay.mail.outcome import Outcome
 from relay.mail.reply import is_own
 from relay.observe.maillog import MailLog
@@ -49,6 +50,8 @@ class DeliveryEvents:
             )
             if outcome == "ambiguous":
                 self._log.ambiguous(job.queued.id, lane, report.upstream, recipients=recipients)
+        if self._log.tracing is not None:
+            trace_attempt(self._log.tracing, lane, job, report)
 
     def on_settled(self, lane: str, job: Job, settlement: Settlement) -> None:
         states: Counter[tuple[State, str | None, int | None]] = Counter()
@@ -63,6 +66,8 @@ class DeliveryEvents:
         for code, times in due.items():
             wait_s = max(0.0, min(times) - self._clock.now())
             self._log.deferred(job.queued.id, lane, recipients=len(times), code=code, retry_in_s=wait_s)
+        if self._log.tracing is not None:
+            trace_settlement(self._log.tracing, lane, job, settlement)
         self._log.on_event()
 
     def _settled(
@@ -80,6 +85,7 @@ class DeliveryEvents:
                     code=code,
                     preferred=None if ranking is None else ranking.names[0],
                     because=None if ranking is None else ranking.why,
+                    exemplar=self._log.exemplar(id_, job.queued.trace),
                 )
                 if job.provider and self._paces is not None:
                     self._paces.learn([Sample(lane, upstream, job.provider, "sent", total_s, self._clock.now())])
@@ -99,10 +105,14 @@ class DeliveryEvents:
 
     def on_superseded(self, lane: str, message_id: str, by: str) -> None:
         self._log.superseded(message_id, lane, by=by)
+        if self._log.tracing is not None:
+            trace_end(self._log.tracing, lane, message_id, "superseded", 1)
         self._log.on_event()
 
     def on_expired(self, lane: str, message_id: str, recipients: int) -> None:
         self._log.expired(message_id, lane, recipients=recipients)
+        if self._log.tracing is not None:
+            trace_end(self._log.tracing, lane, message_id, "expired", recipients)
         self._log.on_event()
 
     def on_error(self, where: str, error: BaseException) -> None:

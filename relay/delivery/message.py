@@ -103,6 +103,10 @@ class Job:
     """by which its upstreams were put in order"""
     timings_ms: dict[str, float] = field(default_factory=dict)
     sign_ms: float = 0.0
+    sign_began_at: float = 0.0
+    """time.monotonic"""
+    is_traced: bool = False
+    """its way to the first attempt is in its trace"""
     memo: dict[object, object] = field(default_factory=dict)
     """what upstreams found out about the content, by keys of their own"""
     _renditions: dict[Form, Queued] = field(default_factory=dict)
@@ -192,6 +196,7 @@ class Job:
         return _finished(self.queued, finish._replace(taken_out=frozenset())).content
 
     async def _keep(self, began_at: float, form: Form, finish: Finish, signing: Awaitable[Sequence[bytes]]) -> None:
+        self.sign_began_at = self.sign_began_at or began_at
         self._parts[form, finish] = await signing
         self.sign_ms += (time.monotonic() - began_at) * 1000.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection
 from typing import Any, Literal, NamedTuple, get_args
@@ -31,6 +32,7 @@ TASKS = frozenset(
     }
 )
 POSTS = frozenset({"delivered", "failed", "dead"})
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
 
 
 class Arrival(NamedTuple):
@@ -40,6 +42,8 @@ class Arrival(NamedTuple):
     provider: str
     after_s: float
     upstream: str
+    trace_id: str | None = None
+    """of a trace that is recorded"""
 
 
 class Counts:
@@ -100,10 +104,12 @@ def add(metrics: Metrics, given: Any, upstreams: Collection[str], lanes: Collect
         metrics.posts_waiting.set(waiting)
         metrics.posts_oldest_s.set(oldest_s)
     arrivals: list[Arrival] = []
-    for lane, provider, seconds, upstream in given["inbox"]:
+    for lane, provider, seconds, upstream, trace in given["inbox"]:
         if lane in lanes:
-            arrival = Arrival(lane, str(provider), _number(seconds), str(upstream))
-            metrics.observe_inbox(arrival.lane, arrival.provider, arrival.after_s)
+            known_trace = trace if isinstance(trace, str) and _TRACE_ID.fullmatch(trace) else None
+            arrival = Arrival(lane, str(provider), _number(seconds), str(upstream), known_trace)
+            exemplar = None if known_trace is None else {"trace_id": known_trace}
+            metrics.observe_inbox(arrival.lane, arrival.provider, arrival.after_s, exemplar)
             if upstream in upstreams:
                 arrivals.append(arrival)
     return arrivals

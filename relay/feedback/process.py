@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import socket
 import ssl
 import sys
@@ -34,6 +35,8 @@ from relay.mail.mailbox_provider import MOST_LEARNT
 from relay.observe import log_output
 from relay.observe.log_output import LogOptions
 from relay.observe.metrics import Metrics
+from relay.observe.trace_ids import Sampling
+from relay.observe.tracing import Tracing
 from relay.store.base import StoreError
 from relay.store.sqlite.events_file import open_events
 from relay.store.sqlite.events_schema import events_path
@@ -53,11 +56,13 @@ POST_FOR_S = 0.2
 class FeedbackProcess:
     """Serves the link until the main process stops it or is gone."""
 
-    def __init__(self, listening: Sequence[socket.socket]) -> None:
-        """`listening`: the bound sockets of `webhooks.address`."""
+    def __init__(self, listening: Sequence[socket.socket], records: socket.socket | None = None) -> None:
+        """`listening`: the bound sockets of `webhooks.address`. `records`: where those of tracing are written to."""
         self._listening = listening
         self._to_main = ToMain()
         self._log = FeedbackLog(Metrics(), self._to_main.counts, self._on_recorded)
+        if records is not None:
+            self._log.tracing = Tracing(records, Sampling.of(os.environ))
         self._supervisor = Supervisor(self._log.task_ended)
         self._ended = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -76,6 +81,8 @@ class FeedbackProcess:
                 await self._finish()
                 self._to_main.counts.backlog = 0, 0.0  # no later report would correct another value
             self._to_main.report()
+        if self._log.tracing is not None:
+            self._log.tracing.close()
         link.close()
 
     async def _finish(self) -> None:
@@ -242,13 +249,15 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-def run(link: socket.socket, log: LogOptions, listening: Sequence[socket.socket]) -> int:
+def run(
+    link: socket.socket, log: LogOptions, listening: Sequence[socket.socket], records: socket.socket | None = None
+) -> int:
     """Exit 0 after a stop, or when the main process is gone."""
     gc.freeze()  # what was imported stays: no collection looks at it again
     log_output.configure(sys.stderr, log)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, contextlib.suppress(LinkLost):
-            runner.run(FeedbackProcess(listening).serve(link))
+            runner.run(FeedbackProcess(listening, records).serve(link))
     finally:
         log_output.close()
     return 0

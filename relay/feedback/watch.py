@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 
 from relay.feedback.correlate import Miss
 from relay.feedback.counts import Arrival, Counts, Result
+from relay.observe import tracing
 from relay.observe.metrics import Metrics
 from relay.observe.relaylog import RelayLog
+from relay.observe.tracing import Head, Tracing, exemplar_of
 from relay.store.events import Recorded, Recording, Undecided
 
 REPEATED_AFTER_S = 60.0
@@ -29,6 +31,8 @@ class FeedbackLog(RelayLog):
         self.counts = counts
         self.objectives: Mapping[str, float] = {}
         """by lane: the seconds within which its mail is to arrive"""
+        self.tracing: Tracing | None = None
+        """None: it is off"""
         self._logged: dict[tuple[str, ...], tuple[float, int]] = {}
 
     def task_ended(self, task: str, error: BaseException | None) -> None:
@@ -63,7 +67,11 @@ class FeedbackLog(RelayLog):
         ended_at = kept.at if kept.latest_at is None else kept.latest_at
         after_s = max(0.0, ended_at - event.accepted_at)
         if recorded.is_first_delivery:
-            self.counts.observe_inbox(Arrival(event.lane, event.provider, after_s, kept.upstream or ""))
+            exemplar = exemplar_of(self.tracing, kept.message_id, event.trace)
+            trace_id = None if exemplar is None else exemplar["trace_id"]
+            self.counts.observe_inbox(Arrival(event.lane, event.provider, after_s, kept.upstream or "", trace_id))
+        if self.tracing is not None:
+            self._trace(self.tracing, event)
         if recorded.decides:
             self.decided(event.lane, after_s)
         again = kept.kind == "delivered" and not recorded.is_first_delivery
@@ -78,6 +86,18 @@ class FeedbackLog(RelayLog):
             permanent=None if kept.permanent is None else str(kept.permanent).lower(),
             after_ms=after_s * 1000,
         )
+
+    def _trace(self, to: Tracing, event: Recording) -> None:
+        kept = event.event
+        if to.records(kept.message_id, event.trace):
+            attributes = {
+                "relay.lane": event.lane,
+                "relay.event.source": "esp",
+                "relay.event.permanent": kept.permanent,
+                "messaging.destination.name": kept.upstream,
+            }
+            head = Head(kept.message_id, event.trace, event.accepted_at, 0)
+            to.note(head, [tracing.event(kept.kind, kept.at, attributes)])
 
     def on_overdue(self, one: Undecided) -> None:
         """No delivered event came: the upstream's 250 decides."""

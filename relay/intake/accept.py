@@ -19,6 +19,7 @@ from relay.intake.draft import Draft
 from relay.intake.idempotency import Idempotency, Repeated
 from relay.intake.placing import PlacedPart, Placer
 from relay.intake.spool import Large, SpoolFailed
+from relay.intake.traces import trace_accepted
 from relay.intake.types import Receipt, Refused, Submission
 from relay.mail.codes.examination import Examination
 from relay.mail.envelope import Envelope
@@ -151,6 +152,9 @@ class Acceptance:
         services.admission.store_works()
         try:
             self._log_accepted(accepted, submission)
+            if self._log.tracing is not None:
+                message, others = accepted.original.message, accepted.original.draft.others
+                trace_accepted(self._log.tracing, submission, message, others, began)
             content = None if isinstance(submission.content, Large) else submission.content
             for lane in dict.fromkeys(one.placement.route.lane for one in accepted.parts):
                 self._services.lint(lane, content)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from relay.config.model import COPY_RULE, Config, Lane
+from relay.delivery.traces import trace_own
 from relay.intake.destination import Destination
 from relay.intake.draft import Draft
 from relay.intake.spool import Large
@@ -65,6 +66,8 @@ class Copier:
             self._log.not_copied(original.message.id, original.message.lane, error)
         else:
             self._log.copied(original.message.id, original.message.lane, new.id)
+            if self._log.tracing is not None:
+                trace_own(self._log.tracing, new, "copy", original.message.id, original.message.trace)
 
     async def _submit(self, lane: Lane, original: Original, new: NewMessage) -> None:
         submission = original.submission

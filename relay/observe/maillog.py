@@ -15,6 +15,7 @@ from relay.observe.metrics import NO_RULE, NO_UPSTREAM, Metrics
 from relay.observe.objectives import Objectives
 from relay.observe.policylog import PolicyLog
 from relay.observe.recent import NEVER_S, Failure, Recent
+from relay.observe.tracing import Tracing, exemplar_of
 
 
 class MailLog(PolicyLog):
@@ -33,6 +34,8 @@ class MailLog(PolicyLog):
         """each is called when the store has new events of messages"""
         self.objectives = Objectives()
         """in force"""
+        self.tracing: Tracing | None = None
+        """None: it is off"""
         self._clock = clock
 
     # intake
@@ -94,12 +97,13 @@ class MailLog(PolicyLog):
     def sent(
         self, message_id: str, lane: str, upstream: str, *, recipients: int = 1, total_s: float,
         code: int | None = None, preferred: str | None = None, because: str | None = None,
+        exemplar: dict[str, str] | None = None,
     ) -> None:  # fmt: skip
         """The upstream accepted the message. `total_s`: from the app's final dot to the upstream's reply. `preferred`:
-        the upstream that was to be asked first, in a lane that prefers the fastest, and why."""
+        the upstream that was to be asked first, in a lane that prefers the fastest, and why. `exemplar`: the trace."""
         delivery = self.metrics.delivery[lane, upstream]
         for _ in range(recipients):
-            delivery.observe(total_s)
+            delivery.observe(total_s, exemplar)
         objective = self.objectives.get(lane)
         if objective is not None and upstream not in objective.reporting:
             self.metrics.count_objective(lane, is_good=total_s <= objective.within_s, count=recipients)
@@ -150,6 +154,11 @@ class MailLog(PolicyLog):
         """A newer message replaces this one."""
         self.metrics.recipients[lane, NO_UPSTREAM, "superseded"].inc(recipients)
         self.line(logging.INFO, "superseded", id=message_id, lane=lane, by=by, recipients=recipients)
+
+    def exemplar(self, message_id: str, trace: str | None) -> dict[str, str] | None:
+        """What points from an observation to the message's trace; None: it isn't recorded. `trace`: the app's
+        traceparent."""
+        return exemplar_of(self.tracing, message_id, trace)
 
     def _note(self, lane: str, recipients: int, total_s: float, failure: Failure | None = None) -> None:
         now = self._clock()

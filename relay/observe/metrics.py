@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Generic, TypeVar, get_args
 
@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
-from prometheus_client.samples import Sample
+from prometheus_client.samples import Exemplar, Sample
 
 from relay import __version__
 from relay.mail.mailbox_provider import provider_label
@@ -42,6 +42,7 @@ EVENT_KINDS = frozenset(get_args(EspKind))
 _REASON = re.compile(r"[a-z0-9_-]{1,40}")
 MAX_REASONS = 64
 
+Labels = tuple[tuple[str, str], ...]
 Child = TypeVar("Child", bound=MetricWrapperBase)
 
 
@@ -62,7 +63,9 @@ class Family:
     """A metric of another process: sample name, labels and value of each sample."""
 
     name: str
-    samples: Sequence[tuple[str, tuple[tuple[str, str], ...], float]]
+    samples: Sequence[tuple[str, Labels, float]]
+    exemplars: Mapping[tuple[str, Labels], Exemplar] = field(default_factory=dict)
+    """by sample name and labels: the latest trace that the bucket counts"""
 
 
 class Metrics:
@@ -97,6 +100,11 @@ class Metrics:
         self._make_policy_counters()
         self._make_content_counters()
         self.replies = counter("relay_upstream_replies", "Replies of upstreams.", "upstream", "code")
+        self.trace_spans = counter(
+            "relay_trace_spans",
+            "Spans of traces: exported, failed (the collector didn't take them), dropped (no room for the record).",
+            "result",
+        )
         self.restarts = counter(
             "relay_tasks_restarted", "Background tasks that ended by an error and were restarted, by kind.", "task"
         )
@@ -213,14 +221,20 @@ class Metrics:
         self.objective_all[(lane,)].inc(count)
         self.objective_good[(lane,)].inc(count if is_good else 0)
 
-    def observe_inbox(self, lane: str, provider: str, duration_s: float) -> None:
-        """Add the time of a delivered event. `provider`: as the store has it."""
-        self.inbox[lane, provider_label(provider)].observe(duration_s)
+    def observe_inbox(
+        self, lane: str, provider: str, duration_s: float, exemplar: dict[str, str] | None = None
+    ) -> None:
+        """Add the time of a delivered event. `provider`: as the store has it. `exemplar`: the trace."""
+        self.inbox[lane, provider_label(provider)].observe(duration_s, exemplar)
 
     def numbers(self) -> Sequence[Family]:
         """Counters and histograms, for the process that serves `/metrics`."""
         return [
-            Family(metric.name, [(one.name, tuple(sorted(one.labels.items())), one.value) for one in metric.samples])
+            Family(
+                metric.name,
+                [(*_key(one), one.value) for one in metric.samples],
+                {_key(one): one.exemplar for one in metric.samples if one.exemplar is not None},
+            )
             for metric in self.registry.collect()
             if metric.type in ("counter", "histogram")
         ]
@@ -241,18 +255,38 @@ class _Sum:
         self._others = {
             family.name: {(name, labels): value for name, labels, value in family.samples} for family in others
         }
+        self._exemplars = {family.name: family.exemplars for family in others if family.exemplars}
 
     def collect(self) -> Iterable[Metric]:
         for metric in self._registry.collect():
             more = self._others.get(metric.name)
             if more:
-                ours = {(one.name, tuple(sorted(one.labels.items()))): one.value for one in metric.samples}
+                ours = {_key(one): one.value for one in metric.samples}
+                seen = {_key(one): one.exemplar for one in metric.samples if one.exemplar is not None}
+                seen = latest([self._exemplars.get(metric.name, {}), seen])
                 for key, value in more.items():
                     ours[key] = ours.get(key, 0.0) + value
                 # All samples of one child must stand together, its buckets in their order.
-                metric.samples = [Sample(name, dict(labels), value) for (name, labels), value in ours.items()]
+                metric.samples = [
+                    Sample(name, dict(labels), value, exemplar=seen.get((name, labels)))
+                    for (name, labels), value in ours.items()
+                ]
                 metric.samples.sort(key=_child_then_bucket)
             yield metric
+
+
+def latest(some: Sequence[Mapping[tuple[str, Labels], Exemplar]]) -> dict[tuple[str, Labels], Exemplar]:
+    """Of each sample the latest exemplar."""
+    found: dict[tuple[str, Labels], Exemplar] = {}
+    for exemplars in some:
+        for key, exemplar in exemplars.items():
+            if key not in found or float(exemplar.timestamp or 0) >= float(found[key].timestamp or 0):
+                found[key] = exemplar
+    return found
+
+
+def _key(sample: Sample) -> tuple[str, Labels]:
+    return sample.name, tuple(sorted(sample.labels.items()))
 
 
 def _child_then_bucket(sample: Sample) -> tuple[list[tuple[str, str]], int, float]:

@@ -30,6 +30,7 @@ from relay.service.feedback import feedback_settings
 from relay.service.forks import Forks
 from relay.service.reload import Reloader
 from relay.service.sdnotify import ServiceManager
+from relay.service.tracing import Sockets, TracingService
 from relay.signing.client import HelperClient
 from relay.store.base import StoreError
 from relay.store.keys import open_codec
@@ -54,10 +55,12 @@ class App:
         self.clock = Clock()
         self.current = Current(loaded, self.clock.now)
         self.log = MailLog(self.metrics, Recent(), clock=self.clock.now)
-        self._forks = forks or Forks()
+        self._forks = forks or Forks(tracing=Sockets.if_on(os.environ))
         self._sessions_cut = self._deliveries_cut = 0
         self._service_manager = ServiceManager.of(os.environ, os.getpid())
         self._passed = passed_sockets(os.environ, os.getpid())
+        self._ends_at = 0.0
+        """by then a drain should be over (time.monotonic)"""
 
     @property
     def config(self) -> Config:
@@ -85,13 +88,13 @@ class App:
             started.push_async_callback(engine.close)
             self.parts, generation = connect(self.current, engine, codec, self._forks.workers)
             parts = self.parts
+            self._start_tracing(engine, started)
             started.push_async_callback(parts.host.close)
             for path in shards(config.store):
                 verify_if_unlocked(path)
                 check_keys(path, codec)
                 await parts.host.read(path)
-            http_sockets: list[socket.socket] = []
-            send_sockets: list[socket.socket] = []
+            http_sockets, send_sockets = list[socket.socket](), list[socket.socket]()
             started.callback(lambda: _release_http(http_sockets, send_sockets, config.http))
             started.push_async_callback(parts.http.stop)
             await parts.suppressions.start()
@@ -186,6 +189,14 @@ class App:
         except CannotListen as error:
             raise CannotStart(f"{self.current.loaded.places.of(*key)}: {error}") from error
 
+    def _start_tracing(self, engine: Engine, started: contextlib.AsyncExitStack) -> None:
+        """It ends after all that it is about."""
+        sockets = self._forks.tracing
+        self.parts.workers.records = self.parts.feedback.records = None if sockets is None else sockets.write
+        tracing = TracingService(sockets, self.log, engine.supervisor)
+        tracing.start()
+        started.push_async_callback(lambda: tracing.stop(self._ends_at - time.monotonic()))
+
     def _start_beside(self, settings: Settings, webhook_sockets: Sequence[socket.socket]) -> None:
         """Start the processes that no mail waits for."""
         self.parts.feedback.start(settings, webhook_sockets)
@@ -200,7 +211,7 @@ class App:
 
     async def _drain(self) -> None:
         """Take no new mail; let sessions and transactions finish within `shutdown`; the rest stays queued."""
-        ends = time.monotonic() + self.config.shutdown_s
+        ends = self._ends_at = time.monotonic() + self.config.shutdown_s
         # A client that hangs in the middle of its message gets half of the time; delivery needs the rest.
         half_s = self.config.shutdown_s / 2
         self._sessions_cut = sum(

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from asyncio.subprocess import Process
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from relay.workers.spawn import python_path
 
@@ -15,9 +15,15 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "JOURNAL_STREAM"
 """variables of the environment: others may be passwords of upstreams"""
 
 
-async def start(module: str, link: socket.socket, *words: str, sockets: Sequence[socket.socket] = ()) -> Process:
+async def start(
+    module: str,
+    link: socket.socket,
+    *words: str,
+    sockets: Sequence[socket.socket] = (),
+    variables: Mapping[str, str] | None = None,
+) -> Process:
     """`python -m MODULE LINK WORDS SOCKETS`: the process gets its end of the link, which is closed here, and the
-    sockets, by their descriptors. Raises OSError."""
+    sockets, by their descriptors. `variables`: for its environment. Raises OSError."""
     fds = [link.fileno(), *(each.fileno() for each in sockets)]
     environ = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     with link:
@@ -25,7 +31,7 @@ async def start(module: str, link: socket.socket, *words: str, sockets: Sequence
             *(sys.executable, "-P", "-m", module, str(fds[0]), *words, *map(str, fds[1:])),
             pass_fds=fds,
             stdin=asyncio.subprocess.DEVNULL,
-            env={**environ, "PYTHONPATH": python_path()},
+            env={**environ, **(variables or {}), "PYTHONPATH": python_path()},
         )
 
 

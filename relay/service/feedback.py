@@ -13,12 +13,14 @@ from typing import Any
 from relay.clock import Clock
 from relay.config.model import Config
 from relay.feedback import counts, messages
+from relay.feedback.entry import RECORDS
 from relay.feedback.settings import Settings
 from relay.ipc import JSON, Attached, Link, LinkLost, RemoteError
 from relay.observe import log_output
 from relay.observe.maillog import MailLog
 from relay.service import child
 from relay.service.current import Current
+from relay.service.tracing import sampler_variables
 from relay.store.base import StoreError
 from relay.store.events import Effect
 from relay.store.merge import newest_events
@@ -67,6 +69,8 @@ class Feedback:
         """called with what was delivered"""
         self.on_provider: Callable[[str, str], None] = lambda _domain, _provider: None
         """called with a domain and its mailbox provider"""
+        self.records: socket.socket | None = None
+        """where those of tracing are written to; set before the start"""
         self._settings: Settings | None = None
         self._sockets: Sequence[socket.socket] = ()
         self._task: asyncio.Task[None] | None = None
@@ -200,7 +204,12 @@ class Feedback:
 
     async def _spawn(self) -> tuple[asyncio.subprocess.Process, Link]:
         ours, theirs = socket.socketpair()
-        process = await child.start(ENTRY, theirs, log_output.options().word, sockets=self._sockets)
+        log = log_output.options().word
+        if self.records is None:
+            process = await child.start(ENTRY, theirs, log, sockets=self._sockets)
+        else:
+            words, sockets = (log, RECORDS), (self.records, *self._sockets)
+            process = await child.start(ENTRY, theirs, *words, sockets=sockets, variables=sampler_variables())
         link = await Link.over(ours, self._on_request, self._on_notification, self._ready.clear, JSON)
         return process, link
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -64,6 +65,8 @@ class Workers:
         self._host = host
         self.bad_address: Callable[[BadAddress], None] = host.bad_address
         self.give_access: Callable[[Asked], Awaitable[Given]] = host.give_access
+        self.records: socket.socket | None = None
+        """where those of tracing are written to; set before the start"""
         self._forked = dict(forked)
         self._count = 0
         """so many of the handles get new mail; the others only empty their store files"""
@@ -78,7 +81,7 @@ class Workers:
             if number <= len(self.handles):
                 self.handles[number - 1].config = config
             else:
-                self.handles.append(WorkerHandle(number, config, self, self._forked.pop(number, None)))
+                self.handles.append(WorkerHandle(number, config, self, self._forked.pop(number, None), self.records))
 
     async def reload(self, loaded: Loaded, lanes: Sequence[str], limits: Mapping[str, LocalLimits]) -> None:
         """As `start`; returns when the workers that run have applied it."""

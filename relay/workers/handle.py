@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -62,8 +63,15 @@ class Fleet(Protocol):
 class WorkerHandle:
     """Runs one worker, and starts it again when it dies."""
 
-    def __init__(self, number: int, config: messages.WorkerConfig, fleet: Fleet, forked: Forked | None = None) -> None:
-        """`forked`: its first process, already running."""
+    def __init__(
+        self,
+        number: int,
+        config: messages.WorkerConfig,
+        fleet: Fleet,
+        forked: Forked | None = None,
+        records: socket.socket | None = None,
+    ) -> None:
+        """`forked`: its first process, already running. `records`: where those of tracing are written to."""
         self.number = number
         self.config = config
         self.status = messages.Status({}, (0, 0), ())
@@ -77,6 +85,7 @@ class WorkerHandle:
         """its process and link, while there are any"""
         self._fleet = fleet
         self._forked = forked
+        self._records = records
         self._quotas: dict[str, WorkerQuota] = {}
         self._stopping = False
         self._ready = asyncio.Event()
@@ -179,7 +188,7 @@ class WorkerHandle:
         """One life of the process: start, configure, watch until it ends. Raises OSError."""
         forked, self._forked = self._forked, None
         signs = bool(self.config.loaded.config.dkim)
-        started = forked.started() if forked is not None else await spawn(self.number, signs=signs)
+        started = forked.started() if forked is not None else await spawn(self.number, self._records, signs=signs)
         self.life = life = await Life.begin(started, self._on_request, self._on_notification, self._lost)
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from relay.observe.metrics import Family
+from relay.observe.metrics import Family, latest
 
 
 def add_up(processes: Sequence[Sequence[Family]]) -> Sequence[Family]:
@@ -16,6 +16,10 @@ def add_up(processes: Sequence[Sequence[Family]]) -> Sequence[Family]:
             for name, labels, value in family.samples:
                 samples[name, labels] = samples.get((name, labels), 0.0) + value
     return [
-        Family(name, [(sample, labels, value) for (sample, labels), value in samples.items()])
+        Family(
+            name,
+            [(sample, labels, value) for (sample, labels), value in samples.items()],
+            latest([one.exemplars for families in processes for one in families if one.name == name and one.exemplars]),
+        )
         for name, samples in sums.items()
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import socket
 import sys
 from contextlib import nullcontext
@@ -26,6 +27,8 @@ from relay.observe.log_output import LogOptions
 from relay.observe.maillog import MailLog
 from relay.observe.metrics import Metrics
 from relay.observe.recent import Failure, Recent, RecentDelivery
+from relay.observe.trace_ids import Sampling
+from relay.observe.tracing import Tracing
 from relay.policy.suppression import BadAddress, Suppressions
 from relay.signing.client import HelperClient
 from relay.signing.helper import HelperProcess
@@ -65,6 +68,7 @@ class WorkerProcess:
         self.deliveries = UnreportedDeliveries()
         self.ended = asyncio.Event()
         self._log = MailLog(self.metrics, self.deliveries)
+        self._tracing: Tracing | None = None
         self._link: Link | None = None
         self._helper: HelperClient | None = None
         self._engine: Engine | None = None
@@ -74,8 +78,10 @@ class WorkerProcess:
         self._quotas: dict[str, SharedQuota] = {}
         """by the keys in `WorkerConfig.limits_keys`"""
 
-    async def serve(self, sock: socket.socket, forked: HelperProcess | None) -> None:
-        """`sock`: the worker's end of the link. `forked`: its signing helper."""
+    async def serve(self, sock: socket.socket, forked: HelperProcess | None, records: socket.socket | None) -> None:
+        """`sock`: the worker's end of the link. `forked`: its signing helper. `records`: where those of tracing go."""
+        if records is not None:
+            self._tracing = Tracing(records, Sampling.of(os.environ))
         listen_to(asyncio.get_running_loop(), self._log.loop_failed)
         if forked is not None:
             self._helper = HelperClient(forked, self._on_helper_exit)
@@ -84,6 +90,8 @@ class WorkerProcess:
         await self.ended.wait()
         status.cancel()
         await self._end(ORPHANED_DRAIN_S)
+        if self._tracing is not None:
+            self._tracing.close()
         if self._helper is not None:
             self._helper.close()
 
@@ -145,7 +153,9 @@ class WorkerProcess:
 
     async def _start(self, config: messages.WorkerConfig) -> None:
         clock = Clock(config.clock_offset)
-        engine = Engine(clock, MailLog(self.metrics, self.deliveries, clock=clock.now))
+        log = MailLog(self.metrics, self.deliveries, clock=clock.now)
+        log.tracing = self._tracing
+        engine = Engine(clock, log)
         engine.signatures.helper = self._helper
         engine.suppressions, engine.report_bad_address = self._suppressions, self._report_bad_address
         await engine.open(config.store, config.codec, config.loaded.config)
@@ -236,15 +246,17 @@ class WorkerProcess:
             link.notify(messages.STATUS, status)
 
 
-def run(link: socket.socket, log: LogOptions, forked: HelperProcess | None) -> int:
+def run(
+    link: socket.socket, log: LogOptions, forked: HelperProcess | None, records: socket.socket | None = None
+) -> int:
     """Exit 0 after a drain, or when the main process is gone. `forked`: see
-    `signing.helper.fork`."""
+    `signing.helper.fork`. `records`: where those of tracing are written to."""
     gc.freeze()  # what was imported stays: no collection looks at it again
     gc.enable()
     log_output.configure(sys.stderr, log)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(WorkerProcess().serve(link, forked))
+            runner.run(WorkerProcess().serve(link, forked, records))
     finally:
         log_output.close()
     return 0

@@ -57,9 +57,9 @@ class Forked(NamedTuple):
         return Started(ForkedProcess(self.pid, self.pidfd), self.link)
 
 
-def fork(number: int, log: LogOptions, *, signs: bool) -> Forked | None:
+def fork(number: int, log: LogOptions, records: socket.socket | None = None, *, signs: bool) -> Forked | None:
     """Fork the process of worker `number`, while this process has one thread and no event loop. None: this system
-    can't. The other arguments: see `entry.run`."""
+    can't. `records`: where those of tracing are written to. The other arguments: see `entry.run`."""
     try:
         os.close(os.pidfd_open(os.getpid()))  # without these its end can't be noticed
         link, theirs = socket.socketpair()
@@ -73,14 +73,17 @@ def fork(number: int, log: LogOptions, *, signs: bool) -> Forked | None:
             link.close()
             return None
         if pid == 0:
-            _end_with(number, log, theirs, signs=signs)
+            _end_with(number, log, theirs, records, signs=signs)
         return Forked(pid, os.pidfd_open(pid), link)
 
 
-def _end_with(number: int, log: LogOptions, theirs: socket.socket, *, signs: bool) -> NoReturn:
+def _end_with(
+    number: int, log: LogOptions, theirs: socket.socket, records: socket.socket | None, *, signs: bool
+) -> NoReturn:
     code = 1
     try:
-        code = entry.run(theirs.detach(), number, log, signs=signs)
+        records_fd = None if records is None else records.detach()
+        code = entry.run(theirs.detach(), number, log, records_fd, signs=signs)
     except BaseException:  # noqa: BLE001 - printed as Python does at the end of a program, which this is
         traceback.print_exc()
     finally:
@@ -113,15 +116,18 @@ class ForkedProcess:
             os.kill(self._pid, signal.SIGKILL)
 
 
-async def spawn(number: int, *, signs: bool) -> Started:
-    """Start the process of worker `number` with a new interpreter. `signs`: see `entry.run`. Raises OSError."""
+async def spawn(number: int, records: socket.socket | None = None, *, signs: bool) -> Started:
+    """Start the process of worker `number` with a new interpreter. `records`: see `fork`; `signs`: see `entry.run`.
+    Raises OSError."""
     link, theirs = socket.socketpair()
-    words = [str(theirs.fileno()), str(number), log_output.options().word, *(["sign"] if signs else [])]
+    passed = [theirs.fileno(), *([] if records is None else [records.fileno()])]
+    options = log_output.options().word
+    words = [str(theirs.fileno()), str(number), options, *(["sign"] if signs else []), *map(str, passed[1:])]
     with theirs:
         try:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", entry.__name__, *words),
-                pass_fds=(theirs.fileno(),),
+                pass_fds=passed,
                 stdin=asyncio.subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": python_path()},
             )

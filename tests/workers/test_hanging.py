@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections import Counter
 from pathlib import Path
 
@@ -105,8 +106,8 @@ async def test_a_worker_that_hangs_before_it_is_ready_is_replaced_too(
     monkeypatch.setattr(life, "FIRST_REPLY_WITHIN_S", 1.0)
     stopped: list[int] = []
 
-    async def stopped_at_once(number: int, *, signs: bool) -> Started:
-        started = await spawn(number, signs=signs)
+    async def stopped_at_once(number: int, records: socket.socket | None, *, signs: bool) -> Started:
+        started = await spawn(number, records, signs=signs)
         pid = children(os.getpid())[-1]
         if not stopped:
             os.kill(pid, signal.SIGSTOP)
