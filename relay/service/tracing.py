@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple, Self
 
 from relay.logfmt import LongText, logfmt
@@ -31,7 +32,8 @@ STOP_WITHIN_S = 3.0
 LEAST_S = 0.5
 """for that, where a drain has used up `shutdown`"""
 BUFFER_BYTES = 1 << 20
-_LIBRARY = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
+_NEEDED = ("sdk/trace", "exporter/otlp/proto/http/trace_exporter")
+"""below `opentelemetry`"""
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _PROTOCOL = "http/protobuf"
@@ -54,7 +56,7 @@ class Answer(NamedTuple):
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Self:
-        """Imports nothing of OpenTelemetry but, where it is asked for, the packages that contain its exporter."""
+        """Imports nothing of OpenTelemetry."""
         if not _is_asked_for(environ):
             return cls(is_on=False)
         exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
@@ -80,9 +82,9 @@ def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str:
 
 
 def _is_installed() -> bool:
-    with contextlib.suppress(ImportError):
-        return find_spec(_LIBRARY) is not None
-    return False
+    found = find_spec("opentelemetry")  # a namespace: what it has isn't imported to find it
+    places = [] if found is None else found.submodule_search_locations or []
+    return all(any(Path(place, one).is_dir() for place in places) for one in _NEEDED)
 
 
 class Sockets(NamedTuple):
@@ -120,6 +122,7 @@ class TracingService:
         self._task: asyncio.Task[None] | None = None
         self._link: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._stopping = False
         self._began_at = time.time()
 
     def start(self) -> None:
@@ -137,7 +140,7 @@ class TracingService:
             tracing.close()
         if self._task is None or self._sockets is None:
             return
-        within_s = max(LEAST_S, min(STOP_WITHIN_S, within_s))
+        self._stopping, within_s = True, max(LEAST_S, min(STOP_WITHIN_S, within_s))
         if self._link is not None and self._process is not None:
             with contextlib.suppress(OSError):
                 self._link.send(messages.stop_packet(within_s))
@@ -166,6 +169,8 @@ class TracingService:
                 loop.add_reader(link.fileno(), self._read, link)
                 await process.wait()
                 self._began_at = time.time()
+                if self._stopping:
+                    await asyncio.Event().wait()  # until `stop` cancels this
                 raise TracingEnded
             finally:
                 self._link = None

@@ -248,8 +248,9 @@ class Spans:
         return self._way.tracer.start_span(name, context, kind, attributes, links, _ns(start))
 
     def _end(self, span: Span, at: float) -> None:
+        if span.is_recording():  # a sampler of another package may decide for each span
+            self._way.made += 1
         span.end(_ns(at))
-        self._way.made += 1
 
 
 def _ids(head: Head) -> tuple[int, int]:
