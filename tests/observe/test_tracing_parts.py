@@ -7,16 +7,22 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
-from opentelemetry.trace import StatusCode, format_trace_id
+from opentelemetry.trace import StatusCode, format_span_id, format_trace_id
 
+from relay.config.model import Listener
+from relay.delivery.traces import trace_own
+from relay.intake.traces import trace_accepted
+from relay.intake.types import Submission
+from relay.mail.envelope import Envelope
 from relay.observe import tracing
 from relay.observe.trace_ids import Sampling, root_span_of, trace_of
 from relay.observe.tracing import MOST_WAITING, Head, Tracing
@@ -25,6 +31,7 @@ from relay.store.ulid import IdMaker
 from relay.tracing import messages, spans
 from relay.tracing.export import REPEATED_AFTER_S, Counted, Way
 from relay.tracing.spans import ATTRIBUTES, OPEN_FOR_S, Spans
+from tests.store.build import CONTENT, message
 
 ID = "01M81FM43AB5F5JTQCGDF8GVFM"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -279,6 +286,51 @@ def test_a_traceparent_in_a_record_is_read_as_one_of_an_app() -> None:
     context = room.exported()["relay.message"].context
     assert context is not None
     assert format_trace_id(context.trace_id) == trace_of(ID, None)
+
+
+# what intake and delivery note
+
+
+async def noted(way: Tracing, reading: socket.socket) -> list[Any]:
+    way.close()
+    return [record for _, records in [json.loads(reading.recv(1 << 20))] for record in records]
+
+
+async def test_the_parts_of_a_message_are_messages_with_a_link_to_its_entry() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    way = Tracing(ours, Sampling())
+    entry, other = message(trace=FIELD), message("b@example.org", "c@example.org", trace=FIELD, lane="bulk")
+    began = time.monotonic()
+    submission = Submission(
+        Envelope("a@example.com", ()), CONTENT, "127.0.0.1", "app", "ESMTP", cast(Listener, None), 0.25, began, None
+    )
+    trace_accepted(way, submission, entry, (other,), began)
+    room = Room()
+    for record in await noted(way, theirs):
+        room.spans.add(record, 0.0)
+    room.spans.finish()
+    room.way.finish(5.0)
+    spans = room.exporter.get_finished_spans()
+    first, second = (one for one in spans if one.name == "relay.message")
+    assert {one.name for one in spans} == {"relay.message", "receive", "classify", "accept"}
+    assert first.attributes is not None
+    assert second.attributes is not None
+    assert (first.attributes["relay.parts"], second.attributes["relay.recipients"]) == (2, 2)
+    assert (first.attributes["relay.lane"], second.attributes["relay.lane"]) == ("otp", "bulk")
+    assert first.links == ()
+    assert [format_span_id(one.context.span_id) for one in second.links] == [root_span_of(entry.id)]
+    theirs.close()
+
+
+async def test_what_isnt_recorded_is_not_even_noted() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    way = Tracing(ours, Sampling(0.0))
+    trace_own(way, message(), "copy", ID, None)
+    trace_own(way, message(trace=f"{FIELD[:-2]}00"), "copy", ID, None)
+    trace_own(way, message(trace=FIELD), "copy", ID, None)
+    (record,) = await noted(way, theirs)
+    assert record[0][1] == FIELD
+    theirs.close()
 
 
 # the way out
