@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from relay.intake.spool import Large
 from relay.intake.types import Submission
 from relay.observe import tracing
 from relay.observe.tracing import Head, Tracing, wall
@@ -16,7 +17,8 @@ def trace_accepted(
     """A message, and its further parts, are durable. `began`: when its acceptance did (time.monotonic)."""
     final_dot, now = wall(submission.final_dot), time.time()
     received_at, began_at = final_dot - submission.receive_s, wall(began)
-    http = submission.protocol == "HTTP"
+    http, content = submission.protocol == "HTTP", submission.content
+    size_bytes = content.size_bytes if isinstance(content, Large) else len(content)
     for one in (message, *others):
         if not to.records(one.id, one.trace):
             continue
@@ -27,7 +29,7 @@ def trace_accepted(
             "relay.content": one.detected,
             "relay.limits": len(one.limited) or None,
             "relay.parts": 1 + len(others) if others and one is message else None,
-            "messaging.message.envelope.size": len(one.content) or len(message.content) or None,
+            "messaging.message.envelope.size": len(message.content) or size_bytes,
             "network.protocol.name": "http" if http else "smtp",
         }
         items = [tracing.root(received_at, attributes, () if one is message else (message.id, message.trace))]

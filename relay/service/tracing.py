@@ -131,6 +131,8 @@ class TracingService:
             _LOG.warning(logfmt("no_traces", reason=LongText(warning)))
         if self._sockets is not None:
             self._log.tracing = self._sockets.tracing(os.environ)
+            for result in messages.RESULTS:  # an alert waits for an increase, and begins at 0
+                _ = self._log.metrics.trace_spans[(result,)]
             self._task = self._supervisor.run_forever("tracing", self._live)
 
     async def stop(self, within_s: float) -> None:
