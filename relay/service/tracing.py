@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from relay.logfmt import LongText, logfmt
+from relay.observe import log_output
 from relay.observe.maillog import MailLog
 from relay.observe.trace_ids import Sampling
 from relay.observe.tracing import Tracing
@@ -159,12 +160,12 @@ class TracingService:
         loop = asyncio.get_running_loop()
         link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         link.setblocking(False)
-        level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
+        log = log_output.options().word
         began_at, self._began_at = self._began_at, time.time()
         with link:
             read = self._sockets.read
             self._process = process = await child.start(
-                *(ENTRY, theirs, level, str(began_at)), sockets=[read], variables=_variables()
+                *(ENTRY, theirs, log, str(began_at)), sockets=[read], variables=_variables()
             )
             try:
                 self._link = link

@@ -166,7 +166,6 @@ class Queued(NamedTuple):
     suspect: bool = False
     """its process crashed more than once while it was `sending`: no other suspect is claimed before it is settled"""
     trace: str | None = None
-    """as `NewMessage` has it"""
 
     @classmethod
     def of(cls, message: NewMessage, due: tuple[OpenRecipient, ...]) -> Queued:

@@ -12,6 +12,7 @@ import time
 
 from relay.logfmt import logfmt
 from relay.observe import log_output
+from relay.observe.log_output import LogOptions
 from relay.tracing import messages
 from relay.tracing.export import Way, quiet
 from relay.tracing.spans import Spans
@@ -103,9 +104,9 @@ class TracingProcess:
                 self._link.send(messages.counts_packet(counts))
 
 
-def run(link: socket.socket, records: socket.socket, level: str, began_at: float) -> None:
-    """Serve. `level`: the least one of its log lines. `began_at`: see `Spans`."""
-    log_output.configure(sys.stderr, level)
+def run(link: socket.socket, records: socket.socket, log: LogOptions, began_at: float) -> None:
+    """Serve. `began_at`: see `Spans`."""
+    log_output.configure(sys.stderr, log)
     quiet()
     try:
         TracingProcess(link, records, Way(), began_at).serve()
