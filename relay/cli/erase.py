@@ -11,9 +11,9 @@ from pathlib import Path
 
 from relay.cli.common import EXIT_OK, EXIT_USAGE, CommandFailed
 from relay.cli.mail_control import ask_relay, at_hand, check_not_in_use
-from relay.cli.source import reached
+from relay.cli.source import Server, reached
 from relay.config.partial import Control
-from relay.web.client import NotListening, Server
+from relay.web.client import NotListening
 
 WITHIN_S = 90.0
 """longer than the relay takes to answer: each file is read as a whole"""

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from relay.cli.common import CommandFailed
-from relay.cli.source import WHERE_TOKEN
+from relay.cli.source import WHERE_TOKEN, Server
 from relay.config.partial import Control
 from relay.store.model import Action, Selection
-from relay.web.client import NoResponse, NotListening, Response, Server, request
+from relay.web.client import NoResponse, NotListening, Response, request
 
 WITHIN_S = 30.0
 NEEDS_RESTART = "If `http` was changed in the file: the relay has the one that it was started with until a restart"

@@ -17,9 +17,11 @@ from relay.cli.common import (
     printable,
     set_command,
 )
+from relay.cli.source import add_url, server
 
 if TYPE_CHECKING:
     from relay.config.network import AnyAddress
+    from relay.web.client import Url
 
 ANSWER_WITHIN_S = 4.0
 """of one request: health checks give up after 5 s"""
@@ -54,19 +56,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--wait", type=wait_s, metavar="TIME", default=0.0, help="ask again until it is ready, for so long (30s)"
     )
     add_config(parser)
+    add_url(parser)
     set_command(parser, ready)
 
 
 def ready(args: argparse.Namespace) -> int:
     """Exit 0, or 1 with the reason. Never 2: for a health check of a container that is reserved."""
-    from relay.config.partial import find_http
-
-    path = config_path(args)
-    try:
-        address = find_http(path, os.environ)
-    except ValueError as error:
-        hint = "" if os.path.exists(path) else hint_on_path(path)
-        raise CommandFailed(printable(f"not ready: {error}{hint}")) from None
+    address = _address(args)
     ends_at = time.monotonic() + args.wait
     while True:
         left_s = ends_at - time.monotonic()
@@ -80,22 +76,40 @@ def ready(args: argparse.Namespace) -> int:
         time.sleep(PAUSE_S)
 
 
-def ask(address: AnyAddress, within_s: float) -> Readiness:
+def _address(args: argparse.Namespace) -> AnyAddress | Url:
+    """Raises CommandFailed."""
+    from relay.config.partial import find_http
+
+    try:
+        there = server(args)
+    except CommandFailed as error:
+        raise CommandFailed(str(error)) from None
+    if there is not None:
+        return there.address
+    path = config_path(args)
+    try:
+        return find_http(path, os.environ)
+    except ValueError as error:
+        hint = "" if os.path.exists(path) else hint_on_path(path)
+        raise CommandFailed(printable(f"not ready: {error}{hint}")) from None
+
+
+def ask(address: AnyAddress | Url, within_s: float) -> Readiness:
     """The answer of the relay at `address`. `within_s`: of each network step. Raises CommandFailed for an address that
     can't be asked."""
     from relay.web.client import NoResponse, NotListening, request
 
     try:
-        status, document = request(address, "GET", "/readyz", within_s=within_s)
+        response = request(address, "GET", "/readyz", within_s=within_s)
     except NotListening:
         return Readiness((f"no relay answers at {address}",))
     except NoResponse as error:
         return Readiness((f"{address}: no proper answer ({error})",))
     except ValueError as error:
         raise CommandFailed(f"not ready: {error}") from None
-    reasons = document.get("reasons")
+    reasons = response.document.get("reasons")
     if not isinstance(reasons, list):
-        return Readiness((f"{address}: {status}, and no answer of a relay",))
-    if reasons or status != 200:
-        return Readiness(tuple(map(str, reasons)) or (f"{address}: {status}",))
+        return Readiness((f"{address}: {response.status}, and no answer of a relay",))
+    if reasons or response.status != 200:
+        return Readiness(tuple(map(str, reasons)) or (f"{address}: {response.status}",))
     return Readiness()

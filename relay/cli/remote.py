@@ -11,10 +11,10 @@ from urllib.parse import quote, urlencode
 
 from relay.cli.common import CommandFailed
 from relay.cli.offline import MOST_NAMED, only_one
-from relay.cli.source import WHERE_TOKEN, Filters, Json
+from relay.cli.source import WHERE_TOKEN, Filters, Json, Server
 from relay.store.model import LaneCount
 from relay.store.search_text import Found
-from relay.web.client import NoResponse, NotListening, Response, Server, events, request
+from relay.web.client import NoResponse, NotListening, Response, events, request
 from relay.web.query import BadQuery
 
 WITHIN_S = 30.0
@@ -60,7 +60,7 @@ class Remote:
 
     def news(self) -> Iterator[Sequence[Json]]:
         try:
-            for kind, data in events(self._server, "/api/stream", within_s=WITHIN_S):
+            for kind, data in events(self._server.address, "/api/stream", token=self._server.token, within_s=WITHIN_S):
                 # What happens is a `mail` event; the others tell that the relay is there.
                 yield [json.loads(data)] if kind == "mail" else []
         except (NotListening, NoResponse) as error:

@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING, Any
 from relay.cli.common import (
     EXIT_FAILED,
     EXIT_OK,
+    EXIT_USAGE,
     CommandFailed,
     add_config,
     config_path,
     configured_duration,
-    control,
     fail,
     printable,
     set_command,
 )
 from relay.cli.ready import wait_s
+from relay.cli.source import WHERE_TOKEN, Server, add_url, reached
 
 if TYPE_CHECKING:
     from relay.config.partial import Control
+    from relay.web.client import Response
 
 DEFAULT_WAIT_S = 15.0
 LOCAL_PART = "otp-relay"
@@ -53,12 +55,15 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--json", action="store_true", help="the message as one JSON document")
     add_config(parser)
+    add_url(parser)
     set_command(parser, send_test)
 
 
 def send_test(args: argparse.Namespace) -> int:
     """Exit 0 if the mail was sent, else 1."""
-    relay = control(args)
+    relay = reached(args)
+    if args.sender is None and isinstance(relay, Server):
+        raise CommandFailed("--from is needed with --url", EXIT_USAGE)
     message_id = _send(relay, _mail(args))
     found = _finished(relay, message_id, args.wait)
     if args.json:
@@ -99,21 +104,22 @@ def _domain(args: argparse.Namespace) -> str:
     return found
 
 
-def _send(relay: Control, mail: dict[str, str]) -> str:
+def _send(relay: Control | Server, mail: dict[str, str]) -> str:
     """The message's id. Raises CommandFailed."""
-    status, document = _ask(relay, "POST", "/api/send", mail)
-    if status != 202:
-        raise CommandFailed(printable(f"the relay refuses the mail: {_reason(relay, status, document)}"))
-    return str(document["id"])
+    response = _ask(relay, "POST", "/api/send", mail)
+    if response.status != 202:
+        raise CommandFailed(printable(f"the relay refuses the mail: {_reason(relay, response)}"))
+    return str(response.document["id"])
 
 
-def _finished(relay: Control, message_id: str, within_s: float) -> dict[str, Any]:
+def _finished(relay: Control | Server, message_id: str, within_s: float) -> dict[str, Any]:
     """The message once nothing more happens to it by itself, or as it is after `within_s`. Raises CommandFailed."""
     ends_at = time.monotonic() + within_s
     for pause_s in _pauses():
-        status, document = _ask(relay, "GET", f"/api/messages/{message_id}")
-        if status != 200:
-            raise CommandFailed(printable(f"message {message_id}: {_reason(relay, status, document)}"))
+        response = _ask(relay, "GET", f"/api/messages/{message_id}")
+        if response.status != 200:
+            raise CommandFailed(printable(f"message {message_id}: {_reason(relay, response)}"))
+        document = response.document
         if not any(one["state"] in _WAITING for one in document["recipients"]) or time.monotonic() >= ends_at:
             break
         time.sleep(min(pause_s, max(0.0, ends_at - time.monotonic())))
@@ -126,11 +132,11 @@ def _pauses() -> Any:
     return chain(_PAUSES_S, repeat(_PAUSES_S[-1]))
 
 
-def _ask(relay: Control, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
+def _ask(relay: Control | Server, method: str, path: str, body: object = None) -> Response:
     """Raises CommandFailed where no relay answers."""
     from relay.web.client import NoResponse, NotListening, request
 
-    address = relay.http
+    address = relay.address if isinstance(relay, Server) else relay.http
     try:
         if address is None:
             raise ValueError("it can't be read: see `otp-relay check`")
@@ -143,9 +149,9 @@ def _ask(relay: Control, method: str, path: str, body: object = None) -> tuple[i
         raise CommandFailed(f"http.address: {error}") from error
 
 
-def _reason(relay: Control, status: int, document: dict[str, Any]) -> str:
+def _reason(relay: Control | Server, response: Response) -> str:
     """What the relay answered, with a hint where the token is wrong."""
-    error = document.get("error", "")
-    text = error.get("message", "") if isinstance(error, dict) else str(error)
-    hint = f" ({relay.places.of('http', 'token')})" if status == 401 else ""
-    return f"{status} {text}".rstrip() + hint
+    text = f"{response.status} {response.error}".rstrip()
+    if response.status != 401:
+        return text
+    return f"{text} ({WHERE_TOKEN if isinstance(relay, Server) else relay.places.of('http', 'token')})"

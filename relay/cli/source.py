@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from relay.cli.common import CONFIG_VARIABLE, EXIT_USAGE, CommandFailed, config_path, control, store_path
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from relay.config.partial import Control
     from relay.store.model import LaneCount
     from relay.store.search_text import Found
-    from relay.web.client import Server
+    from relay.web.client import Url
 
 URL_VARIABLE = "OTP_RELAY_URL"
 TOKEN_VARIABLE, TOKEN_FILE_VARIABLE = "OTP_RELAY_TOKEN", "OTP_RELAY_TOKEN_FILE"
@@ -23,6 +23,13 @@ WHERE_TOKEN = f"${TOKEN_VARIABLE} or --token-file has the token"
 Json = Mapping[str, Any]
 Filters = Mapping[str, str]
 """as `web.query` reads them"""
+
+
+class Server(NamedTuple):
+    """A relay elsewhere, and the token for it."""
+
+    address: Url
+    token: str | None = None
 
 
 class Source(Protocol):
@@ -79,7 +86,7 @@ def server(args: argparse.Namespace) -> Server | None:
         url = os.environ.get(URL_VARIABLE)
     if not url:
         return None
-    from relay.web.client import Server, parse_url
+    from relay.web.client import parse_url
 
     try:
         address = parse_url(url)

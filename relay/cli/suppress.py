@@ -23,7 +23,7 @@ from relay.cli.common import (
     set_command,
     store_path,
 )
-from relay.cli.source import add_url, reached, server
+from relay.cli.source import Server, add_url, reached, server
 from relay.cli.text import wrapped
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from relay.config.partial import Control
     from relay.store.sqlite.store import SqliteStore
     from relay.store.suppressions import WantedSuppression
-    from relay.web.client import Server
 
 PATH = "/api/suppressions"
 AT_ONCE = 500

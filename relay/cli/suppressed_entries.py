@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, Protocol, Self
 from urllib.parse import urlencode
 
 from relay.cli.remote import Remote
+from relay.cli.source import Server
 from relay.policy.suppression import hash_of
 from relay.store.sqlite.suppressions import OfflineSuppressions
 from relay.store.suppressions import SuppressionQuery
-from relay.web.client import Server
 from relay.web.suppression_query import MAX_LIMIT, listing_query
 
 PATH = "/api/suppressions"

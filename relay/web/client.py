@@ -37,13 +37,6 @@ class Url:
         return f"{self.scheme}://{host}{port}{self.prefix}"
 
 
-class Server(NamedTuple):
-    """A relay's HTTP service, and the token for it."""
-
-    address: AnyAddress | Url
-    token: str | None = None
-
-
 class NotListening(Exception):
     """Nothing listens on the address."""
 
@@ -97,7 +90,7 @@ def request(
 ) -> Response:
     """Send one request. `within_s`: the deadline of each network step (connect, each read). Raises NotListening,
     NoResponse; ValueError for a systemd address, whose place isn't known."""
-    with _Exchange(Server(address, token), within_s) as exchange:
+    with _Exchange(address, token, within_s) as exchange:
         response = exchange.send(method, path, None if document is None else json.dumps(document))
         body = response.read(MAX_BODY_BYTES)
         try:
@@ -106,10 +99,12 @@ def request(
             raise NoResponse("the body is not JSON") from None
 
 
-def events(server: Server, path: str, *, within_s: float) -> Iterator[tuple[str, str]]:
+def events(
+    address: AnyAddress | Url, path: str, *, token: str | None = None, within_s: float
+) -> Iterator[tuple[str, str]]:
     """Server-sent events, as they come: kind and data; the kind is '' for a comment. `within_s`: see `request`. Each
     step raises NotListening, NoResponse, also at the stream's end."""
-    with _Exchange(server, within_s) as exchange:
+    with _Exchange(address, token, within_s) as exchange:
         response = exchange.send("GET", path)
         if response.status != 200:
             raise NoResponse(f"{response.status} {response.reason}")
@@ -129,16 +124,16 @@ def events(server: Server, path: str, *, within_s: float) -> Iterator[tuple[str,
 class _Exchange:
     """One request over a connection of its own. What fails inside of the block is raised as one of this module's."""
 
-    def __init__(self, server: Server, within_s: float) -> None:
-        self._server = server
-        self._connection = _connection(server.address, within_s)
+    def __init__(self, address: AnyAddress | Url, token: str | None, within_s: float) -> None:
+        self._prefix = address.prefix if isinstance(address, Url) else ""
+        self._token = token
+        self._connection = _connection(address, within_s)
 
     def send(self, method: str, path: str, body: str | None = None) -> http.client.HTTPResponse:
         headers = {"Content-Type": "application/json"}
-        if self._server.token is not None:
-            headers["Authorization"] = f"Bearer {self._server.token}"
-        prefix = self._server.address.prefix if isinstance(self._server.address, Url) else ""
-        self._connection.request(method, prefix + path, body, headers)
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
+        self._connection.request(method, self._prefix + path, body, headers)
         return self._connection.getresponse()
 
     def __enter__(self) -> _Exchange:
