@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from relay.config.network import is_ip
+from relay.web.pages import is_page
 
 Denial = Literal["token", "host", "operator", "origin", "content type", "read only"]
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """for orchestrators, which have no token"""
-PUBLIC_WITHOUT_TOKEN = frozenset({"/metrics", "/", "/console.css", "/console.js"})
-"""Where no token is configured, every local user may read these: they show no address and no message. The console is
-an empty page until the API answers it."""
+PUBLIC_WITHOUT_TOKEN = frozenset({"/metrics"})
+"""Where no token is configured, every local user may read these and the console's files: they show no address and no
+message. The console is an empty page until the API answers it."""
 WEBHOOKS = "/webhooks/"
 """Paths for providers, which have no token and post from anywhere. Each webhook checks its own proof (`webhooks`)."""
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]+)?")
@@ -85,7 +86,7 @@ class Guard:
         # Such a page has no token, and can't reach a unix socket.
         elif not peer.unix and not self._names_us(headers.get("Host", "")):
             return "host"
-        elif (changing or path not in PUBLIC_WITHOUT_TOKEN) and not await peer.is_operator():
+        elif (changing or not _is_public(path)) and not await peer.is_operator():
             return "operator"
         return _forged(method, headers, _JSON) if changing else None
 
@@ -116,6 +117,10 @@ class Guard:
         found = _HOST.fullmatch(host)
         name = (found[1] or found[2]).lower() if found else ""
         return name == "localhost" or name.endswith(".localhost") or name in self.hosts or is_ip(name)
+
+
+def _is_public(path: str) -> bool:
+    return path in PUBLIC_WITHOUT_TOKEN or is_page(path)
 
 
 def _forged(method: str, headers: Mapping[str, str], types: frozenset[str]) -> Denial | None:

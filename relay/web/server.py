@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Sequence
-from importlib.resources import files
+from collections.abc import Sequence
 
 from aiohttp import web
 
-from relay.web import stream
+from relay.web import pages, stream
 from relay.web.api import ANSWER_WITHIN_S, MAX_BODY_BYTES, Api
 from relay.web.backend import Backend
 from relay.web.guard import NO_TOKENS, Guard, Tokens
@@ -17,11 +16,6 @@ from relay.web.send import Send
 from relay.web.sender import Sender
 
 _BOUNDS = Bounds(ANSWER_WITHIN_S, MAX_BODY_BYTES)
-_CONSOLE = {
-    "/": ("index.html", "text/html"),
-    "/console.css": ("console.css", "text/css"),
-    "/console.js": ("console.js", "text/javascript"),
-}
 
 
 class WebServer:
@@ -36,7 +30,7 @@ class WebServer:
         """`hosts`: host names, besides those of loopback, under which clients may call the service."""
         api = Api(backend)
         self.stream = api.stream
-        routes = [*api.routes(), *(web.get(path, _static(*source)) for path, source in _CONSOLE.items())]
+        routes = [*api.routes(), *pages.routes()]
         if backend.sender is not None:
             routes += Send(backend.sender).routes()
         self._listener = HttpListener(routes, _BOUNDS, Guard(tokens, hosts), endless=stream.PATH)
@@ -60,12 +54,3 @@ def send_listener(sender: Sender, tokens: Tokens) -> HttpListener:
 
     guard = Guard(tokens, only_sends=True)
     return HttpListener([*Send(sender).routes(), web.get("/healthz", healthz)], _BOUNDS, guard)
-
-
-def _static(name: str, content_type: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    body = files("relay.web").joinpath("static", name).read_bytes()
-
-    async def serve(_: web.Request) -> web.StreamResponse:
-        return web.Response(body=body, content_type=content_type, charset="utf-8")
-
-    return serve

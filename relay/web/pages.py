@@ -1,0 +1,66 @@
+"""The console: one page for all of its views, and the files that the page loads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from aiohttp import web
+
+STATIC = "/static/"
+MESSAGE = "/m/"
+ICON = "/favicon.ico"
+VIEWS = frozenset({"/", "/queue", "/upstreams", "/suppressions", "/limits", "/report", "/configuration"})
+"""the paths of the views, besides `/m/ID`; the script on the page shows the one that was asked for"""
+_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+
+
+def is_page(path: str) -> bool:
+    """Whether the path is one of the console's views or files, which show no message."""
+    return path in VIEWS or path == ICON or path.startswith((STATIC, MESSAGE))
+
+
+def routes() -> list[web.RouteDef]:
+    names = frozenset(_names(_folder()))
+
+    async def page(_: web.Request) -> web.Response:
+        return await _file("index.html")
+
+    async def icon(_: web.Request) -> web.Response:
+        return await _file("icon.svg")
+
+    async def static(request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if name not in names:  # so nothing outside of the folder is read
+            raise web.HTTPNotFound(text="no such file")
+        return await _file(name)
+
+    views = [*sorted(VIEWS), MESSAGE + "{id}"]
+    return [*(web.get(view, page) for view in views), web.get(ICON, icon), web.get(STATIC + "{name:.+}", static)]
+
+
+async def _file(name: str) -> web.Response:
+    body = await asyncio.to_thread(_body, name)
+    return web.Response(body=body, content_type=_TYPES[name.rpartition(".")[2]], charset="utf-8")
+
+
+def _folder() -> Traversable:
+    return files("relay.web").joinpath("static")
+
+
+@cache
+def _body(name: str) -> bytes:
+    """Of one of the few files there are. Read when a browser first asks, since a relay may never be asked."""
+    return _folder().joinpath(*name.split("/")).read_bytes()
+
+
+def _names(folder: Traversable, above: str = "") -> Iterator[str]:
+    """The files in the folder and below it that a browser may load, as `views/queue.js`."""
+    for one in folder.iterdir():
+        if one.is_dir():
+            yield from _names(one, f"{above}{one.name}/")
+        elif one.name.rpartition(".")[2] in _TYPES:
+            yield above + one.name
