@@ -107,7 +107,7 @@ function card(name, lane, windowMs) {
     h(
       "header",
       {},
-      h("h3", {}, name, lane.express && h("small", { class: "tag" }, "express")),
+      h("h2", {}, name, lane.express && h("small", { class: "tag" }, "express")),
       isAble ? h("p", {}, `${count(lane.sent)} sent in ${duration(windowMs)}`) : h("p", { class: "bad" }, "can't send now"),
     ),
     h("div", { class: "pace" }, h("dl", { class: "figures" }, figures.map(figure)), spark(lane.latest_ms)),

@@ -39,8 +39,13 @@ export const loading = () => h("p", { class: "empty loading", "data-key": "loadi
 export const options = (known, chosen) =>
   known.map((one) => (Array.isArray(one) ? one : [one, one])).map(([value, label]) => h("option", { value, selected: value === (chosen || "") }, label));
 
+let fields = 0;
+
 // A field with its label.
-export const field = (label, control, kind = "") => h("label", { class: `field ${kind}` }, h("span", {}, label), control);
+export function field(label, control, kind = "") {
+  control.id = `field-${(fields += 1)}`;
+  return h("div", { class: `field ${kind}` }, h("label", { for: control.id }, label), control);
+}
 
 // A line that a screen reader reads aloud when it changes: the result of what the reader did.
 export function resultLine() {

@@ -148,9 +148,11 @@ class Queue {
       this.scope = event.target.value;
       this.draw();
     } }, options(scopes, this.scope));
+    const scope = field("Act on", select, "inline");
+    [select.id, scope.firstChild.htmlFor] = ["scope", "scope"]; // the same each time it is drawn
     const hint = this.scope ? "" : this.ticked.size ? `${count(this.ticked.size)} ticked` : "Tick messages, or choose a lane";
     return [
-      field("Act on", select, "inline"),
+      scope,
       ...ACTIONS.map((action) => h("button", { type: "button", "data-key": action, class: action === "drop" ? "danger" : "", disabled: !applies(action, states), onclick: () => this.change(action) }, LABELS[action])),
       h("span", { class: "faint", "data-key": "hint" }, hint),
     ];
