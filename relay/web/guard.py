@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from relay.config.network import is_ip
-from relay.web.pages import is_page
+from relay.web.paths import is_page
 
 Denial = Literal["token", "host", "operator", "origin", "content type", "read only"]
 

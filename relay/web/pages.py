@@ -10,17 +10,9 @@ from importlib.resources.abc import Traversable
 
 from aiohttp import web
 
-STATIC = "/static/"
-MESSAGE = "/m/"
-ICON = "/favicon.ico"
-VIEWS = frozenset({"/", "/queue", "/upstreams", "/suppressions", "/limits", "/report", "/configuration"})
-"""the paths of the views, besides `/m/ID`; the script on the page shows the one that was asked for"""
+from relay.web.paths import ICON, MESSAGE, STATIC, VIEWS
+
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
-
-
-def is_page(path: str) -> bool:
-    """Whether the path is one of the console's views or files, which show no message."""
-    return path in VIEWS or path == ICON or path.startswith((STATIC, MESSAGE))
 
 
 def routes() -> list[web.RouteDef]:

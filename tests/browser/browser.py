@@ -44,7 +44,8 @@ async def launched() -> AsyncIterator[Browser]:
 async def opened(browser: Browser, url: str, *, errors: Sequence[str] = (), **given: Any) -> AsyncIterator[Page]:
     """A page of its own. Whatever the page's scripts or its policy complain about fails the test, but for texts with
     one of `errors` in them. `given`: of the context, as `color_scheme`."""
-    context = await browser.new_context(**{"viewport": {"width": 1280, "height": 800}, "locale": "en-GB", **given})
+    usual = {"viewport": {"width": 1280, "height": 800}, "locale": "en-GB", "reduced_motion": "reduce"}
+    context = await browser.new_context(**{**usual, **given})
     context.set_default_timeout(WITHIN_MS)
     page = await context.new_page()
     complaints: list[str] = []
@@ -64,7 +65,15 @@ async def opened(browser: Browser, url: str, *, errors: Sequence[str] = (), **gi
 
 
 async def violations(page: Page, axe: str) -> list[str]:
-    """What axe-core finds on the page, one sentence each. `axe`: its script."""
+    """What axe-core finds on the page, one sentence each: by all its rules in light, in dark by those about colours.
+    `axe`: its script."""
     await page.evaluate(axe)  # by the debugger, so the page's policy isn't asked
-    found = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    options: dict[str, object] = {"resultTypes": ["violations"], "preload": False}
+    await page.emulate_media(color_scheme="light")
+    found = await page.evaluate("options => axe.run(document, options)", options)
+    await page.emulate_media(color_scheme="dark")
+    colours = ["color-contrast", "link-in-text-block"]
+    dark = await page.evaluate("options => axe.run(document, options)", {**options, "runOnly": colours})
+    await page.emulate_media(color_scheme="light")
+    found["violations"] += dark["violations"]
     return [f"{one['id']}: {node['html'][:200]}" for one in found["violations"] for node in one["nodes"]]

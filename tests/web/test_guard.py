@@ -2,17 +2,23 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from dataclasses import dataclass
 from html.parser import HTMLParser
+from pathlib import Path
 
 import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
+from relay import web
 from relay.web.backend import Backend
 from relay.web.guard import SEND, Guard, Tokens, presents
 from tests.web.conftest import TOKEN, serve
+
+STATIC = Path(web.__file__).parent / "static"
 
 
 class Operator:
@@ -30,7 +36,8 @@ def basic(user: str, password: str) -> str:
 
 PATHS = [
     "/",
-    "/console.js",
+    "/static/console.js",
+    "/m/01A",
     "/metrics",
     "/api/messages",
     "/api/messages/01A",
@@ -161,7 +168,9 @@ async def test_a_broken_host_or_origin_is_refused_not_an_error(broken: str) -> N
     assert await guard.denies("POST", "/api/queue/drop", headers, Operator()) == "origin"
 
 
-@pytest.mark.parametrize("path", ["/", "/console.css", "/console.js", "/healthz", "/api/messages", "/nowhere"])
+@pytest.mark.parametrize(
+    "path", ["/", "/queue", "/static/base.css", "/static/console.js", "/healthz", "/api/messages", "/nowhere"]
+)
 async def test_every_response_has_the_security_headers(client: aiohttp.ClientSession, url: str, path: str) -> None:
     async with client.get(url + path) as answer:
         policy = answer.headers["Content-Security-Policy"]
@@ -192,12 +201,15 @@ async def test_the_console_loads_only_its_own_files(client: aiohttp.ClientSessio
         page = _Links()
         page.feed(await answer.text())
     assert page.inline == []
-    assert sorted(page.links) == ["/console.css", "/console.js"]
-    for link in page.links:
+    shipped = {str(path.relative_to(STATIC)) for path in STATIC.rglob("*.*") if path.suffix in (".css", ".js")}
+    local = [link for link in page.links if link.startswith("/static/")]
+    assert sorted(local) == sorted(f"/static/{name}" for name in shipped)
+    assert {link for link in page.links if link not in local} == {"/favicon.ico", "#main", "/"}
+    for link in local:
         async with client.get(url + link) as answer:
             assert answer.status == 200
             text = await answer.text()
-        assert "innerHTML" not in text
+        assert not re.search("innerHTML|outerHTML|insertAdjacentHTML|document.write|eval", text)
         assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
 
 
@@ -271,3 +283,16 @@ async def test_a_page_of_another_site_cant_send(only_sends: bool) -> None:
     # Elsewhere a whole message isn't a body.
     headers["Content-Type"] = "message/rfc822"
     assert await guard.denies("POST", "/api/queue/drop", headers, operator) == "content type"
+
+
+@pytest.mark.parametrize("path", ["/m/01A", "/queue", "/configuration"])
+async def test_each_view_has_the_same_page(client: aiohttp.ClientSession, url: str, path: str) -> None:
+    async with client.get(url + "/") as first, client.get(url + path) as answer:
+        assert answer.status == 200
+        assert await answer.text() == await first.text()
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "..%2Fpages.py", "views%2F..%2F..%2Fpages.py", "/etc/passwd", "views"])
+async def test_only_the_consoles_files_are_served(client: aiohttp.ClientSession, url: str, name: str) -> None:
+    async with client.get(URL(f"{url}/static/{name}", encoded=True)) as answer:
+        assert answer.status == 404

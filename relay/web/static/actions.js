@@ -34,7 +34,8 @@ export async function act(action, what, body, states) {
   const lines = [EFFECT[action]];
   if (isTwice && !isWide) lines.push(TWICE);
   const also = h("input", { type: "checkbox" });
-  if (isTwice && isWide) extra.push(h("label", { class: "check" }, also, h("span", {}, `Also those that are ambiguous. ${TWICE}`)));
+  if (isTwice && isWide)
+    extra.push(h("label", { class: "check" }, also, h("span", {}, `Also those that are ambiguous. ${TWICE}`)));
   const title = `${LABELS[action]} ${what}?`;
   if (!(await confirmed(title, lines, LABELS[action], { isDangerous: action === "drop", extra }))) return null;
   if (also.checked) body = { ...body, ambiguous: true };
@@ -43,6 +44,8 @@ export async function act(action, what, body, states) {
     unknown.length && `${many(unknown.length, "message")} no longer there`,
     left && `${many(left, "ambiguous recipient")} left as before`,
   ].filter(Boolean);
-  const done = changed.length ? `${many(changed.length, "message")} ${DONE[action]}` : "Nothing changed: the mail was sent or changed meanwhile";
+  const done = changed.length
+    ? `${many(changed.length, "message")} ${DONE[action]}`
+    : "Nothing changed: the mail was sent or changed meanwhile";
   return [done, ...rest].join("; ") + ".";
 }

@@ -30,9 +30,13 @@ export function open(title, content, buttons) {
 
 // Whether the reader agrees. `verb`: the button's label.
 export async function confirmed(title, lines, verb, { isDangerous = false, extra = [] } = {}) {
-  const answer = await open(title, [...lines.map((line) => h("p", {}, line)), ...extra], [
-    { label: "Cancel", value: "", tone: "", isFirst: isDangerous },
-    { label: verb, value: "yes", tone: isDangerous ? "danger" : "primary", isFirst: !isDangerous },
-  ]);
+  const answer = await open(
+    title,
+    [...lines.map((line) => h("p", {}, line)), ...extra],
+    [
+      { label: "Cancel", value: "", tone: "", isFirst: isDangerous },
+      { label: verb, value: "yes", tone: isDangerous ? "danger" : "primary", isFirst: !isDangerous },
+    ],
+  );
   return answer === "yes";
 }

@@ -33,7 +33,7 @@ export function morph(parent, wanted) {
   for (const node of [...parent.childNodes]) {
     const key = keyOf(node);
     if (key && keys.has(key)) byKey.set(key, node);
-    else if (key) node.remove();
+    else if (key) drop(node);
   }
   let place = parent.firstChild;
   for (const node of fresh) {
@@ -42,7 +42,7 @@ export function morph(parent, wanted) {
     if (!old || !alike(old, node)) {
       parent.insertBefore(node, place);
       if (old && old === place) place = old.nextSibling;
-      if (old) old.remove();
+      if (old) drop(old);
       continue;
     }
     if (old === place) place = place.nextSibling;
@@ -51,9 +51,27 @@ export function morph(parent, wanted) {
   }
   while (place) {
     const next = place.nextSibling;
-    place.remove();
+    drop(place);
     place = next;
   }
+}
+
+let isLive = false;
+
+// As `morph`, for what changes without the reader: an element that has the focus stays, though it is wanted no more.
+export function update(parent, wanted) {
+  isLive = true;
+  try {
+    morph(parent, wanted);
+  } finally {
+    isLive = false;
+  }
+}
+
+const hasFocus = (node) => isLive && node.contains(document.activeElement);
+
+function drop(node) {
+  if (!hasFocus(node)) node.remove();
 }
 
 const keyOf = (node) => (node.dataset ? node.dataset.key : undefined);
@@ -67,7 +85,8 @@ function become(old, fresh) {
   if (old.nodeType !== Node.ELEMENT_NODE || "keep" in old.dataset) return;
   for (const handler of HANDLERS) if (old[handler] !== fresh[handler]) old[handler] = fresh[handler];
   for (const { name, value } of fresh.attributes) {
-    if (old.getAttribute(name) !== value && !READERS.includes(name)) old.setAttribute(name, value);
+    if (old.getAttribute(name) === value || READERS.includes(name)) continue;
+    if (name !== "disabled" || !hasFocus(old)) old.setAttribute(name, value);
   }
   for (const { name } of [...old.attributes]) {
     if (!fresh.hasAttribute(name) && !READERS.includes(name)) old.removeAttribute(name);
@@ -78,7 +97,9 @@ function become(old, fresh) {
 // Whether the reader has selected something in that node: then its text must not change under the selection.
 export function isSelected(node) {
   const selection = document.getSelection();
-  return Boolean(selection && !selection.isCollapsed && selection.rangeCount && selection.getRangeAt(0).intersectsNode(node));
+  return Boolean(
+    selection && !selection.isCollapsed && selection.rangeCount && selection.getRangeAt(0).intersectsNode(node),
+  );
 }
 
 // Call `work` now or after `everyMs` since the last call, once for all calls in between.

@@ -6,7 +6,14 @@ import { on } from "./live.js";
 import { field, options } from "./parts.js";
 
 const NAMES = ["q", "lane", "state", "failed", "since", "until"];
-const SINCE = [["", "any time"], ["15m", "last 15 minutes"], ["1h", "last hour"], ["24h", "last 24 hours"], ["7d", "last 7 days"], ["custom", "from … until …"]];
+const SINCE = [
+  ["", "any time"],
+  ["15m", "last 15 minutes"],
+  ["1h", "last hour"],
+  ["24h", "last 24 hours"],
+  ["7d", "last 7 days"],
+  ["custom", "from … until …"],
+];
 
 export function fromQuery(query) {
   return Object.fromEntries(NAMES.map((name) => [name, query.get(name) || ""]));
@@ -53,39 +60,72 @@ export function form(filters, { changed, entered, signal }) {
       typed();
     },
   });
-  const lane = h("select", { onchange: set("lane") }, options([["", "all lanes"], ...(given.lane ? [given.lane] : [])], given.lane));
+  const lane = h(
+    "select",
+    { onchange: set("lane") },
+    options([["", "all lanes"], ...(given.lane ? [given.lane] : [])], given.lane),
+  );
   on("live", (live) => addLanes(lane, Object.keys(live.lanes)), signal);
   const times = [time("From", "since"), time("Until", "until")];
   const isCustom = () => isTime(given.since) || Boolean(given.until);
   const custom = h("div", { class: "times", hidden: !isCustom() }, times);
 
   function time(label, name) {
-    return field(label, h("input", { type: "datetime-local", value: toField(given[name]), onchange: (event) => {
-      given[name] = fromField(event.target.value);
-      tell();
-    } }));
+    return field(
+      label,
+      h("input", {
+        type: "datetime-local",
+        value: toField(given[name]),
+        onchange: (event) => {
+          given[name] = fromField(event.target.value);
+          tell();
+        },
+      }),
+    );
   }
 
-  const since = h("select", { onchange: (event) => {
-    custom.hidden = event.target.value !== "custom";
-    if (!custom.hidden) return;
-    Object.assign(given, { since: event.target.value, until: "" });
-    tell();
-  } }, options(SINCE, isCustom() ? "custom" : given.since));
+  const since = h(
+    "select",
+    {
+      onchange: (event) => {
+        custom.hidden = event.target.value !== "custom";
+        if (!custom.hidden) return;
+        Object.assign(given, { since: event.target.value, until: "" });
+        tell();
+      },
+    },
+    options(SINCE, isCustom() ? "custom" : given.since),
+  );
   return h(
     "form",
-    { class: "filters", role: "search", "data-keep": true, "data-key": "filters", onsubmit: (event) => {
-      event.preventDefault();
-      Promise.resolve(typed.now()).then(entered);
-    } },
-    h("div", { class: "searchline" }, search, h("button", { class: "visually-hidden", type: "submit", tabindex: "-1" }, "Search")),
+    {
+      class: "filters",
+      role: "search",
+      "data-keep": true,
+      "data-key": "filters",
+      onsubmit: (event) => {
+        event.preventDefault();
+        Promise.resolve(typed.now()).then(entered);
+      },
+    },
+    h(
+      "div",
+      { class: "searchline" },
+      search,
+      h("button", { class: "visually-hidden", type: "submit", tabindex: "-1" }, "Search"),
+    ),
     h(
       "div",
       { class: "filterline" },
       field("Lane", lane),
       field("State", h("select", { onchange: set("state") }, options([["", "all states"], ...STATES], given.state))),
       field("Accepted", since),
-      h("label", { class: "check" }, h("input", { type: "checkbox", checked: Boolean(given.failed), onchange: set("failed") }), h("span", {}, "Failed only")),
+      h(
+        "label",
+        { class: "check" },
+        h("input", { type: "checkbox", checked: Boolean(given.failed), onchange: set("failed") }),
+        h("span", {}, "Failed only"),
+      ),
     ),
     custom,
   );
@@ -97,4 +137,3 @@ export function addLanes(select, lanes) {
   const missing = lanes.filter((lane) => !known.includes(lane));
   if (missing.length && document.activeElement !== select) select.append(...options(missing));
 }
-

@@ -12,7 +12,12 @@ function parts(at, withYear) {
     const time = { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZoneName: "short" };
     moments.set(withYear, new Intl.DateTimeFormat("en-GB", { ...year, month: "short", day: "2-digit", ...time }));
   }
-  return Object.fromEntries(moments.get(withYear).formatToParts(at).map((part) => [part.type, part.value]));
+  return Object.fromEntries(
+    moments
+      .get(withYear)
+      .formatToParts(at)
+      .map((part) => [part.type, part.value]),
+  );
 }
 
 // The reader's date and time with its zone: `29 Nov 19:06:46 UTC`, with the year where it isn't this one.

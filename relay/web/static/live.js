@@ -31,6 +31,10 @@ export function trouble() {
 
 export function start() {
   open();
+  get("/api/live").then(
+    (live) => latest || show(live),
+    () => {},
+  ); // the stream's first one may be a second away
   setInterval(watch, 1_000);
   document.addEventListener("visibilitychange", () => {
     hiddenAt = document.hidden ? Date.now() : null;

@@ -24,20 +24,33 @@ export function table(label, columns, rows, given = {}) {
   );
 }
 
-export const cell = (name, kind, ...content) => h("td", { role: "cell", class: kind, "data-label": name }, h("div", {}, content));
+// `–` stands for nothing, which a phone leaves out.
+export const cell = (name, kind, ...content) =>
+  h(
+    "td",
+    { role: "cell", class: content[0] === "–" ? `${kind} none` : kind, "data-label": name },
+    h("div", {}, content),
+  );
 
 export const row = (key, given, ...cells) => h("tr", { role: "row", "data-key": key, ...given }, cells);
 
 export const empty = (text, ...more) => h("p", { class: "empty", "data-key": "empty" }, text, more);
 
 export const failure = (error, again) =>
-  h("div", { class: "failure", role: "alert", "data-key": "failure" }, h("p", {}, `Can't show this: ${error.message}`), again && h("button", { type: "button", onclick: again }, "Try again"));
+  h(
+    "div",
+    { class: "failure", role: "alert", "data-key": "failure" },
+    h("p", {}, `Can't show this: ${error.message}`),
+    again && h("button", { type: "button", onclick: again }, "Try again"),
+  );
 
 export const loading = () => h("p", { class: "empty loading", "data-key": "loading" }, "Loading …");
 
 // Options of a select element. `known`: values or [value, label].
 export const options = (known, chosen) =>
-  known.map((one) => (Array.isArray(one) ? one : [one, one])).map(([value, label]) => h("option", { value, selected: value === (chosen || "") }, label));
+  known
+    .map((one) => (Array.isArray(one) ? one : [one, one]))
+    .map(([value, label]) => h("option", { value, selected: value === (chosen || "") }, label));
 
 let fields = 0;
 

@@ -22,8 +22,23 @@ export function start(root) {
   addEventListener("pagehide", keepScroll);
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[href]");
-    if (!link || event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
-    if (link.origin !== location.origin || link.target || !viewOf(link.pathname) || link.getAttribute("href").startsWith("#")) return;
+    if (
+      !link ||
+      event.defaultPrevented ||
+      event.button ||
+      event.metaKey ||
+      event.ctrlKey ||
+      event.shiftKey ||
+      event.altKey
+    )
+      return;
+    if (
+      link.origin !== location.origin ||
+      link.target ||
+      !viewOf(link.pathname) ||
+      link.getAttribute("href").startsWith("#")
+    )
+      return;
     event.preventDefault();
     go(link.pathname + link.search);
   });
@@ -89,7 +104,8 @@ export function titled(text) {
 
 function markLinks() {
   for (const link of document.querySelectorAll("#nav a")) {
-    const isHere = link.pathname === location.pathname || (link.pathname === "/" && location.pathname.startsWith("/m/"));
+    const isHere =
+      link.pathname === location.pathname || (link.pathname === "/" && location.pathname.startsWith("/m/"));
     if (isHere) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }

@@ -25,12 +25,27 @@ export function messageRow(message) {
     message.id,
     opening(message.id),
     cell("Accepted", "when", moment(message.accepted_at)),
-    cell("To", "to", h("a", { class: "row", href: `/m/${message.id}` }, first.address || message.id), others > 0 && h("small", {}, ` +${count(others)}`)),
+    cell(
+      "To",
+      "to",
+      h("a", { class: "row", href: `/m/${message.id}` }, first.address || message.id),
+      others > 0 && h("small", {}, ` +${count(others)}`),
+    ),
     cell("Subject", "subject", message.subject || h("span", { class: "faint" }, "no subject")),
     cell("Lane", "lane", lanesOf(message).join(", ")),
-    cell("State", "state", pill(stateOf(message), toneOf(message.recipients.map((one) => one.state))), message.recipients.some(isDelivered) && h("small", {}, " delivered")),
+    cell(
+      "State",
+      "state",
+      pill(stateOf(message), toneOf(message.recipients.map((one) => one.state))),
+      message.recipients.some(isDelivered) && h("small", {}, " delivered"),
+    ),
     cell("Upstream", "upstream", upstreams.join(", ") || "–"),
-    cell("Took", "number", duration(message.timings_ms.total), message.hint && h("small", { class: "warn", title: message.hint }, `app ${duration(receive)}`)),
+    cell(
+      "Took",
+      "number",
+      duration(message.timings_ms.total),
+      message.hint && h("small", { class: "warn", title: message.hint }, `app ${duration(receive)}`),
+    ),
   );
 }
 
@@ -48,7 +63,16 @@ export function opening(id) {
   };
 }
 
-const STATE_AFTER = { sent: "sent", deferred: "deferred", bounced: "bounced", expired: "expired", superseded: "superseded", suppressed: "suppressed", held: "held", ambiguous: "ambiguous" };
+const STATE_AFTER = {
+  sent: "sent",
+  deferred: "deferred",
+  bounced: "bounced",
+  expired: "expired",
+  superseded: "superseded",
+  suppressed: "suppressed",
+  held: "held",
+  ambiguous: "ambiguous",
+};
 
 // Whether the event changed the message. What an ESP reports of mail that was sent leaves it sent, but for a bounce.
 export function applyEvent(message, event) {
@@ -79,7 +103,8 @@ export function isInUse(table) {
   if (!table) return false;
   const body = table.tBodies[0];
   const selection = document.getSelection();
-  const hasSelection = selection && !selection.isCollapsed && selection.rangeCount && selection.getRangeAt(0).intersectsNode(body);
+  const hasSelection =
+    selection && !selection.isCollapsed && selection.rangeCount && selection.getRangeAt(0).intersectsNode(body);
   const isPointed = body.matches(":hover") && performance.now() - movedAt < RESTS_MS;
   return hasSelection || isPointed || body.contains(document.activeElement) || body.getBoundingClientRect().top < 0;
 }

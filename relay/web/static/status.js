@@ -32,8 +32,15 @@ export function judged(live) {
   if (live.reasons.length) return ["bad", `Takes no mail: ${live.reasons.join(", ")}`];
   const lanes = Object.entries(live.lanes);
   const stuck = lanes.filter(([, lane]) => !canSend(lane));
-  if (stuck.length) return ["bad", `Takes mail, but ${stuck.map(([name, lane]) => `${name} can't send (${whyNot(lane)})`).join("; ")}`];
-  const down = new Set(lanes.flatMap(([, lane]) => Object.entries(lane.upstreams).filter(isGone).map(([name]) => name)));
+  if (stuck.length)
+    return ["bad", `Takes mail, but ${stuck.map(([name, lane]) => `${name} can't send (${whyNot(lane)})`).join("; ")}`];
+  const down = new Set(
+    lanes.flatMap(([, lane]) =>
+      Object.entries(lane.upstreams)
+        .filter(isGone)
+        .map(([name]) => name),
+    ),
+  );
   if (down.size) return ["warn", `Takes mail; every lane can send, but without ${[...down].join(", ")}`];
   return ["ok", "Takes mail; every lane can send"];
 }
@@ -58,7 +65,8 @@ function show() {
   const about = [
     `otp-relay ${latest.version || ""}`.trim(),
     latest.node && `node ${latest.node}`,
-    latest.uptime_ms !== undefined && `up for ${duration(Math.floor(latest.uptime_ms / 60_000) * 60_000 || latest.uptime_ms)}`,
+    latest.uptime_ms !== undefined &&
+      `up for ${duration(Math.floor(latest.uptime_ms / 60_000) * 60_000 || latest.uptime_ms)}`,
     !access.mayChange() && "this token may read, and change nothing",
   ];
   morph(document.getElementById("about"), [document.createTextNode(about.filter(Boolean).join(" · "))]);

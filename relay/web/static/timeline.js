@@ -40,7 +40,14 @@ export function barsOf(message, recipient) {
   if (recipient.delivered_at && recipient.sent_at) {
     const start = end ?? Date.parse(recipient.sent_at) - accepted;
     const length = Math.max(0, Date.parse(recipient.delivered_at) - accepted - start);
-    bars.push({ label: "delivered", kind: "delivered", start, length, note: `${recipient.upstream} brought it to the mailbox`, group: "Delivery" });
+    bars.push({
+      label: "delivered",
+      kind: "delivered",
+      start,
+      length,
+      note: `${recipient.upstream} brought it to the mailbox`,
+      group: "Delivery",
+    });
   }
   return bars;
 }
@@ -79,14 +86,17 @@ function attemptBars(attempt, start) {
     bars.push({ label, kind, start: at, length, note: PHASES[label], group, attempt });
     at += length;
   }
-  if (!bars.length) bars.push({ label: "attempt", kind: "session", start, length: 0, note: "ended before it began", group, attempt });
+  if (!bars.length)
+    bars.push({ label: "attempt", kind: "session", start, length: 0, note: "ended before it began", group, attempt });
   return bars;
 }
 
 // A map from milliseconds to percent of the width. Long stretches in which nothing happens are drawn short: `gaps` has
 // them as {at, length}, `ticks` the marks as {at, ms}.
 export function axisOf(bars) {
-  const busy = bars.filter((bar) => bar.kind !== "idle" && bar.kind !== "delivered").map((bar) => [bar.start, bar.start + bar.length]);
+  const busy = bars
+    .filter((bar) => bar.kind !== "idle" && bar.kind !== "delivered")
+    .map((bar) => [bar.start, bar.start + bar.length]);
   const ends = bars.map((bar) => bar.start + bar.length);
   const [from, to] = [Math.min(0, ...bars.map((bar) => bar.start)), Math.max(1, ...ends)];
   const spans = merged(busy);
@@ -94,7 +104,8 @@ export function axisOf(bars) {
   const pieces = [];
   let at = from;
   for (const [start, end] of [...spans, [to, to]]) {
-    if (start > at) pieces.push({ start: at, end: start, isGap: start - at > GAP_SHARE * work && start - at > QUIET_MS });
+    if (start > at)
+      pieces.push({ start: at, end: start, isGap: start - at > GAP_SHARE * work && start - at > QUIET_MS });
     if (end > start) pieces.push({ start, end, isGap: false });
     at = Math.max(at, end);
   }
@@ -127,7 +138,11 @@ function laidOut(pieces) {
     if (!piece || piece.end === piece.start) return 0;
     return piece.x + (piece.width * (Math.max(ms, piece.start) - piece.start)) / (piece.end - piece.start);
   };
-  return { x: position, gaps: gaps.map((gap) => ({ at: gap.x, width: gap.width, length: gap.end - gap.start })), ticks: ticksOf(pieces, scale) };
+  return {
+    x: position,
+    gaps: gaps.map((gap) => ({ at: gap.x, width: gap.width, length: gap.end - gap.start })),
+    ticks: ticksOf(pieces, scale),
+  };
 }
 
 // Round times about 18 percent apart, in what is drawn to scale.

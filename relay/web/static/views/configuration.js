@@ -9,7 +9,12 @@ export async function show(place) {
   titled("Configuration");
   const body = h("div", {});
   const result = resultLine();
-  place.root.append(h("h1", {}, "Configuration"), h("p", { class: "lead" }, "What is in force now. Secrets are masked."), result, body);
+  place.root.append(
+    h("h1", {}, "Configuration"),
+    h("p", { class: "lead" }, "What is in force now. Secrets are masked."),
+    result,
+    body,
+  );
   morph(body, [loading()]);
   await load(body, result, place.signal);
   place.ready();
@@ -28,13 +33,35 @@ function shown(config, result) {
   const facts = [
     ["File", h("code", {}, config.path || "–")],
     ["In force since", moment(config.loaded_at)],
-    ["Last reload", reload ? [moment(reload.at), reload.ok ? ", in force" : h("strong", { class: "bad" }, `, refused: ${reload.reason}`)] : "none since the start"],
+    [
+      "Last reload",
+      reload
+        ? [moment(reload.at), reload.ok ? ", in force" : h("strong", { class: "bad" }, `, refused: ${reload.reason}`)]
+        : "none since the start",
+    ],
   ];
   const lines = config.yaml.split("\n").map((line) => [...coloured(line), "\n"]);
   return [
-    h("section", { class: "card facts", "aria-label": "Facts" }, h("dl", {}, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))))),
-    h("header", { class: "listhead still" }, h("h2", {}, "YAML"), h("button", { type: "button", class: "quiet", onclick: () => copy(config.yaml, result) }, "Copy")),
-    h("pre", { class: "yaml", tabindex: "0", role: "region", "aria-label": "The configuration as YAML" }, h("code", {}, lines)),
+    h(
+      "section",
+      { class: "card facts", "aria-label": "Facts" },
+      h(
+        "dl",
+        {},
+        facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+      ),
+    ),
+    h(
+      "header",
+      { class: "listhead still" },
+      h("h2", {}, "YAML"),
+      h("button", { type: "button", class: "quiet", onclick: () => copy(config.yaml, result) }, "Copy"),
+    ),
+    h(
+      "pre",
+      { class: "yaml", tabindex: "0", role: "region", "aria-label": "The configuration as YAML" },
+      h("code", {}, lines),
+    ),
   ];
 }
 

@@ -4,7 +4,7 @@ import { ACTIONS, act, applies, LABELS } from "../actions.js";
 import * as access from "../access.js";
 import { get, wasAborted } from "../api.js";
 import { chart } from "../chart.js";
-import { h, morph, paced } from "../dom.js";
+import { h, morph, paced, update } from "../dom.js";
 import { count, dateTime, duration, lanesOf, many, size, stateOf, toneOf } from "../format.js";
 import { on } from "../live.js";
 import { failure, loading, moment, pill, resultLine, statePill } from "../parts.js";
@@ -24,7 +24,7 @@ export async function show(place) {
     result,
     body,
   );
-  const again = paced(() => load(view), 300, place.signal);
+  const again = paced(() => load(view, update), 300, place.signal);
   on("mail", (event) => event.message === (view.message ? view.message.id : id) && again(), place.signal);
   on("back", again, place.signal);
   draw(view);
@@ -39,7 +39,8 @@ function goBack(event) {
   back("/");
 }
 
-async function load(view) {
+// `write`: how the page is changed, `update` where the reader did nothing.
+async function load(view, write = morph) {
   try {
     view.message = await get(`/api/messages/${encodeURIComponent(view.id)}`, { signal: view.signal });
     view.error = null;
@@ -47,20 +48,29 @@ async function load(view) {
     if (wasAborted(error)) return;
     view.error = view.message ? null : error;
   }
-  draw(view);
+  draw(view, write);
 }
 
-function draw(view) {
+function draw(view, write = morph) {
   const { message, error } = view;
-  if (error) return morph(view.body, [h("h1", {}, `Message ${view.id}`), failure(error, () => load(view))]);
-  if (!message) return morph(view.body, [h("h1", {}, `Message ${view.id}`), loading()]);
+  if (error) return write(view.body, [h("h1", {}, `Message ${view.id}`), failure(error, () => load(view))]);
+  if (!message) return write(view.body, [h("h1", {}, `Message ${view.id}`), loading()]);
   const shown = view.all ? message.recipients : message.recipients.slice(0, MOST_RECIPIENTS);
   const hidden = message.recipients.length - shown.length;
-  morph(view.body, [
+  write(view.body, [
     head(view, message),
     facts(message),
     ...shown.map((recipient, at) => recipientPart(message, recipient, at)),
-    hidden > 0 && h("p", { "data-key": "more" }, h("button", { type: "button", onclick: () => showAll(view) }, `Show ${many(hidden, "more recipient", "more recipients")}`)),
+    hidden > 0 &&
+      h(
+        "p",
+        { "data-key": "more" },
+        h(
+          "button",
+          { type: "button", onclick: () => showAll(view) },
+          `Show ${many(hidden, "more recipient", "more recipients")}`,
+        ),
+      ),
     notes(message),
   ]);
 }
@@ -78,12 +88,29 @@ function head(view, message) {
   return h(
     "header",
     { class: "verdict", "data-key": "head" },
-    h("p", { class: "over" }, pill(stateOf(message), toneOf(states)), " ", h("span", { class: "subject" }, message.subject || "no subject")),
+    h(
+      "p",
+      { class: "over" },
+      pill(stateOf(message), toneOf(states)),
+      " ",
+      h("span", { class: "subject" }, message.subject || "no subject"),
+    ),
     h("h1", {}, verdictOf(message)),
     h(
       "div",
       { class: "buttons" },
-      there.map((action) => h("button", { type: "button", "data-key": action, class: action === "drop" ? "danger" : "", onclick: () => change(view, action) }, LABELS[action])),
+      there.map((action) =>
+        h(
+          "button",
+          {
+            type: "button",
+            "data-key": action,
+            class: action === "drop" ? "danger" : "",
+            onclick: () => change(view, action),
+          },
+          LABELS[action],
+        ),
+      ),
       h("button", { type: "button", class: "quiet", "data-key": "copy", onclick: () => copyLink(view) }, "Copy link"),
     ),
   );
@@ -92,7 +119,8 @@ function head(view, message) {
 function verdictOf(message) {
   if (message.verdict) return message.verdict;
   const [first] = message.recipients;
-  if (message.recipients.length === 1) return `${first.state[0].toUpperCase()}${first.state.slice(1)}${first.upstream ? ` by ${first.upstream}` : ""}`;
+  if (message.recipients.length === 1)
+    return `${first.state[0].toUpperCase()}${first.state.slice(1)}${first.upstream ? ` by ${first.upstream}` : ""}`;
   return stateOf(message);
 }
 
@@ -100,7 +128,8 @@ async function change(view, action) {
   const { message, result } = view;
   const states = statesOf(message);
   const number = states.filter((state) => applies(action, [state])).length;
-  const what = message.recipients.length === 1 ? "this message" : `${number} of ${many(message.recipients.length, "recipient")}`;
+  const what =
+    message.recipients.length === 1 ? "this message" : `${number} of ${many(message.recipients.length, "recipient")}`;
   try {
     const said = await act(action, what, { ids: [message.id] }, states);
     if (said === null) return;
@@ -143,7 +172,11 @@ function facts(message) {
   return h(
     "section",
     { class: "card facts", "aria-label": "Facts", "data-key": "facts" },
-    h("dl", {}, there.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
+    h(
+      "dl",
+      {},
+      there.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+    ),
     message.hint && h("p", { class: "note warn" }, message.hint),
   );
 }
@@ -151,7 +184,12 @@ function facts(message) {
 function recipientPart(message, recipient, at) {
   const isOne = message.recipients.length === 1;
   const place = recipient.lane && recipient.lane !== message.lane ? `lane ${recipient.lane}` : "";
-  const summary = [h("span", { class: "address" }, recipient.address), statePill(recipient.state), recipient.delivered_at && pill("delivered", "ok"), place && h("small", {}, place)];
+  const summary = [
+    h("span", { class: "address" }, recipient.address),
+    statePill(recipient.state),
+    recipient.delivered_at && pill("delivered", "ok"),
+    place && h("small", {}, place),
+  ];
   const content = [
     !isOne && recipient.verdict && h("p", { class: "lead" }, recipient.verdict),
     next(recipient),
@@ -162,7 +200,16 @@ function recipientPart(message, recipient, at) {
   ];
   const key = `to-${at}`;
   if (isOne) return h("section", { class: "card recipient", "data-key": key }, h("h2", {}, summary), content);
-  return h("details", { class: "card recipient", "data-key": key, open: at < OPEN_RECIPIENTS && message.recipients.length <= OPEN_RECIPIENTS }, h("summary", {}, h("h2", {}, summary)), h("div", { class: "stack" }, content));
+  return h(
+    "details",
+    {
+      class: "card recipient",
+      "data-key": key,
+      open: at < OPEN_RECIPIENTS && message.recipients.length <= OPEN_RECIPIENTS,
+    },
+    h("summary", {}, h("h2", {}, summary)),
+    h("div", { class: "stack" }, content),
+  );
 }
 
 function next(recipient) {
@@ -179,14 +226,37 @@ function attempts(recipient) {
     return h(
       "li",
       { "data-key": String(attempt.n) },
-      h("p", {}, h("b", {}, `${attempt.n}. ${attempt.upstream}`), " ", pill(attempt.outcome, OUTCOMES[attempt.outcome] || "idle"), h("small", {}, ` ${attempt.session} session, ${duration(took)}, `, moment(attempt.started_at))),
+      h(
+        "p",
+        {},
+        h("b", {}, `${attempt.n}. ${attempt.upstream}`),
+        " ",
+        pill(attempt.outcome, OUTCOMES[attempt.outcome] || "idle"),
+        h("small", {}, ` ${attempt.session} session, ${duration(took)}, `, moment(attempt.started_at)),
+      ),
       h("p", { class: "reply" }, h("code", {}, attempt.reply)),
     );
   });
-  return [h("h3", {}, "Attempts"), items.length ? h("ol", { class: "log" }, items) : h("p", { class: "faint" }, recipient.reply || "None yet.")];
+  return [
+    h("h3", {}, "Attempts"),
+    items.length ? h("ol", { class: "log" }, items) : h("p", { class: "faint" }, recipient.reply || "None yet."),
+  ];
 }
 
-const EVENT_TONES = { sent: "ok", delivered: "ok", deferred: "warn", held: "warn", ambiguous: "warn", limited: "warn", complained: "warn", bounced: "bad", rejected: "bad", failed: "bad", expired: "bad", suppressed: "bad" };
+const EVENT_TONES = {
+  sent: "ok",
+  delivered: "ok",
+  deferred: "warn",
+  held: "warn",
+  ambiguous: "warn",
+  limited: "warn",
+  complained: "warn",
+  bounced: "bad",
+  rejected: "bad",
+  failed: "bad",
+  expired: "bad",
+  suppressed: "bad",
+};
 
 function events(recipient) {
   const items = (recipient.events || []).map((event) =>
@@ -197,16 +267,32 @@ function events(recipient) {
         "p",
         {},
         pill(event.kind, EVENT_TONES[event.kind] || "idle"),
-        h("small", {}, ` ${dateTime(event.at)}, `, `${duration(event.after_ms)} after acceptance, said by ${event.source === "esp" ? event.upstream || "the ESP" : "the relay"}`, event.permanent ? ", for good" : ""),
+        h(
+          "small",
+          {},
+          ` ${dateTime(event.at)}, `,
+          `${duration(event.after_ms)} after acceptance, said by ${event.source === "esp" ? event.upstream || "the ESP" : "the relay"}`,
+          event.permanent ? ", for good" : "",
+        ),
       ),
       event.reason && h("p", { class: "reply" }, h("code", {}, event.reason)),
     ),
   );
-  return [h("h3", {}, "Events"), items.length ? h("ol", { class: "log" }, items) : h("p", { class: "faint" }, "None yet.")];
+  return [
+    h("h3", {}, "Events"),
+    items.length ? h("ol", { class: "log" }, items) : h("p", { class: "faint" }, "None yet."),
+  ];
 }
 
 function notes(message) {
   if (!message.notes.length) return null;
-  const items = message.notes.map((note, at) => h("li", { "data-key": String(at) }, h("p", {}, h("small", {}, moment(note.at), " "), note.text)));
-  return h("section", { class: "card", "data-key": "notes" }, h("h2", {}, `Notes`, h("small", {}, ` ${count(items.length)}`)), h("ol", { class: "log" }, items));
+  const items = message.notes.map((note, at) =>
+    h("li", { "data-key": String(at) }, h("p", {}, h("small", {}, moment(note.at), " "), note.text)),
+  );
+  return h(
+    "section",
+    { class: "card", "data-key": "notes" },
+    h("h2", {}, `Notes`, h("small", {}, ` ${count(items.length)}`)),
+    h("ol", { class: "log" }, items),
+  );
 }

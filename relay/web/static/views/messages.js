@@ -1,7 +1,7 @@
 // The first page: the lanes now, and the messages, newest first, as they come.
 
 import { ask, wasAborted, withQuery } from "../api.js";
-import { h, morph, paced } from "../dom.js";
+import { h, morph, paced, update } from "../dom.js";
 import * as filters from "../filters.js";
 import { count, dateTime } from "../format.js";
 import { cards } from "../lanes.js";
@@ -47,9 +47,12 @@ class Messages {
       signal,
     });
     const lanes = h("section", { "aria-label": "Lanes" }, this.lanes);
-    root.append(h("h1", { class: "visually-hidden" }, "Messages"), h("div", { class: "first" }, lanes, form, this.list));
+    root.append(
+      h("h1", { class: "visually-hidden" }, "Messages"),
+      h("div", { class: "first" }, lanes, form, this.list),
+    );
     this.draw();
-    on("live", (live) => morph(this.lanes, cards(live)), signal);
+    on("live", (live) => update(this.lanes, cards(live)), signal);
     this.fetchNew = paced(() => this.loadNew(), NEW_EVERY_MS, signal);
     this.fetchAll = paced(() => this.load(true), AGAIN_EVERY_MS, signal);
     on("mail", (event) => this.happened(event), signal);
@@ -63,7 +66,8 @@ class Messages {
 
   leave() {
     if (this.request) this.request.abort();
-    const { rows, searchedSince, limit, opened } = this;
+    const { rows, searchedSince, limit } = this;
+    const opened = location.pathname.startsWith("/m/") ? location.pathname.slice(3) : null;
     if (rows) kept = { url: filters.toUrl(this.filters), state: { rows, searchedSince, limit, opened } };
   }
 
@@ -72,7 +76,8 @@ class Messages {
     if (!this.place.isBack || !this.opened) return;
     const link = this.list.querySelector(`tr[data-key="${CSS.escape(this.opened)}"] a.row`);
     this.opened = null;
-    if (link && (document.activeElement === document.body || document.activeElement === this.place.root)) link.focus({ preventScroll: true });
+    if (link && (document.activeElement === document.body || document.activeElement === this.place.root))
+      link.focus({ preventScroll: true });
   }
 
   change(given, isTyping) {
@@ -100,7 +105,10 @@ class Messages {
       this.waiting = [];
     }
     try {
-      const { document: rows, headers } = await ask(this.path({ limit: this.limit }), { signal: request.signal, withinMs: 30_000 });
+      const { document: rows, headers } = await ask(this.path({ limit: this.limit }), {
+        signal: request.signal,
+        withinMs: 30_000,
+      });
       this.searchedSince = headers.get("X-Searched-Since");
       this.error = null;
       if (isQuiet && this.rows) this.take(rows, rows.length < this.limit);
@@ -118,7 +126,9 @@ class Messages {
     const newest = this.waiting[0] || this.rows[0];
     if (!newest) return this.load(true);
     try {
-      const { document: rows } = await ask(this.path({ since: newest.accepted_at, limit: FIRST_ROWS }), { signal: this.place.signal });
+      const { document: rows } = await ask(this.path({ since: newest.accepted_at, limit: FIRST_ROWS }), {
+        signal: this.place.signal,
+      });
       this.take(rows, rows.length < FIRST_ROWS);
       this.draw();
     } catch (error) {
@@ -188,7 +198,13 @@ class Messages {
 
   head() {
     const number = this.waiting.length;
-    const button = number > 0 && h("button", { type: "button", class: "primary", onclick: () => this.showNew() }, `${count(number)}${this.isGap ? " or more" : ""} new – show`);
+    const button =
+      number > 0 &&
+      h(
+        "button",
+        { type: "button", class: "primary", onclick: () => this.showNew() },
+        `${count(number)}${this.isGap ? " or more" : ""} new – show`,
+      );
     return h(
       "header",
       { class: "listhead", "data-key": "head" },
@@ -213,22 +229,45 @@ class Messages {
   body() {
     if (this.error) return [failure(this.error, () => this.load(false))];
     if (!this.rows) return [loading()];
-    const notes = this.searchedSince ? [h("p", { class: "note warn", "data-key": "until" }, `The search took long: nothing older than ${dateTime(this.searchedSince)} was looked at. A narrower filter reaches further back.`)] : [];
-    if (!this.rows.length) return [...notes, empty(filters.isAny(this.filters) ? "No message matches." : "No message yet. The first one shows up here by itself.")];
-    const shown = table("Messages", COLUMNS, this.rows.map(messageRow), { class: "messages", "data-key": "table", onclick: (event) => this.note(event) });
+    const notes = this.searchedSince
+      ? [
+          h(
+            "p",
+            { class: "note warn", "data-key": "until" },
+            `The search took long: nothing older than ${dateTime(this.searchedSince)} was looked at. A narrower filter reaches further back.`,
+          ),
+        ]
+      : [];
+    if (!this.rows.length)
+      return [
+        ...notes,
+        empty(
+          filters.isAny(this.filters)
+            ? "No message matches."
+            : "No message yet. The first one shows up here by itself.",
+        ),
+      ];
+    const shown = table("Messages", COLUMNS, this.rows.map(messageRow), { class: "messages", "data-key": "table" });
     const hints = [...new Set(this.rows.map((message) => message.hint).filter(Boolean))].slice(0, 1);
-    return [...notes, h("div", { "data-key": "table" }, shown), ...hints.map((hint) => h("p", { class: "note", "data-key": "hint" }, hint)), this.more()];
-  }
-
-  note(event) {
-    const row = event.target.closest("tr[data-key]");
-    if (row) this.opened = row.dataset.key;
+    return [
+      ...notes,
+      h("div", { "data-key": "table" }, shown),
+      ...hints.map((hint) => h("p", { class: "note", "data-key": "hint" }, hint)),
+      this.more(),
+    ];
   }
 
   more() {
     if (this.rows.length < this.limit || this.limit >= MOST_ROWS) {
       const isCut = this.rows.length >= MOST_ROWS;
-      return isCut && h("p", { class: "faint", "data-key": "more" }, `At most ${MOST_ROWS} messages are shown; filters lead to older ones.`);
+      return (
+        isCut &&
+        h(
+          "p",
+          { class: "faint", "data-key": "more" },
+          `At most ${MOST_ROWS} messages are shown; filters lead to older ones.`,
+        )
+      );
     }
     return h("p", { "data-key": "more" }, h("button", { type: "button", onclick: () => this.loadMore() }, "Show more"));
   }

@@ -1,19 +1,29 @@
 // The queue: what waits by lane and state, the messages, and actions on those that are ticked, a lane, or all.
 
-import { ACTIONS, act, APPLIES, applies, LABELS } from "../actions.js";
+import { ACTIONS, act, applies, LABELS } from "../actions.js";
 import * as access from "../access.js";
 import { get, wasAborted, withQuery } from "../api.js";
-import { h, morph, paced } from "../dom.js";
+import { h, morph, paced, update } from "../dom.js";
 import { addLanes } from "../filters.js";
-import { count, duration, lanesOf, many, size, stateOf, toneOf, WAITING } from "../format.js";
+import { count, lanesOf, stateOf, toneOf, WAITING } from "../format.js";
 import { on } from "../live.js";
 import { cell, empty, failure, field, loading, moment, options, pill, resultLine, row, table } from "../parts.js";
 import { setUrl, titled } from "../router.js";
 import { isInUse, opening } from "../rows.js";
+import { chosenOf, summary } from "../waiting.js";
 
 const EVERY_MS = 2_000;
 const LIMIT = 500;
-const COLUMNS = [["Tick", "tick"], ["Accepted", "when"], ["To", "to"], ["Subject", "subject"], ["Lane", "lane"], ["State", "state"], ["Last reply", "reply"], ["Next try", "when"]];
+const COLUMNS = [
+  ["Tick", "tick"],
+  ["Accepted", "when"],
+  ["To", "to"],
+  ["Subject", "subject"],
+  ["Lane", "lane"],
+  ["State", "state"],
+  ["Last reply", "reply"],
+  ["Next try", "when"],
+];
 
 export async function show(place) {
   titled("Queue");
@@ -40,7 +50,7 @@ class Queue {
     this.list = h("section", { class: "list", "aria-labelledby": "waiting" });
     this.bar = h("div", { class: "actionbar", role: "group", "aria-label": "Actions" });
     root.append(h("h1", {}, "Queue"), this.counts, this.form(), this.bar, this.result, this.list);
-    this.again = paced(() => this.load(), EVERY_MS, signal);
+    this.again = paced(() => this.load(update), EVERY_MS, signal);
     on("mail", () => !document.hidden && this.again(), signal);
     on("back", this.again, signal);
     this.draw();
@@ -49,11 +59,23 @@ class Queue {
   }
 
   form() {
-    const lane = h("select", { onchange: (event) => this.filter({ lane: event.target.value }) }, options([["", "all lanes"], ...(this.lane ? [this.lane] : [])], this.lane));
-    const state = h("select", { onchange: (event) => this.filter({ state: event.target.value }) }, options([["", "all states"], ...WAITING], this.state));
+    const lane = h(
+      "select",
+      { onchange: (event) => this.filter({ lane: event.target.value }) },
+      options([["", "all lanes"], ...(this.lane ? [this.lane] : [])], this.lane),
+    );
+    const state = h(
+      "select",
+      { onchange: (event) => this.filter({ state: event.target.value }) },
+      options([["", "all states"], ...WAITING], this.state),
+    );
     this.fields = { lane, state };
     on("live", (live) => addLanes(lane, Object.keys(live.lanes)), this.place.signal);
-    return h("form", { class: "filters", "data-keep": true, "aria-label": "Filters", onsubmit: (event) => event.preventDefault() }, h("div", { class: "filterline" }, field("Lane", lane), field("State", state)));
+    return h(
+      "form",
+      { class: "filters", "data-keep": true, "aria-label": "Filters", onsubmit: (event) => event.preventDefault() },
+      h("div", { class: "filterline" }, field("Lane", lane), field("State", state)),
+    );
   }
 
   filter(given) {
@@ -65,7 +87,7 @@ class Queue {
     this.load();
   }
 
-  async load() {
+  async load(write) {
     const path = withQuery("/api/queue", { lane: this.lane, state: this.state, limit: LIMIT });
     this.path = path;
     try {
@@ -78,7 +100,7 @@ class Queue {
       this.error = this.messages ? null : error;
     }
     if (this.document) this.take();
-    this.draw();
+    this.draw(write);
   }
 
   // Rows that the reader uses stay where they are: what has left the queue is marked, what came waits.
@@ -98,7 +120,10 @@ class Queue {
 
   isStale() {
     const shown = new Set(this.messages.map((message) => message.id));
-    return this.messages.some((message) => message.isGone) || this.document.messages.some((message) => !shown.has(message.id));
+    return (
+      this.messages.some((message) => message.isGone) ||
+      this.document.messages.some((message) => !shown.has(message.id))
+    );
   }
 
   showLatest() {
@@ -107,59 +132,60 @@ class Queue {
     document.getElementById("waiting").focus({ preventScroll: true });
   }
 
-  draw() {
-    morph(this.counts, this.document ? this.summary() : []);
-    morph(this.bar, access.mayChange() ? this.actions() : []);
-    morph(this.list, [this.head(), ...this.body()]);
-  }
-
-  summary() {
-    const lanes = new Map();
-    for (const one of this.document.lanes.filter(({ recipients }) => recipients > 0)) lanes.set(one.lane, [...(lanes.get(one.lane) || []), one]);
-    const { messages, bytes, max_messages, free_bytes } = this.document.fill;
-    const limit = max_messages ? ` of at most ${count(max_messages)}` : "";
-    return [
-      h("div", { class: "card count", "data-key": "all" }, h("h2", {}, "In all"), h("p", { class: "big" }, count(messages), h("small", {}, ` ${messages === 1 ? "message" : "messages"}${limit}`)), h("p", { class: "faint" }, `${size(bytes)}, ${size(free_bytes)} of the disk free`)),
-      ...[...lanes].map(([lane, rows]) =>
-        h("div", { class: "card count", "data-key": `lane-${lane}` }, h("h2", {}, lane), h("ul", {}, rows.map((one) => h("li", {}, h("b", {}, count(one.recipients)), ` ${one.state}`, one.oldest_ms !== null && h("small", {}, `, oldest ${duration(one.oldest_ms)}`))))),
-      ),
-    ];
-  }
-
-  // What the chosen scope is about: the API's selection, its name, and the states of its recipients.
-  chosen() {
-    if (this.scope === "ticked" || (!this.scope && this.ticked.size)) {
-      const messages = (this.messages || []).filter((message) => this.ticked.has(message.id));
-      const states = messages.flatMap((message) => message.recipients.map((one) => one.state));
-      return { body: { ids: messages.map((message) => message.id) }, what: (action) => many(messages.filter((message) => message.recipients.some((one) => applies(action, [one.state]))).length, "message"), states };
-    }
-    const lane = this.scope.startsWith("lane:") ? this.scope.slice(5) : null;
-    const counts = (this.document ? this.document.lanes : []).filter((one) => this.scope && (lane === null || one.lane === lane) && one.recipients > 0);
-    const number = (action) => counts.filter((one) => APPLIES[action].includes(one.state)).reduce((sum, one) => sum + one.recipients, 0);
-    const where = lane === null ? "of all lanes" : `of lane ${lane}`;
-    return { body: lane === null ? { all: true } : { lane }, what: (action) => `${many(number(action), "recipient")} ${where}`, states: counts.map((one) => one.state) };
+  // `write`: how the page is changed, `update` where the reader did nothing.
+  draw(write = morph) {
+    morph(this.counts, this.document ? summary(this.document.fill, this.document.lanes) : []);
+    write(this.bar, access.mayChange() ? this.actions() : []);
+    write(this.list, [this.head(), ...this.body()]);
   }
 
   actions() {
-    const { states } = this.chosen();
+    const { states } = chosenOf(this);
     const lanes = [...new Set((this.document ? this.document.lanes : []).map((one) => one.lane))];
-    const scopes = [["", "what is ticked"], ...lanes.map((lane) => [`lane:${lane}`, `all of lane ${lane}`]), ["all", "the whole queue"]];
-    const select = h("select", { onchange: (event) => {
-      this.scope = event.target.value;
-      this.draw();
-    } }, options(scopes, this.scope));
+    const scopes = [
+      ["", "what is ticked"],
+      ...lanes.map((lane) => [`lane:${lane}`, `all of lane ${lane}`]),
+      ["all", "the whole queue"],
+    ];
+    const select = h(
+      "select",
+      {
+        onchange: (event) => {
+          this.scope = event.target.value;
+          this.draw();
+        },
+      },
+      options(scopes, this.scope),
+    );
     const scope = field("Act on", select, "inline");
     [select.id, scope.firstChild.htmlFor] = ["scope", "scope"]; // the same each time it is drawn
-    const hint = this.scope ? "" : this.ticked.size ? `${count(this.ticked.size)} ticked` : "Tick messages, or choose a lane";
+    const hint = this.scope
+      ? ""
+      : this.ticked.size
+        ? `${count(this.ticked.size)} ticked`
+        : "Tick messages, or choose a lane";
     return [
       scope,
-      ...ACTIONS.map((action) => h("button", { type: "button", "data-key": action, class: action === "drop" ? "danger" : "", disabled: !applies(action, states), onclick: () => this.change(action) }, LABELS[action])),
+      ...ACTIONS.map((action) =>
+        h(
+          "button",
+          {
+            type: "button",
+            "data-key": action,
+            class: action === "drop" ? "danger" : "",
+            disabled: !applies(action, states),
+            onclick: () => this.change(action),
+          },
+          LABELS[action],
+        ),
+      ),
       h("span", { class: "faint", "data-key": "hint" }, hint),
     ];
   }
 
   async change(action) {
-    const { body, what, states } = this.chosen();
+    const { body, what, states } = chosenOf(this);
+    if (!applies(action, states)) return this.result.say("Nothing of it waits any more.", "idle");
     try {
       const said = await act(action, what(action), body, states);
       if (said === null) return;
@@ -180,26 +206,55 @@ class Queue {
       { class: "listhead", "data-key": "head" },
       h("h2", { id: "waiting", tabindex: "-1" }, "Waiting messages"),
       h("p", { class: "faint" }, "earliest due first"),
-      isStale && h("button", { type: "button", class: "primary", "data-key": "stale", onclick: () => this.showLatest() }, "The queue has changed – show"),
+      isStale &&
+        h(
+          "button",
+          { type: "button", class: "primary", "data-key": "stale", onclick: () => this.showLatest() },
+          "The queue has changed – show",
+        ),
     );
   }
 
   body() {
     if (this.error) return [failure(this.error, () => this.load())];
     if (!this.messages) return [loading()];
-    if (!this.messages.length) return [empty(this.lane || this.state ? "Nothing in the queue matches." : "The queue is empty.")];
+    if (!this.messages.length)
+      return [empty(this.lane || this.state ? "Nothing in the queue matches." : "The queue is empty.")];
     const columns = access.mayChange() ? [[this.tickAll(), "tick"], ...COLUMNS.slice(1)] : COLUMNS.slice(1);
-    const cut = this.messages.length >= LIMIT && h("p", { class: "faint", "data-key": "cut" }, `Only the first ${LIMIT} are shown; an action on a lane is about all of them.`);
-    return [h("div", { "data-key": "table" }, table("Waiting messages", columns, this.messages.map((message) => this.row(message)), { class: "waitlist" })), cut];
+    const cut =
+      this.messages.length >= LIMIT &&
+      h(
+        "p",
+        { class: "faint", "data-key": "cut" },
+        `Only the first ${LIMIT} are shown; an action on a lane is about all of them.`,
+      );
+    return [
+      h(
+        "div",
+        { "data-key": "table" },
+        table(
+          "Waiting messages",
+          columns,
+          this.messages.map((message) => this.row(message)),
+          { class: "waitlist" },
+        ),
+      ),
+      cut,
+    ];
   }
 
   tickAll() {
     const there = this.messages.filter((message) => !message.isGone);
-    const box = h("input", { type: "checkbox", "aria-label": "Tick all", onchange: (event) => {
-      this.ticked = new Set(event.target.checked ? there.map((message) => message.id) : []);
-      for (const one of this.list.querySelectorAll("tbody input[type=checkbox]:not(:disabled)")) one.checked = event.target.checked;
-      this.draw();
-    } });
+    const box = h("input", {
+      type: "checkbox",
+      "aria-label": "Tick all",
+      onchange: (event) => {
+        this.ticked = new Set(event.target.checked ? there.map((message) => message.id) : []);
+        for (const one of this.list.querySelectorAll("tbody input[type=checkbox]:not(:disabled)"))
+          one.checked = event.target.checked;
+        this.draw();
+      },
+    });
     return box;
   }
 
@@ -208,11 +263,19 @@ class Queue {
     const waits = message.recipients.find((one) => WAITING.includes(one.state)) || first;
     const others = message.recipients.length - 1;
     const states = message.recipients.map((one) => one.state);
-    const dues = message.recipients.map((one) => one.next_at).filter(Boolean).sort();
-    const box = h("input", { type: "checkbox", "aria-label": `Tick the mail to ${first.address}`, disabled: message.isGone, onchange: (event) => {
-      this.ticked[event.target.checked ? "add" : "delete"](message.id);
-      this.draw();
-    } });
+    const dues = message.recipients
+      .map((one) => one.next_at)
+      .filter(Boolean)
+      .sort();
+    const box = h("input", {
+      type: "checkbox",
+      "aria-label": `Tick the mail to ${first.address}`,
+      disabled: message.isGone,
+      onchange: (event) => {
+        this.ticked[event.target.checked ? "add" : "delete"](message.id);
+        this.draw();
+      },
+    });
     box.checked = this.ticked.has(message.id);
     const given = opening(message.id);
     return row(
@@ -220,7 +283,12 @@ class Queue {
       { ...given, class: message.isGone ? "opens gone" : "opens" },
       access.mayChange() && cell("Tick", "tick", h("label", {}, box)),
       cell("Accepted", "when", moment(message.accepted_at)),
-      cell("To", "to", h("a", { class: "row", href: `/m/${message.id}` }, first.address || message.id), others > 0 && h("small", {}, ` +${count(others)}`)),
+      cell(
+        "To",
+        "to",
+        h("a", { class: "row", href: `/m/${message.id}` }, first.address || message.id),
+        others > 0 && h("small", {}, ` +${count(others)}`),
+      ),
       cell("Subject", "subject", message.subject || h("span", { class: "faint" }, "no subject")),
       cell("Lane", "lane", lanesOf(message).join(", ")),
       cell("State", "state", message.isGone ? pill("left the queue", "idle") : pill(stateOf(message), toneOf(states))),

@@ -7,22 +7,54 @@ import { bandBar } from "../lanes.js";
 import { cell, empty, failure, field, loading, options, pill, row, table } from "../parts.js";
 import { setUrl, titled } from "../router.js";
 
-const SINCE = [["1h", "last hour"], ["24h", "last 24 hours"], ["7d", "last 7 days"], ["30d", "last 30 days"]];
-const COLUMNS = [["Lane", ""], ["Upstream", ""], ["Provider", ""], ["Recipients", "number"], ["p50", "number"], ["p95", "number"], ["p99", "number"], ["Inbox p50", "number"], ["Inbox p95", "number"], ["Bounced", "number"], ["Expired", "number"]];
+const SINCE = [
+  ["1h", "last hour"],
+  ["24h", "last 24 hours"],
+  ["7d", "last 7 days"],
+  ["30d", "last 30 days"],
+];
+const COLUMNS = [
+  ["Lane", ""],
+  ["Upstream", ""],
+  ["Provider", ""],
+  ["Recipients", "number"],
+  ["p50", "number"],
+  ["p95", "number"],
+  ["p99", "number"],
+  ["Inbox p50", "number"],
+  ["Inbox p95", "number"],
+  ["Bounced", "number"],
+  ["Expired", "number"],
+];
 
 export async function show(place) {
   titled("Report");
   const view = { place, since: place.query.get("since") || "24h", body: h("div", {}) };
   const known = SINCE.some(([value]) => value === view.since) ? SINCE : [...SINCE, [view.since, `since ${view.since}`]];
-  const select = h("select", { onchange: (event) => {
-    view.since = event.target.value;
-    setUrl(withQuery("/report", { since: view.since }), false);
-    load(view);
-  } }, options(known, view.since));
+  const select = h(
+    "select",
+    {
+      onchange: (event) => {
+        view.since = event.target.value;
+        setUrl(withQuery("/report", { since: view.since }), false);
+        load(view);
+      },
+    },
+    options(known, view.since),
+  );
   place.root.append(
     h("h1", {}, "Report"),
-    h("p", { class: "lead" }, "Times run from the app's final dot: to the upstream's 250, and to the inbox where the upstream reports it."),
-    h("form", { class: "filters filterline", "aria-label": "Filters", onsubmit: (event) => event.preventDefault() }, field("Finished in the", select), h("button", { type: "button", onclick: () => load(view) }, "Refresh")),
+    h(
+      "p",
+      { class: "lead" },
+      "Times run from the app's final dot: to the upstream's 250, and to the inbox where the upstream reports it.",
+    ),
+    h(
+      "form",
+      { class: "filters filterline", "aria-label": "Filters", onsubmit: (event) => event.preventDefault() },
+      field("Finished in the", select),
+      h("button", { type: "button", onclick: () => load(view) }, "Refresh"),
+    ),
     view.body,
   );
   await load(view);
@@ -37,7 +69,10 @@ async function load(view) {
   if (body.firstChild) body.classList.add("busy");
   else morph(body, [loading()]);
   try {
-    const report = await get(withQuery("/api/report", { since: view.since }), { signal: request.signal, withinMs: 60_000 });
+    const report = await get(withQuery("/api/report", { since: view.since }), {
+      signal: request.signal,
+      withinMs: 60_000,
+    });
     morph(body, shown(report));
   } catch (error) {
     if (wasAborted(error)) return;
@@ -50,15 +85,28 @@ function shown(report) {
   if (!report.lanes.length) return [empty("No mail finished in this time.")];
   return [
     h("div", { class: "lanes", "data-key": "lanes" }, report.lanes.map(laneCard)),
-    h("section", { class: "list", "data-key": "lines" }, h("h2", {}, "By upstream and mailbox provider"), table("By upstream and mailbox provider", COLUMNS, report.lines.map(line), { class: "dense" })),
+    h(
+      "section",
+      { class: "list", "data-key": "lines" },
+      h("h2", {}, "By upstream and mailbox provider"),
+      table("By upstream and mailbox provider", COLUMNS, report.lines.map(line), { class: "dense" }),
+    ),
     h("p", { class: "faint", "data-key": "as-of" }, `As of ${dateTime(new Date())}, since ${dateTime(report.since)}.`),
   ];
 }
 
 function laneCard(lane) {
   const ended = { bounced: lane.states.bounced, expired: lane.states.expired };
-  const figures = [["p50", lane.p50_ms], ["p95", lane.p95_ms], ["p99", lane.p99_ms]];
-  const inbox = [["p50", lane.inbox.p50_ms], ["p95", lane.inbox.p95_ms], ["p99", lane.inbox.p99_ms]];
+  const figures = [
+    ["p50", lane.p50_ms],
+    ["p95", lane.p95_ms],
+    ["p99", lane.p99_ms],
+  ];
+  const inbox = [
+    ["p50", lane.inbox.p50_ms],
+    ["p95", lane.inbox.p95_ms],
+    ["p99", lane.inbox.p99_ms],
+  ];
   return h(
     "article",
     { class: "card lanecard", "data-key": lane.lane },
@@ -67,7 +115,9 @@ function laneCard(lane) {
     h("h3", {}, "To the upstream"),
     h("dl", { class: "figures" }, figures.map(figure)),
     h("h3", {}, "To the inbox"),
-    lane.inbox.delivered ? h("dl", { class: "figures" }, inbox.map(figure)) : h("p", { class: "faint" }, "No upstream reported a delivery."),
+    lane.inbox.delivered
+      ? h("dl", { class: "figures" }, inbox.map(figure))
+      : h("p", { class: "faint" }, "No upstream reported a delivery."),
     bandBar({ bands: lane.bands, ended }),
     h("p", { class: "faint" }, rates(lane)),
   );
@@ -79,7 +129,12 @@ function objective(one) {
   if (!one) return null;
   const wanted = `${share(one.wanted_share, 1)} within ${duration(one.within_ms).replace(".0", "")}`;
   if (!one.total) return h("p", { class: "objective" }, pill("no mail yet", "idle"), ` ${wanted}`);
-  return h("p", { class: "objective" }, pill(one.met ? "objective met" : "objective missed", one.met ? "ok" : "bad"), ` ${share(one.good, one.total)}; objective: ${wanted}`);
+  return h(
+    "p",
+    { class: "objective" },
+    pill(one.met ? "objective met" : "objective missed", one.met ? "ok" : "bad"),
+    ` ${share(one.good, one.total)}; objective: ${wanted}`,
+  );
 }
 
 function rates({ rates: found, slow_receive }) {

@@ -9,8 +9,20 @@ import { cell, empty, failure, field, loading, moment, options, resultLine, row,
 import { setUrl, titled } from "../router.js";
 
 const LIMIT = 200;
-const FOR = [["", "for good"], ["1d", "1 day"], ["7d", "7 days"], ["30d", "30 days"], ["365d", "1 year"]];
-const COLUMNS = [["Address", "to"], ["Cause", ""], ["Reason", "subject"], ["Since", "when"], ["Until", "when"]];
+const FOR = [
+  ["", "for good"],
+  ["1d", "1 day"],
+  ["7d", "7 days"],
+  ["30d", "30 days"],
+  ["365d", "1 year"],
+];
+const COLUMNS = [
+  ["Address", "to"],
+  ["Cause", ""],
+  ["Reason", "subject"],
+  ["Since", "when"],
+  ["Until", "when"],
+];
 
 export async function show(place) {
   titled("Suppressions");
@@ -32,7 +44,18 @@ class Suppressions {
     this.result = resultLine();
     this.adding = h("div", {});
     this.list = h("section", { class: "list", "aria-labelledby": "suppressed" });
-    root.append(h("h1", {}, "Suppressions"), h("p", { class: "lead" }, "Mail to these addresses is not sent: it ends as suppressed, in the lanes whose suppress setting is about the cause."), this.search(), this.adding, this.result, this.list);
+    root.append(
+      h("h1", {}, "Suppressions"),
+      h(
+        "p",
+        { class: "lead" },
+        "Mail to these addresses is not sent: it ends as suppressed, in the lanes whose suppress setting is about the cause.",
+      ),
+      this.search(),
+      this.adding,
+      this.result,
+      this.list,
+    );
     this.draw();
     await Promise.all([this.load(), access.known()]);
     if (signal.aborted) return;
@@ -43,17 +66,34 @@ class Suppressions {
 
   search() {
     const typed = settled(() => this.load(), 250);
-    const box = h("input", { type: "search", role: "searchbox", "aria-label": "Search suppressions", placeholder: "Address, or a part of what is shown", value: this.wanted, autocomplete: "off", spellcheck: "false", oninput: (event) => {
-      const wasTyped = Boolean(this.wanted);
-      this.wanted = event.target.value.trim();
-      setUrl(withQuery("/suppressions", { address: this.wanted }), wasTyped);
-      this.draw();
-      typed();
-    } });
-    return h("form", { class: "filters", role: "search", onsubmit: (event) => {
-      event.preventDefault();
-      typed.now();
-    } }, h("div", { class: "searchline" }, box));
+    const box = h("input", {
+      type: "search",
+      role: "searchbox",
+      "aria-label": "Search suppressions",
+      placeholder: "Address, or a part of what is shown",
+      value: this.wanted,
+      autocomplete: "off",
+      spellcheck: "false",
+      oninput: (event) => {
+        const wasTyped = Boolean(this.wanted);
+        this.wanted = event.target.value.trim();
+        setUrl(withQuery("/suppressions", { address: this.wanted }), wasTyped);
+        this.draw();
+        typed();
+      },
+    });
+    return h(
+      "form",
+      {
+        class: "filters",
+        role: "search",
+        onsubmit: (event) => {
+          event.preventDefault();
+          typed.now();
+        },
+      },
+      h("div", { class: "searchline" }, box),
+    );
   }
 
   addForm() {
@@ -64,12 +104,28 @@ class Suppressions {
       event.preventDefault();
       if (await this.add(address.value.trim(), reason.value.trim(), life.value)) event.target.reset();
     };
-    return h("details", { class: "card" }, h("summary", {}, h("h2", {}, "Add an address")), h("form", { class: "filterline", onsubmit: add }, field("Address", address, "grow"), field("Reason", reason, "grow"), field("How long", life), h("button", { type: "submit", class: "primary" }, "Add")));
+    return h(
+      "details",
+      { class: "card" },
+      h("summary", {}, h("h2", {}, "Add an address")),
+      h(
+        "form",
+        { class: "filterline", onsubmit: add },
+        field("Address", address, "grow"),
+        field("Reason", reason, "grow"),
+        field("How long", life),
+        h("button", { type: "submit", class: "primary" }, "Add"),
+      ),
+    );
   }
 
   async add(address, reason, life) {
     try {
-      const { changed } = await post("/api/suppressions", { address, reason: reason || undefined, for: life || undefined });
+      const { changed } = await post("/api/suppressions", {
+        address,
+        reason: reason || undefined,
+        for: life || undefined,
+      });
       this.result.say(changed.length ? `${address} is suppressed.` : `${address} was suppressed before.`);
     } catch (error) {
       this.result.say(`Not done: ${error.message}`, "bad");
@@ -100,7 +156,10 @@ class Suppressions {
     this.place.signal.addEventListener("abort", () => request.abort());
     const isWhole = /^\S+@[^\s@]+\.[^\s@.]{2,}$|^h:[0-9a-f]{16}$/.test(this.wanted);
     try {
-      const { document: rows, headers } = await ask(path || withQuery("/api/suppressions", { address: isWhole ? this.wanted : "", limit: LIMIT }), { signal: request.signal });
+      const { document: rows, headers } = await ask(
+        path || withQuery("/api/suppressions", { address: isWhole ? this.wanted : "", limit: LIMIT }),
+        { signal: request.signal },
+      );
       const link = /<([^>]+)>; rel="next"/.exec(headers.get("Link") || "");
       this.rows = path ? [...this.rows, ...rows] : rows;
       this.next = link ? link[1] : null;
@@ -114,11 +173,21 @@ class Suppressions {
 
   found() {
     const part = this.wanted.toLowerCase();
-    return this.rows.filter((one) => [one.address, one.reason, one.cause].some((text) => (text || "").toLowerCase().includes(part)));
+    return this.rows.filter((one) =>
+      [one.address, one.reason, one.cause].some((text) => (text || "").toLowerCase().includes(part)),
+    );
   }
 
   draw() {
-    morph(this.list, [h("header", { class: "listhead", "data-key": "head" }, h("h2", { id: "suppressed", tabindex: "-1" }, "Suppressed addresses"), h("p", { class: "faint", role: "status" }, this.rows && !this.error ? this.number() : "")), ...this.body()]);
+    morph(this.list, [
+      h(
+        "header",
+        { class: "listhead", "data-key": "head" },
+        h("h2", { id: "suppressed", tabindex: "-1" }, "Suppressed addresses"),
+        h("p", { class: "faint", role: "status" }, this.rows && !this.error ? this.number() : ""),
+      ),
+      ...this.body(),
+    ]);
   }
 
   number() {
@@ -129,10 +198,27 @@ class Suppressions {
     if (this.error) return [failure(this.error, () => this.load())];
     if (!this.rows) return [loading()];
     const rows = this.found();
-    const more = this.next && h("p", { "data-key": "more" }, h("button", { type: "button", onclick: () => this.load(this.next) }, "Look at more"));
+    const more =
+      this.next &&
+      h(
+        "p",
+        { "data-key": "more" },
+        h("button", { type: "button", onclick: () => this.load(this.next) }, "Look at more"),
+      );
     if (!rows.length) return [empty(this.wanted ? "No entry matches." : "No address is suppressed."), more];
     const columns = access.mayChange() ? [...COLUMNS, ["Action", "end"]] : COLUMNS;
-    return [h("div", { "data-key": "table" }, table("Suppressed addresses", columns, rows.map((one) => this.row(one)))), more];
+    return [
+      h(
+        "div",
+        { "data-key": "table" },
+        table(
+          "Suppressed addresses",
+          columns,
+          rows.map((one) => this.row(one)),
+        ),
+      ),
+      more,
+    ];
   }
 
   row(one) {
@@ -145,7 +231,16 @@ class Suppressions {
       cell("Reason", "subject", one.reason || "–"),
       cell("Since", "when", moment(one.at)),
       cell("Until", "when", one.until ? moment(one.until) : "for good"),
-      access.mayChange() && cell("Action", "end", h("button", { type: "button", class: "small", "aria-label": `Remove ${what}`, onclick: () => this.remove(one) }, "Remove")),
+      access.mayChange() &&
+        cell(
+          "Action",
+          "end",
+          h(
+            "button",
+            { type: "button", class: "small", "aria-label": `Remove ${what}`, onclick: () => this.remove(one) },
+            "Remove",
+          ),
+        ),
     );
   }
 }
