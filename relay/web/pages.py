@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
@@ -34,19 +33,18 @@ def routes() -> list[web.RouteDef]:
     return [*(web.get(view, page) for view in views), web.get(ICON, icon), web.get(STATIC + "{name:.+}", static)]
 
 
+_bodies: dict[str, bytes] = {}
+"""of the few files that there are, each read when a browser first asks, since a relay may never be asked"""
+
+
 async def _file(name: str) -> web.Response:
-    body = await asyncio.to_thread(_body, name)
+    if (body := _bodies.get(name)) is None:
+        body = _bodies[name] = await asyncio.to_thread(_folder().joinpath(*name.split("/")).read_bytes)
     return web.Response(body=body, content_type=_TYPES[name.rpartition(".")[2]], charset="utf-8")
 
 
 def _folder() -> Traversable:
     return files("relay.web").joinpath("static")
-
-
-@cache
-def _body(name: str) -> bytes:
-    """Of one of the few files there are. Read when a browser first asks, since a relay may never be asked."""
-    return _folder().joinpath(*name.split("/")).read_bytes()
 
 
 def _names(folder: Traversable, above: str = "") -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.async_api import Browser, ConsoleMessage, Page
+    from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page
 
 CHROMIUM = shutil.which("chromium")
 WITHIN_MS = 10_000
@@ -40,13 +40,29 @@ async def launched() -> AsyncIterator[Browser]:
         await browser.close()
 
 
-@asynccontextmanager
-async def opened(browser: Browser, url: str, *, errors: Sequence[str] = (), **given: Any) -> AsyncIterator[Page]:
-    """A page of its own. Whatever the page's scripts or its policy complain about fails the test, but for texts with
-    one of `errors` in them. `given`: of the context, as `color_scheme`."""
+async def context_of(browser: Browser, **given: Any) -> BrowserContext:
+    """A reader's own cookies, zone and screen. `given`: as `color_scheme`."""
     usual = {"viewport": {"width": 1280, "height": 800}, "locale": "en-GB", "reduced_motion": "reduce"}
     context = await browser.new_context(**{**usual, **given})
     context.set_default_timeout(WITHIN_MS)
+    return context
+
+
+@asynccontextmanager
+async def opened(browser: Browser, url: str, *, errors: Sequence[str] = (), **given: Any) -> AsyncIterator[Page]:
+    """A page in a context of its own, as `watched`."""
+    context = await context_of(browser, **given)
+    try:
+        async with watched(context, url, errors) as page:
+            yield page
+    finally:
+        await context.close()
+
+
+@asynccontextmanager
+async def watched(context: BrowserContext, url: str, errors: Sequence[str] = ()) -> AsyncIterator[Page]:
+    """A page. Whatever its scripts or its policy complain about fails the test, but for texts with one of `errors` in
+    them."""
     page = await context.new_page()
     complaints: list[str] = []
 
@@ -60,7 +76,7 @@ async def opened(browser: Browser, url: str, *, errors: Sequence[str] = (), **gi
         await page.goto(url)
         yield page
     finally:
-        await context.close()
+        await page.close()
     assert [one for one in complaints if not any(text in one for text in errors)] == []
 
 
@@ -68,7 +84,7 @@ async def violations(page: Page, axe: str) -> list[str]:
     """What axe-core finds on the page, one sentence each: by all its rules in light, in dark by those about colours.
     `axe`: its script."""
     await page.evaluate(axe)  # by the debugger, so the page's policy isn't asked
-    options: dict[str, object] = {"resultTypes": ["violations"], "preload": False}
+    options: dict[str, object] = {"resultTypes": ["violations"], "preload": False, "reporter": "no-passes"}
     await page.emulate_media(color_scheme="light")
     found = await page.evaluate("options => axe.run(document, options)", options)
     await page.emulate_media(color_scheme="dark")

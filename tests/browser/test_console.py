@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from tests.browser.browser import axe_file, launched, opened, violations
+from tests.browser.browser import axe_file, context_of, launched, opened, violations, watched
 from tests.browser.scene import DEAD, SECRET, Scene, play
 from tests.support.app import BULK
 from tests.support.relay import RelayProcess, get, post, time_line, write_config
 from tests.support.upstream import Upstream
 
 if TYPE_CHECKING:
-    from playwright.async_api import Browser, Locator, Page
+    from playwright.async_api import Browser, BrowserContext, Locator, Page
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -45,9 +45,14 @@ async def scene(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> A
         yield found
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def reader(browser: Browser) -> BrowserContext:
+    return await context_of(browser)
+
+
 @pytest_asyncio.fixture(loop_scope="module")
-async def page(browser: Browser, scene: Scene) -> AsyncIterator[Page]:
-    async with opened(browser, scene.url) as found:
+async def page(reader: BrowserContext, scene: Scene) -> AsyncIterator[Page]:
+    async with watched(reader, scene.url) as found:
         await row(found, "news0@example.net").wait_for()
         yield found
 
@@ -305,8 +310,7 @@ async def test_each_view_has_a_url_and_is_no_wider_than_a_phone(browser: Browser
     wide = "nodes => nodes.filter((node) => node.getBoundingClientRect().right > 391).map((node) => node.outerHTML)"
     async with opened(browser, scene.url, viewport={"width": 390, "height": 844}, has_touch=True) as page:
         for view in VIEWS:
-            await page.goto(scene.url + view)
-            await drawn(page, view)
+            await visit(page, view)
             assert await page.evaluate("document.documentElement.scrollWidth") <= 390, view
             assert await page.locator("main button, main input, main td > div").evaluate_all(wide) == [], view
         await page.goto(f"{scene.url}/m/{scene.ids['two']}")
@@ -314,8 +318,10 @@ async def test_each_view_has_a_url_and_is_no_wider_than_a_phone(browser: Browser
         assert await page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-async def drawn(page: Page, view: str) -> None:
-    """Wait until the view has what it asks the API for."""
+async def visit(page: Page, view: str) -> None:
+    """Follow the link to a view, and wait until the view has what it asks the API for."""
+    await page.get_by_role("navigation").get_by_role("link", name=HEADINGS[view]).click()
+    await page.wait_for_url(f"**{view}")
     await page.get_by_role("heading", name=HEADINGS[view], level=1).wait_for(state="attached")
     await page.locator("#about", has_text="otp-relay").wait_for()
     await page.wait_for_function("() => !document.querySelector('.loading')")
@@ -326,8 +332,7 @@ async def test_axe_finds_nothing_on_any_view_in_light_and_in_dark(browser: Brows
     axe = axe_file().read_text()
     async with opened(browser, scene.url) as page:
         for view in VIEWS:
-            await page.goto(scene.url + view)
-            await drawn(page, view)
+            await visit(page, view)
             assert await violations(page, axe) == [], view
         await page.goto(f"{scene.url}/m/{scene.ids['two']}")
         await page.get_by_role("heading", name="later@web.de").wait_for()

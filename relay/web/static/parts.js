@@ -5,6 +5,9 @@ import { dateTime, toneOf } from "./format.js";
 
 export const moment = (at) => (at ? h("time", { datetime: at, title: at }, dateTime(at)) : "–");
 
+// A time to come; what is past waits for its turn.
+export const due = (at) => (Date.parse(at) <= Date.now() ? h("time", { datetime: at, title: at }, "due") : moment(at));
+
 export const pill = (text, tone) => h("span", { class: `pill ${tone}` }, text);
 
 export const statePill = (state) => pill(state, toneOf([state]));

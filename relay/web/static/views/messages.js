@@ -193,6 +193,7 @@ class Messages {
   }
 
   draw() {
+    this.list.parentNode.classList.toggle("searching", filters.isAny(this.filters));
     morph(this.list, [this.head(), ...this.body()]);
   }
 

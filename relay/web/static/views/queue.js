@@ -7,7 +7,7 @@ import { h, morph, paced, update } from "../dom.js";
 import { addLanes } from "../filters.js";
 import { count, lanesOf, stateOf, toneOf, WAITING } from "../format.js";
 import { on } from "../live.js";
-import { cell, empty, failure, field, loading, moment, options, pill, resultLine, row, table } from "../parts.js";
+import { cell, due, empty, failure, field, loading, moment, options, pill, resultLine, row, table } from "../parts.js";
 import { setUrl, titled } from "../router.js";
 import { isInUse, opening } from "../rows.js";
 import { chosenOf, summary } from "../waiting.js";
@@ -293,7 +293,7 @@ class Queue {
       cell("Lane", "lane", lanesOf(message).join(", ")),
       cell("State", "state", message.isGone ? pill("left the queue", "idle") : pill(stateOf(message), toneOf(states))),
       cell("Last reply", "reply", waits.reply || "–"),
-      cell("Next try", "when", dues.length ? moment(dues[0]) : "–"),
+      cell("Next try", "when", dues.length ? due(dues[0]) : "–"),
     );
   }
 }
