@@ -36,7 +36,7 @@ lanes:
   bulk:
     upstreams: [slow]
     retry: [2s, 5s, 15s, 1m]
-    expires: 1h
+    expires: 1d
     concurrency: 4
 rules:
   - name: auth-sender
