@@ -217,9 +217,12 @@ def test_groff_renders_the_man_page_without_a_warning(tmp_path: Path) -> None:
 
 def test_the_wheel_puts_each_file_where_its_reader_looks() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert project["tool"]["setuptools"]["data-files"].items() >= {
-        "share/man/man1": [str(MAN.relative_to(ROOT))],
-        "share/bash-completion/completions": [str(BASH.relative_to(ROOT))],
-        "share/zsh/site-functions": [str(ZSH.relative_to(ROOT))],
-        "share/fish/vendor_completions.d": [str(FISH.relative_to(ROOT))],
-    }.items()
+    assert (
+        project["tool"]["setuptools"]["data-files"].items()
+        >= {
+            "share/man/man1": [str(MAN.relative_to(ROOT))],
+            "share/bash-completion/completions": [str(BASH.relative_to(ROOT))],
+            "share/zsh/site-functions": [str(ZSH.relative_to(ROOT))],
+            "share/fish/vendor_completions.d": [str(FISH.relative_to(ROOT))],
+        }.items()
+    )

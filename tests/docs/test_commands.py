@@ -11,25 +11,18 @@ from tests.docs.blocks import DOCUMENTS, ROOT, Block, all_blocks
 from tests.docs.commands import commands, invocations, invocations_in, mentioned, mistake, options
 
 MAIL = "From: no-reply@auth.example.com\nTo: anna@example.net\nSubject: Sign in\n\nYour code is 123456\n"
-NOT_YET = {"init", "send-test", "ready", "schema", "completion"} - set(commands())
-"""Commands that the documents show and that don't exist yet."""
-
 SHELL = [one for one in all_blocks("sh", "console", "bash") if list(invocations(one))]
 
 
 @pytest.mark.parametrize("block", SHELL, ids=lambda one: one.place)
 def test_the_commands_of_a_block_are_understood(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in invocations(block):
-        if arguments[0] in NOT_YET:
-            continue
         assert mistake(arguments) is None, capsys.readouterr().err
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda one: str(one.relative_to(ROOT)))
 def test_the_commands_in_the_text_exist(document: Path) -> None:
     for command, named in mentioned(document.read_text()):
-        if command in NOT_YET:
-            continue
         assert command in commands(), command
         if command != "sendmail":
             assert named <= options(command), f"otp-relay {command}: {sorted(named - options(command))}"
@@ -42,7 +35,7 @@ def runnable() -> list[list[str]]:
     for block in SHELL:
         for arguments in invocations(block):
             paths = [one for one in arguments if one.endswith((".mbox", ".d")) or one.startswith("/srv/")]
-            if arguments[0] in alone - NOT_YET and block.run is None and not paths:
+            if arguments[0] in alone and block.run is None and not paths:
                 found[" ".join(arguments)] = arguments
     return list(found.values())
 
