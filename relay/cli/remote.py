@@ -60,7 +60,14 @@ class Remote:
 
     def news(self) -> Iterator[Sequence[Json]]:
         try:
-            for kind, data in events(self._server.address, "/api/stream", token=self._server.token, within_s=WITHIN_S):
+            stream = events(self._server.address, "/api/stream", token=self._server.token, within_s=WITHIN_S)
+        except (NotListening, NoResponse) as error:
+            self._failed(error)
+        return self._mail(stream)
+
+    def _mail(self, stream: Iterator[tuple[str, str]]) -> Iterator[Sequence[Json]]:
+        try:
+            for kind, data in stream:
                 # What happens is a `mail` event; the others tell that the relay is there.
                 yield [json.loads(data)] if kind == "mail" else []
         except (NotListening, NoResponse) as error:

@@ -6,8 +6,9 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from relay.config.network import AnyAddress, SystemdAddress, TcpAddress, UnixAddress, is_host
@@ -90,7 +91,7 @@ def request(
 ) -> Response:
     """Send one request. `within_s`: the deadline of each network step (connect, each read). Raises NotListening,
     NoResponse; ValueError for a systemd address, whose place isn't known."""
-    with _Exchange(address, token, within_s) as exchange:
+    with _Exchange(address, token, within_s) as exchange, exchange.errors():
         response = exchange.send(method, path, None if document is None else json.dumps(document))
         body = response.read(MAX_BODY_BYTES)
         try:
@@ -102,13 +103,23 @@ def request(
 def events(
     address: AnyAddress | Url, path: str, *, token: str | None = None, within_s: float
 ) -> Iterator[tuple[str, str]]:
-    """Server-sent events, as they come: kind and data; the kind is '' for a comment. `within_s`: see `request`. Each
-    step raises NotListening, NoResponse, also at the stream's end."""
-    with _Exchange(address, token, within_s) as exchange:
-        response = exchange.send("GET", path)
-        if response.status != 200:
-            raise NoResponse(f"{response.status} {response.reason}")
-        kind = ""
+    """Server-sent events, as they come: kind and data; the kind is '' for a comment. The stream has begun when this
+    returns. `within_s`: see `request`. It and each step raise NotListening, NoResponse, also at the stream's end."""
+    exchange = _Exchange(address, token, within_s)
+    try:
+        with exchange.errors():
+            response = exchange.send("GET", path)
+            if response.status != 200:
+                raise NoResponse(f"{response.status} {response.reason}")
+    except BaseException:
+        exchange.close()
+        raise
+    return _events(exchange, response)
+
+
+def _events(exchange: _Exchange, response: http.client.HTTPResponse) -> Iterator[tuple[str, str]]:
+    kind = ""
+    with exchange, exchange.errors():
         while line := response.readline(MAX_BODY_BYTES):
             name, _, value = line.decode("utf-8", "replace").rstrip("\r\n").partition(": ")
             match name:
@@ -122,7 +133,7 @@ def events(
 
 
 class _Exchange:
-    """One request over a connection of its own. What fails inside of the block is raised as one of this module's."""
+    """One request over a connection of its own, which the block closes."""
 
     def __init__(self, address: AnyAddress | Url, token: str | None, within_s: float) -> None:
         self._prefix = address.prefix if isinstance(address, Url) else ""
@@ -136,15 +147,24 @@ class _Exchange:
         self._connection.request(method, self._prefix + path, body, headers)
         return self._connection.getresponse()
 
-    def __enter__(self) -> _Exchange:
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """What fails inside of the block is raised as one of this module's errors."""
+        try:
+            yield
+        except (ConnectionRefusedError, FileNotFoundError):
+            raise NotListening from None
+        except (OSError, http.client.HTTPException) as error:
+            raise NoResponse(str(error) or type(error).__name__) from error
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        self._connection.close()
-        if isinstance(error, ConnectionRefusedError | FileNotFoundError):
-            raise NotListening from None
-        if isinstance(error, OSError | http.client.HTTPException):
-            raise NoResponse(str(error) or type(error).__name__) from error
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _connection(address: AnyAddress | Url, within_s: float) -> http.client.HTTPConnection:

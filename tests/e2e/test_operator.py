@@ -104,7 +104,7 @@ async def test_log_lists_newest_first_by_its_filters(world: World, name: str) ->
 
 async def test_log_for_people_shows_the_same(world: World) -> None:
     shown = await world.run("log", "--lane", "otp")
-    assert [line.split()[1] for line in shown.out.splitlines() if line.split()[1] in world.ids.values()] == [
+    assert [line.split()[0] for line in shown.out.splitlines() if line.split()[0] in world.ids.values()] == [
         world.ids[key] for key in ("otp deferred", "otp bounced", "otp sent")
     ]
     assert "482913" not in shown.out
