@@ -15,7 +15,7 @@ from tools.pictures.sketch import sketch
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "docs/images"
-MOST_BYTES = 400_000
+MOST_BYTES = 600_000
 
 
 def test_the_chart_has_the_figures_of_the_performance_page() -> None:
