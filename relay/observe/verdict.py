@@ -61,7 +61,7 @@ def of_recipient(message: Json, recipient: Json) -> str:
             return "being sent now"
         case _:
             due = recipient.get("next_at")
-            return "waits to be sent" if due is None or due <= message["accepted_at"] else f"waits until {due}"
+            return "waits to be sent" if due is None or due <= message["accepted_at"] else f"waits until {_second(due)}"
 
 
 def _accepted(message: Json, recipient: Json) -> str:
@@ -114,9 +114,9 @@ def _bounced(message: Json, recipient: Json) -> str:
 def _deferred(message: Json, recipient: Json) -> str:
     tried = len(recipient["attempts"]) if isinstance(recipient.get("attempts"), Sequence) else 0
     times = {0: "", 1: " after one attempt"}.get(tried, f" after {tried} attempts")
-    due = f"; next try at {recipient['next_at']}" if recipient.get("next_at") else ""
+    due = f"; next try at {_second(recipient['next_at'])}" if recipient.get("next_at") else ""
     expires = recipient.get("expires_at", message["expires_at"])
-    return f"no upstream has accepted it yet{times}{_last(recipient)}{due}; it expires at {expires}"
+    return f"no upstream has accepted it yet{times}{_last(recipient)}{due}; it expires at {_second(expires)}"
 
 
 def _ambiguous(recipient: Json) -> str:
@@ -162,6 +162,11 @@ def _plain(reply: str) -> str:
 
 def _life(message: Json, recipient: Json) -> str:
     return duration(_between_ms(message["accepted_at"], recipient.get("expires_at", message["expires_at"])))
+
+
+def _second(at: str) -> str:
+    """A time without its milliseconds."""
+    return f"{datetime.fromisoformat(at):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _between_ms(begin: str, end: str) -> float:

@@ -107,11 +107,11 @@ VERDICTS = [
     (recipient("held"), "held, not sent; an operator's `release` sends it, `drop` ends it"),
     (recipient("sending"), "being sent now"),
     (recipient("queued"), "waits to be sent"),
-    (recipient("queued", next_at="2027-01-15T08:00:30.000Z"), "waits until 2027-01-15T08:00:30.000Z"),
+    (recipient("queued", next_at="2027-01-15T08:00:30.000Z"), "waits until 2027-01-15T08:00:30Z"),
     (
         recipient("deferred", reply=OWN, next_at="2027-01-15T08:00:30.000Z", attempts=[attempt("deferred", OWN)] * 2),
         "no upstream has accepted it yet after 2 attempts (last: connection refused); "
-        "next try at 2027-01-15T08:00:30.000Z; it expires at 2027-01-15T08:10:00.000Z",
+        "next try at 2027-01-15T08:00:30Z; it expires at 2027-01-15T08:10:00Z",
     ),
 ]  # fmt: skip
 
