@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from relay.config.errors import Diagnostic, Loc, note
 from relay.config.feedback import EventReceiver, Webhooks
@@ -38,10 +39,17 @@ def read_password(path: Path) -> str:
     return text
 
 
-def check(
-    sections: Mapping[Loc, Section], pems: dict[Path, bytes], *, may_lack_users: bool = False
-) -> Iterator[Diagnostic]:
-    """Check every file of the sections, and put the usable DKIM keys into `pems`.
+class FilesRead(NamedTuple):
+    """What is kept of the files."""
+
+    pems: dict[Path, bytes]
+    """the usable DKIM keys"""
+    certificate_ends: dict[Path, float]
+    """of listeners: seconds since the epoch"""
+
+
+def check(sections: Mapping[Loc, Section], read: FilesRead, *, may_lack_users: bool = False) -> Iterator[Diagnostic]:
+    """Check every file of the sections, and put what is kept of them into `read`.
 
     `may_lack_users`: a missing users file is no mistake.
     """
@@ -51,12 +59,12 @@ def check(
                 if section.users_file is not None and not (may_lack_users and _is_missing(section.users_file)):
                     yield from _readable((*loc, "users_file"), section.users_file)
                 if section.tls != "none" and section.cert_file is not None and section.key_file is not None:
-                    yield from _tls_files(loc, section.cert_file, section.key_file)
+                    yield from _tls_files(loc, section.cert_file, section.key_file, read)
             case Http():
                 for name in ("token_file", "read_token_file", "send_token_file"):
                     yield from warn_if_exposed((*loc, name), getattr(section, name))
             case Webhooks(cert_file=Path() as cert_file, key_file=Path() as key_file):
-                yield from _tls_files(loc, cert_file, key_file)
+                yield from _tls_files(loc, cert_file, key_file, read)
             case Upstream():
                 yield from _upstream(loc, section)
             case EventReceiver():
@@ -64,7 +72,7 @@ def check(
                 yield from _ca_file((*loc, "ca_file"), section.ca_file)
             case DkimDomain():
                 for n, key in enumerate(section.keys):
-                    yield from _dkim_key((*loc, "keys", n, "key_file"), key.key_file, pems)
+                    yield from _dkim_key((*loc, "keys", n, "key_file"), key.key_file, read.pems)
 
 
 def read_store_keys(path: Path) -> tuple[bytes, ...]:
@@ -125,15 +133,15 @@ def _is_missing(path: Path) -> bool:
         return False
 
 
-def _tls_files(loc: Loc, cert_file: Path, key_file: Path) -> Iterator[Diagnostic]:
+def _tls_files(loc: Loc, cert_file: Path, key_file: Path, read: FilesRead) -> Iterator[Diagnostic]:
     unreadable = [*_readable((*loc, "cert_file"), cert_file), *_readable((*loc, "key_file"), key_file)]
     yield from unreadable
     if not unreadable:
-        yield from _certificate(loc, cert_file, key_file)
+        yield from _certificate(loc, cert_file, key_file, read)
         yield from warn_if_exposed((*loc, "key_file"), key_file)
 
 
-def _certificate(loc: Loc, cert_file: Path, key_file: Path) -> Iterator[Diagnostic]:
+def _certificate(loc: Loc, cert_file: Path, key_file: Path, read: FilesRead) -> Iterator[Diagnostic]:
     import ssl
 
     from cryptography import x509
@@ -160,6 +168,7 @@ def _certificate(loc: Loc, cert_file: Path, key_file: Path) -> Iterator[Diagnost
         yield Diagnostic((*loc, "key_file"), f"the key in {key_file} can't be used for TLS")
         return
     now, until = datetime.now(UTC), certificate.not_valid_after_utc
+    read.certificate_ends[cert_file] = until.timestamp()
     if until <= now:
         yield note((*loc, "cert_file"), f"the certificate expired on {until:%Y-%m-%d}")
     elif until <= now + EXPIRES_SOON:

@@ -55,12 +55,12 @@ def _loaded(
     places: Places, document: Document, data: Mapping[str, Any], folder: Path, *, may_lack_users: bool
 ) -> Loaded:
     validated = validate(data, folder)
-    pems: dict[Path, bytes] = {}
+    read = files.FilesRead({}, {})
     store_keys: list[bytes] = []
     later = [
         *validated.diagnostics,
         *checks.check(data, validated.sections),
-        *files.check(validated.sections, pems, may_lack_users=may_lack_users),
+        *files.check(validated.sections, read, may_lack_users=may_lack_users),
         *_read_store_keys(validated.config, store_keys),
     ]
     mask = masker(document.data)
@@ -77,9 +77,10 @@ def _loaded(
         validated.config,
         places.file,
         tuple(f"{note.file}:{note.line}: {note.key}: {note.message}" for note in notes),
-        pems,
+        read.pems,
         tuple(store_keys),
         places,
+        read.certificate_ends,
         outline(document.data),
     )
 

@@ -316,6 +316,8 @@ class Loaded:
     """the keys in `store_key_file`, 32 bytes each: the first encrypts, all decrypt"""
     places: Places = field(default=Places(Path()), repr=False)
     """where the values are in the file"""
+    certificate_ends: Mapping[Path, float] = field(default_factory=dict)
+    """of listeners, by `cert_file`: seconds since the epoch"""
     outline: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """what an operator may be shown of it: see `config.outline`"""
 

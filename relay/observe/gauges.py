@@ -47,6 +47,8 @@ class Snapshot:
     """(lane, upstream) → messages it may get at once"""
     upstream_warm: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(lane, upstream) → sessions that are to stay open"""
+    certificates: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """(`upstream` or `listener`, its name or address) → when its certificate ends, in seconds since the epoch"""
     fill: QueueFill | None = None
     intake: IntakeLoad = field(default_factory=IntakeLoad)
 
@@ -77,6 +79,12 @@ class SnapshotCollector(Collector):
             "Bulk messages that an upstream may get at once, as measured; 0 while it asked for a pause.",
             ("lane", "upstream"),
             snapshot.upstream_windows,
+        )
+        yield _gauge(
+            "relay_certificate_expiry_timestamp_seconds",
+            "When the TLS certificate of an upstream, as its last connection showed it, or of a listener ends.",
+            ("of", "name"),
+            snapshot.certificates,
         )
         if snapshot.fill is not None:
             yield from _fill(snapshot.fill)

@@ -76,6 +76,13 @@ class RelayHealth:
     def intake(self) -> IntakeLoad:
         return self._intake.load()
 
+    def certificates(self) -> Mapping[str, float]:
+        config, ends = self._current.config, self._current.loaded.certificate_ends
+        listeners = [(str(one.address), one.cert_file) for one in config.listen if one.tls != "none"]
+        if config.webhooks.address is not None:
+            listeners.append((str(config.webhooks.address), config.webhooks.cert_file))
+        return {address: ends[file] for address, file in listeners if file is not None and file in ends}
+
     async def worker_metrics(self) -> Sequence[Family]:
         """The workers' metrics. What the feedback process counted is added to this process's."""
         families, _ = await asyncio.gather(self._workers.metrics(), self._feedback.refresh_metrics())
@@ -92,6 +99,7 @@ def _merge(upstreams: dict[str, UpstreamHealth], name: str, seen: UpstreamStatus
     """Add one process's view of an upstream: the worst state, the sums of sessions and windows."""
     state, sessions = _STATES[seen.circuit], dict(seen.sessions)
     reason, window, reply_text, warm = seen.reason or None, seen.window, seen.reply_text or None, seen.warm
+    ends_at = seen.certificate_ends_at
     before = upstreams.get(name)
     if before is not None:
         state = min(state, before.state, key=_WORST_FIRST.index)
@@ -100,6 +108,7 @@ def _merge(upstreams: dict[str, UpstreamHealth], name: str, seen: UpstreamStatus
         }
         reason, reply_text = before.reason or reason, before.reply_text or reply_text
         warm = before.warm or warm
+        ends_at = min((one for one in (ends_at, before.certificate_ends_at) if one is not None), default=None)
         if before.window is not None:
             window = before.window + (window or 0)
-    upstreams[name] = UpstreamHealth(state, sessions, reason, window, reply_text, warm)
+    upstreams[name] = UpstreamHealth(state, sessions, reason, window, reply_text, warm, certificate_ends_at=ends_at)

@@ -106,6 +106,10 @@ class AutoUpstream(Upstream):
         api, smtp = self.api.counts(), self.smtp.counts()
         return {state: number + smtp[state] for state, number in api.items()}
 
+    def certificate_end(self) -> float | None:
+        ends = (self.api.certificate_end(), self.smtp.certificate_end())
+        return min((one for one in ends if one is not None), default=None)
+
     @property
     def is_connected(self) -> bool:
         return self.api.is_connected or self.smtp.is_connected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ class UpstreamHealth:
     """how many sessions are to stay open, and why; None: a bulk lane, or the upstream wasn't used yet"""
     paces: Mapping[tuple[str, End], Pace] = field(default_factory=dict)
     """in a lane that prefers the fastest: what is known, by mailbox provider and end"""
+    certificate_ends_at: float | None = None
+    """seconds since the epoch; None: not known, or there is none"""
 
     def as_json(self, *, with_reply: bool = False) -> dict[str, object]:
         """`with_reply`: include the upstream's reply."""
@@ -97,6 +100,9 @@ class Health(Protocol):
 
     def intake(self) -> IntakeLoad:
         """Load of the SMTP intake."""
+
+    def certificates(self) -> Mapping[str, float]:
+        """When the certificates of the relay's own listeners end, by address, in seconds since the epoch."""
 
     async def worker_metrics(self) -> Sequence[Family]:
         """Counters of the relay's other processes."""
@@ -217,6 +223,7 @@ def gauges(backend: Backend, queue: Sequence[LaneCount] | None) -> Snapshot:
     sessions: dict[tuple[str, str], int] = {}
     windows: dict[tuple[str, str], int] = {}
     warm: dict[tuple[str, str], int] = {}
+    certificates = {("listener", name): ends_at for name, ends_at in backend.health.certificates().items()}
     for lane, upstreams in lanes.items():
         for name, health in upstreams.items():
             up[name] = up.get(name, True) and health.state in ("up", "untried")
@@ -226,6 +233,9 @@ def gauges(backend: Backend, queue: Sequence[LaneCount] | None) -> Snapshot:
                 windows[lane, name] = health.window
             if health.warm is not None:
                 warm[lane, name] = health.warm.sessions
+            if health.certificate_ends_at is not None:
+                key = "upstream", name
+                certificates[key] = min(health.certificate_ends_at, certificates.get(key, math.inf))
     return Snapshot(
         now=backend.clock(),
         queue=queue,
@@ -235,6 +245,7 @@ def gauges(backend: Backend, queue: Sequence[LaneCount] | None) -> Snapshot:
         upstream_sessions=sessions,
         upstream_windows=windows,
         upstream_warm=warm,
+        certificates=certificates,
         fill=backend.health.queue(),
         intake=backend.health.intake(),
     )

@@ -58,6 +58,8 @@ class UpstreamStatus:
     """as `Circuit.reply_text`: for the operator's eyes only"""
     warm: Warm | None = None
     """how many sessions an express lane keeps open, and why; None: a bulk lane, which keeps none"""
+    certificate_ends_at: float | None = None
+    """seconds since the epoch; None: not known, or there is none"""
 
     @classmethod
     def of(cls, upstream: Upstream) -> Self:
@@ -65,7 +67,8 @@ class UpstreamStatus:
         state = circuit.state if circuit.tried or circuit.state != "closed" else "untried"
         warm = upstream.warm() if upstream.express else None
         reason = upstream.ways_down or circuit.reason
-        return cls(state, upstream.counts(), reason, upstream.window_now(), circuit.reply_text, warm)
+        ends_at = upstream.certificate_end()
+        return cls(state, upstream.counts(), reason, upstream.window_now(), circuit.reply_text, warm, ends_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import yaml
+from cryptography import x509
 
 from tests.packaging.programs import ROOT, program
 from tests.support.app import OTP, Talk, letter
-from tests.support.relay import RelayProcess, get, write_config
+from tests.support.relay import RelayProcess, get, upstream_keys, write_config
+from tests.support.tls import Certificates
 from tests.support.upstream import Upstream
 from tests.test_project import section, table_rows
 
@@ -48,14 +50,28 @@ def expressions() -> Iterator[str]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def scrape(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+async def scrape(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> AsyncIterator[str]:
     """/metrics of a relay that has sent a code."""
     directory = tmp_path_factory.mktemp("scrape")
-    async with Upstream() as upstream, RelayProcess(write_config(directory, {"one": upstream}, workers=0)) as relay:
-        async with Talk(relay.smtp) as app:
-            await app.submit(letter(sender=OTP), OTP, "a@example.net")
-        await upstream.wait_for(1)
-        yield (await get(relay, "/metrics")).body
+    own = certificates.good
+    secured = {
+        "address": "127.0.0.1:0",
+        "tls": "starttls",
+        "cert_file": str(own.cert_file),
+        "key_file": str(own.key_file),
+    }
+    async with Upstream(tls="starttls", certificate=own) as upstream:
+        upstreams = {"one": upstream_keys(upstream, certificates, host="localhost")}
+        config = write_config(directory, upstreams, workers=0, listen=[{"address": "127.0.0.1:0"}, secured])
+        async with RelayProcess(config) as relay:
+            yield await _scraped(relay, upstream)
+
+
+async def _scraped(relay: RelayProcess, upstream: Upstream) -> str:
+    async with Talk(relay.smtp) as app:
+        await app.submit(letter(sender=OTP), OTP, "a@example.net")
+    await upstream.wait_for(1)
+    return (await get(relay, "/metrics")).body
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -68,6 +84,19 @@ async def test_a_running_relay_has_every_metric_that_alerts_and_dashboard_ask_fo
     asked = {name for text in (*expressions(), *(rule["expr"] for rule in rules())) for name in _METRIC.findall(text)}
     assert len(asked) > 30
     assert asked - known == set()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_ends_of_certificates_are_shown(scrape: str, certificates: Certificates) -> None:
+    found = re.findall(
+        r'^relay_certificate_expiry_timestamp_seconds\{name="(.*)",of="(.*)"\} (\S+)$', scrape, re.MULTILINE
+    )
+    certificate = x509.load_pem_x509_certificate(certificates.good.cert_file.read_bytes())
+    ends_at = certificate.not_valid_after_utc.timestamp()
+    assert {(of, name): float(value) for name, of, value in found} == {
+        ("listener", "127.0.0.1:0"): ends_at,
+        ("upstream", "one"): ends_at,
+    }
 
 
 @pytest.mark.asyncio(loop_scope="module")

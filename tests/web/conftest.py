@@ -56,6 +56,9 @@ class SetHealth:
     def intake(self) -> IntakeLoad:
         return IntakeLoad(sessions=7, storing=4, waiting=2, behind_s=0.25, held_back_s={"turn": 1.5})
 
+    def certificates(self) -> Mapping[str, float]:
+        return {"0.0.0.0:587": NOW + 86_400}
+
     async def worker_metrics(self) -> Sequence[Family]:
         return ()
 

@@ -13,7 +13,7 @@ from relay.upstream.base import Upstream
 from relay.upstream.depth import Depth
 from relay.upstream.quota import SessionQuota
 from relay.upstream.results import OpenFailed
-from relay.upstream.sessions.certificate import replace_at
+from relay.upstream.sessions.certificate import certificate_end, replace_at
 from relay.upstream.sessions.kept import S
 from relay.upstream.sessions.loans import Loans
 from relay.upstream.sessions.openings import CLOSE_WITHIN_S, Openings
@@ -181,7 +181,8 @@ class Pool(Generic[S]):
         session.on_closed, session.on_free, session.on_room = self._closed, self._offer, self._offer
         session.reads_ahead = lambda: self.depth.is_proven
         try:
-            session.replace_at = min(replace_at(session), time.monotonic() + session.lives_s)
+            ends_at = self._upstream.certificate_ends_at = certificate_end(session)
+            session.replace_at = min(replace_at(ends_at), time.monotonic() + session.lives_s)
             self.depth.opened(time.monotonic() - session.opening.began_at)
             self._upstream.window.opened(len(self.sessions))
             self._upstream.connected()
