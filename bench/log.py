@@ -135,13 +135,15 @@ def command_ms(argv: Sequence[str]) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-def _configure(directory: Path) -> Path:
+def configure(directory: Path, **keys: object) -> Path:
+    """A configuration for the store in that folder. `keys` replace whole top-level keys of it."""
     config = {
         "store": "relay.db",
         "hostname": "relay.example.com",
         "upstreams": {name: {"host": "127.0.0.1", "port": 2626, "tls": "none"} for name in ("postmark", "ses")},
         "lanes": {"otp": {"upstreams": ["postmark"]}, "bulk": {"upstreams": ["ses"]}},
         "default_lane": "bulk",
+        **keys,
     }
     path = directory / "relay.yaml"
     path.write_text(yaml.safe_dump(config))
@@ -155,7 +157,7 @@ def measure(directory: Path, messages: int, runs: int) -> list[Row]:
         asyncio.run(make(store, messages, now))
         size_mb = store.stat().st_size / 1e6
         print(f"{messages} messages, {size_mb:.0f} MB, made in {time.monotonic() - began:.0f} s", file=sys.stderr)
-    config = str(_configure(directory))
+    config = str(configure(directory))
     asked = questions(now)
     queries: list[list[float]] = [[] for _ in asked]
     commands: list[list[float]] = [[] for _ in asked]
