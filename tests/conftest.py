@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support import forks
+from tests.support.order import ordered
 from tests.support.tls import Certificates, make_certificates
 
 
@@ -19,6 +20,10 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
     """A long text is no name for a test, least of all one that holds a key made anew each time: tests that run side
     by side have to be called the same in every process."""
     return argname if isinstance(val, str) and len(val) > 50 else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items[:] = ordered(items, config.rootpath)
 
 
 @pytest.hookimpl(wrapper=True)

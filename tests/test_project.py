@@ -24,6 +24,7 @@ from relay.observe.gauges import Snapshot
 from relay.observe.metrics import Metrics
 from relay.observe.pressure import QueueFill
 from relay.providers.apis.registry import NAMES, api_named
+from tests.support.order import LONGEST
 from tools.generate.descriptions import SECTIONS
 
 ROOT = Path(__file__).parents[1]
@@ -172,3 +173,7 @@ def test_the_version_is_told_once_and_has_its_entry_in_the_changelog() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["dynamic"] == ["version"]
     assert re.search(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == relay.__version__  # type: ignore[index]
+
+
+def test_each_test_file_that_begins_first_exists() -> None:
+    assert [file for file in LONGEST if not (ROOT / file).exists()] == []
