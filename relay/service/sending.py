@@ -17,9 +17,9 @@ from relay.mail.envelope import Envelope, Recipient
 from relay.observe.maillog import MailLog
 from relay.policy.check import UNWRITABLE
 from relay.service.current import Current
-from relay.web.sender import CannotReceive, NotSent, Outgoing, Reason, Upload
+from relay.web.sender import CannotReceive, ErrorCode, NotSent, Outgoing, Reason, Upload
 
-_CODES: dict[RefusalReason, str] = {
+_CODES: dict[RefusalReason, ErrorCode] = {
     "idempotency": "idempotency_key",
     "limit": "limited",
     "recipients": "too_many_recipients",

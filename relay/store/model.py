@@ -202,6 +202,11 @@ class RecipientUpdate(NamedTuple):
     repeat: Repeat | None = None
 
 
+SessionKind = Literal["warm", "new", "none"]
+"""`none`: no session could be had"""
+Via = Literal["smtp", "api"]
+
+
 class Attempt(NamedTuple):
     """One try at handing some recipients to one upstream, written as a row for each of them."""
 
@@ -209,13 +214,12 @@ class Attempt(NamedTuple):
     n: int
     upstream: str
     started_at: float
-    session: Literal["warm", "new", "none"]
-    """`none`: no session could be had"""
+    session: SessionKind
     outcome: Outcome
     reply: str
     timings_ms: Mapping[str, float]
     """by phase: `relay.upstream.phases`, PHASES and RARE_PHASES"""
-    via: Literal["smtp", "api"] = "smtp"
+    via: Via = "smtp"
 
 
 class Settlement(NamedTuple):

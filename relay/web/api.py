@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING, Annotated, cast
 
 from aiohttp import web
 
@@ -11,15 +12,21 @@ from relay.store.base import StoreError
 from relay.store.model import LaneCount, Selection
 from relay.web import query, stream, suppressions, webhooks
 from relay.web.backend import Backend, gauges
+from relay.web.operation import Body, Query, operation
 from relay.web.overview import Overview, lane_count, upstreams_json
 from relay.web.requests import parameters, read_json
-from relay.web.responses import encode_json, json_body, json_response, with_pauses
+from relay.web.responses import Json, encode_json, json_body, json_response, small_json, with_pauses
+
+if TYPE_CHECKING:
+    from relay.web import documents
 
 ANSWER_WITHIN_S = 20.0
 MAX_BODY_BYTES = 1_000_000
 MAX_ROWS = 1_000
 SEARCH_WITHIN_S = 5.0
 """for a search that no index answers"""
+SEARCHED_SINCE = "The search ran out of time: what was accepted before this time wasn't looked at."
+"""of the header field that says so"""
 
 
 class Api:
@@ -47,7 +54,9 @@ class Api:
             *webhooks.routes(self._backend.webhooks),
         ]
 
+    @operation("getMetrics", "health", media=("text/plain", "application/openmetrics-text"))
     async def metrics(self, request: web.Request) -> web.Response:
+        """Metrics in Prometheus' text format, or in OpenMetrics where the client asks for that."""
         counts: list[LaneCount] | None
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
@@ -61,38 +70,52 @@ class Api:
         )
         return web.Response(body=body, headers={"Content-Type": content_type})
 
-    async def healthz(self, _: web.Request) -> web.Response:
-        return web.json_response({"healthy": True})
+    @operation("getHealth", "health")
+    async def healthz(self, _: web.Request) -> Json[documents.Healthy]:
+        """Whether the process works."""
+        return small_json({"healthy": True})
 
-    async def readyz(self, _: web.Request) -> web.Response:
-        reasons = list(self._backend.health.reasons())
-        lanes = {lane: {"upstreams": upstreams_json(health)} for lane, health in self._backend.health.lanes().items()}
-        document = {
+    @operation("getReadiness", "health", statuses=(200, 503))
+    async def readyz(self, _: web.Request) -> Json[documents.Readiness]:
+        """Whether mail can be taken. 503 with `reasons` when it can't; a dead upstream alone never makes it 503."""
+        health = self._backend.health
+        reasons = list(health.reasons())
+        document: documents.Readiness = {
             "ready": not reasons,
             "reasons": reasons,
-            "queue": self._backend.health.queue().as_json(),
-            "intake": self._backend.health.intake().as_json(),
-            "lanes": lanes,
+            "queue": cast("documents.QueueFill", health.queue().as_json()),
+            "intake": cast("documents.IntakeLoad", health.intake().as_json()),
+            "lanes": {lane: {"upstreams": upstreams_json(upstreams)} for lane, upstreams in health.lanes().items()},
         }
-        return web.json_response(document, status=503 if reasons else 200)
+        return small_json(document, 503 if reasons else 200)
 
-    async def messages(self, request: web.Request) -> web.Response:
+    @operation("listMessages", "mail", headers={"X-Searched-Since": SEARCHED_SINCE})
+    async def messages(
+        self, request: Annotated[web.Request, Query(documents.MessageFilters)]
+    ) -> Json[list[documents.ListedMessage]]:
+        """Messages, newest first."""
         selection = await self._selection(request)
         if selection is None:
             return await json_response([])
         found = await self._backend.store.find(selection, SEARCH_WITHIN_S)
-        response = await json_response(list(found.messages))
+        response = await json_response(cast("list[documents.ListedMessage]", list(found.messages)))
         if found.searched_since is not None:
             response.headers["X-Searched-Since"] = query.rfc3339(found.searched_since)
         return response
 
-    async def message(self, request: web.Request) -> web.Response:
+    @operation("getMessage", "mail", errors=(404,))
+    async def message(self, request: web.Request) -> Json[documents.Message]:
+        """One message with its time line, and a verdict in words."""
         found = await self._backend.store.get(request.match_info["id"])
         if found is None:
             raise web.HTTPNotFound(text="no such message")
-        return await json_response(verdict.added(found))
+        return await json_response(cast("documents.Message", verdict.added(found)))
 
-    async def report(self, request: web.Request) -> web.Response:
+    @operation("getReport", "mail")
+    async def report(
+        self, request: Annotated[web.Request, Query(documents.ReportParameters)]
+    ) -> Json[documents.Report]:
+        """What became of finished mail, by lane, upstream and mailbox provider."""
         given = parameters(request)
         begin = query.parse_since(given.pop("since", "24h"), self._backend.clock())
         if given:
@@ -108,25 +131,34 @@ class Api:
 
         return json_body(await asyncio.to_thread(body))
 
-    async def queue(self, request: web.Request) -> web.Response:
+    @operation("getQueue", "queue")
+    async def queue(self, request: Annotated[web.Request, Query(documents.MessageFilters)]) -> Json[documents.Queue]:
+        """The queue's size and counts, and what waits in it."""
         now = self._backend.clock()
         selection = await self._selection(request)
         counts = await self._backend.store.counts()
         waiting = [] if selection is None else await self._backend.store.waiting(selection)
         return await json_response(
             {
-                "fill": self._backend.health.queue().as_json(),
+                "fill": cast("documents.QueueFill", self._backend.health.queue().as_json()),
                 "lanes": [lane_count(row, now) for row in counts],
-                "messages": list(waiting),
+                "messages": cast("list[documents.WaitingMessage]", list(waiting)),
             }
         )
 
-    async def events(self, request: web.Request) -> web.Response:
+    @operation("listEvents", "mail")
+    async def events(
+        self, request: Annotated[web.Request, Query(documents.EventFilters)]
+    ) -> Json[list[documents.MailEvent]]:
+        """What happened to mail, oldest first."""
         selection = query.event_selection(parameters(request), self._backend.clock())
         selection = selection._replace(limit=min(selection.limit, MAX_ROWS))
-        return await json_response(list(await self._backend.events.search(selection)))
+        found = await self._backend.events.search(selection)
+        return await json_response(cast("list[documents.MailEvent]", list(found)))
 
-    async def act(self, request: web.Request) -> web.Response:
+    @operation("actOnQueue", "queue", errors=(404,))
+    async def act(self, request: Annotated[web.Request, Body(documents.QueueAction)]) -> Json[documents.Acted]:
+        """Retry, hold, release or drop messages. 404 also for a lane that doesn't exist."""
         action = request.match_info["action"]
         if action not in query.ACTIONS:
             raise web.HTTPNotFound(text=f"no such action; known are {', '.join(query.ACTIONS)}")
@@ -136,7 +168,7 @@ class Api:
         if selection.lane is not None and not changed:
             await self._check_lane(selection.lane)
         counts = await self._backend.store.counts() if action == "retry" else ()
-        document: dict[str, object] = {"changed": changed}
+        document: documents.Acted = {"changed": changed}
         if selection.ids:
             document["unknown"] = [
                 one for one in query.unchanged_ids(selection, changed) if await self._backend.store.get(one) is None

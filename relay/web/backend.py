@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from relay.delivery.fastest import End, Pace
 from relay.observe.gauges import Snapshot
@@ -20,6 +20,9 @@ from relay.store.model import OPEN_STATES, Action, LaneCount, Selection
 from relay.store.suppressions import Suppression, SuppressionQuery, WantedSuppression
 from relay.upstream.warm import Warm
 from relay.web.sender import Sender
+
+if TYPE_CHECKING:
+    from relay.web import documents
 
 UpstreamState = Literal["up", "untried", "down", "half-open"]
 
@@ -44,11 +47,11 @@ class UpstreamHealth:
     certificate_ends_at: float | None = None
     """seconds since the epoch; None: not known, or there is none"""
 
-    def as_json(self, *, with_reply: bool = False) -> dict[str, object]:
+    def as_json(self, *, with_reply: bool = False) -> documents.UpstreamInLane:
         """`with_reply`: include the upstream's reply."""
-        shown: dict[str, object] = {"state": self.state, "sessions": dict(self.sessions)}
+        shown: documents.UpstreamInLane = {"state": self.state, "sessions": dict(self.sessions)}
         if self.warm is not None:
-            shown["warm"] = self.warm._asdict()
+            shown["warm"] = {"sessions": self.warm.sessions, "reason": self.warm.reason}
         if self.paces:
             shown["p95"] = [
                 {"provider": provider, "to": end, "p95_ms": pace.p95_s * 1000, "samples": pace.samples}

@@ -19,8 +19,8 @@ Denial = Literal["token", "host", "operator", "origin", "content type", "read on
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """for orchestrators, which have no token"""
 PUBLIC_WITHOUT_TOKEN = frozenset({"/metrics"})
-"""Where no token is configured, every local user may read these and the console's files: they show no address and no
-message. The console is an empty page until the API answers it."""
+"""Where no token is configured, every local user may read these, the console's files and the API's description: they
+show no address and no message. The console is an empty page until the API answers it."""
 WEBHOOKS = "/webhooks/"
 """Paths for providers, which have no token and post from anywhere. Each webhook checks its own proof (`webhooks`)."""
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]+)?")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 import yaml
 from aiohttp import web
@@ -13,7 +14,11 @@ from relay.store.model import LaneCount
 from relay.web import query
 from relay.web.backend import Backend, LaneHealth
 from relay.web.connections import Connection
-from relay.web.responses import json_response
+from relay.web.operation import operation
+from relay.web.responses import Json, json_response, small_json
+
+if TYPE_CHECKING:
+    from relay.web import documents
 
 LIVE_WINDOW_S = 300.0
 _SENDING = ("up", "untried")
@@ -35,20 +40,22 @@ class Overview:
             web.get("/api/access", self.access),
         ]
 
-    async def live(self, _: web.Request) -> web.Response:
+    @operation("getLive", "relay")
+    async def live(self, _: web.Request) -> Json[documents.Live]:
+        """What the console shows: lanes in the last minutes, their queues and upstreams."""
         return await json_response(await self.live_document())
 
-    async def live_document(self) -> dict[str, object]:
+    async def live_document(self) -> documents.Live:
         """What the console and the demo show: from memory, except for the queue's counts."""
         backend = self._backend
         now, in_force = backend.clock(), backend.in_force
         counts = await backend.store.counts()
         express = in_force.express()
-        lanes = {
+        lanes: dict[str, documents.LiveLane] = {
             lane: {
                 "express": lane in express,
                 "can_send": can_send(health),
-                **backend.recent.pace(lane, now - LIVE_WINDOW_S).as_json(),
+                **cast("documents.Pace", backend.recent.pace(lane, now - LIVE_WINDOW_S).as_json()),
                 **_queue([row for row in counts if row.lane == lane], now),
                 "upstreams": upstreams_json(health, with_replies=True),
             }
@@ -64,45 +71,59 @@ class Overview:
             "lanes": lanes,
         }
 
-    async def upstreams(self, _: web.Request) -> web.Response:
+    @operation("listUpstreams", "relay")
+    async def upstreams(self, _: web.Request) -> Json[list[documents.Upstream]]:
         """Each upstream, with its state in each lane and the replies since the start."""
         replies: dict[str, dict[str, int]] = defaultdict(dict)
         for labels, count in await self._totals("relay_upstream_replies"):
             replies[labels["upstream"]][labels["code"]] = count
-        lanes: dict[str, dict[str, object]] = defaultdict(dict)
+        lanes: dict[str, dict[str, documents.UpstreamInLane]] = defaultdict(dict)
         up: dict[str, bool] = {}
         for lane, health in self._backend.health.lanes().items():
             for name, shown in upstreams_json(health, with_replies=True).items():
                 lanes[name][lane] = shown
                 up[name] = up.get(name, True) and health[name].state in _SENDING
-        document = [
-            {"name": name, "up": up.get(name, True), **facts._asdict(), "lanes": lanes[name], "replies": replies[name]}
+        document: list[documents.Upstream] = [
+            {
+                "name": name,
+                "up": up.get(name, True),
+                **cast("documents.ConfiguredUpstream", facts._asdict()),
+                "lanes": lanes[name],
+                "replies": replies[name],
+            }
             for name, facts in self._backend.in_force.upstreams().items()
         ]
         return await json_response(document)
 
-    async def limits(self, _: web.Request) -> web.Response:
+    @operation("listLimitHits", "relay")
+    async def limits(self, _: web.Request) -> Json[list[documents.LimitHits]]:
         """How often each limit was hit since the start."""
         found = await self._totals("relay_limited")
-        return await json_response([{**labels, "count": count} for labels, count in found])
+        return await json_response([cast("documents.LimitHits", {**labels, "count": count}) for labels, count in found])
 
-    async def configuration(self, _: web.Request) -> web.Response:
+    @operation("getConfiguration", "relay")
+    async def configuration(self, _: web.Request) -> Json[documents.Configuration]:
+        """The configuration in force, without secrets, and how the last reload ended."""
         in_force = self._backend.in_force
         reload = in_force.last_reload
         text = yaml.safe_dump(in_force.outline(), sort_keys=False, allow_unicode=True, width=100)
-        document = {
+        last: documents.LastReload | None = None
+        if reload is not None:
+            last = {"at": query.rfc3339(reload.at), "ok": reload.ok, "reason": reload.reason}
+        document: documents.Configuration = {
             "path": in_force.path,
             "loaded_at": query.rfc3339(in_force.loaded_at),
-            "last_reload": None if reload is None else {**reload._asdict(), "at": query.rfc3339(reload.at)},
+            "last_reload": last,
             "yaml": text,
         }
         return await json_response(document)
 
-    async def access(self, request: web.Request) -> web.Response:
+    @operation("getAccess", "relay")
+    async def access(self, request: web.Request) -> Json[documents.Access]:
         """What this client may do."""
         connection = request.protocol
         assert isinstance(connection, Connection), "made by the server"
-        return web.json_response({"access": "full" if connection.may_change else "read"})
+        return small_json({"access": "full" if connection.may_change else "read"})
 
     async def _totals(self, family: str) -> Sequence[tuple[Mapping[str, str], int]]:
         """A counter's values by their labels, over all processes."""
@@ -119,17 +140,17 @@ def can_send(lane: LaneHealth) -> bool:
     return any(health.state in _SENDING for health in lane.values())
 
 
-def upstreams_json(lane: LaneHealth, *, with_replies: bool = False) -> dict[str, object]:
+def upstreams_json(lane: LaneHealth, *, with_replies: bool = False) -> dict[str, documents.UpstreamInLane]:
     """`with_replies`: include the upstreams' last replies, which are for the operator only."""
     return {name: health.as_json(with_reply=with_replies) for name, health in lane.items()}
 
 
-def lane_count(row: LaneCount, now: float) -> dict[str, object]:
+def lane_count(row: LaneCount, now: float) -> documents.QueueCount:
     """A row of the queue's counts."""
     return {"lane": row.lane, "state": row.state, "recipients": row.recipients, "oldest_ms": _age_ms(row, now)}
 
 
-def _queue(rows: Sequence[LaneCount], now: float) -> dict[str, object]:
+def _queue(rows: Sequence[LaneCount], now: float) -> documents.LaneQueue:
     ages_ms = [age for age in (_age_ms(row, now) for row in rows) if age is not None]
     return {"queue": {row.state: row.recipients for row in rows}, "oldest_ms": max(ages_ms, default=None)}
 

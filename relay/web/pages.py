@@ -1,4 +1,4 @@
-"""The console: one page for all of its views, and the files that the page loads."""
+"""The console: one page for all of its views, and the files that the page loads. Beside it the API's description."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from importlib.resources.abc import Traversable
 
 from aiohttp import web
 
-from relay.web.paths import ICON, MESSAGE, STATIC, VIEWS
+from relay.web.paths import ICON, MESSAGE, OPENAPI, STATIC, VIEWS
 
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+DESCRIPTION = "openapi.json"
+"""`python -m tools.generate` writes it"""
 
 
 def routes() -> list[web.RouteDef]:
@@ -29,8 +31,12 @@ def routes() -> list[web.RouteDef]:
             raise web.HTTPNotFound(text="no such file")
         return await _file(name)
 
+    async def openapi(_: web.Request) -> web.Response:
+        return web.Response(body=await _read(DESCRIPTION), content_type="application/json", charset="utf-8")
+
     views = [*sorted(VIEWS), MESSAGE + "{id}"]
-    return [*(web.get(view, page) for view in views), web.get(ICON, icon), web.get(STATIC + "{name:.+}", static)]
+    plain = [web.get(ICON, icon), web.get(STATIC + "{name:.+}", static), web.get(OPENAPI, openapi)]
+    return [*(web.get(view, page) for view in views), *plain]
 
 
 _bodies: dict[str, bytes] = {}
@@ -38,9 +44,14 @@ _bodies: dict[str, bytes] = {}
 
 
 async def _file(name: str) -> web.Response:
-    if (body := _bodies.get(name)) is None:
-        body = _bodies[name] = await asyncio.to_thread(_folder().joinpath(*name.split("/")).read_bytes)
+    body = await _read(f"static/{name}")
     return web.Response(body=body, content_type=_TYPES[name.rpartition(".")[2]], charset="utf-8")
+
+
+async def _read(path: str) -> bytes:
+    if (body := _bodies.get(path)) is None:
+        body = _bodies[path] = await asyncio.to_thread(files("relay.web").joinpath(*path.split("/")).read_bytes)
+    return body
 
 
 def _folder() -> Traversable:

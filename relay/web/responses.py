@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Generic, TypeVar
 
 from aiohttp import web
+
+from relay.web.sender import ErrorCode
 
 ROWS_PER_PAUSE = 16
 PAUSE_S = 0.0001
@@ -30,12 +32,16 @@ HEADERS = {
 T = TypeVar("T")
 
 
+class Json(web.Response, Generic[T]):
+    """A response whose document has the type T."""
+
+
 def error_response(status: int, text: str) -> web.Response:
     """An error in the API's form."""
     return web.json_response({"error": text}, status=status)
 
 
-_CODES = {
+_CODES: Mapping[int, ErrorCode] = {
     400: "unreadable",
     401: "unauthorized",
     403: "forbidden",
@@ -49,7 +55,7 @@ _CODES = {
 SEND_AGAIN_S = 5
 
 
-def send_error(status: int, text: str, code: str | None = None) -> web.Response:
+def send_error(status: int, text: str, code: ErrorCode | None = None) -> web.Response:
     """An error of `/api/send`: 503 in the place of 500, since the relay's own trouble passes. `code`: default: that of
     the status."""
     status = 503 if status >= 500 else status
@@ -59,14 +65,19 @@ def send_error(status: int, text: str, code: str | None = None) -> web.Response:
     return response
 
 
-async def json_response(document: object) -> web.Response:
+async def json_response(document: T) -> Json[T]:
     """The document as JSON, encoded on a thread."""
     return json_body(await asyncio.to_thread(encode_json, document))
 
 
-def json_body(body: bytes) -> web.Response:
+def small_json(document: T, status: int = 200) -> Json[T]:
+    """A document of a few values as JSON, encoded at once."""
+    return Json(text=json.dumps(document), content_type="application/json", status=status)
+
+
+def json_body(body: bytes) -> Json[T]:
     """A response with JSON that is encoded already."""
-    return web.Response(body=body, content_type="application/json", charset="utf-8")
+    return Json(body=body, content_type="application/json", charset="utf-8")
 
 
 def encode_json(document: object) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -16,9 +16,13 @@ from relay.policy.requests import MOST_KEY_CHARS, is_key
 from relay.web.connections import Connection
 from relay.web.guard import SEND
 from relay.web.letter import CLIENT, TooMany, Unreadable, distinct, letter_of
-from relay.web.responses import PAUSE_S, send_error
+from relay.web.operation import Body, Headers, Query, operation
+from relay.web.responses import PAUSE_S, Json, send_error, small_json
 from relay.web.sender import CannotReceive, NotSent, Outgoing, Sender, Upload
 from relay.web.webhooks import BODY_WITHIN_S
+
+if TYPE_CHECKING:
+    from relay.web import documents
 
 MAX_JSON_BYTES = 5_000_000
 ON_LOOP_BYTES = 4_096
@@ -53,7 +57,18 @@ class Send:
     def routes(self) -> list[web.RouteDef]:
         return [web.post(SEND, self.post)]
 
-    async def post(self, request: web.Request) -> web.Response:
+    @operation("send", "sending", statuses=(202,), errors=(400, 408, 409, 413, 422, 429))
+    async def post(
+        self,
+        request: Annotated[
+            web.Request,
+            Query(documents.SendParameters),
+            Headers(documents.SendHeaders),
+            Body(documents.Letter, ("message/rfc822",)),
+        ],
+    ) -> Json[documents.Sent] | web.Response:
+        """Take a message, as JSON or as it is, and answer once it is on stable storage. The rules, limits and
+        suppressions of SMTP hold here, too."""
         try:
             message_id = await self._send(request)
         except CannotReceive as error:
@@ -63,7 +78,7 @@ class Send:
         except NotComposable as error:
             self._sender.refused("syntax")
             return _error(_invalid(str(error)).answer)
-        return web.json_response({"id": message_id}, status=202)
+        return small_json({"id": message_id}, 202)
 
     async def _send(self, request: web.Request) -> str:
         """The message's id. Raises CannotReceive, NotComposable."""

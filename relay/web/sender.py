@@ -8,13 +8,19 @@ from typing import Literal, NamedTuple, Protocol
 Reason = Literal["busy", "recipients", "size", "store", "syntax", "timeout"]
 """Why the HTTP service itself refuses a message: labels of `relay_messages_rejected_total`."""
 
+ErrorCode = Literal[
+    "unreadable", "unauthorized", "forbidden", "not_found", "method_not_allowed", "too_slow", "idempotency_key",
+    "too_large", "unsupported_type", "invalid", "unknown_lane", "too_many_recipients", "sender_not_allowed",
+    "suppressed", "limited", "refused", "unavailable",
+]  # fmt: skip
+"""what a program knows an error of `/api/send` by"""
+
 
 class NotSent(NamedTuple):
     """Why a message isn't taken, as HTTP says it."""
 
     status: int
-    code: str
-    """one of the words that the reference lists"""
+    code: ErrorCode
     message: str
     """a sentence for a person; it quotes nothing of the message"""
     reason: Reason | None = None

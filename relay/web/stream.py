@@ -10,12 +10,16 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 from aiohttp import web
 
 from relay.store.base import StoreError
 from relay.web.connections import Connection
+from relay.web.operation import ServerSent, operation
+
+if TYPE_CHECKING:
+    from relay.web import documents
 
 PATH = "/api/stream"
 MOST_CLIENTS = 16
@@ -97,7 +101,13 @@ class Stream:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def get(self, request: web.Request) -> web.StreamResponse:
+    @operation("streamEvents", "mail", media=("text/event-stream",))
+    async def get(
+        self, request: web.Request
+    ) -> Annotated[web.StreamResponse, ServerSent({"mail": documents.MailEvent, "live": documents.Live})]:
+        """What happens, while it happens, as server-sent events. `event: mail` is one event of a time line; once a
+        second `event: live` is what `/api/live` answers. At most 16 clients read it, one more gets 503. After a break
+        ask `/api/events?since=`."""
         if len(self._clients) >= MOST_CLIENTS or self._closed:
             raise web.HTTPServiceUnavailable(text="too many streams")
         connection = request.protocol

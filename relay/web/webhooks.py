@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Annotated
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -11,6 +12,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from relay.web.backend import Answer, Webhook
 from relay.web.connections import Connection
 from relay.web.guard import WEBHOOKS
+from relay.web.operation import Body, operation
 from relay.web.responses import error_response
 
 MAX_BODY_BYTES = 5 * 1024 * 1024
@@ -40,11 +42,15 @@ class _Posted:
         self._large_bytes = 0
         """of all bodies in hand, each beyond its first SMALL_BYTES"""
 
+    @operation("checkWebhook", "webhooks", errors=(404,))
     async def head(self, request: web.Request) -> web.Response:
+        """Whether an upstream has a webhook."""
         self._find(request)
         return web.Response()
 
-    async def post(self, request: web.Request) -> web.Response:
+    @operation("postEvents", "webhooks", errors=(400, 401, 404, 408, 413, 415))
+    async def post(self, request: Annotated[web.Request, Body(None, ("*/*",))]) -> web.Response:
+        """Take delivery events of a provider, in its own form and with its own proof. 200 once they are stored."""
         webhook = self._find(request)
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             return _error(Answer(415, "a compressed body can't be proved: post it as it is"))
