@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from relay.mail.envelope import Envelope, Recipient
-from relay.mail.outcome import Outcome
+from relay.mail.outcome import Outcome, SessionKind, Via
 from relay.policy.admissions import Admission
 from relay.store.search_text import SearchText
 
@@ -200,11 +200,6 @@ class RecipientUpdate(NamedTuple):
     step: int = 0
     delay_notified: bool = False
     repeat: Repeat | None = None
-
-
-SessionKind = Literal["warm", "new", "none"]
-"""`none`: no session could be had"""
-Via = Literal["smtp", "api"]
 
 
 class Attempt(NamedTuple):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from relay.mail.outcome import SessionKind, Via
 from relay.upstream.results import Result
 
 
@@ -47,7 +48,7 @@ class Report(NamedTuple):
     upstream: str
     started_at: float
     """time.monotonic"""
-    session: Literal["warm", "new", "none"]
+    session: SessionKind
     """the connection was open before, was opened for this attempt, or could not be had"""
     results: tuple[Result, ...]
     timings_ms: dict[str, float]
@@ -58,7 +59,7 @@ class Report(NamedTuple):
     """the upstream took over the duty to report success (RFC 3461)"""
     error: Exception | None = None
     """a fault of the relay's own that ended the attempt"""
-    via: Literal["smtp", "api"] = "smtp"
+    via: Via = "smtp"
     knows_for_s: float = 0.0
     """how long the upstream knows the request, if it comes again: by its idempotency key; 0: it doesn't"""
     key: str = ""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Literal
 
 from relay.config import model
+from relay.mail.outcome import Via
 from relay.upstream.attempt import Report, Terms
 from relay.upstream.gate import Gate
 from relay.upstream.limits import UpstreamLimits
@@ -41,7 +41,7 @@ class Users:
 class Upstream(Standing):
     """One upstream as one lane uses it: what lanes ask of it, whatever its protocol. Times are time.monotonic."""
 
-    via: Literal["smtp", "api"] = "smtp"
+    via: Via = "smtp"
     repeats_for_s = 0.0
     """how long the upstream knows a request that it was sent before; 0: it knows none"""
 

@@ -44,6 +44,7 @@ PATHS = [
     "/api/report",
     "/api/queue",
     "/api/live",
+    "/api/openapi.json",
     "/x",
 ]
 

@@ -84,7 +84,7 @@ async def serve_on(backend: Backend, kind: str, folder: Path, token: str | None 
 
 KINDS = ["v4", "mapped", "v6", "unix"]
 SHOWS = ["/api/messages", "/api/messages/01A", "/api/queue", "/api/live", "/api/report", "/nowhere"]
-OPEN = ["/metrics", "/healthz", "/readyz", "/", "/m/01A", "/static/console.js", "/favicon.ico"]
+OPEN = ["/metrics", "/healthz", "/readyz", "/", "/m/01A", "/static/console.js", "/favicon.ico", "/api/openapi.json"]
 
 
 def skip_without_ipv6(kind: str) -> None:

@@ -27,9 +27,9 @@ from tools.generate.typed_dicts import Schema, Schemas
 
 ABOUT = (
     "The HTTP service of otp-relay, for operators, apps and the webhooks of ESPs. Times are RFC 3339 in UTC, durations"
-    " are in milliseconds. Fields may be added to a response; a request with a field or a parameter that isn't known"
-    " is refused. Without `http.token` no token is asked for: then root and the relay's own user may do everything, by"
-    " loopback or a unix socket."
+    " are in milliseconds. Fields may be added to a response. What reads parameters or a body refuses those that aren't"
+    " described here. Without `http.token` no token is asked for: then root and the relay's own user may do everything,"
+    " by loopback or a unix socket."
 )
 TAGS = {
     "mail": "Messages, what happened to them, and reports.",
@@ -63,6 +63,7 @@ ERRORS: Mapping[int, str] = {
 OF_SEND = {503: "What SMTP would answer 4yz: try again after Retry-After."}
 OF_SEND_ONLY = (409, 422, 429)
 NOT_OF_SEND = (404, 500)
+"""500 is 503 there"""
 OF_BODY = (400, 408, 413, 415)
 """errors of what reads JSON"""
 RETRY_AFTER = {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 0}}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal, NotRequired, TypedDict
 
 from relay.config.event_kinds import EventKind
-from relay.mail.outcome import Outcome
+from relay.mail.outcome import Outcome, SessionKind, Via
 from relay.policy.suppression import Cause
 from relay.store.events import Source
-from relay.store.model import SessionKind, State, Via
+from relay.store.model import State
 from relay.web.documents.relay import QueueFill
 from relay.web.documents.values import Count, Milliseconds, Time, keywords
 
