@@ -43,6 +43,7 @@ class AutoUpstream(Upstream):
             lane, target, limits, express=express, open_within_s=open_within_s, watcher=_Watch(self, "smtp", watcher)
         )
         super().__init__(lane, target.name, target.config, express=express, watcher=watcher)
+        self.api.certificates = self.smtp.certificates = self.certificates
         # The account is one: what is learnt by one way holds for the other.
         self.api.window = self.smtp.window = self.window
         self.settled = self.api.settled
@@ -105,10 +106,6 @@ class AutoUpstream(Upstream):
     def counts(self) -> dict[str, int]:
         api, smtp = self.api.counts(), self.smtp.counts()
         return {state: number + smtp[state] for state, number in api.items()}
-
-    def certificate_end(self) -> float | None:
-        ends = (self.api.certificate_end(), self.smtp.certificate_end())
-        return min((one for one in ends if one is not None), default=None)
 
     @property
     def is_connected(self) -> bool:

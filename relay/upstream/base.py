@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from relay.config import model
 from relay.mail.outcome import Via
 from relay.upstream.attempt import Report, Terms
+from relay.upstream.certificates import CertificateEnds
 from relay.upstream.gate import Gate
 from relay.upstream.limits import UpstreamLimits
 from relay.upstream.load import Finish, Load
@@ -50,8 +51,7 @@ class Upstream(Standing):
         self.under_way = 0
         """messages begun, or about to be, and not over"""
         self.urged = False
-        self.certificate_ends_at: float | None = None
-        """of its certificate, as the last connection showed it, in seconds since the epoch; None: none did"""
+        self.certificates = CertificateEnds()
         self.users = Users(self)
         self.finish = Finish.of(config)
         """how contents are finished for it"""
@@ -71,10 +71,6 @@ class Upstream(Standing):
     @abstractmethod
     def counts(self) -> dict[str, int]:
         """Connections by state: idle, busy, opening."""
-
-    def certificate_end(self) -> float | None:
-        """When the first of its certificates ends, in seconds since the epoch; None: not known, or there is none."""
-        return self.certificate_ends_at
 
     @property
     @abstractmethod

@@ -67,7 +67,7 @@ class UpstreamStatus:
         state = circuit.state if circuit.tried or circuit.state != "closed" else "untried"
         warm = upstream.warm() if upstream.express else None
         reason = upstream.ways_down or circuit.reason
-        ends_at = upstream.certificate_end()
+        ends_at = upstream.certificates.first
         return cls(state, upstream.counts(), reason, upstream.window_now(), circuit.reply_text, warm, ends_at)
 
 

@@ -181,7 +181,8 @@ class Pool(Generic[S]):
         session.on_closed, session.on_free, session.on_room = self._closed, self._offer, self._offer
         session.reads_ahead = lambda: self.depth.is_proven
         try:
-            ends_at = self._upstream.certificate_ends_at = certificate_end(session)
+            ends_at = certificate_end(session)
+            self._upstream.certificates.note(self._upstream.via, ends_at)
             session.replace_at = min(replace_at(ends_at), time.monotonic() + session.lives_s)
             self.depth.opened(time.monotonic() - session.opening.began_at)
             self._upstream.window.opened(len(self.sessions))
