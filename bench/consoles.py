@@ -36,7 +36,8 @@ ROWS = ("five", "five-bulk")
 HEAD = ("row", "p50", "p99", "undisturbed p99", "p99 later by", "low–high", "asked", "answer p50/p99", "CPU", "wrong")
 _NETWORK = Network(rtt_ms=20)
 _CODES, _QUICK_CODES = Codes(600, 20), Codes(20, 20)
-_BULK = Bulk(3_000, 10)
+_BULK = Bulk(20_000, 10)
+"""they last for both runs of codes, some 60 s"""
 _SETTLE_S = 1.0
 
 
