@@ -43,7 +43,7 @@ def test_the_secret_that_is_made_has_every_key_that_the_chart_wants() -> None:
 
 
 def test_each_command_of_the_relay_on_the_page_exists() -> None:
-    named = re.findall(r"(?:`|-- |exec otp-relay )otp-relay ([a-z]+)", PAGE)
+    named = re.findall(r"(?:`|-- |exec relay )otp-relay ([a-z]+)", PAGE)
     (commands,) = (
         action.choices for action in parser()._actions if action.choices is not None and not action.option_strings
     )

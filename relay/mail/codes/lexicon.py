@@ -111,6 +111,8 @@ class Lexicon:
 
     def __init__(self, data: LexiconData) -> None:
         self.languages = data["languages"]
+        self._names: dict[int, list[str]] = {}
+        """by their bits, of which the lexicon has some hundred combinations"""
         self._known, self._known_or_common = _Known(data, COMMON), _Known(data, 0)
         self._anywhere = _by_word(data["anywhere"])
         by_script: dict[int, list[str]] = {}
@@ -169,7 +171,10 @@ class Lexicon:
 
     def names(self, languages: int) -> list[str]:
         """The languages of those bits, in the lexicon's order."""
-        return [name for bit, name in enumerate(self.languages) if languages >> bit & 1]
+        found = self._names.get(languages)
+        if found is None:
+            found = self._names[languages] = [n for bit, n in enumerate(self.languages) if languages >> bit & 1]
+        return found
 
 
 def is_divided_by_blanks(word: str) -> bool:
