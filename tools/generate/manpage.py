@@ -14,6 +14,8 @@ from tools.generate.descriptions import SOURCE
 REFERENCE = SOURCE.with_name("reference.md")
 _ENVIRONMENT = {
     CONFIG_VARIABLE: f"the configuration, where no -c is given; without it, {DEFAULT_CONFIG}",
+    "OTP_RELAY_URL": "a relay elsewhere, which commands with --url ask where neither -c nor a configuration is named",
+    "OTP_RELAY_TOKEN": "its token; OTP_RELAY_TOKEN_FILE names a file with it",
     "OTP_RELAY_SUBMIT": "where `sendmail` submits to: host:port or unix:/path",
 }
 _EXAMPLES = {
