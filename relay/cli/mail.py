@@ -17,6 +17,7 @@ from relay.cli.common import (
     EXIT_USAGE,
     CommandFailed,
     add_config,
+    control,
     fail,
     set_command,
     unknown_lane,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from relay.cli.source import Filters, Json, Source
     from relay.store.search_text import Found
 
+ANSWER_WITHIN_S = 2.0
 ACTIONS = ("retry", "hold", "release", "drop")
 _FILTERS = (
     ("to", "ADDRESS", "a recipient's address, a part of one, or a glob such as '*@gmail.com'"),
@@ -113,7 +115,8 @@ def _show_message(args: argparse.Namespace, source: Source) -> int:
         raise CommandFailed("log ID: it takes no filters and no --follow", EXIT_USAGE)
     found = source.message(args.id)
     if found is None:
-        raise CommandFailed(f"no message {args.id}")
+        hint = f"; mail to an address: log --to {args.id}" if "@" in args.id else ""
+        raise CommandFailed(f"no message {args.id}{hint}")
     _print(_document(verdict.added(found)) if args.json else mail_text.message(found))
     return EXIT_OK
 
@@ -127,6 +130,7 @@ def _show_messages(args: argparse.Namespace, source: Source) -> int:
         if searched := _searched(found):
             fail(f"these are all that were found{searched}")
         return EXIT_OK
+    _warn_if_none_runs(args)
     news = source.news()
     _print_messages(args, list(reversed(source.find(_given(args)).messages)))
     with contextlib.suppress(KeyboardInterrupt):
@@ -172,6 +176,7 @@ def show_or_change_queue(args: argparse.Namespace) -> int:
     _print(mail_text.counts((row.lane, row.state, row.recipients) for row in counts) or "nothing waits")
     if rows:
         _print(f"\n{mail_text.queue(rows, time.time())}")
+        _warn_if_none_runs(args)
     return EXIT_OK
 
 
@@ -210,6 +215,19 @@ def show_report(args: argparse.Namespace) -> int:
         document = source.report(args.since)
     _print(_document(document) if args.json else report_text.report(document))
     return EXIT_OK
+
+
+def _warn_if_none_runs(args: argparse.Namespace) -> None:
+    """Where the store's files are read: say on stderr that no relay sends what waits."""
+    if server(args) is not None or (address := control(args).http) is None:
+        return
+    from relay.web.client import NoResponse, NotListening, request
+
+    with contextlib.suppress(NoResponse, ValueError):  # it is there, or can't be asked
+        try:
+            request(address, "GET", "/healthz", within_s=ANSWER_WITHIN_S)
+        except NotListening:
+            fail(f"no relay answers at {address}: what waits isn't sent until one runs")
 
 
 def _unknown_lane(args: argparse.Namespace) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import yaml
 
 from relay.config.errors import Diagnostic, Loc, Mark, plain
-from relay.config.masking import Expanded
+from relay.config.masking import Expanded, RunOn
 
 QUICK_PARSER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Twenty times as fast, where PyYAML has libyaml. It accepts a few mistakes (tabs) that the usual one refuses."""
@@ -250,12 +250,15 @@ class _Builder:
                 return text == "true"
             if _INTEGER.fullmatch(text):
                 return int(text)
+            if event.start_mark.line != event.end_mark.line and "${" not in text:
+                return RunOn(text)
         return self.expanded(text, loc) if "${" in text else text
 
     def expanded(self, text: str, loc: Loc) -> str | None:
         """Substitute `${NAME}` and `${NAME:-default}` (also where NAME is empty, as in a shell); `$${` is a literal
         `${`. A value that comes out empty counts as not given."""
         variables: dict[str, str] = {}
+        is_expanded = False
         unset: list[str] = []
 
         def substitute(found: re.Match[str]) -> str:
@@ -264,8 +267,11 @@ class _Builder:
             if found[1] is None:
                 self.document.refuse(loc, "expected ${NAME} or ${NAME:-default} (a literal ${ is written $${)")
                 return ""
+            nonlocal is_expanded
+            is_expanded = True
             value = self.environ.get(found[1])
-            variables[found[1]] = value or ""
+            if value:
+                variables[found[1]] = value  # a default stands in the file, and is no secret for that
             if found[2] is not None:
                 return value or found[3]
             if value is None:
@@ -277,6 +283,6 @@ class _Builder:
             self.document.refuse(loc, f"the environment variable {name} isn't set; ${{{name}:-...}} has a default")
         if loc in self.document.broken:
             return Expanded("unset", {"unset": "unset"})
-        if not variables:
+        if not is_expanded:
             return result
         return Expanded(result, variables) if result else None

@@ -29,7 +29,16 @@ class Expanded(str):
         return self
 
     def __repr__(self) -> str:
+        if not self.variables:  # all of it is the file's own default
+            return _quoted(masked(str(self)))
         return " and ".join(_value_of(name) for name in self.variables)
+
+
+class RunOn(str):
+    """A text without quotes that goes on over a line's end. Messages show its first word: where a key was lost, the
+    rest is that key's value."""
+
+    __slots__ = ()
 
 
 def _value_of(variable: str) -> str:
@@ -63,10 +72,19 @@ def shown(value: object) -> str:
             return "a mapping"
         case list() | tuple():
             return "a list"
+        case RunOn():
+            return first_word(value)
         case str() if not isinstance(value, Expanded):
             return _quoted(masked(value))
         case _:
             return repr(value)
+
+
+def first_word(value: object) -> str:
+    """As `shown`, of a value that has no blanks: what follows one may be the value of a key that was lost."""
+    if isinstance(value, Expanded) or not isinstance(value, str) or len(words := value.split()) < 2:
+        return shown(str(value) if isinstance(value, RunOn) else value)
+    return f"{_quoted(masked(words[0]))}..."
 
 
 def _quoted(text: str) -> str:
@@ -78,7 +96,7 @@ def masker(data: Any) -> Callable[[str], str]:
     secrets: dict[str, str] = {}
     credentials: set[str] = set()
     for key, text in _texts(data):
-        if isinstance(text, Expanded):
+        if isinstance(text, Expanded) and text.variables:
             secrets[str(text)] = repr(text)
             secrets.update((value, _value_of(name)) for name, value in text.variables.items() if len(value) > 3)
         elif text and key in SECRETS:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
-from relay.config.masking import Expanded, shown
+from relay.config.masking import Expanded, first_word, shown
 from relay.config.parse import in_folder
 
 if TYPE_CHECKING:
@@ -79,33 +79,33 @@ def parse_address(value: Any, info: ValidationInfo | None) -> AnyAddress:
         return value
     expected = "expected an address such as 127.0.0.1:2525, [::1]:2525, unix:/path or systemd:NAME"
     if not isinstance(value, str):
-        raise ValueError(f"{expected}, got {shown(value)}")  # noqa: TRY004
+        raise ValueError(f"{expected}, got {first_word(value)}")  # noqa: TRY004
     if value.startswith("unix:"):
         return _unix_address(value, info)
     if value.startswith("systemd:"):
         if not re.fullmatch(r"[\x21-\x39\x3b-\x7e]{1,255}", value[8:]):  # sd_listen_fds(3): no control, no colon
-            raise ValueError(f"expected systemd:NAME with the FileDescriptorName= of a socket, got {shown(value)}")
+            raise ValueError(f"expected systemd:NAME with the FileDescriptorName= of a socket, got {first_word(value)}")
         return SystemdAddress(value[8:])
     host, colon, port = value.rpartition(":")
     if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
-        raise ValueError(f"{expected}, got {shown(value)}")
+        raise ValueError(f"{expected}, got {first_word(value)}")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
         if not is_ip(host, IPv6Address):
-            raise ValueError(f"expected an IPv6 address between the brackets, got {shown(value)}")
+            raise ValueError(f"expected an IPv6 address between the brackets, got {first_word(value)}")
     elif ":" in host:
-        raise ValueError(f"an IPv6 address goes in brackets, as in [::1]:2525; got {shown(value)}")
+        raise ValueError(f"an IPv6 address goes in brackets, as in [::1]:2525; got {first_word(value)}")
     elif not is_host(host):
-        raise ValueError(f"{expected}, got {shown(value)}")
+        raise ValueError(f"{expected}, got {first_word(value)}")
     return TcpAddress(host, int(port))
 
 
 def _unix_address(value: str, info: ValidationInfo | None) -> UnixAddress:
     if not value[5:] or "\0" in value:
-        raise ValueError(f"expected unix:/path, got {shown(value)}")
+        raise ValueError(f"expected unix:/path, got {first_word(value)}")
     path = str(in_folder(value[5:], info))
     if len(path.encode(errors="surrogateescape")) > UNIX_PATH_BYTES:
-        raise ValueError(f"a socket's absolute path holds at most {UNIX_PATH_BYTES} bytes, got {shown(value)}")
+        raise ValueError(f"a socket's absolute path holds at most {UNIX_PATH_BYTES} bytes, got {first_word(value)}")
     return UnixAddress(path)
 
 

@@ -96,7 +96,7 @@ class HttpListener:
         if self._guard is not None:
             denial = await self._guard.denies(request.method, request.path, request.headers, connection.peer)
             if denial is not None:
-                return _denied(request.path, denial)
+                return _denied(request.path, denial, presented="Authorization" in request.headers)
             connection.may_change = self._guard.may_change(request.headers)
         if request.path == self._endless:
             return await handler(request)
@@ -104,8 +104,11 @@ class HttpListener:
             return await handler(request)
 
 
-def _denied(path: str, denial: Denial) -> web.Response:
+def _denied(path: str, denial: Denial, *, presented: bool) -> web.Response:
+    """`presented`: the request has an Authorization header."""
     status, text = _DENIALS[denial]
+    if denial == "token" and presented:
+        text = "this token isn't known, or isn't for this"
     if denial == "content type" and path == SEND:
         text = _SEND_TYPES
     response = error_of(path)(status, text)

@@ -49,13 +49,15 @@ class Overview:
         """What the console and the demo show: from memory, except for the queue's counts."""
         backend = self._backend
         now, in_force = backend.clock(), backend.in_force
+        uptime_s = max(0.0, now - in_force.started_at)
+        window_s = min(LIVE_WINDOW_S, uptime_s)  # what was sent before the start isn't known here
         counts = await backend.store.counts()
         express = in_force.express()
         lanes: dict[str, documents.LiveLane] = {
             lane: {
                 "express": lane in express,
                 "can_send": can_send(health),
-                **cast("documents.Pace", backend.recent.pace(lane, now - LIVE_WINDOW_S).as_json()),
+                **cast("documents.Pace", backend.recent.pace(lane, now - window_s).as_json()),
                 **_queue([row for row in counts if row.lane == lane], now),
                 "upstreams": upstreams_json(health, with_replies=True),
             }
@@ -65,8 +67,8 @@ class Overview:
             "now": query.rfc3339(now),
             "version": __version__,
             "started_at": query.rfc3339(in_force.started_at),
-            "uptime_ms": max(0.0, now - in_force.started_at) * 1000,
-            "window_ms": LIVE_WINDOW_S * 1000,
+            "uptime_ms": uptime_s * 1000,
+            "window_ms": window_s * 1000,
             "reasons": list(backend.health.reasons()),
             "lanes": lanes,
         }

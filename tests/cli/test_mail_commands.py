@@ -342,7 +342,7 @@ def test_an_action_beside_a_running_relay_uses_its_http_service(run: Run) -> Non
 @pytest.mark.parametrize(
     ("http", "said"),
     [
-        ({"address": "unix:http.sock", "token": "another"}, "401 a token is required"),
+        ({"address": "unix:http.sock", "token": "another"}, "401 this token isn't known"),
         ({"address": "unix:nowhere.sock", "token": TOKEN}, "in use by another relay"),
         ({"address": "127.0.0.1:1"}, "in use by another relay"),
         ({"address": "systemd:http", "token": TOKEN}, "systemd:http"),

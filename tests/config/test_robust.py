@@ -55,6 +55,18 @@ def test_a_file_with_typing_mistakes_is_loaded_or_refused_and_shows_no_secret(
         assert part not in said
 
 
+def test_a_secret_that_ran_together_with_the_value_before_it_is_not_shown(load_text: LoadText) -> None:
+    text = TEXT.replace("8025, token: hunter2-token", "8\n \n hunter2-token")
+    assert "got '127.0.0.1:8'..." in loaded(load_text, text)
+
+
+def test_a_default_in_the_file_is_shown_and_a_value_of_the_environment_is_not(load_text: LoadText) -> None:
+    text = TEXT.replace('"${SECRET}"', '"${SECRET}", ca_file: "${FOLDER:-tls}/ca.pem"')
+    assert "no such file" in (said := loaded(load_text, text))
+    assert "tls/ca.pem" in said
+    assert "FOLDER" not in said
+
+
 @pytest.mark.parametrize("slip", [",!token: hunter2-token", ", toke, hunter2-token", ", !token: hunter2-token # :\n"])
 def test_a_secret_that_lost_its_colon_is_not_taken_for_a_key(load_text: LoadText, slip: str) -> None:
     text = TEXT.replace(", token: hunter2-token", slip)
