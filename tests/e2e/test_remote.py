@@ -119,7 +119,7 @@ async def test_a_change_elsewhere_needs_the_token_for_everything(relay: RelayPro
     nothing = await ask("queue", "drop", "--all", token=ALL)
     assert (nothing.code, nothing.err) == (1, "otp-relay: nothing changed\n")
     wrong = await ask("log", token="wrong")
-    assert wrong.err.startswith(f"otp-relay: {url(relay)}: 401 a token is required")
+    assert wrong.err.startswith(f"otp-relay: {url(relay)}: 401 this token isn't known")
     assert "OTP_RELAY_TOKEN" in wrong.err
     assert "wrong" not in wrong.err
 
