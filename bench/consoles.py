@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import log
-from bench.options import Options, parse, preamble, save, say, table
-from bench.process import Child, Failed, module
+from bench.options import Options, parse, preamble, save, table
+from bench.process import Child, module
 from bench.records import Spread, quantiles
 from bench.relay import Relay
+from bench.repeated import repeated
 from bench.stage import FLOOD_WITHIN_S, Bulk, Codes, CodesRun, Network, Stage, play
 from relay.demo.process import RelayProcess
 
@@ -53,8 +54,7 @@ class Outcome:
 
     @property
     def later_percent(self) -> float:
-        before, after = quantiles(self.calm.times_ms).p99, quantiles(self.disturbed.times_ms).p99
-        return (after / before - 1.0) * 100.0
+        return self.disturbed.later_percent(self.calm)
 
 
 def measure(stage: Stage, row: str, codes: Codes, bulk: Bulk) -> Outcome:
@@ -101,17 +101,7 @@ def _line(row: str, outcomes: Sequence[Outcome]) -> list[str]:
 def run(options: Options, stage: Stage) -> tuple[list[Outcome], int]:
     codes = _QUICK_CODES if options.quick else _CODES
     bulk = dataclasses.replace(_BULK, count=100) if options.quick else _BULK
-    outcomes, failures = list[Outcome](), 0
-    for row in options.rows:
-        for _ in range(options.repeat):
-            try:
-                outcomes.append(measure(stage, row, codes, bulk))
-            except Failed as failure:
-                failures += 1
-                say(f"{row}: FAILED: {failure}")
-            else:
-                say(" ".join(_line(row, outcomes[-1:])))
-    return outcomes, failures
+    return repeated(options, lambda row: measure(stage, row, codes, bulk), _line)
 
 
 async def paint(messages: int, runs: int) -> list[float]:

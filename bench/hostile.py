@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.attacks import ATTACKS
-from bench.options import Options, parse, preamble, save, say, table
-from bench.process import Child, Failed, module
+from bench.options import Options, parse, preamble, save, table
+from bench.process import Child, module
 from bench.records import Quantiles, Spread, quantiles
 from bench.relay import Relay
+from bench.repeated import repeated
 from bench.stage import FLOOD_WITHIN_S, Bulk, Codes, CodesRun, Network, Stage, play
 
 TARGET_MS = 20.0
@@ -116,17 +117,7 @@ def _dump(one: Outcome) -> dict[str, object]:
 def run(options: Options, stage: Stage) -> tuple[list[Outcome], int]:
     codes = _QUICK_CODES if options.quick else _CODES
     logged = dataclasses.replace(_LOGGED, count=300) if options.quick else _LOGGED
-    outcomes, failures = list[Outcome](), 0
-    for name in options.rows:
-        for _ in range(options.repeat):
-            try:
-                outcomes.append(measure(stage, name, codes, logged))
-            except Failed as failure:
-                failures += 1
-                say(f"{name}: FAILED: {failure}")
-            else:
-                say(" ".join(_line(name, outcomes[-1:])))
-    return outcomes, failures
+    return repeated(options, lambda row: measure(stage, row, codes, logged), _line)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

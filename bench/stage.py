@@ -21,7 +21,7 @@ from bench.options import say
 from bench.postfix import Postfix
 from bench.process import Child, module, wait_until
 from bench.proxy import measured
-from bench.records import Arrival, Sent
+from bench.records import Arrival, Sent, quantiles
 from bench.relay import Relay
 from tests.support.tls import make_certificates
 
@@ -282,6 +282,10 @@ class CodesRun:
     """copies at the upstream beyond the first"""
     peak_rss_bytes: int
     cpu_s: float
+
+    def later_percent(self, calm: CodesRun) -> float:
+        """How much later the 99th percentile is than that of an undisturbed run."""
+        return (quantiles(self.times_ms).p99 / quantiles(calm.times_ms).p99 - 1.0) * 100.0
 
 
 def wrong(runs: Sequence[CodesRun], *, signs: bool) -> str:

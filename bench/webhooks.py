@@ -17,10 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.options import Options, parse, preamble, save, say, table
+from bench.options import Options, parse, preamble, save, table
 from bench.process import Child, Failed, module
 from bench.records import Spread, quantiles
 from bench.relay import Relay
+from bench.repeated import repeated
 from bench.stage import FLOOD_WITHIN_S, Bulk, Codes, CodesRun, Network, Stage, play
 
 RATE, CONNECTIONS = 1_000, 8
@@ -52,8 +53,7 @@ class Outcome:
 
     @property
     def later_percent(self) -> float:
-        before, after = quantiles(self.calm.times_ms).p99, quantiles(self.disturbed.times_ms).p99
-        return (after / before - 1.0) * 100.0
+        return self.disturbed.later_percent(self.calm)
 
 
 def measure(stage: Stage, row: str, codes: Codes, logged: Bulk) -> Outcome:
@@ -144,17 +144,7 @@ def _dump(one: Outcome) -> dict[str, object]:
 def run(options: Options, stage: Stage) -> tuple[list[Outcome], int]:
     codes = _QUICK_CODES if options.quick else _CODES
     logged = dataclasses.replace(_LOGGED, count=100) if options.quick else _LOGGED
-    outcomes, failures = list[Outcome](), 0
-    for row in options.rows:
-        for _ in range(options.repeat):
-            try:
-                outcomes.append(measure(stage, row, codes, logged))
-            except Failed as failure:
-                failures += 1
-                say(f"{row}: FAILED: {failure}")
-            else:
-                say(" ".join(_line(row, outcomes[-1:])))
-    return outcomes, failures
+    return repeated(options, lambda row: measure(stage, row, codes, logged), _line)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from relay.cli.common import CommandFailed
-from relay.cli.source import WHERE_TOKEN, Server
+from relay.cli.source import UNAUTHORIZED, Server, contact, token_hint
 from relay.config.partial import Control
 from relay.store.model import Action, Selection
-from relay.web.client import NoResponse, NotListening, Response, request
+from relay.web.client import NoResponse, NotListening, request
 
 WITHIN_S = 30.0
 NEEDS_RESTART = "If `http` was changed in the file: the relay has the one that it was started with until a restart"
@@ -72,7 +72,7 @@ def ask_relay(
 ) -> dict[str, Any]:
     """The JSON document that the running relay answers. `within_s`: see `web.client.request`. Raises NotListening (none
     runs, or it has no known address), CommandFailed."""
-    address, token = (control.address, control.token) if isinstance(control, Server) else (control.http, control.token)
+    address, token = contact(control)
     if address is None:
         raise NotListening
     try:
@@ -84,17 +84,11 @@ def ask_relay(
     if response.status == 404:
         raise CommandFailed(response.error or "not found")
     if response.status != 200:
-        raise CommandFailed(_refusal(control, address, response))
+        refusal = f"http {address}: {response.status} {response.error}".rstrip() + token_hint(control, response.status)
+        if response.status == UNAUTHORIZED and not isinstance(control, Server):
+            refusal += f". {NEEDS_RESTART}"
+        raise CommandFailed(refusal)
     return response.document
-
-
-def _refusal(control: Control | Server, address: object, response: Response) -> str:
-    text = f"http {address}: {response.status} {response.error}".rstrip()
-    if response.status != 401:
-        return text
-    if isinstance(control, Server):
-        return f"{text} ({WHERE_TOKEN})"
-    return f"{text} ({control.places.of('http', 'token')}). {NEEDS_RESTART}"
 
 
 def _body(selection: Selection) -> dict[str, object]:

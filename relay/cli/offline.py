@@ -6,13 +6,11 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from relay.cli.common import CommandFailed
 from relay.cli.source import Filters, Json
 from relay.store.find import find_slices, ids_that_begin
-from relay.store.merge import MergedReader, open_readers
+from relay.store.merge import open_readers
 from relay.store.model import LaneCount, Selection
 from relay.store.search_text import Found
 from relay.web.query import event_selection, listing, parse_since, rfc3339
@@ -23,27 +21,16 @@ MOST_NAMED = 5
 
 
 class Offline:
-    """A context manager. Nothing is locked."""
+    """`close` it at the end. Nothing is locked."""
 
     def __init__(self, store: Path, config: Path) -> None:
-        """`config`: the configuration's file."""
+        """`config`: the configuration's file. Raises StoreError, StoreDamaged."""
         self._store = store
         self._config = config
-        self._open: MergedReader | None = None
+        self._reader = open_readers(store)
 
-    def __enter__(self) -> Self:
-        self._open = open_readers(self._store)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._reader.close()
-
-    @property
-    def _reader(self) -> MergedReader:
-        assert self._open is not None, "inside of the block"
-        return self._open
 
     def message(self, begin: str) -> Json | None:
         found = self._reader.get(begin)
@@ -54,12 +41,14 @@ class Offline:
 
     def find(self, filters: Filters) -> Found:
         selection = self._selection(filters)
+        if selection is None:
+            return Found([])
         found: list[Mapping[str, object]] = []
-        for some in find_slices(self._reader, selection) if selection is not None else ():
+        for some in find_slices(self._reader, selection):
             found += some.messages
-            if len(found) >= selection.limit:  # type: ignore[union-attr]
+            if len(found) >= selection.limit:
                 break
-        return Found(found if selection is None else found[: selection.limit])
+        return Found(found[: selection.limit])
 
     def waiting(self, filters: Filters) -> tuple[Sequence[Json], Sequence[LaneCount]]:
         selection = self._selection(filters)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 from urllib.parse import quote, urlencode
 
 from relay.cli.common import CommandFailed
 from relay.cli.offline import MOST_NAMED, only_one
-from relay.cli.source import WHERE_TOKEN, Filters, Json, Server
+from relay.cli.source import Filters, Json, Server, token_hint
 from relay.store.model import LaneCount
 from relay.store.search_text import Found
 from relay.web.client import NoResponse, NotListening, Response, events, request
@@ -21,23 +20,15 @@ WITHIN_S = 30.0
 
 
 class Remote:
-    """A context manager, as the other source is."""
+    """A relay's HTTP API. Each request has a connection of its own."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
     def message(self, begin: str) -> Json | None:
-        found = self._ask(f"/api/messages/{quote(begin, safe='')}", may_lack=True)
+        found: Json | None = self._ask(f"/api/messages/{quote(begin, safe='')}", may_lack=True)
         if found is not None:
-            return found  # type: ignore[no-any-return]
+            return found
         listed = self._ask(f"/api/messages?{urlencode({'id': begin, 'limit': MOST_NAMED + 1})}")
         ids = [str(one["id"]) for one in listed]
         return None if not ids else self._ask(f"/api/messages/{only_one(begin, ids)}")
@@ -53,10 +44,12 @@ class Remote:
         return found["messages"], counts
 
     def report(self, since: str) -> Json:
-        return self._ask(f"/api/report?{urlencode({'since': since})}")  # type: ignore[no-any-return]
+        document: Json = self._ask(f"/api/report?{urlencode({'since': since})}")
+        return document
 
     def events(self, filters: Filters) -> Sequence[Json]:
-        return self._ask(f"/api/events?{urlencode(filters)}")  # type: ignore[no-any-return]
+        found: Sequence[Json] = self._ask(f"/api/events?{urlencode(filters)}")
+        return found
 
     def news(self) -> Iterator[Sequence[Json]]:
         try:
@@ -88,14 +81,9 @@ class Remote:
             return response
         if response.status == 400:
             raise BadQuery(response.error)
-        raise CommandFailed(refusal(self._server, response))
+        text = f"{self._server.address}: {response.status} {response.error}".rstrip()
+        raise CommandFailed(text + token_hint(self._server, response.status))
 
     def _failed(self, error: NotListening | NoResponse) -> NoReturn:
         reason = "nothing listens there" if isinstance(error, NotListening) else f"no proper answer ({error})"
         raise CommandFailed(f"{self._server.address}: {reason}") from None
-
-
-def refusal(server: Server, response: Response) -> str:
-    """Why the relay there didn't do it."""
-    text = f"{server.address}: {response.status} {response.error}".rstrip()
-    return f"{text} ({WHERE_TOKEN})" if response.status == 401 else text

@@ -21,7 +21,7 @@ from relay.cli.common import (
     set_command,
 )
 from relay.cli.ready import wait_s
-from relay.cli.source import WHERE_TOKEN, Server, add_url, reached
+from relay.cli.source import Server, add_url, contact, reached, token_hint
 
 if TYPE_CHECKING:
     from relay.config.partial import Control
@@ -136,11 +136,11 @@ def _ask(relay: Control | Server, method: str, path: str, body: object = None) -
     """Raises CommandFailed where no relay answers."""
     from relay.web.client import NoResponse, NotListening, request
 
-    address = relay.address if isinstance(relay, Server) else relay.http
+    address, token = contact(relay)
     try:
         if address is None:
             raise ValueError("it can't be read: see `otp-relay check`")
-        return request(address, method, path, body, token=relay.token, within_s=_ANSWER_WITHIN_S)
+        return request(address, method, path, body, token=token, within_s=_ANSWER_WITHIN_S)
     except NotListening:
         raise CommandFailed(f"no relay answers at {address}: start it with `otp-relay run`") from None
     except NoResponse as error:
@@ -151,7 +151,4 @@ def _ask(relay: Control | Server, method: str, path: str, body: object = None) -
 
 def _reason(relay: Control | Server, response: Response) -> str:
     """What the relay answered, with a hint where the token is wrong."""
-    text = f"{response.status} {response.error}".rstrip()
-    if response.status != 401:
-        return text
-    return f"{text} ({WHERE_TOKEN if isinstance(relay, Server) else relay.places.of('http', 'token')})"
+    return f"{response.status} {response.error}".rstrip() + token_hint(relay, response.status)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from relay.cli.common import CONFIG_VARIABLE, EXIT_USAGE, CommandFailed, config_path, control, store_path
 
 if TYPE_CHECKING:
+    from relay.config.network import AnyAddress
     from relay.config.partial import Control
     from relay.store.model import LaneCount
     from relay.store.search_text import Found
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 URL_VARIABLE = "OTP_RELAY_URL"
 TOKEN_VARIABLE, TOKEN_FILE_VARIABLE = "OTP_RELAY_TOKEN", "OTP_RELAY_TOKEN_FILE"
-WHERE_TOKEN = f"${TOKEN_VARIABLE} or --token-file has the token"
+UNAUTHORIZED = 401
 Json = Mapping[str, Any]
 Filters = Mapping[str, str]
 """as `web.query` reads them"""
@@ -70,10 +71,10 @@ def open_source(args: argparse.Namespace) -> AbstractContextManager[Source]:
     if (there := server(args)) is not None:
         from relay.cli.remote import Remote
 
-        return Remote(there)
+        return nullcontext(Remote(there))
     from relay.cli.offline import Offline
 
-    return Offline(store_path(args), config_path(args))
+    return closing(Offline(store_path(args), config_path(args)))
 
 
 def server(args: argparse.Namespace) -> Server | None:
@@ -98,6 +99,23 @@ def server(args: argparse.Namespace) -> Server | None:
 def reached(args: argparse.Namespace) -> Control | Server:
     """What carries out a change: the relay that is named by a URL, else the configuration's. Raises CommandFailed."""
     return server(args) or control(args)
+
+
+def contact(where: Control | Server) -> tuple[AnyAddress | Url | None, str | None]:
+    """Its HTTP service, and the token for it. No address: the configuration's can't be read by itself."""
+    return (where.address if isinstance(where, Server) else where.http), where.token
+
+
+def token_hint(where: Control | Server, status: int) -> str:
+    """Behind a refusal with that status: where its token comes from; '' where the token isn't the reason."""
+    if status != UNAUTHORIZED:
+        return ""
+    place = (
+        f"${TOKEN_VARIABLE} or --token-file has the token"
+        if isinstance(where, Server)
+        else where.places.of("http", "token")
+    )
+    return f" ({place})"
 
 
 def _token(args: argparse.Namespace) -> str | None:

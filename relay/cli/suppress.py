@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -169,7 +169,7 @@ def _opened(args: argparse.Namespace) -> AbstractContextManager[Entries]:
     """The entries of a relay that is named by a URL, else the store's, whether a relay runs or not."""
     from relay.cli.suppressed_entries import AtHand, Elsewhere
 
-    return Elsewhere(there) if (there := server(args)) is not None else AtHand(store_path(args))
+    return nullcontext(Elsewhere(there)) if (there := server(args)) is not None else closing(AtHand(store_path(args)))
 
 
 def _add(where: Control | Server, wanted: Sequence[WantedSuppression]) -> Sequence[str]:

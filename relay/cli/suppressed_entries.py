@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlencode
 
 from relay.cli.remote import Remote
@@ -38,17 +37,12 @@ class Entries(Protocol):
 
 
 class AtHand:
-    """A context manager over the store's files."""
+    """The store's files; `close` it at the end."""
 
     def __init__(self, store: Path) -> None:
         self._store = OfflineSuppressions(store)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._store.close()
 
     def listing(self, filters: Mapping[str, str]) -> Rows:
@@ -62,18 +56,10 @@ class AtHand:
 
 
 class Elsewhere:
-    """A context manager over a relay's HTTP service."""
+    """A relay's HTTP service."""
 
     def __init__(self, server: Server) -> None:
         self._relay = Remote(server)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
 
     def listing(self, filters: Mapping[str, str]) -> Rows:
         response = self._relay.get(f"{PATH}?{urlencode(filters)}")

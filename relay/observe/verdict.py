@@ -1,4 +1,4 @@
-"""What became of a message, in a sentence: who has it, how long it took, and whose delay it was. Pure.
+"""What became of a message, in a sentence: which upstream has it, how long it took, and where the delay was. Pure.
 
 It reads a message's JSON form (docs/reference.md). No sentence has an address or a subject.
 """

@@ -16,14 +16,11 @@ export const COLUMNS = [
   ["Took", "number"],
 ];
 
-export function messageRow(message) {
+// The cells of the first four COLUMNS.
+export function aboutCells(message) {
   const [first = {}] = message.recipients;
   const others = message.recipients.length - 1;
-  const receive = message.timings_ms.receive;
-  const upstreams = [...new Set(message.recipients.map((one) => one.upstream).filter(Boolean))];
-  return row(
-    message.id,
-    opening(message.id),
+  return [
     cell("Accepted", "when", moment(message.accepted_at)),
     cell(
       "To",
@@ -33,6 +30,16 @@ export function messageRow(message) {
     ),
     cell("Subject", "subject", message.subject || h("span", { class: "faint" }, "no subject")),
     cell("Lane", "lane", lanesOf(message).join(", ")),
+  ];
+}
+
+export function messageRow(message) {
+  const receive = message.timings_ms.receive;
+  const upstreams = [...new Set(message.recipients.map((one) => one.upstream).filter(Boolean))];
+  return row(
+    message.id,
+    opening(message.id),
+    ...aboutCells(message),
     cell(
       "State",
       "state",

@@ -5,11 +5,11 @@ import * as access from "../access.js";
 import { get, wasAborted, withQuery } from "../api.js";
 import { h, morph, paced, update } from "../dom.js";
 import { addLanes } from "../filters.js";
-import { count, lanesOf, stateOf, toneOf, WAITING } from "../format.js";
+import { count, stateOf, toneOf, WAITING } from "../format.js";
 import { on } from "../live.js";
-import { cell, due, empty, failure, field, loading, moment, options, pill, resultLine, row, table } from "../parts.js";
+import { cell, due, empty, failure, field, loading, options, pill, resultLine, row, table } from "../parts.js";
 import { setUrl, titled } from "../router.js";
-import { isInUse, opening } from "../rows.js";
+import { aboutCells, isInUse, opening } from "../rows.js";
 import { chosenOf, summary } from "../waiting.js";
 
 const EVERY_MS = 2_000;
@@ -261,7 +261,6 @@ class Queue {
   row(message) {
     const [first = {}] = message.recipients;
     const waits = message.recipients.find((one) => WAITING.includes(one.state)) || first;
-    const others = message.recipients.length - 1;
     const states = message.recipients.map((one) => one.state);
     const dues = message.recipients
       .map((one) => one.next_at)
@@ -282,15 +281,7 @@ class Queue {
       message.id,
       { ...given, class: message.isGone ? "opens gone" : "opens" },
       access.mayChange() && cell("Tick", "tick", h("label", {}, box)),
-      cell("Accepted", "when", moment(message.accepted_at)),
-      cell(
-        "To",
-        "to",
-        h("a", { class: "row", href: `/m/${message.id}` }, first.address || message.id),
-        others > 0 && h("small", {}, ` +${count(others)}`),
-      ),
-      cell("Subject", "subject", message.subject || h("span", { class: "faint" }, "no subject")),
-      cell("Lane", "lane", lanesOf(message).join(", ")),
+      ...aboutCells(message),
       cell("State", "state", message.isGone ? pill("left the queue", "idle") : pill(stateOf(message), toneOf(states))),
       cell("Last reply", "reply", waits.reply || "–"),
       cell("Next try", "when", dues.length ? due(dues[0]) : "–"),
