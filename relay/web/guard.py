@@ -75,7 +75,7 @@ class Guard:
         if path == SEND and method == "POST":
             return await self._denies_to_send(headers, peer) or _forged(method, headers, _MAIL)
         changing = method in CHANGING_METHODS
-        if self._presents(headers, self.tokens.read) and not self._presents(headers, self.tokens.full):
+        if not self.may_change(headers):
             return "read only" if changing else None
         if self.tokens.full is not None:
             if not self._presents(headers, self.tokens.full):
@@ -91,7 +91,7 @@ class Guard:
         return _forged(method, headers, _JSON) if changing else None
 
     def may_change(self, headers: Mapping[str, str]) -> bool:
-        """Whether a client that may read may also change something: it has not the token for reading only."""
+        """False: the client has the token for reading, and not the one for everything."""
         return not self._presents(headers, self.tokens.read) or self._presents(headers, self.tokens.full)
 
     async def _denies_to_send(self, headers: Mapping[str, str], peer: Peer) -> Denial | None:
